@@ -1,0 +1,114 @@
+"""Correlated randomness: what it is made of, and how its shares come to the parties.
+
+A correlation is an ordered list of parts. First come the masks, uniform arrays of which every
+party expands its own share from the key it has in common with the provider. Then come the
+corrected parts, arrays that depend on the masks: the shares of all parties but the last are
+expanded just so, and the last party's share is what the provider sends. A correlation has an id,
+its place in every stream, and carries shapes and ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mpc.provider import Provider
+
+__all__ = ["Correlation", "MaskRef", "Part", "View", "apply_views"]
+
+Words = NDArray[np.uint64]
+Algebra = Literal["sum", "xor"]
+
+# One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape) or
+# ("index", key), with the key as NumPy takes it.
+View = tuple[str, object]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of a correlation: its shape in words, and whether shares add or XOR up to it."""
+
+    shape: tuple[int, ...]
+    algebra: Algebra = "sum"
+
+    @property
+    def size(self) -> int:
+        """How many words."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class MaskRef:
+    """How the provider finds a mask again: the place in the streams, and the views since."""
+
+    id: int
+    part: Part
+    start: int = 0
+    views: tuple[View, ...] = ()
+
+
+def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
+    """Apply views to `x`, leaving its first `leading` axes as they are."""
+    for kind, argument in views:
+        if kind == "transpose":
+            axes = tuple(a + leading for a in argument)  # type: ignore[attr-defined]
+            x = x.transpose(*range(leading), *axes)
+        elif kind == "reshape":
+            x = x.reshape(*x.shape[:leading], *argument)  # type: ignore[misc]
+        elif kind == "index":
+            x = x[(slice(None),) * leading + argument]  # type: ignore[operator]
+        else:
+            raise AssertionError(kind)
+    return x
+
+
+class Correlation:
+    """Base of the protocols' correlations, each a frozen dataclass of sizes and mask references."""
+
+    def masks(self) -> tuple[Part, ...]:
+        """Return the parts that are uniform."""
+        return ()
+
+    def corrected(self) -> tuple[Part, ...]:
+        """Return the parts that follow from the masks."""
+        return ()
+
+    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+        """Turn the other parties' shares of the corrected parts into the last party's, in place.
+
+        Parameters
+        ----------
+        provider : Provider
+            To look up masks of earlier ids.
+        masks : list of arrays
+            The masks themselves.
+        out : list of arrays
+            On entry the sum (XOR) of the other parties' shares of each corrected part, on return
+            the part minus (XOR) that.
+        """
+        raise NotImplementedError
+
+    @property
+    def mask_words(self) -> int:
+        """How many words of a party's stream are masks."""
+        return sum(part.size for part in self.masks())
+
+    @property
+    def corrected_words(self) -> int:
+        """How many words the last party receives."""
+        return sum(part.size for part in self.corrected())
+
+    def split(self, words: Words) -> list[Words]:
+        """Cut the last axis of an array of all parts' words into the parts."""
+        pieces, start = [], 0
+        for part in (*self.masks(), *self.corrected()):
+            piece = words[..., start : start + part.size]
+            pieces.append(piece.reshape(*words.shape[:-1], *part.shape))
+            start += part.size
+        return pieces

@@ -1,0 +1,181 @@
+"""Rounds and bytes: what a session has spent, by protocol and by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+__all__ = ["Cost", "Ledger", "Spent"]
+
+
+@dataclass
+class Spent:
+    """What one protocol or layer took.
+
+    Attributes
+    ----------
+    rounds : int
+        Messages that cannot be sent before the ones of the round before have arrived.
+    bytes_sent : int
+        Bytes the busiest computing party sends to the other computing parties, all together.
+    correction_bytes : int
+        Bytes the crypto provider sends to the last computing party. They depend on no data, so
+        they can be sent ahead.
+    seconds : float
+        Wall time; not compared.
+    """
+
+    rounds: int = 0
+    bytes_sent: int = 0
+    correction_bytes: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.rounds + other.rounds,
+            self.bytes_sent + other.bytes_sent,
+            self.correction_bytes + other.correction_bytes,
+            self.seconds + other.seconds,
+        )
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(
+            self.rounds - other.rounds,
+            self.bytes_sent - other.bytes_sent,
+            self.correction_bytes - other.correction_bytes,
+            self.seconds - other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A session's cost up to now, or a plan's. Printing it gives a table.
+
+    Attributes
+    ----------
+    total : Spent
+    by_protocol, by_layer : dict of str to Spent
+        The same total, split. What belongs to no layer is under ``"-"``.
+    """
+
+    total: Spent
+    by_protocol: dict[str, Spent]
+    by_layer: dict[str, Spent]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in all."""
+        return self.total.rounds
+
+    @property
+    def bytes_sent_per_party(self) -> int:
+        """Bytes the busiest computing party sends to the others."""
+        return self.total.bytes_sent
+
+    @property
+    def correction_bytes(self) -> int:
+        """Bytes the crypto provider sends to the last computing party."""
+        return self.total.correction_bytes
+
+    def __sub__(self, earlier: Cost) -> Cost:
+        """Return what was spent since `earlier`."""
+
+        def minus(now: dict[str, Spent], then: dict[str, Spent]) -> dict[str, Spent]:
+            rest = {name: spent - then.get(name, Spent()) for name, spent in now.items()}
+            return {name: spent for name, spent in rest.items() if spent != Spent()}
+
+        return Cost(
+            self.total - earlier.total,
+            minus(self.by_protocol, earlier.by_protocol),
+            minus(self.by_layer, earlier.by_layer),
+        )
+
+    def __str__(self) -> str:
+        rows = [("", "rounds", "bytes sent a party", "correction bytes")]
+        for title, part in (("protocol", self.by_protocol), ("layer", self.by_layer)):
+            if title == "layer" and set(part) <= {"-"}:
+                continue
+            rows += [(title, "", "", "")]
+            rows += [
+                (f"  {name}", f"{s.rounds:,}", f"{s.bytes_sent:,}", f"{s.correction_bytes:,}")
+                for name, s in part.items()
+            ]
+        t = self.total
+        rows += [("total", f"{t.rounds:,}", f"{t.bytes_sent:,}", f"{t.correction_bytes:,}")]
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = []
+        for row in rows:
+            numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+        return "\n".join(lines)
+
+
+class Ledger:
+    """Books every round and byte under the protocol and the layer that runs."""
+
+    def __init__(self, parties: int) -> None:
+        self._parties = parties
+        self._sent: dict[tuple[str, str], list[int]] = {}
+        self._other: dict[tuple[str, str], Spent] = {}
+        self._protocol = "-"
+        self._layer = "-"
+        self._seconds: dict[str, float] = {}
+
+    def _key(self) -> tuple[str, str]:
+        key = (self._protocol, self._layer)
+        if key not in self._other:
+            self._other[key] = Spent()
+            self._sent[key] = [0] * self._parties
+        return key
+
+    def add_round(self, sent: list[int]) -> None:
+        """Book one round in which party i sends ``sent[i]`` bytes."""
+        key = self._key()
+        self._other[key].rounds += 1
+        self._sent[key] = [a + b for a, b in zip(self._sent[key], sent, strict=True)]
+
+    def add_correction(self, count: int) -> None:
+        """Book `count` bytes from the provider."""
+        self._other[self._key()].correction_bytes += count
+
+    @contextmanager
+    def protocol(self, name: str) -> Iterator[None]:
+        """Book under `name`, unless a protocol runs already: the outermost one pays."""
+        outer = self._protocol
+        if outer == "-":
+            self._protocol = name
+        try:
+            yield
+        finally:
+            self._protocol = outer
+
+    @contextmanager
+    def layer(self, name: str) -> Iterator[None]:
+        """Book under the layer `name`, with the time it takes."""
+        outer, self._layer = self._layer, name
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._layer = outer
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def cost(self) -> Cost:
+        """Sum up."""
+
+        def collect(which: int | None) -> dict[str, Spent]:
+            spent: dict[str, Spent] = {}
+            sent: dict[str, list[int]] = {}
+            for key, other in self._other.items():
+                name = "" if which is None else key[which]
+                spent[name] = spent.get(name, Spent()) + other
+                sums = sent.get(name, [0] * self._parties)
+                sent[name] = [a + b for a, b in zip(sums, self._sent[key], strict=True)]
+            for name, sums in sent.items():
+                spent[name].bytes_sent = max(sums)
+                spent[name].seconds = self._seconds.get(name, 0.0) if which == 1 else 0.0
+            return spent
+
+        return Cost(collect(None).get("", Spent()), collect(0), collect(1))

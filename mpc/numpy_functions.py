@@ -1,0 +1,156 @@
+"""NumPy's own functions on shared arrays, where they make sense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc.errors import DtypeError, ShapeError
+from mpc.protocols import linear, maximum
+from mpc.shared_array import SharedArray
+
+__all__ = ["apply_function", "apply_ufunc"]
+
+
+def _either(
+    function: Callable[[SharedArray, Any], SharedArray],
+) -> Callable[[Any, Any], SharedArray]:
+    """For a symmetric function: put the shared operand first."""
+
+    def apply(x: Any, y: Any) -> SharedArray:
+        if not isinstance(x, SharedArray):
+            x, y = y, x
+        if isinstance(y, SharedArray):
+            y.session.check_own(x, "x")
+        return function(x, y)
+
+    return apply
+
+
+_UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
+    np.add: lambda x, y: x + y if isinstance(x, SharedArray) else y.__radd__(x),
+    np.subtract: lambda x, y: x - y if isinstance(x, SharedArray) else y.__rsub__(x),
+    np.multiply: lambda x, y: x * y if isinstance(x, SharedArray) else y.__rmul__(x),
+    np.matmul: lambda x, y: x @ y if isinstance(x, SharedArray) else y.__rmatmul__(x),
+    np.true_divide: lambda x, y: x / y if isinstance(x, SharedArray) else y.__rtruediv__(x),
+    np.power: lambda x, y: x**y,
+    np.square: lambda x: x**2,
+    np.negative: lambda x: -x,
+    np.positive: lambda x: x,
+    np.absolute: abs,
+    np.less: lambda x, y: x < y if isinstance(x, SharedArray) else y > x,
+    np.less_equal: lambda x, y: x <= y if isinstance(x, SharedArray) else y >= x,
+    np.greater: lambda x, y: x > y if isinstance(x, SharedArray) else y < x,
+    np.greater_equal: lambda x, y: x >= y if isinstance(x, SharedArray) else y <= x,
+    np.equal: lambda x, y: x == y if isinstance(x, SharedArray) else y == x,
+    np.not_equal: lambda x, y: x != y if isinstance(x, SharedArray) else y != x,
+    np.maximum: _either(maximum.maximum),
+    np.minimum: _either(maximum.minimum),
+    np.bitwise_and: lambda x, y: x & y,
+    np.bitwise_or: lambda x, y: x | y,
+    np.bitwise_xor: lambda x, y: x ^ y,
+    np.invert: lambda x: ~x,
+    np.logical_not: lambda x: ~x,
+    np.logical_and: lambda x, y: x & y,
+    np.logical_or: lambda x, y: x | y,
+    np.logical_xor: lambda x, y: x ^ y,
+}
+
+
+def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Apply a ufunc to operands of which at least one is shared."""
+    if method != "__call__":
+        raise DtypeError(f"np.{ufunc.__name__}.{method} is not defined on a SharedArray")
+    if kwargs:
+        raise DtypeError(
+            f"np.{ufunc.__name__} on a SharedArray takes no {', '.join(sorted(kwargs))}"
+        )
+    if ufunc not in _UFUNCS:
+        raise DtypeError(
+            f"np.{ufunc.__name__} is not defined on a SharedArray; there are "
+            + ", ".join(sorted(known.__name__ for known in _UFUNCS))
+        )
+    return _UFUNCS[ufunc](*inputs)
+
+
+def _where(condition: Any, x: Any, y: Any) -> SharedArray:
+    if not isinstance(condition, SharedArray):
+        chosen = np.asarray(condition, dtype=bool).astype(np.int64)
+        return x * chosen + y * (1 - chosen)
+    if condition.frac_bits or condition.bound > 1:
+        raise DtypeError("condition must hold secret bits, such as comparisons give")
+    if not isinstance(x, SharedArray) and not isinstance(y, SharedArray):
+        return condition * (np.asarray(x) - np.asarray(y)) + y
+    return condition * (x - y) + y
+
+
+def _clip(x: SharedArray, low: Any = None, high: Any = None, **other: Any) -> SharedArray:
+    low = other.pop("min", other.pop("a_min", low))
+    high = other.pop("max", other.pop("a_max", high))
+    if other:
+        raise DtypeError(f"np.clip on a SharedArray takes no {', '.join(sorted(other))}")
+    if low is not None:
+        x = np.maximum(x, low)
+    if high is not None:
+        x = np.minimum(x, high)
+    return x
+
+
+def _squeeze(x: SharedArray, axis: Any = None) -> SharedArray:
+    return x.reshape(np.squeeze(np.broadcast_to(np.uint8(0), x.shape), axis=axis).shape)
+
+
+def _expand_dims(x: SharedArray, axis: Any) -> SharedArray:
+    return x.reshape(np.expand_dims(np.broadcast_to(np.uint8(0), x.shape), axis).shape)
+
+
+def _dot(x: Any, y: Any) -> SharedArray:
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x * y
+    if np.ndim(x) > 2 or np.ndim(y) > 2:
+        raise ShapeError("np.dot on a SharedArray takes at most two axes; use np.matmul")
+    return x @ y
+
+
+def _swapped(x: SharedArray, axis1: int, axis2: int) -> list[int]:
+    order = list(range(x.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return order
+
+
+_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.sum: lambda x, axis=None: x.sum(axis),
+    np.mean: lambda x, axis=None: x.mean(axis),
+    np.max: lambda x, axis=None: x.max(axis),
+    np.min: lambda x, axis=None: x.min(axis),
+    np.argmax: lambda x, axis=None: x.argmax(axis),
+    np.argmin: lambda x, axis=None: (-x).argmax(axis),
+    np.reshape: lambda x, shape: x.reshape(shape),
+    np.ravel: lambda x: x.ravel(),
+    np.transpose: lambda x, axes=None: x.transpose(axes),
+    np.swapaxes: lambda x, axis1, axis2: x.transpose(_swapped(x, axis1, axis2)),
+    np.squeeze: _squeeze,
+    np.expand_dims: _expand_dims,
+    np.concatenate: lambda arrays, axis=0: linear.concatenate(arrays, axis),
+    np.stack: lambda arrays, axis=0: linear.stack(arrays, axis),
+    np.where: _where,
+    np.clip: _clip,
+    np.dot: _dot,
+    np.shape: lambda x: x.shape,
+    np.ndim: lambda x: x.ndim,
+    np.size: lambda x: x.size,
+}
+
+
+def apply_function(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
+    """Apply a NumPy function to arguments of which at least one is shared."""
+    if function not in _FUNCTIONS:
+        raise DtypeError(
+            f"np.{function.__name__} is not defined on a SharedArray; there are "
+            + ", ".join(sorted(known.__name__ for known in _FUNCTIONS))
+        )
+    return _FUNCTIONS[function](*args, **kwargs)

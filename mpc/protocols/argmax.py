@@ -1,0 +1,118 @@
+"""The one-hot vector of the largest value along an axis (PROTOCOLS: argmax, max).
+
+For k <= 16 values:
+1. Compare all k (k - 1) / 2 pairs at once, a < b: <s_a < s_b>, the sign of s_a - s_b: 3 rounds. Of
+   equal values the one with the lower index wins.
+2. Value a wins if it beats every other: AND of k - 1 bits, in groups of four: 2 rounds for k > 5.
+3. To additively shared numbers: 1 round (:mod:`mpc.protocols.convert`).
+6 rounds for 10 classes. Beyond 16 values, groups of 16 are decided first, then their largest
+values; the winner is the product of both one-hot vectors.
+The values are compared as they are, without truncation: scores straight from a matrix product,
+with twice the fractional bits, need no extra round, and near ties come out exact.
+
+Source: PROTOCOLS section 6.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.cost import Spent
+from mpc.protocols import bits, convert, linear, sign
+from mpc.protocols.product import multiply
+from mpc.protocols.truncation import to_format
+from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
+
+if TYPE_CHECKING:
+    from mpc.shared_array import SharedArray
+
+__all__ = ["argmax_one_hot", "cost"]
+
+Words = NDArray[np.uint64]
+
+LARGEST_GROUP = 16
+
+
+@lru_cache(maxsize=32)
+def _winners(k: int) -> tuple[tuple[int, ...], ...]:
+    """Return for each value which pair bits, or their complements (~), must all be set."""
+    wins: list[list[int]] = [[] for _ in range(k)]
+    for number, (a, b) in enumerate(combinations(range(k), 2)):
+        # The pair's bit says that a < b in value, so that b beats a.
+        wins[a].append(~number)
+        wins[b].append(number)
+    return tuple(tuple(w) for w in wins)
+
+
+def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
+    """Declare the cost for `rows` rows of k <= 16 values whose differences take `nibbles`."""
+    pairs = k * (k - 1) // 2
+    total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
+    for form in bits.tree(_winners(k)):
+        total = total + bits.cost(parties, form, count_words(rows))
+    return total + convert.cost(parties, k, rows)
+
+
+def _to_planes(words: Words, planes: int, size: int) -> Words:
+    """Cut (p, words) with planes * size bits into planes of their own words."""
+    if size % WORD_BITS == 0:
+        return words.reshape(len(words), planes, size // WORD_BITS)
+    flat = unpack_bits(words, planes * size)
+    return pack_bits(flat.reshape(len(words), planes, size))
+
+
+def _one_hot(x: SharedArray) -> SharedArray:
+    """One-hot vectors of an array (rows, k), k <= 16."""
+    session = x.session
+    rows, k = x.shape
+    if k == 1:
+        return linear.add_public(linear.zeros_like(x), 1)
+    first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
+    columns = x.shares.transpose(0, 2, 1)
+    differences = columns[:, first] - columns[:, second]
+    d = x.derive(differences, frac_bits=x.frac_bits, bound=2 * x.bound)
+    bit = sign.open_sign(d, 0, "none").bit
+    winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
+    shares = convert.convert(session, winners, rows).transpose(0, 2, 1)
+    return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1)
+
+
+def _any_one_hot(x: SharedArray) -> SharedArray:
+    """One-hot vectors of an array (rows, k)."""
+    rows, k = x.shape
+    if k <= LARGEST_GROUP:
+        return _one_hot(x)
+    x = to_format(x)
+    # Equal groups, the last filled up with copies of its first value: a copy ties with a lower
+    # index and so never wins.
+    count = -(-k // LARGEST_GROUP)
+    width = -(-k // count)
+    source = np.arange(count * width).reshape(count, width)
+    source = (
+        np.where(source < k, source, source[:, :1])
+        if source[-1, 0] < k
+        else np.minimum(source, k - 1)
+    )
+    filled = linear.view(x, ("index", (slice(None), source.reshape(-1))))
+    groups = linear.view(filled, ("reshape", (rows * count, width)))
+    inside = linear.view(_one_hot(groups), ("reshape", (rows, count, width)))
+    values = linear.view(filled, ("reshape", (rows, count, width)))
+    best = linear.sum_along(multiply(inside, values), 2).with_integer_bound(x.bound)
+    outside = linear.view(_any_one_hot(best), ("reshape", (rows, count, 1)))
+    both = linear.view(multiply(inside, outside), ("reshape", (rows, count * width)))
+    return linear.view(both, ("index", (slice(None), slice(0, k)))).with_integer_bound(1)
+
+
+def argmax_one_hot(x: SharedArray, axis: int) -> SharedArray:
+    """Return zeros, and a one for the first largest value along `axis`."""
+    order = [a for a in range(x.ndim) if a != axis] + [axis]
+    with x.session.protocol("argmax"):
+        moved = linear.view(x, ("transpose", tuple(order)))
+        rows = linear.view(moved, ("reshape", (x.size // max(1, x.shape[axis]), x.shape[axis])))
+        found = linear.view(_any_one_hot(rows), ("reshape", moved.shape))
+        return linear.view(found, ("transpose", tuple(int(a) for a in np.argsort(order))))

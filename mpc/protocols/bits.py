@@ -1,0 +1,232 @@
+"""Polynomials of secret bits: sums (XOR) of products of up to four bits, in one round.
+
+1. For each bit plane x_e in a product of two or more: lambda_e uniform; m_e = open(x_e ^ lambda_e).
+2. Provider: the products of lambda_S for every set S of two or more planes within a product.
+3. A product of the bits x_e = m_e ^ lambda_e is the XOR over the subsets S of its planes of
+   (product of m_e outside S) AND <product of lambda_e inside S>: local.
+A plane may enter negated: then m_e is negated. Products of a single plane need nothing.
+Cost: 1 round, one bit a plane in a product; correction one bit for each distinct S.
+
+Source: PROTOCOLS section 5, step 2; the multi-fan-in AND of ABY2.0 (Patra, Schneider, Suresh, Yalame
+2021, section 3.1.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.correlation import Correlation, Part
+from mpc.cost import Spent
+from ring.bits import add_polynomials
+
+if TYPE_CHECKING:
+    from mpc.provider import Provider
+    from mpc.session import Session
+
+__all__ = ["FAN_IN", "Structure", "all_of", "cost", "evaluate", "structure", "tree"]
+
+Words = NDArray[np.uint64]
+Indices = NDArray[np.int64]
+# A plane's number, or its complement (~k) for the negated plane.
+Literal = int
+Monomial = tuple[Literal, ...]
+Polynomial = tuple[Monomial, ...]
+
+FAN_IN = 4
+
+
+def _plane(literal: Literal) -> int:
+    return ~literal if literal < 0 else literal
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Terms for :func:`ring.bits.add_polynomials`."""
+
+    outputs: Indices
+    factors: Indices
+    places: Indices
+    literals: Indices
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int, Sequence[int]]]) -> _Terms:
+        rows = list(rows)
+        places = np.cumsum([0, *(len(literals) for _, _, literals in rows)])
+        flat = [literal for _, _, literals in rows for literal in literals]
+        return cls(
+            np.array([row[0] for row in rows], np.int64),
+            np.array([row[1] for row in rows], np.int64),
+            places.astype(np.int64),
+            np.array(flat, np.int64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Which planes are opened and which products dealt for some polynomials.
+
+    Attributes
+    ----------
+    opened : tuple of int
+        The planes that enter a product.
+    subsets : tuple of tuple of int
+        The products of two or more masks, by position in `opened`.
+    linear : tuple of (output, literal)
+        Products of a single plane.
+    public, secret : _Terms
+        What the first party adds, and what every party adds.
+    """
+
+    outputs: int
+    opened: tuple[int, ...]
+    subsets: tuple[tuple[int, ...], ...]
+    linear: tuple[tuple[int, Literal], ...]
+    public: _Terms
+    secret: _Terms
+
+
+@lru_cache(maxsize=256)
+def structure(polynomials: tuple[Polynomial, ...]) -> Structure:
+    """Work out what evaluating `polynomials` takes; each is a tuple of products of literals."""
+    linear, longer = [], []
+    for output, polynomial in enumerate(polynomials):
+        for monomial in polynomial:
+            if len(monomial) == 1:
+                linear.append((output, monomial[0]))
+            else:
+                longer.append((output, monomial))
+    opened = tuple(sorted({_plane(literal) for _, monomial in longer for literal in monomial}))
+    place = {plane: k for k, plane in enumerate(opened)}
+    subsets: dict[tuple[int, ...], int] = {}
+    public, secret = [], []
+    for output, monomial in longer:
+        literals = [~place[~x] if x < 0 else place[x] for x in monomial]
+        public.append((output, -1, literals))
+        for count in range(1, len(literals) + 1):
+            for inside in combinations(literals, count):
+                masks = tuple(sorted(_plane(x) for x in inside))
+                outside = [x for x in literals if x not in inside]
+                if count == 1:
+                    factor = masks[0]
+                else:
+                    factor = len(opened) + subsets.setdefault(masks, len(subsets))
+                secret.append((output, factor, outside))
+    return Structure(
+        len(polynomials),
+        opened,
+        tuple(subsets),
+        tuple(linear),
+        _Terms.of(public),
+        _Terms.of(secret),
+    )
+
+
+@dataclass(frozen=True)
+class MaskProducts(Correlation):
+    """Masks for the opened planes, and the products of some sets of them."""
+
+    planes: int
+    subsets: tuple[tuple[int, ...], ...]
+    words: int
+
+    def masks(self) -> tuple[Part, ...]:
+        return (Part((self.planes, self.words), "xor"),)
+
+    def corrected(self) -> tuple[Part, ...]:
+        return (Part((len(self.subsets), self.words), "xor"),)
+
+    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+        terms = _product_terms(self.subsets)
+        add_polynomials(
+            masks[0], masks[0], terms.outputs, terms.factors, terms.places, terms.literals, out[0]
+        )
+
+
+@lru_cache(maxsize=256)
+def _product_terms(subsets: tuple[tuple[int, ...], ...]) -> _Terms:
+    return _Terms.of((k, -1, masks) for k, masks in enumerate(subsets))
+
+
+def cost(parties: int, form: Structure, words: int) -> Spent:
+    """Declare the cost of polynomials over planes of `words` words."""
+    rounds = 1 if form.opened else 0
+    return Spent(
+        rounds, 8 * (parties - 1) * len(form.opened) * words, 8 * len(form.subsets) * words
+    )
+
+
+def evaluate(session: Session, planes: Words, form: Structure) -> Words:
+    """Evaluate polynomials.
+
+    Parameters
+    ----------
+    planes : uint64 array of shape (p, planes, words)
+        XOR shares.
+    form : Structure
+
+    Returns
+    -------
+    uint64 array of shape (p, outputs, words)
+        XOR shares of the polynomials.
+    """
+    words = planes.shape[2]
+    out = np.zeros((len(planes), form.outputs, words), np.uint64)
+    for output, literal in form.linear:
+        out[:, output] ^= planes[:, _plane(literal)]
+        if literal < 0 and session.first_row is not None:
+            out[session.first_row, output] ^= ~np.uint64(0)
+    if not form.opened:
+        return out
+    correlation = MaskProducts(len(form.opened), form.subsets, words)
+    secrets = session.correlated(correlation)[1].reshape(
+        len(planes), len(form.opened) + len(form.subsets), words
+    )
+    m = session.open((planes[:, form.opened] ^ secrets[:, : len(form.opened)], "xor"))[0]
+    for i in range(len(planes)):
+        for terms in (form.public, form.secret) if i == session.first_row else (form.secret,):
+            add_polynomials(
+                m[0], secrets[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i]
+            )
+    return out
+
+
+@lru_cache(maxsize=256)
+def tree(literals: tuple[Monomial, ...]) -> tuple[Structure, ...]:
+    """Return the rounds of :func:`all_of`."""
+    rounds: list[Structure] = []
+    # Single literals take a structure too, which picks and negates them without a round.
+    while not rounds or any(len(x) > 1 for x in literals):
+        groups: list[Polynomial] = []
+        following: list[Monomial] = []
+        for some in literals:
+            pieces = [some[k : k + FAN_IN] for k in range(0, len(some), FAN_IN)]
+            following.append(tuple(range(len(groups), len(groups) + len(pieces))))
+            groups += [(piece,) for piece in pieces]
+        rounds.append(structure(tuple(groups)))
+        literals = tuple(following)
+    return tuple(rounds)
+
+
+def all_of(session: Session, planes: Words, literals: tuple[Monomial, ...]) -> Words:
+    """AND each list of literals, in ceil(log4 of the longest) rounds.
+
+    Parameters
+    ----------
+    planes : uint64 array of shape (p, planes, words)
+    literals : tuple of tuple of int
+        For each output the planes to AND, complemented (~k) to negate.
+
+    Returns
+    -------
+    uint64 array of shape (p, len(literals), words)
+    """
+    for form in tree(literals):
+        planes = evaluate(session, planes, form)
+    return planes

@@ -1,0 +1,77 @@
+"""Comparisons: x < y and its kin, and x == y, as secret numbers 0 and 1.
+
+1. d = x - y, with the same fractional bits: local.
+2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 3 rounds.
+3. To an additively shared number, as in :mod:`mpc.protocols.convert`: 1 round.
+The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values.
+Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
+10 (n - 1) bytes an element; correction about 37 bytes.
+
+Source: PROTOCOLS section 5; see :mod:`mpc.protocols.sign`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpc.cost import Spent
+from mpc.protocols import linear, sign
+from mpc.protocols.convert import MaskedBit, to_number
+from ring.bits import count_words
+
+if TYPE_CHECKING:
+    from mpc.shared_array import Operand, SharedArray
+
+__all__ = ["cost", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"]
+
+
+def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
+    """Declare the cost for `size` pairs."""
+    delta = Spent(1, 8 * (parties - 1) * count_words(size), 0)
+    return sign.cost(parties, size, 0, nibbles, signed, "bit") + delta
+
+
+def _bit(d: SharedArray, order: bool, negate: bool) -> SharedArray:
+    session = d.session
+    with session.protocol("comparison"):
+        opened = sign.open_sign(d, 0, "bit") if order else sign.open_zero(d, "bit")
+        assert opened.beta is not None and opened.ref is not None
+        delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
+    bit = MaskedBit(opened.ref, opened.rings[:, 0], delta)
+    return bit_array(d, bit.negate() if negate else bit)
+
+
+def bit_array(like: SharedArray, bit: MaskedBit) -> SharedArray:
+    """Return a masked bit as an array of the shape of `like`."""
+    shares = to_number(like.session, bit)
+    return like.derive(shares.reshape(len(shares), *like.shape), frac_bits=0, bound=1, bit=bit)
+
+
+def less(x: SharedArray, y: Operand) -> SharedArray:
+    """x < y."""
+    return _bit(linear.subtract(x, y), True, False)
+
+
+def greater(x: SharedArray, y: Operand) -> SharedArray:
+    """x > y."""
+    return _bit(linear.negative(linear.subtract(x, y)), True, False)
+
+
+def less_equal(x: SharedArray, y: Operand) -> SharedArray:
+    """x <= y."""
+    return _bit(linear.negative(linear.subtract(x, y)), True, True)
+
+
+def greater_equal(x: SharedArray, y: Operand) -> SharedArray:
+    """x >= y."""
+    return _bit(linear.subtract(x, y), True, True)
+
+
+def equal(x: SharedArray, y: Operand) -> SharedArray:
+    """x == y."""
+    return _bit(linear.subtract(x, y), False, False)
+
+
+def not_equal(x: SharedArray, y: Operand) -> SharedArray:
+    """x != y."""
+    return _bit(linear.subtract(x, y), False, True)

@@ -1,0 +1,125 @@
+"""From a bit shared by XOR to the same bit as an additively shared number.
+
+1. Provider: a random bit beta, <beta>, [beta].
+2. delta = open(<b> ^ <beta>): one bit.
+3. [b] = delta + (1 - 2 delta) [beta].
+The pair (delta, beta) stays with the result: a later product with it needs no opening of b, see
+:mod:`mpc.protocols.select`.
+Cost: 1 round, one bit an element; correction 8 bytes.
+
+Source: doubly shared random bits, daBits (Rotaru, Wood 2019, section 3), dealt by the provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.correlation import Correlation, MaskRef, Part
+from mpc.cost import Spent
+from ring.bits import count_words
+from ring.compile import kernel
+from ring.threads import run
+
+if TYPE_CHECKING:
+    from mpc.provider import Provider
+    from mpc.session import Session
+
+__all__ = ["MaskedBit", "convert", "cost", "to_number"]
+
+Words = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, repr=False)
+class MaskedBit:
+    """A secret bit as delta ^ beta, delta public.
+
+    Attributes
+    ----------
+    ref : MaskRef
+        How the provider finds the plane of beta.
+    beta : uint64 array of shape (p, size)
+        Additive shares of beta.
+    delta : uint64 array of shape (1, words)
+    """
+
+    ref: MaskRef
+    beta: Words
+    delta: Words
+
+    def negate(self) -> MaskedBit:
+        """Return the other bit."""
+        return MaskedBit(self.ref, self.beta, ~self.delta)
+
+
+@dataclass(frozen=True)
+class RandomBits(Correlation):
+    """<beta> and [beta] for planes of `size` bits."""
+
+    planes: int
+    size: int
+
+    def masks(self) -> tuple[Part, ...]:
+        return (Part((self.planes, count_words(self.size)), "xor"),)
+
+    def corrected(self) -> tuple[Part, ...]:
+        return (Part((self.planes, self.size)),)
+
+    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+        for plane, beta in zip(masks[0], out[0], strict=True):
+            run(_subtract_from_bits, self.size, 4, plane, beta)
+
+
+@kernel
+def _subtract_from_bits(start: int, stop: int, plane: Words, out: Words) -> None:
+    for e in range(start, stop):
+        i = np.uint64(e)
+        out[i] = (plane[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)) - out[i]
+
+
+@kernel
+def _to_number(start: int, stop: int, delta: Words, beta: Words, first: bool, out: Words) -> None:
+    for e in range(start, stop):
+        i = np.uint64(e)
+        bit = delta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
+        out[i] = (bit if first else np.uint64(0)) + (np.uint64(1) - (bit + bit)) * beta[i]
+
+
+def cost(parties: int, planes: int, size: int) -> Spent:
+    """Declare the cost for `planes` planes of `size` bits."""
+    return Spent(1, 8 * (parties - 1) * planes * count_words(size), 8 * planes * size)
+
+
+def to_number(session: Session, bit: MaskedBit) -> Words:
+    """Step 3, for one plane: shares of shape (p, size)."""
+    out = np.empty_like(bit.beta)
+    for i in range(len(out)):
+        run(_to_number, out.shape[1], 4, bit.delta[0], bit.beta[i], i == session.first_row, out[i])
+    return out
+
+
+def convert(session: Session, planes: Words, size: int) -> Words:
+    """Convert planes of `size` bits.
+
+    Parameters
+    ----------
+    planes : uint64 array of shape (p, planes, words)
+        XOR shares.
+
+    Returns
+    -------
+    uint64 array of shape (p, planes, size)
+        Additive shares of zeros and ones.
+    """
+    correlation = RandomBits(planes.shape[1], size)
+    _, words = session.correlated(correlation)
+    beta, number = correlation.split(words)
+    delta = session.open((planes ^ beta, "xor"))[0]
+    out = np.empty((len(words), planes.shape[1], size), np.uint64)
+    for i in range(len(out)):
+        for k in range(planes.shape[1]):
+            run(_to_number, size, 4, delta[0, k], number[i, k], i == session.first_row, out[i, k])
+    return out

@@ -1,0 +1,256 @@
+"""What costs nothing: sums, public factors, and views of shared arrays.
+
+[x] + [y], -[x] and m [x] for a public m are computed share by share; a public value is added by the
+first party alone. Arrays with fewer fractional bits are shifted to those with more. Dividing by a
+public number takes a truncation: 1 round, 8 (n - 1) bytes an element, correction 16 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.correlation import View, apply_views
+from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
+from mpc.protocols import truncation
+from ring import encode
+from ring.matmul import matmul_add
+
+if TYPE_CHECKING:
+    from mpc.shared_array import Operand, SharedArray
+
+__all__ = [
+    "add",
+    "add_public",
+    "concatenate",
+    "divide_public",
+    "is_shared",
+    "is_zero",
+    "matmul_public",
+    "multiply_public",
+    "negative",
+    "stack",
+    "subtract",
+    "sum_along",
+    "view",
+    "zeros_like",
+]
+
+Words = NDArray[np.uint64]
+
+
+def is_shared(x: object) -> TypeGuard[SharedArray]:
+    """Whether x is a SharedArray."""
+    return hasattr(x, "with_integer_bound")
+
+
+def is_zero(x: Any) -> bool:
+    """Whether x is the public number zero."""
+    return not is_shared(x) and np.ndim(x) == 0 and bool(np.all(np.asarray(x) == 0))
+
+
+def public(x: object) -> NDArray[Any]:
+    """Return a public operand as an array of real numbers, or raise DtypeError."""
+    values = np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise DtypeError(f"a public operand must hold real numbers, got dtype {values.dtype}")
+    return values
+
+
+def _widen(shares: Words, ndim: int) -> Words:
+    """Insert axes behind the party axis, so that shares broadcast like the arrays they stand for."""
+    missing = ndim - (shares.ndim - 1)
+    return (
+        shares.reshape(len(shares), *(1,) * missing, *shares.shape[1:]) if missing > 0 else shares
+    )
+
+
+def _raise(x: SharedArray, frac_bits: int) -> SharedArray:
+    """Shift x up to `frac_bits`."""
+    steps = frac_bits - x.frac_bits
+    if steps == 0:
+        return x
+    return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=x.bound << steps)
+
+
+def _broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(
+            f"operands of {name} must broadcast, got shapes {' and '.join(map(str, shapes))}"
+        ) from None
+
+
+def add(x: SharedArray, y: Operand) -> SharedArray:
+    """x + y."""
+    if not is_shared(y):
+        return add_public(x, y)
+    shape = _broadcast("+", x.shape, y.shape)
+    frac_bits = max(x.frac_bits, y.frac_bits)
+    x, y = _raise(x, frac_bits), _raise(y, frac_bits)
+    shares = _widen(x.shares, len(shape)) + _widen(y.shares, len(shape))
+    return x.derive(shares, frac_bits=frac_bits, bound=x.bound + y.bound)
+
+
+def _encode(values: NDArray[Any], frac_bits: int) -> tuple[Words, int]:
+    """Encode public values; return also their largest magnitude."""
+    encoded = encode(values, frac_bits, int_bits=61 - frac_bits, name="the public operand")
+    return encoded, int(np.abs(encoded.view(np.int64)).max(initial=0))
+
+
+def add_public(x: SharedArray, y: object) -> SharedArray:
+    """x + y for public y, which is rounded to the fractional bits of x."""
+    values = public(y)
+    if values.dtype.kind == "f" and x.frac_bits < x.session.format.frac_bits:
+        x = _raise(x, x.session.format.frac_bits)
+    shape = _broadcast("+", x.shape, values.shape)
+    encoded, largest = _encode(values, x.frac_bits)
+    shares = np.broadcast_to(_widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
+    if x.session.first_row is not None:
+        shares[x.session.first_row] += encoded
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + largest)
+
+
+def negative(x: Operand) -> Any:
+    """Return -x, for a shared or a public x."""
+    if not is_shared(x):
+        return -public(x)
+    return x.derive(-x.shares, frac_bits=x.frac_bits, bound=x.bound)
+
+
+def subtract(x: SharedArray, y: Operand) -> SharedArray:
+    """x - y."""
+    return add(x, negative(y))
+
+
+def multiply_public(x: SharedArray, y: object) -> SharedArray:
+    """x * y for public y: floats bring the format's fractional bits, integers none."""
+    values = public(y)
+    shape = _broadcast("*", x.shape, values.shape)
+    if values.dtype.kind == "f":
+        x = truncation.to_format(x)
+    more = x.session.format.frac_bits if values.dtype.kind == "f" else 0
+    encoded, largest = _encode(values, more)
+    shares = _widen(x.shares, len(shape)) * encoded
+    return x.derive(shares, frac_bits=x.frac_bits + more, bound=x.bound * largest)
+
+
+def matmul_public(x: SharedArray, y: object, *, reverse: bool = False) -> SharedArray:
+    """x @ y for public y, or y @ x if `reverse`; operands of at least two axes."""
+    values = public(y)
+    left, right = (values.shape, x.shape) if reverse else (x.shape, values.shape)
+    if left[-1] != right[-2]:
+        raise ShapeError(
+            f"operands of @ must agree in the inner dimension, got shapes {left} and {right}"
+        )
+    shape = (*_broadcast("@", left[:-2], right[:-2]), left[-2], right[-1])
+    if values.dtype.kind == "f":
+        x = truncation.to_format(x)
+    more = x.session.format.frac_bits if values.dtype.kind == "f" else 0
+    encoded, _ = _encode(values, more)
+    magnitudes = np.abs(encoded.view(np.int64)).astype(np.float64)
+    largest = int(np.ceil(magnitudes.sum(axis=-1 if reverse else -2).max(initial=0.0)))
+    shares = np.zeros((len(x.shares), *shape), np.uint64)
+    for share, out in zip(x.shares, shares, strict=True):
+        if reverse:
+            matmul_add(encoded, share, out)
+        else:
+            matmul_add(share, encoded, out)
+    return x.derive(shares, frac_bits=x.frac_bits + more, bound=x.bound * largest)
+
+
+def divide_public(x: SharedArray, y: object) -> SharedArray:
+    """x / y for a public number y, as exact as the headroom of the ring allows."""
+    values = public(y)
+    if values.ndim:
+        raise ShapeError(
+            f"a divisor must be one public number, got shape {values.shape}; multiply by its reciprocal"
+        )
+    divisor = float(values)
+    if divisor == 0 or not np.isfinite(divisor):
+        raise ArgumentError(f"a divisor must be finite and not zero, got {values}")
+    x = truncation.to_format(x)
+    if x.frac_bits < x.session.format.frac_bits:
+        x = _raise(x, x.session.format.frac_bits)
+    # x / y = x * round(2^k / y) / 2^k, with k as large as x leaves room for.
+    k = min(
+        truncation.OFFSET_BITS - 1,
+        truncation.OFFSET_BITS - x.bound.bit_length() + int(np.log2(abs(divisor))) - 1,
+    )
+    if k < 1:
+        raise RangeError(
+            f"x / {divisor} can leave the ring: x has a bound of {x.bound.bit_length()} bits"
+        )
+    factor = round(2**k / divisor)
+    while factor and factor % 2 == 0 and k > 1:
+        factor, k = factor // 2, k - 1
+    scaled = x.derive(
+        x.shares * np.uint64(factor % 2**64), frac_bits=x.frac_bits, bound=x.bound * abs(factor)
+    )
+    return truncation.divide_by_power(scaled, k, x.frac_bits)
+
+
+def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray:
+    """Sum along axes, or over everything."""
+    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    count = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
+    shares = x.shares.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound * max(1, count))
+
+
+def view(x: SharedArray, step: View) -> SharedArray:
+    """Transpose, reshape or index; a mask goes along."""
+    return x.derive(
+        None if x.mask is not None else apply_views(x.shares, [step], 1),
+        frac_bits=x.frac_bits,
+        bound=x.bound,
+        mask=None if x.mask is None else x.mask.view(step),
+    )
+
+
+def _align(arrays: Sequence[SharedArray]) -> list[SharedArray]:
+    if not arrays:
+        raise ArgumentError("need at least one array, got none")
+    if any(not is_shared(x) for x in arrays):
+        raise DtypeError("all arrays must be SharedArrays; share or add the public ones first")
+    if any(x.session is not arrays[0].session for x in arrays):
+        raise SessionError("the arrays belong to different sessions")
+    frac_bits = max(x.frac_bits for x in arrays)
+    return [_raise(x, frac_bits) for x in arrays]
+
+
+def concatenate(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
+    """Join along an existing axis."""
+    aligned = _align(arrays)
+    axis = axis + aligned[0].ndim if axis < 0 else axis
+    try:
+        shares = np.concatenate([x.shares for x in aligned], axis=axis + 1)
+    except ValueError:
+        raise ShapeError(
+            f"arrays must agree in all axes but axis {axis}, got shapes {[x.shape for x in aligned]}"
+        ) from None
+    first = aligned[0]
+    return first.derive(shares, frac_bits=first.frac_bits, bound=max(x.bound for x in aligned))
+
+
+def stack(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
+    """Join along a new axis."""
+    aligned = _align(arrays)
+    axis = axis + aligned[0].ndim + 1 if axis < 0 else axis
+    try:
+        shares = np.stack([x.shares for x in aligned], axis=axis + 1)
+    except ValueError:
+        raise ShapeError(
+            f"arrays must have the same shape, got {[x.shape for x in aligned]}"
+        ) from None
+    first = aligned[0]
+    return first.derive(shares, frac_bits=first.frac_bits, bound=max(x.bound for x in aligned))
+
+
+def zeros_like(x: SharedArray) -> SharedArray:
+    """Shares of zero, which are all zero: add something before anyone relies on them."""
+    return x.derive(np.zeros((len(x.session.here), *x.shape), np.uint64), frac_bits=0, bound=0)

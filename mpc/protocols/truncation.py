@@ -1,0 +1,126 @@
+"""Truncation by s bits (PROTOCOLS: truncation).
+
+Needs |z| < 2^62.
+1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections.
+2. c = open(z + 2^62 + r), the first party adding 2^62.
+3. kappa = (1 - (c >> 63)) 2^(64 - s), public; locally
+   [y] = (c >> s) - 2^(62 - s) - [r >> s] + kappa [r >> 63].
+y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
+unbiased, and never a wrap-around.
+Cost: 1 round, 8 (n - 1) bytes an element; correction 16 bytes an element.
+
+Source: Escudero, Ghosh, Keller, Rachuri, Scholl 2020, section 5; Dalskov, Escudero, Keller 2020.
+What c tells of z: nothing, r is uniform. On the leak of other probabilistic truncations: Santos et
+al. 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.correlation import Correlation, Part
+from mpc.cost import Spent
+from mpc.errors import ArgumentError
+from ring.compile import kernel
+from ring.threads import run
+
+if TYPE_CHECKING:
+    from mpc.provider import Provider
+    from mpc.session import Session
+    from mpc.shared_array import SharedArray
+
+__all__ = ["OFFSET_BITS", "cost", "open_masked", "to_format", "truncate"]
+
+Words = NDArray[np.uint64]
+
+OFFSET_BITS = 62
+_OFFSET = np.uint64(1 << OFFSET_BITS)
+
+
+@dataclass(frozen=True)
+class TruncationPair(Correlation):
+    """r, [r >> shift] and [r >> 63]."""
+
+    size: int
+    shift: int
+
+    def masks(self) -> tuple[Part, ...]:
+        return (Part((self.size,)),)
+
+    def corrected(self) -> tuple[Part, ...]:
+        return (Part((2, self.size)),)
+
+    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+        run(_deal, self.size, 4, masks[0], self.shift, out[0])
+
+
+@kernel
+def _deal(start: int, stop: int, r: Words, shift: int, out: Words) -> None:
+    r = r[start:stop]
+    high, top = out[0, start:stop], out[1, start:stop]
+    for e in range(r.size):
+        high[e] = (r[e] >> np.uint64(shift)) - high[e]
+        top[e] = (r[e] >> np.uint64(63)) - top[e]
+
+
+@kernel
+def _finish(
+    start: int, stop: int, c: Words, pair: Words, shift: int, first: bool, out: Words
+) -> None:
+    c, out = c[start:stop], out[start:stop]
+    high, top = pair[0, start:stop], pair[1, start:stop]
+    offset = np.uint64(1) << np.uint64(62 - shift)
+    for e in range(c.size):
+        kappa = (np.uint64(1) - (c[e] >> np.uint64(63))) << np.uint64(64 - shift)
+        public = (c[e] >> np.uint64(shift)) - offset if first else np.uint64(0)
+        out[e] = public - high[e] + kappa * top[e]
+
+
+def cost(parties: int, size: int) -> Spent:
+    """Declare the cost of truncating `size` elements."""
+    return Spent(1, 8 * (parties - 1) * size, 16 * size)
+
+
+def open_masked(session: Session, z: Words, r: Words) -> Words:
+    """Open z + 2^62 + r, for shares of shape (p, n)."""
+    message = z + r
+    if session.first_row is not None:
+        message[session.first_row] += _OFFSET
+    return session.open((message, "sum"))[0]
+
+
+def truncate(x: SharedArray, shift: int) -> SharedArray:
+    """Divide by 2^shift with stochastic rounding, and drop as many fractional bits."""
+    return divide_by_power(x, shift, x.frac_bits - shift)
+
+
+def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
+    """Shift the shared integers right by `shift` bits; the result has `frac_bits`."""
+    if not 0 < shift < OFFSET_BITS:
+        raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
+    if frac_bits < 0:
+        raise ArgumentError(
+            f"shift must not exceed the fractional bits of x, {x.frac_bits}, got {shift}"
+        )
+    session = x.session
+    with session.protocol("truncation"):
+        pair = TruncationPair(x.size, shift)
+        r, high_and_top = pair.split(session.correlated(pair)[1])
+        c = open_masked(session, x.shares.reshape(len(x.shares), x.size), r)
+        out = np.empty((len(session.here), x.size), np.uint64)
+        for i in range(len(out)):
+            run(_finish, x.size, 6, c[0], high_and_top[i], shift, i == session.first_row, out[i])
+        # The rounding goes up by at most one, and not at all for a multiple of 2^shift.
+        return x.derive(
+            out.reshape(len(out), *x.shape), frac_bits=frac_bits, bound=-(-x.bound >> shift)
+        )
+
+
+def to_format(x: SharedArray) -> SharedArray:
+    """Truncate x to the session's fractional bits, if it has more."""
+    extra = x.frac_bits - x.session.format.frac_bits
+    return truncate(x, extra) if extra > 0 else x

@@ -1,0 +1,101 @@
+"""The crypto provider: masks and corrections, from keys and ids alone.
+
+The provider holds one key for each computing party. It sees no data, no share of data and no
+opened value; it is told which correlations a session needs, by id and shape, and answers with the
+last party's shares of their corrected parts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.correlation import Algebra, Correlation, MaskRef, Part, apply_views
+from ring import Stream
+
+__all__ = ["Provider"]
+
+Words = NDArray[np.uint64]
+
+_CHUNK_WORDS = 1 << 13
+
+
+class Provider:
+    """Corrections for one session.
+
+    Parameters
+    ----------
+    keys : sequence of bytes
+        The key of each computing party, in their order.
+    cache_bytes : int
+        How much memory recently used tensor masks may take. A model's weights are used again
+        with every batch; what is not in the cache is expanded anew.
+    """
+
+    def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
+        self._streams = [Stream(key) for key in keys]
+        self._cache: OrderedDict[tuple[int, int], Words] = OrderedDict()
+        self._cache_bytes = cache_bytes
+        self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
+
+    def __repr__(self) -> str:
+        return f"Provider({len(self._streams)} parties)"
+
+    def correct(self, id: int, correlation: Correlation, out: Words) -> None:
+        """Write the last party's share of the corrected parts to `out`.
+
+        Parameters
+        ----------
+        id : int
+            The correlation's place in the streams.
+        correlation : Correlation
+        out : contiguous uint64 array of `correlation.corrected_words` words
+        """
+        masks, start = [], 0
+        for part in correlation.masks():
+            masks.append(self._total(id, start, part))
+            start += part.size
+        others, first = [], 0
+        for part in correlation.corrected():
+            words = out[first : first + part.size].reshape(part.shape)
+            self._expand(id, start + first, words, part.algebra, self._streams[:-1])
+            others.append(words)
+            first += part.size
+        correlation.deal(self, masks, others)
+
+    def mask(self, ref: MaskRef) -> Words:
+        """Return the mask that `ref` names: the sum of all parties' shares of it."""
+        key = (ref.id, ref.start)
+        words = self._cache.get(key)
+        if words is None:
+            words = self._total(ref.id, ref.start, ref.part)
+            words.flags.writeable = False
+            self._cache[key] = words
+            while sum(w.nbytes for w in self._cache.values()) > self._cache_bytes:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(key)
+        return apply_views(words, ref.views, 0)
+
+    def _total(self, id: int, start: int, part: Part) -> Words:
+        words = np.empty(part.shape, np.uint64)
+        self._expand(id, start, words, part.algebra, self._streams)
+        return words
+
+    def _expand(
+        self, id: int, start: int, out: Words, algebra: Algebra, streams: Sequence[Stream]
+    ) -> None:
+        """Write the sum (XOR) of the streams' words from `start` on to `out`."""
+        combine = np.add if algebra == "sum" else np.bitwise_xor
+        streams[0].fill(out, id, start)
+        flat = out.reshape(-1)
+        for stream in streams[1:]:
+            # Piece by piece, so that the second stream's words never leave the cache of the core.
+            for first in range(0, flat.size, _CHUNK_WORDS):
+                target = flat[first : first + _CHUNK_WORDS]
+                piece = self._scratch[: target.size]
+                stream.fill(piece, id, start + first)
+                combine(target, piece, out=target)

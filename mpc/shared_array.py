@@ -1,0 +1,494 @@
+"""SharedArray: a secret array that is used like a NumPy array."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError, SessionError, ShapeError
+from mpc.protocols import argmax, comparison, linear, maximum, product, relu, select, truncation
+from mpc.protocols.convert import MaskedBit
+from mpc.protocols.masking import Mask
+
+if TYPE_CHECKING:
+    from mpc.session import Session
+
+__all__ = ["Operand", "SharedArray"]
+
+Words = NDArray[np.uint64]
+Operand: TypeAlias = Union["SharedArray", ArrayLike]
+
+# Truncation and comparison are right for values below 2^62 in magnitude.
+_LARGEST_BOUND = 1 << truncation.OFFSET_BITS
+
+
+class SharedArray:
+    """Shares of a secret array.
+
+    Made by :meth:`mpc.Session.share` and by operations on other shared arrays, never by hand. The
+    operators ``+ - * @ / < <= > >= == !=``, indexing, and NumPy's functions work as on an array;
+    what would reveal a value does not, except :meth:`reveal`.
+
+    Attributes
+    ----------
+    session : Session
+    shape : tuple of int
+    frac_bits : int
+        Bits behind the point: 0 for whole numbers, the format's for fixed-point values, twice
+        the format's for a product that was not truncated yet.
+    bound : int
+        A public bound on the magnitude of the encoded value. It chooses how many bits a
+        comparison looks at. Where nothing better is known, 2^62: beyond that, truncation and
+        comparison are wrong.
+
+    Examples
+    --------
+    >>> import mpc
+    >>> s = mpc.Session()
+    >>> x = s.share([[1.0, -2.0], [3.0, 4.0]], owner="alice")
+    >>> x
+    SharedArray(shape=(2, 2), frac_bits=16, parties=alice, bob)
+    >>> (x.T @ x).relu().sum(axis=0).reveal()
+    array([20., 30.])
+    """
+
+    __slots__ = ("_mask", "_shares", "bit", "bound", "frac_bits", "session", "shape")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        session: Session,
+        shares: Words | None,
+        frac_bits: int,
+        bound: int,
+        *,
+        mask: Mask | None = None,
+        bit: MaskedBit | None = None,
+    ) -> None:
+        self.session = session
+        self._shares = shares
+        self._mask = mask
+        self.frac_bits = frac_bits
+        self.bound = min(bound, _LARGEST_BOUND)
+        self.bit = bit
+        held = shares if shares is not None else mask.shares if mask is not None else None
+        if held is None:
+            raise ArgumentError("a SharedArray needs shares or a mask")
+        self.shape: tuple[int, ...] = held.shape[1:]
+
+    def derive(
+        self,
+        shares: Words | None,
+        *,
+        frac_bits: int,
+        bound: int,
+        mask: Mask | None = None,
+        bit: MaskedBit | None = None,
+    ) -> SharedArray:
+        """Make an array of the same session (for protocols)."""
+        return SharedArray(self.session, shares, frac_bits, bound, mask=mask, bit=bit)
+
+    # What it is.
+
+    @property
+    def shares(self) -> Words:
+        """This process's shares, of shape (p, *shape) (for protocols)."""
+        if self._shares is None:
+            assert self._mask is not None
+            shares = self._mask.shares.copy()
+            if self.session.first_row is not None:
+                shares[self.session.first_row] += self._mask.delta[0]
+            self._shares = shares
+        return self._shares
+
+    @property
+    def mask(self) -> Mask | None:
+        """The mask, once there is one (for protocols)."""
+        return self._mask
+
+    def set_mask(self, mask: Mask) -> None:
+        """Keep the mask from now on; shares follow from it (for protocols)."""
+        self._mask, self._shares = mask, None
+
+    @property
+    def ndim(self) -> int:
+        """How many axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that revealing gives."""
+        return np.dtype(np.float64 if self.frac_bits else np.int64)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DtypeError("len() of a SharedArray without axes")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        parties = ", ".join(self.session.parties)
+        return f"SharedArray(shape={self.shape}, frac_bits={self.frac_bits}, parties={parties})"
+
+    # What it refuses.
+
+    def _refuse(self, what: str) -> RevealError:
+        return RevealError(f"{what} would reveal a secret; call .reveal() first, if that is agreed")
+
+    def __array__(self, *args: object, **kwargs: object) -> NDArray[Any]:
+        raise self._refuse("turning a SharedArray into a NumPy array")
+
+    def __bool__(self) -> bool:
+        raise self._refuse("the truth value of a SharedArray")
+
+    def __float__(self) -> float:
+        raise self._refuse("float() of a SharedArray")
+
+    def __int__(self) -> int:
+        raise self._refuse("int() of a SharedArray")
+
+    def __index__(self) -> int:
+        raise self._refuse("indexing by a SharedArray")
+
+    def __contains__(self, item: object) -> bool:
+        raise self._refuse("'in' on a SharedArray")
+
+    def __reduce__(self) -> Any:
+        raise RevealError(
+            "a SharedArray cannot be pickled: it would put several parties' shares in one place"
+        )
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise DtypeError(
+            "a SharedArray cannot be changed in place; build a new one with np.where or np.concatenate"
+        )
+
+    # Operators.
+
+    def _operand(self, other: object) -> Any:
+        """Return other as it can be used with self, or NotImplemented."""
+        self.session.check_open()
+        if isinstance(other, SharedArray):
+            if other.session is not self.session:
+                raise SessionError("operands belong to different sessions")
+            return other
+        if isinstance(other, (np.ndarray, np.generic, int, float, list, tuple)):
+            return linear.public(other)
+        return NotImplemented
+
+    def _apply(self, function: Callable[[SharedArray, Any], SharedArray], other: object) -> Any:
+        operand = self._operand(other)
+        return NotImplemented if operand is NotImplemented else function(self, operand)
+
+    def __add__(self, other: Operand) -> SharedArray:
+        return self._apply(linear.add, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> SharedArray:
+        return self._apply(linear.subtract, other)
+
+    def __rsub__(self, other: Operand) -> SharedArray:
+        return self._apply(lambda x, y: linear.add(linear.negative(x), y), other)
+
+    def __mul__(self, other: Operand) -> SharedArray:
+        return self._apply(_multiply, other)
+
+    __rmul__ = __mul__
+
+    def __matmul__(self, other: Operand) -> SharedArray:
+        return self._apply(lambda x, y: _matmul(x, y, False), other)
+
+    def __rmatmul__(self, other: Operand) -> SharedArray:
+        return self._apply(lambda x, y: _matmul(x, y, True), other)
+
+    def __truediv__(self, other: Operand) -> SharedArray:
+        if isinstance(other, SharedArray):
+            raise DtypeError(
+                "division by a secret is not supported; multiply by a reciprocal shared by its owner"
+            )
+        return self._apply(linear.divide_public, other)
+
+    def __rtruediv__(self, other: Operand) -> SharedArray:
+        raise DtypeError(
+            "division by a secret is not supported; multiply by a reciprocal shared by its owner"
+        )
+
+    def __pow__(self, exponent: int) -> SharedArray:
+        try:
+            power = operator.index(exponent)
+        except TypeError:
+            raise DtypeError(f"exponent must be a whole number, got {exponent!r}") from None
+        if power < 1:
+            raise ArgumentError(f"exponent must be at least 1, got {power}")
+        result: SharedArray | None = None
+        square = self
+        while power:
+            if power & 1:
+                result = square if result is None else product.multiply(result, square)
+            power >>= 1
+            if power:
+                square = product.multiply(square, square)
+        assert result is not None
+        return result
+
+    def __neg__(self) -> SharedArray:
+        self.session.check_open()
+        return linear.negative(self)
+
+    def __pos__(self) -> SharedArray:
+        return self
+
+    def __abs__(self) -> SharedArray:
+        self.session.check_open()
+        return maximum.maximum(self, -self).with_integer_bound(self.bound)
+
+    def __invert__(self) -> SharedArray:
+        """Return the other bit, for an array of zeros and ones."""
+        self._check_bits("~")
+        if self.bit is not None:
+            return comparison.bit_array(self, self.bit.negate())
+        return (1 - self).with_integer_bound(1)
+
+    def __and__(self, other: SharedArray) -> SharedArray:
+        return self._bitwise(other, "&", lambda x, y: x * y)
+
+    def __or__(self, other: SharedArray) -> SharedArray:
+        return self._bitwise(other, "|", lambda x, y: x + y - x * y)
+
+    def __xor__(self, other: SharedArray) -> SharedArray:
+        return self._bitwise(other, "^", lambda x, y: x + y - 2 * (x * y))
+
+    def _check_bits(self, sign: str) -> None:
+        if self.frac_bits or self.bound > 1:
+            raise DtypeError(f"operands of {sign} must be secret bits, such as comparisons give")
+
+    def _bitwise(
+        self, other: SharedArray, sign: str, rule: Callable[[SharedArray, SharedArray], SharedArray]
+    ) -> SharedArray:
+        if not isinstance(other, SharedArray):
+            return NotImplemented
+        self._check_bits(sign)
+        other._check_bits(sign)
+        return rule(self, self._operand(other)).with_integer_bound(1)
+
+    def __lt__(self, other: Operand) -> SharedArray:
+        return self._apply(comparison.less, other)
+
+    def __le__(self, other: Operand) -> SharedArray:
+        return self._apply(comparison.less_equal, other)
+
+    def __gt__(self, other: Operand) -> SharedArray:
+        return self._apply(comparison.greater, other)
+
+    def __ge__(self, other: Operand) -> SharedArray:
+        return self._apply(comparison.greater_equal, other)
+
+    def __eq__(self, other: object) -> SharedArray:  # type: ignore[override]
+        return self._apply(comparison.equal, other)
+
+    def __ne__(self, other: object) -> SharedArray:  # type: ignore[override]
+        return self._apply(comparison.not_equal, other)
+
+    # Shape.
+
+    def __getitem__(self, key: Any) -> SharedArray:
+        self.session.check_open()
+        keys = key if isinstance(key, tuple) else (key,)
+        for k in keys:
+            if isinstance(k, SharedArray):
+                raise self._refuse("indexing by a SharedArray")
+        # Arrays are copied: the caller may change them, and the provider looks later.
+        keys = tuple(np.array(k) if isinstance(k, (list, np.ndarray)) else k for k in keys)
+        try:
+            return linear.view(self, ("index", keys))
+        except IndexError as error:
+            raise ShapeError(f"index out of range for shape {self.shape}: {error}") from None
+
+    def __iter__(self) -> Iterator[SharedArray]:
+        for k in range(len(self)):
+            yield self[k]
+
+    @property
+    def T(self) -> SharedArray:
+        """The transposed array."""
+        return self.transpose()
+
+    def _axis(self, axis: int) -> int:
+        number = operator.index(axis)
+        if not -self.ndim <= number < self.ndim:
+            raise ShapeError(f"axis must be in [{-self.ndim}, {self.ndim}), got {number}")
+        return number % self.ndim
+
+    def transpose(self, *axes: Any) -> SharedArray:
+        """Permute the axes, by default reverse them."""
+        order: Sequence[int] = (
+            axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        )
+        if not order or tuple(order) == (None,):
+            order = range(self.ndim)[::-1]
+        numbers = tuple(self._axis(a) for a in order)
+        if sorted(numbers) != list(range(self.ndim)):
+            raise ShapeError(f"axes must be a permutation of {self.ndim} axes, got {tuple(order)}")
+        return linear.view(self, ("transpose", numbers))
+
+    def reshape(self, *shape: Any) -> SharedArray:
+        """Give the same elements another shape; one size may be -1."""
+        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        try:
+            # Let NumPy work out -1 on an array without memory.
+            target = np.broadcast_to(np.uint8(0), self.shape).reshape(tuple(sizes)).shape
+        except ValueError:
+            raise ShapeError(f"cannot reshape shape {self.shape} to {tuple(sizes)}") from None
+        return linear.view(self, ("reshape", target))
+
+    def ravel(self) -> SharedArray:
+        """Flatten to one axis."""
+        return self.reshape(-1)
+
+    flatten = ravel
+
+    # Reductions and functions.
+
+    def sum(self, axis: int | tuple[int, ...] | None = None) -> SharedArray:
+        """Sum along an axis, several, or all."""
+        self.session.check_open()
+        if axis is not None:
+            axis = (
+                tuple(self._axis(a) for a in axis) if isinstance(axis, tuple) else self._axis(axis)
+            )
+        return linear.sum_along(self, axis)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None) -> SharedArray:
+        """Mean along an axis, several, or all. 1 round, for the division."""
+        total = self.sum(axis)
+        if not total.size or not self.size:
+            raise ShapeError(f"the mean needs at least one element, got shape {self.shape}")
+        return linear.divide_public(total, self.size // total.size)
+
+    def max(self, axis: int | None = None) -> SharedArray:
+        """Maximum along an axis, or of all: 7 rounds for 10 values."""
+        return maximum.max_along(*self._along(axis))
+
+    def min(self, axis: int | None = None) -> SharedArray:
+        """Minimum along an axis, or of all: 7 rounds for 10 values."""
+        return -(-self).max(axis)
+
+    def argmax(self, axis: int | None = None, *, one_hot: bool = False) -> SharedArray:
+        """Find the first largest value along an axis, or of all.
+
+        Parameters
+        ----------
+        axis : int, optional
+            Default: all elements, flattened.
+        one_hot : bool, default=False
+            Return zeros with a one where the largest value is, in the shape of the array, rather
+            than its index.
+
+        Returns
+        -------
+        SharedArray of whole numbers
+
+        Notes
+        -----
+        6 rounds for 6 to 16 values; no value is revealed.
+        """
+        source, number = self._along(axis)
+        found = argmax.argmax_one_hot(source, number)
+        if one_hot:
+            return found if axis is not None else found.reshape(self.shape)
+        shape = [1] * source.ndim
+        shape[number] = -1
+        index = (found * np.arange(source.shape[number]).reshape(shape)).sum(number)
+        return index.with_integer_bound(max(1, source.shape[number] - 1))
+
+    def _along(self, axis: int | None) -> tuple[SharedArray, int]:
+        self.session.check_open()
+        source = self.ravel() if axis is None else self
+        number = 0 if axis is None else self._axis(axis)
+        if source.ndim == 0 or source.shape[number] == 0:
+            raise ShapeError(f"the largest of no values does not exist, shape {self.shape}")
+        return source, number
+
+    def relu(self) -> SharedArray:
+        """Return max(x, 0), truncated to the format: 4 rounds, about 10 bytes an element."""
+        self.session.check_open()
+        return relu.relu(self)
+
+    def truncate(self) -> SharedArray:
+        """Return x with no more than the format's fractional bits: 1 round if it has more."""
+        self.session.check_open()
+        return truncation.to_format(self)
+
+    def with_bound(self, limit: float) -> SharedArray:
+        """State that every value is at most `limit` in magnitude, known by other means.
+
+        Comparisons then look at fewer bits. They are wrong if it does not hold.
+        """
+        if isinstance(limit, bool) or not limit > 0:
+            raise RangeError(f"limit must be positive, got {limit!r}")
+        return self.with_integer_bound(int(np.ceil(limit * 2.0**self.frac_bits)))
+
+    def with_integer_bound(self, bound: int) -> SharedArray:
+        """Narrow the bound on the encoded value (for protocols)."""
+        if bound >= self.bound:
+            return self
+        return self.derive(
+            self._shares, frac_bits=self.frac_bits, bound=bound, mask=self._mask, bit=self.bit
+        )
+
+    def reveal(self, to: str | None = None) -> Any:
+        """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`."""
+        return self.session.reveal(self, to)
+
+    # NumPy's protocols.
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        from mpc.numpy_functions import apply_ufunc
+
+        return apply_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        from mpc.numpy_functions import apply_function
+
+        return apply_function(func, args, kwargs)
+
+
+def _multiply(x: SharedArray, y: Any) -> SharedArray:
+    if not isinstance(y, SharedArray):
+        return linear.multiply_public(x, y)
+    for bit, other in ((x, y), (y, x)):
+        if bit.bit is not None and bit.shape == other.shape:
+            return select.multiply_bit(other, bit.bit)
+    return product.multiply(x, y)
+
+
+def _matmul(x: SharedArray, y: Any, reverse: bool) -> SharedArray:
+    left, right = (y, x) if reverse else (x, y)
+    if left.ndim == 0 or right.ndim == 0:
+        raise ShapeError("operands of @ must have at least one axis, got a scalar; use *")
+    # Vectors become matrices, as for NumPy.
+    rows = left.reshape(1, -1) if left.ndim == 1 else left
+    columns = right.reshape(-1, 1) if right.ndim == 1 else right
+    if not isinstance(y, SharedArray):
+        shared, public = (columns, rows) if reverse else (rows, columns)
+        z = linear.matmul_public(shared, public, reverse=reverse)
+    else:
+        z = product.matmul(rows, columns)
+    shape = z.shape
+    if left.ndim == 1:
+        shape = (*shape[:-2], shape[-1])
+    if right.ndim == 1:
+        shape = shape[:-1]
+    return z.reshape(shape) if shape != z.shape else z

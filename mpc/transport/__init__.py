@@ -1,0 +1,1 @@
+"""How messages get from one computing party to the others."""

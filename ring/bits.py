@@ -1,0 +1,156 @@
+"""Bit planes: 64 bits to a word, and polynomials over them a word at a time.
+
+Bit e of a plane is bit ``e % 64`` of its word ``e // 64``. Bits behind the last element carry no
+meaning.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ring.compile import kernel
+from ring.errors import ArgumentError, DtypeError
+from ring.threads import run
+
+__all__ = ["add_polynomials", "count_words", "pack_bits", "unpack_bits"]
+
+Words = NDArray[np.uint64]
+Indices = NDArray[np.int64]
+
+WORD_BITS = 64
+
+
+def count_words(bits: int) -> int:
+    """Return how many words hold a plane of `bits` bits."""
+    return -(-bits // WORD_BITS)
+
+
+def pack_bits(bits: ArrayLike) -> Words:
+    """Pack bits along the last axis into words.
+
+    Parameters
+    ----------
+    bits : array of bools or of zeros and ones, shape (..., n)
+
+    Returns
+    -------
+    uint64 array of shape (..., ceil(n / 64))
+
+    Raises
+    ------
+    DtypeError, ArgumentError
+        If `bits` holds anything else, or is a scalar.
+
+    Examples
+    --------
+    >>> from ring import pack_bits
+    >>> pack_bits([1, 0, 1])
+    array([5], dtype=uint64)
+    """
+    values = np.asarray(bits)
+    if values.dtype.kind not in "biu":
+        raise DtypeError(f"bits must be bools or integers, got dtype {values.dtype}")
+    if values.ndim == 0:
+        raise ArgumentError("bits must have at least one axis, got a scalar")
+    if values.dtype.kind != "b" and np.any((values != 0) & (values != 1)):
+        raise ArgumentError("bits must be zeros and ones")
+    packed = np.packbits(values.astype(bool), axis=-1, bitorder="little")
+    out = np.zeros((*values.shape[:-1], 8 * count_words(values.shape[-1])), np.uint8)
+    out[..., : packed.shape[-1]] = packed
+    return out.view("<u8").astype(np.uint64, copy=False)
+
+
+def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
+    """Unpack words into `count` bits along the last axis; the inverse of :func:`pack_bits`.
+
+    Parameters
+    ----------
+    words : uint64 array of shape (..., w)
+    count : int
+        At most 64 w.
+
+    Returns
+    -------
+    uint8 array of zeros and ones, shape (..., count)
+
+    Raises
+    ------
+    DtypeError, ArgumentError
+        If `words` is not uint64 or holds fewer bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ring import unpack_bits
+    >>> unpack_bits(np.array([5], np.uint64), 3)
+    array([1, 0, 1], dtype=uint8)
+    """
+    if words.dtype != np.uint64:
+        raise DtypeError(f"words must be a uint64 array, got dtype {words.dtype}")
+    if not 0 <= count <= WORD_BITS * words.shape[-1]:
+        raise ArgumentError(f"count must be in [0, {WORD_BITS * words.shape[-1]}], got {count}")
+    flat = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
+    # np.unpackbits wants a non-empty axis.
+    if not flat.size or not count:
+        return np.zeros((*words.shape[:-1], count), np.uint8)
+    return np.unpackbits(flat, axis=-1, bitorder="little", count=count)
+
+
+@kernel
+def _add_polynomials(
+    start: int, stop: int,
+    planes: Words, secrets: Words, outputs: Indices, factors: Indices, places: Indices, literals: Indices,
+    out: Words,
+) -> None:  # fmt: skip
+    block = 64
+    term = np.empty(block, np.uint64)
+    ones = ~np.uint64(0)
+    for left in range(start, stop, block):
+        width = min(block, stop - left)
+        for t in range(outputs.size):
+            if factors[t] >= 0:
+                secret = secrets[factors[t], left : left + width]
+                for w in range(width):
+                    term[w] = secret[w]
+            else:
+                for w in range(width):
+                    term[w] = ones
+            for k in range(places[t], places[t + 1]):
+                # A literal is a plane's number, or its complement for the negated plane.
+                literal = literals[k]
+                flip = ones if literal < 0 else np.uint64(0)
+                plane = planes[~literal if literal < 0 else literal, left : left + width]
+                for w in range(width):
+                    term[w] &= plane[w] ^ flip
+            target = out[outputs[t], left : left + width]
+            for w in range(width):
+                target[w] ^= term[w]
+
+
+def add_polynomials(
+    planes: Words,
+    secrets: Words,
+    outputs: Indices,
+    factors: Indices,
+    places: Indices,
+    literals: Indices,
+    out: Words,
+) -> None:
+    """Add (XOR) sums of products of planes to `out`.
+
+    Term t adds to ``out[outputs[t]]`` the AND of ``secrets[factors[t]]`` (all ones for -1) and of
+    the planes ``literals[places[t]:places[t + 1]]``, where ~k stands for the complement of plane k.
+
+    Parameters
+    ----------
+    planes, secrets, out : uint64 arrays of shape (number of planes, words), contiguous
+    outputs, factors : int64 arrays of shape (terms,)
+    places : int64 array of shape (terms + 1,)
+    literals : int64 array of shape (places[-1],)
+    """
+    run(
+        _add_polynomials, out.shape[1], 2 * (literals.size + 2 * outputs.size) // 8 + 1,
+        planes, secrets, outputs, factors, places, literals, out,
+        multiple=64,
+    )  # fmt: skip
