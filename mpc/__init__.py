@@ -3,6 +3,7 @@
 from mpc.cost import Cost
 from mpc.errors import (
     ArgumentError,
+    DataError,
     DtypeError,
     PartyError,
     RangeError,
@@ -18,6 +19,7 @@ from mpc.split import join, split
 __all__ = [
     "ArgumentError",
     "Cost",
+    "DataError",
     "DtypeError",
     "PartyError",
     "Plan",

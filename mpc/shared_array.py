@@ -331,10 +331,10 @@ class SharedArray:
 
     def transpose(self, *axes: Any) -> SharedArray:
         """Permute the axes, by default reverse them."""
-        order: Sequence[int] = (
+        order: Sequence[Any] = (
             axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         )
-        if not order or tuple(order) == (None,):
+        if not order or order[0] is None:
             order = range(self.ndim)[::-1]
         numbers = tuple(self._axis(a) for a in order)
         if sorted(numbers) != list(range(self.ndim)):

@@ -4,6 +4,7 @@ Ring elements are uint64 arrays that wrap around; real numbers are fixed-point e
 """
 
 from ring.bits import pack_bits, unpack_bits
+from ring.errors import SottoError
 from ring.fixed_point import FixedPoint, decode, encode
 from ring.matmul import matmul
 from ring.streams import Stream, fresh_key
@@ -11,6 +12,7 @@ from ring.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "FixedPoint",
+    "SottoError",
     "Stream",
     "decode",
     "encode",

@@ -77,7 +77,7 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
     Raises
     ------
     DtypeError, ArgumentError
-        If `words` is not uint64 or holds fewer bits.
+        If `words` is not uint64, is a scalar, or holds fewer bits.
 
     Examples
     --------
@@ -86,8 +86,11 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
     >>> unpack_bits(np.array([5], np.uint64), 3)
     array([1, 0, 1], dtype=uint8)
     """
+    words = np.asarray(words)
     if words.dtype != np.uint64:
         raise DtypeError(f"words must be a uint64 array, got dtype {words.dtype}")
+    if words.ndim == 0:
+        raise ArgumentError("words must have at least one axis, got a scalar")
     if not 0 <= count <= WORD_BITS * words.shape[-1]:
         raise ArgumentError(f"count must be in [0, {WORD_BITS * words.shape[-1]}], got {count}")
     flat = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)

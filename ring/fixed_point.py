@@ -71,15 +71,22 @@ class FixedPoint:
 
 
 @kernel
-def _encode(x: NDArray[Any], scale: float, bound: float, out: NDArray[np.int64]) -> int:
+def _encode(x: NDArray[Any], scale: float, limit: float, out: NDArray[np.int64]) -> int:
     """Round x * scale into out; return the index of the first value out of range, or -1."""
     for i in range(x.size):
         value = np.rint(np.float64(x[i]) * scale)
-        # Written so that NaN fails too.
-        if not (abs(value) <= bound):
+        # Written so that NaN fails too. The limit is a power of two, exact as a double.
+        if not (abs(value) < limit):
             return i
         out[i] = np.int64(value)
     return -1
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DtypeError(f"{name} must be a whole number, got {value!r}") from None
 
 
 def _first_bad(x: NDArray[Any], flat_index: int) -> tuple[Any, str]:
@@ -114,7 +121,7 @@ def encode(
         message names the value and its index.
     DtypeError
         If `x` does not hold real numbers, or floats are given where ``frac_bits=0`` asks for
-        whole numbers.
+        whole numbers, or the format is not given in whole numbers.
 
     Examples
     --------
@@ -124,6 +131,7 @@ def encode(
     >>> decode(encode([0.5, -1.0]))
     array([ 0.5, -1. ])
     """
+    frac_bits, int_bits = _whole("frac_bits", frac_bits), _whole("int_bits", int_bits)
     if frac_bits < 0 or int_bits < 0 or frac_bits + int_bits > HEADROOM_BITS:
         raise RangeError(
             f"frac_bits and int_bits must not be negative, nor exceed {HEADROOM_BITS} together,"
@@ -140,22 +148,19 @@ def encode(
         )
     if values.dtype.kind in "iub":
         # Doubles cannot hold every 64-bit integer, so integers are scaled as integers.
-        outside = values.dtype.kind != "b" and (
-            (values > largest >> frac_bits) | (values < -(largest >> frac_bits))
-        )
+        outside = (values > largest >> frac_bits) | (values < -(largest >> frac_bits))
         if np.any(outside):
             value, where = _first_bad(values, int(np.argmax(outside)))
             raise RangeError(f"{name} must be below 2^{int_bits} in magnitude, got {value}{where}")
-        return (
-            (values.astype(np.int64) << np.int64(frac_bits)).astype(np.uint64).reshape(values.shape)
-        )
+        shifted = np.asarray(values.astype(np.int64) << np.int64(frac_bits))
+        return shifted.view(np.uint64)
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
     out = np.empty(values.shape, np.int64)
     bad = _encode(
         np.ascontiguousarray(values).reshape(-1),
         float(2**frac_bits),
-        float(largest),
+        float(2 ** (int_bits + frac_bits)),
         out.reshape(-1),
     )
     if bad >= 0:
@@ -194,10 +199,7 @@ def decode(x: ArrayLike, frac_bits: int = 16) -> NDArray[np.float64]:
     words = np.asarray(x)
     if words.dtype != np.uint64:
         raise DtypeError(f"x must be a uint64 array of ring elements, got dtype {words.dtype}")
-    try:
-        bits = operator.index(frac_bits)
-    except TypeError:
-        raise DtypeError(f"frac_bits must be a whole number, got {frac_bits!r}") from None
+    bits = _whole("frac_bits", frac_bits)
     if not 0 <= bits < 64:
         raise ArgumentError(f"frac_bits must be in [0, 64), got {bits}")
     return np.asarray(words.view(np.int64) * 2.0**-bits)

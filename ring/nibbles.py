@@ -5,7 +5,9 @@ truth table of [v_j > u_j] over the 16 values of u_j: its bit t says whether v_j
 u_j of the table is an XOR-linear map, so it works on XOR shares of the table as it does on the
 table. The table of [v_j = u_j] follows from the same word, since [v_j = t] = T[t] ^ T[t - 1] with
 T[-1] = 1. For the sign of u - v, the top nibble's table holds bit 3 of (u_top - v_top) mod 16
-instead, and T[t] ^ T[t - 1], taken cyclically, is then [(u_top - v_top) mod 8 = 0].
+instead, and T[t] ^ T[t - 1], taken cyclically, is then [(u_top - v_top) mod 8 = 0]. A window that
+starts at bit s of v and ends behind bit 63 has a shorter top nibble of b = 4 - (s + L - 64) bits:
+its sign is bit b - 1 of (u_top - v_top) mod 2^b, and equality counts modulo 2^(b - 1).
 
 Four tables of 16 bits make a word; an element has ceil(L / 16) words.
 """
@@ -29,7 +31,8 @@ _ONE = np.uint64(1)
 _FIFTEEN = np.uint64(15)
 _LOWEST_BITS = np.uint64(0x0001000100010001)
 _OTHER_BITS = np.uint64(0xFFFEFFFEFFFEFFFE)
-_UPPER_HALF = np.uint64(0xFF00)
+# Bit b - 1 of t, for t = 0..15, and b = 1..4 bits in the top nibble.
+_TOP_BITS = np.array([0xAAAA, 0xCCCC, 0xF0F0, 0xFF00], np.uint64)
 _TABLE = np.uint64(0xFFFF)
 
 
@@ -49,8 +52,9 @@ def _add_tables(
         lane = np.uint64(16 * (j % 4))
         place = np.uint64(shift + NIBBLE_BITS * j)
         if signed and j == nibbles - 1:
+            pattern = _TOP_BITS[min(4, 64 - shift - NIBBLE_BITS * j) - 1]
             for e in range(some.size):
-                turned = _UPPER_HALF << (some[e] >> place & _FIFTEEN)
+                turned = pattern << (some[e] >> place & _FIFTEEN)
                 row[e] ^= ((turned | turned >> np.uint64(16)) & _TABLE) << lane
         else:
             for e in range(some.size):
@@ -64,7 +68,8 @@ def add_tables(v: Words, shift: int, nibbles: int, signed: bool, out: Words) -> 
     ----------
     v : uint64 array of shape (n,)
     shift, nibbles : int
-        The window starts at bit `shift` and has `nibbles` nibbles; ``shift + 4 * nibbles - 4`` < 64.
+        The window starts at bit `shift` and has `nibbles` nibbles. It ends at bit 63 at the latest;
+        a signed window's top nibble may reach beyond and is cut there.
     signed : bool
         Whether the top nibble's table is that of the sign.
     out : uint64 array of shape (ceil(nibbles / 4), n)
@@ -151,7 +156,7 @@ def read_tables(
         Whether this caller adds the constant of the affine map: true for one party alone.
     greater, equal : uint64 arrays of shape (nibbles, ceil(n / 64))
         Filled with the planes of [v_j > u_j] (the sign's bit for a signed top nibble) and of
-        [v_j = u_j] ([(u - v) mod 8 = 0] there).
+        [v_j = u_j] ([(u - v) mod 8 = 0] there, or modulo less for a top nibble cut at bit 63).
     """
     run(
         _read_tables, count_words(c.size), WORD_BITS * 4 * nibbles,

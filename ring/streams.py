@@ -6,6 +6,7 @@ stream can be read at any place, in any order, and by whoever else holds the key
 
 from __future__ import annotations
 
+import operator
 import os
 
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["KEY_BYTES", "Stream", "fresh_key"]
 
 KEY_BYTES = 16
 _BLOCK_WORDS = 2
+# Behind its last block a counter would run into the next id's stream.
+_STREAM_WORDS = _BLOCK_WORDS << 64
 
 # The cipher adds its keystream to zeros. One buffer of them stays in the cache of the core.
 _ZEROS = memoryview(bytes(1 << 16))
@@ -88,10 +91,14 @@ class Stream:
         """
         if out.dtype != np.uint64 or not out.flags.c_contiguous:
             raise DtypeError("out must be a contiguous uint64 array")
+        # NumPy's integers would wrap around below.
+        id, start = operator.index(id), operator.index(start)
         if not 0 <= id < 1 << 64:
             raise ArgumentError(f"id must be in [0, 2^64), got {id}")
-        if start < 0:
-            raise ArgumentError(f"start must not be negative, got {start}")
+        if not 0 <= start <= _STREAM_WORDS - out.size:
+            raise ArgumentError(
+                f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
+            )
         if not out.size:
             return
         block, skip = divmod(start, _BLOCK_WORDS)

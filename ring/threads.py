@@ -29,7 +29,7 @@ def get_num_threads() -> int:
         return _threads
     asked = os.environ.get("SOTTO_NUM_THREADS", "")
     if asked:
-        if not asked.isdigit() or int(asked) < 1:
+        if not asked.isdecimal() or int(asked) < 1:
             raise ArgumentError(
                 f"SOTTO_NUM_THREADS must be a whole number of at least 1, got {asked!r}"
             )

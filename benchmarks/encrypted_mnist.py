@@ -1,0 +1,265 @@
+"""The main job: handwritten digits, classified and scored without anybody seeing them.
+
+An MLP is trained in the clear. Then its weights (alice's), the images and the targets (bob's) are
+split into shares, the whole test set is evaluated on the shares, predictions stay secret too, and
+the number of hits is all that is revealed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe, facts, table
+from numpy.typing import NDArray
+
+import mpc
+import nn
+from ring import SottoError
+
+Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+MEMORY_ROWS = (64, 256, 1024, 4096)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        default="digits",
+        help="digits (8x8, comes with scikit-learn; the default), mnist (28x28, downloaded once"
+        " from OpenML), auto (mnist if it can be had, else digits), or a folder with the four"
+        " idx .gz files or scikit-learn's data home",
+    )
+    parser.add_argument(
+        "--layers", default="128,128", metavar="N,N", help="hidden layers (default: 128,128)"
+    )
+    parser.add_argument("--epochs", type=int, default=10, help="of plain training (default: 10)")
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="of plain training (default: 128)"
+    )
+    parser.add_argument(
+        "--rows-at-once",
+        type=int,
+        help="images evaluated at once on shares (default: what the memory limit allows)",
+    )
+    parser.add_argument(
+        "--parties",
+        default="alice,bob",
+        help="computing parties, comma-separated; the first owns the model, the last the data",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help=f"also measure the peak memory for {MEMORY_ROWS} images at once",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args()
+
+
+def load(name: str, say: Any) -> tuple[str, Data]:
+    """Return the name of the data and the data."""
+    if name == "digits":
+        return "digits", nn.load_digits_8x8()
+    if name == "mnist":
+        return "mnist", nn.load_mnist()
+    if name == "auto":
+        try:
+            return "mnist", nn.load_mnist()
+        except mpc.DataError as error:
+            say(f"{error} The 8x8 digits are used instead.")
+            return "digits", nn.load_digits_8x8()
+    return "mnist", nn.load_mnist(Path(name))
+
+
+def peak_bytes() -> int:
+    """Return the largest amount of memory this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Unlike getrusage's, this figure does not count what the parent held before a fork.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def evaluate(
+    model: nn.MLP, parties: list[str], X: NDArray[Any], y: NDArray[Any], rows: int | None
+) -> dict[str, Any]:
+    """Evaluate the model on shares; only counts are revealed."""
+    classes = len(model.classes_)
+    with mpc.Session(parties) as session:
+        start = time.perf_counter()
+        secret_model = model.share(session, owner=parties[0])
+        images = secret_model.share_rows(X, owner=parties[-1])
+        targets = session.share(nn.one_hot(y, classes), owner=parties[-1], bound=1)
+        shared = time.perf_counter()
+        predicted = secret_model(images, batch_size=rows).argmax(axis=1, one_hot=True)
+        hits = (predicted * targets).sum().reveal()
+        done = time.perf_counter()
+        cost = session.cost()
+        # How many predictions are those of the plain model, again as one count.
+        plain = session.share(nn.one_hot(model.predict(X), classes), owner=parties[0], bound=1)
+        agree = (predicted * plain).sum().reveal()
+    return {
+        "encrypted_accuracy": float(hits / len(y)),
+        "agreement": float(agree / len(y)),
+        "seconds_sharing": shared - start,
+        "seconds_encrypted": done - shared,
+        "images_per_second": len(y) / (done - shared),
+        "rounds": cost.rounds,
+        "bytes_sent_per_party": cost.bytes_sent_per_party,
+        "correction_bytes": cost.correction_bytes,
+        "cost": cost,
+    }
+
+
+def _memory_of(
+    parameters: list[NDArray[Any]], parties: list[str], X: NDArray[Any], y: NDArray[Any], rows: int
+) -> tuple[int, int, float]:
+    """Return the peak before and after an evaluation, and its seconds; for a fresh process."""
+    model = nn.MLP.from_parameters(parameters)
+    evaluate(model, parties, X[:1], y[:1], rows)
+    before = peak_bytes()
+    result = evaluate(model, parties, X, y, rows)
+    return before, peak_bytes(), result["seconds_encrypted"]
+
+
+def memory_by_rows(
+    model: nn.MLP, parties: list[str], X: NDArray[Any], y: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Measure the peak memory for several batch sizes, each in a process of its own."""
+    found = []
+    for rows in MEMORY_ROWS:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            job = pool.submit(_memory_of, model.parameters, parties, X, y, rows)
+            before, peak, taken = job.result()
+        found.append(
+            {"rows_at_once": rows, "bytes_before": before, "peak_bytes": peak, "seconds": taken}
+        )
+    return found
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Do the whole job and return what is reported."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    name, (X_train, X_test, y_train, y_test) = load(options.data, say)
+    hidden = [int(n) for n in options.layers.split(",") if n]
+    classes = len(np.unique(y_train))
+    layers = [X_train.shape[1], *hidden, classes]
+    parties = options.parties.split(",")
+
+    start = time.perf_counter()
+    model = nn.MLP(layers, random_state=options.seed)
+    model.fit(
+        X_train, y_train, epochs=options.epochs, batch_size=options.batch_size,
+        progress=False if options.json else None,
+    )  # fmt: skip
+    trained = time.perf_counter()
+    plain_accuracy = model.score(X_test, y_test)
+    scored = time.perf_counter()
+    # A few rows first: everything that is compiled or loaded from the cache is done then.
+    evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once)
+    warm = time.perf_counter()
+    result = evaluate(model, parties, X_test, y_test, options.rows_at_once)
+    return {
+        "data": name,
+        "layers": layers,
+        "images": len(y_test),
+        "parties": parties,
+        "plain_accuracy": plain_accuracy,
+        **result,
+        "seconds_training": trained - start,
+        "seconds_plain": scored - trained,
+        "seconds_first_run": warm - scored,
+        "peak_bytes": peak_bytes(),
+        "memory": memory_by_rows(model, parties, X_test, y_test) if options.memory else None,
+        "machine": facts(),
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the result as tables."""
+    images = result["images"]
+    agree = round(result["agreement"] * images)
+    rows = [
+        ("accuracy, plain", f"{result['plain_accuracy']:.2%}"),
+        ("accuracy, encrypted", f"{result['encrypted_accuracy']:.2%}"),
+        ("predictions that agree", f"{agree:,} of {images:,}"),
+        ("", ""),
+        ("plain training", f"{result['seconds_training']:.2f} s"),
+        ("plain evaluation", f"{result['seconds_plain']:.3f} s"),
+        ("first run: compiling, or loading kernels", f"{result['seconds_first_run']:.2f} s"),
+        ("sharing model, images and targets", f"{result['seconds_sharing']:.3f} s"),
+        ("encrypted evaluation, provider included", f"{result['seconds_encrypted']:.3f} s"),
+        ("images a second", f"{result['images_per_second']:,.0f}"),
+        ("", ""),
+        ("rounds", f"{result['rounds']:,}"),
+        ("bytes sent by a party", f"{result['bytes_sent_per_party']:,}"),
+        ("correction bytes from the provider", f"{result['correction_bytes']:,}"),
+        ("peak memory", f"{result['peak_bytes'] / 1e6:,.0f} MB"),
+    ]
+    parties = result["parties"]
+    layers = "-".join(map(str, result["layers"]))
+    text = [
+        f"{images:,} images of {result['data']}, network {layers}",
+        f"model: {parties[0]}'s; images and targets: {parties[-1]}'s;"
+        f" computed by {', '.join(parties)} and a crypto provider",
+        "",
+        table(rows, header=False),
+        "",
+        str(result["cost"]),
+    ]
+    if result["memory"]:
+        measured = [("images at once", "before", "peak", "seconds")]
+        measured += [
+            (
+                f"{m['rows_at_once']:,}",
+                f"{m['bytes_before'] / 1e6:,.0f} MB",
+                f"{m['peak_bytes'] / 1e6:,.0f} MB",
+                f"{m['seconds']:.3f}",
+            )
+            for m in result["memory"]
+        ]
+        text += ["", table(measured)]
+    text += ["", f"Machine: {describe(result['machine'])}"]
+    if result["data"] == "digits":
+        text += ["Next: --data mnist for the 28x28 digits, --help for the other options."]
+    return "\n".join(text)
+
+
+def main() -> int:
+    """Run and print."""
+    options = arguments()
+    try:
+        result = run(options)
+    except (SottoError, ValueError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        result.pop("cost")
+        print(json.dumps(result))
+    else:
+        print(report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Checks of arguments that modules of ``nn`` share; each error names argument, rule and value."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
+
+__all__ = [
+    "feature_matrix",
+    "float_dtype",
+    "integer",
+    "interval",
+    "label_vector",
+    "layer_widths",
+    "real",
+]
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise DtypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DtypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < minimum:
+        raise ArgumentError(f"{name} must be at least {minimum}, got {number}")
+    return number
+
+
+def real(
+    name: str, value: Any, *, above: float | None = None, least: float = -math.inf, below: float
+) -> float:
+    """Return `value` as a float that is over `above` (or at least `least`) and under `below`."""
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise DtypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DtypeError(f"{name} must be a number, got {value!r}") from None
+    low = f"above {above:g}" if above is not None else f"at least {least:g}"
+    high = "finite" if below == math.inf else f"below {below:g}"
+    # Written so that NaN, which compares false with everything, is refused.
+    if not ((number > above if above is not None else number >= least) and number < below):
+        raise ArgumentError(f"{name} must be {low} and {high}, got {number!r}")
+    return number
+
+
+def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return `dtype` as float32 or float64."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise DtypeError(f"dtype must be float32 or float64, got {result}")
+    return result
+
+
+def interval(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return `low` and `high` in float64, `low` nowhere above `high`."""
+    lows, highs = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    try:
+        ordered = np.less_equal(lows, highs)
+    except ValueError:
+        raise ShapeError(
+            f"low and high must have the same shape, got {lows.shape} and {highs.shape}"
+        ) from None
+    if not np.all(ordered):
+        # One failing pair, so that the message shows values and not arrays.
+        where = int(np.argmin(ordered))
+        lowest, highest = (np.broadcast_to(a, ordered.shape).flat[where] for a in (lows, highs))
+        raise ArgumentError(f"low must not be above high, got low {lowest:g} and high {highest:g}")
+    return lows, highs
+
+
+def layer_widths(layer_sizes: Any) -> tuple[int, ...]:
+    """Return `layer_sizes` as at least two positive integers, the last (the classes) 2 or more."""
+    if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
+        raise DtypeError(f"layer_sizes must be a sequence of integers, got {layer_sizes!r}")
+    if len(layer_sizes) < 2:
+        raise ArgumentError(
+            "layer_sizes must name at least the features and the classes, "
+            f"got {len(layer_sizes)} entries"
+        )
+    last = len(layer_sizes) - 1
+    # Returned unchanged when it already is such a tuple, as scikit-learn's clone expects.
+    widths = tuple(
+        integer(f"layer_sizes[{i}]", size, 2 if i == last else 1)
+        for i, size in enumerate(layer_sizes)
+    )
+    return layer_sizes if isinstance(layer_sizes, tuple) and widths == layer_sizes else widths
+
+
+def feature_matrix(
+    name: str, X: Any, features: int, dtype: np.dtype[Any] | None = None
+) -> NDArray[Any]:
+    """Return `X` as a finite float matrix of `features` columns.
+
+    `dtype` None keeps float32 and turns everything else into float64.
+    """
+    matrix = np.asarray(X)
+    if matrix.dtype.kind not in "biuf":
+        raise DtypeError(f"{name} must be a dense array of real numbers, got {matrix.dtype}")
+    if matrix.ndim != 2:
+        raise ShapeError(f"{name} must have two axes (rows, features), got shape {matrix.shape}")
+    if matrix.shape[1] != features:
+        raise ShapeError(
+            f"{name} must have {features} features (columns), got shape {matrix.shape}"
+        )
+    if dtype is None:
+        dtype = np.dtype(np.float32 if matrix.dtype == np.float32 else np.float64)
+    with np.errstate(over="ignore"):
+        converted = matrix.astype(dtype, copy=False)
+    # Minimum and maximum carry NaN and infinities, without a temporary the size of the matrix.
+    if converted.size and not (np.isfinite(converted.min()) and np.isfinite(converted.max())):
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(converted))[0])
+        raise RangeError(
+            f"{name} must be finite in {dtype}, got {matrix[row, column]} "
+            f"in row {row}, column {column}"
+        )
+    return converted
+
+
+def label_vector(name: str, y: Any, rows: int) -> NDArray[Any]:
+    """Return `y` as a vector of `rows` labels without NaN."""
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise ShapeError(f"{name} must have one axis (one label a row), got shape {labels.shape}")
+    if len(labels) != rows:
+        raise ShapeError(f"{name} must have one label for each of {rows} rows, got {len(labels)}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise RangeError(f"{name} must be finite, got {labels[row]} in row {row}")
+    return labels

@@ -1,0 +1,507 @@
+"""The multi-layer perceptron in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nn import training
+from nn.checks import feature_matrix, integer, label_vector, layer_widths, real
+from nn.initialisation import RandomState, dense_layers, generator
+from nn.labels import check_kind, encode_labels, ordered_classes
+from nn.layers import Dense, Layer, ReLU
+from nn.losses import LOSSES, Loss
+from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError, SottoError
+
+if TYPE_CHECKING:
+    from mpc import Session
+    from nn.shared_model import SharedModel
+
+__all__ = ["MLP", "NotFittedError"]
+
+# Rows of one piece of a prediction, so that its memory does not grow with the number of rows.
+_ROWS_AT_ONCE = 4096
+
+
+class NotFittedError(SottoError, ValueError, AttributeError):
+    """A model is used before it has weights."""
+
+
+class MLP:
+    """Classifier of dense layers with ReLU between them.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int, default=(784, 128, 128, 10)
+        Features, widths of the hidden layers, classes.
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+        Seeds the initial weights and the order of the rows. An int gives the same model each
+        time.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        Dense and ReLU in turn, from the features to the scores. After ``fit``.
+    classes_ : ndarray of shape (classes,)
+        The labels in ascending order; output i stands for ``classes_[i]``.
+    n_features_in_ : int
+        Number of features.
+    input_range_ : tuple of float
+        Least and greatest value of the training data; (0, 1) for a model made of parameters.
+    loss_curve_ : list of float
+        Mean training loss of each epoch.
+    validation_scores_ : list of float
+        Accuracy on the validation data after each epoch; empty without any.
+
+    Raises
+    ------
+    DtypeError
+        If an argument has the wrong type.
+    ArgumentError
+        If `layer_sizes` has fewer than two entries, a width below 1 or fewer than two classes, or
+        `random_state` is negative.
+
+    Examples
+    --------
+    >>> import nn
+    >>> X_train, X_test, y_train, y_test = nn.load_digits_8x8()
+    >>> model = nn.MLP((64, 32, 10), random_state=0).fit(X_train, y_train)
+    >>> model.score(X_test, y_test) > 0.95
+    True
+    >>> [array.shape for array in model.parameters]
+    [(64, 32), (32,), (32, 10), (10,)]
+    """
+
+    layers: list[Layer]
+    classes_: NDArray[Any]
+    input_range_: tuple[float, float]
+    loss_curve_: list[float]
+    validation_scores_: list[float]
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int] = (784, 128, 128, 10),
+        *,
+        random_state: RandomState = None,
+    ) -> None:
+        self.layer_sizes = layer_widths(layer_sizes)
+        if not isinstance(random_state, np.random.RandomState):  # whose stream this would advance
+            generator(random_state)
+        self.random_state = random_state
+        self._loss: Loss = LOSSES["cross_entropy"]
+
+    def __repr__(self) -> str:
+        return f"MLP({self.layer_sizes}, random_state={self.random_state!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for attributes that are not there. `parameters` is among them when the
+        # layers that it reads are not.
+        if name in (
+            "layers",
+            "parameters",
+            "classes_",
+            "input_range_",
+            "loss_curve_",
+            "validation_scores_",
+        ):
+            raise NotFittedError(f"the model has no {name} yet: call fit first")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @classmethod
+    def from_parameters(
+        cls, parameters: Sequence[ArrayLike], *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Return a model that has the given weights, ready to predict.
+
+        Parameters
+        ----------
+        parameters : sequence of array_like
+            W1, b1, W2, b2, ... with weights of shape (inputs, outputs). They are copied, to
+            float32 if all are float32, else to float64.
+        classes : array_like of shape (classes,), optional
+            The labels in ascending order; default 0, 1, 2, ...
+
+        Returns
+        -------
+        MLP
+
+        Raises
+        ------
+        ArgumentError
+            If there are not two arrays a layer, or the labels repeat or are not ascending.
+        ShapeError
+            If the shapes do not fit together.
+        DtypeError
+            If an array is not real.
+        RangeError
+            If an array holds NaN or infinities.
+
+        Examples
+        --------
+        >>> import nn
+        >>> model = nn.MLP.from_parameters([[[1.0, 0.0], [0.0, 1.0]], [0.0, 0.5]])
+        >>> model.predict([[1.0, 0.2], [1.0, 0.7]])
+        array([0, 1])
+        """
+        arrays = [np.asarray(parameter) for parameter in parameters]
+        if not arrays or len(arrays) % 2:
+            raise ArgumentError(
+                f"parameters must be weights and a bias for each layer, got {len(arrays)} arrays"
+            )
+        for i, array in enumerate(arrays):
+            if array.dtype.kind not in "biuf":
+                raise DtypeError(f"parameters[{i}] must be real numbers, got {array.dtype}")
+            if not np.isfinite(array).all():
+                raise RangeError(
+                    f"parameters[{i}] must be finite, got {array[~np.isfinite(array)][0]}"
+                )
+        single = all(array.dtype == np.float32 for array in arrays)
+        arrays = [array.astype(np.float32 if single else np.float64) for array in arrays]
+        layers: list[Layer] = []
+        widths: list[int] = []
+        for weights, bias in zip(arrays[::2], arrays[1::2], strict=True):
+            dense = Dense(weights, bias)
+            if layers:
+                layers.append(ReLU())
+                dense.output_shape((widths[-1],))
+            layers.append(dense)
+            widths += weights.shape if not widths else weights.shape[1:]
+        model = cls(tuple(widths))
+        labels = np.arange(widths[-1]) if classes is None else np.asarray(classes)
+        model.classes_ = ordered_classes(labels, widths[-1])
+        model.layers = layers
+        model.input_range_ = (0.0, 1.0)
+        model.loss_curve_, model.validation_scores_ = [], []
+        return model
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features that ``fit`` and ``predict`` take."""
+        return self.layer_sizes[0]
+
+    @property
+    def parameters(self) -> list[NDArray[Any]]:
+        """W1, b1, W2, b2, ...: the arrays themselves, weights of shape (inputs, outputs).
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        """
+        return training.parameters(self.layers)
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        optimizer: str | Optimizer = "sgd",
+        learning_rate: float | None = None,
+        momentum: float | None = None,
+        schedule: str = "cosine",
+        loss: str = "cross_entropy",
+        classes: ArrayLike | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        progress: bool | None = None,
+    ) -> Self:
+        """Train from fresh weights, which replace those of an earlier ``fit``.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+            Float32 input is computed in float32, all other in float64.
+        y : array_like of shape (rows,)
+            Labels of any kind that sorts: integers, strings, ...
+        epochs : int, default=10
+            Passes over the rows.
+        batch_size : int, default=128
+            Rows a step; the last batch of an epoch may be shorter.
+        optimizer : {"sgd", "adam"} or Optimizer, default="sgd"
+            An object's state is reset first.
+        learning_rate : float, optional
+            For an optimizer given by name; its own default is 0.1 for "sgd", 0.001 for "adam".
+        momentum : float, optional
+            For "sgd"; default 0.9.
+        schedule : {"cosine", "linear", "constant"}, default="cosine"
+            How the learning rate falls from its full value at the first step towards 0 at the
+            last.
+        loss : {"cross_entropy", "squared_error"}, default="cross_entropy"
+            Cross-entropy of the scores' softmax, or squared distance of the scores to one-hot
+            targets.
+        classes : array_like of shape (classes,), optional
+            All labels in ascending order, for when `y` lacks some; default those in `y`.
+        validation : (X, y), optional
+            Data to score after each epoch; see ``validation_scores_``.
+        progress : bool, optional
+            Progress bar with the time left on stderr. Default: if stderr is a terminal and the
+            work takes more than a moment.
+
+        Returns
+        -------
+        MLP
+            The model itself. It is unchanged if ``fit`` raises.
+
+        Raises
+        ------
+        ShapeError
+            If `X` is not (rows, features) or `y` has another length.
+        RangeError
+            If `X` or `y` holds NaN or infinities.
+        DtypeError
+            If an argument has the wrong type.
+        ArgumentError
+            If an argument's value breaks a rule, or the training diverges.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nn
+        >>> X = np.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> model = nn.MLP((2, 2), random_state=0).fit(X, ["no", "yes"], epochs=50)
+        >>> model.predict(X).tolist()
+        ['no', 'yes']
+        """
+        matrix, labels = self._data("X", X, "y", y)
+        if not len(matrix):
+            raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")
+        outputs = self.layer_sizes[-1]
+        names, targets = encode_labels(labels, classes, outputs)
+        held_out = None
+        if validation is not None:
+            held_out = self._validation_data(validation, names, matrix.dtype)
+        epochs = integer("epochs", epochs, 1)
+        batch_size = integer("batch_size", batch_size, 1)
+        stepper = choose_optimizer(optimizer, learning_rate, momentum)
+        for name, choice, table in (("loss", loss, LOSSES), ("schedule", schedule, SCHEDULES)):
+            if not isinstance(choice, str) or choice not in table:
+                raise ArgumentError(f"{name} must be one of {sorted(table)}, got {choice!r}")
+        if progress not in (None, True, False):
+            raise ArgumentError(f"progress must be True, False or None, got {progress!r}")
+
+        stepper.reset()
+        random = generator(self.random_state)
+        layers = dense_layers(self.layer_sizes, random, matrix.dtype)
+        one_hot = np.zeros((len(matrix), outputs), dtype=matrix.dtype)
+        one_hot[np.arange(len(matrix)), targets] = 1
+        losses, scores = [], []
+        for value in training.train(
+            layers,
+            matrix,
+            one_hot,
+            loss=LOSSES[loss],
+            optimizer=stepper,
+            schedule=SCHEDULES[schedule],
+            epochs=epochs,
+            batch_size=batch_size,
+            random=random,
+            progress=progress,
+        ):
+            losses.append(value)
+            if held_out is not None:
+                scores.append(_accuracy(layers, names, *held_out))
+
+        self._loss = LOSSES[loss]
+        # Fresh layers, because those that were trained still hold the last batch.
+        self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        self.classes_ = names
+        self.input_range_ = (float(matrix.min()), float(matrix.max()))
+        self.loss_curve_, self.validation_scores_ = losses, scores
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the scores: one column a class, also when there are two.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+            In the dtype of the weights.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ShapeError, RangeError, DtypeError
+            As in ``fit``.
+
+        Examples
+        --------
+        >>> import nn
+        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.5]])
+        >>> model.decision_function([[2.0]])
+        array([[ 2. , -1.5]])
+        """
+        layers = self.layers
+        dtype = layers[0].parameters[0].dtype
+        return _scores(layers, feature_matrix("X", X, self.n_features_in_, dtype))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the probability of each class; each row sums to 1.
+
+        It is the scores' softmax; after training with ``loss="squared_error"`` the scores clipped
+        to [0, 1] and scaled.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+
+        Raises
+        ------
+        NotFittedError, ShapeError, RangeError, DtypeError
+            As in ``decision_function``.
+
+        Examples
+        --------
+        >>> import nn
+        >>> model = nn.MLP.from_parameters([[[1.0, 1.0]], [0.0, 0.0]])
+        >>> model.predict_proba([[2.0]])
+        array([[0.5, 0.5]])
+        """
+        return self._loss.probabilities(self.decision_function(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the label with the highest score; the first of equal ones.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows,)
+            Labels from ``classes_``.
+
+        Raises
+        ------
+        NotFittedError, ShapeError, RangeError, DtypeError
+            As in ``decision_function``.
+
+        Examples
+        --------
+        >>> import nn
+        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.0]], classes=["minus", "plus"])
+        >>> model.predict([[-3.0], [2.0]]).tolist()
+        ['plus', 'minus']
+        """
+        winners = self.decision_function(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[winners]
+        return labels
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Return the share of rows whose predicted label is the one in `y`.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+        y : array_like of shape (rows,)
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        NotFittedError, ShapeError, RangeError, DtypeError
+            As in ``decision_function``; also if `y` has another length or kind of label, or there
+            are no rows.
+
+        Examples
+        --------
+        >>> import nn
+        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.0]])
+        >>> model.score([[1.0], [-1.0], [2.0], [3.0]], [0, 1, 0, 1])
+        0.75
+        """
+        layers = self.layers
+        dtype = layers[0].parameters[0].dtype
+        matrix, labels = self._data("X", X, "y", y, dtype)
+        if not len(matrix):
+            raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")
+        check_kind("y", labels, self.classes_)
+        return _accuracy(layers, self.classes_, matrix, labels)
+
+    def share(
+        self, session: Session, owner: str, *, low: float | None = None, high: float | None = None
+    ) -> SharedModel:
+        """Split the weights into shares.
+
+        Parameters
+        ----------
+        session : mpc.Session
+        owner : str
+            The party whose model this is.
+        low, high : float, optional
+            Range of the inputs that the model will get; it becomes public. Default: that of the
+            data it was fitted to.
+
+        Returns
+        -------
+        SharedModel
+
+        Raises
+        ------
+        RangeError
+            If a layer could leave the session's fixed-point range on inputs in [low, high]. The
+            message names the layer and by how much. Nothing is shared then.
+        NotFittedError
+            Before ``fit``.
+        PartyError
+            If `owner` is no party of the session.
+        """
+        from nn.shared_model import SharedModel, share_layers
+
+        layers = self.layers
+        low = self.input_range_[0] if low is None else real("low", low, below=math.inf)
+        high = self.input_range_[1] if high is None else real("high", high, below=math.inf)
+        shared = share_layers(session, layers, owner, low, high)
+        return SharedModel(session, shared, self.classes_, self.n_features_in_, low, high)
+
+    def _data(
+        self, X_name: str, X: ArrayLike, y_name: str, y: ArrayLike, dtype: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        matrix = feature_matrix(X_name, X, self.n_features_in_, dtype)
+        return matrix, label_vector(y_name, y, len(matrix))
+
+    def _validation_data(
+        self, validation: Any, classes: NDArray[Any], dtype: np.dtype[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise ArgumentError(
+                f"validation must be a pair (X, y), got {type(validation).__name__}"
+            )
+        X, y = validation
+        matrix, labels = self._data("validation[0]", X, "validation[1]", y, dtype)
+        if not len(matrix):
+            raise ShapeError(f"validation must have at least one row, got shape {matrix.shape}")
+        check_kind("validation[1]", labels, classes)
+        return matrix, labels
+
+
+def _scores(layers: Sequence[Layer], X: NDArray[Any]) -> NDArray[Any]:
+    pieces = []
+    for start in range(0, max(len(X), 1), _ROWS_AT_ONCE):
+        x: Any = X[start : start + _ROWS_AT_ONCE]
+        for layer in layers:
+            x = layer(x)
+        pieces.append(x)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _accuracy(
+    layers: Sequence[Layer], classes: NDArray[Any], X: NDArray[Any], y: NDArray[Any]
+) -> float:
+    return float(np.mean(classes[_scores(layers, X).argmax(axis=1)] == y))
