@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -44,7 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--layers", default="128,128", metavar="N,N", help="hidden layers (default: 128,128)"
     )
-    parser.add_argument("--epochs", type=int, default=10, help="of plain training (default: 10)")
+    parser.add_argument(
+        "--epochs", type=int, help="of plain training (default: 10, for the small digits 30)"
+    )
     parser.add_argument(
         "--batch-size", type=int, default=128, help="of plain training (default: 128)"
     )
@@ -63,6 +66,9 @@ def arguments() -> argparse.Namespace:
         "--memory",
         action="store_true",
         help=f"also measure the peak memory for {MEMORY_ROWS} images at once",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="evaluations; the median counts (default: 1)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -159,6 +165,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(text, file=sys.stderr)
 
     name, (X_train, X_test, y_train, y_test) = load(options.data, say)
+    epochs = options.epochs or (30 if name == "digits" else 10)
     hidden = [int(n) for n in options.layers.split(",") if n]
     classes = len(np.unique(y_train))
     layers = [X_train.shape[1], *hidden, classes]
@@ -167,7 +174,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     model = nn.MLP(layers, random_state=options.seed)
     model.fit(
-        X_train, y_train, epochs=options.epochs, batch_size=options.batch_size,
+        X_train, y_train, epochs=epochs, batch_size=options.batch_size,
         progress=False if options.json else None,
     )  # fmt: skip
     trained = time.perf_counter()
@@ -176,7 +183,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     # A few rows first: everything that is compiled or loaded from the cache is done then.
     evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once)
     warm = time.perf_counter()
-    result = evaluate(model, parties, X_test, y_test, options.rows_at_once)
+    runs = [
+        evaluate(model, parties, X_test, y_test, options.rows_at_once)
+        for _ in range(options.repeats)
+    ]
+    taken = statistics.median_low(result["seconds_encrypted"] for result in runs)
+    result = next(r for r in runs if r["seconds_encrypted"] == taken)
     return {
         "data": name,
         "layers": layers,
@@ -184,6 +196,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "parties": parties,
         "plain_accuracy": plain_accuracy,
         **result,
+        "seconds_encrypted_runs": [r["seconds_encrypted"] for r in runs],
         "seconds_training": trained - start,
         "seconds_plain": scored - trained,
         "seconds_first_run": warm - scored,
@@ -246,6 +259,9 @@ def report(result: dict[str, Any]) -> str:
 def main() -> int:
     """Run and print."""
     options = arguments()
+    if options.repeats < 1:
+        print(f"error: --repeats must be at least 1, got {options.repeats}", file=sys.stderr)
+        return 2
     try:
         result = run(options)
     except (SottoError, ValueError) as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +62,30 @@ def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
         elif kind == "reshape":
             x = x.reshape(*x.shape[:leading], *argument)  # type: ignore[misc]
         elif kind == "index":
-            x = x[(slice(None),) * leading + argument]  # type: ignore[operator]
+            x = _index(x, argument, leading)  # type: ignore[arg-type]
         else:
             raise AssertionError(kind)
     return x
+
+
+def _is_basic(key: object) -> bool:
+    """Whether this part of an index takes no element numbers (True and False do)."""
+    if key is None or key is Ellipsis:
+        return True
+    return isinstance(key, (slice, int, np.integer)) and not isinstance(key, bool)
+
+
+def _index(x: Words, key: tuple[Any, ...], leading: int) -> Words:
+    """Index the axes behind the first `leading` ones as `key` would index an array of them alone."""
+    lists = [k for k in key if not _is_basic(k)]
+    numbers_too = any(isinstance(k, (int, np.integer)) for k in key)
+    if not lists or (len(lists) == 1 and not numbers_too and np.ndim(lists[0]) > 0):
+        return x[(slice(None),) * leading + key]
+    # The axes that several index arrays make can come first, before the leading ones too, so let
+    # NumPy index the elements' numbers.
+    shape = x.shape[leading:]
+    numbers = np.arange(prod(shape)).reshape(shape)[key]
+    return x.reshape(*x.shape[:leading], prod(shape))[(slice(None),) * leading + (numbers,)]
 
 
 class Correlation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,19 @@ def _either(
     return apply
 
 
+def _power(x: Any, exponent: Any) -> SharedArray:
+    if not isinstance(x, SharedArray):
+        raise DtypeError("a secret exponent is not supported; the exponent must be a whole number")
+    return x**exponent
+
+
 _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.add: lambda x, y: x + y if isinstance(x, SharedArray) else y.__radd__(x),
     np.subtract: lambda x, y: x - y if isinstance(x, SharedArray) else y.__rsub__(x),
     np.multiply: lambda x, y: x * y if isinstance(x, SharedArray) else y.__rmul__(x),
     np.matmul: lambda x, y: x @ y if isinstance(x, SharedArray) else y.__rmatmul__(x),
     np.true_divide: lambda x, y: x / y if isinstance(x, SharedArray) else y.__rtruediv__(x),
-    np.power: lambda x, y: x**y,
+    np.power: lambda x, y: _power(x, y),
     np.square: lambda x: x**2,
     np.negative: lambda x: -x,
     np.positive: lambda x: x,
@@ -48,14 +55,14 @@ _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.not_equal: lambda x, y: x != y if isinstance(x, SharedArray) else y != x,
     np.maximum: _either(maximum.maximum),
     np.minimum: _either(maximum.minimum),
-    np.bitwise_and: lambda x, y: x & y,
-    np.bitwise_or: lambda x, y: x | y,
-    np.bitwise_xor: lambda x, y: x ^ y,
+    np.bitwise_and: lambda x, y: x & y if isinstance(x, SharedArray) else y.__rand__(x),
+    np.bitwise_or: lambda x, y: x | y if isinstance(x, SharedArray) else y.__ror__(x),
+    np.bitwise_xor: lambda x, y: x ^ y if isinstance(x, SharedArray) else y.__rxor__(x),
     np.invert: lambda x: ~x,
     np.logical_not: lambda x: ~x,
-    np.logical_and: lambda x, y: x & y,
-    np.logical_or: lambda x, y: x | y,
-    np.logical_xor: lambda x, y: x ^ y,
+    np.logical_and: lambda x, y: x & y if isinstance(x, SharedArray) else y.__rand__(x),
+    np.logical_or: lambda x, y: x | y if isinstance(x, SharedArray) else y.__ror__(x),
+    np.logical_xor: lambda x, y: x ^ y if isinstance(x, SharedArray) else y.__rxor__(x),
 }
 
 
@@ -82,7 +89,7 @@ def _where(condition: Any, x: Any, y: Any) -> SharedArray:
     if condition.frac_bits or condition.bound > 1:
         raise DtypeError("condition must hold secret bits, such as comparisons give")
     if not isinstance(x, SharedArray) and not isinstance(y, SharedArray):
-        return condition * (np.asarray(x) - np.asarray(y)) + y
+        x, y = linear.public(x), linear.public(y)
     return condition * (x - y) + y
 
 
@@ -116,6 +123,7 @@ def _dot(x: Any, y: Any) -> SharedArray:
 
 def _swapped(x: SharedArray, axis1: int, axis2: int) -> list[int]:
     order = list(range(x.ndim))
+    axis1, axis2 = linear.check_axis(axis1, x.ndim), linear.check_axis(axis2, x.ndim)
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return order
 
@@ -153,4 +161,9 @@ def apply_function(
             f"np.{function.__name__} is not defined on a SharedArray; there are "
             + ", ".join(sorted(known.__name__ for known in _FUNCTIONS))
         )
-    return _FUNCTIONS[function](*args, **kwargs)
+    implementation = _FUNCTIONS[function]
+    try:
+        signature(implementation).bind(*args, **kwargs)
+    except TypeError as error:
+        raise DtypeError(f"np.{function.__name__} on a SharedArray: {error}") from None
+    return implementation(*args, **kwargs)

@@ -38,7 +38,7 @@ class Provider:
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
         self._streams = [Stream(key) for key in keys]
         self._cache: OrderedDict[tuple[int, int], Words] = OrderedDict()
-        self._cache_bytes = cache_bytes
+        self._cache_room = cache_bytes
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
     def __repr__(self) -> str:
@@ -74,8 +74,9 @@ class Provider:
             words = self._total(ref.id, ref.start, ref.part)
             words.flags.writeable = False
             self._cache[key] = words
-            while sum(w.nbytes for w in self._cache.values()) > self._cache_bytes:
-                self._cache.popitem(last=False)
+            self._cache_room -= words.nbytes
+            while self._cache_room < 0:
+                self._cache_room += self._cache.popitem(last=False)[1].nbytes
         else:
             self._cache.move_to_end(key)
         return apply_views(words, ref.views, 0)

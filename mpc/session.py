@@ -45,7 +45,10 @@ class Plan:
 def _check_parties(parties: Iterable[str]) -> tuple[str, ...]:
     if isinstance(parties, str):
         raise DtypeError(f"parties must be a sequence of names, got the string {parties!r}")
-    names = tuple(parties)
+    try:
+        names = tuple(parties)
+    except TypeError:
+        raise DtypeError(f"parties must be a sequence of names, got {parties!r}") from None
     for name in names:
         if not isinstance(name, str) or not name:
             raise PartyError(f"parties must be names, got {name!r}")

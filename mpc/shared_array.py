@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError, SessionError, ShapeError
-from mpc.protocols import argmax, comparison, linear, maximum, product, relu, select, truncation
+from mpc.errors import ArgumentError, DtypeError, RevealError, SessionError, ShapeError
+from mpc.protocols import (
+    argmax,
+    comparison,
+    linear,
+    maximum,
+    product,
+    relu,
+    select,
+    sharing,
+    truncation,
+)
 from mpc.protocols.convert import MaskedBit
 from mpc.protocols.masking import Mask
 
@@ -101,8 +111,9 @@ class SharedArray:
         if self._shares is None:
             assert self._mask is not None
             shares = self._mask.shares.copy()
-            if self.session.first_row is not None:
-                shares[self.session.first_row] += self._mask.delta[0]
+            first = self.session.first_row
+            if first is not None:
+                shares[first : first + 1] += self._mask.delta
             self._shares = shares
         return self._shares
 
@@ -259,27 +270,37 @@ class SharedArray:
             return comparison.bit_array(self, self.bit.negate())
         return (1 - self).with_integer_bound(1)
 
-    def __and__(self, other: SharedArray) -> SharedArray:
+    def __and__(self, other: Operand) -> SharedArray:
         return self._bitwise(other, "&", lambda x, y: x * y)
 
-    def __or__(self, other: SharedArray) -> SharedArray:
+    __rand__ = __and__
+
+    def __or__(self, other: Operand) -> SharedArray:
         return self._bitwise(other, "|", lambda x, y: x + y - x * y)
 
-    def __xor__(self, other: SharedArray) -> SharedArray:
+    __ror__ = __or__
+
+    def __xor__(self, other: Operand) -> SharedArray:
         return self._bitwise(other, "^", lambda x, y: x + y - 2 * (x * y))
+
+    __rxor__ = __xor__
 
     def _check_bits(self, sign: str) -> None:
         if self.frac_bits or self.bound > 1:
             raise DtypeError(f"operands of {sign} must be secret bits, such as comparisons give")
 
     def _bitwise(
-        self, other: SharedArray, sign: str, rule: Callable[[SharedArray, SharedArray], SharedArray]
+        self, other: Operand, sign: str, rule: Callable[[SharedArray, Any], SharedArray]
     ) -> SharedArray:
-        if not isinstance(other, SharedArray):
-            return NotImplemented
         self._check_bits(sign)
-        other._check_bits(sign)
-        return rule(self, self._operand(other)).with_integer_bound(1)
+        operand = self._operand(other)
+        if operand is NotImplemented:
+            return NotImplemented
+        if isinstance(operand, SharedArray):
+            operand._check_bits(sign)
+        elif operand.dtype.kind != "i" or np.any((operand != 0) & (operand != 1)):
+            raise DtypeError(f"operands of {sign} must be bits, got a public operand with others")
+        return rule(self, operand).with_integer_bound(1)
 
     def __lt__(self, other: Operand) -> SharedArray:
         return self._apply(comparison.less, other)
@@ -324,10 +345,7 @@ class SharedArray:
         return self.transpose()
 
     def _axis(self, axis: int) -> int:
-        number = operator.index(axis)
-        if not -self.ndim <= number < self.ndim:
-            raise ShapeError(f"axis must be in [{-self.ndim}, {self.ndim}), got {number}")
-        return number % self.ndim
+        return linear.check_axis(axis, self.ndim)
 
     def transpose(self, *axes: Any) -> SharedArray:
         """Permute the axes, by default reverse them."""
@@ -366,6 +384,8 @@ class SharedArray:
             axis = (
                 tuple(self._axis(a) for a in axis) if isinstance(axis, tuple) else self._axis(axis)
             )
+            if isinstance(axis, tuple) and len(set(axis)) < len(axis):
+                raise ShapeError(f"axis must not name an axis twice, got {axis}")
         return linear.sum_along(self, axis)
 
     def mean(self, axis: int | tuple[int, ...] | None = None) -> SharedArray:
@@ -434,9 +454,8 @@ class SharedArray:
 
         Comparisons then look at fewer bits. They are wrong if it does not hold.
         """
-        if isinstance(limit, bool) or not limit > 0:
-            raise RangeError(f"limit must be positive, got {limit!r}")
-        return self.with_integer_bound(int(np.ceil(limit * 2.0**self.frac_bits)))
+        number = sharing.check_limit(limit, "limit") * 2.0**self.frac_bits
+        return self.with_integer_bound(int(np.ceil(min(number, _LARGEST_BOUND))))
 
     def with_integer_bound(self, bound: int) -> SharedArray:
         """Narrow the bound on the encoded value (for protocols)."""

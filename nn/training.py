@@ -14,7 +14,15 @@ from nn.losses import Loss
 from nn.optimizers import Optimizer
 from ring.errors import ArgumentError
 
-__all__ = ["backward", "blas_threads", "forward", "parameters", "shuffled_batches", "train", "update"]
+__all__ = [
+    "backward",
+    "blas_threads",
+    "forward",
+    "parameters",
+    "shuffled_batches",
+    "train",
+    "update",
+]
 
 # Multiply-adds of a matrix product from which on several threads pay.
 _LARGE_PRODUCT = 2**27
@@ -66,7 +74,8 @@ def blas_threads(largest_product: int) -> AbstractContextManager[Any]:
     """
     if largest_product >= _LARGE_PRODUCT:
         return nullcontext()
-    from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
+    # A dependency of scikit-learn.
+    from threadpoolctl import threadpool_limits
 
     limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
     return limits

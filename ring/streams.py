@@ -89,7 +89,8 @@ class Stream:
         DtypeError, ArgumentError
             If `out` is no contiguous uint64 array, or `id` or `start` is out of range.
         """
-        if out.dtype != np.uint64 or not out.flags.c_contiguous:
+        # A NumPy scalar has a dtype and flags too, but what is written to it is lost.
+        if not isinstance(out, np.ndarray) or out.dtype != np.uint64 or not out.flags.c_contiguous:
             raise DtypeError("out must be a contiguous uint64 array")
         # NumPy's integers would wrap around below.
         id, start = operator.index(id), operator.index(start)

@@ -80,15 +80,16 @@ def run(kernel: Callable[..., Any], rows: int, work: int, *args: Any, multiple: 
     multiple : int
         Pieces start at multiples of this.
     """
-    threads = get_num_threads()
-    pieces = min(threads, rows * work // _WORTHWHILE, -(-rows // multiple))
+    pieces = min(rows * work // _WORTHWHILE, -(-rows // multiple))
+    if pieces > 1:
+        pieces = min(pieces, get_num_threads())
     if pieces <= 1:
         if rows:
             kernel(0, rows, *args)
         return
     step = -(-rows // (pieces * multiple)) * multiple
     waiting = [
-        _pool(threads - 1).submit(kernel, start, min(start + step, rows), *args)
+        _pool(pieces - 1).submit(kernel, start, min(start + step, rows), *args)
         for start in range(step, rows, step)
     ]
     try:

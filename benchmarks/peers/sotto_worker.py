@@ -14,7 +14,10 @@ import work
 import mpc
 import nn
 
-SETTING = "alice, bob and the provider in one process in lock step: nothing crosses a network"
+SETTING = (
+    "alice, bob and the provider in one process in lock step: nothing crosses a network; the masked"
+    " model is opened in the first call, which is not timed, and serves all others"
+)
 
 
 def prepare(session: mpc.Session, item: work.Item) -> parties.Call:

@@ -51,6 +51,8 @@ def _winners(k: int) -> tuple[tuple[int, ...], ...]:
 
 def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
     """Declare the cost for `rows` rows of k <= 16 values whose differences take `nibbles`."""
+    if k == 1:
+        return Spent()
     pairs = k * (k - 1) // 2
     total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
     for form in bits.tree(_winners(k)):

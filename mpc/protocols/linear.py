@@ -7,6 +7,7 @@ public number takes a truncation: 1 round, 8 (n - 1) bytes an element, correctio
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "add",
     "add_public",
+    "check_axis",
+    "check_operands",
     "concatenate",
     "divide_public",
     "is_shared",
@@ -53,11 +56,16 @@ def is_zero(x: Any) -> bool:
 
 
 def public(x: object) -> NDArray[Any]:
-    """Return a public operand as an array of real numbers, or raise DtypeError."""
+    """Return a public operand as an array of floats or int64, or raise DtypeError."""
     values = np.asarray(x)
     if values.dtype.kind not in "fiub":
         raise DtypeError(f"a public operand must hold real numbers, got dtype {values.dtype}")
-    return values
+    if values.dtype.kind == "f":
+        return values
+    # Signed and wide: small and unsigned integers wrap around when they are negated.
+    if values.dtype == np.uint64 and values.max(initial=0) >= 1 << 63:
+        raise RangeError(f"the public operand must be below 2^63, got {values.max()}")
+    return values.astype(np.int64, copy=False)
 
 
 def _widen(shares: Words, ndim: int) -> Words:
@@ -115,6 +123,17 @@ def add_public(x: SharedArray, y: object) -> SharedArray:
     return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + largest)
 
 
+def check_operands(name: str, x: SharedArray, y: Operand) -> None:
+    """Raise what combining x and y in the session's format would raise, before a round is spent."""
+    if is_shared(y):
+        _broadcast(name, x.shape, y.shape)
+        return
+    values = public(y)
+    _broadcast(name, x.shape, values.shape)
+    most = x.session.format.frac_bits
+    _encode(values, most if values.dtype.kind == "f" else min(x.frac_bits, most))
+
+
 def negative(x: Operand) -> Any:
     """Return -x, for a shared or a public x."""
     if not is_shared(x):
@@ -131,10 +150,10 @@ def multiply_public(x: SharedArray, y: object) -> SharedArray:
     """x * y for public y: floats bring the format's fractional bits, integers none."""
     values = public(y)
     shape = _broadcast("*", x.shape, values.shape)
-    if values.dtype.kind == "f":
-        x = truncation.to_format(x)
     more = x.session.format.frac_bits if values.dtype.kind == "f" else 0
     encoded, largest = _encode(values, more)
+    if values.dtype.kind == "f":
+        x = truncation.to_format(x)
     shares = _widen(x.shares, len(shape)) * encoded
     return x.derive(shares, frac_bits=x.frac_bits + more, bound=x.bound * largest)
 
@@ -148,10 +167,10 @@ def matmul_public(x: SharedArray, y: object, *, reverse: bool = False) -> Shared
             f"operands of @ must agree in the inner dimension, got shapes {left} and {right}"
         )
     shape = (*_broadcast("@", left[:-2], right[:-2]), left[-2], right[-1])
-    if values.dtype.kind == "f":
-        x = truncation.to_format(x)
     more = x.session.format.frac_bits if values.dtype.kind == "f" else 0
     encoded, _ = _encode(values, more)
+    if values.dtype.kind == "f":
+        x = truncation.to_format(x)
     magnitudes = np.abs(encoded.view(np.int64)).astype(np.float64)
     largest = int(np.ceil(magnitudes.sum(axis=-1 if reverse else -2).max(initial=0.0)))
     shares = np.zeros((len(x.shares), *shape), np.uint64)
@@ -223,10 +242,23 @@ def _align(arrays: Sequence[SharedArray]) -> list[SharedArray]:
     return [_raise(x, frac_bits) for x in arrays]
 
 
-def concatenate(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
-    """Join along an existing axis."""
+def check_axis(axis: int, ndim: int) -> int:
+    """Return an axis counted from the front, or raise: before the first one is the party axis."""
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise DtypeError(f"axis must be a whole number, got {axis!r}") from None
+    if not -ndim <= number < ndim:
+        raise ShapeError(f"axis must be in [{-ndim}, {ndim}), got {number}")
+    return number % ndim
+
+
+def concatenate(arrays: Sequence[SharedArray], axis: int | None = 0) -> SharedArray:
+    """Join along an existing axis, or flattened if it is None."""
     aligned = _align(arrays)
-    axis = axis + aligned[0].ndim if axis < 0 else axis
+    if axis is None:
+        aligned, axis = [x.ravel() for x in aligned], 0
+    axis = check_axis(axis, aligned[0].ndim)
     try:
         shares = np.concatenate([x.shares for x in aligned], axis=axis + 1)
     except ValueError:
@@ -240,7 +272,7 @@ def concatenate(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
 def stack(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
     """Join along a new axis."""
     aligned = _align(arrays)
-    axis = axis + aligned[0].ndim + 1 if axis < 0 else axis
+    axis = check_axis(axis, aligned[0].ndim + 1)
     try:
         shares = np.stack([x.shares for x in aligned], axis=axis + 1)
     except ValueError:

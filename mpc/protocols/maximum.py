@@ -28,6 +28,7 @@ def maximum(x: SharedArray, y: Operand) -> SharedArray:
     """Return the elementwise maximum."""
     if linear.is_zero(y):
         return relu(x)
+    linear.check_operands("maximum", x, y)
     with x.session.protocol("maximum"):
         x = to_format(x)
         y = to_format(y) if linear.is_shared(y) else y

@@ -77,8 +77,9 @@ def multiply(x: SharedArray, w: SharedArray) -> SharedArray:
         _, z = session.correlated(ProductTerm("multiply", x_mask.ref, w_mask.ref, shape))
         z = z.reshape(len(z), *shape)
         for i in range(len(z)):
-            z[i] += x_mask.delta[0] * w.shares[i]
-            z[i] += x_mask.shares[i] * w_mask.delta[0]
+            row = slice(i, i + 1)
+            z[row] += x_mask.delta * w.shares[row]
+            z[row] += x_mask.shares[row] * w_mask.delta
         return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=x.bound * w.bound)
 
 

@@ -14,6 +14,7 @@ Source: additive secret sharing with pseudo-random shares (Cramer, Damgard, Isha
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["cost_of_reveal", "reveal", "share"]
+__all__ = ["check_limit", "cost_of_reveal", "reveal", "share"]
 
 Words = NDArray[np.uint64]
 
@@ -41,7 +42,7 @@ def cost_of_reveal(parties: int, size: int) -> Spent:
 
 def _check_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     try:
-        sizes = tuple(int(n) for n in shape)
+        sizes = tuple(operator.index(n) for n in shape)
     except TypeError:
         raise DtypeError(
             f"shape of {name} must be a sequence of whole numbers, got {shape!r}"
@@ -51,9 +52,42 @@ def _check_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     return sizes
 
 
+def _check_dtype(dtype: DTypeLike, name: str) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise DtypeError(f"dtype of {name} must be a NumPy dtype: {error}") from None
+
+
+def _as_array(x: ArrayLike | None, dtype: DTypeLike | None, name: str) -> NDArray[Any]:
+    try:
+        values = np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name} must be an array: {error}") from None
+    if dtype is None:
+        return values
+    wanted = _check_dtype(dtype, name)
+    if not np.can_cast(values.dtype, wanted, "safe"):
+        raise DtypeError(f"{name} must hold what {wanted} holds exactly, got dtype {values.dtype}")
+    return values.astype(wanted)
+
+
+def check_limit(limit: object, name: str) -> float:
+    """Return a bound on magnitudes as a float, or raise."""
+    try:
+        number = float("not a number" if isinstance(limit, (bool, str)) else limit)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise DtypeError(f"{name} must be a number, got {limit!r}") from None
+    if not number > 0:
+        raise RangeError(f"{name} must be positive, got {limit!r}")
+    return number
+
+
 def _check_bound(x: NDArray[Any], bound: float, name: str) -> None:
-    if x.size and not np.all(np.abs(x) <= bound):
-        place = np.unravel_index(int(np.argmax(~(np.abs(x) <= bound))), x.shape)
+    # Two comparisons: the magnitude of the smallest int8 is no int8.
+    inside = (x <= bound) & (x >= -bound)
+    if not np.all(inside):
+        place = np.unravel_index(int(np.argmax(~inside)), x.shape)
         where = f" at index {tuple(int(i) for i in place)}" if x.ndim else ""
         raise RangeError(
             f"{name} must be within its bound of {bound} in magnitude, got {x[place]}{where}"
@@ -73,7 +107,7 @@ def share(
     """Return this process's shares of x, their fractional bits, and the bound on their size."""
     given = x is not None
     if given:
-        values = np.asarray(x) if dtype is None else np.asarray(x).astype(dtype, casting="safe")
+        values = _as_array(x, dtype, name)
         if shape is not None and _check_shape(shape, name) != values.shape:
             raise ShapeError(f"{name} must have the shape {tuple(shape)}, got {values.shape}")
         sizes = values.shape
@@ -88,7 +122,7 @@ def share(
                 f"{name} needs shape= where its owner {session.parties[owner]} does not live"
             )
         sizes = _check_shape(shape, name)
-        kind = np.dtype(float if dtype is None else dtype).kind
+        kind = _check_dtype(float if dtype is None else dtype, name).kind
     if kind not in "fiub":
         raise DtypeError(
             f"{name} must hold real numbers, got dtype {values.dtype if given else dtype}"
@@ -99,9 +133,8 @@ def share(
     int_bits = form.frac_bits + form.int_bits - frac_bits
     largest = form.bound
     if bound is not None:
-        if isinstance(bound, bool) or not bound > 0:
-            raise ArgumentError(f"bound of {name} must be positive, got {bound!r}")
-        largest = min(largest, int(np.ceil(bound * 2**frac_bits)))
+        bound = check_limit(bound, f"bound of {name}")
+        largest = int(np.ceil(min(largest, bound * 2**frac_bits)))
     if kind == "b":
         largest = 1
     encoded = None
@@ -113,15 +146,17 @@ def share(
     id = session.fresh_id()
     shares = np.empty((len(session.here), *sizes), np.uint64)
     for row, party in enumerate(session.here):
+        # With the dots it is a view even for a scalar, which shares[row] would copy.
+        mine = shares[row, ...]
         if party != owner:
-            session.streams[party].pairs[owner].fill(shares[row], id)
+            session.streams[party].pairs[owner].fill(mine, id)
             continue
         assert encoded is not None
         others = np.empty(sizes, np.uint64)
-        shares[row] = encoded
+        mine[...] = encoded
         for stream in session.streams[party].pairs.values():
             stream.fill(others, id)
-            shares[row] -= others
+            mine -= others
     return shares, frac_bits, largest
 
 

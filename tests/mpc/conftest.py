@@ -1,0 +1,140 @@
+"""Sessions, edge values and probes that the tests of mpc share."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import mpc
+
+NAMES = ("alice", "bob", "carol", "dave", "erin")
+UNIT = 2.0**-16
+
+
+@pytest.fixture(scope="module", params=[2, 3, 5], ids=["two", "three", "five"])
+def session(request):
+    """A session of two, three or five parties."""
+    with mpc.Session(NAMES[: request.param]) as s:
+        yield s
+
+
+@pytest.fixture(params=[2, 3, 5], ids=["two", "three", "five"])
+def fresh_session(request):
+    """A session of its own for one test, with ids and costs at zero."""
+    with mpc.Session(NAMES[: request.param]) as s:
+        yield s
+
+
+@pytest.fixture
+def pair():
+    """A session of two parties for one test."""
+    with mpc.Session() as s:
+        yield s
+
+
+def edge_integers(bits):
+    """Zero, units, powers of two and their neighbours, up to the largest of `bits` bits."""
+    near = {0, 2**bits - 1, 2**bits - 2}
+    for k in range(bits):
+        near |= {2**k - 1, 2**k, min(2**k + 1, 2**bits - 1)}
+    return np.array(sorted(near | {-n for n in near}), np.int64)
+
+
+@pytest.fixture(scope="session")
+def edges():
+    """Edge values of the default format, exactly representable."""
+    return edge_integers(31) * UNIT
+
+
+@pytest.fixture(scope="session")
+def wide_edges():
+    """Edge values of what a truncation takes, as integers below 2^62."""
+    return edge_integers(62)
+
+
+# What does not fit one share is cut in two; below 2^62 both parts then fit.
+_HIGH = 3 * 2**30
+
+
+@pytest.fixture(scope="session")
+def share_integers():
+    """Share integers up to 2^62 in magnitude as encoded values with any fractional bits."""
+
+    def share(session, values, frac_bits=0, bound=2**62):
+        values = np.asarray(values, np.int64)
+        high = (values + _HIGH // 2) // _HIGH
+        x = session.share(high, owner="alice") * _HIGH
+        x = x + session.share(values - high * _HIGH, owner="bob")
+        return x.derive(x.shares, frac_bits=frac_bits, bound=bound)
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def integers():
+    """Reveal the encoded values of an array as they are, without truncation."""
+
+    def reveal(x):
+        return x.derive(x.shares, frac_bits=0, bound=x.bound).reveal()
+
+    return reveal
+
+
+@pytest.fixture(scope="session")
+def spent():
+    """Run a program and return what it has cost."""
+
+    def run(session, program):
+        before = session.cost()
+        program()
+        return (session.cost() - before).total
+
+    return run
+
+
+class Tap:
+    """What was dealt, sent and opened, in order, as copies.
+
+    Attributes
+    ----------
+    dealt : list of (id, correlation, words of shape (p, ...))
+    sent : list of rounds, each a list of (shares of shape (p, ...), algebra)
+    opened : list of rounds, each a list of arrays
+    """
+
+    def __init__(self):
+        self.dealt, self.sent, self.opened = [], [], []
+
+    @property
+    def words_opened(self):
+        """How many words have been opened."""
+        return sum(array.size for arrays in self.opened for array in arrays)
+
+
+@pytest.fixture
+def tap():
+    """Listen to a session inside a ``with`` block."""
+
+    @contextmanager
+    def listen(session):
+        heard = Tap()
+        correlated, transport = session.correlated, session._transport
+        deliver = transport.open
+
+        def listen_to_correlated(correlation):
+            number, words = correlated(correlation)
+            heard.dealt.append((number, correlation, words.copy()))
+            return number, words
+
+        def listen_to_open(messages):
+            heard.sent.append([(shares.copy(), algebra) for shares, algebra in messages])
+            opened = deliver(messages)
+            heard.opened.append([array.copy() for array in opened])
+            return opened
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session, "correlated", listen_to_correlated)
+            patch.setattr(transport, "open", listen_to_open)
+            yield heard
+
+    return listen
