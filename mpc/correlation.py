@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from mpc.provider import Provider
 
-__all__ = ["Correlation", "MaskRef", "Part", "View", "apply_views"]
+__all__ = ["Correlation", "MaskRef", "Opening", "Part", "View", "apply_views"]
 
 Words = NDArray[np.uint64]
 Algebra = Literal["sum", "xor"]
+# What an opening does with a message: combine every party's share, or take one party's word.
+Opening = Algebra | int
 
 # One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape) or
 # ("index", key), with the key as NumPy takes it.
@@ -45,12 +47,16 @@ class Part:
 
 @dataclass(frozen=True)
 class MaskRef:
-    """How the provider finds a mask again: the place in the streams, and the views since."""
+    """How the provider finds a mask again: the place in the streams, and the views since.
+
+    The mask is the sum of all parties' words there, or the words of `owner` alone.
+    """
 
     id: int
     part: Part
     start: int = 0
     views: tuple[View, ...] = ()
+    owner: int | None = None
 
 
 def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
@@ -80,7 +86,8 @@ def _index(x: Words, key: tuple[Any, ...], leading: int) -> Words:
     lists = [k for k in key if not _is_basic(k)]
     numbers_too = any(isinstance(k, (int, np.integer)) for k in key)
     if not lists or (len(lists) == 1 and not numbers_too and np.ndim(lists[0]) > 0):
-        return x[(slice(None),) * leading + key]
+        # What NumPy gives for a single element is no array.
+        return np.asarray(x[(slice(None),) * leading + key])
     # The axes that several index arrays make can come first, before the leading ones too, so let
     # NumPy index the elements' numbers.
     shape = x.shape[leading:]

@@ -71,7 +71,9 @@ class Provider:
         key = (ref.id, ref.start)
         words = self._cache.get(key)
         if words is None:
-            words = self._total(ref.id, ref.start, ref.part)
+            holders = self._streams if ref.owner is None else [self._streams[ref.owner]]
+            words = np.empty(ref.part.shape, np.uint64)
+            self._expand(ref.id, ref.start, words, ref.part.algebra, holders)
             words.flags.writeable = False
             self._cache[key] = words
             self._cache_room -= words.nbytes

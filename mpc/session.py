@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mpc.correlation import Algebra, Correlation
+from mpc.correlation import Correlation, Opening
 from mpc.cost import Cost, Ledger
 from mpc.errors import ArgumentError, DtypeError, PartyError, SessionError
 from mpc.keys import PartyStreams, fresh_streams
@@ -195,10 +195,10 @@ class Session:
         owner.
         """
         self.check_open()
-        shares, frac_bits, largest = sharing.share(
+        given, frac_bits, largest = sharing.share(
             self, x, self.number(owner, "owner"), shape=shape, dtype=dtype, bound=bound, name=name
         )
-        return SharedArray(self, shares, frac_bits, largest)
+        return SharedArray(self, None, frac_bits, largest, given=given)
 
     def reveal(self, x: SharedArray, to: str | None = None) -> Any:
         """Reveal `x` to one party, or to all.
@@ -304,13 +304,14 @@ class Session:
         self._next_id += 1
         return self._next_id
 
-    def open(self, *messages: tuple[Words, Algebra]) -> list[Words]:
+    def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
         """Open several arrays in one round. The only place where parties' shares meet.
 
         Parameters
         ----------
-        *messages : (shares, algebra)
-            Shares of shape (p, ...), and whether they add ("sum") or XOR ("xor").
+        *messages : (words, opening)
+            Shares of shape (p, ...) that add ("sum") or XOR ("xor"); or, with a party's number,
+            what that party sends to all: of shape (1, ...) where it lives, else (0, ...).
 
         Returns
         -------
@@ -318,8 +319,12 @@ class Session:
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
-        sent = 8 * (self.size - 1) * sum(_size(shares) for shares, _ in messages)
-        self._ledger.add_round([sent] * self.size)
+        sent = [0] * self.size
+        for words, opening in messages:
+            for party in range(self.size):
+                if opening in ("sum", "xor", party):
+                    sent[party] += 8 * (self.size - 1) * _size(words)
+        self._ledger.add_round(sent)
         return self._transport.open(messages)
 
     def open_to(self, party: int, shares: Words) -> Words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
@@ -23,6 +24,7 @@ from mpc.protocols import (
 )
 from mpc.protocols.convert import MaskedBit
 from mpc.protocols.masking import Mask
+from mpc.protocols.sharing import Given
 
 if TYPE_CHECKING:
     from mpc.session import Session
@@ -66,7 +68,7 @@ class SharedArray:
     array([20., 30.])
     """
 
-    __slots__ = ("_mask", "_shares", "bit", "bound", "frac_bits", "session", "shape")
+    __slots__ = ("_mask", "_shares", "bit", "bound", "frac_bits", "given", "session", "shape")
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -79,6 +81,7 @@ class SharedArray:
         *,
         mask: Mask | None = None,
         bit: MaskedBit | None = None,
+        given: Given | None = None,
     ) -> None:
         self.session = session
         self._shares = shares
@@ -86,9 +89,15 @@ class SharedArray:
         self.frac_bits = frac_bits
         self.bound = min(bound, _LARGEST_BOUND)
         self.bit = bit
-        held = shares if shares is not None else mask.shares if mask is not None else None
-        if held is None:
-            raise ArgumentError("a SharedArray needs shares or a mask")
+        self.given = given
+        if shares is not None:
+            held = shares
+        elif given is not None:
+            held = given.encoded
+        elif mask is not None:
+            held = mask.delta
+        else:
+            raise ArgumentError("a SharedArray needs shares, a mask, or a value that was given")
         self.shape: tuple[int, ...] = held.shape[1:]
 
     def derive(
@@ -99,15 +108,18 @@ class SharedArray:
         bound: int,
         mask: Mask | None = None,
         bit: MaskedBit | None = None,
+        given: Given | None = None,
     ) -> SharedArray:
         """Make an array of the same session (for protocols)."""
-        return SharedArray(self.session, shares, frac_bits, bound, mask=mask, bit=bit)
+        return SharedArray(self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given)
 
     # What it is.
 
     @property
     def shares(self) -> Words:
         """This process's shares, of shape (p, *shape) (for protocols)."""
+        if self.given is not None:
+            return self.given.shares()
         if self._shares is None:
             assert self._mask is not None
             shares = self._mask.shares.copy()
@@ -116,6 +128,18 @@ class SharedArray:
                 shares[first : first + 1] += self._mask.delta
             self._shares = shares
         return self._shares
+
+    def addends(self) -> list[tuple[int, Words]]:
+        """Return rows of the party axis with what adds up to the value over all parties.
+
+        To be opened under a mask of each party alone: what a party has given is its own addend,
+        not a share (for protocols).
+        """
+        if self.given is None:
+            return list(enumerate(self.shares))
+        if self.given.owner not in self.session.here:
+            return []
+        return [(self.session.here.index(self.given.owner), self.given.encoded[0])]
 
     @property
     def mask(self) -> Mask | None:
@@ -329,7 +353,10 @@ class SharedArray:
             if isinstance(k, SharedArray):
                 raise self._refuse("indexing by a SharedArray")
         # Arrays are copied: the caller may change them, and the provider looks later.
-        keys = tuple(np.array(k) if isinstance(k, (list, np.ndarray)) else k for k in keys)
+        keys = tuple(
+            np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
+            for k in keys
+        )
         try:
             return linear.view(self, ("index", keys))
         except IndexError as error:
@@ -462,7 +489,12 @@ class SharedArray:
         if bound >= self.bound:
             return self
         return self.derive(
-            self._shares, frac_bits=self.frac_bits, bound=bound, mask=self._mask, bit=self.bit
+            self._shares,
+            frac_bits=self.frac_bits,
+            bound=bound,
+            mask=self._mask,
+            bit=self.bit,
+            given=self.given,
         )
 
     def reveal(self, to: str | None = None) -> Any:

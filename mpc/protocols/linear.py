@@ -223,11 +223,13 @@ def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray
 
 def view(x: SharedArray, step: View) -> SharedArray:
     """Transpose, reshape or index; a mask goes along."""
+    held = x.mask is not None or x.given is not None
     return x.derive(
-        None if x.mask is not None else apply_views(x.shares, [step], 1),
+        None if held else apply_views(x.shares, [step], 1),
         frac_bits=x.frac_bits,
         bound=x.bound,
         mask=None if x.mask is None else x.mask.view(step),
+        given=None if x.given is None else x.given.view(step),
     )
 
 

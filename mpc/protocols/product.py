@@ -3,6 +3,8 @@
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
 2. Provider: C = lambda_x . lambda_w, shared with one correction.
 3. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w + C_i. The sum over i is x . w.
+A value as its owner has given it, and its mask, are the owner's addend and the others' zero, so a
+product of alice's weights with bob's images takes one multiplication each, and one at the provider.
 The product has the fractional bits of both operands together; it is truncated when something
 needs fewer.
 Cost: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are masked);
@@ -58,7 +60,7 @@ class ProductTerm(Correlation):
 
 
 def cost(parties: int, masked: int, size: int) -> Spent:
-    """Declare the cost: `masked` elements have to be opened, the product has `size`."""
+    """Declare the cost: who sends most opens `masked` elements, the product has `size`."""
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
@@ -76,10 +78,10 @@ def multiply(x: SharedArray, w: SharedArray) -> SharedArray:
         x_mask, w_mask = mask_together(x, w)
         _, z = session.correlated(ProductTerm("multiply", x_mask.ref, w_mask.ref, shape))
         z = z.reshape(len(z), *shape)
-        for i in range(len(z)):
-            row = slice(i, i + 1)
-            z[row] += x_mask.delta * w.shares[row]
-            z[row] += x_mask.shares[row] * w_mask.delta
+        for row, words in w.addends():
+            z[row : row + 1] += x_mask.delta * words
+        for row, words in zip(x_mask.rows, x_mask.shares, strict=True):
+            z[row : row + 1] += words * w_mask.delta
         return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=x.bound * w.bound)
 
 
@@ -102,8 +104,9 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
         x_mask, w_mask = mask_together(x, w)
         _, z = session.correlated(ProductTerm("matmul", x_mask.ref, w_mask.ref, shape))
         z = z.reshape(len(z), *shape)
-        for i in range(len(z)):
-            matmul_add(x_mask.delta[0], w.shares[i], z[i])
-            matmul_add(x_mask.shares[i], w_mask.delta[0], z[i])
+        for row, words in w.addends():
+            matmul_add(x_mask.delta[0], words, z[row])
+        for row, words in zip(x_mask.rows, x_mask.shares, strict=True):
+            matmul_add(words, w_mask.delta[0], z[row])
         bound = x.bound * w.bound * x.shape[-1]
         return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound)

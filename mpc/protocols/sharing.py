@@ -3,6 +3,9 @@
 Sharing, party j's value x:
 1. Party i != j takes x_i = PRG(k_ij, id), from the key it has in common with j.
 2. Party j takes x_j = x - (sum of the others' shares), which it can expand too.
+Nothing is sent, so nothing need be done until a share is asked for. A value that only ever enters
+under a mask (products, truncation, comparisons: see :mod:`mpc.protocols.masking`) never needs its
+shares: there x enters as j's addend, the others' being zero.
 Cost: no rounds, no bytes.
 
 Revealing [x]:
@@ -16,11 +19,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from mpc.correlation import View, apply_views
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from mpc.protocols.truncation import to_format
@@ -30,9 +35,69 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["check_limit", "cost_of_reveal", "reveal", "share"]
+__all__ = ["Given", "check_limit", "cost_of_reveal", "reveal", "share"]
 
 Words = NDArray[np.uint64]
+
+
+class _Base:
+    """What a party has given, and this process's shares of it once they were asked for."""
+
+    def __init__(self, session: Session, owner: int, encoded: Words) -> None:
+        self.session = session
+        self.id = session.fresh_id()
+        self.owner = owner
+        self.encoded = encoded
+        self._shares: Words | None = None
+
+    def shares(self) -> Words:
+        """Steps 1 and 2."""
+        if self._shares is None:
+            session, shape = self.session, self.encoded.shape[1:]
+            shares = np.empty((len(session.here), *shape), np.uint64)
+            for row, party in enumerate(session.here):
+                # With the dots it is a view even for a scalar, which shares[row] would copy.
+                mine = shares[row, ...]
+                if party != self.owner:
+                    session.streams[party].pairs[self.owner].fill(mine, self.id)
+                    continue
+                others = np.empty(shape, np.uint64)
+                mine[...] = self.encoded[0]
+                for stream in session.streams[party].pairs.values():
+                    stream.fill(others, self.id)
+                    mine -= others
+            self._shares = shares
+        return self._shares
+
+
+@dataclass(frozen=True, repr=False)
+class Given:
+    """A value as a party has given it, or a view of one.
+
+    Attributes
+    ----------
+    owner : int
+    encoded : uint64 array of shape (1, *S) where the owner lives, else (0, *S)
+    """
+
+    base: _Base
+    encoded: Words
+    views: tuple[View, ...] = ()
+
+    @property
+    def owner(self) -> int:
+        """The party that has given it."""
+        return self.base.owner
+
+    def view(self, view: View) -> Given:
+        """Return a view of the value."""
+        return replace(
+            self, encoded=apply_views(self.encoded, [view], 1), views=(*self.views, view)
+        )
+
+    def shares(self) -> Words:
+        """Return this process's shares, of shape (p, *S)."""
+        return apply_views(self.base.shares(), self.views, 1)
 
 
 def cost_of_reveal(parties: int, size: int) -> Spent:
@@ -103,8 +168,8 @@ def share(
     dtype: DTypeLike | None,
     bound: float | None,
     name: str,
-) -> tuple[Words, int, int]:
-    """Return this process's shares of x, their fractional bits, and the bound on their size."""
+) -> tuple[Given, int, int]:
+    """Check and encode x; return it with its fractional bits and the bound on its size."""
     given = x is not None
     if given:
         values = _as_array(x, dtype, name)
@@ -137,27 +202,12 @@ def share(
         largest = int(np.ceil(min(largest, bound * 2**frac_bits)))
     if kind == "b":
         largest = 1
-    encoded = None
-    if given and (owner in session.here):
+    encoded = np.empty((0, *sizes), np.uint64)
+    if given and owner in session.here:
         if bound is not None:
             _check_bound(values, bound, name)
-        encoded = encode(values, frac_bits, int_bits=int_bits, name=name)
-
-    id = session.fresh_id()
-    shares = np.empty((len(session.here), *sizes), np.uint64)
-    for row, party in enumerate(session.here):
-        # With the dots it is a view even for a scalar, which shares[row] would copy.
-        mine = shares[row, ...]
-        if party != owner:
-            session.streams[party].pairs[owner].fill(mine, id)
-            continue
-        assert encoded is not None
-        others = np.empty(sizes, np.uint64)
-        mine[...] = encoded
-        for stream in session.streams[party].pairs.values():
-            stream.fill(others, id)
-            mine -= others
-    return shares, frac_bits, largest
+        encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
+    return Given(_Base(session, owner, encoded), encoded), frac_bits, largest
 
 
 def reveal(x: SharedArray, to: str | None) -> Any:

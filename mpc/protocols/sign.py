@@ -176,7 +176,7 @@ def _open(
     r, beta = (parts[0], None) if extras == "none" else (parts[0], parts[1])
     tables, rings = parts[-2], parts[-1]
 
-    c = open_masked(session, x.shares.reshape(len(words), size), r)
+    c = open_masked(session, x, r)
     planes = np.empty((len(words), 2 * nibbles, count_words(size)), np.uint64)
     for i in range(len(planes)):
         flip = i == session.first_row

@@ -85,9 +85,11 @@ def cost(parties: int, size: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * size, 16 * size)
 
 
-def open_masked(session: Session, z: Words, r: Words) -> Words:
-    """Open z + 2^62 + r, for shares of shape (p, n)."""
-    message = z + r
+def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
+    """Open z + 2^62 + r, for shares of r of shape (p, n), n being the size of z."""
+    message = r.copy()
+    for row, words in z.addends():
+        message[row] += words.reshape(-1)
     if session.first_row is not None:
         message[session.first_row] += _OFFSET
     return session.open((message, "sum"))[0]
@@ -110,7 +112,7 @@ def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
     with session.protocol("truncation"):
         pair = TruncationPair(x.size, shift)
         r, high_and_top = pair.split(session.correlated(pair)[1])
-        c = open_masked(session, x.shares.reshape(len(x.shares), x.size), r)
+        c = open_masked(session, x, r)
         out = np.empty((len(session.here), x.size), np.uint64)
         for i in range(len(out)):
             run(_finish, x.size, 6, c[0], high_and_top[i], shift, i == session.first_row, out[i])

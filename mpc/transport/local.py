@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Algebra
+from mpc.correlation import Opening
 
 __all__ = ["LocalTransport"]
 
@@ -20,13 +20,14 @@ class LocalTransport:
     With no party at all, as in a plan, what arrives is empty too.
     """
 
-    def open(self, messages: Sequence[tuple[Words, Algebra]]) -> list[Words]:
-        """Combine all parties' shares of each message.
+    def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
+        """Deliver each message, and combine the parties' shares of it.
 
         Parameters
         ----------
-        messages : sequence of (shares, algebra)
-            Shares have the party axis first.
+        messages : sequence of (words, opening)
+            For "sum" and "xor" every party's share, the party axis first. For a party's number
+            what it alone sends: first axis 1 where it lives, else 0.
 
         Returns
         -------
@@ -34,9 +35,12 @@ class LocalTransport:
             The opened values, one copy for all parties that live here: first axis 1, or 0 in a plan.
         """
         opened = []
-        for shares, algebra in messages:
-            combine = np.add if algebra == "sum" else np.bitwise_xor
-            opened.append(combine.reduce(shares, axis=0, keepdims=True) if len(shares) else shares)
+        for words, opening in messages:
+            if isinstance(opening, int) or not len(words):
+                opened.append(words)
+                continue
+            combine = np.add if opening == "sum" else np.bitwise_xor
+            opened.append(combine.reduce(words, axis=0, keepdims=True))
         return opened
 
     def open_to(self, party: int, shares: Words) -> Words:
