@@ -85,8 +85,10 @@ def load(name: str, say: Any) -> tuple[str, Data]:
         try:
             return "mnist", nn.load_mnist()
         except mpc.DataError as error:
-            say(f"{error} The 8x8 digits are used instead.")
+            say(f"{error}. The 8x8 digits are used instead.")
             return "digits", nn.load_digits_8x8()
+    if not Path(name).is_dir():
+        raise mpc.DataError(f"--data must be digits, mnist, auto or a folder, got {name!r}")
     return "mnist", nn.load_mnist(Path(name))
 
 

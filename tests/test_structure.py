@@ -1,0 +1,79 @@
+"""What must hold of the source as a whole."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("ring", "mpc", "nn")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path):
+    """Return the top-level names of all imports of a file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down_only(path):
+    above = {"ring": {"mpc", "nn"}, "mpc": {"nn"}, "nn": set()}[path.relative_to(ROOT).parts[0]]
+    assert not imports(path) & (above | {"torch", "pickle", "random", "benchmarks", "tests"})
+
+
+def test_public_faces_are_thin():
+    for package in PACKAGES:
+        assert len((ROOT / package / "__init__.py").read_text().splitlines()) <= 50
+
+
+def test_no_masks_from_numpy():
+    for path in FILES:
+        if path.relative_to(ROOT).parts[0] != "nn":
+            assert "np.random" not in path.read_text(), path
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    return done.stdout.strip()
+
+
+def test_importing_brings_in_no_scikit_learn_and_compiles_nothing():
+    code = """
+import sys
+from numba.core import event
+class Count(event.Listener):
+    found = []
+    def on_start(self, event): self.found.append(str(event))
+    def on_end(self, event): pass
+event.register("numba:compile", Count())
+import ring, mpc, nn
+heavy = ("sklearn", "pandas", "torch", "tqdm", "joblib")
+print([name for name in heavy if name in sys.modules], Count.found)
+"""
+    assert run(code) == "[] []"
+
+
+def test_a_session_starts_without_compiling():
+    code = """
+import mpc
+from numba.core import event
+class Count(event.Listener):
+    found = []
+    def on_start(self, event): self.found.append(str(event))
+    def on_end(self, event): pass
+event.register("numba:compile", Count())
+with mpc.Session() as s:
+    s.share([1], owner="alice")
+print(Count.found)
+"""
+    assert run(code) == "[]"
