@@ -49,7 +49,8 @@ def read(name: str) -> dict[str, Any]:
 
 def seconds(value: float) -> str:
     """Return a time with three significant digits."""
-    return f"{value:#.3g} s" if value >= 1 else f"{value * 1e3:#.3g} ms"
+    number, unit = (value, "s") if value >= 1 else (value * 1e3, "ms")
+    return f"{f'{number:#.3g}'.rstrip('.')} {unit}"
 
 
 def peer_rows(peers: dict[str, Any]) -> list[list[str]]:
@@ -153,20 +154,23 @@ def results() -> str:
         ]
         for m in main["memory"]
     ]
-    costs = [["work", *(f"{name} {what}" for name in peers["libraries"] for what in COST)]]
+    names = [name for name in peers["libraries"] if name != "crypten-default"]
+    costs = [
+        ["work", *(f"{TITLES.get(name, 'Sotto').split(',')[0]}" for name in names)],
+    ]
     for item in peers["work"]:
         row = [item["title"]]
-        for name in peers["libraries"]:
+        for name in names:
             f = item["libraries"].get(name, {})
-            row += [
-                f"{f['bytes_sent'] / 1e6:.2f}" if f.get("bytes_sent") is not None else "-",
-                str(f["rounds"]) if f.get("rounds") is not None else "-",
-                f"{f['max_abs_error']:.0e}" if f.get("max_abs_error") is not None else "-",
-            ]
+            row.append(
+                f"{f['bytes_sent'] / 1e6:.2f} MB, {f['rounds']} rounds, {f['max_abs_error']:.0e}"
+                if "median" in f
+                else "-"
+            )
         costs.append(row)
     included = dict.fromkeys(f"- {i['title']}: {i['included']}." for i in peers["work"])
     settings = [
-        f"- {TITLES.get(name, name)}: {about['setting']}. Bytes: {about['bytes_are']}."
+        f"- {TITLES.get(name, 'Sotto')}: {about['setting']}. Bytes: {about['bytes_are']}."
         if "setting" in about
         else f"- {TITLES.get(name, name)}: {about['failure']}"
         for name, about in peers["libraries"].items()
@@ -222,9 +226,6 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
-
-
-COST = ("MB", "rounds", "error")
 
 
 def with_figures(readme: str) -> str:
