@@ -74,7 +74,6 @@ class Provider:
             holders = self._streams if ref.owner is None else [self._streams[ref.owner]]
             words = np.empty(ref.part.shape, np.uint64)
             self._expand(ref.id, ref.start, words, ref.part.algebra, holders)
-            words.flags.writeable = False
             self._cache[key] = words
             self._cache_room -= words.nbytes
             while self._cache_room < 0:

@@ -225,6 +225,17 @@ def _flat(x: Words) -> tuple[Words, int, int]:
     return np.ascontiguousarray(x).reshape(-1), x.shape[1], 1
 
 
+def _matrix(x: Words, place: tuple[int, ...]) -> Words:
+    """Return the matrix of a stack that broadcasts to `place`.
+
+    Not by np.broadcast_to, whose read-only views would have every kernel compiled again.
+    """
+    axes = x.shape[:-2]
+    ends = place[len(place) - len(axes) :]
+    found: Words = x[tuple(i if n > 1 else 0 for i, n in zip(ends, axes, strict=True))]
+    return found
+
+
 def matmul_add(a: Words, b: Words, out: Words) -> None:
     """Add the matrix product ``a @ b`` modulo 2^64 to `out`, which is contiguous.
 
@@ -232,11 +243,8 @@ def matmul_add(a: Words, b: Words, out: Words) -> None:
     axes broadcast to those of `out`.
     """
     if out.ndim > 2:
-        leading = out.shape[:-2]
-        lefts = np.broadcast_to(a, (*leading, *a.shape[-2:]))
-        rights = np.broadcast_to(b, (*leading, *b.shape[-2:]))
-        for place in np.ndindex(*leading):
-            matmul_add(lefts[place], rights[place], out[place])
+        for place in np.ndindex(*out.shape[:-2]):
+            matmul_add(_matrix(a, place), _matrix(b, place), out[place])
         return
     (m, depth), columns = a.shape, b.shape[1]
     if not m or not columns or not depth:

@@ -65,6 +65,7 @@ LAYOUTS = {
     "plain": np.ascontiguousarray,
     "transposed": lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
     "spaced": spaced,
+    "spaced and transposed": lambda x: spaced(x.swapaxes(-1, -2)).swapaxes(-1, -2),
     "framed": framed,
     "reversed": lambda x: np.ascontiguousarray(x[..., ::-1, ::-1])[..., ::-1, ::-1],
     "read-only": read_only,
