@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 __all__ = ["Cost", "Ledger", "Spent"]
 
@@ -25,27 +26,32 @@ class Spent:
         they can be sent ahead.
     seconds : float
         Wall time; not compared.
+    sent : tuple of int
+        Bytes that each computing party sends, where it was measured; not compared.
     """
 
     rounds: int = 0
     bytes_sent: int = 0
     correction_bytes: int = 0
     seconds: float = field(default=0.0, compare=False)
+    sent: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.rounds + other.rounds,
-            self.bytes_sent + other.bytes_sent,
-            self.correction_bytes + other.correction_bytes,
-            self.seconds + other.seconds,
-        )
+        return self._combine(other, 1)
 
     def __sub__(self, other: Spent) -> Spent:
+        return self._combine(other, -1)
+
+    def _combine(self, other: Spent, sign: int) -> Spent:
+        sent = tuple(a + sign * b for a, b in zip_longest(self.sent, other.sent, fillvalue=0))
+        # Another party may be the busiest one in the sum or difference than in either.
+        measured = all(spent.sent or not spent.bytes_sent for spent in (self, other))
         return Spent(
-            self.rounds - other.rounds,
-            self.bytes_sent - other.bytes_sent,
-            self.correction_bytes - other.correction_bytes,
-            self.seconds - other.seconds,
+            self.rounds + sign * other.rounds,
+            max(sent) if sent and measured else self.bytes_sent + sign * other.bytes_sent,
+            self.correction_bytes + sign * other.correction_bytes,
+            self.seconds + sign * other.seconds,
+            sent if measured else (),
         )
 
 
@@ -174,7 +180,7 @@ class Ledger:
                 sums = sent.get(name, [0] * self._parties)
                 sent[name] = [a + b for a, b in zip(sums, self._sent[key], strict=True)]
             for name, sums in sent.items():
-                spent[name].bytes_sent = max(sums)
+                spent[name].bytes_sent, spent[name].sent = max(sums), tuple(sums)
                 spent[name].seconds = self._seconds.get(name, 0.0) if which == 1 else 0.0
             return spent
 

@@ -77,6 +77,7 @@ def mask_together(*tensors: SharedArray) -> list[Mask]:
 
 def _mask(fresh: list[SharedArray]) -> None:
     session = fresh[0].session
+    session.check_open()
     hidden: list[tuple[MaskRef, tuple[int, ...], Words]] = []
     messages: list[tuple[Words, Opening]] = []
     for x in fresh:

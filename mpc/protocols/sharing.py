@@ -53,6 +53,7 @@ class _Base:
     def shares(self) -> Words:
         """Steps 1 and 2."""
         if self._shares is None:
+            self.session.check_open()
             session, shape = self.session, self.encoded.shape[1:]
             shares = np.empty((len(session.here), *shape), np.uint64)
             for row, party in enumerate(session.here):
@@ -175,8 +176,7 @@ def share(
         values = _as_array(x, dtype, name)
         if shape is not None and _check_shape(shape, name) != values.shape:
             raise ShapeError(f"{name} must have the shape {tuple(shape)}, got {values.shape}")
-        sizes = values.shape
-        kind = values.dtype.kind
+        sizes, held = values.shape, values.dtype
     else:
         if owner in session.here:
             raise ArgumentError(
@@ -187,11 +187,10 @@ def share(
                 f"{name} needs shape= where its owner {session.parties[owner]} does not live"
             )
         sizes = _check_shape(shape, name)
-        kind = _check_dtype(float if dtype is None else dtype, name).kind
+        held = _check_dtype(float if dtype is None else dtype, name)
+    kind = held.kind
     if kind not in "fiub":
-        raise DtypeError(
-            f"{name} must hold real numbers, got dtype {values.dtype if given else dtype}"
-        )
+        raise DtypeError(f"{name} must hold real numbers, got dtype {held}")
     form = session.format
     frac_bits = form.frac_bits if kind == "f" else 0
     # Whole numbers get the bits behind the point too, so that they fit the same window.

@@ -1,6 +1,7 @@
 """Sessions, edge values and probes that the tests of mpc share."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,26 +93,48 @@ def spent():
     return run
 
 
+class _Listened:
+    """A stream that tells what is read from it."""
+
+    def __init__(self, stream, tell):
+        self.stream, self.tell = stream, tell
+
+    def fill(self, out, id, start=0):
+        self.stream.fill(out, id, start)
+        self.tell(id, out.copy())
+
+
 class Tap:
-    """What was dealt, sent and opened, in order, as copies.
+    """What the parties expanded, were sent and opened, in order, as copies.
 
     Attributes
     ----------
+    filled : list of (party, whom the stream is shared with, id, words)
+        With "provider" or another party's number.
     dealt : list of (id, correlation, words of shape (p, ...))
-    sent : list of rounds, each a list of (shares of shape (p, ...), algebra)
+    sent : list of rounds, each a list of (words of shape (p, ...), opening)
     opened : list of rounds, each a list of arrays
     """
 
     def __init__(self):
-        self.dealt, self.sent, self.opened = [], [], []
+        self.filled, self.dealt, self.sent, self.opened = [], [], [], []
 
     @property
     def words_opened(self):
         """How many words have been opened."""
         return sum(array.size for arrays in self.opened for array in arrays)
 
+    def listened(self, party, streams):
+        """Return streams that are listened to."""
 
-@pytest.fixture
+        def tell(other):
+            return lambda id, words: self.filled.append((party, other, id, words))
+
+        pairs = {j: _Listened(stream, tell(j)) for j, stream in streams.pairs.items()}
+        return replace(streams, provider=_Listened(streams.provider, tell("provider")), pairs=pairs)
+
+
+@pytest.fixture(scope="session")
 def tap():
     """Listen to a session inside a ``with`` block."""
 
@@ -120,6 +143,7 @@ def tap():
         heard = Tap()
         correlated, transport = session.correlated, session._transport
         deliver = transport.open
+        streams = [heard.listened(party, some) for party, some in enumerate(session.streams)]
 
         def listen_to_correlated(correlation):
             number, words = correlated(correlation)
@@ -127,12 +151,13 @@ def tap():
             return number, words
 
         def listen_to_open(messages):
-            heard.sent.append([(shares.copy(), algebra) for shares, algebra in messages])
+            heard.sent.append([(words.copy(), opening) for words, opening in messages])
             opened = deliver(messages)
             heard.opened.append([array.copy() for array in opened])
             return opened
 
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session, "streams", streams)
             patch.setattr(session, "correlated", listen_to_correlated)
             patch.setattr(transport, "open", listen_to_open)
             yield heard

@@ -99,7 +99,9 @@ def test_nothing_is_left_out():
     assert BINARY | ON_BITS | set(OTHERS) == set(_UFUNCS) | set(_FUNCTIONS)
 
 
-@pytest.mark.parametrize("function", sorted(BINARY, key=lambda f: f.__name__), ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", sorted(BINARY, key=lambda f: f.__name__), ids=lambda f: f.__name__
+)
 def test_functions_of_two_arrays(session, function):
     x, y = session.share(A, owner="alice"), session.share(B, owner="bob")
     check(function(x, y), function(A, B))
@@ -111,7 +113,9 @@ def test_functions_of_two_arrays(session, function):
     check(function(A[:, :1], y), function(A[:, :1], B))
 
 
-@pytest.mark.parametrize("function", sorted(ON_BITS, key=lambda f: f.__name__), ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", sorted(ON_BITS, key=lambda f: f.__name__), ids=lambda f: f.__name__
+)
 def test_functions_of_bits(session, function):
     want = function(BITS, OTHER_BITS).astype(int)
     x = session.share(BITS.astype(bool), owner="alice")

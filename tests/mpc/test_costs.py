@@ -1,0 +1,453 @@
+"""Rounds and bytes: measured as declared, planned as run, and the sums add up."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.cost import Spent
+from mpc.protocols import (
+    argmax,
+    bits,
+    comparison,
+    convert,
+    masking,
+    product,
+    relu,
+    select,
+    sharing,
+    sign,
+    truncation,
+)
+from ring.bits import count_words
+
+SIZES = [1, 7, 63, 64, 65, 100, 128, 1000]
+# A product that the shift cuts to 32 bits, the sign included.
+PRODUCT = (2**31 - 1) << 16
+
+
+def give(session, array, owner):
+    """Share an array as a program does that every party runs: only its owner has it."""
+    array = np.asarray(array)
+    here = session.parties.index(owner) in session.here
+    return session.share(array if here else None, owner, shape=array.shape, dtype=array.dtype)
+
+
+def give_array(session, array, owner):
+    """Share an array that is known where the program is planned, too."""
+    return session.share(array, owner)
+
+
+class Case:
+    """A protocol's use: what to prepare, what to measure, and what its file declares."""
+
+    def __init__(self, name, prepare, run, declared):
+        self.name, self.prepare, self.run, self.declared = name, prepare, run, declared
+
+
+def numbers(size):
+    return np.linspace(-100, 100, size)
+
+
+def computed(session, size, give, frac_bits=16, bound=2**31 - 1):
+    """A value that no party has given."""
+    x = give(session, numbers(size), "alice") + 0
+    return x.derive(x.shares, frac_bits=frac_bits, bound=bound)
+
+
+def two(session, size, give):
+    return give(session, numbers(size), "alice"), give(session, numbers(size), "bob")
+
+
+def two_computed(session, size, give):
+    return computed(session, size, give), computed(session, size, give)
+
+
+def masked(session, size, give):
+    x, y = two_computed(session, size, give)
+    masking.mask_together(x, y)
+    return x, y
+
+
+def bit_and_number(session, size, give):
+    x = computed(session, size, give)
+    return x > 0, x
+
+
+def bit_and_masked(session, size, give):
+    bit, x = bit_and_number(session, size, give)
+    masking.mask_together(x)
+    return bit, x
+
+
+def planes(session, size, give):
+    return (np.zeros((len(session.here), 5, count_words(size)), np.uint64),)
+
+
+def scores(k):
+    def prepare(session, size, give):
+        return (computed(session, size * k, give).reshape(size, k),)
+
+    return prepare
+
+
+POLYNOMIALS = bits.structure((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1)), ((2,),)))
+
+CASES = [
+    Case("masking", two_computed, masking.mask_together, lambda n, e: masking.cost(n, 2 * e)),
+    Case("masking of what two have given", two, masking.mask_together, masking.cost),
+    Case("product", two_computed, lambda x, y: x * y, lambda n, e: product.cost(n, 2 * e, e)),
+    Case(
+        "product of what two have given", two, lambda x, y: x * y, lambda n, e: product.cost(n, e, e)
+    ),
+    Case("square", two_computed, lambda x, y: x * x, lambda n, e: product.cost(n, e, e)),
+    Case("masked product", masked, lambda x, y: x * y, lambda n, e: product.cost(n, 0, e)),
+    Case(
+        "matrix product",
+        two_computed,
+        lambda x, y: x.reshape(-1, 1) @ y.reshape(1, -1)[:, :3],
+        lambda n, e: product.cost(n, e + min(3, e), e * min(3, e)),
+    ),
+    Case(
+        "truncation",
+        two_computed,
+        lambda x, y: truncation.divide_by_power(x, 16, 0),
+        truncation.cost,
+    ),
+    Case(
+        "truncation of what one has given",
+        two,
+        lambda x, y: truncation.divide_by_power(x, 16, 0),
+        truncation.cost,
+    ),
+    Case("division", two_computed, lambda x, y: x / 3, truncation.cost),
+    Case("mean", two_computed, lambda x, y: x.mean(), lambda n, e: truncation.cost(n, 1)),
+    Case("relu", two_computed, lambda x, y: x.relu(), lambda n, e: relu.cost(n, e, 0, 8)),
+    Case("relu of what one has given", two, lambda x, y: x.relu(), lambda n, e: relu.cost(n, e, 0, 8)),
+    Case(
+        "relu of a product",
+        lambda s, e, give: (computed(s, e, give, 32, PRODUCT),),
+        lambda x: x.relu(),
+        lambda n, e: relu.cost(n, e, 16, 8),
+    ),
+    Case(
+        "relu of any product",
+        lambda s, e, give: (computed(s, e, give, 32, 2**62),),
+        lambda x: x.relu(),
+        lambda n, e: relu.cost(n, e, 16, 12),
+    ),
+    Case(
+        "sign",
+        two_computed,
+        lambda x, y: sign.open_sign(x, 0, "none"),
+        lambda n, e: sign.cost(n, e, 0, 8, True, "none"),
+    ),
+    Case("x < y", two, lambda x, y: x < y, lambda n, e: comparison.cost(n, e, 9, True)),
+    Case("x >= 0", two, lambda x, y: x >= 0, lambda n, e: comparison.cost(n, e, 8, True)),
+    Case("x == y", two, lambda x, y: x == y, lambda n, e: comparison.cost(n, e, 9, False)),
+    Case("x != 0", two, lambda x, y: x != 0, lambda n, e: comparison.cost(n, e, 8, False)),
+    Case("select", bit_and_number, lambda b, x: b * x, lambda n, e: select.cost(n, e, e)),
+    Case("select masked", bit_and_masked, lambda b, x: b * x, lambda n, e: select.cost(n, 0, e)),
+    Case("maximum", two, np.maximum, lambda n, e: relu.cost(n, e, 0, 9)),
+    Case("maximum with zero", two, lambda x, y: np.maximum(x, 0), lambda n, e: relu.cost(n, e, 0, 8)),
+    *(
+        Case(
+            f"argmax of {k}",
+            scores(k),
+            lambda x: x.argmax(axis=1, one_hot=True),
+            lambda n, e, k=k: argmax.cost(n, e, k, 9),
+        )
+        for k in (1, 2, 3, 5, 6, 10, 16)
+    ),
+    Case(
+        "maximum along an axis",
+        scores(10),
+        lambda x: x.max(axis=1),
+        lambda n, e: argmax.cost(n, e, 10, 9) + product.cost(n, 20 * e, 10 * e),
+    ),
+    Case("reveal", two, lambda x, y: x.reveal(), sharing.cost_of_reveal),
+    Case("reveal to one", two, lambda x, y: x.reveal(to="bob"), lambda n, e: Spent(1, 8 * e, 0)),
+    Case("sums and views", two, lambda x, y: (x + y * 3 - 1)[:1].sum(), lambda n, e: Spent()),
+]  # fmt: skip
+
+
+def case_id(case):
+    return case.name
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_measured_as_declared(session, spent, case, size):
+    prepared = case.prepare(session, size, give)
+    assert spent(session, lambda: case.run(*prepared)) == case.declared(session.size, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bits_as_declared(session, spent, size):
+    words = count_words(size)
+    (some,) = planes(session, size, give)
+    got = spent(session, lambda: bits.evaluate(session, some, POLYNOMIALS))
+    assert got == bits.cost(session.size, POLYNOMIALS, words)
+    assert got.rounds == 1
+    got = spent(session, lambda: convert.convert(session, some, size))
+    assert got == convert.cost(session.size, 5, size)
+
+
+@pytest.mark.parametrize("give", [give, give_array], ids=["shapes", "arrays"])
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_planned_as_run(fresh_session, tap, case, give):
+    s = fresh_session
+    for size in (65, 10):
+        plan = s.plan(lambda p, size=size: case.run(*case.prepare(p, size, give)))
+        with mpc.Session(s.parties) as other:
+            with tap(other) as heard:
+                case.run(*case.prepare(other, size, give))
+            assert plan.cost == other.cost()
+            assert plan.cost.total.sent == other.cost().total.sent
+            dealt = [(number, correlation) for number, correlation, _ in heard.dealt]
+        assert list(plan.correlations) == dealt
+    # Planning spends nothing.
+    assert s.cost().total == Spent()
+    assert s.fresh_id() == 1
+
+
+# A whole program: network A of PROTOCOLS, section 9.
+
+WIDTHS = (784, 128, 128, 10)
+
+
+def share_parameters(session, give):
+    random = np.random.default_rng(0)
+    return [
+        (
+            give(session, random.normal(scale=0.05, size=(i, j)), "alice"),
+            give(session, random.normal(scale=0.05, size=j), "alice"),
+        )
+        for i, j in pairwise(WIDTHS)
+    ]
+
+
+def evaluate(session, parameters, x):
+    for number, (w, b) in enumerate(parameters, start=1):
+        with session.layer(f"layer {number}"):
+            x = x @ w + b
+            if number < len(parameters):
+                x = x.with_bound(32767).relu()
+    with session.layer("layer 3"):
+        return x.reveal()
+
+
+def network(session, give, rows=1, times=1):
+    parameters = share_parameters(session, give)
+    for k in range(times):
+        images = np.random.default_rng(k).random((rows, WIDTHS[0]))
+        scores = evaluate(session, parameters, give(session, images, "bob"))
+    return scores
+
+
+def test_network_a(fresh_session):
+    s = fresh_session
+    parameters = share_parameters(s, give)
+    costs = []
+    for k in range(3):
+        x = give(s, np.random.default_rng(k).random((1, 784)), "bob")
+        before = s.cost()
+        evaluate(s, parameters, x)
+        costs.append(s.cost() - before)
+    first, second, third = costs
+    others = s.size - 1
+    # The weights are opened once a session: by their owner, with the first image.
+    weights = 8 * (784 * 128 + 128 * 128 + 128 * 10)
+    assert first.total.sent[0] - second.total.sent[0] == others * weights
+    assert first.rounds == second.rounds == third.rounds == 13
+    assert second == third
+    by_protocol, by_layer = second.by_protocol, second.by_layer
+    assert {name: spent.rounds for name, spent in by_layer.items()} == {
+        "layer 1": 5, "layer 2": 5, "layer 3": 3,
+    }  # fmt: skip
+    relu_layer = relu.cost(s.size, 128, 16, 8)
+    assert relu_layer.bytes_sent <= others * 1300
+    assert relu_layer.correction_bytes <= 7900
+    assert by_layer["layer 1"].bytes_sent == others * 6272 + relu_layer.bytes_sent
+    assert by_layer["layer 2"].bytes_sent == others * 1024 + relu_layer.bytes_sent
+    assert by_layer["layer 3"].bytes_sent == others * (1024 + 80 + 80)
+    for number, most in (("1", 1024 + 7900), ("2", 1024 + 7900), ("3", 80 + 160)):
+        assert by_layer[f"layer {number}"].correction_bytes <= most
+    assert by_protocol["product"].rounds == 3
+    assert by_protocol["relu"].rounds == 8
+    assert by_protocol["truncation"] == truncation.cost(s.size, 10)
+    assert by_protocol["reveal"] == sharing.cost_of_reveal(s.size, 10)
+    assert second.bytes_sent_per_party <= others * 11_100
+    assert second.correction_bytes <= 18_100
+
+
+@pytest.mark.parametrize("give", [give, give_array], ids=["shapes", "arrays"])
+def test_a_program_is_planned_as_it_runs(fresh_session, give):
+    s = fresh_session
+    plan = s.plan(lambda p: network(p, give, rows=3, times=2))
+    scores = network(s, give, rows=3, times=2)
+    assert plan.cost == s.cost()
+    assert str(plan.cost) == str(s.cost())
+    assert scores.shape == (3, 10)
+    assert plan.cost.rounds == 26
+
+
+def test_a_plan_of_everything(fresh_session):
+    def program(p):
+        x = give(p, np.linspace(-5, 5, 60).reshape(6, 10), "alice")
+        y = give(p, np.arange(10.0), "bob")
+        whole = give(p, np.arange(10), "bob")
+        with p.layer("one"):
+            z = np.where(x > y, x * y, np.maximum(x, 0.5)) / 3
+            z = np.concatenate([z, abs(z), whole * z[::-1]], axis=1)
+        with p.layer("two"):
+            hot = z.argmax(axis=1, one_hot=True)
+            best = z.max() + z.min() + (z**3).mean() + z[[0, 2], :, None].sum()
+            hits = ((hot * (z == z.max(axis=1)[:, None])).sum() > 0) & (best >= 0)
+        return hits.reveal(to="bob"), best.reveal(), hot.reveal()
+
+    plan = fresh_session.plan(program)
+    hits, _, hot = program(fresh_session)
+    assert plan.cost == fresh_session.cost()
+    planned = []
+    fresh_session.plan(lambda p: planned.append(program(p)))
+    assert [np.shape(part) for part in planned[0]] == [(), (), (6, 30)]
+    # What a plan reveals is zero.
+    assert all(not np.any(part) for part in planned[0])
+    assert hits == 1
+    np.testing.assert_array_equal(hot.sum(axis=1), 1)
+
+
+# The ledger.
+
+
+def test_parts_add_up_to_the_total(session):
+    network(session, give, times=2)
+    x = give(session, np.ones(70), session.parties[-1])
+    (x * x).reveal(to="alice")
+    (x < 0.5).reveal(to="bob")
+    cost = session.cost()
+    for part in (cost.by_protocol, cost.by_layer):
+        spent = sum(part.values(), Spent())
+        assert spent == cost.total
+        assert spent.sent == cost.total.sent
+    assert cost.bytes_sent_per_party == max(cost.total.sent)
+    assert cost.rounds == cost.total.rounds
+    assert cost.correction_bytes == cost.total.correction_bytes
+    assert len(cost.total.sent) == session.size
+
+
+def test_bytes_are_those_that_cross(fresh_session, tap):
+    s = fresh_session
+    corrections = []
+    correct = s._provider.correct
+
+    def listen(id, correlation, out):
+        corrections.append(out.nbytes)
+        return correct(id, correlation, out)
+
+    s._provider.correct = listen
+    with tap(s) as heard:
+        network(s, give, rows=2)
+        x = give(s, np.linspace(-3, 3, 77), "bob")
+        ((x > 1) * x).argmax().reveal()
+    sent = [0] * s.size
+    for messages in heard.sent:
+        for words, opening in messages:
+            for party in range(s.size):
+                if isinstance(opening, str):
+                    sent[party] += words[party].nbytes * (s.size - 1)
+                elif party == opening:
+                    sent[party] += words.nbytes * (s.size - 1)
+    cost = s.cost()
+    assert cost.total.sent == tuple(sent)
+    assert cost.rounds == len(heard.sent)
+    assert cost.correction_bytes == sum(corrections)
+
+
+def test_the_difference_of_costs_is_of_each_party(session):
+    x = session.share(np.zeros(1000), owner="alice")
+    y = session.share(np.zeros(10), owner="bob")
+    x * x
+    before = session.cost()
+    y * y
+    spent = session.cost() - before
+    assert spent.bytes_sent_per_party == 80 * (session.size - 1)
+    assert spent.by_protocol["product"] == spent.total
+
+
+def test_revealing_to_one_party_costs_that_party_nothing(fresh_session):
+    s = fresh_session
+    x = s.share(np.zeros(10), owner="alice")
+    x.reveal(to=s.parties[-1])
+    assert s.cost().total.sent == (*[80] * (s.size - 1), 0)
+
+
+def test_layers_nest_and_end(fresh_session):
+    s = fresh_session
+    x = s.share(np.ones(5), owner="alice")
+
+    def fail():
+        with s.layer("failing"):
+            x.reveal()
+            raise KeyError
+
+    with s.layer("outer"):
+        x.reveal()
+        with s.layer("inner"):
+            x.reveal()
+        x.reveal()
+    with pytest.raises(KeyError):
+        fail()
+    x.reveal()
+    rounds = {name: spent.rounds for name, spent in s.cost().by_layer.items()}
+    assert rounds == {"outer": 2, "inner": 1, "failing": 1, "-": 1}
+    assert all(spent.seconds >= 0 for spent in s.cost().by_layer.values())
+
+
+def test_the_outermost_protocol_pays(fresh_session):
+    s = fresh_session
+    x = s.share(np.ones((2, 10)), owner="alice")
+    x.max(axis=1)
+    assert set(s.cost().by_protocol) == {"maximum"}
+    (x * x).reveal()
+    assert set(s.cost().by_protocol) == {"maximum", "product", "truncation", "reveal"}
+
+
+def test_the_table(fresh_session):
+    s = fresh_session
+    with s.layer("first"):
+        s.share(np.ones(1000), owner="alice").relu().reveal()
+    table = str(s.cost())
+    assert "relu" in table
+    assert "first" in table
+    total = s.cost().total
+    last = table.splitlines()[-1].split()
+    assert last == [
+        "total", f"{total.rounds:,}", f"{total.bytes_sent:,}", f"{total.correction_bytes:,}",
+    ]  # fmt: skip
+
+
+def test_costs_that_the_files_state():
+    # Bits that an element opens in the two rounds of a prefix, and those that are dealt for it.
+    for nibbles, opened, dealt in ((8, 15, 38), (16, 33, None)):
+        forms = sign._rounds(nibbles, True)
+        assert len(forms) == 2
+        assert sum(len(form.opened) for form in forms) == opened
+        if dealt is not None:
+            assert sum(len(form.subsets) for form in forms) == dealt
+    assert [len(sign._rounds(nibbles, True)) for nibbles in (2, 4, 5, 16)] == [1, 1, 2, 2]
+    one = relu.cost(2, 6400, 16, 8)
+    assert one.rounds == 4
+    assert one.bytes_sent == 10 * 6400
+    assert one.correction_bytes / 6400 <= 62
+    unshifted = relu.cost(2, 6400, 0, 8)
+    assert one.correction_bytes - unshifted.correction_bytes == 24 * 6400
+    order = comparison.cost(2, 6400, 9, True)
+    assert order.rounds == 4
+    assert order.bytes_sent / 6400 < 10.5
+    assert order.correction_bytes / 6400 < 39
+    assert argmax.cost(2, 64, 10, 9).rounds == 6
+    assert truncation.cost(2, 10) == Spent(1, 80, 160)
+    assert truncation.cost(5, 10) == Spent(1, 320, 160)

@@ -1,0 +1,255 @@
+"""Parties share no memory: what one computes follows from its own keys, data and what is opened.
+
+Every protocol runs with all parties in one process, and again for each party by itself, with its
+own streams and nobody else's, while what was opened the first time is delivered to it.
+"""
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.keys import fresh_streams
+from mpc.protocols.relu import relu_with_derivative
+from mpc.provider import Provider
+from ring import FixedPoint
+
+NAMES = ("alice", "bob", "carol", "dave", "erin")
+A = np.round(np.linspace(-20, 20, 66) * 2**16) / 2**16
+B = A[::-1] * 0.5 + 1
+
+
+class Replay:
+    """Deliver what was opened in another run, and keep what is sent."""
+
+    def __init__(self, opened):
+        self.opened, self.sent = iter(opened), []
+
+    def open(self, messages):
+        self.sent.append([(words.copy(), opening) for words, opening in messages])
+        return next(self.opened)
+
+    def open_to(self, party, words):
+        return self.open([(words, "sum")])[0]
+
+
+def start(parties, here, streams, keys, transport=None):
+    """Start a session in which only some of the parties live."""
+    s = object.__new__(mpc.Session)
+    s.parties, s.format, s.memory_limit = parties, FixedPoint(), 1 << 28
+    s._start(here, streams, None if keys is None else Provider(keys))
+    if transport is not None:
+        s._transport = transport
+    return s
+
+
+def give(s, array, owner):
+    here = s.parties.index(owner) in s.here
+    return s.share(array if here else None, owner, shape=array.shape, dtype=array.dtype)
+
+
+def two(s):
+    return give(s, A, "alice"), give(s, B, s.parties[-1])
+
+
+def linear(s):
+    x, y = two(s)
+    return x + y, 3 - x * 2, x.sum(), x[::2], x.reshape(6, 11).T, np.stack([x, y]), x + 0.5
+
+
+def products(s):
+    x, y = two(s)
+    z = x + y
+    u, v = x.reshape(6, 11), z.reshape(11, 6)
+    return x * y, x * x, z * z, z * x, u @ v, v.T @ u.T, u[1:] @ v[:, 2], (x * y) * z
+
+
+def truncation(s):
+    x, y = two(s)
+    return (x * y).truncate(), x / 3, (x + y).mean(), y * 0.5 / -7
+
+
+def relu(s):
+    x, y = two(s)
+    z, bit = relu_with_derivative(x * y)
+    return x.relu(), (x - y).relu(), z, bit.beta, bit.delta
+
+
+def comparisons(s):
+    x, y = two(s)
+    return x < y, x >= 0, x == y, y != 0.5, ~(x > y), np.maximum(x, y), abs(y), np.clip(x, -1, y)
+
+
+def choices(s):
+    x, y = two(s)
+    bit = x < y
+    return bit * x, bit * (x * y), np.where(bit, x, y), bit & (y > 0), bit.sum()
+
+
+def largest(s):
+    x, y = two(s)
+    rows = (x * y).reshape(6, 11)
+    many = np.concatenate([x, y]).reshape(4, 33)
+    return rows.argmax(axis=1, one_hot=True), rows.max(axis=0), many.argmax(axis=1), many.min()
+
+
+def revealing(s):
+    x, y = two(s)
+    x.reveal(to="bob")
+    (x * y).reveal()
+    return x * y, x, y
+
+
+PROGRAMS = [linear, products, truncation, relu, comparisons, choices, largest, revealing]
+every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
+
+
+def rows_of(results):
+    """Return each result's words with the party axis first."""
+    return [x.shares if isinstance(x, mpc.SharedArray) else x for x in results]
+
+
+@pytest.fixture(params=[2, 3, 5], ids=["two", "three", "five"])
+def keyed(request):
+    """Parties, their streams, and the provider's keys."""
+    return NAMES[: request.param], *fresh_streams(request.param)
+
+
+@every_program
+def test_a_party_by_itself_computes_its_row(keyed, tap, program):
+    parties, streams, keys = keyed
+    n = len(parties)
+    together = start(parties, tuple(range(n)), streams, keys)
+    with tap(together) as heard:
+        want = rows_of(program(together))
+    for j in range(n):
+        own = [streams[j] if i == j else None for i in range(n)]
+        # The provider sends to the last party alone.
+        alone = start(parties, (j,), own, keys if j == n - 1 else None, Replay(heard.opened))
+        got = rows_of(program(alone))
+        for mine, all_rows in zip(got, want, strict=True):
+            row = all_rows if len(all_rows) == 1 else all_rows[j : j + 1]
+            np.testing.assert_array_equal(mine, row)
+        assert len(alone._transport.sent) == len(heard.sent)
+        for mine, everybody in zip(alone._transport.sent, heard.sent, strict=True):
+            for (words, opening), (all_words, other) in zip(mine, everybody, strict=True):
+                assert opening == other
+                if isinstance(opening, str):
+                    np.testing.assert_array_equal(words, all_words[j : j + 1])
+                else:
+                    np.testing.assert_array_equal(
+                        words, all_words if j == opening else all_words[:0]
+                    )
+        assert alone.cost() == together.cost()
+
+
+class Garbage:
+    """A stream of other words."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def fill(self, out, id, start=0):
+        self.stream.fill(out, id, start)
+        out += np.uint64(0x9E3779B97F4A7C15)
+
+
+@every_program
+def test_one_partys_garbage_stays_in_its_row(keyed, tap, program):
+    parties, streams, keys = keyed
+    n = len(parties)
+    everybody = tuple(range(n))
+    clean = start(parties, everybody, streams, keys)
+    with tap(clean) as heard:
+        want = rows_of(program(clean))
+    for bad in {0, 1, n - 1}:
+        poisoned = list(streams)
+        poisoned[bad] = type(streams[bad])(
+            Garbage(streams[bad].provider),
+            {j: Garbage(stream) for j, stream in streams[bad].pairs.items()},
+        )
+        s = start(parties, everybody, poisoned, keys, Replay(heard.opened))
+        got = rows_of(program(s))
+        changed = False
+        for mine, all_rows in zip(got, want, strict=True):
+            if len(all_rows) == 1:
+                continue
+            others = [j for j in everybody if j != bad]
+            np.testing.assert_array_equal(mine[others], all_rows[others])
+            changed |= bool((mine[bad] != all_rows[bad]).any())
+        # What the last party has of a truncation comes from the provider: there it is the message.
+        for mine, all_rows in zip(s._transport.sent, heard.sent, strict=True):
+            for (words, opening), (all_words, _) in zip(mine, all_rows, strict=True):
+                if isinstance(opening, str):
+                    changed |= bool((words[bad] != all_words[bad]).any())
+        assert changed
+
+
+def test_linear_operations_do_not_mix_rows(session):
+    a = np.arange(12.0).reshape(3, 4) - 5
+    operations = [
+        lambda x: x + x,
+        lambda x: x - 1.5,
+        lambda x: 2 - x,
+        lambda x: -x,
+        lambda x: x * 3,
+        lambda x: x * a,
+        lambda x: x @ a.T,
+        lambda x: a.T @ x,
+        lambda x: x.sum(),
+        lambda x: x.sum(axis=0),
+        lambda x: x.T,
+        lambda x: x[1],
+        lambda x: x[[0, 2], :, None],
+        lambda x: x[[0, 2], [1, 3]],
+        lambda x: x.reshape(2, 6),
+        lambda x: np.concatenate([x, x], axis=1),
+        lambda x: np.stack([x, x], axis=-1),
+        lambda x: np.expand_dims(x, 0),
+        lambda x: x.with_bound(7),
+    ]
+    x = session.share(a, owner="alice")
+    for operation in operations:
+        want = operation(x).shares.copy()
+        for bad in range(session.size):
+            shares = x.shares.copy()
+            shares[bad] = np.arange(12).reshape(3, 4) ** 7
+            got = operation(x.derive(shares, frac_bits=16, bound=x.bound)).shares
+            others = [j for j in range(session.size) if j != bad]
+            np.testing.assert_array_equal(got[others], want[others])
+            assert not np.array_equal(got[bad], want[bad])
+
+
+def test_only_opening_brings_shares_together(fresh_session, tap):
+    s = fresh_session
+    x = s.share(A, owner="alice")
+    with tap(s) as heard:
+        linear(s)
+        assert heard.sent == []
+        assert x.shares.shape == (s.size, 66)
+    # Without delivery, nothing with a round can be computed.
+
+    class CutError(Exception):
+        pass
+
+    def cut(messages):
+        raise CutError
+
+    s._transport.open = cut
+    for program in (products, truncation, relu, comparisons, choices, largest, revealing):
+        with pytest.raises(CutError):
+            program(s)
+    linear(s)
+
+
+def test_nobody_is_here_in_a_plan(session):
+    for program in PROGRAMS:
+        seen = []
+
+        def planned(p, program=program, seen=seen):
+            assert p.here == ()
+            assert p.streams == []
+            seen.extend(rows_of(program(p)))
+
+        session.plan(planned)
+        assert seen
+        assert all(len(words) == 0 for words in seen)

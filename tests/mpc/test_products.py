@@ -1,0 +1,274 @@
+"""Products of two secrets, and masks that are opened once in a tensor's life."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mpc
+from mpc import provider
+
+UNIT = 2.0**-16
+
+encoded = st.integers(-(2**31) + 1, 2**31 - 1)
+
+MATRICES = [
+    ((1, 1), (1, 1)),
+    ((2, 3), (3, 4)),
+    ((5, 1), (1, 5)),
+    ((1, 9), (9, 1)),
+    ((17, 13), (13, 9)),
+    ((3,), (3,)),
+    ((3,), (3, 2)),
+    ((2, 3), (3,)),
+    ((4, 2, 3), (4, 3, 2)),
+    ((4, 2, 3), (3, 2)),
+    ((2, 3), (4, 3, 2)),
+    ((2, 1, 2, 3), (4, 3, 5)),
+    ((4, 2, 3), (3,)),
+    ((3,), (4, 3, 2)),
+    ((0, 3), (3, 2)),
+    ((2, 0), (0, 3)),
+    ((2, 3), (3, 0)),
+]
+
+
+def numbers(shape, start=0):
+    """Different multiples of 1/8, of both signs."""
+    size = int(np.prod(shape))
+    return ((np.arange(size) * 37 + start) % 200 - 99.0).reshape(shape) / 8
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(a=st.lists(encoded, min_size=1, max_size=30), data=st.data())
+def test_elementwise_products_are_exact(session, integers, a, data):
+    b = data.draw(st.lists(encoded, min_size=len(a), max_size=len(a)))
+    x = session.share(np.array(a) * UNIT, owner="alice")
+    y = session.share(np.array(b) * UNIT, owner="bob")
+    product = x * y
+    assert product.frac_bits == 32
+    want = [i * j for i, j in zip(a, b, strict=True)]
+    assert integers(product).tolist() == want
+    assert max(map(abs, want)) <= product.bound
+    assert integers(y * x).tolist() == want
+    assert integers(x * x).tolist() == [i * i for i in a]
+
+
+def test_products_of_edges_are_exact(session, integers, edges):
+    x = session.share(edges[:, None], owner="alice")
+    y = session.share(edges, owner="bob")
+    whole = (edges * 2**16).astype(np.int64)
+    np.testing.assert_array_equal(integers(x * y), whole[:, None] * whole)
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_matrix_products_are_exact_in_the_ring(session, integers, seed):
+    random = np.random.default_rng(seed)
+    m, k, n = random.integers(1, 20, 3)
+    # Sums stay below 2^62, where int64 is exact too.
+    a, b = random.integers(-(2**28), 2**28, (m, k)), random.integers(-(2**28), 2**28, (k, n))
+    x, y = session.share(a * UNIT, owner="alice"), session.share(b * UNIT, owner="bob")
+    np.testing.assert_array_equal(integers(x @ y), a @ b)
+    np.testing.assert_array_equal(integers(y.T @ x.T), (a @ b).T)
+
+
+@pytest.mark.parametrize(("left", "right"), MATRICES, ids=str)
+def test_matrix_products_take_numpys_shapes(session, left, right):
+    a, b = numbers(left), numbers(right, 5)
+    want = a @ b
+    x, y = session.share(a, owner="alice"), session.share(b, owner="bob")
+    for product in (x @ y, x @ b, a @ y, np.matmul(x, y)):
+        assert product.shape == want.shape
+        assert product.bound >= np.abs(want).max(initial=0) * 2**32
+        np.testing.assert_allclose(product.reveal(), want, rtol=0, atol=UNIT)
+
+
+def test_whole_numbers_and_bits(session):
+    a, b = np.array([3, -4, 0]), np.array([[2, -1, 5]])
+    x, y = session.share(a, owner="alice"), session.share(b, owner="bob")
+    fixed = session.share([0.5, 2.0, 1.0], owner="bob")
+    np.testing.assert_array_equal((x * y).reveal(), a * b)
+    np.testing.assert_array_equal((y @ x).reveal(), b @ a)
+    product = x * fixed
+    assert product.frac_bits == 16
+    np.testing.assert_array_equal(product.reveal(), [1.5, -8.0, 0.0])
+    bits = session.share(np.array([True, False, True]), owner="bob")
+    np.testing.assert_array_equal((bits * fixed).reveal(), [0.5, 0, 1])
+    np.testing.assert_array_equal((bits @ fixed).reveal(), 1.5)
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3, 4, 7, np.int64(2)])
+def test_powers(session, exponent):
+    a = np.array([0, 1, -1, 1.5, -2.25])
+    x = session.share(a, owner="alice")
+    error = np.abs((x**exponent).reveal() - a**exponent)
+    assert error.max() <= 2.25**7 * exponent * UNIT
+    whole = session.share(np.array([-3, 0, 2]), owner="bob")
+    np.testing.assert_array_equal((whole**exponent).reveal(), np.array([-3, 0, 2]) ** exponent)
+
+
+def test_products_of_products_are_truncated_first(session):
+    a = np.array([1.5, -2.0, 3.0])
+    x = session.share(a, owner="alice")
+    y = (x * x) * x
+    assert y.frac_bits == 32
+    np.testing.assert_allclose(y.reveal(), a**3, rtol=0, atol=8 * UNIT)
+    z = (x * x) @ (x * x)
+    np.testing.assert_allclose(z.reveal(), a**2 @ a**2, rtol=0, atol=64 * UNIT)
+
+
+# Masks.
+
+
+OWNERS = [
+    ("alice", "bob"),
+    ("bob", "alice"),
+    ("alice", "alice"),
+    ("bob", "bob"),
+    (None, "bob"),
+    ("alice", None),
+    (None, None),
+]
+
+
+@pytest.mark.parametrize("owners", OWNERS, ids=str)
+def test_products_of_what_each_has_given_or_computed(session, owners):
+    a, b = numbers((3, 4)), numbers((4, 5), 7)
+    x = session.share(a, owner=owners[0] or "alice")
+    w = session.share(b, owner=owners[1] or session.parties[-1])
+    # A sum is no longer what one party has given.
+    x = x if owners[0] else x + 0
+    w = w if owners[1] else w + 0
+    for _ in range(2):
+        np.testing.assert_allclose((x @ w).reveal(), a @ b, rtol=0, atol=UNIT)
+        np.testing.assert_allclose((x * x).reveal(), a * a, rtol=0, atol=UNIT)
+        np.testing.assert_allclose(
+            (w.T[:, :3] * x.T[0]).reveal(), b.T[:, :3] * a.T[0], rtol=0, atol=UNIT
+        )
+
+
+def test_a_tensor_is_opened_once(fresh_session, tap):
+    s = fresh_session
+    x = s.share(numbers((3, 4)), owner="alice")
+    w = s.share(numbers((4, 5)), owner="bob")
+    v = s.share(numbers((4, 2)), owner="bob")
+    with tap(s) as heard:
+        x @ w
+    assert heard.words_opened == 12 + 20
+    with tap(s) as heard:
+        x @ w
+        w.T @ x.T
+    assert heard.sent == []
+    with tap(s) as heard:
+        x @ v
+    assert heard.words_opened == 8
+    # Both masks at once, in one round.
+    y = s.share(numbers((3, 4)), owner="bob")
+    z = s.share(numbers((4,)), owner="alice")
+    with tap(s) as heard:
+        y * z
+    assert [len(message) for message in heard.sent] == [2]
+
+
+def test_a_second_product_with_the_same_tensor_opens_nothing_of_it(fresh_session):
+    s = fresh_session
+    a, b = numbers((3, 4)), numbers((4, 5))
+    w = s.share(b, owner="alice")
+    costs = []
+    for _ in range(3):
+        x = s.share(a, owner="bob")
+        before = s.cost()
+        product = x @ w
+        costs.append((s.cost() - before).total.sent[:2])
+        np.testing.assert_allclose(product.reveal(), a @ b, rtol=0, atol=UNIT)
+    # Each owner opens what it has given.
+    alice, bob = 8 * (s.size - 1) * 20, 8 * (s.size - 1) * 12
+    assert costs == [(alice, bob), (0, bob), (0, bob)]
+
+
+def test_a_square_opens_its_operand_once(fresh_session, tap):
+    x = fresh_session.share(numbers((10,)), owner="alice")
+    with tap(fresh_session) as heard:
+        square = x * x
+    assert heard.words_opened == 10
+    assert [len(messages) for messages in heard.sent] == [1]
+    np.testing.assert_allclose(square.reveal(), numbers((10,)) ** 2, rtol=0, atol=UNIT)
+
+
+VIEWS = [
+    lambda x: x.T,
+    lambda x: x[1],
+    lambda x: x[:, 2:],
+    lambda x: x[::-1, None],
+    lambda x: x[[2, 0, 2]],
+    lambda x: x[:, np.array([True, False, True, True])],
+    lambda x: x[[0, 1], [1, 3]],
+    lambda x: x.reshape(2, 6),
+    lambda x: x.T.reshape(-1),
+    lambda x: x.reshape(3, 2, 2).transpose((1, 0, 2))[1],
+    lambda x: x.T[1:].T.reshape(9)[::2],
+    lambda x: x[0, 1],
+]
+
+
+@pytest.mark.parametrize("view", range(len(VIEWS)))
+@pytest.mark.parametrize("given", [True, False], ids=["given", "computed"])
+def test_views_of_masked_tensors_keep_the_mask(fresh_session, tap, view, given):
+    s, view = fresh_session, VIEWS[view]
+    a = numbers((3, 4))
+    x = s.share(a, owner="alice")
+    if not given:
+        x = x + 0
+    x * x
+    with tap(s) as heard:
+        part = view(x)
+        product = part * part
+    assert heard.sent == []
+    assert part.mask is not None
+    np.testing.assert_allclose(product.reveal(), view(a) ** 2, rtol=0, atol=UNIT)
+    # Together with a tensor of its own mask, too.
+    other = s.share(np.ones(view(a).shape), owner="bob")
+    np.testing.assert_allclose((part * other).reveal(), view(a), rtol=0, atol=UNIT)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "computed"])
+def test_masked_tensors_stay_what_they_are(session, integers, given):
+    a = numbers((3, 4))
+    x = session.share(a, owner="bob")
+    if not given:
+        x = x + 0
+    (x @ x.T).reveal()
+    assert x.mask is not None
+    np.testing.assert_array_equal(x.reveal(), a)
+    np.testing.assert_array_equal((x + 1.5 - x * 2).reveal(), a + 1.5 - 2 * a)
+    np.testing.assert_array_equal(integers(x.sum(0)), (a.sum(0) * 2**16).astype(int))
+
+
+@pytest.mark.parametrize("room", [0, 100, 1 << 20])
+def test_the_provider_expands_what_its_cache_has_dropped(monkeypatch, room):
+    small = partial(provider.Provider, cache_bytes=room)
+    monkeypatch.setattr("mpc.session.Provider", small)
+    with mpc.Session(("alice", "bob", "carol")) as s:
+        arrays = [numbers((3, 4), k) for k in range(5)]
+        shared = [s.share(a, owner="alice") for a in arrays]
+        for _ in range(2):
+            for a, x in zip(arrays, shared, strict=True):
+                for b, y in zip(arrays, shared, strict=True):
+                    np.testing.assert_allclose((x * y).reveal(), a * b, rtol=0, atol=UNIT)
+                    got = (x @ y.T).reveal()
+                    np.testing.assert_allclose(got, a @ b.T, rtol=0, atol=UNIT)
+
+
+@pytest.mark.filterwarnings("error")
+def test_products_of_single_elements(session):
+    a = numbers((2, 3, 4))
+    x = session.share(a, owner="alice")
+    y = session.share(-1.5, owner="bob")
+    for _ in range(3):
+        assert abs((x[1, 2, 3] * x[0, 0, 0]).reveal() - a[1, 2, 3] * a[0, 0, 0]) <= UNIT
+        assert abs((y * y).reveal() - 2.25) <= UNIT
+        np.testing.assert_allclose((x * y).reveal(), -1.5 * a, rtol=0, atol=UNIT)
+        np.testing.assert_allclose((y * x.T).reveal(), -1.5 * a.T, rtol=0, atol=UNIT)

@@ -1,0 +1,461 @@
+"""What a party sees is distributed the same whatever the secrets are.
+
+A program runs on two very different secrets, and everything that n - 1 parties together get to see
+is collected: what they expand from their keys, the corrections, the messages of the party left
+over, and what is opened. Each must be uniform, must have the same distribution for both secrets,
+and must stay uniform when the others' part of a mask is taken away. Last come controls: the same
+examination of masks that are broken on purpose.
+"""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+import mpc
+
+UNIT = 2.0**-16
+LIMIT = 32768 - UNIT
+SIZE = 4096
+
+# Some ten thousand examinations: a false alarm in one test run out of ten million.
+ALARM = 1e-11
+
+SECRETS = {
+    "zeros": lambda: np.zeros(SIZE),
+    "limit": lambda: np.full(SIZE, LIMIT),
+    "minus": lambda: np.full(SIZE, -LIMIT),
+    "mixed": lambda: np.random.default_rng(3).integers(-(2**31) + 1, 2**31, SIZE) * UNIT,
+}
+PAIRS = [("zeros", "limit"), ("minus", "mixed")]
+
+
+# Statistics.
+
+
+def counts_of(words):
+    """Count the bytes and, at each of the 64 places, the ones."""
+    words = np.ascontiguousarray(words, np.uint64).reshape(-1)
+    octets = words.view(np.uint8)
+    ones = np.unpackbits(octets.reshape(-1, 8), axis=1, bitorder="little").sum(axis=0, dtype=int)
+    return len(words), np.bincount(octets, minlength=256), ones
+
+
+def chance_of_uniform(counts):
+    """Return how likely words from a uniform source are to look as uneven as these."""
+    n, octets, ones = counts
+    expected = 8 * n / 256
+    of_bytes = chi2.sf(((octets - expected) ** 2 / expected).sum(), 255)
+    of_bits = chi2.sf(((ones - n / 2) ** 2 / (n / 4)).sum(), 64)
+    return min(of_bytes, of_bits)
+
+
+def chance_of_same(first, second):
+    """Return how likely two samples of one source are to differ as much as these."""
+    (n, octets, ones), (m, other_octets, other_ones) = first, second
+    assert n == m
+    total = octets + other_octets
+    seen = total > 0
+    of_bytes = chi2.sf(
+        ((octets - other_octets)[seen] ** 2 / total[seen]).sum(), max(1, seen.sum() - 1)
+    )
+    share = (ones + other_ones) / (2 * n)
+    varying = (share > 0) & (share < 1)
+    spread = 2 * n * (share * (1 - share))[varying]
+    of_bits = chi2.sf(((ones - other_ones)[varying] ** 2 / spread).sum(), max(1, varying.sum()))
+    return min(of_bytes, of_bits)
+
+
+# Views.
+
+
+def combine(algebra, rows):
+    return np.bitwise_xor.reduce(rows) if algebra == "xor" else np.add.reduce(rows)
+
+
+def pieces_of(heard):
+    """Return what was expanded and dealt: (name, algebra, {party: words}), words flat."""
+    pieces, ids = [], set()
+    for k, (number, correlation, words) in enumerate(heard.dealt):
+        ids.add(number)
+        parts = (*correlation.masks(), *correlation.corrected())
+        for j, (part, piece) in enumerate(zip(parts, correlation.split(words), strict=True)):
+            rows = piece.reshape(len(piece), -1)
+            name = f"{type(correlation).__name__} {k}.{j}"
+            pieces.append((name, part.algebra, dict(enumerate(rows))))
+    expanded = {}
+    for party, source, number, words in heard.filled:
+        if number not in ids:
+            # The owner and one other party both know that party's share.
+            pair = source != "provider" and sorted((party, source))
+            kind = f"share of {pair}" if pair else "mask"
+            expanded.setdefault((number, kind), {})[party] = words.reshape(-1)
+    pieces += [
+        (f"{kind}, step {k}", "sum", rows) for k, ((_, kind), rows) in enumerate(expanded.items())
+    ]
+    return [piece for piece in pieces if all(words.size for words in piece[2].values())]
+
+
+def messages_of(heard):
+    """Return (name, algebra, {party: what it sends}, what is opened), words flat."""
+    for number, (messages, opened) in enumerate(zip(heard.sent, heard.opened, strict=True)):
+        for k, ((words, opening), value) in enumerate(zip(messages, opened, strict=True)):
+            if isinstance(opening, int):
+                rows, algebra = {opening: words[0].reshape(-1)}, "sum"
+            else:
+                rows, algebra = dict(enumerate(words.reshape(len(words), -1))), opening
+            yield f"message {number}.{k}", algebra, rows, value.reshape(-1)
+
+
+def all_but_one(name, algebra, shares):
+    """Return combinations of n - 1 parties' shares: their sum, and one with other odd factors."""
+    forms = [("", shares)]
+    if algebra == "sum":
+        factors = 2 * np.arange(len(shares), dtype=np.uint64)[:, None] + 3
+        forms.append((", with factors", shares * factors))
+    return {
+        f"{name}, all but party {honest}{form}": combine(algebra, np.delete(rows, honest, axis=0))
+        for form, rows in forms
+        for honest in range(len(shares))
+    }
+
+
+def views_of(session, heard, result, revealed):
+    """Return everything that must be uniform: {name: words}."""
+    views = {}
+    pieces, messages = pieces_of(heard), list(messages_of(heard))
+    for name, algebra, rows in pieces:
+        views |= {f"{name}, party {party}": words for party, words in rows.items()}
+        if len(rows) == session.size:
+            views |= all_but_one(name, algebra, np.stack(list(rows.values())))
+    for name, algebra, rows, opened in messages:
+        views |= {f"{name} of party {party}": words for party, words in rows.items()}
+        if revealed and name == messages[-1][0]:
+            continue
+        views[f"{name} opened"] = opened
+        for honest in rows:
+            # What is left of it when all others take away what they know of a mask.
+            for known, kind, words in pieces:
+                theirs = [w for party, w in words.items() if party != honest]
+                if kind != algebra or any(w.size != opened.size for w in theirs) or not theirs:
+                    continue
+                part = combine(kind, theirs)
+                where = f"{name} without {known}, party {honest} honest"
+                if algebra == "xor":
+                    views[where] = opened ^ part
+                else:
+                    views[f"{where}, minus"] = opened - part
+                    views[f"{where}, plus"] = opened + part
+    kept = messages[:-1] if revealed else messages
+    for (a, kind, _, first), (b, other, _, second) in combinations(kept, 2):
+        if first.size == second.size and kind == other:
+            views[f"{a} against {b}"] = first ^ second if kind == "xor" else first - second
+    if result is not None:
+        shares = result.shares.reshape(session.size, -1)
+        views |= {f"result, party {party}": words for party, words in enumerate(shares)}
+        views |= all_but_one("result", "sum", shares)
+    return views
+
+
+def examine(session, tap, program, first, second, revealed=False):
+    """Run a program on two secrets; return what tells them apart or is not uniform."""
+    seen = []
+    for name in (first, second):
+        with tap(session) as heard:
+            result = program(session, SECRETS[name]())
+            seen.append(views_of(session, heard, result, revealed))
+    assert seen[0].keys() == seen[1].keys()
+    findings = []
+    for name, words in seen[0].items():
+        counts, other = counts_of(words), counts_of(seen[1][name])
+        chances = {
+            first: chance_of_uniform(counts),
+            second: chance_of_uniform(other),
+            "difference": chance_of_same(counts, other),
+        }
+        if "opened" in name:
+            # A mask used in both runs would fall out here.
+            chances["both runs"] = chance_of_uniform(counts_of(words - seen[1][name]))
+        findings += [(name, case, chance) for case, chance in chances.items() if chance < ALARM]
+    return findings
+
+
+def given(s, a):
+    return s.share(a, owner="alice")
+
+
+def computed(s, a):
+    return s.share(a, owner="alice") + 0
+
+
+def rows_of(x, k):
+    return x[: SIZE // k * k].reshape(-1, k)
+
+
+PROGRAMS = {
+    "share": computed,
+    "share of the last": lambda s, a: s.share(a, owner=s.parties[-1]) + 0,
+    "square": lambda s, a: given(s, a) * given(s, a),
+    "product": lambda s, a: given(s, a) * s.share(a, owner=s.parties[-1]),
+    "product of computed": lambda s, a: computed(s, a) * computed(s, a[::-1]),
+    "matrix product": lambda s, a: rows_of(given(s, a), 64) @ rows_of(computed(s, a), 64).T,
+    "truncation": lambda s, a: (given(s, a) * 1.0).truncate(),
+    "truncation of what is given": lambda s, a: given(s, a) / 3,
+    "relu": lambda s, a: computed(s, a).relu(),
+    "relu of what is given": lambda s, a: given(s, a).relu(),
+    "relu of a product": lambda s, a: (computed(s, a) * 0.5).relu(),
+    "order": lambda s, a: computed(s, a) < 0.5,
+    "equality": lambda s, a: given(s, a) == 0,
+    "select": lambda s, a: (computed(s, a) > 0.5) * given(s, a),
+    "maximum": lambda s, a: np.maximum(given(s, a), s.share(-a, owner="bob")),
+    "argmax": lambda s, a: rows_of(computed(s, a), 8).argmax(axis=1, one_hot=True),
+    "largest": lambda s, a: rows_of(given(s, a), 8).max(axis=1),
+}
+
+
+@pytest.mark.parametrize("secrets", PAIRS, ids=" and ".join)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_views_tell_nothing(name, secrets, tap, session):
+    assert examine(session, tap, PROGRAMS[name], *secrets) == []
+
+
+def test_what_is_revealed_is_the_value_alone(session, tap):
+    def program(s, a):
+        product = given(s, a) * s.share(np.ones(SIZE), owner="bob")
+        product.truncate().reveal()
+        return product
+
+    for secrets in PAIRS:
+        assert examine(session, tap, program, *secrets, revealed=True) == []
+
+
+def test_revealing_to_one_party_shows_the_others_nothing(session, tap, monkeypatch):
+    x = session.share(SECRETS["limit"](), owner="alice")
+    with tap(session) as heard:
+        deliver, sent = session._transport.open_to, []
+        monkeypatch.setattr(
+            session._transport,
+            "open_to",
+            lambda party, words: sent.append(words.copy()) or deliver(party, words),
+        )
+        x.reveal(to="bob")
+    # Everything goes through one message, each of whose shares is uniform.
+    (words,) = sent
+    assert [len(messages) for messages in heard.sent] in ([], [1])
+    for row in words:
+        assert chance_of_uniform(counts_of(row)) >= ALARM
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_all_shares_but_one_are_jointly_uniform(session, name):
+    places = 8 // (session.size - 1)
+    n = 1 << 16
+    a = np.resize(SECRETS[name](), n)
+    for owner in (session.parties[0], session.parties[-1]):
+        shares = session.share(a, owner=owner).shares
+        for honest in range(session.size):
+            theirs = np.delete(shares, honest, axis=0)
+            for shift in (0, 16, 31, 64 - places):
+                cell = np.zeros(n, np.int64)
+                for words in theirs:
+                    bits = words >> np.uint64(shift) & np.uint64(2**places - 1)
+                    cell = cell << places | bits.astype(np.int64)
+                cells = 1 << places * len(theirs)
+                counts = np.bincount(cell, minlength=cells)
+                statistic = ((counts - n / cells) ** 2 / (n / cells)).sum()
+                assert chi2.sf(statistic, cells - 1) >= ALARM
+
+
+def test_split_shares_are_uniform():
+    for parties in (2, 3, 5):
+        for value in (0, 2**63 - 1, -1):
+            shares = mpc.split(np.full(SIZE, value), parties)
+            for name, words in all_but_one("split", "sum", shares).items():
+                assert chance_of_uniform(counts_of(words)) >= ALARM, name
+
+
+def test_one_value_over_thousands_of_sessions():
+    seen = {}
+    for value in (0.0, LIMIT):
+        words = []
+        for _ in range(2000):
+            with mpc.Session() as s:
+                x = s.share(value, owner="alice")
+                words.append([*x.shares, *(x * x).shares])
+        seen[value] = np.array(words).T
+    for first, second in zip(seen[0.0], seen[LIMIT], strict=True):
+        assert chance_of_uniform(counts_of(first)) >= ALARM
+        assert chance_of_uniform(counts_of(second)) >= ALARM
+        assert chance_of_same(counts_of(first), counts_of(second)) >= ALARM
+
+
+# Controls: the examination finds masks that are broken.
+
+
+class Broken:
+    """A stream with something wrong."""
+
+    def __init__(self, stream, change):
+        self.stream, self.change = stream, change
+
+    def fill(self, out, id, start=0):
+        self.stream.fill(out, id, start)
+        self.change(out)
+
+
+class SameId:
+    """A stream that does not care for ids."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def fill(self, out, id, start=0):
+        self.stream.fill(out, 1, start)
+
+
+def clear(out):
+    out[...] = 0
+
+
+def make_constant(out):
+    out[...] = 0x0123456789ABCDEF
+
+
+def drop_the_top_bit(out):
+    out &= np.uint64(2**63 - 1)
+
+
+def make_even(out):
+    out &= ~np.uint64(1)
+
+
+def keep_half(out):
+    out >>= np.uint64(32)
+
+
+def repeat_a_word(out):
+    flat = out.reshape(-1)
+    flat[1:] = flat[:1]
+
+
+def clear_every_other(out):
+    out.reshape(-1)[::2] = 0
+
+
+def break_streams(session, monkeypatch, change, parties):
+    streams = list(session.streams)
+    for party in parties:
+        streams[party] = replace(streams[party], provider=Broken(streams[party].provider, change))
+    monkeypatch.setattr(session, "streams", streams)
+
+
+def seen_without(party, findings):
+    """Return what the others can see together."""
+    return [
+        finding
+        for finding in findings
+        if finding[0].startswith("message") or f"all but party {party}" in finding[0]
+    ]
+
+
+@pytest.fixture(params=[2, 3], ids=["two", "three"])
+def broken_session(request):
+    with mpc.Session(("alice", "bob", "carol")[: request.param]) as s:
+        yield s
+
+
+CHANGES = [
+    clear, make_constant, drop_the_top_bit, make_even, keep_half, repeat_a_word,
+    clear_every_other,
+]  # fmt: skip
+ON_MASKS = ["product", "product of computed", "truncation", "relu", "order", "equality", "argmax"]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", ON_MASKS)
+def test_broken_masks_are_found(broken_session, tap, monkeypatch, change, name):
+    s = broken_session
+    break_streams(s, monkeypatch, change, range(s.size))
+    assert seen_without(0, examine(s, tap, PROGRAMS[name], "zeros", "limit"))
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", ["product of computed", "truncation", "relu", "order"])
+def test_one_partys_broken_mask_is_found(broken_session, tap, monkeypatch, change, name):
+    s = broken_session
+    for party in {0, s.size - 1}:
+        with monkeypatch.context() as patch:
+            break_streams(s, patch, change, [party])
+            assert seen_without(0, examine(s, tap, PROGRAMS[name], "zeros", "limit"))
+
+
+@pytest.mark.parametrize("name", ["square", "product of computed"])
+def test_a_mask_that_serves_two_tensors_is_found(broken_session, tap, monkeypatch, name):
+    s = broken_session
+    streams = [replace(some, provider=SameId(some.provider)) for some in s.streams]
+    monkeypatch.setattr(s, "streams", streams)
+    # One secret alone, so that it is the two operands' masks that are found.
+    findings = examine(s, tap, PROGRAMS[name], "mixed", "mixed")
+    assert any("against" in where for where, _, _ in findings)
+
+
+@pytest.mark.parametrize("name", ["share", "share of the last"])
+def test_broken_shares_are_found(broken_session, tap, monkeypatch, name):
+    s = broken_session
+    for change in CHANGES:
+        streams = [
+            replace(some, pairs={j: Broken(stream, change) for j, stream in some.pairs.items()})
+            for some in s.streams
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(s, "streams", streams)
+            assert examine(s, tap, PROGRAMS[name], "zeros", "limit")
+
+
+def test_a_zero_bit_mask_is_found(broken_session, tap, monkeypatch):
+    # beta alone: it follows the mask of the values.
+    def clear_beta(out):
+        out.reshape(-1)[SIZE : SIZE + SIZE // 64] = 0
+
+    s = broken_session
+    break_streams(s, monkeypatch, clear_beta, range(s.size))
+    for name in ("relu", "order", "equality"):
+        assert examine(s, tap, PROGRAMS[name], "zeros", "limit")
+
+
+class MaskAlone:
+    """A stream that holds a mask for the values, and zeros for the shares behind it."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def fill(self, out, id, start=0):
+        self.stream.fill(out, id, start)
+        out.reshape(-1)[max(0, SIZE - start) :] = 0
+
+
+def test_a_missing_share_of_a_correction_is_found(broken_session, tap, monkeypatch):
+    # The provider knows no better, so the others' shares add up to what was dealt.
+    s = broken_session
+    streams = [replace(s.streams[0], provider=MaskAlone(s.streams[0].provider)), *s.streams[1:]]
+    monkeypatch.setattr(s, "streams", streams)
+    provider = s._provider
+    monkeypatch.setattr(
+        provider, "_streams", [MaskAlone(provider._streams[0]), *provider._streams[1:]]
+    )
+    for name in ("truncation", "relu", "order"):
+        assert seen_without(0, examine(s, tap, PROGRAMS[name], "zeros", "limit"))
+
+
+def test_the_statistics_find_small_differences():
+    random = np.random.default_rng(5)
+    even = random.integers(0, 2**64, 1 << 14, np.uint64)
+    assert chance_of_uniform(counts_of(even)) >= ALARM
+    # One bit of 64 set in 60 rather than 50 of a hundred words.
+    bit = (random.random(even.size) < 0.6).astype(np.uint64) << np.uint64(17)
+    odd = even & ~np.uint64(1 << 17) | bit
+    assert chance_of_uniform(counts_of(odd)) < ALARM
+    assert chance_of_same(counts_of(even), counts_of(odd)) < ALARM
+    assert chance_of_uniform(counts_of(np.zeros(1 << 14, np.uint64))) < ALARM

@@ -1,0 +1,124 @@
+"""Bounds: they hold, and comparisons that look at no more bits than the bound asks for are right."""
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.protocols.sign import window
+
+UNIT = 2.0**-16
+
+BOUNDS = sorted(
+    {1, 2, 3, 2**31 - 1, 2**61, 2**62 - 1, 2**62}
+    | {2**k + step for k in (3, 7, 11, 15, 16, 27, 31, 35, 47, 59) for step in (-1, 0, 1)}
+)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_the_window_holds_the_bound_and_its_sign_and_is_not_wider(bound):
+    nibbles = window(bound)
+    assert bound < 2 ** (4 * nibbles - 1)
+    assert nibbles == 1 or bound >= 2 ** (4 * nibbles - 5)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_the_largest_values_of_a_window(session, share_integers, integers, bound):
+    some = {0, 1, bound // 2, bound // 2 + 1, max(0, bound - 1), bound}
+    z = np.array(sorted(some | {-n for n in some}))
+    # Values of 2^62 themselves cannot be shared that way; they stand in the shares.
+    z = z[np.abs(z) < 2**62]
+    x = share_integers(session, z, bound=bound)
+    assert x.bound == bound
+    np.testing.assert_array_equal((x < 0).reveal(), z < 0)
+    np.testing.assert_array_equal((x > 0).reveal(), z > 0)
+    np.testing.assert_array_equal((x == 0).reveal(), z == 0)
+    np.testing.assert_array_equal(x.relu().reveal(), np.maximum(z, 0))
+    if bound < 2**61:
+        rows = np.stack([z, z[::-1], np.zeros_like(z)], axis=1)
+        y = share_integers(session, rows, bound=bound)
+        np.testing.assert_array_equal(y.argmax(axis=1).reveal(), rows.argmax(axis=1))
+        np.testing.assert_array_equal(y.max(axis=1).reveal(), rows.max(axis=1))
+    # The same values with a shift in front of the window.
+    y = share_integers(session, z, frac_bits=32, bound=bound)
+    got = integers(y.relu())
+    low = np.maximum(z >> 16, 0)
+    high = np.maximum((z >> 16) + (z % 2**16 != 0), 0)
+    assert np.all((got == low) | (got == high))
+
+
+@pytest.mark.parametrize("limit", [1, 1.0, 0.5, 3, 1000.25, 32767, 1e9, np.float32(2)])
+def test_bounds_of_shared_values(session, limit):
+    largest = min(float(limit), 32768 - UNIT)
+    a = np.array([largest, -largest, 0, largest / 2])
+    x = session.share(a, owner="alice", bound=limit)
+    assert x.bound == min(2**31 - 1, int(np.ceil(largest * 2**16)))
+    a = np.round(a * 2**16) * UNIT
+    np.testing.assert_array_equal(x.reveal(), a)
+    np.testing.assert_array_equal(x.relu().reveal(), np.maximum(a, 0))
+    np.testing.assert_array_equal((x < x[::-1]).reveal(), a < a[::-1])
+
+
+def test_bounds_of_whole_numbers(session):
+    a = np.array([7, -7, 0])
+    x = session.share(a, owner="alice", bound=7)
+    assert x.bound == 7
+    np.testing.assert_array_equal((x < 0).reveal(), a < 0)
+    assert session.share(a, owner="alice").bound == 2**31 - 1
+    assert session.share(a, owner="alice", bound=np.inf).bound == 2**31 - 1
+    small = np.array([-128, 127], np.int8)
+    np.testing.assert_array_equal(
+        (session.share(small, owner="bob", bound=128) < 0).reveal(), [1, 0]
+    )
+
+
+def test_a_smaller_bound_costs_less(session, spent):
+    a = np.zeros(640)
+    costs = []
+    for bound in (None, 1000, 1, 0.0001):
+        x = session.share(a, owner="alice", bound=bound)
+        costs.append(spent(session, x.relu))
+    sizes = [cost.bytes_sent for cost in costs]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+    assert costs[0].correction_bytes > costs[-1].correction_bytes
+
+
+def test_stated_bounds(session):
+    a = np.array([3.0, -4.0])
+    x = session.share(a, owner="alice")
+    product = x * x
+    stated = product.with_bound(16)
+    assert stated.bound == 16 * 2**32
+    assert product.bound > stated.bound
+    np.testing.assert_array_equal(stated.reveal(), a * a)
+    np.testing.assert_array_equal((stated < 10).reveal(), a * a < 10)
+    # A bound is never widened.
+    assert stated.with_bound(1e6).bound == stated.bound
+    assert stated.with_bound(np.inf).bound == stated.bound
+    # What is known of the array stays: mask, bit and owner.
+    (x * x).reveal()
+    assert x.with_bound(4).mask is x.mask
+    bit = x > 0
+    assert bit.with_integer_bound(1) is bit
+
+
+def test_bounds_follow_the_arithmetic(session):
+    a, b = np.array([3.0, -4.0, 2.5]), np.array([0.5, 2.0, -2.0])
+    x = session.share(a, owner="alice", bound=4)
+    y = session.share(b, owner="bob", bound=2)
+    for z in (
+        x + y, x - y, -x, x + 1.5, 2 - x, x * 3, x * -2.5, x * y, x @ y, x @ b, a @ y, x / 3, x / -0.5,
+        x.sum(), x.mean(), x.relu(), abs(x), np.maximum(x, y), np.minimum(x, 1), x.max(), x.min(),
+        np.concatenate([x, y]), np.stack([x, y * y]), x < y, (x < y) * x, x**3, x.argmax(),
+        np.where(x < y, x, y), x[1:], x.T, (x * y).truncate(), np.clip(x, -1, 1),
+    ):  # fmt: skip
+        value = z.derive(z.shares, frac_bits=0, bound=z.bound).reveal()
+        assert np.abs(value).max() <= z.bound
+        assert z.bound <= 2**62
+
+
+def test_bounds_are_capped_where_the_protocols_end():
+    with mpc.Session() as s:
+        x = s.share(np.ones(4), owner="alice")
+        assert (x @ x).bound == 2**62
+        assert (x * 2**40).bound == 2**62
