@@ -1,7 +1,8 @@
 """What costs nothing: sums, public factors, and views of shared arrays.
 
 [x] + [y], -[x] and m [x] for a public m are computed share by share; a public value is added by the
-first party alone. Arrays with fewer fractional bits are shifted to those with more. Dividing by a
+first party alone. Arrays with fewer fractional bits are shifted to those with more, if their bound
+leaves room for it: a product is truncated before a large whole number is added. Dividing by a
 public number takes a truncation: 1 round, 8 (n - 1) bytes an element, correction 16 bytes.
 """
 
@@ -84,6 +85,19 @@ def _raise(x: SharedArray, frac_bits: int) -> SharedArray:
     return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=x.bound << steps)
 
 
+def _level(arrays: Sequence[SharedArray]) -> list[SharedArray]:
+    """Shift all arrays up to the most fractional bits among them.
+
+    A large whole number has no room for the bits of a product: then products are truncated first,
+    for 1 round.
+    """
+    most = max(x.frac_bits for x in arrays)
+    if any(x.bound << (most - x.frac_bits) > 1 << truncation.OFFSET_BITS for x in arrays):
+        arrays = [truncation.to_format(x) for x in arrays]
+        most = max(x.frac_bits for x in arrays)
+    return [_raise(x, most) for x in arrays]
+
+
 def _broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(*shapes)
@@ -98,8 +112,8 @@ def add(x: SharedArray, y: Operand) -> SharedArray:
     if not is_shared(y):
         return add_public(x, y)
     shape = _broadcast("+", x.shape, y.shape)
-    frac_bits = max(x.frac_bits, y.frac_bits)
-    x, y = _raise(x, frac_bits), _raise(y, frac_bits)
+    x, y = _level([x, y])
+    frac_bits = x.frac_bits
     shares = _widen(x.shares, len(shape)) + _widen(y.shares, len(shape))
     return x.derive(shares, frac_bits=frac_bits, bound=x.bound + y.bound)
 
@@ -240,8 +254,7 @@ def _align(arrays: Sequence[SharedArray]) -> list[SharedArray]:
         raise DtypeError("all arrays must be SharedArrays; share or add the public ones first")
     if any(x.session is not arrays[0].session for x in arrays):
         raise SessionError("the arrays belong to different sessions")
-    frac_bits = max(x.frac_bits for x in arrays)
-    return [_raise(x, frac_bits) for x in arrays]
+    return _level(arrays)
 
 
 def check_axis(axis: int, ndim: int) -> int:

@@ -152,6 +152,30 @@ def test_operands_with_different_fractional_bits(session, integers):
     )
 
 
+def test_large_whole_numbers_leave_no_room_for_a_products_bits(session, spent):
+    a = np.array([2**31 - 1, -(2**31) + 1, 2**30, 7])
+    b = np.array([1.5, 2.0, -3.0, 0.25])
+    whole, fixed = session.share(a, owner="alice"), session.share(b, owner="bob")
+    product = fixed * fixed
+    # The product is truncated first, rather than the sum wrapping around.
+    assert spent(session, lambda: whole + product).rounds == 1
+    for got, want in (
+        (whole + product, a + b * b),
+        (product - whole, b * b - a),
+        (np.concatenate([whole, product]), np.concatenate([a, b * b])),
+        (np.stack([product, whole]), np.stack([b * b, a])),
+        (np.where(whole > 0, whole, product), np.where(a > 0, a, b * b)),
+        (np.maximum(whole, product), np.maximum(a, b * b)),
+    ):
+        np.testing.assert_array_equal(got.reveal(), want)
+    np.testing.assert_array_equal((whole > product).reveal(), a > b * b)
+    np.testing.assert_array_equal((product == whole).reveal(), a == b * b)
+    # With a bound that leaves room it is free, and exact.
+    small = session.share(a[3:], owner="alice", bound=1000)
+    assert spent(session, lambda: small + product).rounds == 0
+    assert (small + product).frac_bits == 32
+
+
 @pytest.mark.parametrize(
     "divisor", [1, 2, 3, -7, 10, 1000, 0.5, 0.3, -0.001, 1.5, 2**15, 1e30, np.float32(3)]
 )

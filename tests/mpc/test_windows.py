@@ -102,16 +102,24 @@ def test_stated_bounds(session):
     assert bit.with_integer_bound(1) is bit
 
 
-def test_bounds_follow_the_arithmetic(session):
-    a, b = np.array([3.0, -4.0, 2.5]), np.array([0.5, 2.0, -2.0])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [([3, -4, 2.5], [0.5, 2, -2]), ([4, 4, 4], [2, 2, 2]), ([-4, -4, -4], [2, 2, 2])],
+    ids=["mixed", "largest", "smallest"],
+)
+def test_bounds_follow_the_arithmetic(session, a, b):
+    a, b = np.array(a, float), np.array(b, float)
     x = session.share(a, owner="alice", bound=4)
     y = session.share(b, owner="bob", bound=2)
-    for z in (
-        x + y, x - y, -x, x + 1.5, 2 - x, x * 3, x * -2.5, x * y, x @ y, x @ b, a @ y, x / 3, x / -0.5,
-        x.sum(), x.mean(), x.relu(), abs(x), np.maximum(x, y), np.minimum(x, 1), x.max(), x.min(),
-        np.concatenate([x, y]), np.stack([x, y * y]), x < y, (x < y) * x, x**3, x.argmax(),
-        np.where(x < y, x, y), x[1:], x.T, (x * y).truncate(), np.clip(x, -1, 1),
-    ):  # fmt: skip
+    results = [
+        x, x + y, x - y, -x, x + 1.5, 2 - x, x * 3, x * -2.5, x * y, x / 3, x / -0.5, x**3,
+        x @ y, x @ b, a @ y, x.sum(), x.mean(), x.max(), x.min(), x.argmax(), x.relu(), abs(x),
+        np.maximum(x, y), np.minimum(x, y), np.minimum(x, 1), np.clip(x, -1, 1), x < y, (x < y) * x,
+        np.where(x < y, x, y), np.concatenate([x, y]), np.stack([x, y * y]), x[1:], x.T,
+        (x * y).truncate(), (x * y).relu(), np.stack([x] * 3) @ np.stack([y] * 3), x * y + x,
+        (x < y).sum(), np.stack([x, x]).sum(axis=(0, 1)), ((x < 9) + (y < 9)).sum(),
+    ]  # fmt: skip
+    for z in results:
         value = z.derive(z.shares, frac_bits=0, bound=z.bound).reveal()
         assert np.abs(value).max() <= z.bound
         assert z.bound <= 2**62
