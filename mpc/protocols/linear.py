@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add",
+    "add_integer",
     "add_public",
+    "at_bits",
     "check_axis",
     "check_operands",
     "concatenate",
@@ -35,6 +37,7 @@ __all__ = [
     "matmul_public",
     "multiply_public",
     "negative",
+    "rescale",
     "stack",
     "subtract",
     "sum_along",
@@ -76,12 +79,25 @@ def _widen(shares: Words, ndim: int) -> Words:
     )
 
 
-def _raise(x: SharedArray, frac_bits: int) -> SharedArray:
-    """Shift x up to `frac_bits`."""
+def at_bits(x: SharedArray, frac_bits: int) -> SharedArray:
+    """Return x with `frac_bits` fractional bits, of which it has no more yet."""
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
     return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=x.bound << steps)
+
+
+def rescale(x: SharedArray, factor: int, frac_bits: int, bound: int) -> SharedArray:
+    """Multiply the encoded value by an integer and place the point anew (for protocols)."""
+    return x.derive(x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound)
+
+
+def add_integer(x: SharedArray, value: int) -> SharedArray:
+    """Add an integer to the encoded value (for protocols)."""
+    shares = x.shares.copy()
+    if x.session.first_row is not None:
+        shares[x.session.first_row] += np.uint64(value % 2**64)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + abs(value))
 
 
 def _broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,7 +115,7 @@ def add(x: SharedArray, y: Operand) -> SharedArray:
         return add_public(x, y)
     shape = _broadcast("+", x.shape, y.shape)
     frac_bits = max(x.frac_bits, y.frac_bits)
-    x, y = _raise(x, frac_bits), _raise(y, frac_bits)
+    x, y = at_bits(x, frac_bits), at_bits(y, frac_bits)
     shares = _widen(x.shares, len(shape)) + _widen(y.shares, len(shape))
     return x.derive(shares, frac_bits=frac_bits, bound=x.bound + y.bound)
 
@@ -114,7 +130,7 @@ def add_public(x: SharedArray, y: object) -> SharedArray:
     """x + y for public y, which is rounded to the fractional bits of x."""
     values = public(y)
     if values.dtype.kind == "f" and x.frac_bits < x.session.format.frac_bits:
-        x = _raise(x, x.session.format.frac_bits)
+        x = at_bits(x, x.session.format.frac_bits)
     shape = _broadcast("+", x.shape, values.shape)
     encoded, largest = _encode(values, x.frac_bits)
     shares = np.broadcast_to(_widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
@@ -194,7 +210,7 @@ def divide_public(x: SharedArray, y: object) -> SharedArray:
         raise ArgumentError(f"a divisor must be finite and not zero, got {values}")
     x = truncation.to_format(x)
     if x.frac_bits < x.session.format.frac_bits:
-        x = _raise(x, x.session.format.frac_bits)
+        x = at_bits(x, x.session.format.frac_bits)
     # x / y = x * round(2^k / y) / 2^k, with k as large as x leaves room for.
     k = min(
         truncation.OFFSET_BITS - 1,
@@ -241,7 +257,7 @@ def _align(arrays: Sequence[SharedArray]) -> list[SharedArray]:
     if any(x.session is not arrays[0].session for x in arrays):
         raise SessionError("the arrays belong to different sessions")
     frac_bits = max(x.frac_bits for x in arrays)
-    return [_raise(x, frac_bits) for x in arrays]
+    return [at_bits(x, frac_bits) for x in arrays]
 
 
 def check_axis(axis: int, ndim: int) -> int:
