@@ -72,7 +72,7 @@ class Provider:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
-        key = (ref.id, ref.start, b"" if rows is None else rows.tobytes())
+        key = (ref.id, ref.start, b"" if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
             words = self._hidden(ref, rows)
@@ -119,3 +119,10 @@ class Provider:
                 piece = self._scratch[: target.size]
                 stream.fill(piece, id, start + first)
                 combine(target, piece, out=target)
+
+
+def _row_key(rows: NDArray[np.int64]) -> bytes:
+    """Tell apart which rows are held, without keeping many of them that follow one another."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and bool(np.all(np.diff(rows) == 1)):
+        return np.array([-1, rows[0], rows[-1]]).tobytes()
+    return rows.tobytes()

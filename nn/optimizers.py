@@ -71,6 +71,8 @@ class SGD(Optimizer):
         Above 0.
     momentum : float, default=0.9
         At least 0 and below 1.
+    weight_decay : float, default=0
+        Times the parameters it is added to the gradient. At least 0.
 
     Raises
     ------
@@ -89,13 +91,17 @@ class SGD(Optimizer):
     [array([-0.25])]
     """
 
-    def __init__(self, learning_rate: float = 0.1, momentum: float = 0.9) -> None:
+    def __init__(
+        self, learning_rate: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> None:
         self.learning_rate = real("learning_rate", learning_rate, above=0, below=math.inf)
         self.momentum = real("momentum", momentum, least=0, below=1)
+        self.weight_decay = real("weight_decay", weight_decay, least=0, below=math.inf)
         self.reset()
 
     def __repr__(self) -> str:
-        return f"SGD(learning_rate={self.learning_rate:g}, momentum={self.momentum:g})"
+        decay = f", weight_decay={self.weight_decay:g}" if self.weight_decay else ""
+        return f"SGD(learning_rate={self.learning_rate:g}, momentum={self.momentum:g}{decay})"
 
     def reset(self) -> None:
         self._velocities: list[Any] = []
@@ -106,6 +112,9 @@ class SGD(Optimizer):
         _check(parameters, gradients, self._velocities)
         rate = -self.learning_rate * scale
         moves = [gradient * rate for gradient in gradients]
+        if self.weight_decay:
+            for move, parameter in zip(moves, parameters, strict=True):
+                move += rate * self.weight_decay * parameter
         for i, velocity in enumerate(self._velocities):
             velocity *= self.momentum
             moves[i] += velocity
