@@ -507,6 +507,13 @@ class SharedArray:
             raise ShapeError(f"softmax needs a shape (rows, columns), got {self.shape}")
         return softmax.softmax(self)
 
+    def log_softmax(self) -> SharedArray:
+        """Return the logarithm of the softmax of each row, for losses."""
+        self.session.check_open()
+        if self.ndim != 2 or self.shape[1] < 2 or not self.size:
+            raise ShapeError(f"log_softmax needs a shape (rows, columns >= 2), got {self.shape}")
+        return softmax.log_softmax(self).T
+
     def mask_data(self) -> None:
         """Open the array under its mask now, so that batches of its rows need no opening later."""
         self.session.check_open()

@@ -17,7 +17,6 @@ from Chebyshev's polynomial of degree two.
 
 from __future__ import annotations
 
-from math import ceil, log2
 from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
@@ -49,7 +48,10 @@ def start(k: int) -> tuple[int, int, int]:
     # Where 1 - a x + b x^2 can be largest in magnitude: the ends, and the vertex.
     places = [1.0, float(k)] + ([a / (2 * b)] if b else [])
     worst = max(abs(1 - a * x + b * x * x) for x in places)
-    return a_, b_, max(1, ceil(log2(-_TOLERANCE_BITS / log2(worst))))
+    steps = 0
+    while worst > 2.0**-_TOLERANCE_BITS:
+        worst, steps = worst * worst, steps + 1
+    return a_, b_, max(1, steps)
 
 
 def cost(parties: int, size: int, k: int) -> Spent:

@@ -20,14 +20,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
-from mpc.protocols import argmax, exponential, linear, product, reciprocal, select, truncation
+from mpc.protocols import (
+    argmax,
+    exponential,
+    linear,
+    logarithm,
+    product,
+    reciprocal,
+    select,
+    truncation,
+)
 from mpc.protocols.maximum import max_along
 from mpc.protocols.sign import window
 
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
-__all__ = ["cost", "softmax"]
+__all__ = ["cost", "log_softmax", "softmax"]
 
 
 def _differences(scores: SharedArray) -> SharedArray:
@@ -59,6 +68,21 @@ def cost(parties: int, rows: int, k: int, scores: SharedArray) -> Spent:
         + product.cost(parties, size + rows, size)
         + truncation.cost(parties, size)
     )
+
+
+def log_softmax(scores: SharedArray) -> SharedArray:
+    """Return the logarithm of the softmax, s - max - log(S), of shape (k, rows): for losses.
+
+    Steps 1 to 3, with a logarithm in place of the reciprocal. Error: at most 3e-5 for k = 10 where the
+    result is above -11; the largest score's term is always right.
+    """
+    with scores.session.protocol("softmax"):
+        k, rows = scores.shape[1], scores.shape[0]
+        differences = _differences(scores)
+        total = linear.sum_along(exponential.exp(differences), 0)
+        total = total.with_integer_bound(k << exponential.FRAC_BITS)
+        log = linear.view(logarithm.log(total, k), ("reshape", (1, rows)))
+        return linear.subtract(differences, log)
 
 
 def softmax(scores: SharedArray) -> SharedArray:
