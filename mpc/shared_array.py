@@ -501,7 +501,7 @@ class SharedArray:
         return gate.gate(self, other.bit)
 
     def softmax(self) -> SharedArray:
-        """Return the softmax of each row: 24 rounds for 10 columns, error at most 5e-5."""
+        """Return the softmax of each row: 24 rounds for 10 columns, error at most 2e-4."""
         self.session.check_open()
         if self.ndim != 2 or not self.size:
             raise ShapeError(f"softmax needs a shape (rows, columns), got {self.shape}")

@@ -1,4 +1,4 @@
-"""Losses on shares: the gradients at the scores, summed over the rows."""
+"""Losses on shares, and the table `SHARED_LOSSES` that names them as `LOSSES` does."""
 
 from __future__ import annotations
 
@@ -20,13 +20,25 @@ def squared_error_gradient(scores: SharedArray, targets: SharedArray) -> SharedA
     return (scores - targets).truncate()
 
 
-class SharedLoss(NamedTuple):
-    """A loss on shares."""
+def cross_entropy(scores: SharedArray, targets: SharedArray) -> SharedArray:
+    """Return minus the sum of log softmax(scores) at the targets."""
+    return -(targets * scores.log_softmax()).sum()
 
+
+def squared_error(scores: SharedArray, targets: SharedArray) -> SharedArray:
+    """Return half the squared distance between scores and targets."""
+    difference = (scores - targets).truncate()
+    return (difference * difference).sum() / 2
+
+
+class SharedLoss(NamedTuple):
+    """A loss on shares: its value and its gradient at the scores, both summed over the rows."""
+
+    value: Callable[[SharedArray, SharedArray], SharedArray]
     gradient: Callable[[SharedArray, SharedArray], SharedArray]
 
 
 SHARED_LOSSES = {
-    "cross_entropy": SharedLoss(cross_entropy_gradient),
-    "squared_error": SharedLoss(squared_error_gradient),
+    "cross_entropy": SharedLoss(cross_entropy, cross_entropy_gradient),
+    "squared_error": SharedLoss(squared_error, squared_error_gradient),
 }

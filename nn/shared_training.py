@@ -98,6 +98,13 @@ class SharedTrainer:
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
         return x
 
+    def in_range(self) -> bool:
+        """Open one bit: whether every parameter is inside the format's range."""
+        limit = 2.0**self.session.format.int_bits
+        outside = (self.weights >= limit).sum() + (self.weights <= -limit).sum()
+        # In a plan there is nothing to see.
+        return bool((outside == 0).reveal()) or not self.session.here
+
     def epoch(
         self,
         X: SharedArray,
