@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from mpc import Session, SharedArray
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
-from nn.checks import integer
 from nn.initialisation import dense_layers, generator
 from nn.labels import ordered_classes
 from nn.optimizers import SCHEDULES, choose_optimizer
@@ -59,7 +58,9 @@ def _data(name: str, X: Any, y: Any, features: int, outputs: int) -> _Data:
 
 def _random_state(session: Session, random_state: Any) -> np.random.Generator:
     apart = 0 < len(session.here) < session.size
-    if apart and (isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer))):
+    if apart and (
+        isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer))
+    ):
         raise ArgumentError(
             "random_state must be an int that all parties agree on, since weights and order start"
             f" from it at every party, got {random_state!r}"
@@ -151,9 +152,7 @@ def _factor(schedule: Callable[[float], float], total: int) -> Callable[[int], f
     return lambda step: schedule(step / total)
 
 
-def _validate(
-    model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress
-) -> None:
+def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress) -> None:
     """Reveal two numbers: accuracy and mean loss."""
     session = model.session
     rows = len(held_out.X)

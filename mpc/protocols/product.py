@@ -70,8 +70,7 @@ def _in_format(x: SharedArray, w: SharedArray) -> tuple[SharedArray, SharedArray
 
     def keeps(one: SharedArray, other: SharedArray) -> bool:
         return (
-            other.frac_bits == form.frac_bits
-            and one.frac_bits <= form.frac_bits + form.guard_bits
+            other.frac_bits == form.frac_bits and one.frac_bits <= form.frac_bits + form.guard_bits
         )
 
     return (
