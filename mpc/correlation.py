@@ -107,8 +107,11 @@ def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
     """Return the rows that the first view of `ref` picks, if that is all it does."""
     if not ref.views or ref.views[0][0] != "index" or not ref.part.shape:
         return None
-    (key, *more) = ref.views[0][1]  # type: ignore[misc]
-    if more or not isinstance(key, (slice, np.ndarray)):
+    keys = ref.views[0][1]
+    if not isinstance(keys, tuple) or len(keys) != 1:
+        return None
+    (key,) = keys
+    if not isinstance(key, (slice, np.ndarray)):
         return None
     rows: NDArray[np.int64] = np.arange(ref.part.shape[0])[key]
     return rows if rows.ndim == 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -196,12 +196,6 @@ class MLP:
             Before ``fit``.
         """
         return training.parameters(self.layers)
-
-    @overload
-    def fit(self, X: SharedArray, y: SharedArray, **options: Any) -> SharedModel: ...
-
-    @overload
-    def fit(self, X: ArrayLike, y: ArrayLike, **options: Any) -> Self: ...
 
     def fit(
         self,

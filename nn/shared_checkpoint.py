@@ -84,7 +84,7 @@ def save(
         handle, name = tempfile.mkstemp(prefix=target.name, dir=folder)
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, header=np.frombuffer(text, np.uint8), **words)  # type: ignore[arg-type]
+                np.savez(file, header=np.frombuffer(text, np.uint8), **words)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, target)

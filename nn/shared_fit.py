@@ -100,7 +100,7 @@ def fit_shared(
             raise ArgumentError(
                 f"validation must be a pair (X, y), got {type(validation).__name__}"
             )
-        held_out = _data("validation ", *validation, model.n_features_in_, outputs)
+        held_out = _data("validation ", validation[0], validation[1], model.n_features_in_, outputs)
         if held_out.X.session is not session:
             raise SessionError("validation belongs to another session than X")
     rule = choose_optimizer(optimizer, learning_rate, momentum)

@@ -215,7 +215,7 @@ def exp(d: SharedArray) -> SharedArray:
         size, words = z.size, count_words(z.size)
         correlation = PowerWindow(size, shift, nibbles)
         r, beta, tables, rings = correlation.split(session.correlated(correlation)[1])
-        c = open_masked(session, z.shares.reshape(len(r), size), r)
+        c = open_masked(session, z, r)
         planes = np.empty((len(r), 2 * nibbles, words), np.uint64)
         for i in range(len(planes)):
             read_tables(

@@ -101,7 +101,7 @@ def gate(z: SharedArray, bit: MaskedBit) -> SharedArray:
     with session.protocol("gate"):
         pair = GatePair(z.size, shift, bit.ref)
         r, rings = pair.split(session.correlated(pair)[1])
-        c = open_masked(session, z.shares.reshape(len(z.shares), z.size), r)
+        c = open_masked(session, z, r)
         out = np.empty((len(session.here), z.size), np.uint64)
         for i in range(len(out)):
             run(

@@ -54,7 +54,7 @@ def _series(k: int) -> tuple[int, NDArray[np.uint64]]:
             degree *= 2
         factors = [-2 * (-q) ** n / n for n in range(1, degree + 1)]
         constant = int(((k - 1) / (4 * q)).ln() * (1 << 2 * FRAC_BITS))
-        integers = [int(round(f * (1 << FRAC_BITS))) for f in factors]
+        integers = [round(f * (1 << FRAC_BITS)) for f in factors]
     return constant, np.array(integers, np.int64).view(np.uint64)
 
 
