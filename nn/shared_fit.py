@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,10 +129,14 @@ def fit_shared(
     with _bar(epochs * len(data.X), done.epoch * len(data.X), progress) as bar:
         while done.epoch < epochs and not done.stops(patience):
             factor = _factor(SCHEDULES[schedule], total)
+            before, begun = session.cost().total, time.perf_counter()
             for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
                 bar.update(rows)
-            trainer.place()
             done.epoch += 1
+            spent = session.cost().total - before
+            spent.seconds = time.perf_counter() - begun
+            best.epoch_costs_.append(spent)
+            trainer.place()
             if check_range and not trainer.in_range():
                 raise RangeError(
                     f"the weights have left the fixed-point range, 2^{session.format.int_bits}, in"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session, SharedArray
+from mpc.cost import Spent
 from mpc.errors import DtypeError, RangeError, ShapeError
 from mpc.protocols import linear
 from nn.bounds import check_range
@@ -73,6 +74,8 @@ class SharedModel:
     validation_scores_, validation_losses_ : list of float
         Of a model that was trained on shares with validation data: what was revealed after each
         epoch.
+    epoch_costs_ : list of Spent
+        Rounds, bytes and seconds of each epoch that was trained here, without validation.
 
     Examples
     --------
@@ -102,6 +105,7 @@ class SharedModel:
         self.low, self.high = low, high
         self.validation_scores_: list[float] = []
         self.validation_losses_: list[float] = []
+        self.epoch_costs_: list[Spent] = []
 
     def __repr__(self) -> str:
         parties = ", ".join(self.session.parties)

@@ -30,7 +30,7 @@ class SharedTrainer:
     ----------
     session : Session
     layers : sequence of Layer
-        With plain arrays: the initial parameters, which are public.
+        With the initial parameters: plain arrays, which are public, or shared arrays.
     loss : SharedLoss
     optimizer : SharedOptimizer
         At its start.
@@ -54,8 +54,13 @@ class SharedTrainer:
         self.optimizer = optimizer
         self.shapes = [tuple(array.shape) for array in parameters(layers)]
         self._bound = session.format.bound << session.format.guard_bits
-        flat = np.concatenate([np.ravel(array) for array in parameters(layers)])
-        self.weights = sharing.from_public(session, flat, optimizer.frac_bits, self._bound)
+        initial = parameters(layers)
+        flat = np.concatenate([array.reshape(-1) for array in initial])
+        self.weights = (
+            linear.at_bits(flat, optimizer.frac_bits)
+            if isinstance(flat, SharedArray)
+            else sharing.from_public(session, flat, optimizer.frac_bits, self._bound)
+        )
 
     def views(self) -> list[SharedArray]:
         """Return the parameters in their shapes, as views of the one vector."""
