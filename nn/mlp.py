@@ -243,9 +243,9 @@ class MLP:
             significant bits, and to steps of 2^-24 (for the usual format): exact for powers of two.
         momentum : float, optional
             For "sgd"; default 0.9.
-        schedule : {"cosine", "linear", "constant"}, default="cosine"
+        schedule : {"cosine", "linear", "halving", "constant"}, default="cosine"
             How the learning rate falls from its full value at the first step towards 0 at the
-            last.
+            last; "halving" halves it after each quarter.
         loss : {"cross_entropy", "squared_error"}, default="cross_entropy"
             Cross-entropy of the scores' softmax, or squared distance of the scores to one-hot
             targets.

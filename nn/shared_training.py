@@ -73,7 +73,8 @@ class SharedTrainer:
 
     def place(self) -> None:
         """Mask the parameters, and give the layers their views."""
-        mask_together(self.weights)
+        with self.session.protocol("masking"):
+            mask_together(self.weights)
         views = iter(self.views())
         for layer in self.layers:
             layer.parameters = [next(views) for _ in layer.parameters]
