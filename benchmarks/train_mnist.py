@@ -42,7 +42,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--epochs", type=int, default=10, help="passes over the rows (default: 10)")
     parser.add_argument("--batch-size", type=int, default=128, help="rows a step (default: 128)")
-    parser.add_argument("--loss", default="cross_entropy", choices=("cross_entropy", "squared_error"))
+    parser.add_argument(
+        "--loss", default="cross_entropy", choices=("cross_entropy", "squared_error")
+    )
     parser.add_argument("--optimizer", default="sgd", choices=sorted(OPTIMIZERS))
     parser.add_argument("--learning-rate", type=float, help="default: the optimizer's own")
     parser.add_argument("--schedule", default="cosine", choices=sorted(SCHEDULES))
@@ -135,7 +137,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> str:
     """Return the result as a table."""
-    rows = [("epoch", "plain", "encrypted", "loss", "seconds", "rounds", "sent a party", "correction")]
+    rows = [
+        ("epoch", "plain", "encrypted", "loss", "seconds", "rounds", "sent a party", "correction")
+    ]
     rows += [
         (
             str(e["epoch"]),

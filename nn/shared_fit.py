@@ -132,11 +132,11 @@ def fit_shared(
             before, begun = session.cost().total, time.perf_counter()
             for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
                 bar.update(rows)
+            trainer.place()
             done.epoch += 1
             spent = session.cost().total - before
             spent.seconds = time.perf_counter() - begun
             best.epoch_costs_.append(spent)
-            trainer.place()
             if check_range and not trainer.in_range():
                 raise RangeError(
                     f"the weights have left the fixed-point range, 2^{session.format.int_bits}, in"

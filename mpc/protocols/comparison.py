@@ -22,7 +22,16 @@ from ring.bits import count_words
 if TYPE_CHECKING:
     from mpc.shared_array import Operand, SharedArray
 
-__all__ = ["cost", "equal", "greater", "greater_equal", "less", "less_equal", "negative_bit", "not_equal"]
+__all__ = [
+    "cost",
+    "equal",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "negative_bit",
+    "not_equal",
+]
 
 
 def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:

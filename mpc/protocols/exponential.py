@@ -14,8 +14,8 @@ Where d > -11.13, w is in [0, 2^24), and with u public, v known to the provider 
 4. M_0 [a_0 E] + M_1 [a_1 E], with M to 22 bits: 60 bits behind the point. Then truncate.
 Cost, L bits of w: 4 rounds, 8 (n - 1) bytes and about 16 bits an element; correction 48 bytes and
 some bits; and a truncation.
-Error: at most 2^-16 (what is cut off below -11.13), elsewhere 3e-6 times the result, most of it
-from rounding y; and the truncation's 2^-24. Measured over the whole range by the tests.
+Error: at most 2^-16, which is what is cut off below -11.13; above it 4e-7, from the bits of M and
+the truncation, and 7e-7 times the result from rounding y. Measured over the whole range by the tests.
 
 Source: ours; multiplicative shares of a power from additive ones as in SecureML's and SiRnn's
 exponentials (Rathee et al. 2021, section 5), with both wraps dealt by the provider.
