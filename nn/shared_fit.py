@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from mpc import Session, SharedArray
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
+from mpc.protocols import reciprocal, truncation
 from nn.initialisation import dense_layers, generator
 from nn.labels import ordered_classes
 from nn.optimizers import SCHEDULES, choose_optimizer
@@ -112,6 +113,9 @@ def fit_shared(
         SHARED_LOSSES[loss],
         on_shares(rule, session),
     )
+    # The magnitude of a row's values is public: what `share` was told, or the format's limit.
+    limit = data.X.bound / 2**data.X.frac_bits
+    _check_room(session, outputs, batch_size, limit, loss)
     total = epochs * -(-len(data.X) // batch_size)
     # What a resumed run must have in common with the one that it goes on with.
     setting = {
@@ -123,11 +127,10 @@ def fit_shared(
     if folder is not None and resume:
         done = load(folder, trainer, random, setting) or done
 
-    # The magnitude of a row's values is public: what `share` was told, or the format's limit.
-    limit = data.X.bound / 2**data.X.frac_bits
     best = SharedModel(session, trainer.layers, names, model.n_features_in_, -limit, limit)
     with _bar(epochs * len(data.X), done.epoch * len(data.X), progress) as bar:
-        while done.epoch < epochs and not done.stops(patience):
+        # In a plan there are no accuracies to stop on.
+        while done.epoch < epochs and not (session.here and done.stops(patience)):
             factor = _factor(SCHEDULES[schedule], total)
             before, begun = session.cost().total, time.perf_counter()
             for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
@@ -151,6 +154,21 @@ def fit_shared(
     best.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
     best.validation_scores_, best.validation_losses_ = done.scores, done.losses
     return best
+
+
+def _check_room(session: Session, outputs: int, batch_size: int, limit: float, loss: str) -> None:
+    """Raise where a quantity of every step is sure not to fit, which needs no opening to see."""
+    room = 2.0 ** (truncation.OFFSET_BITS - 2 * session.format.frac_bits)
+    if batch_size * limit >= room:
+        raise RangeError(
+            f"batch_size times the rows' bound must be below {room:g}, so that the sum of a batch's"
+            f" gradients fits the ring, got {batch_size} times {limit:g}"
+        )
+    if loss == "cross_entropy" and outputs > reciprocal.LARGEST:
+        raise RangeError(
+            f"layer_sizes[-1] must be at most {reciprocal.LARGEST} for the softmax on shares, got"
+            f" {outputs}; the squared error takes any number"
+        )
 
 
 def _factor(schedule: Callable[[float], float], total: int) -> Callable[[int], float]:

@@ -164,7 +164,7 @@ def test_early_stopping(digits, monkeypatch):
         network().fit(X, y, patience=2)
 
 
-class Stopped(Exception):
+class CrashError(Exception):
     """Stands for a crash."""
 
 
@@ -181,7 +181,7 @@ def test_a_resumed_run_goes_on_as_the_uninterrupted_one(
     def crash(*arguments):
         save(*arguments)
         if arguments[-1].epoch == 2:
-            raise Stopped
+            raise CrashError
 
     orders = []
     step = nn.shared_training.SharedTrainer.step
@@ -192,7 +192,7 @@ def test_a_resumed_run_goes_on_as_the_uninterrupted_one(
 
     monkeypatch.setattr(nn.shared_training.SharedTrainer, "step", listen)
     monkeypatch.setattr(nn.shared_fit, "save", crash)
-    with pytest.raises(Stopped):
+    with pytest.raises(CrashError):
         network().fit(*data, checkpoint=tmp_path, **how)
     monkeypatch.setattr(nn.shared_fit, "save", save)
     resumed = network().fit(*data, checkpoint=tmp_path, resume=True, **how)
@@ -318,6 +318,12 @@ def test_mistakes(digits):
             ((x, targets), {"resume": True}, mpc.ArgumentError, "resume needs checkpoint"),
             ((x, targets), {"validation": x}, mpc.ArgumentError, "validation must be a pair"),
             ((x, targets), {"validation": (x, y)}, mpc.DtypeError, "validation y must be"),
+            (
+                (x, targets),
+                {"batch_size": 1 << 30},
+                mpc.RangeError,
+                "batch_size times the rows' bound",
+            ),
             ((X, y), {"check_range": True}, mpc.ArgumentError, "check_range is for training on"),
         ]
         for data, how, kind, said in cases:
