@@ -57,7 +57,7 @@ def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
     total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
     for form in bits.tree(_winners(k)):
         total = total + bits.cost(parties, form, count_words(rows))
-    return total + convert.cost(parties, k * rows)
+    return total + convert.cost(parties, 1, k * rows)
 
 
 def _to_planes(words: Words, planes: int, size: int) -> Words:

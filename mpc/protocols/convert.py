@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mpc.provider import Provider
     from mpc.session import Session
 
-__all__ = ["MaskedBit", "cost", "mask_bits", "to_number"]
+__all__ = ["MaskedBit", "convert", "cost", "mask_bits", "to_number"]
 
 Words = NDArray[np.uint64]
 
@@ -57,18 +57,20 @@ class MaskedBit:
 
 @dataclass(frozen=True)
 class RandomBits(Correlation):
-    """<beta> and [beta] for `size` bits."""
+    """<beta> and [beta] for planes of `size` bits."""
 
+    planes: int
     size: int
 
     def masks(self) -> tuple[Part, ...]:
-        return (Part((count_words(self.size),), "xor"),)
+        return (Part((self.planes, count_words(self.size)), "xor"),)
 
     def corrected(self) -> tuple[Part, ...]:
-        return (Part((self.size,)),)
+        return (Part((self.planes, self.size)),)
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        run(_subtract_from_bits, self.size, 4, masks[0], out[0])
+        for plane, beta in zip(masks[0], out[0], strict=True):
+            run(_subtract_from_bits, self.size, 4, plane, beta)
 
 
 @kernel
@@ -86,23 +88,47 @@ def _to_number(start: int, stop: int, delta: Words, beta: Words, first: bool, ou
         out[i] = (bit if first else np.uint64(0)) + (np.uint64(1) - (bit + bit)) * beta[i]
 
 
-def cost(parties: int, size: int) -> Spent:
-    """Declare the cost for `size` bits."""
-    return Spent(1, 8 * (parties - 1) * count_words(size), 8 * size)
+def cost(parties: int, planes: int, size: int) -> Spent:
+    """Declare the cost for `planes` planes of `size` bits."""
+    return Spent(1, 8 * (parties - 1) * planes * count_words(size), 8 * planes * size)
 
 
 def to_number(session: Session, bit: MaskedBit) -> Words:
-    """Step 3: shares of shape (p, size)."""
+    """Step 3, for one plane: shares of shape (p, size)."""
     out = np.empty_like(bit.beta)
     for i in range(len(out)):
         run(_to_number, out.shape[1], 4, bit.delta[0], bit.beta[i], i == session.first_row, out[i])
     return out
 
 
+def convert(session: Session, planes: Words, size: int) -> Words:
+    """Convert planes of `size` bits.
+
+    Parameters
+    ----------
+    planes : uint64 array of shape (p, planes, words)
+        XOR shares.
+
+    Returns
+    -------
+    uint64 array of shape (p, planes, size)
+        Additive shares of zeros and ones.
+    """
+    correlation = RandomBits(planes.shape[1], size)
+    _, words = session.correlated(correlation)
+    beta, number = correlation.split(words)
+    delta = session.open((planes ^ beta, "xor"))[0]
+    out = np.empty((len(words), planes.shape[1], size), np.uint64)
+    for i in range(len(out)):
+        for k in range(planes.shape[1]):
+            run(_to_number, size, 4, delta[0, k], number[i, k], i == session.first_row, out[i, k])
+    return out
+
+
 def mask_bits(session: Session, bits: Words, size: int) -> MaskedBit:
-    """Mask XOR shares of `size` bits, of shape (p, words): steps 1 and 2."""
-    correlation = RandomBits(size)
+    """Mask XOR shares of `size` bits, of shape (p, words): steps 1 and 2, for one plane."""
+    correlation = RandomBits(1, size)
     id, words = session.correlated(correlation)
     beta, number = correlation.split(words)
-    delta = session.open((bits ^ beta, "xor"))[0]
-    return MaskedBit(MaskRef(id, correlation.masks()[0]), number, delta)
+    delta = session.open((bits ^ beta[:, 0], "xor"))[0]
+    return MaskedBit(MaskRef(id, Part((count_words(size),), "xor")), number[:, 0], delta)
