@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from mpc.provider import Provider
 
-__all__ = ["Correlation", "MaskRef", "Opening", "Part", "View", "apply_views"]
+__all__ = [
+    "Correlation",
+    "MaskRef",
+    "Opening",
+    "Part",
+    "View",
+    "apply_views",
+    "chosen_rows",
+]
 
 Words = NDArray[np.uint64]
 Algebra = Literal["sum", "xor"]
@@ -93,6 +101,20 @@ def _index(x: Words, key: tuple[Any, ...], leading: int) -> Words:
     shape = x.shape[leading:]
     numbers = np.arange(prod(shape)).reshape(shape)[key]
     return x.reshape(*x.shape[:leading], prod(shape))[(slice(None),) * leading + (numbers,)]
+
+
+def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
+    """Return the rows that the first view of `ref` picks, if that is all it does."""
+    if not ref.views or ref.views[0][0] != "index" or not ref.part.shape:
+        return None
+    keys = ref.views[0][1]
+    if not isinstance(keys, tuple) or len(keys) != 1:
+        return None
+    (key,) = keys
+    if not isinstance(key, (slice, np.ndarray)):
+        return None
+    rows: NDArray[np.int64] = np.arange(ref.part.shape[0])[key]
+    return rows if rows.ndim == 1 else None
 
 
 class Correlation:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Algebra, Correlation, MaskRef, Part, apply_views
+from mpc.correlation import Algebra, Correlation, MaskRef, Part, apply_views, chosen_rows
 from ring import Stream
 
 __all__ = ["Provider"]
@@ -21,6 +21,8 @@ __all__ = ["Provider"]
 Words = NDArray[np.uint64]
 
 _CHUNK_WORDS = 1 << 13
+# Up to this size a mask is expanded and cached whole.
+_WHOLE_WORDS = 1 << 18
 
 
 class Provider:
@@ -37,7 +39,7 @@ class Provider:
 
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
         self._streams = [Stream(key) for key in keys]
-        self._cache: OrderedDict[tuple[int, int], Words] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int, bytes], Words] = OrderedDict()
         self._cache_room = cache_bytes
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
@@ -68,19 +70,35 @@ class Provider:
 
     def mask(self, ref: MaskRef) -> Words:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
-        key = (ref.id, ref.start)
+        # Of a large tensor, such as a data set, only the rows of a batch are expanded.
+        rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
+        key = (ref.id, ref.start, b"" if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
-            holders = self._streams if ref.owner is None else [self._streams[ref.owner]]
-            words = np.empty(ref.part.shape, np.uint64)
-            self._expand(ref.id, ref.start, words, ref.part.algebra, holders)
+            words = self._hidden(ref, rows)
             self._cache[key] = words
             self._cache_room -= words.nbytes
             while self._cache_room < 0:
                 self._cache_room += self._cache.popitem(last=False)[1].nbytes
         else:
             self._cache.move_to_end(key)
-        return apply_views(words, ref.views, 0)
+        return apply_views(words, ref.views if rows is None else ref.views[1:], 0)
+
+    def _hidden(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
+        """Expand a mask, or some rows of it."""
+        holders = self._streams if ref.owner is None else [self._streams[ref.owner]]
+        if rows is None:
+            words = np.empty(ref.part.shape, np.uint64)
+            self._expand(ref.id, ref.start, words, ref.part.algebra, holders)
+            return words
+        words = np.empty((len(rows), *ref.part.shape[1:]), np.uint64)
+        holders[0].fill_rows(words, ref.id, rows, ref.start)
+        combine = np.add if ref.part.algebra == "sum" else np.bitwise_xor
+        for stream in holders[1:]:
+            more = np.empty_like(words)
+            stream.fill_rows(more, ref.id, rows, ref.start)
+            combine(words, more, out=words)
+        return words
 
     def _total(self, id: int, start: int, part: Part) -> Words:
         words = np.empty(part.shape, np.uint64)
@@ -101,3 +119,10 @@ class Provider:
                 piece = self._scratch[: target.size]
                 stream.fill(piece, id, start + first)
                 combine(target, piece, out=target)
+
+
+def _row_key(rows: NDArray[np.int64]) -> bytes:
+    """Tell apart which rows are held, without keeping many of them that follow one another."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and bool(np.all(np.diff(rows) == 1)):
+        return np.array([-1, rows[0], rows[-1]]).tobytes()
+    return rows.tobytes()

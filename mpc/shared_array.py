@@ -14,12 +14,15 @@ from mpc.errors import ArgumentError, DtypeError, RevealError, SessionError, Sha
 from mpc.protocols import (
     argmax,
     comparison,
+    gate,
     linear,
+    masking,
     maximum,
     product,
     relu,
     select,
     sharing,
+    softmax,
     truncation,
 )
 from mpc.protocols.convert import MaskedBit
@@ -470,6 +473,51 @@ class SharedArray:
         """Return max(x, 0), truncated to the format: 4 rounds, about 10 bytes an element."""
         self.session.check_open()
         return relu.relu(self)
+
+    def relu_with_derivative(self) -> tuple[SharedArray, SharedArray]:
+        """Return max(x, 0) and, for nothing, the bits of x >= 0; see :meth:`relu`."""
+        self.session.check_open()
+        y, bit = relu.relu_with_derivative(self)
+        return y, comparison.bit_array(y, bit)
+
+    def gate(self, bit: SharedArray) -> SharedArray:
+        """Multiply by a secret bit of the same shape, truncated to the format in the same round.
+
+        Parameters
+        ----------
+        bit : SharedArray
+            As comparisons and :meth:`relu_with_derivative` give it, not a view of such an array.
+
+        Raises
+        ------
+        DtypeError, ShapeError
+            If `bit` is of another kind or shape.
+        """
+        other = self.session.check_own(bit, "bit")
+        if other.bit is None:
+            raise DtypeError("bit must be the result of a comparison or of a ReLU")
+        if other.shape != self.shape:
+            raise ShapeError(f"bit must have the shape {self.shape}, got {other.shape}")
+        return gate.gate(self, other.bit)
+
+    def softmax(self) -> SharedArray:
+        """Return the softmax of each row: 24 rounds for 10 columns, error at most 2e-4."""
+        self.session.check_open()
+        if self.ndim != 2 or not self.size:
+            raise ShapeError(f"softmax needs a shape (rows, columns), got {self.shape}")
+        return softmax.softmax(self)
+
+    def log_softmax(self) -> SharedArray:
+        """Return the logarithm of the softmax of each row, for losses."""
+        self.session.check_open()
+        if self.ndim != 2 or self.shape[1] < 2 or not self.size:
+            raise ShapeError(f"log_softmax needs a shape (rows, columns >= 2), got {self.shape}")
+        return softmax.log_softmax(self).T
+
+    def mask_data(self) -> None:
+        """Open the array under its mask now, so that batches of its rows need no opening later."""
+        self.session.check_open()
+        masking.mask_data(self)
 
     def truncate(self) -> SharedArray:
         """Return x with no more than the format's fractional bits: 1 round if it has more."""

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpc import SharedArray
 from nn.checks import interval
 from ring.errors import ArgumentError, ShapeError
 
@@ -185,6 +186,9 @@ class Dense(Layer):
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
         x = self._remembered()
+        if isinstance(gradient, SharedArray):
+            # Once, so that both products use the same array and open it once.
+            gradient = gradient.truncate()
         self.gradients = [x.T @ gradient, gradient.sum(axis=0)]
         return gradient @ self.weights.T if input_gradient else None
 
@@ -219,7 +223,7 @@ class Dense(Layer):
 class ReLU(Layer):
     """Rectifier: the greater of each element and 0.
 
-    Its gradient at 0 is taken as 0.
+    Its gradient at 0 is taken as 0; on shares as 1, which is the bit that is there.
 
     Examples
     --------
@@ -233,13 +237,20 @@ class ReLU(Layer):
         return np.maximum(x, 0)
 
     def forward(self, x: Any) -> Any:
+        if isinstance(x, SharedArray):
+            output, self._memory = x.relu_with_derivative()
+            return output
         # The output tells the sign as well as the input does, and the next layer keeps it anyway.
         self._memory = self(x)
         return self._memory
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
-        output = self._remembered()
-        return gradient * (output > 0) if input_gradient else None
+        memory = self._remembered()
+        if not input_gradient:
+            return None
+        if isinstance(memory, SharedArray):
+            return gradient.gate(memory)
+        return gradient * (memory > 0)
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)

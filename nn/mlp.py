@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpc import SharedArray
 from nn import training
 from nn.checks import feature_matrix, integer, label_vector, layer_widths, real
 from nn.initialisation import RandomState, dense_layers, generator
@@ -197,8 +199,8 @@ class MLP:
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any,
         *,
         epochs: int = 10,
         batch_size: int = 128,
@@ -208,17 +210,27 @@ class MLP:
         schedule: str = "cosine",
         loss: str = "cross_entropy",
         classes: ArrayLike | None = None,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        patience: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        check_range: bool = False,
         progress: bool | None = None,
-    ) -> Self:
+    ) -> Any:
         """Train from fresh weights, which replace those of an earlier ``fit``.
+
+        On shared arrays the weights are secret too: the result is a :class:`SharedModel`, which can
+        be used as it is or revealed to one party, and this object stays as it was. Order and
+        initial weights, which are public, are those of a plain run with the same `random_state`.
 
         Parameters
         ----------
-        X : array_like of shape (rows, features)
-            Float32 input is computed in float32, all other in float64.
-        y : array_like of shape (rows,)
-            Labels of any kind that sorts: integers, strings, ...
+        X : array_like of shape (rows, features), or SharedArray
+            Float32 input is computed in float32, all other in float64. Shared rows may come from
+            several owners, joined by ``np.concatenate``.
+        y : array_like of shape (rows,), or SharedArray of shape (rows, classes)
+            Labels of any kind that sorts: integers, strings, ... Shared labels are one-hot rows,
+            as :func:`nn.one_hot` makes them and checks them at their owner.
         epochs : int, default=10
             Passes over the rows.
         batch_size : int, default=128
@@ -227,26 +239,41 @@ class MLP:
             An object's state is reset first.
         learning_rate : float, optional
             For an optimizer given by name; its own default is 0.1 for "sgd", 0.001 for "adam".
+            On shares a rate over the number of rows, times the schedule's factor, is rounded to 16
+            significant bits, and to steps of 2^-24 (for the usual format): exact for powers of two.
         momentum : float, optional
             For "sgd"; default 0.9.
-        schedule : {"cosine", "linear", "constant"}, default="cosine"
+        schedule : {"cosine", "linear", "halving", "constant"}, default="cosine"
             How the learning rate falls from its full value at the first step towards 0 at the
-            last.
+            last; "halving" halves it after each quarter.
         loss : {"cross_entropy", "squared_error"}, default="cross_entropy"
             Cross-entropy of the scores' softmax, or squared distance of the scores to one-hot
             targets.
         classes : array_like of shape (classes,), optional
             All labels in ascending order, for when `y` lacks some; default those in `y`.
         validation : (X, y), optional
-            Data to score after each epoch; see ``validation_scores_``.
+            Data to score after each epoch; see ``validation_scores_``. On shares, the accuracy and
+            the mean loss are revealed after each epoch, and nothing else; without it, nothing is.
+        patience : int, optional
+            Stop when so many epochs in a row have not improved on the best validation score
+            before them.
+        checkpoint : path, optional
+            On shares: a folder where each party's own shares are saved after each epoch.
+        resume : bool, default=False
+            Go on from the checkpoint, if there is one, as the run that wrote it would have: the
+            other arguments must be the same.
+        check_range : bool, default=False
+            On shares: open one bit after each epoch, whether all weights are inside the fixed-point
+            range, and raise RangeError if not. A training that diverges is not noticed otherwise,
+            as nothing is revealed.
         progress : bool, optional
             Progress bar with the time left on stderr. Default: if stderr is a terminal and the
             work takes more than a moment.
 
         Returns
         -------
-        MLP
-            The model itself. It is unchanged if ``fit`` raises.
+        MLP or SharedModel
+            The model itself; on shares a new one. The model is unchanged if ``fit`` raises.
 
         Raises
         ------
@@ -268,6 +295,32 @@ class MLP:
         >>> model.predict(X).tolist()
         ['no', 'yes']
         """
+        epochs = integer("epochs", epochs, 1)
+        batch_size = integer("batch_size", batch_size, 1)
+        if patience is not None:
+            patience = integer("patience", patience, 1)
+            if validation is None:
+                raise ArgumentError("patience needs validation data, got None")
+        for name, choice, table in (("loss", loss, LOSSES), ("schedule", schedule, SCHEDULES)):
+            if not isinstance(choice, str) or choice not in table:
+                raise ArgumentError(f"{name} must be one of {sorted(table)}, got {choice!r}")
+        if progress not in (None, True, False):
+            raise ArgumentError(f"progress must be True, False or None, got {progress!r}")
+        if resume and checkpoint is None:
+            raise ArgumentError("resume needs checkpoint, the folder to go on from")
+        if isinstance(X, SharedArray) or isinstance(y, SharedArray):
+            from nn.shared_fit import fit_shared
+
+            return fit_shared(
+                self, X, y, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
+                learning_rate=learning_rate, momentum=momentum, schedule=schedule, loss=loss,
+                classes=classes, validation=validation, patience=patience, checkpoint=checkpoint,
+                resume=resume, check_range=check_range, progress=progress,
+            )  # fmt: skip
+        for name, given in (("checkpoint", checkpoint is not None), ("check_range", check_range)):
+            if given:
+                raise ArgumentError(f"{name} is for training on shares")
+
         matrix, labels = self._data("X", X, "y", y)
         if not len(matrix):
             raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")
@@ -276,15 +329,7 @@ class MLP:
         held_out = None
         if validation is not None:
             held_out = self._validation_data(validation, names, matrix.dtype)
-        epochs = integer("epochs", epochs, 1)
-        batch_size = integer("batch_size", batch_size, 1)
         stepper = choose_optimizer(optimizer, learning_rate, momentum)
-        for name, choice, table in (("loss", loss, LOSSES), ("schedule", schedule, SCHEDULES)):
-            if not isinstance(choice, str) or choice not in table:
-                raise ArgumentError(f"{name} must be one of {sorted(table)}, got {choice!r}")
-        if progress not in (None, True, False):
-            raise ArgumentError(f"progress must be True, False or None, got {progress!r}")
-
         stepper.reset()
         random = generator(self.random_state)
         layers = dense_layers(self.layer_sizes, random, matrix.dtype)
@@ -306,6 +351,9 @@ class MLP:
             losses.append(value)
             if held_out is not None:
                 scores.append(_accuracy(layers, names, *held_out))
+            if patience is not None and len(scores) > patience:
+                if max(scores[-patience:]) <= max(scores[:-patience]):
+                    break
 
         self._loss = LOSSES[loss]
         # Fresh layers, because those that were trained still hold the last batch.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session, SharedArray
-from mpc.errors import RangeError, ShapeError
+from mpc.cost import Spent
+from mpc.errors import DtypeError, RangeError, ShapeError
 from mpc.protocols import linear
 from nn.bounds import check_range
 from nn.checks import integer
 from nn.layers import Dense, Layer
+from nn.training import parameters
+
+if TYPE_CHECKING:
+    from nn.mlp import MLP
 
 __all__ = ["SharedModel", "share_layers"]
 
@@ -64,6 +69,14 @@ class SharedModel:
         Range of the inputs for which the model was found to stay inside the fixed-point format.
         It is public.
 
+    Attributes
+    ----------
+    validation_scores_, validation_losses_ : list of float
+        Of a model that was trained on shares with validation data: what was revealed after each
+        epoch.
+    epoch_costs_ : list of Spent
+        Rounds, bytes and seconds of each epoch that was trained here, without validation.
+
     Examples
     --------
     >>> import mpc, nn
@@ -90,6 +103,9 @@ class SharedModel:
         self.classes_ = classes
         self.n_features_in_ = n_features
         self.low, self.high = low, high
+        self.validation_scores_: list[float] = []
+        self.validation_losses_: list[float] = []
+        self.epoch_costs_: list[Spent] = []
 
     def __repr__(self) -> str:
         parties = ", ".join(self.session.parties)
@@ -202,6 +218,41 @@ class SharedModel:
         parties = self.session.size
         words = max((4 * parties + 2) * m + 20 * (parties + 1) * n for m, n in widths)
         return max(1, self.session.memory_limit // (8 * words))
+
+    def reveal(self, to: str | None = None) -> MLP | None:
+        """Reveal the weights to one party or to all, as a plain model.
+
+        Parameters
+        ----------
+        to : str, optional
+            The party that gets the model; default all.
+
+        Returns
+        -------
+        MLP, or None where the party does not live
+
+        Notes
+        -----
+        2 rounds and 16 bytes a parameter at most: weights that have guard bits are truncated to the
+        format first.
+        """
+        from nn.layers import ReLU
+        from nn.mlp import MLP  # which imports this module
+
+        if any(not isinstance(layer, (Dense, ReLU)) for layer in self.layers):
+            raise DtypeError("only a network of Dense and ReLU layers can be revealed as an MLP")
+        arrays = parameters(self.layers)
+        flat = self.session.reveal(linear.concatenate([a.reshape(-1) for a in arrays]), to)
+        if flat is None:
+            return None
+        stops = np.cumsum([a.size for a in arrays])
+        pieces = [
+            part.reshape(a.shape)
+            for part, a in zip(np.split(flat, stops[:-1]), arrays, strict=True)
+        ]
+        model = MLP.from_parameters(pieces, classes=self.classes_)
+        model.input_range_ = (self.low, self.high)
+        return model
 
     def predict(self, X: SharedArray, *, to: str | None = None) -> Any:
         """Reveal the label of each row, and nothing else.

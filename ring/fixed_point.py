@@ -65,6 +65,15 @@ class FixedPoint:
         return float(2**self.int_bits)
 
     @property
+    def guard_bits(self) -> int:
+        """How many more fractional bits one factor of a product may have.
+
+        Weights that are trained keep so many: their changes are small.
+        """
+        room = HEADROOM_BITS - 1 - 2 * self.frac_bits - self.int_bits
+        return max(0, min(8, self.frac_bits - 1, room))
+
+    @property
     def bound(self) -> int:
         """The largest magnitude of an encoded value, as an integer."""
         return 2 ** (self.int_bits + self.frac_bits) - 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -100,14 +101,52 @@ class Stream:
             raise ArgumentError(
                 f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
             )
+        if out.size:
+            self._write(out.reshape(-1).view(np.uint8).data, id, start)
+
+    def fill_rows(
+        self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0
+    ) -> None:
+        """Write rows of a matrix that stream `id` holds from word `start` on.
+
+        Parameters
+        ----------
+        out : contiguous uint64 array of shape (len(rows), ...)
+            Row k gets the words ``start + rows[k] * width`` and following, for rows of `width`
+            words.
+        id, start : int
+            As for :meth:`fill`.
+        rows : array of non-negative integers
+
+        Raises
+        ------
+        DtypeError, ArgumentError
+            As for :meth:`fill`; or if `out` has another number of rows, or a row is negative.
+        """
+        if out.ndim == 0 or len(out) != len(rows):
+            raise ArgumentError(f"out must have {len(rows)} rows, got shape {out.shape}")
         if not out.size:
             return
+        width = out.size // len(out)
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0:
+            raise ArgumentError(f"rows must not be negative, got {low}")
+        # Checks both ends, and serves rows that follow one another at once.
+        if high - low + 1 == len(rows) and bool(np.all(np.diff(rows) == 1)):
+            self.fill(out, id, start + low * width)
+            return
+        self.fill(out[:1], id, start + high * width)
+        lines = out.reshape(len(out), width).view(np.uint8)
+        id, start = operator.index(id), operator.index(start)
+        for k, row in enumerate(rows.tolist()):
+            self._write(lines[k].data, id, start + row * width)
+
+    def _write(self, target: memoryview, id: int, start: int) -> None:
         block, skip = divmod(start, _BLOCK_WORDS)
         update = self._encryptor.update_into
         self._encryptor.reset_nonce((id << 64 | block).to_bytes(16, "big"))
         if skip:
             update(_ZEROS[:8], bytearray(8))
-        target = out.reshape(-1).view(np.uint8).data
         for begin in range(0, len(target), len(_ZEROS)):
             piece = target[begin : begin + len(_ZEROS)]
             update(_ZEROS[: len(piece)], piece)

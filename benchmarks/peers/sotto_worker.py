@@ -13,20 +13,26 @@ import work
 
 import mpc
 import nn
+from nn.optimizers import SGD
+from nn.shared_losses import SHARED_LOSSES
+from nn.shared_model import SharedModel
+from nn.shared_optimizers import on_shares
+from nn.shared_training import SharedTrainer
 
 SETTING = (
     "alice, bob and the provider in one process in lock step: nothing crosses a network; the masked"
-    " model is opened in the first call, which is not timed, and serves all others"
+    " model is opened in the first call, which is not timed, and serves all others; a training step"
+    " opens the weights that it leaves"
 )
 
 
 def prepare(session: mpc.Session, item: work.Item) -> parties.Call:
     """Share the model where there is one and return the call to time."""
     arrays = work.inputs(item)
-    if item.kind == "train":
-        raise NotImplementedError("no training step on shares to call yet")
     model = nn.MLP.from_parameters([part for layer in work.layers() for part in layer])
-    secret = model.share(session, owner="alice") if item.kind == "network" else None
+    secret = model.share(session, owner="alice") if item.kind in ("network", "train") else None
+    if secret is not None and item.kind == "train":
+        return Training(secret, item)
 
     def call() -> np.ndarray:
         first = session.share(arrays[0], owner="bob")
@@ -39,10 +45,31 @@ def prepare(session: mpc.Session, item: work.Item) -> parties.Call:
     return call
 
 
+class Training:
+    """Training steps of the model that is shared, each on images and targets shared anew."""
+
+    def __init__(self, secret: SharedModel, item: work.Item) -> None:
+        self.session, self.arrays = secret.session, work.inputs(item)
+        loss = {"softmax": "cross_entropy", "mse": "squared_error"}[item.loss]
+        rule = on_shares(SGD(work.LEARNING_RATE, momentum=0), self.session)
+        self.trainer = SharedTrainer(self.session, secret.layers, SHARED_LOSSES[loss], rule)
+
+    def __call__(self) -> None:
+        images, targets = (self.session.share(array, owner="bob") for array in self.arrays)
+        self.trainer.step(images, targets, 1.0)
+
+    def parameters(self) -> np.ndarray:
+        """Reveal the weights."""
+        return self.trainer.weights.reveal()
+
+
 def measure(session: mpc.Session, item: work.Item, repeats: int) -> dict[str, Any]:
     """Check one call, count in a second (both warm up), then time the others."""
     call = prepare(session, item)
-    error = float(np.abs(call() - work.expected(item)).max())
+    answer = call()
+    if isinstance(call, Training):
+        answer = call.parameters()
+    error = float(np.abs(answer - work.expected(item)).max())
     before = session.cost()
     call()
     cost = session.cost() - before

@@ -31,7 +31,7 @@ from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
-__all__ = ["argmax_one_hot", "cost"]
+__all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "winning_bits"]
 
 Words = NDArray[np.uint64]
 
@@ -57,7 +57,7 @@ def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
     total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
     for form in bits.tree(_winners(k)):
         total = total + bits.cost(parties, form, count_words(rows))
-    return total + convert.cost(parties, k, rows)
+    return total + convert.cost(parties, 1, k * rows)
 
 
 def _to_planes(words: Words, planes: int, size: int) -> Words:
@@ -68,19 +68,33 @@ def _to_planes(words: Words, planes: int, size: int) -> Words:
     return pack_bits(flat.reshape(len(words), planes, size))
 
 
-def _one_hot(x: SharedArray) -> SharedArray:
-    """One-hot vectors of an array (rows, k), k <= 16."""
+def _from_planes(planes: Words, size: int) -> Words:
+    """Undo :func:`_to_planes`: (p, planes, words) to (p, words)."""
+    if size % WORD_BITS == 0:
+        return planes.reshape(len(planes), planes.shape[1] * planes.shape[2])
+    return pack_bits(unpack_bits(planes, size).reshape(len(planes), planes.shape[1] * size))
+
+
+def winning_bits(x: SharedArray) -> convert.MaskedBit:
+    """Return the one-hot vectors of an array (rows, k), 1 < k <= 16, as bits of shape (k, rows)."""
     session = x.session
     rows, k = x.shape
-    if k == 1:
-        return linear.add_public(linear.zeros_like(x), 1)
     first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
     columns = x.shares.transpose(0, 2, 1)
     differences = columns[:, first] - columns[:, second]
     d = x.derive(differences, frac_bits=x.frac_bits, bound=2 * x.bound)
     bit = sign.open_sign(d, 0, "none").bit
     winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
-    shares = convert.convert(session, winners, rows).transpose(0, 2, 1)
+    return convert.mask_bits(session, _from_planes(winners, rows), k * rows)
+
+
+def _one_hot(x: SharedArray) -> SharedArray:
+    """One-hot vectors of an array (rows, k), k <= 16."""
+    rows, k = x.shape
+    if k == 1:
+        return linear.add_public(linear.zeros_like(x), 1)
+    shares = convert.to_number(x.session, winning_bits(x))
+    shares = shares.reshape(len(shares), k, rows).transpose(0, 2, 1)
     return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1)
 
 

@@ -22,7 +22,16 @@ from ring.bits import count_words
 if TYPE_CHECKING:
     from mpc.shared_array import Operand, SharedArray
 
-__all__ = ["cost", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"]
+__all__ = [
+    "cost",
+    "equal",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "negative_bit",
+    "not_equal",
+]
 
 
 def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
@@ -31,13 +40,22 @@ def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
     return sign.cost(parties, size, 0, nibbles, signed, "bit") + delta
 
 
-def _bit(d: SharedArray, order: bool, negate: bool) -> SharedArray:
+def _masked(d: SharedArray, order: bool) -> MaskedBit:
     session = d.session
     with session.protocol("comparison"):
         opened = sign.open_sign(d, 0, "bit") if order else sign.open_zero(d, "bit")
         assert opened.beta is not None and opened.ref is not None
         delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
-    bit = MaskedBit(opened.ref, opened.rings[:, 0], delta)
+    return MaskedBit(opened.ref, opened.rings[:, 0], delta)
+
+
+def negative_bit(d: SharedArray) -> MaskedBit:
+    """Return the bit of d < 0, without making a number of it (for protocols)."""
+    return _masked(d, True)
+
+
+def _bit(d: SharedArray, order: bool, negate: bool) -> SharedArray:
+    bit = _masked(d, order)
     return bit_array(d, bit.negate() if negate else bit)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mpc.provider import Provider
     from mpc.session import Session
 
-__all__ = ["MaskedBit", "convert", "cost", "to_number"]
+__all__ = ["MaskedBit", "convert", "cost", "mask_bits", "to_number"]
 
 Words = NDArray[np.uint64]
 
@@ -123,3 +123,12 @@ def convert(session: Session, planes: Words, size: int) -> Words:
         for k in range(planes.shape[1]):
             run(_to_number, size, 4, delta[0, k], number[i, k], i == session.first_row, out[i, k])
     return out
+
+
+def mask_bits(session: Session, bits: Words, size: int) -> MaskedBit:
+    """Mask XOR shares of `size` bits, of shape (p, words): steps 1 and 2, for one plane."""
+    correlation = RandomBits(1, size)
+    id, words = session.correlated(correlation)
+    beta, number = correlation.split(words)
+    delta = session.open((bits ^ beta[:, 0], "xor"))[0]
+    return MaskedBit(MaskRef(id, Part((count_words(size),), "xor")), number[:, 0], delta)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add",
+    "add_integer",
     "add_public",
+    "at_bits",
     "check_axis",
     "check_operands",
     "concatenate",
@@ -36,6 +38,7 @@ __all__ = [
     "matmul_public",
     "multiply_public",
     "negative",
+    "rescale",
     "stack",
     "subtract",
     "sum_along",
@@ -77,8 +80,8 @@ def _widen(shares: Words, ndim: int) -> Words:
     )
 
 
-def _raise(x: SharedArray, frac_bits: int) -> SharedArray:
-    """Shift x up to `frac_bits`."""
+def at_bits(x: SharedArray, frac_bits: int) -> SharedArray:
+    """Return x with `frac_bits` fractional bits, of which it has no more yet."""
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
@@ -95,7 +98,20 @@ def _level(arrays: Sequence[SharedArray]) -> list[SharedArray]:
     if any(x.bound << (most - x.frac_bits) > 1 << truncation.OFFSET_BITS for x in arrays):
         arrays = [truncation.to_format(x) for x in arrays]
         most = max(x.frac_bits for x in arrays)
-    return [_raise(x, most) for x in arrays]
+    return [at_bits(x, most) for x in arrays]
+
+
+def rescale(x: SharedArray, factor: int, frac_bits: int, bound: int) -> SharedArray:
+    """Multiply the encoded value by an integer and place the point anew (for protocols)."""
+    return x.derive(x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound)
+
+
+def add_integer(x: SharedArray, value: int) -> SharedArray:
+    """Add an integer to the encoded value (for protocols)."""
+    shares = x.shares.copy()
+    if x.session.first_row is not None:
+        shares[x.session.first_row] += np.uint64(value % 2**64)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + abs(value))
 
 
 def _broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,7 +144,7 @@ def add_public(x: SharedArray, y: object) -> SharedArray:
     """x + y for public y, which is rounded to the fractional bits of x."""
     values = public(y)
     if values.dtype.kind == "f" and x.frac_bits < x.session.format.frac_bits:
-        x = _raise(x, x.session.format.frac_bits)
+        x = at_bits(x, x.session.format.frac_bits)
     shape = _broadcast("+", x.shape, values.shape)
     encoded, largest = _encode(values, x.frac_bits)
     shares = np.broadcast_to(_widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
@@ -208,7 +224,7 @@ def divide_public(x: SharedArray, y: object) -> SharedArray:
         raise ArgumentError(f"a divisor must be finite and not zero, got {values}")
     x = truncation.to_format(x)
     if x.frac_bits < x.session.format.frac_bits:
-        x = _raise(x, x.session.format.frac_bits)
+        x = at_bits(x, x.session.format.frac_bits)
     # x / y = x * round(2^k / y) / 2^k, with k as large as x leaves room for.
     k = min(
         truncation.OFFSET_BITS - 1,

@@ -6,7 +6,8 @@
 A value as its owner has given it, and its mask, are the owner's addend and the others' zero, so a
 product of alice's weights with bob's images takes one multiplication each, and one at the provider.
 The product has the fractional bits of both operands together; it is truncated when something
-needs fewer.
+needs fewer. Operands are truncated to the format first; beside one in the format, the other may
+keep the format's guard bits.
 Cost: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are masked);
 correction 8 bytes an element of z.
 
@@ -64,8 +65,26 @@ def cost(parties: int, masked: int, size: int) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def multiply(x: SharedArray, w: SharedArray) -> SharedArray:
-    """Elementwise product with broadcasting."""
+def _in_format(x: SharedArray, w: SharedArray) -> tuple[SharedArray, SharedArray]:
+    form = x.session.format
+
+    def keeps(one: SharedArray, other: SharedArray) -> bool:
+        return (
+            other.frac_bits == form.frac_bits and one.frac_bits <= form.frac_bits + form.guard_bits
+        )
+
+    return (
+        x if keeps(x, w) else to_format(x),
+        w if keeps(w, x) else to_format(w),
+    )
+
+
+def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedArray:
+    """Elementwise product with broadcasting.
+
+    With `whole`, the operands are taken with all their fractional bits: the caller knows that the
+    product stays below 2^62.
+    """
     try:
         shape = np.broadcast_shapes(x.shape, w.shape)
     except ValueError:
@@ -73,7 +92,8 @@ def multiply(x: SharedArray, w: SharedArray) -> SharedArray:
             f"operands of * must broadcast, got shapes {x.shape} and {w.shape}"
         ) from None
     session = x.session
-    x, w = to_format(x), to_format(w)
+    if not whole:
+        x, w = _in_format(x, w)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         _, z = session.correlated(ProductTerm("multiply", x_mask.ref, w_mask.ref, shape))
@@ -99,7 +119,7 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
         ) from None
     shape = (*leading, x.shape[-2], w.shape[-1])
     session = x.session
-    x, w = to_format(x), to_format(w)
+    x, w = _in_format(x, w)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         _, z = session.correlated(ProductTerm("matmul", x_mask.ref, w_mask.ref, shape))

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mpc.correlation import View, apply_views
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, DtypeError, RangeError, ShapeError
+from mpc.protocols import truncation
 from mpc.protocols.truncation import to_format
 from ring import decode, encode
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["Given", "check_limit", "cost_of_reveal", "reveal", "share"]
+__all__ = ["Given", "check_limit", "cost_of_reveal", "from_public", "reveal", "share"]
 
 Words = NDArray[np.uint64]
 
@@ -207,6 +208,20 @@ def share(
             _check_bound(values, bound, name)
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
     return Given(_Base(session, owner, encoded), encoded), frac_bits, largest
+
+
+def from_public(session: Session, values: ArrayLike, frac_bits: int, bound: int) -> SharedArray:
+    """Make shares of public numbers: the first party holds them, the others zeros.
+
+    Nothing about them is secret; what is computed from them and from secrets is.
+    """
+    from mpc.shared_array import SharedArray  # which imports this module
+
+    encoded = encode(values, frac_bits, int_bits=truncation.OFFSET_BITS - frac_bits - 1)
+    shares = np.zeros((len(session.here), *encoded.shape), np.uint64)
+    if session.first_row is not None:
+        shares[session.first_row] = encoded
+    return SharedArray(session, shares, frac_bits, bound)
 
 
 def reveal(x: SharedArray, to: str | None) -> Any:

@@ -131,7 +131,10 @@ def everything(s, a, b):
     hot = chosen.argmax(axis=1, one_hot=True)
     best = hot[:, [0, 2]] * x[:, [3, 1]]
     equal = (x == 0.5) * y
-    return product, chosen, hot, best, equal, x.T[1:, None].max(), (x + 1) ** 3
+    gated = (x * y).gate(x > y)
+    return (
+        product, chosen, hot, best, equal, gated, x.softmax(), x.T[1:, None].max(), (x + 1) ** 3,
+    )  # fmt: skip
 
 
 def told(s, monkeypatch, *data):

@@ -1,0 +1,223 @@
+"""Encrypted training beside plain training, from the same weights and in the same order.
+
+Images and labels are split into shares; the weights are born as shares of a random start and are
+never opened. After each epoch the accuracy on the test images, evaluated on shares too, is revealed;
+in the end the mean loss and that accuracy are all that anybody has learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from encrypted_mnist import load, peak_bytes
+from machine import describe, facts, table
+
+import mpc
+import nn
+from nn.optimizers import OPTIMIZERS, SCHEDULES
+from ring import SottoError
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        default="digits",
+        help="digits (8x8, comes with scikit-learn; the default), mnist (28x28, downloaded once"
+        " from OpenML), auto (mnist if it can be had, else digits), or a folder with the four"
+        " idx .gz files or scikit-learn's data home",
+    )
+    parser.add_argument("--rows", type=int, help="images to train on (default: all)")
+    parser.add_argument(
+        "--layers", default="128,128", metavar="N,N", help="hidden layers (default: 128,128)"
+    )
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the rows (default: 10)")
+    parser.add_argument("--batch-size", type=int, default=128, help="rows a step (default: 128)")
+    parser.add_argument(
+        "--loss", default="cross_entropy", choices=("cross_entropy", "squared_error")
+    )
+    parser.add_argument("--optimizer", default="sgd", choices=sorted(OPTIMIZERS))
+    parser.add_argument("--learning-rate", type=float, help="default: the optimizer's own")
+    parser.add_argument("--schedule", default="cosine", choices=sorted(SCHEDULES))
+    parser.add_argument(
+        "--parties",
+        default="alice,bob",
+        help="computing parties, comma-separated; the first owns the labels, the last the images",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw both learning curves (extra: plot)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train twice and return what is reported."""
+    name, (X, X_test, y, y_test) = load(options.data, lambda text: print(text, file=sys.stderr))
+    X, y = X[: options.rows], y[: options.rows]
+    classes = len(np.unique(y))
+    hidden = [int(n) for n in options.layers.split(",") if n]
+    layers = [X.shape[1], *hidden, classes]
+    parties = options.parties.split(",")
+    how: dict[str, Any] = {
+        "epochs": options.epochs, "batch_size": options.batch_size, "loss": options.loss,
+        "optimizer": options.optimizer, "learning_rate": options.learning_rate,
+        "schedule": options.schedule, "progress": False if options.json else None,
+    }  # fmt: skip
+
+    begun = time.perf_counter()
+    plain = nn.MLP(layers, random_state=options.seed)
+    plain.fit(X, y, validation=(X_test, y_test), **how)
+    seconds_plain = time.perf_counter() - begun
+
+    with mpc.Session(parties) as session:
+        rows = session.share(X, owner=parties[-1], bound=1)
+        targets = session.share(nn.one_hot(y, classes), owner=parties[0], bound=1)
+        test = (
+            session.share(X_test, owner=parties[-1], bound=1),
+            session.share(nn.one_hot(y_test, classes), owner=parties[0], bound=1),
+        )
+        network = nn.MLP(layers, random_state=options.seed)
+        # A step first: everything that is compiled or loaded from the cache is done then.
+        network.fit(
+            rows[: options.batch_size], targets[: options.batch_size],
+            **{**how, "epochs": 1, "progress": False},
+        )  # fmt: skip
+        begun = time.perf_counter()
+        trained = network.fit(rows, targets, validation=test, **how)
+        seconds = time.perf_counter() - begun
+    epochs = [
+        {
+            "epoch": number,
+            "plain_accuracy": plain_score,
+            "encrypted_accuracy": score,
+            "encrypted_loss": loss,
+            "seconds": spent.seconds,
+            "rounds": spent.rounds,
+            "bytes_sent_per_party": spent.bytes_sent,
+            "correction_bytes": spent.correction_bytes,
+        }
+        for number, (plain_score, score, loss, spent) in enumerate(
+            zip(
+                plain.validation_scores_, trained.validation_scores_, trained.validation_losses_,
+                trained.epoch_costs_, strict=True,
+            ),
+            start=1,
+        )
+    ]  # fmt: skip
+    return {
+        "data": name,
+        "layers": layers,
+        "images": len(X),
+        "test_images": len(X_test),
+        "parties": parties,
+        "batch_size": options.batch_size,
+        "loss": options.loss,
+        "optimizer": options.optimizer,
+        "learning_rate": options.learning_rate,
+        "schedule": options.schedule,
+        "epochs": epochs,
+        "seconds_plain": seconds_plain,
+        "seconds_encrypted": seconds,
+        "peak_bytes": peak_bytes(),
+        "machine": facts(),
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the result as a table."""
+    rows = [
+        ("epoch", "plain", "encrypted", "loss", "seconds", "rounds", "sent a party", "correction")
+    ]
+    rows += [
+        (
+            str(e["epoch"]),
+            f"{e['plain_accuracy']:.2%}",
+            f"{e['encrypted_accuracy']:.2%}",
+            f"{e['encrypted_loss']:.4f}",
+            f"{e['seconds']:.1f}",
+            f"{e['rounds']:,}",
+            f"{e['bytes_sent_per_party'] / 1e6:,.0f} MB",
+            f"{e['correction_bytes'] / 1e6:,.0f} MB",
+        )
+        for e in result["epochs"]
+    ]
+    parties = result["parties"]
+    layers = "-".join(map(str, result["layers"]))
+    steps = -(-result["images"] // result["batch_size"])
+    seconds = min(e["seconds"] for e in result["epochs"])
+    text = [
+        f"{result['images']:,} images of {result['data']}, network {layers},"
+        f" {steps:,} steps an epoch, {result['loss'].replace('_', ' ')}, {result['optimizer']}",
+        f"images: {parties[-1]}'s; labels: {parties[0]}'s; computed by {', '.join(parties)} and a"
+        f" crypto provider, whose work is in the seconds",
+        f"accuracy on {result['test_images']:,} test images",
+        "",
+        table(rows),
+        "",
+        f"plain training {result['seconds_plain']:.1f} s, encrypted {result['seconds_encrypted']:.1f} s"
+        f" with validation; the fastest epoch {1e3 * seconds / steps:.1f} ms a step;"
+        f" peak memory {result['peak_bytes'] / 1e6:,.0f} MB",
+        f"Machine: {describe(result['machine'])}",
+    ]
+    if result["data"] == "digits":
+        text += ["Next: --data mnist for the 28x28 digits, --help for the other options."]
+    return "\n".join(text)
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Draw both learning curves."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise mpc.DataError("--figure needs matplotlib: pip install 'sotto-mpc[plot]'") from None
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    numbers = [e["epoch"] for e in result["epochs"]]
+    for key, label, style in (
+        ("plain_accuracy", "plain", "o-"),
+        ("encrypted_accuracy", "encrypted", "x--"),
+    ):
+        axes.plot(numbers, [100 * e[key] for e in result["epochs"]], style, label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_xticks(numbers)
+    axes.set_title(f"{result['data']}, network {'-'.join(map(str, result['layers']))}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=150)
+
+
+def main() -> int:
+    """Run and print."""
+    options = arguments()
+    try:
+        for name in ("rows", "epochs", "batch_size"):
+            value = getattr(options, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        result = run(options)
+        if options.figure is not None:
+            draw(result, options.figure)
+    except (SottoError, ValueError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result) if options.json else report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

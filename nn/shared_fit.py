@@ -1,0 +1,215 @@
+"""``MLP.fit`` on shares: arguments, epochs, what is revealed and what is saved."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mpc import Session, SharedArray
+from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
+from mpc.protocols import reciprocal, truncation
+from nn.initialisation import dense_layers, generator
+from nn.labels import ordered_classes
+from nn.optimizers import SCHEDULES, choose_optimizer
+from nn.shared_checkpoint import Progress, load, save
+from nn.shared_losses import SHARED_LOSSES
+from nn.shared_model import SharedModel
+from nn.shared_optimizers import on_shares
+from nn.shared_training import SharedTrainer
+
+if TYPE_CHECKING:
+    from nn.mlp import MLP
+
+__all__ = ["fit_shared"]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Rows and their one-hot targets, both shared."""
+
+    X: SharedArray
+    targets: SharedArray
+
+
+def _data(name: str, X: Any, y: Any, features: int, outputs: int) -> _Data:
+    for part, value, hint in (
+        ("X", X, "share the rows: session.share(X, owner=...)"),
+        ("y", y, "share one-hot rows: session.share(nn.one_hot(y, classes), owner=...)"),
+    ):
+        if not isinstance(value, SharedArray):
+            raise DtypeError(
+                f"{name}{part} must be a SharedArray too, got {type(value).__name__}; {hint}"
+            )
+    if X.session is not y.session:
+        raise SessionError(f"{name}X and {name}y belong to different sessions")
+    if X.ndim != 2 or X.shape[1] != features or not len(X):
+        raise ShapeError(f"{name}X must have the shape (rows, {features}), got {X.shape}")
+    if y.shape != (len(X), outputs):
+        raise ShapeError(
+            f"{name}y must hold one-hot rows, of shape {(len(X), outputs)}, got {y.shape}"
+        )
+    return _Data(X, y)
+
+
+def _random_state(session: Session, random_state: Any) -> np.random.Generator:
+    apart = 0 < len(session.here) < session.size
+    if apart and (
+        isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer))
+    ):
+        raise ArgumentError(
+            "random_state must be an int that all parties agree on, since weights and order start"
+            f" from it at every party, got {random_state!r}"
+        )
+    return generator(random_state)
+
+
+def fit_shared(
+    model: MLP,
+    X: Any,
+    y: Any,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Any,
+    learning_rate: float | None,
+    momentum: float | None,
+    schedule: str,
+    loss: str,
+    classes: ArrayLike | None,
+    validation: Any,
+    patience: int | None,
+    checkpoint: str | os.PathLike[str] | None,
+    resume: bool,
+    check_range: bool,
+    progress: bool | None,
+) -> SharedModel:
+    """Train a network on shares; arguments as for :meth:`nn.MLP.fit`."""
+    outputs = model.layer_sizes[-1]
+    data = _data("", X, y, model.n_features_in_, outputs)
+    session = data.X.session
+    names = np.arange(outputs) if classes is None else np.asarray(classes)
+    names = ordered_classes(names, outputs)
+    held_out = None
+    if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise ArgumentError(
+                f"validation must be a pair (X, y), got {type(validation).__name__}"
+            )
+        held_out = _data("validation ", validation[0], validation[1], model.n_features_in_, outputs)
+        if held_out.X.session is not session:
+            raise SessionError("validation belongs to another session than X")
+    rule = choose_optimizer(optimizer, learning_rate, momentum)
+    random = _random_state(session, model.random_state)
+    trainer = SharedTrainer(
+        session,
+        dense_layers(model.layer_sizes, random),
+        SHARED_LOSSES[loss],
+        on_shares(rule, session),
+    )
+    # The magnitude of a row's values is public: what `share` was told, or the format's limit.
+    limit = data.X.bound / 2**data.X.frac_bits
+    _check_room(session, outputs, batch_size, limit, loss)
+    total = epochs * -(-len(data.X) // batch_size)
+    # What a resumed run must have in common with the one that it goes on with.
+    setting = {
+        "layer_sizes": list(model.layer_sizes), "rows": len(data.X), "epochs": epochs,
+        "batch_size": batch_size, "optimizer": repr(rule), "schedule": schedule, "loss": loss,
+    }  # fmt: skip
+    done = Progress()
+    folder = None if checkpoint is None else Path(checkpoint)
+    if folder is not None and resume:
+        done = load(folder, trainer, random, setting) or done
+
+    best = SharedModel(session, trainer.layers, names, model.n_features_in_, -limit, limit)
+    with _bar(epochs * len(data.X), done.epoch * len(data.X), progress) as bar:
+        # In a plan there are no accuracies to stop on.
+        while done.epoch < epochs and not (session.here and done.stops(patience)):
+            factor = _factor(SCHEDULES[schedule], total)
+            before, begun = session.cost().total, time.perf_counter()
+            for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
+                bar.update(rows)
+            trainer.place()
+            done.epoch += 1
+            spent = session.cost().total - before
+            spent.seconds = time.perf_counter() - begun
+            best.epoch_costs_.append(spent)
+            if check_range and not trainer.in_range():
+                raise RangeError(
+                    f"the weights have left the fixed-point range, 2^{session.format.int_bits}, in"
+                    f" epoch {done.epoch}; a lower learning_rate may help than {rule!r}"
+                )
+            if held_out is not None:
+                _validate(best, trainer, held_out, done)
+                bar.set_postfix(epoch=done.epoch, accuracy=f"{done.scores[-1]:.2%}", refresh=False)
+            if folder is not None:
+                save(folder, trainer, random, setting, done)
+    trainer.place()
+    best.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
+    best.validation_scores_, best.validation_losses_ = done.scores, done.losses
+    return best
+
+
+def _check_room(session: Session, outputs: int, batch_size: int, limit: float, loss: str) -> None:
+    """Raise where a quantity of every step is sure not to fit, which needs no opening to see."""
+    room = 2.0 ** (truncation.OFFSET_BITS - 2 * session.format.frac_bits)
+    if batch_size * limit >= room:
+        raise RangeError(
+            f"batch_size times the rows' bound must be below {room:g}, so that the sum of a batch's"
+            f" gradients fits the ring, got {batch_size} times {limit:g}"
+        )
+    if loss == "cross_entropy" and outputs > reciprocal.LARGEST:
+        raise RangeError(
+            f"layer_sizes[-1] must be at most {reciprocal.LARGEST} for the softmax on shares, got"
+            f" {outputs}; the squared error takes any number"
+        )
+
+
+def _factor(schedule: Callable[[float], float], total: int) -> Callable[[int], float]:
+    return lambda step: schedule(step / total)
+
+
+def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress) -> None:
+    """Reveal two numbers: accuracy and mean loss."""
+    session = model.session
+    rows = len(held_out.X)
+    held_out.X.mask_data()
+    hits, losses = [], []
+    with session.layer("validation"):
+        for start in range(0, rows, model.rows_at_once()):
+            piece = slice(start, start + model.rows_at_once())
+            scores, targets = model(held_out.X[piece]), held_out.targets[piece]
+            hits.append((scores.argmax(axis=1, one_hot=True) * targets).sum())
+            losses.append(trainer.loss.value(scores, targets))
+        accuracy = _total(hits).reveal() / rows
+        loss = _total(losses).reveal() / rows
+    done.scores.append(float(accuracy))
+    done.losses.append(float(loss))
+
+
+def _total(parts: list[SharedArray]) -> SharedArray:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _bar(total: int, initial: int, progress: bool | None) -> Any:
+    from tqdm import tqdm  # here, so that importing nn stays light
+
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc="encrypted fit",
+        unit="row",
+        unit_scale=True,
+        # None: off when stderr is not a terminal.
+        disable=None if progress is None else not progress,
+        delay=0.0 if progress else 0.5,
+    )

@@ -1,0 +1,84 @@
+"""Encrypted training beside plain training, as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MNIST = ROOT.parent / "shared" / "mnist"
+
+
+def job(*arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "train_mnist.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize("parties", ["alice,bob", "alice,bob,carol"])
+def test_digits(parties):
+    done = job("--layers", "32", "--epochs", "3", "--parties", parties, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["layers"] == [64, 32, 10]
+    assert result["parties"] == parties.split(",")
+    assert [e["epoch"] for e in result["epochs"]] == [1, 2, 3]
+    for e in result["epochs"]:
+        # One of the 450 images is 0.22 points.
+        assert abs(e["plain_accuracy"] - e["encrypted_accuracy"]) <= 0.005
+        assert e["seconds"] > 0
+        assert e["bytes_sent_per_party"] > 0
+        assert e["correction_bytes"] > 0
+    # 11 steps, each a mask of the weights, 4 rounds for a ReLU, 1 for its output's mask, 24 for the
+    # softmax, 1 for its gradient's mask, 2 back through the ReLU, 1 for the update.
+    assert result["epochs"][1]["rounds"] == 11 * (1 + 4 + 1 + 24 + 1 + 2 + 1)
+    assert result["epochs"][-1]["encrypted_accuracy"] > 0.8
+
+
+def test_table():
+    done = job("--layers", "16", "--epochs", "1", "--rows", "200", "--optimizer", "adam")
+    assert done.returncode == 0, done.stderr
+    for text in ("plain", "encrypted", "correction", "ms a step", "200 images of digits", "adam"):
+        assert text in done.stdout
+
+
+def test_figure(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    file = tmp_path / "curves.png"
+    done = job("--layers", "16", "--epochs", "1", "--rows", "200", "--figure", str(file))
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_mnist():
+    """A hundred steps on the real digits."""
+    if not MNIST.is_dir():
+        pytest.skip("needs the four MNIST files in ../shared/mnist")
+    done = job("--data", str(MNIST), "--rows", "12800", "--epochs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    (epoch,) = json.loads(done.stdout)["epochs"]
+    assert epoch["plain_accuracy"] > 0.85
+    assert abs(epoch["plain_accuracy"] - epoch["encrypted_accuracy"]) <= 0.003
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--parties", "alice"), "at least two computing parties"),
+        (("--epochs", "0"), "--epochs must be at least 1, got 0"),
+        (("--learning-rate", "1e-12"), "learning_rate must be at least 2^-24"),
+        (("--data", "nowhere/at/all"), "nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, said):
+    done = job("--epochs", "1", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
