@@ -1,6 +1,7 @@
-"""Neural networks: training in plain NumPy, and the data sets to train on."""
+"""Neural networks: training in plain NumPy, the data sets to train on, and models of others."""
 
+from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
 from nn.mlp import MLP
 
-__all__ = ["MLP", "load_digits_8x8", "load_idx", "load_mnist", "one_hot"]
+__all__ = ["MLP", "compare", "load_digits_8x8", "load_idx", "load_mnist", "one_hot"]
