@@ -21,6 +21,7 @@ from nn.inputs import Floats, InputScale
 from nn.layers import Dense, Layer
 from ring import FixedPoint
 from ring.errors import RangeError
+from ring.fixed_point import HEADROOM_BITS
 
 __all__ = ["Audit", "LayerAudit", "audit_layers", "check_fits", "error_bounds", "suggest_format"]
 
@@ -28,6 +29,8 @@ __all__ = ["Audit", "LayerAudit", "audit_layers", "check_fits", "error_bounds", 
 MARGIN = 1 - 2**-10
 # The fewest fractional bits that a suggestion has.
 _FEWEST_FRAC_BITS = 8
+# As many as leave an integer bit; a comparison gets dearer with every four.
+_MOST_FRAC_BITS = 30
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Audit:
         Why the model does not fit the format; what ``share`` would raise.
     suggestion : FixedPoint or None
         A format that holds the model: this one if it fits, None if there is none.
+    finest : FixedPoint or None
+        The format with the most fractional bits that holds the model, and the errors' bound there:
+        for outputs that need to be more exact.
+    finest_error_bound : float
     rows : int
         How many rows the observed values are from.
     """
@@ -76,6 +83,8 @@ class Audit:
     layers: tuple[LayerAudit, ...]
     problem: str | None
     suggestion: FixedPoint | None
+    finest: FixedPoint | None
+    finest_error_bound: float
     rows: int
 
     @property
@@ -93,7 +102,7 @@ class Audit:
             "layer", "largest weight", "can reach", "does reach", "bits left", "error at most",
             "error seen",
         )  # fmt: skip
-        rows = [head]
+        rows: list[tuple[str, ...]] = [head]
         for layer in self.layers:
             numbers = (
                 layer.weight, layer.bound, layer.observed, layer.bits_left,
@@ -119,6 +128,11 @@ class Audit:
         form = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
         if self.fits:
             lines.append(f"{form}: fits")
+            if self.finest is not None and self.finest.frac_bits > self.format.frac_bits:
+                lines.append(
+                    f"frac_bits={self.finest.frac_bits}, int_bits={self.finest.int_bits} fits too: "
+                    f"error at most {self.finest_error_bound:.3g}"
+                )
         else:
             lines.append(f"{form}: does not fit; {self.problem}")
         return "\n".join(lines)
@@ -164,6 +178,8 @@ def suggest_format(
     if not math.isfinite(largest):
         return None
     int_bits = max(preferred.int_bits, math.floor(math.log2(max(largest, 1) / MARGIN)) + 1)
+    if int_bits > HEADROOM_BITS:
+        return None
     frac_bits = min(preferred.frac_bits, (61 - int_bits) // 2)
     return FixedPoint(frac_bits, int_bits) if frac_bits >= _FEWEST_FRAC_BITS else None
 
@@ -196,8 +212,8 @@ def check_fits(
             if better is not None
             else "no format holds it with 8 fractional bits or more"
         )
-        if not low.ndim and better is None:
-            advice += "; low and high for each feature may help"
+        if not low.ndim:
+            advice += "; low and high for each feature, in place of one range, may help too"
         raise RangeError(f"{error}; {advice}") from None
 
 
@@ -215,8 +231,8 @@ def audit_layers(
     problem = None
     try:
         check_fits(layers, low, high, form, inputs)
-    except RangeError as error:
-        problem = str(error)
+    except RangeError as refusal:
+        problem = str(refusal)
     magnitudes = [_top(_largest(low, high))]
     magnitudes += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
     bounds = [_top(error) for error in error_bounds(layers, low, high, form.frac_bits)]
@@ -233,4 +249,9 @@ def audit_layers(
         largest = max(bound, 0.0 if math.isnan(weight) else weight)
         left = math.log2(form.limit / largest) if largest else float(form.int_bits)
         found.append(LayerAudit(name, weight, bound, seen, left, error_bound, error))
-    return Audit(form, tuple(found), problem, suggest_format(layers, low, high, form), rows)
+    finest = suggest_format(layers, low, high, FixedPoint(_MOST_FRAC_BITS, 1))
+    finest_bound = math.nan
+    if finest is not None:
+        finest_bound = _top(error_bounds(layers, low, high, finest.frac_bits)[-1])
+    suggestion = suggest_format(layers, low, high, form)
+    return Audit(form, tuple(found), problem, suggestion, finest, finest_bound, rows)
