@@ -2,7 +2,17 @@
 
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
+from nn.files import load
 from nn.mlp import MLP
 from nn.sklearn_import import from_sklearn
 
-__all__ = ["MLP", "compare", "from_sklearn", "load_digits_8x8", "load_idx", "load_mnist", "one_hot"]
+__all__ = [
+    "MLP",
+    "compare",
+    "from_sklearn",
+    "load",
+    "load_digits_8x8",
+    "load_idx",
+    "load_mnist",
+    "one_hot",
+]

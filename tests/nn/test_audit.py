@@ -1,5 +1,7 @@
 """The range audit: its figures by hand, bounds that hold, suggestions that work."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_no_error_exceeds_its_bound(activation, frac_bits):
     random = np.random.default_rng(frac_bits)
     sizes = (6, 12, 9, 3)
     layers = []
-    for m, n in zip(sizes, sizes[1:], strict=False):
+    for m, n in pairwise(sizes):
         layers += [Dense(random.normal(size=(m, n)), random.normal(size=n)), activation()]
     model = Classifier(layers[:-1], [0, 1, 2], 6)
     X = random.uniform(-2, 2, size=(100, 6))
