@@ -17,13 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.bounds import check_range, interval_bounds
-from nn.inputs import Floats, InputScale
+from nn.inputs import MOST_ROOM, Floats, InputScale
 from nn.layers import Dense, Layer
 from ring import FixedPoint
 from ring.errors import RangeError
 from ring.fixed_point import HEADROOM_BITS
 
-__all__ = ["Audit", "LayerAudit", "audit_layers", "check_fits", "error_bounds", "suggest_format"]
+__all__ = [
+    "Audit",
+    "Fitted",
+    "LayerAudit",
+    "audit_layers",
+    "check_fits",
+    "error_bounds",
+    "fit_inputs",
+    "suggest_format",
+]
 
 # What a value may reach: rounding carries it a little beyond the bounds of real arithmetic.
 MARGIN = 1 - 2**-10
@@ -217,20 +226,61 @@ def check_fits(
         raise RangeError(f"{error}; {advice}") from None
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A model's layers and range as they are to be shared.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        With the scale of the inputs folded in.
+    low, high : float64 arrays
+        What rows may hold, in their own units.
+    scaled : (array, array)
+        The same as it is shared.
+    inputs : InputScale or None
+    """
+
+    layers: list[Layer]
+    low: Floats
+    high: Floats
+    scaled: tuple[Floats, Floats]
+    inputs: InputScale | None
+
+
+def fit_inputs(
+    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: bool
+) -> Fitted:
+    """Choose the scale of the inputs, and with `room` how far beyond the range they may reach."""
+    inputs = InputScale.of(low, high, layers)
+    if inputs is None:
+        return Fitted(list(layers), low, high, (low, high), None)
+    folded = inputs.fold(layers)
+    least, most = inputs.apply(low), inputs.apply(high)
+    factor = MOST_ROOM if room else 1
+    while factor > 1:
+        try:
+            check_range(folded, factor * least, factor * most, form.limit * MARGIN)
+        except RangeError:
+            factor //= 2
+        else:
+            low, high = inputs.undo(factor * least), inputs.undo(factor * most)
+            break
+    return Fitted(folded, low, high, (factor * least, factor * most), inputs)
+
+
 def audit_layers(
-    layers: Sequence[Layer],
-    low: Floats,
-    high: Floats,
+    fitted: Fitted,
     form: FixedPoint,
-    inputs: InputScale | None,
     observed: Sequence[float] | None = None,
     errors: Sequence[float] | None = None,
     rows: int = 0,
 ) -> Audit:
     """Put the figures of every layer together."""
+    layers, (low, high) = fitted.layers, fitted.scaled
     problem = None
     try:
-        check_fits(layers, low, high, form, inputs)
+        check_fits(layers, low, high, form, fitted.inputs)
     except RangeError as refusal:
         problem = str(refusal)
     magnitudes = [_top(_largest(low, high))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
 from mpc.errors import SessionError
-from nn.inputs import Floats, ScaledRows
-from nn.layers import Layer
+from nn.inputs import ScaledRows
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
+    from nn.audit import Fitted
     from nn.model import Model
     from nn.shared_model import SharedModel
 
@@ -159,11 +158,9 @@ def _revealed(model: SharedModel, rows: Any) -> list[tuple[str, NDArray[Any]]]:
 
 def observe(
     model: Model,
-    layers: Sequence[Layer],
-    inputs: NDArray[Any],
+    fitted: Fitted,
     rows: NDArray[Any],
-    low: Floats,
-    high: Floats,
+    some: NDArray[Any],
     form: FixedPoint | None,
 ) -> tuple[list[float], list[float] | None]:
     """Return the largest values of the inputs and layers, and the errors on shares of some rows.
@@ -171,27 +168,26 @@ def observe(
     Parameters
     ----------
     model : Model
-    layers : sequence of Layer
-        The model's, for inputs in their scale.
-    inputs : array
-        All rows in that scale.
-    rows : array
-        Some rows as they are.
-    low, high : float64 arrays
+    fitted : Fitted
+        The model as it is to be shared.
+    rows, some : array
+        All rows, and those that are evaluated on shares.
     form : FixedPoint or None
         None leaves the errors out.
     """
-    largest = [float(np.abs(inputs).max(initial=0.0))]
-    x: Any = inputs
-    for layer in layers:
+    x: Any = rows if fitted.inputs is None else fitted.inputs.apply(rows)
+    inputs = x
+    largest = [float(np.abs(x).max(initial=0.0))]
+    for layer in fitted.layers:
         x = layer(x)
         largest.append(float(np.abs(x).max(initial=0.0)))
     if form is None:
         return largest, None
     with Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as session:
-        secret = model.share(session, owner=session.parties[0], low=low, high=high)
-        shared = secret.share_rows(rows, owner=session.parties[0])
+        owner = session.parties[0]
+        secret = model.share_fitted(session, owner, fitted)
+        shared = secret.share_rows(some, owner=owner)
         array = shared.scaled if isinstance(shared, ScaledRows) else shared
-        errors = [float(np.abs(array.reveal() - inputs[: len(rows)]).max(initial=0.0))]
-        found = compare(model, secret, rows)
+        errors = [float(np.abs(array.reveal() - inputs[: len(some)]).max(initial=0.0))]
+        found = compare(model, secret, some)
     return largest, errors + [d.difference for d in found.layers]

@@ -4,6 +4,9 @@ Features may differ by many orders of magnitude; a fixed-point format does not. 
 range for each feature, its owner of data shares ``(x - middle) / 2^power`` instead of x, which lies
 in [-1, 1], and the owner of the model folds the inverse into the first layer's weights. Both follow
 from the range alone, which is public.
+
+A range that comes from data is not the last word: other rows reach beyond it. Such a model is shared
+for as many times the range, up to :data:`MOST_ROOM`, as the format has room for.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from nn.checks import interval
 from nn.layers import Dense, Layer
 from ring.errors import RangeError, ShapeError
 
-__all__ = ["InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
+__all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
 
 Floats = NDArray[np.float64]
+# How far beyond a range that comes from data rows may reach, as a factor on its width.
+MOST_ROOM = 64
 Range = tuple[Floats, Floats]
 
 
@@ -122,6 +127,10 @@ class InputScale:
         """Scale rows, in float64; dividing by a power of two loses nothing."""
         scaled: Floats = np.ldexp(np.asarray(X, dtype=np.float64) - self.middle, -self.power)
         return scaled
+
+    def undo(self, scaled: Floats) -> Floats:
+        """Return what `apply` makes `scaled`, up to rounding."""
+        return np.ldexp(scaled, self.power) + self.middle
 
     def fold(self, layers: Sequence[Layer]) -> list[Layer]:
         """Return layers that give for scaled rows what `layers` give for the rows themselves."""

@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from nn import training
 from nn.checks import feature_matrix
 from nn.evaluation import evaluate
-from nn.inputs import Floats, InputScale, check_inside, input_range, public_range
+from nn.inputs import Floats, check_inside, input_range, public_range
 from nn.layers import Layer
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError
 
 if TYPE_CHECKING:
     from mpc import Session
-    from nn.audit import Audit
+    from nn.audit import Audit, Fitted
     from nn.shared_model import SharedModel
 
 __all__ = ["Model"]
@@ -117,7 +117,8 @@ class Model:
             Range of the inputs that the model will get; it becomes public. With one value for
             each feature, features may be of very different sizes: their owner shares each as
             ``(x - middle) / 2^power``, both following from the range, and the first layer's
-            weights take that into account. Default: `input_range_`.
+            weights take that into account. Default: `input_range_`; if that has one value for
+            each feature, as many times as wide as the format has room for, up to 64.
         scores : bool, default=False
             Whether the shared model may reveal scores and probabilities of a classifier, which
             tell more about the weights than labels do.
@@ -139,24 +140,26 @@ class Model:
         PartyError
             If `owner` is no party of the session.
         """
-        from nn.shared_model import share_layers
+        from nn.audit import fit_inputs
 
         layers = self.layers
         lows, highs = self.range_for(low, high)
         if not isinstance(scores, (bool, np.bool_)):
             raise DtypeError(f"scores must be True or False, got {scores!r}")
-        inputs = InputScale.of(lows, highs, layers)
-        shared = share_layers(session, layers, owner, lows, highs, inputs)
-        return self._shared(session, shared, lows, highs, inputs, bool(scores))
+        fitted = fit_inputs(layers, lows, highs, session.format, room=low is None and high is None)
+        return self.share_fitted(session, owner, fitted, bool(scores))
+
+    def share_fitted(
+        self, session: Session, owner: str, fitted: Fitted, scores: bool = False
+    ) -> SharedModel:
+        """Share the layers in a scale that is already chosen."""
+        from nn.shared_model import share_layers
+
+        shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
+        return self._shared(session, shared, fitted, scores)
 
     def _shared(
-        self,
-        session: Session,
-        layers: list[Layer],
-        low: Floats,
-        high: Floats,
-        inputs: InputScale | None,
-        scores: bool,
+        self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
         raise NotImplementedError
 
@@ -206,28 +209,23 @@ class Model:
         frac_bits=16, int_bits=15: fits
         frac_bits=29, int_bits=2 fits too: error at most 6.52e-09
         """
-        from nn.audit import audit_layers
+        from nn.audit import audit_layers, fit_inputs
         from nn.comparison import observe
 
         layers = self.layers
         form = FixedPoint(frac_bits, int_bits)
         rows = None if X is None else self._matrix(X)
         lows, highs = self.range_for(low, high, rows)
+        fitted = fit_inputs(layers, lows, highs, form, room=low is None and high is None)
         if rows is not None:
-            check_inside(rows, lows, highs)
-        inputs = InputScale.of(lows, highs, layers)
-        if inputs is not None:
-            layers, ends = inputs.fold(layers), (inputs.apply(lows), inputs.apply(highs))
-        else:
-            ends = lows, highs
-        plain = audit_layers(layers, *ends, form, inputs)
+            check_inside(rows, fitted.low, fitted.high)
+        plain = audit_layers(fitted, form)
         if rows is None or not len(rows):
             return plain
-        scaled = rows if inputs is None else inputs.apply(rows)
         observed, errors = observe(
-            self, layers, scaled, rows[:_AUDIT_ROWS], lows, highs, form if plain.fits else None
+            self, fitted, rows, rows[:_AUDIT_ROWS], form if plain.fits else None
         )
-        return audit_layers(layers, *ends, form, inputs, observed, errors, len(rows))
+        return audit_layers(fitted, form, observed, errors, len(rows))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to an ``.npz`` file, for :func:`nn.load`.

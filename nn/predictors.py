@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from nn.checks import label_vector
 from nn.evaluation import accuracy
-from nn.inputs import Floats, InputScale
 from nn.labels import check_kind, ordered_classes
 from nn.layers import Layer
 from nn.links import LINKS, probabilities
@@ -19,6 +18,7 @@ from ring.errors import ArgumentError, ShapeError
 
 if TYPE_CHECKING:
     from mpc import Session
+    from nn.audit import Fitted
     from nn.shared_model import SharedModel
 
 __all__ = ["Classifier", "Regressor"]
@@ -185,19 +185,13 @@ class Classifier(Model):
         return accuracy(self.layers, self.classes_, matrix, labels)
 
     def _shared(
-        self,
-        session: Session,
-        layers: list[Layer],
-        low: Floats,
-        high: Floats,
-        inputs: InputScale | None,
-        scores: bool,
+        self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
         from nn.shared_model import SharedModel
 
         return SharedModel(
-            session, layers, self.classes_, self.n_features_in_, low, high,
-            inputs=inputs, link=self.link, scores=scores,
+            session, layers, self.classes_, self.n_features_in_, fitted.low, fitted.high,
+            inputs=fitted.inputs, link=self.link, scores=scores,
         )  # fmt: skip
 
 
@@ -259,17 +253,11 @@ class Regressor(Model):
         return float(r2_score(y, self.predict(X)))
 
     def _shared(
-        self,
-        session: Session,
-        layers: list[Layer],
-        low: Floats,
-        high: Floats,
-        inputs: InputScale | None,
-        scores: bool,
+        self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
         from nn.shared_model import SharedRegressor
 
         return SharedRegressor(
-            session, layers, np.arange(self.n_outputs_), self.n_features_in_, low, high,
-            inputs=inputs, flat=self.flat,
+            session, layers, np.arange(self.n_outputs_), self.n_features_in_, fitted.low, fitted.high,
+            inputs=fitted.inputs, flat=self.flat,
         )  # fmt: skip

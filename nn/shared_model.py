@@ -36,7 +36,7 @@ def share_layers(
 ) -> list[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
-    With `inputs`, the scale of the inputs is folded into the first layer.
+    `inputs` is the scale that is folded into the layers, and in which `low` and `high` are.
 
     Raises
     ------
@@ -46,8 +46,6 @@ def share_layers(
     """
     session.number(owner, "owner")
     lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    if inputs is not None:
-        layers, lows, highs = inputs.fold(layers), inputs.apply(lows), inputs.apply(highs)
     check_fits(layers, lows, highs, session.format, inputs)
     return [
         layer.with_parameters(
@@ -171,8 +169,10 @@ class SharedModel:
             self._check_shape(values.shape)
             check_inside(values, self.low, self.high)
             X = values if self.inputs is None else self.inputs.apply(values)
-        largest = float(np.max(np.maximum(np.abs(self.low), np.abs(self.high)), initial=0.0))
-        largest = largest if self.inputs is None else 1.0
+        ends = [self.low, self.high]
+        if self.inputs is not None:
+            ends = [self.inputs.apply(end) for end in ends]
+        largest = float(np.max(np.abs(ends), initial=0.0))
         shared = self.session.share(
             X, owner, shape=shape, bound=largest if largest > 0 else None, name="X"
         )

@@ -285,3 +285,24 @@ def test_a_plan_is_no_local_session(wide):
 
     with mpc.Session() as s, pytest.raises(mpc.SessionError, match="local session only"):
         s.plan(program)
+
+
+def test_rows_beyond_the_range_that_came_from_data(wide):
+    model, X = wide
+    low, high = model.input_range_
+    middle = (low + high) / 2
+    with mpc.Session() as s:
+        secret = model.share(s, owner="alice")
+        room = ((secret.high - secret.low) / (high - low)).round(6)
+        assert (room == room[0]).all() and room[0] in (2, 4, 8, 16, 32, 64)
+        far = middle + (X - middle) * room[0] * 0.99
+        error = np.abs(secret.predict(secret.share_rows(far, owner="bob")) - model.predict(far))
+        assert error.max() <= model.audit(X).error_bound
+        # As much as the format leaves, and no more.
+        bigger = mpc.Session(int_bits=20)
+        assert ((model.share(bigger, owner="alice").high - middle) >= secret.high - middle).all()
+        # What is asked for is what there is.
+        asked = model.share(s, owner="alice", low=low, high=high)
+        np.testing.assert_array_equal(asked.high, high)
+        with pytest.raises(RangeError, match="at index"):
+            asked.share_rows(far, owner="bob")
