@@ -6,6 +6,7 @@ from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
 from nn.files import load
 from nn.mlp import MLP
+from nn.onnx_import import from_onnx
 from nn.sklearn_import import from_sklearn
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ __all__ = [
     "SecureMLPClassifier",
     "SecureMLPRegressor",
     "compare",
+    "from_onnx",
     "from_sklearn",
     "load",
     "load_digits_8x8",

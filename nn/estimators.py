@@ -117,7 +117,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
     def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         """Set ``model_``, and what else is fitted."""
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train in the clear.
 
