@@ -63,7 +63,7 @@ def from_onnx(
         If onnx is not installed.
     """
     onnx = _onnx()
-    graph = _load(onnx, model)
+    graph, opsets = _load(onnx, model)
     values: dict[str, Value] = {
         array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer
     }
@@ -74,7 +74,7 @@ def from_onnx(
         )
     values[inputs[0].name] = _input(inputs[0])
     for node in graph.node:
-        _run(onnx, node, values)
+        _run(onnx, opsets, node, values)
     made = _finish([values[output.name] for output in graph.output if output.name], classes)
     if X is not None:
         made.input_range_ = public_range(feature_matrix("X", X, made.n_features_in_))
@@ -93,8 +93,8 @@ def _onnx() -> Any:
     return onnx
 
 
-def _load(onnx: Any, model: Any) -> Any:
-    """Return the checked graph of a model."""
+def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
+    """Return the checked graph of a model, and the versions of its operators."""
     if isinstance(model, (str, os.PathLike)):
         from google.protobuf.message import DecodeError
 
@@ -117,7 +117,7 @@ def _load(onnx: Any, model: Any) -> Any:
         model = inline_local_functions(model)
     if not model.graph.output:
         raise DataError("the ONNX model has no output: not a model, or cut short")
-    return model.graph
+    return model.graph, model.opset_import
 
 
 def _input(value: Any) -> Rows:
@@ -186,7 +186,23 @@ def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
     return before.then(np.array([[0.0, 1.0]]), np.zeros(2)), True
 
 
-def _run(onnx: Any, node: Any, values: dict[str, Value]) -> None:
+def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
+    """Return the outputs of a node whose inputs are all known."""
+    helper = onnx.helper
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in given.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    model = helper.make_model(
+        helper.make_graph([node], "constant", inputs, outputs), opset_imports=opsets
+    )
+    return onnx.reference.ReferenceEvaluator(model).run(None, given)
+
+
+def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
     """Work out a node's outputs."""
     missing = [name for name in node.input if name and name not in values]
     where = f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
@@ -196,8 +212,8 @@ def _run(onnx: Any, node: Any, values: dict[str, Value]) -> None:
     if all(value is None or isinstance(value, np.ndarray) for value in inputs):
         given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
         try:
-            results = onnx.reference.ReferenceEvaluator(node).run(None, given)
-        except Exception as error:
+            results = _constants(onnx, opsets, node, given)
+        except Exception as error:  # of whatever kind the evaluator has
             raise ConversionError(f"{where} cannot be worked out: {error}") from None
         values.update(zip(node.output, map(np.asarray, results), strict=True))
         return

@@ -177,6 +177,22 @@ def _scaler(attributes: dict[str, Any], x: Value) -> Rows:
     return _affine(rows, scale, -offset * scale)
 
 
+def _batch_normalization(
+    attributes: dict[str, Any], x: Value, scale: Value, bias: Value, mean: Value, variance: Value
+) -> Rows:
+    rows = _rows(x, 1)
+    if attributes.get("training_mode", 0):
+        raise ConversionError("needs training_mode=0: export the model for inference")
+    factor = _constant(scale) / np.sqrt(_constant(variance) + attributes.get("epsilon", 1e-5))
+    return _affine(rows, factor, _constant(bias) - _constant(mean) * factor)
+
+
+def _shape(attributes: dict[str, Any], x: Value) -> NDArray[Any]:
+    rows = _rows(x)
+    sizes = np.array([rows.batch, *rows.shape], np.int64)
+    return sizes[attributes.get("start", 0) : attributes.get("end")]
+
+
 def _flatten(attributes: dict[str, Any], x: Value) -> Value:
     if not isinstance(x, Rows):
         return x
@@ -193,7 +209,8 @@ def _reshape(attributes: dict[str, Any], x: Value, shape: Value) -> Value:
     rest = target[1:]
     # Rows stay rows if each keeps its numbers, whatever their number; and that is sure for an open
     # size if their number is left open, or given as the input gives it.
-    if rest.count(-1) == 1 and target[0] in (0, x.batch) and target[0] != -1:
+    # (Two sizes of -1 are not valid as such: the first is then what Shape has given.)
+    if rest.count(-1) == 1 and target[0] in (0, x.batch):
         known = prod(n for n in rest if n != -1)
         rest = [size // known if n == -1 and known else n for n in rest]
     if not target or min(rest, default=1) < 1 or prod(rest) != size:
@@ -296,6 +313,7 @@ OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
     "Add": _add,
     "ArgMax": _argmax,
     "ArrayFeatureExtractor": _array_feature_extractor,
+    "BatchNormalization": _batch_normalization,
     "Cast": _cast,
     "Concat": _concat,
     "Div": _divide,
@@ -312,6 +330,7 @@ OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
     "Relu": _activation(ReLU),
     "Reshape": _reshape,
     "Scaler": _scaler,
+    "Shape": _shape,
     "Sigmoid": _activation(Sigmoid),
     "Softmax": _softmax,
     "Squeeze": _squeeze,
