@@ -78,7 +78,7 @@ class MLP(Classifier):
 
     layers: list[Layer]
     classes_: NDArray[Any]
-    input_range_: tuple[float, float]
+    input_range_: tuple[Any, Any]
     loss_curve_: list[float]
     validation_scores_: list[float]
 

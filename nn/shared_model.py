@@ -407,3 +407,7 @@ class SharedRegressor(SharedModel):
         raise DtypeError("a regressor has no scores: use predict")
 
     predict_proba = decision_function
+
+    def reveal(self, to: str | None = None) -> MLP | None:
+        """Refuse: a regressor is no MLP."""
+        raise DtypeError("only a classifier of Dense and ReLU layers can be revealed as an MLP")

@@ -306,3 +306,19 @@ def test_rows_beyond_the_range_that_came_from_data(wide):
         np.testing.assert_array_equal(asked.high, high)
         with pytest.raises(RangeError, match="at index"):
             asked.share_rows(far, owner="bob")
+
+
+def test_revealed_weights_are_for_rows_as_they_are(wide):
+    model, X = wide
+    W, b, V, c = model.parameters
+    network = nn.MLP.from_parameters([W, b, np.hstack([V, -V]), np.concatenate([c, -c])])
+    low, high = model.input_range_
+    with mpc.Session() as s:
+        secret = network.share(s, owner="alice", low=low, high=high)
+        again = secret.reveal()
+        np.testing.assert_allclose(
+            again.decision_function(X), network.decision_function(X), atol=0.05
+        )
+        np.testing.assert_array_equal(again.input_range_, (low, high))
+        with pytest.raises(DtypeError, match="Dense and ReLU"):
+            model.share(s, owner="alice").reveal()
