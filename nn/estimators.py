@@ -1,6 +1,6 @@
 """Estimators by scikit-learn's conventions whose predictions are made on shares.
 
-They train in the clear and predict in a local session: model and rows are split into shares,
+They train in the clear, or on shares, and predict in a local session: model and rows are split into shares,
 evaluated as they would be between organisations, and the predictions alone are revealed. So a
 pipeline, a grid search or a cross-validation measures what the encrypted model does. To predict
 between organisations, give the fitted estimator, or the pipeline around it, to
@@ -33,6 +33,7 @@ from nn.inputs import public_range
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
 from nn.losses import LOSSES
+from nn.mlp import MLP
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
@@ -54,6 +55,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state", np.random.Generator],
+        "encrypted_fit": ["boolean"],
         "parties": ["array-like"],
         "frac_bits": [Interval(Integral, 1, None, closed="left")],
         "int_bits": [Interval(Integral, 1, None, closed="left")],
@@ -74,6 +76,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         batch_size: int = 32,
         max_iter: int = 100,
         random_state: RandomState = None,
+        encrypted_fit: bool = False,
         parties: Sequence[str] = ("alice", "bob"),
         frac_bits: int = 16,
         int_bits: int = 15,
@@ -88,6 +91,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.random_state = random_state
+        self.encrypted_fit = encrypted_fit
         self.parties = parties
         self.frac_bits = frac_bits
         self.int_bits = int_bits
@@ -110,16 +114,13 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         """Bias of each layer."""
         return [layer.bias for layer in self.model_.layers if isinstance(layer, Dense)]
 
-    # Fitting, in the clear. Training on shares takes the place of `_train`: it gets the same
-    # rows, targets and widths, and leaves the same layers.
-
     @abstractmethod
     def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         """Set ``model_``, and what else is fitted."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train in the clear.
+        """Train, in the clear or on shares.
 
         Parameters
         ----------
@@ -141,15 +142,23 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         self._fit(np.asarray(X), np.asarray(y))
         return self
 
-    def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
-        """Train layers from `X` to `targets`, both in the clear."""
+    def _widths(self, X: NDArray[Any], targets: NDArray[Any]) -> tuple[int, ...]:
         widths = [int(width) for width in np.ravel(np.asarray(self.hidden_layer_sizes))]
         if min(widths, default=1) < 1:
             raise ArgumentError(f"hidden_layer_sizes must be at least 1, got {tuple(widths)}")
+        return (X.shape[1], *widths, targets.shape[1])
+
+    def _session(self) -> Session:
+        return Session(
+            tuple(self.parties), frac_bits=int(self.frac_bits), int_bits=int(self.int_bits)
+        )
+
+    def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+        """Train layers from `X` to `targets`, both in the clear."""
         optimizer = choose_optimizer(self.solver, self.learning_rate_init, self.momentum)
         optimizer.reset()
         random = generator(self.random_state)
-        layers = dense_layers((X.shape[1], *widths, targets.shape[1]), random, X.dtype)
+        layers = dense_layers(self._widths(X, targets), random, X.dtype)
         self.loss_curve_ = list(
             training.train(
                 layers,
@@ -181,12 +190,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         self, X: NDArray[Any], *, scores: bool = False
     ) -> Iterator[tuple[SharedModel, Any]]:
         """Give the model and the rows as shares in a session of their own."""
-        with (
-            _threads(self.n_jobs),
-            Session(
-                tuple(self.parties), frac_bits=int(self.frac_bits), int_bits=int(self.int_bits)
-            ) as session,
-        ):
+        with _threads(self.n_jobs), self._session() as session:
             owner, other = session.parties[0], session.parties[-1]
             secret = self.model_.share(session, owner, scores=scores)
             if not ((X >= secret.low) & (X <= secret.high)).all():
@@ -212,7 +216,7 @@ def _threads(n_jobs: int | None) -> Iterator[None]:
 
 
 class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
-    """Classifier of dense layers with ReLU, trained in the clear, predicting on shares.
+    """Classifier of dense layers with ReLU, trained in the clear or on shares, predicting on shares.
 
     Parameters
     ----------
@@ -221,7 +225,7 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
     solver : {"adam", "sgd"}, default="adam"
     learning_rate_init : float, optional
         The solver's step at first; default 0.001 for "adam", 0.1 for "sgd".
-    learning_rate : {"cosine", "linear", "constant"}, default="cosine"
+    learning_rate : {"cosine", "linear", "halving", "constant"}, default="cosine"
         How the step falls towards 0 at the end.
     momentum : float, optional
         For "sgd"; default 0.9.
@@ -230,6 +234,9 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         Passes over the rows.
     random_state : int, RandomState, Generator or None, default=None
         Seeds the initial weights and the order of the rows, never a mask.
+    encrypted_fit : bool, default=False
+        Whether to train on shares too, in a session of its own; the weights are revealed at the
+        end. For classifiers only.
     parties : sequence of str, default=("alice", "bob")
         The computing parties of a prediction. The first holds the model, the last the rows.
     frac_bits, int_bits : int, default=16 and 15
@@ -250,8 +257,9 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
     coefs_, intercepts_ : list of ndarray
         Weights and biases of each layer.
     loss_curve_ : list of float
-        Mean loss of each pass.
+        Mean loss of each pass; not after training on shares, which reveals none.
     loss_ : float
+        The last of them.
     n_iter_ : int
 
     Examples
@@ -276,9 +284,36 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         classes, numbers = encode_labels(y, None, len(classes))
         targets = np.zeros((len(X), len(classes)), dtype=X.dtype)
         targets[np.arange(len(X)), numbers] = 1
-        layers = self._train(X, targets, "cross_entropy")
+        train = self._train_on_shares if self.encrypted_fit else self._train
+        layers = train(X, targets, "cross_entropy")
         self.classes_ = classes
         self.model_ = Classifier(layers, classes, X.shape[1], public_range(X))
+
+    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
+        network = MLP(self._widths(X, targets), random_state=self.random_state)
+        with _threads(self.n_jobs), self._session() as session:
+            owner = session.parties[-1]
+            fitted = network.fit(
+                session.share(X, owner),
+                session.share(targets, owner, bound=1),
+                epochs=int(self.max_iter),
+                batch_size=min(int(self.batch_size), len(X)),
+                optimizer=self.solver,
+                learning_rate=self.learning_rate_init,
+                momentum=self.momentum,
+                schedule=self.learning_rate,
+                loss=loss,
+                check_range=True,
+                progress=bool(self.verbose),
+            )
+            self.n_iter_ = int(self.max_iter)
+            revealed: MLP = fitted.reveal()
+        # The loss of training on shares is nobody's to know.
+        for name in ("loss_curve_", "loss_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return revealed.layers
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return each row's label, the only thing that is revealed.
@@ -319,7 +354,7 @@ class SecureMLPRegressor(RegressorMixin, _SecureMLP):  # type: ignore[misc]
     Parameters
     ----------
     hidden_layer_sizes, solver, learning_rate_init, learning_rate, momentum, batch_size, max_iter, \
-random_state, parties, frac_bits, int_bits, n_jobs, verbose
+random_state, encrypted_fit, parties, frac_bits, int_bits, n_jobs, verbose
         As for :class:`SecureMLPClassifier`.
 
     Attributes
@@ -347,6 +382,8 @@ random_state, parties, frac_bits, int_bits, n_jobs, verbose
         return tags
 
     def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        if self.encrypted_fit:
+            raise ArgumentError("encrypted_fit is for classifiers, so far, got True")
         targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         middle, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)

@@ -182,6 +182,22 @@ def test_predictions_open_a_session_and_reveal_labels_only(iris, monkeypatch):
         sessions[0].share(1.0, owner="alice")
 
 
+def test_training_on_shares_follows_training_in_the_clear(iris):
+    X, y = iris
+    names, rows = np.array(["a", "b", "c"])[y], (X - X.mean(axis=0)) / X.std(axis=0)
+    setting = {"learning_rate_init": 0.25, "solver": "sgd", "max_iter": 5, "random_state": 0}
+    plain = nn.SecureMLPClassifier((8,), **setting).fit(rows, names)
+    secret = nn.SecureMLPClassifier((8,), encrypted_fit=True, **setting).fit(rows, names)
+    for a, b in zip(secret.coefs_, plain.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, atol=0.02)
+        assert (a != b).any()
+    assert secret.classes_.tolist() == ["a", "b", "c"] and secret.n_iter_ == 5
+    assert not hasattr(secret, "loss_curve_")
+    assert secret.score(rows, names) > 0.85
+    with pytest.raises(ValueError, match="classifiers"):
+        nn.SecureMLPRegressor(encrypted_fit=True).fit(X, y)
+
+
 def test_regressors_in_their_units():
     X, y = datasets.load_diabetes(return_X_y=True, scaled=False)
     secure = make_pipeline(
