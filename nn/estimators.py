@@ -74,7 +74,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         learning_rate: str = "cosine",
         momentum: float | None = None,
         batch_size: int = 32,
-        max_iter: int = 100,
+        max_iter: int = 200,
         random_state: RandomState = None,
         encrypted_fit: bool = False,
         parties: Sequence[str] = ("alice", "bob"),
@@ -230,7 +230,7 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
     momentum : float, optional
         For "sgd"; default 0.9.
     batch_size : int, default=32
-    max_iter : int, default=100
+    max_iter : int, default=200
         Passes over the rows.
     random_state : int, RandomState, Generator or None, default=None
         Seeds the initial weights and the order of the rows, never a mask.
