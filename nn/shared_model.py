@@ -205,19 +205,19 @@ class SharedModel:
         for number, layer in enumerate(self.layers, start=1):
             with self.session.layer(f"{number} {layer!r}"):
                 x = layer(x)
-                if isinstance(layer, Dense):
+                if x.frac_bits >= form.frac_bits:
                     # What the check before sharing has shown.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
         return x
 
     def rows_at_once(self) -> int:
         """Return how many rows fit in the session's memory limit."""
-        widths = [layer.parameters[0].shape for layer in self.layers if layer.parameters]
-        # Each party's shares, masks, messages and results of a layer, the opened values, and the
-        # correlated randomness of a ReLU, some 13 words an element and party.
-        parties = self.session.size
-        words = max((4 * parties + 2) * m + 20 * (parties + 1) * n for m, n in widths)
-        return max(1, self.session.memory_limit // (8 * words))
+        shape: tuple[int, ...] = (self.n_features_in_,)
+        most = 1
+        for layer in self.layers:
+            most = max(most, layer.shared_words(shape, self.session.size))
+            shape = layer.output_shape(shape)
+        return max(1, self.session.memory_limit // (8 * most))
 
     def reveal(self, to: str | None = None) -> MLP | None:
         """Reveal the weights to one party or to all, as a plain model.
