@@ -93,7 +93,7 @@ def test_an_image_and_the_kernels_are_opened_once(spent):
         x, w = s.share(np.ones((2, 9, 9, 3)), owner="bob"), s.share(np.ones((5, 5, 3, 4)), "alice")
         found = spent(s, lambda: convolve(x, w, windows))
         assert found == cost(2, max(x.size, w.size), 2 * 5 * 5 * 4)
-        assert found.by_party == (8 * w.size, 8 * x.size)
+        assert found.sent == (8 * w.size, 8 * x.size)
         assert spent(s, lambda: convolve(x, w, windows)) == cost(2, 0, 2 * 5 * 5 * 4)
 
 

@@ -142,8 +142,8 @@ def test_bytes_and_rounds_of_one_image(name, megabytes, rounds, images):
         s.plan(program)
     once = costs[1] - costs[0]
     assert once.rounds == rounds
-    assert sum(once.total.by_party) <= megabytes * 1e6
-    assert once.bytes_sent_per_party == max(once.total.by_party)
+    assert sum(once.total.sent) <= megabytes * 1e6
+    assert once.bytes_sent_per_party == max(once.total.sent)
 
 
 def test_batches_follow_the_memory_limit(images):
