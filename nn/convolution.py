@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc import SharedArray
-from mpc.protocols.convolution import convolve
+from mpc.protocols import convolution
 from mpc.windows import Windows
 from nn.checks import integer, interval
 from nn.initialisation import he_normal
@@ -154,12 +154,13 @@ class Convolution(Layer):
     def __call__(self, x: Any) -> Any:
         shape = self.output_shape(tuple(x.shape)[1:])
         if isinstance(x, SharedArray):
-            return convolve(x, self.weights, self.windows(*x.shape[1:3])) + self.bias
+            return convolution.convolve(x, self.weights, self.windows(*x.shape[1:3])) + self.bias
         return (self._rows(x) @ self._matrix() + self.bias).reshape(len(x), *shape)
 
     def forward(self, x: Any) -> Any:
         if isinstance(x, SharedArray):
-            self._memory = x
+            # Truncated once, so that forward and backward use the same array and open it once.
+            self._memory = x = x.truncate()
             return self(x)
         shape = self.output_shape(tuple(x.shape)[1:])
         rows = self._rows(x)
@@ -167,7 +168,10 @@ class Convolution(Layer):
         return (rows @ self._matrix() + self.bias).reshape(len(x), *shape)
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
-        rows, shape = self._remembered()
+        memory = self._remembered()
+        if isinstance(memory, SharedArray):
+            return self._shared_backward(memory, gradient.truncate(), input_gradient)
+        rows, shape = memory
         flat = gradient.reshape(-1, gradient.shape[-1])
         self.gradients = [(rows.T @ flat).reshape(self.weights.shape), flat.sum(axis=0)]
         if not input_gradient:
@@ -175,6 +179,18 @@ class Convolution(Layer):
         windows = self.windows(*shape[1:3])
         back = (flat @ self._matrix().T).reshape(*gradient.shape[:3], *windows.kernel, shape[-1])
         return windows.add_back(back, shape)
+
+    def _shared_backward(
+        self, x: SharedArray, gradient: SharedArray, wanted: bool
+    ) -> SharedArray | None:
+        windows = self.windows(*x.shape[1:3])
+        self.gradients = [
+            convolution.kernel_gradient(x, gradient, windows),
+            gradient.sum(axis=(0, 1, 2)),
+        ]
+        return (
+            convolution.input_gradient(gradient, self.weights, windows, x.shape) if wanted else None
+        )
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from mpc import SharedArray
 from nn.checks import integer, interval, real
 from nn.convolution import Convolution
 from nn.layers import Dense, Layer, Shape
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["BatchNorm", "Dropout", "folded"]
+
+
+def _refuse_shares(layer: Layer, x: Any) -> None:
+    if isinstance(x, SharedArray):
+        raise ArgumentError(f"{layer!r} is trained in the clear only, got a SharedArray")
 
 
 class BatchNorm(Layer):
@@ -107,6 +113,7 @@ class BatchNorm(Layer):
         return x * factor.astype(self.scale.dtype) + summand.astype(self.scale.dtype)
 
     def forward(self, x: Any) -> Any:
+        _refuse_shares(self, x)
         self.output_shape(tuple(x.shape)[1:])
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axis=axes)
@@ -180,6 +187,7 @@ class Dropout(Layer):
         return x
 
     def forward(self, x: Any) -> Any:
+        _refuse_shares(self, x)
         kept = self._random.random(x.shape, dtype=np.float32) >= self.rate
         self._memory = kept * np.asarray(1 / (1 - self.rate), dtype=x.dtype)
         return x * self._memory

@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
-from mpc.protocols.pooling import maximum_of_first, mean_of_first
+from mpc.protocols.pooling import (
+    maximum_gradient,
+    maximum_of_first,
+    maximum_with_bits,
+    mean_of_first,
+)
 from nn.checks import interval
 from nn.convolution import pair
 from nn.layers import Layer, Shape
@@ -52,7 +57,7 @@ class _Pool(Layer):
         moved = split.transpose(2, 4, 0, 1, 3, 5)
         return moved.reshape(down * across, rows, height // down, width // across, channels)
 
-    def _untiled(self, tiles: NDArray[Any]) -> NDArray[Any]:
+    def _untiled(self, tiles: Any) -> Any:
         (down, across), (_, rows, height, width, channels) = self.size, tiles.shape
         split = tiles.reshape(down, across, rows, height, width, channels)
         moved = split.transpose(2, 3, 0, 4, 1, 5)
@@ -108,14 +113,21 @@ class MaxPool(_Pool):
         return greatest
 
     def forward(self, x: Any) -> Any:
+        if isinstance(x, SharedArray):
+            self.output_shape(tuple(x.shape)[1:])
+            output, self._memory = maximum_with_bits(self._tiles(x))
+            return output
         output = self(x)
         self._memory = (x, output)
         return output
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
-        x, output = self._remembered()
+        memory = self._remembered()
         if not input_gradient:
             return None
+        if isinstance(gradient, SharedArray):
+            return self._untiled(maximum_gradient(gradient, memory, math.prod(self.size)))
+        x, output = memory
         back = np.zeros(x.shape, gradient.dtype)
         # The gradient goes to the first of equal values.
         waiting = np.ones(output.shape, bool)
@@ -155,5 +167,7 @@ class AveragePool(_Pool):
         down, across = self._remembered()
         if not input_gradient:
             return None
-        part = gradient / (down * across)
+        part = gradient * (1 / (down * across))
+        if isinstance(gradient, SharedArray):
+            return self._untiled(part.reshape(1, *part.shape)[np.zeros(down * across, np.intp)])
         return self._untiled(np.broadcast_to(part, (down * across, *part.shape)))

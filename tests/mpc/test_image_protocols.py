@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 import mpc
 from mpc.protocols.convolution import convolve, cost
 from mpc.protocols.pooling import (
+    cost_of_gradient,
     cost_of_maximum,
     cost_of_mean,
+    maximum_gradient,
     maximum_of_first,
+    maximum_with_bits,
     mean_of_first,
 )
 from mpc.protocols.sign import window
@@ -145,6 +148,8 @@ def test_declared_costs(fresh_session, spent):
     x = s.share(np.ones((5, 70)), owner="alice")
     nibbles = window(2 * x.bound)
     assert spent(s, lambda: maximum_of_first(x)) == cost_of_maximum(parties, 5, 70, nibbles)
+    best, bits = maximum_with_bits(x)
+    assert spent(s, lambda: maximum_gradient(best, bits, 5)) == cost_of_gradient(parties, 5, 70)
     for count in (1, 3, 4):
         for some in (x[:count], x[:count] * 0.5):
             wanted = cost_of_mean(parties, count, 70, some.frac_bits == 32)
