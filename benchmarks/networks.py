@@ -44,7 +44,7 @@ class Published:
     source: str
 
 
-_LAN = "single image, parties on several machines of a local network, offline phase included"
+_LAN = "single image, local network"
 _ONLINE = "per image of a batch of 128, online phase only"
 _SECURENN = "Wagh, Gupta, Chandran 2019 (SecureNN)"
 _ARIANN = "Ryffel, Tholoniat, Pointcheval, Bach 2022 (AriaNN), from memory"
