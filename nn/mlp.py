@@ -18,7 +18,6 @@ from nn.initialisation import RandomState, dense_layers, generator
 from nn.labels import check_kind, encode_labels, ordered_classes
 from nn.layers import Dense, Layer, ReLU
 from nn.losses import LOSSES, Loss
-from nn.normalisation import folded
 from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError, SottoError
 
@@ -410,7 +409,7 @@ class Network(ABC):
         """
         from nn.shared_model import SharedModel, share_layers
 
-        layers = folded(self.layers)
+        layers = self.layers
         low = self.input_range_[0] if low is None else real("low", low, below=math.inf)
         high = self.input_range_[1] if high is None else real("high", high, below=math.inf)
         shared = share_layers(session, layers, owner, low, high)

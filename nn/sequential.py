@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nn.checks import integer
 from nn.initialisation import RandomState, generator
+from nn.labels import ordered_classes
 from nn.layers import Layer
 from nn.mlp import Network
 from ring.errors import ArgumentError, DtypeError, ShapeError
@@ -95,6 +97,46 @@ class Sequential(Network):
 
     def __repr__(self) -> str:
         return f"Sequential({list(self.architecture)}, n_features={self._n_features})"
+
+    @classmethod
+    def from_layers(
+        cls, layers: Sequence[Layer], n_features: int = 784, *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Return a model of trained layers, ready to predict.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            Their parameters are not copied.
+        n_features : int, default=784
+        classes : array_like of shape (classes,), optional
+            The labels in ascending order; default 0, 1, 2, ...
+
+        Returns
+        -------
+        Sequential
+
+        Raises
+        ------
+        ShapeError, ArgumentError, DtypeError
+            As for the class; also if the labels are not one for each score, and ascending.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nn
+        >>> from nn.layers import Dense
+        >>> model = nn.Sequential.from_layers([Dense(np.eye(2), np.zeros(2))], n_features=2)
+        >>> model.predict([[0.0, 1.0], [1.0, 0.0]])
+        array([1, 0])
+        """
+        model = cls(layers, n_features)
+        labels = np.arange(model._classes) if classes is None else np.asarray(classes)
+        model.classes_ = ordered_classes(labels, model._classes)
+        model.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        model.input_range_ = (0.0, 1.0)
+        model.loss_curve_, model.validation_scores_ = [], []
+        return model
 
     @property
     def n_features_in_(self) -> int:

@@ -15,6 +15,7 @@ from mpc.protocols import linear
 from nn.bounds import check_range
 from nn.checks import integer
 from nn.layers import Dense, Layer
+from nn.normalisation import folded
 from nn.training import parameters
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def share_layers(
 ) -> list[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
+    Batch normalisation is folded into the layer before it, and dropout left out.
+
     Raises
     ------
     RangeError
@@ -38,6 +41,7 @@ def share_layers(
         names the layer. Nothing is shared then.
     """
     session.number(owner, "owner")
+    layers = folded(layers)
     check_range(layers, low, high, session.format.limit * _MARGIN)
     return [
         layer.with_parameters(
@@ -177,7 +181,8 @@ class SharedModel:
         Notes
         -----
         A hidden layer takes 5 rounds: its input opened under a mask, then truncation and ReLU in
-        one. The weights are opened under their masks once a session.
+        one. Max pooling of 2x2 adds 8, average pooling 1. The weights are opened under their masks
+        once a session.
         """
         self.session.check_own(X, "X")
         self._check_shape(X.shape)

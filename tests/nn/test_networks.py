@@ -1,5 +1,6 @@
 """The papers' networks: their shapes, training, and evaluation on shares."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ def images():
     y = np.arange(240) % 10
     X = random.uniform(0, 0.3, size=(240, 28, 28))
     X[np.arange(240), :, 2 * y + 4] = 1
+    X[:, 0, 0] = 0
     return X.reshape(240, 784), y
 
 
@@ -194,6 +196,34 @@ def test_a_network_that_can_leave_the_range_is_refused(images):
         with pytest.raises(mpc.RangeError, match=r"layer 2, Convolution\(1, 5.*its output"):
             model.share(s, owner="alice")
         assert s.fresh_id() == 1, "something was shared"
+
+
+def test_a_model_of_trained_layers(trained, digits):
+    _, X, _, _ = digits
+    names = list("abcdefghij")
+    model = nn.Sequential.from_layers(trained.layers, 64, classes=names)
+    np.testing.assert_array_equal(model.decision_function(X), trained.decision_function(X))
+    assert (model.predict(X) == np.array(names)[trained.predict(X)]).all()
+    with pytest.raises(mpc.ShapeError, match="one label for each of 10 outputs"):
+        nn.Sequential.from_layers(trained.layers, 64, classes=[0, 1])
+
+
+def test_memory_of_a_batch_of_network_c(images):
+    X, y = images
+    model = nn.networks.C(random_state=0).fit(X[:24], y[:24], epochs=1)
+    with mpc.Session() as s:
+        secret = model.share(s, owner="alice")
+        rows = secret.share_rows(X[:128], owner="bob")
+        tracemalloc.start()
+        try:
+            secret(rows, batch_size=128)
+            peak = tracemalloc.get_traced_memory()[1]
+            assert peak < 1e9
+            # What decides how many rows are taken at once is no less than what they take, and
+            # not many times as much.
+            assert peak / 128 < s.memory_limit / secret.rows_at_once() < 4 * peak / 128
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs the idx files of MNIST in ../shared")
