@@ -19,6 +19,9 @@ from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["Convolution", "pair"]
 
+# How much of the windows of plain images is laid out at a time.
+_WINDOW_ELEMENTS = 1 << 23
+
 
 def pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
     """Return one integer, or two, for height and width."""
@@ -155,7 +158,14 @@ class Convolution(Layer):
         shape = self.output_shape(tuple(x.shape)[1:])
         if isinstance(x, SharedArray):
             return convolution.convolve(x, self.weights, self.windows(*x.shape[1:3])) + self.bias
-        return (self._rows(x) @ self._matrix() + self.bias).reshape(len(x), *shape)
+        # A few images at a time: their windows take many times the memory that they do themselves.
+        step = max(1, _WINDOW_ELEMENTS // (shape[0] * shape[1] * math.prod(self.weights.shape[:3])))
+        pieces = [
+            self._rows(x[start : start + step]) @ self._matrix() + self.bias
+            for start in range(0, max(1, len(x)), step)
+        ]
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return whole.reshape(len(x), *shape)
 
     def forward(self, x: Any) -> Any:
         if isinstance(x, SharedArray):

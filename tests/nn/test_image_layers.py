@@ -1,6 +1,7 @@
 """Layers for images: values by hand, gradients by finite differences, bounds by all corners."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ class TestConvolution:
         image = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]).reshape(1, 2, 3, 1)
         # Not flipped: the first pixel meets the first weight.
         assert layer(image).ravel().tolist() == [5.5, 7.5]
+
+    def test_many_images_are_computed_in_pieces(self):
+        layer = Convolution.untrained(1, 2, kernel=5).fresh(np.random.default_rng(0), np.float32)
+        x = np.random.default_rng(1).normal(size=(1300, 28, 28, 1)).astype(np.float32)
+        tracemalloc.start()
+        try:
+            whole = layer(x)
+            assert tracemalloc.get_traced_memory()[1] < 576 * 25 * 4 * 1300
+        finally:
+            tracemalloc.stop()
+        np.testing.assert_allclose(whole, layer.forward(x), atol=1e-5)
+        assert layer(x[:0]).shape == (0, 24, 24, 2)
 
     def test_same_padding_puts_the_odd_zero_last(self):
         layer = Convolution(np.ones((2, 2, 1, 1)), np.zeros(1), padding="same")
