@@ -237,3 +237,35 @@ def test_mnist_accuracy_of_one_epoch():
         rows = secret.share_rows(X_test[:2000], owner="bob")
         found = (secret.predict(rows) == y_test[:2000]).mean()
     assert abs(found - plain) <= 0.001
+
+
+def test_training_on_shares_follows_training_in_the_clear(digits):
+    X, _, y, _ = digits
+    # Where all is black, a first ReLU sits at exactly 0, whose gradient is 1 on shares and 0 in the
+    # clear: a different step, not a less exact one.
+    X = (X + np.random.default_rng(0).uniform(0, 0.2, size=X.shape)) / 1.2
+    layers = [
+        Reshape(8, 8, 1),
+        Convolution.untrained(1, 4, kernel=3),
+        MaxPool(2),
+        ReLU(),
+        Flatten(),
+        Dense.untrained(36, 10),
+    ]
+    options = {
+        "epochs": 1, "batch_size": 32, "learning_rate": 0.125, "schedule": "constant",
+    }  # fmt: skip
+    model = nn.Sequential(layers, 64, random_state=0)
+    with mpc.Session() as s:
+        secret = model.fit(
+            s.share(X[:320], owner="bob", bound=1),
+            s.share(nn.one_hot(y[:320], 10), owner="bob", bound=1),
+            progress=False,
+            **options,
+        )
+        found = [p.reveal() for layer in secret.layers for p in layer.parameters]
+    model.fit(X[:320].astype(np.float64), y[:320], **options)
+    for array, wanted in zip(found, model.parameters, strict=True):
+        np.testing.assert_allclose(array, wanted, atol=5e-3)
+    fresh = layers[1].fresh(np.random.default_rng(0)).parameters[0]
+    assert np.abs(found[0] - fresh).max() > 0.05, "nothing was learnt"
