@@ -35,8 +35,8 @@ Algebra = Literal["sum", "xor"]
 # What an opening does with a message: combine every party's share, or take one party's word.
 Opening = Algebra | int
 
-# One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape) or
-# ("index", key), with the key as NumPy takes it.
+# One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape),
+# ("index", key), with the key as NumPy takes it, or ("windows", Windows) of images.
 View = tuple[str, object]
 
 
@@ -77,6 +77,8 @@ def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
             x = x.reshape(*x.shape[:leading], *argument)  # type: ignore[misc]
         elif kind == "index":
             x = _index(x, argument, leading)  # type: ignore[arg-type]
+        elif kind == "windows":
+            x = argument.view(x)  # type: ignore[attr-defined]
         else:
             raise AssertionError(kind)
     return x

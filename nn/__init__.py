@@ -1,12 +1,14 @@
-"""Neural networks: training in plain NumPy, the data sets to train on, and models of others."""
+"""Neural networks: training in plain NumPy, evaluation on shares, data sets, models of others."""
 
 from typing import TYPE_CHECKING, Any
 
+from nn import networks
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
 from nn.files import load
 from nn.mlp import MLP
 from nn.onnx_import import from_onnx
+from nn.sequential import Sequential
 from nn.sklearn_import import from_sklearn
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ __all__ = [
     "MLP",
     "SecureMLPClassifier",
     "SecureMLPRegressor",
+    "Sequential",
     "compare",
     "from_onnx",
     "from_sklearn",
@@ -23,6 +26,7 @@ __all__ = [
     "load_digits_8x8",
     "load_idx",
     "load_mnist",
+    "networks",
     "one_hot",
 ]
 

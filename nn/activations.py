@@ -6,6 +6,7 @@ see :mod:`mpc.protocols.sigmoid`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -45,6 +46,10 @@ class _Smooth(Layer):
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
         return self.slope * error + error_bound(self.protocol, frac_bits)
+
+    def shared_words(self, input_shape: Shape, parties: int) -> int:
+        # Twenty bits with their numbers, five coefficients, and what four rounds open.
+        return 100 * (parties + 1) * math.prod(input_shape)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

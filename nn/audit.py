@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.bounds import check_range, interval_bounds
-from nn.inputs import MOST_ROOM, Floats, InputScale
-from nn.layers import Dense, Layer
+from nn.inputs import Floats, InputScale
+from nn.layers import Layer
+from nn.shaping import Reshape
 from ring import FixedPoint
 from ring.errors import RangeError
 from ring.fixed_point import HEADROOM_BITS
@@ -166,11 +167,11 @@ def error_bounds(
     doubled = False  # whether values carry twice the fractional bits
     for layer, (lows, highs) in zip(layers, interval_bounds(layers, low, high), strict=True):
         error = errors[-1]
-        if doubled and isinstance(layer, Dense):
+        if doubled and layer.parameters:
             error = error + unit
         errors.append(layer.fixed_point_error(magnitude, error, frac_bits))
         magnitude = _largest(lows, highs)
-        doubled = isinstance(layer, Dense)
+        doubled = bool(layer.parameters) or (doubled and isinstance(layer, Reshape))
     if doubled:  # revealing truncates
         errors[-1] = errors[-1] + unit
     return errors
@@ -239,6 +240,8 @@ class Fitted:
     scaled : (array, array)
         The same as it is shared.
     inputs : InputScale or None
+    room : int
+        How many times the range that is.
     """
 
     layers: list[Layer]
@@ -246,18 +249,19 @@ class Fitted:
     high: Floats
     scaled: tuple[Floats, Floats]
     inputs: InputScale | None
+    room: int
 
 
 def fit_inputs(
-    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: bool
+    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: int
 ) -> Fitted:
-    """Choose the scale of the inputs, and with `room` how far beyond the range they may reach."""
+    """Choose the scale of the inputs, and how far beyond the range they may reach, up to `room`."""
     inputs = InputScale.of(low, high, layers)
     if inputs is None:
-        return Fitted(list(layers), low, high, (low, high), None)
+        return Fitted(list(layers), low, high, (low, high), None, 1)
     folded = inputs.fold(layers)
     least, most = inputs.apply(low), inputs.apply(high)
-    factor = MOST_ROOM if room else 1
+    factor = room
     while factor > 1:
         try:
             check_range(folded, factor * least, factor * most, form.limit * MARGIN)
@@ -266,7 +270,7 @@ def fit_inputs(
         else:
             low, high = inputs.undo(factor * least), inputs.undo(factor * most)
             break
-    return Fitted(folded, low, high, (factor * least, factor * most), inputs)
+    return Fitted(folded, low, high, (factor * least, factor * most), inputs, factor)
 
 
 def audit_layers(

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mpc import Session
 from mpc.errors import SessionError
 from nn.inputs import ScaledRows
+from nn.normalisation import folded
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, ShapeError
 
@@ -124,9 +125,10 @@ def compare(model: Model, secret_model: SharedModel, X: ArrayLike) -> Comparison
             "compare reveals every layer's output, so it runs in a local session only: "
             f"of {', '.join(session.parties)} not all live in this process"
         )
-    if list(map(repr, model.layers)) != list(map(repr, secret_model.layers)):
+    layers = folded(model.layers)
+    if list(map(repr, layers)) != list(map(repr, secret_model.layers)):
         raise ArgumentError(
-            f"model and secret_model must have the same layers, got {model.layers} and "
+            f"model and secret_model must have the same layers, got {layers} and "
             f"{secret_model.layers}"
         )
     rows = secret_model.share_rows(X, owner=session.parties[0])
@@ -134,7 +136,7 @@ def compare(model: Model, secret_model: SharedModel, X: ArrayLike) -> Comparison
     if not len(x):
         raise ShapeError(f"X must have at least one row, got shape {x.shape}")
     found = []
-    for (name, secret), layer in zip(_revealed(secret_model, rows), model.layers, strict=True):
+    for (name, secret), layer in zip(_revealed(secret_model, rows), layers, strict=True):
         x = layer(x)
         gap = np.abs(secret - x)
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))

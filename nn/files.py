@@ -12,6 +12,7 @@ import os
 import secrets
 import struct
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,35 +21,62 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from nn import training
 from nn.activations import Sigmoid, Tanh
+from nn.convolution import Convolution
 from nn.layers import Dense, Layer, ReLU
-from nn.mlp import MLP
+from nn.mlp import MLP, Network
 from nn.model import Model
+from nn.normalisation import folded
+from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
+from nn.sequential import Sequential
+from nn.shaping import Flatten, Reshape
 from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["VERSION", "load", "save"]
 
 VERSION = 1
 _HEADER = "sotto_model"
+_KINDS: dict[str, type[Model]] = {
+    "Classifier": Classifier,
+    "MLP": MLP,
+    "Regressor": Regressor,
+    "Sequential": Sequential,
+}
 # What reading an archive with any of its bytes changed or missing raises.
 _DAMAGE = (
     AttributeError, BadZipFile, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
     ValueError, struct.error, zlib.error,
 )  # fmt: skip
-_PLAIN_LAYERS: dict[str, type[Layer]] = {"ReLU": ReLU, "Sigmoid": Sigmoid, "Tanh": Tanh}
+# Layers by name: which they are, and the attributes that make one, behind its two parameters.
+_LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
+    "AveragePool": (AveragePool, ("size",)),
+    "Convolution": (Convolution, ("stride", "padding")),
+    "Dense": (Dense, ()),
+    "Flatten": (Flatten, ()),
+    "MaxPool": (MaxPool, ("size",)),
+    "ReLU": (ReLU, ()),
+    "Reshape": (Reshape, ("shape",)),
+    "Sigmoid": (Sigmoid, ()),
+    "Tanh": (Tanh, ()),
+}
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a plain model to a file; see :meth:`nn.model.Model.save`."""
-    arrays = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(model.parameters)}
+    kind = type(model).__name__
+    if _KINDS.get(kind) is not type(model):
+        raise DtypeError(f"models of a file must be of {', '.join(_KINDS)}, got {kind}")
+    layers = folded(model.layers)
+    arrays = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(training.parameters(layers))}
     header: dict[str, Any] = {
         "version": VERSION,
-        "kind": type(model).__name__,
+        "kind": kind,
         "n_features": model.n_features_in_,
-        "layers": [_layer_name(layer) for layer in model.layers],
+        "layers": [_described(layer) for layer in layers],
     }
-    if isinstance(model, MLP):
+    if isinstance(model, Network):
         header["loss_curve"], header["validation_scores"] = (
             [float(v) for v in values] for values in (model.loss_curve_, model.validation_scores_)
         )
@@ -75,7 +103,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
             part.unlink()
 
 
-def load(path: str | os.PathLike[str]) -> MLP | Classifier | Regressor:
+def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
     """Read a model that ``model.save`` has written.
 
     Parameters
@@ -84,7 +112,7 @@ def load(path: str | os.PathLike[str]) -> MLP | Classifier | Regressor:
 
     Returns
     -------
-    MLP, Classifier or Regressor
+    MLP, Sequential, Classifier or Regressor
 
     Raises
     ------
@@ -112,7 +140,7 @@ def load(path: str | os.PathLike[str]) -> MLP | Classifier | Regressor:
         )
     try:
         return _build(header, arrays)
-    except (KeyError, TypeError, ValueError, SottoError) as error:
+    except (KeyError, StopIteration, TypeError, ValueError, SottoError) as error:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
 
 
@@ -134,13 +162,25 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArr
     return header, arrays
 
 
-def _layer_name(layer: Layer) -> str:
+def _described(layer: Layer) -> list[Any]:
+    """Return a layer's name and what it is made of, but for its parameters."""
     name = type(layer).__name__
-    if name != "Dense" and _PLAIN_LAYERS.get(name) is not type(layer):
-        raise DtypeError(
-            f"layers of a file must be Dense, {', '.join(_PLAIN_LAYERS)}, got {layer!r}"
-        )
-    return name
+    kind, attributes = _LAYERS.get(name, (None, ()))
+    if kind is not type(layer):
+        raise DtypeError(f"layers of a file must be of {', '.join(_LAYERS)}, got {layer!r}")
+    return [name, *(getattr(layer, attribute) for attribute in attributes)]
+
+
+def _made(description: list[Any], parameters: Iterator[NDArray[Any]]) -> Layer:
+    """Return the layer of a description."""
+    name, *values = description
+    kind, attributes = _LAYERS[name]
+    if name == "Reshape":
+        return Reshape(*values[0])
+    options = dict(zip(attributes, values, strict=True))
+    if name in ("Convolution", "Dense"):
+        return kind(next(parameters), next(parameters), **options)  # type: ignore[call-arg]
+    return kind(**options)
 
 
 def _plain_labels(classes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
@@ -152,7 +192,7 @@ def _plain_labels(classes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     raise DtypeError(f"classes of a file must be numbers, bools or strings, got {classes.dtype}")
 
 
-def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MLP | Classifier | Regressor:
+def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:
     parameters = []
     for i in range(sum(name.startswith("parameter_") for name in arrays)):
         array = arrays[f"parameter_{i}"]
@@ -161,13 +201,8 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MLP | Cla
         parameters.append(array)
     ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
     features = int(header["n_features"])
-    layers: list[Layer] = []
     remaining = iter(parameters)
-    for name in header["layers"]:
-        if name == "Dense":
-            layers.append(Dense(next(remaining), next(remaining)))
-        else:
-            layers.append(_PLAIN_LAYERS[name]())
+    layers = [_made(description, remaining) for description in header["layers"]]
     if next(remaining, None) is not None:
         raise DataError("more parameters than its layers have")
     if header["kind"] == "Regressor":
@@ -178,15 +213,19 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> MLP | Cla
     made = Classifier(layers, classes, features, ends, link=header["link"])
     if header["kind"] == "Classifier":
         return made
-    if header["kind"] != "MLP":
+    network: Network
+    if header["kind"] == "MLP":
+        network = MLP.from_parameters(parameters, classes=made.classes_)
+    elif header["kind"] == "Sequential":
+        network = Sequential.from_layers(layers, features, classes=made.classes_)
+    else:
         raise DataError(f"kind {header['kind']!r} is not known")
-    mlp = MLP.from_parameters(parameters, classes=made.classes_)
-    if list(map(repr, mlp.layers)) != list(map(repr, layers)):
-        raise DataError(f"an MLP cannot have the layers {layers}")
-    mlp.link = made.link
+    if list(map(repr, network.layers)) != list(map(repr, layers)):
+        raise DataError(f"an {header['kind']} cannot have the layers {layers}")
+    network.link = made.link
     if made.input_range_ is not None:
         low, high = made.input_range_
-        mlp.input_range_ = (float(low), float(high)) if not low.ndim else (low, high)
-    mlp.loss_curve_ = [float(v) for v in header["loss_curve"]]
-    mlp.validation_scores_ = [float(v) for v in header["validation_scores"]]
-    return mlp
+        network.input_range_ = (float(low), float(high)) if not low.ndim else (low, high)
+    network.loss_curve_ = [float(v) for v in header["loss_curve"]]
+    network.validation_scores_ = [float(v) for v in header["validation_scores"]]
+    return network

@@ -7,15 +7,16 @@ NumPy arrays or shared arrays. Rows come first in every input and gradient.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc import SharedArray
-from nn.checks import interval
+from nn.checks import integer, interval
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["Dense", "Layer", "ReLU"]
@@ -27,7 +28,8 @@ class Layer(ABC):
     """One step of a network.
 
     ``layer(x)`` computes the output and remembers nothing. ``layer.forward(x)`` computes the same
-    and keeps on the layer what the following ``layer.backward(gradient)`` needs.
+    and keeps on the layer what the following ``layer.backward(gradient)`` needs. Only batch
+    normalisation and dropout, which train otherwise than they predict, make a difference there.
 
     Attributes
     ----------
@@ -127,6 +129,12 @@ class Layer(ABC):
             If the layer cannot take such rows.
         """
 
+    def shared_words(self, input_shape: Shape, parties: int) -> int:
+        """Return about how many words of memory a row takes while it is evaluated on shares."""
+        # Shares of the input and the output, and what an opening or a sum needs.
+        sizes = math.prod(input_shape) + math.prod(self.output_shape(input_shape))
+        return (2 * parties + 2) * sizes
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -136,6 +144,10 @@ class Layer(ABC):
         twin.parameters = list(values)
         twin.gradients, twin._memory = [], None
         return twin
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Layer:
+        """Return a layer like this one, as it is before training, with weights from `random`."""
+        return self.with_parameters([])
 
     def _remembered(self) -> Any:
         if self._memory is None:
@@ -178,6 +190,26 @@ class Dense(Layer):
                 f"bias must have one entry for each of {weights.shape[1]} outputs, "
                 f"got shape {tuple(bias.shape)}"
             )
+
+    @classmethod
+    def untrained(cls, inputs: int, outputs: int) -> Dense:
+        """Return a layer of zeros, which says what to train.
+
+        Examples
+        --------
+        >>> from nn.layers import Dense
+        >>> Dense.untrained(100, 10)
+        Dense(100, 10)
+        """
+        sizes = integer("inputs", inputs, 1), integer("outputs", outputs, 1)
+        return cls(np.zeros(sizes), np.zeros(sizes[1]))
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Layer:
+        from nn.initialisation import he_normal  # which imports this module
+
+        inputs, outputs = self.weights.shape
+        weights = he_normal(inputs, outputs, random, dtype)
+        return self.with_parameters([weights, np.zeros(self.bias.shape, dtype=weights.dtype)])
 
     def __repr__(self) -> str:
         return "Dense({}, {})".format(*self.weights.shape)
@@ -242,6 +274,11 @@ class Dense(Layer):
         grown: NDArray[Any] = np.broadcast_to(error, inputs) @ np.abs(rounded)
         return grown + off + np.abs(np.rint(bias / unit) * unit - bias)
 
+    def shared_words(self, input_shape: Shape, parties: int) -> int:
+        # Masks, messages and opened values of the input; shares and messages of the output.
+        inputs, outputs = self.weights.shape
+        return int((4 * parties + 2) * inputs + 4 * (parties + 1) * outputs)
+
     def output_shape(self, input_shape: Shape) -> Shape:
         inputs, outputs = self.weights.shape
         if tuple(input_shape) != (inputs,):
@@ -294,3 +331,7 @@ class ReLU(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
+
+    def shared_words(self, input_shape: Shape, parties: int) -> int:
+        # The correlated randomness, some 13 words an element and party, and what is opened.
+        return 20 * (parties + 1) * math.prod(input_shape)

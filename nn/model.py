@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from nn import training
 from nn.checks import feature_matrix
 from nn.evaluation import evaluate
-from nn.inputs import Floats, check_inside, input_range, public_range
+from nn.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
 from nn.layers import Layer
+from nn.normalisation import folded
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError
 
@@ -44,6 +46,8 @@ class Model:
 
     layers: list[Layer]
     input_range_: tuple[Any, Any] | None
+    # How far beyond a range for each feature rows may reach, at most; see nn.inputs.
+    room: int = MOST_ROOM
 
     def __init__(
         self, layers: Sequence[Layer], n_features: int, input_range_: tuple[Any, Any] | None = None
@@ -142,11 +146,12 @@ class Model:
         """
         from nn.audit import fit_inputs
 
-        layers = self.layers
+        layers = folded(self.layers)
         lows, highs = self.range_for(low, high)
         if not isinstance(scores, (bool, np.bool_)):
             raise DtypeError(f"scores must be True or False, got {scores!r}")
-        fitted = fit_inputs(layers, lows, highs, session.format, room=low is None and high is None)
+        room = self.room if low is None and high is None else 1
+        fitted = fit_inputs(layers, lows, highs, session.format, room=room)
         return self.share_fitted(session, owner, fitted, bool(scores))
 
     def share_fitted(
@@ -157,6 +162,37 @@ class Model:
 
         shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
         return self._shared(session, shared, fitted, scores)
+
+    def outline(self, *, frac_bits: int = 16, int_bits: int = 15) -> Self:
+        """Return this model with all weights zero: what parties other than the owner pass.
+
+        Sizes, labels and the range of the inputs are public, and how far beyond it rows may reach
+        in the format; the weights are not in it.
+
+        Parameters
+        ----------
+        frac_bits, int_bits : int
+            The session's format.
+
+        Examples
+        --------
+        >>> import nn
+        >>> nn.MLP.from_parameters([[[2.0, 1.0]], [0.5, 0.5]]).outline().parameters
+        [array([[0., 0.]]), array([0., 0.])]
+        """
+        from nn.audit import fit_inputs
+
+        layers = folded(self.layers)
+        outline = copy.copy(self)
+        outline.layers = [
+            layer.with_parameters([np.zeros_like(p) for p in layer.parameters]) for layer in layers
+        ]
+        if self.input_range_ is not None:
+            form = FixedPoint(frac_bits, int_bits)
+            outline.room = fit_inputs(
+                layers, *self.range_for(None, None), form, room=self.room
+            ).room
+        return outline
 
     def _shared(
         self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
@@ -212,11 +248,12 @@ class Model:
         from nn.audit import audit_layers, fit_inputs
         from nn.comparison import observe
 
-        layers = self.layers
+        layers = folded(self.layers)
         form = FixedPoint(frac_bits, int_bits)
         rows = None if X is None else self._matrix(X)
         lows, highs = self.range_for(low, high, rows)
-        fitted = fit_inputs(layers, lows, highs, form, room=low is None and high is None)
+        room = self.room if low is None and high is None else 1
+        fitted = fit_inputs(layers, lows, highs, form, room=room)
         if rows is not None:
             check_inside(rows, fitted.low, fitted.high)
         plain = audit_layers(fitted, form)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mpc import Session, SharedArray
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
 from mpc.protocols import reciprocal, truncation
-from nn.initialisation import dense_layers, generator
+from nn.initialisation import generator
 from nn.labels import ordered_classes
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.shared_checkpoint import Progress, load, save
@@ -25,7 +25,7 @@ from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
 
 if TYPE_CHECKING:
-    from nn.mlp import MLP
+    from nn.mlp import Network
 
 __all__ = ["fit_shared"]
 
@@ -71,7 +71,7 @@ def _random_state(session: Session, random_state: Any) -> np.random.Generator:
 
 
 def fit_shared(
-    model: MLP,
+    model: Network,
     X: Any,
     y: Any,
     *,
@@ -91,7 +91,7 @@ def fit_shared(
     progress: bool | None,
 ) -> SharedModel:
     """Train a network on shares; arguments as for :meth:`nn.MLP.fit`."""
-    outputs = model.layer_sizes[-1]
+    outputs = model._classes
     data = _data("", X, y, model.n_features_in_, outputs)
     session = data.X.session
     names = np.arange(outputs) if classes is None else np.asarray(classes)
@@ -109,7 +109,7 @@ def fit_shared(
     random = _random_state(session, model.random_state)
     trainer = SharedTrainer(
         session,
-        dense_layers(model.layer_sizes, random),
+        model._fresh_layers(random, np.dtype(np.float64)),
         SHARED_LOSSES[loss],
         on_shares(rule, session),
     )
@@ -119,7 +119,7 @@ def fit_shared(
     total = epochs * -(-len(data.X) // batch_size)
     # What a resumed run must have in common with the one that it goes on with.
     setting = {
-        "layer_sizes": list(model.layer_sizes), "rows": len(data.X), "epochs": epochs,
+        "layers": [repr(layer) for layer in trainer.layers], "rows": len(data.X), "epochs": epochs,
         "batch_size": batch_size, "optimizer": repr(rule), "schedule": schedule, "loss": loss,
     }  # fmt: skip
     done = Progress()

@@ -12,12 +12,12 @@ from mpc import Session, SharedArray
 from mpc.cost import Spent
 from mpc.errors import DtypeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
-from nn.activations import Sigmoid, Tanh
 from nn.audit import check_fits
 from nn.checks import integer
 from nn.inputs import Floats, InputScale, ScaledRows, check_inside
 from nn.layers import Dense, Layer
 from nn.links import probabilities
+from nn.normalisation import folded
 from nn.training import parameters
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def share_layers(
 ) -> list[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
-    `inputs` is the scale that is folded into the layers, and in which `low` and `high` are.
+    Batch normalisation is folded into the layer before it, and dropout left out. `inputs` is the
+    scale that is folded into the layers, and in which `low` and `high` are.
 
     Raises
     ------
@@ -46,6 +47,7 @@ def share_layers(
     """
     session.number(owner, "owner")
     lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    layers = folded(layers)
     check_fits(layers, lows, highs, session.format, inputs)
     return [
         layer.with_parameters(
@@ -223,8 +225,8 @@ class SharedModel:
         Notes
         -----
         A hidden layer with ReLU takes 5 rounds: its input opened under a mask, then truncation and
-        ReLU in one. Sigmoid or tanh in its place make it 9. The weights are opened under their
-        masks once a session.
+        ReLU in one. Sigmoid or tanh in its place make it 9. Max pooling of 2x2 adds 8, average
+        pooling 1. The weights are opened under their masks once a session.
         """
         array = self._rows(X)
         rows = array.shape[0]
@@ -257,21 +259,19 @@ class SharedModel:
         for number, layer in enumerate(self.layers, start=1):
             with self.session.layer(f"{number} {layer!r}"):
                 x = layer(x)
-                if isinstance(layer, Dense):
+                if x.frac_bits >= form.frac_bits:
                     # What the check before sharing has shown.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
             yield x
 
     def rows_at_once(self) -> int:
         """Return how many rows fit in the session's memory limit."""
-        widths = [layer.parameters[0].shape for layer in self.layers if layer.parameters]
-        # Each party's shares, masks, messages and results of a layer, the opened values, and the
-        # correlated randomness of a ReLU, some 13 words an element and party, or of a sigmoid, 55.
-        parties = self.session.size
-        smooth = any(isinstance(layer, (Sigmoid, Tanh)) for layer in self.layers)
-        each = (100 if smooth else 20) * (parties + 1)
-        words = max(((4 * parties + 2) * m + each * n for m, n in widths), default=each)
-        return max(1, self.session.memory_limit // (8 * words))
+        shape: tuple[int, ...] = (self.n_features_in_,)
+        most = 1
+        for layer in self.layers:
+            most = max(most, layer.shared_words(shape, self.session.size))
+            shape = layer.output_shape(shape)
+        return max(1, self.session.memory_limit // (8 * most))
 
     def reveal(self, to: str | None = None) -> MLP | None:
         """Reveal the weights to one party or to all, as a plain model.

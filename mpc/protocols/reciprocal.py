@@ -8,7 +8,7 @@
 Everything has 24 bits behind the point. a and b are rounded to 12 bits once and for all, so that
 step 1 is exact for them.
 Error, relative: what is left of e, at most 2^-15, and k 2^-24 for each truncation: for k = 2, 10, 100
-at most 2e-5, 2.5e-5, 2e-4.
+at most 2e-5, 3e-5, 2e-4.
 Cost for t iterations: 2 + 2 t rounds, 8 (n - 1) (3 + 4 t - 2) bytes an element; correction
 8 (5 + 6 t - 3) bytes.
 

@@ -68,10 +68,10 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
     return sign.cost(parties, size, shift, nibbles, True, "relu") + delta
 
 
-def relu_with_derivative(x: SharedArray) -> tuple[SharedArray, MaskedBit]:
-    """Return max(x, 0) with at most the session's fractional bits, and the bit of x >= 0."""
+def relu_with_derivative(x: SharedArray, *, truncate: bool = True) -> tuple[SharedArray, MaskedBit]:
+    """Return max(x, 0) and the bit of x >= 0; truncated to the session's fractional bits or not."""
     session = x.session
-    shift = max(0, x.frac_bits - session.format.frac_bits)
+    shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
     with session.protocol("relu"):
         opened = sign.open_sign(x, shift, "relu")
         assert opened.beta is not None and opened.ref is not None

@@ -222,15 +222,13 @@ def test_corrections_follow_from_the_keys_alone(monkeypatch):
 
 def test_ids_are_never_used_twice(fresh_session, tap):
     with tap(fresh_session) as heard:
-        results = everything(fresh_session, A, B)
-        [x.shares for x in results]
-    used = {}
-    for party, source, id, words in heard.filled:
-        if words.size:
-            used.setdefault((party, source, id), []).append(words.size)
-    for (_, source, id), sizes in used.items():
-        if source == "provider":
-            assert len(sizes) == 1, id
+        for x in everything(fresh_session, A, B):
+            x.reveal()
+    used = [(party, source, id) for party, source, id, words in heard.filled if words.size]
+    assert len(set(used)) == len(used)
+    # A share and a mask never have the same id either.
+    with_the_provider = {id for _, source, id in used if source == "provider"}
+    assert not with_the_provider & {id for _, source, id in used if source != "provider"}
 
 
 # Out of sight.

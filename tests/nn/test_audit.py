@@ -322,3 +322,19 @@ def test_revealed_weights_are_for_rows_as_they_are(wide):
         np.testing.assert_array_equal(again.input_range_, (low, high))
         with pytest.raises(DtypeError, match="Dense and ReLU"):
             model.share(s, owner="alice").reveal()
+
+
+def test_parties_with_an_outline_agree_on_the_range(wide):
+    W, b, V, c = wide[0].parameters
+    model = Regressor([Dense(W, b), ReLU(), Dense(20 * V, c)], 4, wide[0].input_range_)
+    outline = model.outline()
+    assert not any(p.any() for p in outline.parameters) and any(p.any() for p in model.parameters)
+    with mpc.Session() as s:
+        ours, theirs = model.share(s, owner="alice"), outline.share(s, owner="alice")
+        np.testing.assert_array_equal(ours.low, theirs.low)
+        np.testing.assert_array_equal(ours.high, theirs.high)
+        assert ours.inputs == theirs.inputs
+    # Without what the outline says, zeros would have room for more.
+    outline.room = 64
+    with mpc.Session() as s:
+        assert (outline.share(s, owner="alice").high > ours.high).all()

@@ -7,8 +7,12 @@ import pytest
 
 import nn
 from nn.activations import Sigmoid, Tanh
+from nn.convolution import Convolution
 from nn.layers import Dense, Layer, ReLU
+from nn.normalisation import BatchNorm, Dropout
+from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
+from nn.shaping import Flatten, Reshape
 from ring.errors import DataError, DtypeError
 
 
@@ -87,6 +91,25 @@ def test_networks_come_back(tmp_path, dtype):
         assert getattr(again, name) == getattr(model, name)
 
 
+def test_networks_for_images_come_back(tmp_path):
+    rows, labels = np.abs(np.tile(X, 16)), np.where(X[:, 0] > 0, 1, 0)
+    layers = [
+        Reshape(8, 8, 1), Convolution.untrained(1, 3, kernel=3, padding="same"),
+        BatchNorm.untrained(3), MaxPool(2), ReLU(), AveragePool((2, 1)), Dropout(0.25), Flatten(),
+        Dense.untrained(24, 2),
+    ]  # fmt: skip
+    model = nn.Sequential(layers, n_features=64, random_state=0).fit(rows, labels, epochs=2)
+    model.save(tmp_path / "m.npz")
+    again = nn.load(tmp_path / "m.npz")
+    assert type(again) is nn.Sequential and again.input_range_ == model.input_range_
+    np.testing.assert_allclose(again.predict_proba(rows), model.predict_proba(rows), rtol=1e-9)
+    audit = model.audit(rows)
+    assert audit.fits and 0 < audit.layers[-1].error_observed <= audit.error_bound
+    outline = model.outline()
+    assert repr(outline.layers) == repr(again.layers)
+    assert not any(p.any() for p in outline.parameters)
+
+
 def test_a_file_cut_short_anywhere_is_refused(tmp_path):
     path, part = tmp_path / "m.npz", tmp_path / "part.npz"
     Regressor(network(1), 4).save(path)
@@ -122,8 +145,11 @@ def test_other_versions_and_kinds(tmp_path):
     for fields in (
         {"kind": "Forest"},
         {"kind": "MLP"},
-        {"layers": ["Dense", "Softplus", "Dense"]},
-        {"layers": ["Dense"]},
+        {"layers": [["Dense"], ["Softplus"], ["Dense"]]},
+        {"layers": [["Dense"]]},
+        {"layers": [["Dense"]] * 4},
+        {"layers": [["ReLU", 3]]},
+        {"layers": 3},
         {"n_features": 3},
         {"link": "identity"},
     ):

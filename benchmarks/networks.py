@@ -1,0 +1,305 @@
+"""The papers' networks A, B, C and D: trained in the clear, then evaluated on shares.
+
+For each network: plain and encrypted accuracy on the test images, seconds for a single image and for
+a batch of 128, rounds, bytes, and the cost of every layer, beside what papers report. Model and
+images are secret; what is revealed is the number of hits, or the label of the timed images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from encrypted_mnist import load, peak_bytes
+from machine import describe, facts, seconds, spread, table
+from numpy.typing import NDArray
+
+import mpc
+import nn
+from ring import SottoError
+
+BATCH = 128
+# Passes over the data and learning rate of plain training.
+TRAINING = {"A": (10, 0.1), "B": (8, 0.05), "C": (5, 0.05), "D": (10, 0.1)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that others report: for one image, on a local network, on their machines."""
+
+    network: str
+    system: str
+    parties: str
+    seconds: float
+    megabytes: float
+    conditions: str
+    source: str
+
+
+_LAN = "single image, local network"
+_ONLINE = "per image of a batch of 128, online phase only"
+_SECURENN = "Wagh, Gupta, Chandran 2019 (SecureNN)"
+_ARIANN = "Ryffel, Tholoniat, Pointcheval, Bach 2022 (AriaNN), from memory"
+_PIRANHA = "Watson, Wagh, Popa 2022 (Piranha), artefacts"
+PUBLISHED = [
+    Published("A", "ABY3", "3, honest majority", 0.008, 0.5, _LAN, "Mohassel, Rindal 2018"),
+    Published("A", "SecureNN", "3, honest majority", 0.043, 2.1, _LAN, _SECURENN),
+    Published("A", "AriaNN", "2 and a dealer", 0.004, 0.022, _ONLINE, _ARIANN),
+    Published("B", "SecureNN", "3, honest majority", 0.13, 8.9, _LAN, _SECURENN),
+    Published("B", "Gazelle", "2", 0.81, 70, _LAN, "Juvekar et al. 2018, as SecureNN reports it"),
+    Published("B", "AriaNN", "2 and a dealer", 0.041, 0.28, _ONLINE, _ARIANN),
+    Published("C", "SecureNN", "3, honest majority", 0.23, 18.9, _LAN, _SECURENN),
+    Published("C", "Falcon", "3, honest majority", 0.038, 2.3, _LAN, "Wagh et al. 2021"),
+    Published("C", "Piranha", "3, honest majority", 0.031, 2.5, _LAN + ", on GPUs", _PIRANHA),
+    Published("C", "AriaNN", "2 and a dealer", 0.055, 0.43, _ONLINE, _ARIANN),
+    Published("D", "ABY3", "3, honest majority", 0.010, 5.2, _LAN, "Mohassel, Rindal 2018"),
+    Published("D", "SecureNN", "3, honest majority", 0.076, 4.05, _LAN, _SECURENN),
+    Published("D", "Gazelle", "2", 0.20, 8, _LAN, "Juvekar et al. 2018, as SecureNN reports it"),
+]
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", default="A,B,C,D", help="which (default: A,B,C,D)")
+    parser.add_argument(
+        "--data",
+        default="mnist",
+        help="mnist (downloaded once from OpenML; the default), or a folder with the four idx .gz"
+        " files or scikit-learn's data home",
+    )
+    parser.add_argument("--epochs", type=int, help="of plain training (default: 10, 8, 5, 10)")
+    parser.add_argument("--train", type=int, help="images to train on (default: all)")
+    parser.add_argument("--images", type=int, help="test images (default: all)")
+    parser.add_argument("--repeats", type=int, default=20, help="timed runs (default: 20)")
+    parser.add_argument(
+        "--parties",
+        default="alice,bob",
+        help="computing parties, comma-separated; the first owns the model, the last the data",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help=f"also measure the peak memory of {BATCH} images at once, in a process of its own",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args()
+
+
+def layer_rows(cost: mpc.Cost) -> list[dict[str, Any]]:
+    """Return the cost by layer as data; what belongs to no layer is the argmax and the reveal."""
+    return [
+        {
+            "layer": "argmax and reveal" if name == "-" else name,
+            "rounds": spent.rounds,
+            "bytes_sent": sum(spent.sent),
+            "correction_bytes": spent.correction_bytes,
+            "seconds": spent.seconds,
+        }
+        for name, spent in cost.by_layer.items()
+    ]
+
+
+def timed(model: Any, parties: list[str], X: NDArray[Any], repeats: int) -> dict[str, Any]:
+    """Time labels of the rows X, and count what one run takes once the weights are opened."""
+    with mpc.Session(parties) as session:
+        secret_model = model.share(session, owner=parties[0])
+
+        def once() -> None:
+            rows = secret_model.share_rows(X, owner=parties[-1])
+            secret_model(rows, batch_size=len(X)).argmax(axis=1).reveal()
+
+        once()
+        once()
+        before = session.cost()
+        once()
+        cost = session.cost() - before
+        taken = seconds(once, repeats)
+    return {
+        "rows": len(X),
+        "seconds": statistics.median(taken),
+        "seconds_runs": taken,
+        "rounds": cost.rounds,
+        "bytes_sent": sum(cost.total.sent),
+        "bytes_sent_per_party": cost.bytes_sent_per_party,
+        "correction_bytes": cost.correction_bytes,
+        "layers": layer_rows(cost),
+    }
+
+
+def accuracy(
+    model: Any, parties: list[str], X: NDArray[Any], y: NDArray[Any]
+) -> tuple[float, float, float]:
+    """Evaluate on shares: return the accuracy, the agreement with the plain model, and seconds."""
+    with mpc.Session(parties) as session:
+        secret_model = model.share(session, owner=parties[0])
+        start = time.perf_counter()
+        images = secret_model.share_rows(X, owner=parties[-1])
+        targets = session.share(nn.one_hot(y, 10), owner=parties[-1], bound=1)
+        predicted = secret_model(images).argmax(axis=1, one_hot=True)
+        hits = (predicted * targets).sum().reveal()
+        taken = time.perf_counter() - start
+        plain = session.share(nn.one_hot(model.predict(X), 10), owner=parties[0], bound=1)
+        agree = (predicted * plain).sum().reveal()
+    return float(hits / len(y)), float(agree / len(y)), taken
+
+
+def _peak(name: str, parties: list[str], rows: int) -> tuple[int, int]:
+    """Return the peak memory before and after a batch; for a fresh process."""
+    # Weights make no difference to memory: one step of training is enough.
+    X = np.random.default_rng(0).uniform(size=(rows, 784)).astype(np.float32)
+    X[0], X[1] = 0, 1
+    model = getattr(nn.networks, name)(random_state=0)
+    model.fit(X[:10], np.arange(10), epochs=1, learning_rate=1e-6, progress=False)
+    timed(model, parties, X[:1], 1)
+    before = peak_bytes()
+    timed(model, parties, X, 1)
+    return before, peak_bytes()
+
+
+def memory(name: str, parties: list[str]) -> dict[str, int]:
+    """Measure the peak memory of a batch, all of it at once whatever the session's limit."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        before, peak = pool.submit(_peak, name, parties, BATCH).result()
+    return {"rows": BATCH, "bytes_before": before, "peak_bytes": peak}
+
+
+def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
+    """Train and evaluate one network."""
+    X_train, X_test, y_train, y_test = data
+    parties = options.parties.split(",")
+    epochs, rate = TRAINING[name]
+    epochs = options.epochs or epochs
+    model = getattr(nn.networks, name)(random_state=options.seed)
+    start = time.perf_counter()
+    model.fit(
+        X_train[: options.train], y_train[: options.train], epochs=epochs, learning_rate=rate,
+        progress=False if options.json else None,
+    )  # fmt: skip
+    trained = time.perf_counter() - start
+    X, y = X_test[: options.images], y_test[: options.images]
+    single = timed(model, parties, X[:1], options.repeats)
+    batch = timed(model, parties, X[:BATCH], max(3, options.repeats // 4))
+    encrypted, agreement, taken = accuracy(model, parties, X, y)
+    return {
+        "network": name,
+        "parameters": model.n_parameters,
+        "epochs": epochs,
+        "learning_rate": rate,
+        "seconds_training": trained,
+        "images": len(y),
+        "plain_accuracy": model.score(X, y),
+        "encrypted_accuracy": encrypted,
+        "agreement": agreement,
+        "seconds_all": taken,
+        "single": single,
+        "batch": batch,
+        "memory": memory(name, parties) if options.memory else None,
+        "published": [asdict(figure) for figure in PUBLISHED if figure.network == name],
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return one network's result as tables."""
+    single, batch = result["single"], result["batch"]
+    rows = [
+        ("accuracy, plain", f"{result['plain_accuracy']:.2%}"),
+        ("accuracy, encrypted", f"{result['encrypted_accuracy']:.2%}"),
+        ("predictions that agree", f"{result['agreement']:.2%}"),
+        ("plain training", f"{result['seconds_training']:.1f} s"),
+        ("all test images, encrypted", f"{result['seconds_all']:.2f} s"),
+        ("one image, ms, median [range]", spread(single["seconds_runs"], 1e3)),
+        (f"{batch['rows']} images, ms, median [range]", spread(batch["seconds_runs"], 1e3, 0)),
+        ("rounds", f"{single['rounds']:,}"),
+        ("one image: bytes sent, all parties", f"{single['bytes_sent']:,}"),
+        ("one image: bytes sent, busiest party", f"{single['bytes_sent_per_party']:,}"),
+        ("one image: correction bytes", f"{single['correction_bytes']:,}"),
+    ]
+    if result["memory"]:
+        rows.append(
+            (f"peak memory of {BATCH} images", f"{result['memory']['peak_bytes'] / 1e6:,.0f} MB")
+        )
+    layers = [("one image, by layer", "rounds", "bytes sent, all", "correction bytes", "ms")]
+    layers += [
+        (
+            layer["layer"],
+            f"{layer['rounds']}",
+            f"{layer['bytes_sent']:,}",
+            f"{layer['correction_bytes']:,}",
+            f"{layer['seconds'] * 1e3:.2f}" if layer["seconds"] else "-",
+        )
+        for layer in single["layers"]
+    ]
+    others = [("published", "parties", "s", "MB", "conditions")]
+    others.append(
+        ("this run", "", f"{single['seconds']:.4f}", f"{single['bytes_sent'] / 1e6:.3f}", "")
+    )
+    others += [
+        (f["system"], f["parties"], f"{f['seconds']:g}", f"{f['megabytes']:g}", f["conditions"])
+        for f in result["published"]
+    ]
+    title = (
+        f"Network {result['network']}: {result['parameters']:,} parameters,"
+        f" {result['images']:,} images"
+    )
+    return "\n".join(
+        [title, "", table(rows, header=False), "", table(layers), "", table(others), ""]
+    )
+
+
+def main() -> int:
+    """Run and print."""
+    options = arguments()
+    names = [name for name in options.networks.upper().split(",") if name]
+    for name, value in (
+        ("--repeats", options.repeats), ("--epochs", options.epochs), ("--images", options.images),
+        ("--train", options.train),
+    ):  # fmt: skip
+        if value is not None and value < 1:
+            print(f"error: {name} must be at least 1, got {value}", file=sys.stderr)
+            return 2
+    if not names or not set(names) <= set(TRAINING):
+        print(f"error: --networks must be of A,B,C,D, got {options.networks!r}", file=sys.stderr)
+        return 2
+    results = []
+    try:
+        if options.data in ("digits", "auto"):
+            raise mpc.DataError(f"--data must be mnist or a folder, got {options.data!r}")
+        X_train, X_test, y_train, y_test = load(options.data, lambda text: None)[1]
+        data = (X_train.astype(np.float32), X_test.astype(np.float32), y_train, y_test)
+        for name in names:
+            results.append(measure(name, options, data))
+            if not options.json:
+                print(report(results[-1]), flush=True)
+    except (SottoError, ValueError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    machine = facts()
+    if options.json:
+        print(json.dumps({"networks": results, "parties": options.parties, "machine": machine}))
+    else:
+        print(
+            "One image and a batch: session in one process, no network; sharing the images, the"
+            " provider's\nwork, argmax and revealing the label included; weights opened and kernels"
+            " compiled before.\nPublished figures are from their authors' machines and networks."
+            f"\nMachine: {describe(machine)}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Pooling: the maximum and the mean of a few arrays, elementwise.
+
+Maximum of k arrays, by a tree of ceil(log2 k) levels; on each
+1. d = x - y for the pairs of arrays: local.
+2. max(x, y) = y + relu(d), without truncation: :mod:`mpc.protocols.relu` with s = 0, 4 rounds.
+Values straight from a matrix product, with twice the fractional bits, are compared as they are, so
+a ReLU behind the maximum truncates, and the maximum costs no round for that.
+Cost for pairs of 48 bits: a level takes 4 rounds, about 11.3 (n - 1) bytes a pair; correction about
+60 bytes a pair. k arrays make k - 1 pairs.
+
+Ties go to the lower number. The way back multiplies the maximum's gradient by the bit of each pair,
+level by level, as the comparisons have left it (:mod:`mpc.protocols.select`): 1 round a level,
+8 (n - 1) bytes a pair; correction 8 bytes.
+
+Mean of k arrays:
+1. Sum: local.
+2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together. Else
+   the sum is truncated to the format, if it has more bits, then divided as by any public number:
+   with both at once, the ring would leave too few bits for the factor 1 / k.
+Cost: 1 round (2 for a k that is no power of two and surplus bits), 8 (n - 1) bytes an element each;
+correction 16 bytes. See :mod:`mpc.protocols.truncation`.
+
+Source: max(x, y) = y + relu(x - y), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mpc.cost import Spent
+from mpc.errors import ArgumentError
+from mpc.protocols import linear, relu, select, truncation
+from mpc.protocols.convert import MaskedBit
+
+if TYPE_CHECKING:
+    from mpc.shared_array import SharedArray
+
+__all__ = [
+    "cost_of_gradient",
+    "cost_of_maximum",
+    "cost_of_mean",
+    "maximum_gradient",
+    "maximum_of_first",
+    "maximum_with_bits",
+    "mean_of_first",
+]
+
+
+def cost_of_maximum(parties: int, count: int, size: int, nibbles: int) -> Spent:
+    """Declare the cost for `count` arrays of `size` elements, differences taking `nibbles`."""
+    total = Spent()
+    while count > 1:
+        total = total + relu.cost(parties, count // 2 * size, 0, nibbles)
+        count -= count // 2
+    return total
+
+
+def cost_of_mean(parties: int, count: int, size: int, surplus: bool) -> Spent:
+    """Declare the cost for `count` arrays of `size` elements, with `surplus` fractional bits or not."""
+    if count & (count - 1) == 0:
+        return truncation.cost(parties, size) if surplus or count > 1 else Spent()
+    once = truncation.cost(parties, size)
+    return once + once if surplus else once
+
+
+def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
+    """Return the maximum along the first axis, and each level's bits: the first of a pair won."""
+    if not x.shape or not x.shape[0]:
+        raise ArgumentError(f"the maximum needs at least one array, got shape {x.shape}")
+    bound, bits = x.bound, []
+    with x.session.protocol("maximum"):
+        while x.shape[0] > 1:
+            paired = x.shape[0] // 2 * 2
+            first = linear.view(x, ("index", (slice(0, paired, 2),)))
+            second = linear.view(x, ("index", (slice(1, paired, 2),)))
+            best, bit = relu.relu_with_derivative(linear.subtract(first, second), truncate=False)
+            bits.append(bit)
+            best = linear.add(best, second).with_integer_bound(bound)
+            odd = linear.view(x, ("index", (slice(paired, None),)))
+            x = linear.concatenate([best, odd]) if odd.shape[0] else best
+        return linear.view(x, ("index", (0,))), bits
+
+
+def maximum_of_first(x: SharedArray) -> SharedArray:
+    """Return the maximum along the first axis, with the fractional bits of x."""
+    return maximum_with_bits(x)[0]
+
+
+def cost_of_gradient(parties: int, count: int, size: int) -> Spent:
+    """Declare the cost of :func:`maximum_gradient` for `count` arrays of `size` elements."""
+    total = Spent()
+    while count > 1:
+        pairs = count // 2 * size
+        total = total + select.cost(parties, pairs, pairs)
+        count -= count // 2
+    return total
+
+
+def maximum_gradient(g: SharedArray, bits: Sequence[MaskedBit], count: int) -> SharedArray:
+    """Return the gradient at `count` arrays, for the gradient g of their maximum and its bits."""
+    counts = [count]
+    while counts[-1] > 1:
+        counts.append(counts[-1] - counts[-1] // 2)
+    shape = g.shape
+    x = linear.view(g, ("reshape", (1, *shape)))
+    with g.session.protocol("maximum"):
+        for bit, before in zip(reversed(bits), reversed(counts[:-1]), strict=True):
+            pairs = before // 2
+            best = linear.view(x, ("index", (slice(0, pairs),)))
+            first = select.multiply_bit(best, bit)
+            both = linear.stack([first, linear.subtract(best, first)], axis=1)
+            both = linear.view(both, ("reshape", (2 * pairs, *shape)))
+            odd = linear.view(x, ("index", (slice(pairs, None),)))
+            x = linear.concatenate([both, odd]) if odd.shape[0] else both
+            # What is passed on is g or nothing.
+            x = x.with_integer_bound(g.bound)
+        return x
+
+
+def mean_of_first(x: SharedArray) -> SharedArray:
+    """Return the mean along the first axis, with at most the session's fractional bits."""
+    count = x.shape[0] if x.shape else 0
+    if not count:
+        raise ArgumentError(f"the mean needs at least one array, got shape {x.shape}")
+    total = linear.sum_along(x, 0)
+    power = count.bit_length() - 1
+    if count != 1 << power:
+        return linear.divide_public(total, count)
+    frac_bits = min(x.frac_bits, x.session.format.frac_bits)
+    extra = x.frac_bits - frac_bits
+    if not extra + power:
+        return total
+    with x.session.protocol("mean"):
+        y = truncation.divide_by_power(total, extra + power, frac_bits)
+        return y.with_integer_bound((x.bound >> extra) + 1)

@@ -1,0 +1,98 @@
+"""Layers that give rows another shape, and cost nothing on shares."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nn.checks import integer, interval
+from nn.layers import Layer, Shape
+from ring.errors import ShapeError
+
+__all__ = ["Flatten", "Reshape"]
+
+
+class Reshape(Layer):
+    """Give every row another shape.
+
+    Parameters
+    ----------
+    *shape : int
+        Of one row: ``Reshape(28, 28, 1)`` makes images of rows of 784 pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.shaping import Reshape
+    >>> Reshape(2, 3, 1)(np.zeros((5, 6))).shape
+    (5, 2, 3, 1)
+    """
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = tuple(integer(f"shape[{k}]", n, 1) for k, n in enumerate(shape))
+
+    def __repr__(self) -> str:
+        return f"Reshape({', '.join(map(str, self.shape))})"
+
+    def __call__(self, x: Any) -> Any:
+        return x.reshape((x.shape[0], *self.output_shape(tuple(x.shape)[1:])))
+
+    def forward(self, x: Any) -> Any:
+        self._memory = tuple(x.shape)
+        return self(x)
+
+    def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
+        shape = self._remembered()
+        return gradient.reshape((gradient.shape[0], *shape[1:])) if input_gradient else None
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = interval(low, high)
+        if not lows.ndim and not highs.ndim and self.shape:
+            return np.full(self.shape, lows), np.full(self.shape, highs)
+        lows, highs = np.broadcast_arrays(lows, highs)
+        shape = self.output_shape(lows.shape)
+        return lows.reshape(shape), highs.reshape(shape)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if math.prod(input_shape) != math.prod(self.shape):
+            raise ShapeError(
+                f"{self!r} takes rows of {math.prod(self.shape)} elements, "
+                f"got shape {tuple(input_shape)}"
+            )
+        return self.shape
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        return np.broadcast_to(error, np.shape(magnitude)).reshape(
+            self.output_shape(np.shape(magnitude)) if np.ndim(magnitude) else ()
+        )
+
+
+class Flatten(Reshape):
+    """Make one axis of all axes of a row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.shaping import Flatten
+    >>> Flatten()(np.zeros((5, 4, 4, 16))).shape
+    (5, 256)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __repr__(self) -> str:
+        return "Flatten()"
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = interval(low, high)
+        return lows.reshape(-1) if lows.ndim else lows, highs.reshape(-1) if highs.ndim else highs
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (math.prod(input_shape),)

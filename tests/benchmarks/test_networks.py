@@ -1,0 +1,74 @@
+"""The networks' benchmark, on a few made-up images; and what it refuses."""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module("networks")
+    for name in ("networks", "encrypted_mnist", "machine"):
+        sys.modules.pop(name, None)
+
+
+def images(count):
+    """A bar whose place is the label, all the rest black."""
+    y = np.arange(count) % 10
+    X = np.zeros((count, 28, 28), np.float32)
+    X[np.arange(count), :, 2 * y + 4] = 1
+    return X.reshape(count, 784), y
+
+
+@pytest.mark.parametrize(("name", "rounds"), [("B", 39), ("D", 18)])
+def test_measures(networks, name, rounds):
+    X, y = images(200)
+    options = argparse.Namespace(
+        parties="alice,bob,carol", epochs=2, train=None, images=130, seed=0, repeats=2, memory=False,
+        json=True,
+    )  # fmt: skip
+    result = networks.measure(name, options, (X, X, y, y))
+    assert json.loads(json.dumps(result)) == result
+    assert result["images"] == 130
+    assert result["encrypted_accuracy"] == pytest.approx(result["plain_accuracy"], abs=1e-9)
+    assert result["agreement"] == pytest.approx(1)
+    single, batch = result["single"], result["batch"]
+    assert single["rounds"] == batch["rounds"] == rounds
+    assert sum(layer["bytes_sent"] for layer in single["layers"]) == single["bytes_sent"]
+    assert sum(layer["rounds"] for layer in single["layers"]) == rounds
+    assert batch["rows"] == 128
+    # Bit planes are cut to 64 elements, which weighs on a single image.
+    assert 100 * single["bytes_sent"] < batch["bytes_sent"] <= 128 * single["bytes_sent"]
+    assert {figure["network"] for figure in result["published"]} == {name}
+    text = networks.report(result)
+    for part in ("accuracy, encrypted", "SecureNN", "2 Convolution", "argmax and reveal"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--networks", "A,E"], "--networks must be of A,B,C,D, got 'A,E'"),
+        (["--repeats", "0"], "--repeats must be at least 1, got 0"),
+        (["--data", "digits"], "--data must be mnist or a folder, got 'digits'"),
+        (["--data", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "networks.py"), *arguments],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
