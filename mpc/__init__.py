@@ -3,25 +3,40 @@
 from mpc.cost import Cost
 from mpc.errors import (
     ArgumentError,
+    ConfigurationError,
     DataError,
     DtypeError,
+    FrameError,
+    HandshakeError,
+    LaunchError,
     PartyError,
+    PeerClosed,
+    PeerError,
+    PeerTimeout,
     RangeError,
     RevealError,
     SessionError,
     ShapeError,
     SottoError,
 )
+from mpc.launch import launch
 from mpc.session import Plan, Session
 from mpc.shared_array import SharedArray
 from mpc.split import join, split
 
 __all__ = [
     "ArgumentError",
+    "ConfigurationError",
     "Cost",
     "DataError",
     "DtypeError",
+    "FrameError",
+    "HandshakeError",
+    "LaunchError",
     "PartyError",
+    "PeerClosed",
+    "PeerError",
+    "PeerTimeout",
     "Plan",
     "RangeError",
     "RevealError",
@@ -31,5 +46,6 @@ __all__ = [
     "SharedArray",
     "SottoError",
     "join",
+    "launch",
     "split",
 ]
