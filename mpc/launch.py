@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpc import configuration
 from mpc.configuration import Timeouts
 from mpc.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
 from ring import FixedPoint, set_num_threads
 
-__all__ = ["fingerprint", "launch"]
+if TYPE_CHECKING:
+    from mpc.session import Session
+
+__all__ = ["Place", "fingerprint", "launch", "start"]
 
 # How long the other processes may take to report after one has failed.
 _GRACE_SECONDS = 5.0
@@ -42,18 +45,70 @@ def fingerprint(program: Callable[..., object]) -> str:
     return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What a process is to do."""
+@dataclass
+class Place:
+    """One process of a launch, as the code that runs in it sees it.
+
+    Attributes
+    ----------
+    me : str
+        A computing party, or "provider".
+    path : Path
+        Of the configuration.
+    sock : socket
+        Listens at the address of `me`.
+    threads : int
+    """
 
     me: str
     path: Path
     sock: socket.socket
     threads: int
-    program: Callable[..., Any] | None
-    inputs: tuple[Any, ...]
+    pipe: Pipe
+
+    def session(self, program: str | None = None, memory_limit: int = 1 << 28) -> Session:
+        """Meet the other parties in a new session. All must call this alike, in the same order."""
+        from mpc.handshake import join_parties
+        from mpc.session import Session
+
+        read = configuration.load(self.path)
+        links = join_parties(read, self.me, program, self.sock.dup())
+        return Session.from_links(read, self.me, links, memory_limit)
+
+    def provide(self) -> None:
+        """Be the provider until the launch is over."""
+        from mpc.provider_service import ProviderService
+
+        service = ProviderService(configuration.load(self.path), sock=self.sock)
+        try:
+            self.pipe.recv()  # nothing is ever sent: waits until the parent closes it or is gone
+        except (EOFError, OSError):
+            pass
+        service.close(grace=0.5)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What :func:`launch` runs in each process."""
+
+    program: Callable[..., Any]
+    inputs: Mapping[str, tuple[Any, ...]]
     prepare: bool
     memory_limit: int
+
+    def only_for(self, name: str) -> _Program:
+        """Return the same with the inputs of `name` alone: nobody else's reach its process."""
+        inputs = {name: self.inputs[name]} if name in self.inputs else {}
+        return _Program(self.program, inputs, self.prepare, self.memory_limit)
+
+    def __call__(self, place: Place) -> Any:
+        if place.me == "provider":
+            return place.provide()
+        inputs = self.inputs.get(place.me, ())
+        with place.session(fingerprint(self.program), self.memory_limit) as session:
+            if self.prepare:
+                session.prepare(lambda planned: self.program(planned, *inputs))
+            return self.program(session, *inputs)
 
 
 def launch(
@@ -125,7 +180,33 @@ def launch(
         raise ArgumentError(
             f"program must be a function that other processes can import, got {program!r}"
         ) from None
-    form = FixedPoint(frac_bits, int_bits)
+    run = _Program(
+        program, {name: tuple(value) for name, value in given.items()}, prepare, memory_limit
+    )
+    return start(
+        run.only_for,
+        names,
+        format=FixedPoint(frac_bits, int_bits),
+        timeout=timeout,
+        answer_timeout=answer_timeout,
+        threads=threads,
+    )
+
+
+def start(
+    call_of: Callable[[str], Callable[[Place], Any]],
+    parties: Sequence[str],
+    *,
+    format: FixedPoint | None = None,
+    timeout: float = 600.0,
+    answer_timeout: float = 60.0,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Start a process for each party and the provider, which call ``call_of(name)(place)``.
+
+    What :func:`launch` is made of. Returns and raises as it does.
+    """
+    names = tuple(parties)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = threads if threads is not None else max(1, (cores or 1) // len(names))
     members = (*names, "provider")
@@ -133,19 +214,14 @@ def launch(
     try:
         with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
             path = configuration.write_example(
-                folder, names, (),
+                Path(folder) / "parties",
+                names,
+                (),
                 ports=[sockets[name].getsockname()[1] for name in members],
-                format=form,
+                format=format,
                 timeouts=Timeouts(connect=min(timeout, 120.0), answer=answer_timeout),
-            )  # fmt: skip
-            tasks = [
-                _Task(
-                    name, path, sockets[name], each,
-                    program if name in names else None,
-                    tuple(given.get(name, ())), prepare, memory_limit,
-                )
-                for name in members
-            ]  # fmt: skip
+            )
+            tasks = [(name, path, sockets[name], each, call_of(name)) for name in members]
             results = _Processes(tasks).results(timeout)
             return {name: results[name] for name in names}
     finally:
@@ -156,16 +232,19 @@ def launch(
 class _Processes:
     """The processes of one launch, from their start to their end."""
 
-    def __init__(self, tasks: Sequence[_Task]) -> None:
+    def __init__(self, tasks: Sequence[tuple[str, Path, socket.socket, int, Any]]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipes: dict[str, Pipe] = {}
         self._processes: dict[str, Any] = {}
-        for task in tasks:
+        for name, path, sock, threads, call in tasks:
             mine, theirs = context.Pipe()
             process = context.Process(
-                target=_main, args=(task, theirs), name=f"sotto {task.me}", daemon=True
+                target=_main,
+                args=(name, path, sock, threads, theirs, call),
+                name=f"sotto {name}",
+                daemon=True,
             )
-            self._pipes[task.me], self._processes[task.me] = mine, process
+            self._pipes[name], self._processes[name] = mine, process
             try:
                 process.start()
             except Exception:
@@ -231,12 +310,21 @@ class _Processes:
             process.join()
 
 
-def _main(task: _Task, pipe: Pipe) -> None:
-    """Run one process: a party, or the provider if there is no program."""
+def _main(
+    me: str,
+    path: Path,
+    sock: socket.socket,
+    threads: int,
+    pipe: Pipe,
+    call: Callable[[Place], Any],
+) -> None:
+    """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    set_num_threads(task.threads)
+    set_num_threads(threads)
+    if me != "provider":
+        threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     try:
-        report = ("result", _run(task, pipe))
+        report = ("result", call(Place(me, path, sock, threads, pipe)))
     except SottoError as error:
         kind = "consequence" if isinstance(error, _CONSEQUENCES) else "error"
         report = (kind, f"{type(error).__name__}: {error}")
@@ -250,29 +338,6 @@ def _main(task: _Task, pipe: Pipe) -> None:
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
     # Not before everything sent is read: what is in a pipe outlives its sender.
     pipe.close()
-
-
-def _run(task: _Task, pipe: Pipe) -> Any:
-    from mpc.handshake import join_parties
-    from mpc.provider_service import ProviderService
-    from mpc.session import Session
-
-    read = configuration.load(task.path)
-    if task.program is None:
-        service = ProviderService(read, sock=task.sock)
-        try:
-            pipe.recv()  # nothing is ever sent: waits until the parent closes it or is gone
-        except (EOFError, OSError):
-            pass
-        service.close(grace=0.5)
-        return None
-    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
-    links = join_parties(read, task.me, fingerprint(task.program), task.sock)
-    program, inputs = task.program, task.inputs
-    with Session.from_links(read, task.me, links, task.memory_limit) as session:
-        if task.prepare:
-            session.prepare(lambda planned: program(planned, *inputs))
-        return program(session, *inputs)
 
 
 def _end_with_parent(pipe: Pipe) -> None:
