@@ -234,6 +234,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        if isinstance(self._provider, RemoteProvider):
+            self._provider.close()
         self.streams = {}
         self._provider = None
         self._transport.close(problem)
@@ -506,24 +508,33 @@ class Session:
         id = self.fresh_id()
         masks, corrected = correlation.mask_words, correlation.corrected_words
         self.note(type(correlation).__name__, id, masks, corrected)
-        words = np.empty((len(self.here), masks + corrected), np.uint64)
-        for row, party in zip(words, self.here, strict=True):
-            if party < self.size - 1:
-                self.streams[party].provider.fill(row, id)
-                continue
-            self.streams[party].provider.fill(row[:masks], id)
-            if corrected:
-                assert self._provider is not None
-                try:
-                    self._provider.correct(id, correlation, row[masks:])
-                except PeerError as error:
-                    self._end(str(error))
-                    raise
+        if corrected and isinstance(self._provider, RemoteProvider):
+            try:
+                words = self._provider.words(id, correlation)[None]
+            except PeerError as error:
+                self._end(str(error))
+                raise
+            self.streams[self.here[0]].provider.fill(words[0, :masks], id)
+        else:
+            words = np.empty((len(self.here), masks + corrected), np.uint64)
+            self._expand(id, correlation, words, masks)
         if corrected:
             self._ledger.add_correction(8 * corrected)
         if not self.here:
             self._asked.append((id, correlation))
         return id, words
+
+
+    def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
+        """Fill in the shares of a correlation that follow from keys held in this process."""
+        for row, party in zip(words, self.here, strict=True):
+            if party < self.size - 1:
+                self.streams[party].provider.fill(row, id)
+                continue
+            self.streams[party].provider.fill(row[:masks], id)
+            if masks < len(row):
+                assert isinstance(self._provider, Provider)
+                self._provider.correct(id, correlation, row[masks:])
 
 
 def _size(shares: Words) -> int:

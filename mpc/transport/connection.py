@@ -19,12 +19,14 @@ from mpc.errors import FrameError, PeerClosed, PeerError, PeerTimeout, ShapeErro
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
 
-__all__ = ["Connection", "Incoming", "exchange", "wait"]
+__all__ = ["Connection", "Incoming", "Tls", "exchange", "printable", "wait"]
 
 Words = NDArray[np.uint64]
 
 # A TLS record holds no more; small frames go out in one.
 _RECORD = 1 << 14
+# The socket is read and written in pieces of so many bytes.
+_PIECE = 1 << 18
 _LARGEST_ABORT = 2000
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
@@ -33,6 +35,48 @@ _NOTICE_SECONDS = 1.0
 def little_endian(words: Words) -> Words:
     """Return the words as they are on the wire, or back."""
     return words if sys.byteorder == "little" else words.byteswap()
+
+
+class Tls:
+    """A TLS session over memory, and the socket that carries what it writes.
+
+    Parameters
+    ----------
+    sock : socket
+    context : ssl.SSLContext
+    server : bool
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server: bool) -> None:
+        self.sock = sock
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.object = context.wrap_bio(self.incoming, self.outgoing, server_side=server)
+        self.piece = memoryview(bytearray(_PIECE))
+
+    def handshake(self, deadline: float) -> None:
+        """Shake hands before `deadline`, or raise OSError or ssl.SSLError."""
+        while True:
+            try:
+                self.object.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                done = False
+            except ssl.SSLError:
+                self._flush(deadline)  # the alert that tells the other side why
+                raise
+            self._flush(deadline)
+            if done:
+                return
+            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
+            count = self.sock.recv_into(self.piece)
+            if not count or time.monotonic() > deadline:
+                raise TimeoutError if count else ConnectionResetError
+            self.incoming.write(self.piece[:count])
+
+    def _flush(self, deadline: float) -> None:
+        if self.outgoing.pending:
+            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
+            self.sock.sendall(self.outgoing.read())
 
 
 class Incoming:
@@ -54,7 +98,10 @@ class Incoming:
 
 
 class Connection:
-    """Frames to and from one process, over a connected TLS socket.
+    """Frames to and from one process, over a TLS session that has shaken hands.
+
+    TLS works on memory and the socket is read and written in large pieces: one system call for
+    many records.
 
     Nothing here blocks; :func:`exchange` and :func:`wait` do, with a timeout. One thread at a time.
 
@@ -63,17 +110,18 @@ class Connection:
     peer : str
         Who is there, as its certificate says.
     sent_bytes, received_bytes : int
-        What went through the socket, headers included; TLS adds 22 bytes for each 16 kB.
+        What went through the socket after TLS's own handshake, headers and TLS included.
     ended : bool
         Whether the peer has said goodbye.
     """
 
-    def __init__(self, sock: ssl.SSLSocket, peer: str) -> None:
+    def __init__(self, tls: Tls, peer: str) -> None:
         self.peer = peer
         self.sent_bytes = self.received_bytes = 0
-        self._socket = sock
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._tls, self._socket = tls, tls.sock
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._cipher = memoryview(b"")
         self._outgoing: deque[memoryview] = deque()
         self.outgoing_bytes = 0
         self._next_sent = self._next_received = 0
@@ -84,7 +132,6 @@ class Connection:
         self._target = memoryview(b"")
         self._accept: Callable[[Header], Any] | None = None
         self._incoming: Incoming | None = None
-        self._send_wants_input = self._receive_wants_output = False
         self._broken: PeerError | None = None
         self.ended = False
 
@@ -125,26 +172,35 @@ class Connection:
 
     def push(self) -> bool:
         """Send what can be sent now. Returns whether nothing is left."""
-        self._send_wants_input = False
-        while self._outgoing:
-            piece = self._outgoing[0]
-            try:
-                count = self._socket.send(piece)
-            except ssl.SSLWantWriteError:
-                return False
-            except ssl.SSLWantReadError:
-                self._send_wants_input = True
-                return False
-            except OSError as error:
-                # It may have said why before it went.
-                self._fail(self._last_words() or self._lost(error))
-            self.sent_bytes += count
-            self.outgoing_bytes -= count
-            if count == len(piece):
-                self._outgoing.popleft()
-            else:
-                self._outgoing[0] = piece[count:]
-        return True
+        tls = self._tls
+        while True:
+            if len(self._cipher):
+                try:
+                    count = self._socket.send(self._cipher)
+                except BlockingIOError:
+                    return False
+                except OSError as error:
+                    # It may have said why before it went.
+                    self._fail(self._last_words() or self._lost(error))
+                self.sent_bytes += count
+                self._cipher = self._cipher[count:]
+                continue
+            taken = 0
+            while self._outgoing and taken < _PIECE:
+                piece = self._outgoing[0][: _PIECE - taken]
+                try:
+                    count = tls.object.write(piece)
+                except OSError as error:
+                    self._fail(self._lost(error))
+                taken += count
+                if count == len(self._outgoing[0]):
+                    self._outgoing.popleft()
+                else:
+                    self._outgoing[0] = self._outgoing[0][count:]
+            self.outgoing_bytes -= taken
+            if not tls.outgoing.pending:
+                return True
+            self._cipher = memoryview(tls.outgoing.read())
 
     def _last_words(self) -> PeerError | None:
         try:
@@ -215,7 +271,6 @@ class Connection:
 
     def pull(self) -> bool:
         """Receive what has arrived of the expected frame. Returns whether it is whole."""
-        self._receive_wants_output = False
         while self._accept is not None:
             if self._header is None:
                 if not self._read_header():
@@ -285,19 +340,27 @@ class Connection:
 
     def _receive(self, target: memoryview) -> int:
         """Read once into `target`; 0 if nothing is there now."""
-        try:
-            count = self._socket.recv_into(target)
-        except ssl.SSLWantReadError:
-            return 0
-        except ssl.SSLWantWriteError:
-            self._receive_wants_output = True
-            return 0
-        except OSError as error:
-            self._fail(self._lost(error))
-        if not count:
-            self._fail(PeerClosed(f"{self.peer} closed the connection"))
-        self.received_bytes += count
-        return count
+        tls = self._tls
+        while True:
+            try:
+                count = tls.object.read(len(target), target)
+            except ssl.SSLWantReadError:
+                try:
+                    count = self._socket.recv_into(tls.piece)
+                except BlockingIOError:
+                    return 0
+                except OSError as error:
+                    self._fail(self._lost(error))
+                if not count:
+                    self._fail(PeerClosed(f"{self.peer} closed the connection"))
+                self.received_bytes += count
+                tls.incoming.write(tls.piece[:count])
+                continue
+            except OSError as error:
+                self._fail(self._lost(error))
+            if not count:
+                self._fail(PeerClosed(f"{self.peer} closed the connection"))
+            return count
 
     def _lost(self, error: OSError) -> PeerError:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
@@ -317,16 +380,12 @@ class Connection:
 
     def events(self) -> int:
         """Return what to wait for, as select.poll has it."""
-        wanted = 0
-        if self.expecting:
-            wanted |= select.POLLOUT if self._receive_wants_output else select.POLLIN
-        if self._outgoing:
-            wanted |= select.POLLIN if self._send_wants_input else select.POLLOUT
-        return wanted
+        sending = bool(self._outgoing) or len(self._cipher)
+        return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if sending else 0)
 
     def advance(self) -> bool:
         """Send and receive what can be now. Returns whether all that is due is done."""
-        sent = self.push() if self._outgoing else True
+        sent = self.push() if self._outgoing or len(self._cipher) else True
         return (self.pull() if self._accept is not None else True) and sent
 
     def notify(self, kind: Kind, text: str = "") -> None:
@@ -343,6 +402,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket. Frames that are sent already still arrive."""
         self._outgoing.clear()
+        self._cipher = memoryview(b"")
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except (OSError, ValueError):

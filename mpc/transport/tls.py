@@ -14,7 +14,7 @@ from typing import NoReturn
 from mpc.configuration import Configuration, Member
 from mpc.errors import ConfigurationError, PeerClosed, PeerError, PeerTimeout
 from mpc.transport.certificates import client_context, server_context
-from mpc.transport.connection import Connection
+from mpc.transport.connection import Connection, Tls
 from mpc.transport.frames import Kind
 
 __all__ = ["Listener", "bind", "connect", "own_contexts"]
@@ -89,17 +89,18 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
             continue
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock = context.wrap_socket(plain)
+            tls = Tls(plain, context, server=False)
+            tls.handshake(deadline)
         except TimeoutError:
             plain.close()
             raise PeerTimeout(f"{place} did not finish TLS within {timeout:g} s") from None
         except (OSError, ValueError) as error:
             plain.close()
             _refuse(place, error)
-        if sock.getpeercert(binary_form=True) != member.der:
-            sock.close()
+        if tls.object.getpeercert(binary_form=True) != member.der:
+            plain.close()
             raise PeerClosed(f"{place} has another certificate than the one that is pinned to it")
-        return Connection(sock, member.name)
+        return Connection(tls, member.name)
 
 
 def _refuse(place: str, error: Exception) -> NoReturn:
@@ -185,13 +186,12 @@ class Listener:
         where = f"{address[0]}:{address[1]}"
         try:
             try:
-                plain.settimeout(_STRANGER_SECONDS)
-                sock = self._context.wrap_socket(plain, server_side=True)
-                name = self._names.get(sock.getpeercert(binary_form=True) or b"")
+                tls = Tls(plain, self._context, server=True)
+                tls.handshake(time.monotonic() + _STRANGER_SECONDS)
+                name = self._names.get(tls.object.getpeercert(binary_form=True) or b"")
                 if name is None:
-                    sock.close()
                     raise ssl.SSLError(0, "unknown certificate")
-                connection = Connection(sock, name)
+                connection = Connection(tls, name)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "reason", None) or type(error).__name__
                 log.warning("%s: refused a connection from %s (%s)", self.me, where, reason)
