@@ -126,11 +126,15 @@ class _Reader:
         for number, line in enumerate(self.text.splitlines(), start=1):
             bare = line.strip()
             if bare.startswith("["):
-                head = [part.strip().strip("\"'") for part in bare.split("]")[0].strip("[").split(".")]
+                head = [
+                    part.strip().strip("\"'") for part in bare.split("]")[0].strip("[").split(".")
+                ]
                 inside = head == list(table)
                 # A key that is missing is reported where its table begins.
                 found = number if inside else found
-            elif inside and key is not None and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*=", bare):
+            elif (
+                inside and key is not None and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*=", bare)
+            ):
                 found = number
                 break
         where = f"{self.path}, line {found}" if found else str(self.path)
@@ -153,7 +157,9 @@ class _Reader:
     ) -> float:
         value = values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-            raise self.error(table, key, f"{key} must be a positive number of seconds, got {value!r}")
+            raise self.error(
+                table, key, f"{key} must be a positive number of seconds, got {value!r}"
+            )
         return float(value)
 
     def member(self, table: tuple[str, ...], name: str, listens: bool) -> Member:
@@ -187,7 +193,9 @@ class _Reader:
         host, _, port = text.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise self.error(
-                table, "address", f'address must be "host:port" with a port below 65536, got {text!r}'
+                table,
+                "address",
+                f'address must be "host:port" with a port below 65536, got {text!r}',
             )
         return host.strip("[]"), int(port)
 
@@ -195,7 +203,9 @@ class _Reader:
         self.table((), ("format", "timeouts", "provider", "parties", "clients"))
         parties = self.table(("parties",), ())
         if len(parties) < 2:
-            raise self.error(("parties",), None, f"at least two parties must be named, got {len(parties)}")
+            raise self.error(
+                ("parties",), None, f"at least two parties must be named, got {len(parties)}"
+            )
         if "provider" not in self.data:
             raise self.error((), None, "a table [provider] must say where the crypto provider is")
         read = Configuration(
@@ -234,7 +244,9 @@ class _Reader:
         members = [*read.parties.values(), read.provider, *read.clients.values()]
         tables[read.provider.name] = ("provider",)  # type: ignore[assignment]
         if "provider" in read.parties or "provider" in read.clients:
-            raise self.error(("parties", "provider"), None, "no party or client can be called provider")
+            raise self.error(
+                ("parties", "provider"), None, "no party or client can be called provider"
+            )
         for name in read.clients:
             if name in read.parties:
                 raise self.error(("clients", name), None, f"{name} is a party already")

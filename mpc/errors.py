@@ -11,9 +11,9 @@ __all__ = [
     "HandshakeError",
     "LaunchError",
     "PartyError",
-    "PeerClosed",
+    "PeerClosedError",
     "PeerError",
-    "PeerTimeout",
+    "PeerTimeoutError",
     "RangeError",
     "RevealError",
     "SessionError",
@@ -45,11 +45,11 @@ class PeerError(SessionError):
     """
 
 
-class PeerClosed(PeerError, ConnectionError):
+class PeerClosedError(PeerError, ConnectionError):
     """Another process closed the connection, or cannot be reached."""
 
 
-class PeerTimeout(PeerError, TimeoutError):
+class PeerTimeoutError(PeerError, TimeoutError):
     """Another process did not answer in time."""
 
 

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpc.configuration import Configuration
-from mpc.errors import FrameError, HandshakeError, PeerError, PeerTimeout, ShapeError
+from mpc.errors import FrameError, HandshakeError, PeerError, PeerTimeoutError, ShapeError
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.frames import Kind
 from mpc.transport.tls import Listener, bind, connect, own_contexts
-from ring.streams import KEY_BYTES
+from ring.streams import KEY_BYTES, fresh_key
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -83,7 +82,7 @@ class Greeting:
 
 def send_hello(connection: Connection, purpose: str, mine: Terms, session: bytes) -> bytes:
     """Line up a HELLO; return this side's part of the key."""
-    nonce = os.urandom(_NONCE_BYTES)
+    nonce = fresh_key() + fresh_key()
     hello = (purpose, tuple(mine.items()), session, nonce)
     connection.post_bytes(Kind.HELLO, wire.encode(hello))
     return nonce
@@ -134,7 +133,9 @@ def disagreement(one: str, terms_of_one: Terms, other: str, terms_of_other: Term
     return ""
 
 
-def pair_key(session: bytes, one: str, nonce_of_one: bytes, other: str, nonce_of_other: bytes) -> bytes:
+def pair_key(
+    session: bytes, one: str, nonce_of_one: bytes, other: str, nonce_of_other: bytes
+) -> bytes:
     """Derive the key that two processes have in common; `one` is the side that accepted."""
     message = wire.encode(("sotto pair key", session, one, other))
     return hmac.digest(nonce_of_one + nonce_of_other, message, "sha256")[:KEY_BYTES]
@@ -185,7 +186,7 @@ class _Joining:
         self.names = configuration.names
         self.number = self.names.index(me)
         self.terms = terms(configuration, program)
-        self.session = os.urandom(SESSION_ID_BYTES) if self.number == 0 else b""
+        self.session = fresh_key() if self.number == 0 else b""
         self.connections: dict[str, Connection] = {}
         self.keys: dict[str, bytes] = {}
         self.problem = ""
@@ -215,7 +216,7 @@ class _Joining:
         while missing:
             connection = listener.accept(self.left())
             if connection is None:
-                raise PeerTimeout(
+                raise PeerTimeoutError(
                     f"{', '.join(missing)} did not connect to {self.me} within"
                     f" {self.configuration.timeouts.connect:g} s"
                 )

@@ -6,16 +6,16 @@ import hashlib
 import inspect
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +66,19 @@ class Place:
     threads: int
     pipe: Pipe
 
-    def session(self, program: str | None = None, memory_limit: int = 1 << 28) -> Session:
+    def session(
+        self,
+        program: str | None = None,
+        memory_limit: int = 1 << 28,
+        format: FixedPoint | None = None,
+    ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
         from mpc.handshake import join_parties
         from mpc.session import Session
 
         read = configuration.load(self.path)
+        if format is not None:
+            read = replace(read, format=format)
         links = join_parties(read, self.me, program, self.sock.dup())
         return Session.from_links(read, self.me, links, memory_limit)
 
@@ -175,7 +182,7 @@ def launch(
         if name not in names:
             raise PartyError(f"inputs must be for {', '.join(names)}, got {name!r}")
     try:
-        pickle.dumps(program)
+        ForkingPickler.dumps(program)
     except Exception:
         raise ArgumentError(
             f"program must be a function that other processes can import, got {program!r}"

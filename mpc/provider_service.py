@@ -10,7 +10,6 @@ wait to be dealt, so that a session's memory is bounded whatever it asks.
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -25,7 +24,8 @@ from numpy.typing import NDArray
 
 from mpc.configuration import Configuration
 from mpc.correlation import Correlation
-from mpc.errors import FrameError, PeerError, PeerTimeout, ShapeError, SottoError
+from mpc.errors import FrameError, PeerError, PeerTimeoutError, ShapeError, SottoError
+from mpc.events import record
 from mpc.handshake import PROTOCOL_VERSION, agree, disagreement, pair_key, read_hello, send_hello
 from mpc.provider import Provider
 from mpc.transport import wire
@@ -34,8 +34,6 @@ from mpc.transport.frames import Kind
 from mpc.transport.tls import Listener, bind, own_contexts
 
 __all__ = ["ProviderService"]
-
-log = logging.getLogger("sotto")
 
 Words = NDArray[np.uint64]
 Request = tuple[int, bytes]
@@ -132,7 +130,7 @@ class ProviderService:
         _, server = own_contexts(read, me.name)
         known = {name: member.der for name, member in read.parties.items()}
         self._listener = Listener(me.name, sock or bind(me.address), server, known, self._admit)
-        log.info("event=start role=provider parties=%s", ",".join(read.names))
+        record("start", role="provider", parties=",".join(read.names))
 
     def health(self) -> dict[str, Any]:
         """Return how many sessions run and have run, and the seconds since the start."""
@@ -153,7 +151,7 @@ class ProviderService:
         with self._changed:
             while self._meetings and time.monotonic() < deadline:
                 self._changed.wait(0.2)
-        log.info("event=stop role=provider served=%d", self._served)
+        record("stop", role="provider", served=self._served)
 
     # A session's beginning.
 
@@ -213,7 +211,7 @@ class ProviderService:
             problem = f"{', '.join(missing)} did not come to the session within {seconds:g} s"
             for connection in meeting.connections.values():
                 connection.notify(Kind.ABORT, problem)
-        log.warning("event=session session=%s problem=%r", meeting.id.hex()[:8], problem)
+        record("session", warning=True, session=meeting.id.hex()[:8], problem=problem)
         self._end(meeting)
 
     def _end(self, meeting: _Meeting) -> None:
@@ -244,15 +242,15 @@ class ProviderService:
             self._served += 1
             for connection in connections.values():
                 connection.close()
-            log.log(
-                logging.INFO if problem == "-" else logging.WARNING,
-                "event=session session=%s parties=%s corrections=%d bytes=%d seconds=%.3f problem=%r",
-                meeting.id.hex()[:8],
-                ",".join(connections),
-                meeting.corrections,
-                sum(c.sent_bytes for c in connections.values()),
-                time.monotonic() - begin,
-                problem,
+            record(
+                "session",
+                warning=problem != "-",
+                session=meeting.id.hex()[:8],
+                parties=",".join(connections),
+                corrections=meeting.corrections,
+                bytes=sum(c.sent_bytes for c in connections.values()),
+                seconds=time.monotonic() - begin,
+                problem=problem,
             )
 
 
@@ -297,9 +295,9 @@ class _Dealing:
                     self._meeting.corrections += 1
                 heard = time.monotonic()
             elif service._stopping and not last.outgoing_bytes:
-                raise PeerTimeout(f"{service._read.provider.name} shuts down")
+                raise PeerTimeoutError(f"{service._read.provider.name} shuts down")
             elif time.monotonic() - heard > idle:
-                raise PeerTimeout(f"{last.peer} asked for nothing within {idle:g} s")
+                raise PeerTimeoutError(f"{last.peer} asked for nothing within {idle:g} s")
 
     def _receive(self, seconds: float) -> bool:
         """Move frames; take in requests. Returns whether any came."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +143,7 @@ class Session:
         )
         streams, provider_keys = fresh_streams(len(self.parties))
         here = tuple(range(len(self.parties)))
-        self._start(here, dict(enumerate(streams)), Provider(provider_keys), LocalTransport())
+        self._start(here, streams, Provider(provider_keys), LocalTransport())
 
     def _join(
         self,
@@ -189,11 +189,12 @@ class Session:
     def _start(
         self,
         here: tuple[int, ...],
-        streams: Mapping[int, PartyStreams],
+        streams: list[PartyStreams] | dict[int, PartyStreams],
         provider: Provider | RemoteProvider | None,
         transport: LocalTransport | RemoteTransport,
     ) -> None:
         self.here = here
+        # By the party's number, for those who live here.
         self.streams = streams
         self._provider = provider
         self._transport = transport
@@ -523,7 +524,6 @@ class Session:
         if not self.here:
             self._asked.append((id, correlation))
         return id, words
-
 
     def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
         """Fill in the shares of a correlation that follow from keys held in this process."""

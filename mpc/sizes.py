@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def shape_of_view(shape: tuple[int, ...], view: tuple[str, object], limit: int) 
         view_of = np.broadcast_to(np.uint8(0), shape)
         if 0 not in shape:
             # Indexing with arrays copies: see first how much, with single elements in their place.
-            single: list[object] = []
+            single: list[Any] = []
             chosen: list[tuple[int, ...]] = []
             for k in argument:
                 arrays = () if not isinstance(k, np.ndarray) else (k,)

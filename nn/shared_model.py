@@ -285,6 +285,4 @@ class SharedModel:
             layer.with_parameters([planned.twin(p) for p in layer.parameters])
             for layer in self.layers
         ]
-        return SharedModel(
-            planned, layers, self.classes_, self.n_features_in_, self.low, self.high
-        )
+        return SharedModel(planned, layers, self.classes_, self.n_features_in_, self.low, self.high)

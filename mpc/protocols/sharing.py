@@ -44,9 +44,7 @@ Words = NDArray[np.uint64]
 class _Base:
     """What a party has given, and this process's shares of it once they were asked for."""
 
-    def __init__(
-        self, session: Session, owner: int, encoded: Words, id: int | None = None
-    ) -> None:
+    def __init__(self, session: Session, owner: int, encoded: Words, id: int | None = None) -> None:
         self.session = session
         self.id = session.fresh_id() if id is None else id
         self.owner = owner

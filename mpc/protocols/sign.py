@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
-from mpc.protocols import bits
 from mpc.errors import ShapeError
+from mpc.protocols import bits
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
 from ring.bits import count_words
 from ring.compile import kernel

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from mpc.errors import ConfigurationError
 
-__all__ = ["client_context", "load_certificate", "make_certificate", "server_context", "write_private"]
+__all__ = [
+    "client_context",
+    "load_certificate",
+    "make_certificate",
+    "server_context",
+    "write_private",
+]
 
 _YEARS = 10
 

@@ -10,12 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import FrameError, PeerClosed, PeerError, PeerTimeout, ShapeError
+from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError, ShapeError
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
 
@@ -148,7 +148,9 @@ class Connection:
         """Line up a frame of arrays. They must not change before it is sent."""
         whole = [little_endian(np.asarray(array, order="C")) for array in arrays]
         head = frames.pack(kind, self._next_sent, step, True, [array.shape for array in whole])
-        self._line_up(head, [array.reshape(-1).view(np.uint8).data for array in whole if array.size])
+        self._line_up(
+            head, [array.reshape(-1).view(np.uint8).data for array in whole if array.size]
+        )
 
     def post_bytes(self, kind: Kind, data: bytes, step: int = 0) -> None:
         """Line up a frame of bytes."""
@@ -332,7 +334,7 @@ class Connection:
         self._header, self._data, self._target = None, None, memoryview(b"")
         if header.kind == Kind.BYE:
             self.ended = True
-            self._fail(PeerClosed(f"{self.peer} ended the session"))
+            self._fail(PeerClosedError(f"{self.peer} ended the session"))
         if header.kind == Kind.ABORT:
             self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
         self._accept = None
@@ -343,7 +345,8 @@ class Connection:
         tls = self._tls
         while True:
             try:
-                count = tls.object.read(len(target), target)
+                # With a buffer, what is returned is a count; the stubs know the other form alone.
+                count = cast(int, tls.object.read(len(target), target))
             except ssl.SSLWantReadError:
                 try:
                     count = self._socket.recv_into(tls.piece)
@@ -352,25 +355,25 @@ class Connection:
                 except OSError as error:
                     self._fail(self._lost(error))
                 if not count:
-                    self._fail(PeerClosed(f"{self.peer} closed the connection"))
+                    self._fail(PeerClosedError(f"{self.peer} closed the connection"))
                 self.received_bytes += count
                 tls.incoming.write(tls.piece[:count])
                 continue
             except OSError as error:
                 self._fail(self._lost(error))
             if not count:
-                self._fail(PeerClosed(f"{self.peer} closed the connection"))
+                self._fail(PeerClosedError(f"{self.peer} closed the connection"))
             return count
 
     def _lost(self, error: OSError) -> PeerError:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             reason = error.reason or "unknown reason"
             if "ALERT" in reason:
-                return PeerClosed(
+                return PeerClosedError(
                     f"{self.peer} refused the certificate shown to it ({reason.lower()})"
                 )
             return FrameError(f"{self.peer} broke the rules of TLS ({reason.lower()})")
-        return PeerClosed(f"{self.peer} closed the connection")
+        return PeerClosedError(f"{self.peer} closed the connection")
 
     def _fail(self, error: PeerError) -> Any:
         self._broken = error
@@ -415,7 +418,7 @@ def exchange(connections: Iterable[Connection], timeout: float) -> None:
 
     Raises
     ------
-    PeerTimeout
+    PeerTimeoutError
         If a peer neither takes nor sends a byte for `timeout` seconds while it should.
     PeerError
         If one is lost, says that it stopped, or sends what is not expected.
@@ -429,7 +432,7 @@ def exchange(connections: Iterable[Connection], timeout: float) -> None:
         late = min(waiting, key=lambda c: seen[c][1])
         left = seen[late][1] + timeout - now
         if left <= 0:
-            raise PeerTimeout(f"{late.peer} did not answer within {timeout:g} s")
+            raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
         _poll(waiting, left)
         still = []
         for c in waiting:

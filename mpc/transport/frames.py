@@ -78,7 +78,9 @@ class Header:
         return sum(map(prod, self.shapes)) * (8 if self.words else 1)
 
 
-def pack(kind: Kind, sequence: int, step: int, words: bool, shapes: Sequence[Sequence[int]]) -> bytes:
+def pack(
+    kind: Kind, sequence: int, step: int, words: bool, shapes: Sequence[Sequence[int]]
+) -> bytes:
     """Return the header of a frame, with its shapes.
 
     Raises

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import socket
 import ssl
@@ -12,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from mpc.configuration import Configuration, Member
-from mpc.errors import ConfigurationError, PeerClosed, PeerError, PeerTimeout
+from mpc.errors import ConfigurationError, PeerClosedError, PeerError, PeerTimeoutError
+from mpc.events import record
 from mpc.transport.certificates import client_context, server_context
 from mpc.transport.connection import Connection, Tls
 from mpc.transport.frames import Kind
 
 __all__ = ["Listener", "bind", "connect", "own_contexts"]
-
-log = logging.getLogger("sotto")
 
 # A stranger may hold a place no longer than this, and there are so many places.
 _STRANGER_SECONDS = 10.0
@@ -65,9 +63,9 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
 
     Raises
     ------
-    PeerTimeout
+    PeerTimeoutError
         If nobody listens there within `timeout` seconds.
-    PeerClosed
+    PeerClosedError
         If whoever listens does not talk TLS 1.3, or has another certificate.
     """
     assert member.address is not None
@@ -77,13 +75,13 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise PeerTimeout(f"{place} did not accept a connection within {timeout:g} s")
+            raise PeerTimeoutError(f"{place} did not accept a connection within {timeout:g} s")
         try:
             plain = socket.create_connection((host, port), timeout=left)
         except TimeoutError:
             continue
         except socket.gaierror as error:
-            raise PeerClosed(f"{place} cannot be found: {error.strerror}") from None
+            raise PeerClosedError(f"{place} cannot be found: {error.strerror}") from None
         except OSError:
             time.sleep(min(_RETRY_SECONDS, left))
             continue
@@ -93,24 +91,26 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
             tls.handshake(deadline)
         except TimeoutError:
             plain.close()
-            raise PeerTimeout(f"{place} did not finish TLS within {timeout:g} s") from None
+            raise PeerTimeoutError(f"{place} did not finish TLS within {timeout:g} s") from None
         except (OSError, ValueError) as error:
             plain.close()
             _refuse(place, error)
         if tls.object.getpeercert(binary_form=True) != member.der:
             plain.close()
-            raise PeerClosed(f"{place} has another certificate than the one that is pinned to it")
+            raise PeerClosedError(f"{place} has another certificate than the one that is pinned to it")
         return Connection(tls, member.name)
 
 
 def _refuse(place: str, error: Exception) -> NoReturn:
     if isinstance(error, ssl.SSLCertVerificationError):
-        raise PeerClosed(
+        raise PeerClosedError(
             f"{place} has another certificate than the one that is pinned to it"
         ) from None
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-        raise PeerClosed(f"{place} does not talk TLS 1.3 ({(error.reason or '?').lower()})") from None
-    raise PeerClosed(f"{place} closed the connection during TLS") from None
+        raise PeerClosedError(
+            f"{place} does not talk TLS 1.3 ({(error.reason or '?').lower()})"
+        ) from None
+    raise PeerClosedError(f"{place} closed the connection during TLS") from None
 
 
 class Listener:
@@ -175,7 +175,7 @@ class Listener:
                 time.sleep(_RETRY_SECONDS)  # out of file descriptors, say
                 continue
             if not self._places.acquire(blocking=False):
-                log.warning("%s: too many connections at once, refused %s", self.me, address[0])
+                record("refused", warning=True, at=self.me, peer=address[0], why="too many at once")
                 plain.close()
                 continue
             threading.Thread(
@@ -194,7 +194,7 @@ class Listener:
                 connection = Connection(tls, name)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "reason", None) or type(error).__name__
-                log.warning("%s: refused a connection from %s (%s)", self.me, where, reason)
+                record("refused", warning=True, at=self.me, peer=where, why=str(reason))
                 plain.close()
                 return
         finally:
@@ -205,11 +205,11 @@ class Listener:
         try:
             self._handle(connection)
         except PeerError as error:
-            log.warning("%s: %s", self.me, error)
+            record("lost", warning=True, at=self.me, why=str(error))
         except Exception as error:
             # The text of an unforeseen error may hold anything; its type does not.
-            log.error("%s: %s while serving %s", self.me, type(error).__name__, connection.peer)
+            why = type(error).__name__
+            record("failed", warning=True, at=self.me, peer=connection.peer, why=why)
             connection.notify(Kind.ABORT, f"{type(error).__name__} at {self.me}")
         finally:
             connection.close()
-

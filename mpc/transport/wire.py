@@ -12,7 +12,6 @@ from __future__ import annotations
 import operator
 import types
 from dataclasses import fields
-from functools import cache
 from math import prod
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -95,10 +94,14 @@ def _classes() -> dict[str, type[Any]]:
     return {**correlation_classes(), "MaskRef": MaskRef, "Part": Part}
 
 
-@cache
+_known_hints: dict[str, tuple[Any, ...]] = {}
+
+
 def _hints(cls: type[Any]) -> tuple[Any, ...]:
-    hints = get_type_hints(cls)
-    return tuple(hints[field.name] for field in fields(cls))
+    if cls.__name__ not in _known_hints:
+        hints = get_type_hints(cls)
+        _known_hints[cls.__name__] = tuple(hints[field.name] for field in fields(cls))
+    return _known_hints[cls.__name__]
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
@@ -139,7 +142,9 @@ class _Reader:
                 if n >= 1 << 64 or (shift and not byte):
                     break
                 return n
-        raise ShapeError("a number on the wire must have at most 64 bits, in as few bytes as can be")
+        raise ShapeError(
+            "a number on the wire must have at most 64 bits, in as few bytes as can be"
+        )
 
     def signed(self) -> int:
         n = self.number()
