@@ -97,7 +97,9 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
             _refuse(place, error)
         if tls.object.getpeercert(binary_form=True) != member.der:
             plain.close()
-            raise PeerClosedError(f"{place} has another certificate than the one that is pinned to it")
+            raise PeerClosedError(
+                f"{place} has another certificate than the one that is pinned to it"
+            )
         return Connection(tls, member.name)
 
 

@@ -39,7 +39,9 @@ def runs(request):
     arguments = (*files, "-k", chosen)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         locally = pool.submit(Local(arguments))
-        return start(lambda _: Processes(arguments, names), names, answer_timeout=20), locally.result()
+        return start(
+            lambda _: Processes(arguments, names), names, answer_timeout=20
+        ), locally.result()
 
 
 def test_bodies_pass_in_every_process(runs):
