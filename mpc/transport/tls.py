@@ -195,7 +195,7 @@ class Listener:
                     raise ssl.SSLError(0, "unknown certificate")
                 connection = Connection(tls, name)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "reason", None) or type(error).__name__
+                reason = getattr(error, "reason", None) or str(error) or type(error).__name__
                 record("refused", warning=True, at=self.me, peer=where, why=str(reason))
                 plain.close()
                 return
