@@ -8,13 +8,9 @@ from mpc.session import Plan, Session
 from mpc.shared_array import SharedArray
 from mpc.split import join, split
 
-__all__ = [
-    "Cost",
-    "Plan",
-    "Session",
-    "SharedArray",
-    "join",
-    "launch",
-    "split",
-    *errors.__all__,
-]
+__all__ = sorted(
+    [
+        *("Cost", "Plan", "Session", "SharedArray", "join", "launch", "split"),
+        *errors.__all__,
+    ]
+)

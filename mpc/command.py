@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import threading
@@ -13,10 +12,11 @@ from typing import Any
 
 from mpc import configuration
 from mpc.errors import SottoError
+from mpc.events import start_log
 from mpc.provider_service import ProviderService
 from mpc.transport.tls import own_contexts
 
-__all__ = ["add_commands", "run", "serve_until_signal"]
+__all__ = ["add_commands", "run", "serve_until_signal", "start_log"]
 
 
 def add_commands(commands: Any) -> None:
@@ -81,12 +81,6 @@ def _provider(options: argparse.Namespace) -> int:
     )
     serve_until_signal(service.close)
     return 0
-
-
-def start_log(verbose: bool) -> None:
-    """Write the log to standard error."""
-    form = "%(asctime)s level=%(levelname)s %(message)s"
-    logging.basicConfig(format=form, level=logging.INFO if verbose else logging.WARNING)
 
 
 def serve_until_signal(close: Callable[[], None]) -> None:

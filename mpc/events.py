@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["record"]
+__all__ = ["record", "start_log"]
 
 _log = logging.getLogger("sotto")
 
@@ -20,3 +20,9 @@ def record(event: str, *, warning: bool = False, **fields: str | int | float) ->
         text = f"{value:.3f}" if isinstance(value, float) else str(value)
         words.append(f"{name}={text!r}" if " " in text or not text else f"{name}={text}")
     _log.log(logging.WARNING if warning else logging.INFO, " ".join(words))
+
+
+def start_log(verbose: bool) -> None:
+    """Write the log to standard error: warnings alone, or everything."""
+    form = "%(asctime)s level=%(levelname)s %(message)s"
+    logging.basicConfig(format=form, level=logging.INFO if verbose else logging.WARNING)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +18,7 @@ from mpc.cost import Cost, Ledger
 from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
 from mpc.handshake import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
+from mpc.planning import Plan, Planning
 from mpc.protocols import sharing
 from mpc.provider import Provider
 from mpc.remote_provider import RemoteProvider
@@ -30,22 +30,6 @@ from ring import FixedPoint
 __all__ = ["Plan", "Session"]
 
 Words = NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a program will ask for, found out without data.
-
-    Attributes
-    ----------
-    cost : Cost
-        Rounds and bytes, exactly those of a run.
-    correlations : tuple of (id, Correlation)
-        What the provider can prepare ahead, in order.
-    """
-
-    cost: Cost
-    correlations: tuple[tuple[int, Correlation], ...] = field(repr=False)
 
 
 def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
@@ -71,7 +55,7 @@ def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
     return names
 
 
-class Session:
+class Session(Planning):
     """Computing parties and a crypto provider, ready to compute on shares.
 
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
@@ -237,7 +221,7 @@ class Session:
         self._closed = True
         if isinstance(self._provider, RemoteProvider):
             self._provider.close()
-        self.streams = {}
+        self.streams = []
         self._provider = None
         self._transport.close(problem)
 
@@ -331,32 +315,7 @@ class Session:
         """Book what is spent inside the ``with`` block under the protocol `name`."""
         return self._ledger.protocol(name)
 
-    def plan(self, program: Callable[[Session], object]) -> Plan:
-        """Run `program` without any party, to learn what it costs and asks of the provider.
-
-        Parameters
-        ----------
-        program : callable
-            Takes a session. It may share real arrays, of which only the shapes are used, or None.
-
-        Returns
-        -------
-        Plan
-
-        Examples
-        --------
-        >>> import mpc
-        >>> s = mpc.Session()
-        >>> plan = s.plan(lambda p: p.share(None, owner="bob", shape=(10,)).relu().reveal())
-        >>> plan.cost.rounds, plan.cost.bytes_sent_per_party
-        (5, 288)
-        """
-        self.check_open()
-        planned = self._planned(0)
-        program(planned)
-        return Plan(planned.cost(), tuple(planned._asked))
-
-    def _planned(self, first_id: int) -> Session:
+    def _without_parties(self, first_id: int) -> Session:
         """Return a session of the same parties where nobody lives."""
         planned = object.__new__(Session)
         planned.parties, planned.format, planned.memory_limit = (
@@ -367,43 +326,6 @@ class Session:
         planned._start((), {}, None, LocalTransport())
         planned._next_id = first_id
         return planned
-
-    def prepare(self, program: Callable[[Session], object]) -> None:
-        """Let the provider work ahead: tell it what `program`, which is about to run, will ask.
-
-        Optional. Without it every correlation is asked for when it is needed, which takes a round
-        trip to the provider each time.
-
-        Parameters
-        ----------
-        program : callable
-            Runs with a session where no party lives, as in :meth:`plan`. It reaches arrays of
-            this session by ``planned.twin(x)``. What runs afterwards must ask for the same.
-
-        Examples
-        --------
-        >>> import mpc
-        >>> with mpc.Session() as s:
-        ...     x = s.share([1.5, -2.0], owner="alice")
-        ...     s.prepare(lambda planned: planned.twin(x).relu().reveal())
-        ...     x.relu().reveal()
-        array([1.5, 0. ])
-        """
-        self.check_open()
-        if not isinstance(self._provider, RemoteProvider) or self._next_id < self._prepared:
-            return
-        planned = self._planned(self._next_id)
-        program(planned)
-        self._prepared = planned._next_id
-        self._provider.announce(planned._asked)
-
-    def twin(self, x: SharedArray) -> SharedArray:
-        """Return an array like `x` in this session where no party lives; see :meth:`prepare`."""
-        if self.here:
-            raise SessionError("twin is for the session that a plan runs with")
-        if x.session is self:
-            return x
-        return x.without_shares(self)
 
     # What protocols are made of.
 

@@ -3,10 +3,11 @@
 Every party holds its shares of one or more models and a session with the other parties. A client
 sends each party its share of the rows; each party sends back its share of the answer.
 
-The last party leads, as it gets the rows and the others seeds. In turns it opens to all others which requests come next, several of them
-together where they ask the same of the same model; all answer whether they have them, which takes
-two rounds, and then evaluate. A turn without requests comes at least every second, so that whoever
-is lost is missed. When a party is told to stop, all finish the turn and stop together.
+The last party leads, as it gets the rows and the others seeds. In turns it opens to all which
+requests come next, several of them together where they ask the same of the same model; all say
+whether they have them, which makes two rounds, and then evaluate. A turn without requests comes at
+least every second, so that whoever is lost is missed. When a party is told to stop, all finish the
+turn and stop together.
 """
 
 from __future__ import annotations

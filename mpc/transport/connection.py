@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError, ShapeError
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
+from mpc.transport.tls_session import PIECE_BYTES, Tls
 
-__all__ = ["Connection", "Incoming", "Tls", "exchange", "printable", "wait"]
+__all__ = ["Connection", "Incoming", "exchange", "printable", "wait"]
 
 Words = NDArray[np.uint64]
 
 # A TLS record holds no more; small frames go out in one.
 _RECORD = 1 << 14
-# The socket is read and written in pieces of so many bytes.
-_PIECE = 1 << 18
 _LARGEST_ABORT = 2000
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
@@ -35,48 +34,6 @@ _NOTICE_SECONDS = 1.0
 def little_endian(words: Words) -> Words:
     """Return the words as they are on the wire, or back."""
     return words if sys.byteorder == "little" else words.byteswap()
-
-
-class Tls:
-    """A TLS session over memory, and the socket that carries what it writes.
-
-    Parameters
-    ----------
-    sock : socket
-    context : ssl.SSLContext
-    server : bool
-    """
-
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server: bool) -> None:
-        self.sock = sock
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.object = context.wrap_bio(self.incoming, self.outgoing, server_side=server)
-        self.piece = memoryview(bytearray(_PIECE))
-
-    def handshake(self, deadline: float) -> None:
-        """Shake hands before `deadline`, or raise OSError or ssl.SSLError."""
-        while True:
-            try:
-                self.object.do_handshake()
-                done = True
-            except ssl.SSLWantReadError:
-                done = False
-            except ssl.SSLError:
-                self._flush(deadline)  # the alert that tells the other side why
-                raise
-            self._flush(deadline)
-            if done:
-                return
-            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
-            count = self.sock.recv_into(self.piece)
-            if not count or time.monotonic() > deadline:
-                raise TimeoutError if count else ConnectionResetError
-            self.incoming.write(self.piece[:count])
-
-    def _flush(self, deadline: float) -> None:
-        if self.outgoing.pending:
-            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
-            self.sock.sendall(self.outgoing.read())
 
 
 class Incoming:
@@ -188,8 +145,8 @@ class Connection:
                 self._cipher = self._cipher[count:]
                 continue
             taken = 0
-            while self._outgoing and taken < _PIECE:
-                piece = self._outgoing[0][: _PIECE - taken]
+            while self._outgoing and taken < PIECE_BYTES:
+                piece = self._outgoing[0][: PIECE_BYTES - taken]
                 try:
                     count = tls.object.write(piece)
                 except OSError as error:

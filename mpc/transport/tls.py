@@ -14,8 +14,9 @@ from mpc.configuration import Configuration, Member
 from mpc.errors import ConfigurationError, PeerClosedError, PeerError, PeerTimeoutError
 from mpc.events import record
 from mpc.transport.certificates import client_context, server_context
-from mpc.transport.connection import Connection, Tls
+from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
+from mpc.transport.tls_session import Tls
 
 __all__ = ["Listener", "bind", "connect", "own_contexts"]
 
