@@ -18,6 +18,7 @@ from mpc.transport.remote import RemoteTransport
 from ring import FixedPoint
 
 FORMAT = (("frac_bits", 16), ("int_bits", 15))
+MOST_PARAMETERS = 4
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,6 +80,16 @@ class Witness:
     def pytest_collection_modifyitems(self, items):
         # A tap sees what all parties deal and send: there is no such place here.
         items[:] = [item for item in items if "tap" not in item.fixturenames]
+        # Every body runs; of many parameters a few, unless all are asked for.
+        bodies = {}
+        for item in items:
+            bodies.setdefault((item.path, item.originalname), []).append(item)
+        if not os.environ.get("SOTTO_EVERY_PARAMETER"):
+            items[:] = [
+                item
+                for group in bodies.values()
+                for item in group[:: max(1, -(-len(group) // MOST_PARAMETERS))]
+            ]
         # What Hypothesis tries depends on the modules that are loaded, which differ from a local run.
         self.generated = {
             item.nodeid for item in items if getattr(item.obj, "is_hypothesis_test", False)

@@ -17,6 +17,8 @@ LOCAL_ONLY = {
     "test_mpc_examples": "examples in the documentation, of local sessions",
     "no_other_generator": "about the source",
     "shares_add_up": "all parties' shares side by side",
+    "test_secret_bits": "makes all parties' shares by hand",
+    "bits_are_ordinary_numbers_too": "only one party learns the value",
     "reveal_truncates": "only one party learns the value",
     "reveal_to": "only one party learns the value",
     "revealing_to": "only one party learns the value",
