@@ -35,8 +35,8 @@ Words = NDArray[np.uint64]
 def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
     if isinstance(parties, (str, Path)):
         raise DtypeError(
-            f"parties must be a sequence of names, got {str(parties)!r}; the path of a configuration"
-            " goes with me="
+            f"parties must be a sequence of names, got the string {str(parties)!r}; the path of a"
+            " configuration goes with me="
         )
     try:
         names = tuple(parties)

@@ -19,6 +19,8 @@ LOCAL_ONLY = {
     "shares_add_up": "all parties' shares side by side",
     "test_secret_bits": "makes all parties' shares by hand",
     "bits_are_ordinary_numbers_too": "only one party learns the value",
+    "test_refusals": "only the owner of a value can refuse it",
+    "rows_asked_for_alone": "the provider lives elsewhere",
     "reveal_truncates": "only one party learns the value",
     "reveal_to": "only one party learns the value",
     "revealing_to": "only one party learns the value",

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import mpc
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.protocols.exponential import PowerWindow
+from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
 from mpc.provider_service import _correlation
@@ -90,6 +92,8 @@ CORRELATIONS = planned()
         Window(-64, 16, 8, True, "relu"),
         Window(64, 16, 200, True, "relu"),
         Window(64, 63, 8, True, "relu"),
+        PowerWindow(64, 63, 8),
+        GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((8, 9))), (9, 9)),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((9, 9))), (10, 9)),
         ProductTerm("multiply", MaskRef(1, Part((1 << 40,))), MaskRef(2, Part((1,))), (1 << 40,)),
