@@ -18,7 +18,7 @@ from mpc.transport.remote import RemoteTransport
 from ring import FixedPoint
 
 FORMAT = (("frac_bits", 16), ("int_bits", 15))
-MOST_PARAMETERS = 4
+MOST_PARAMETERS = 2
 ROOT = Path(__file__).parents[2]
 
 
@@ -94,6 +94,9 @@ class Witness:
         self.generated = {
             item.nodeid for item in items if getattr(item.obj, "is_hypothesis_test", False)
         }
+        # So they go last in a file: the tests of a file share a session, and its ids.
+        places = {path: n for n, path in enumerate(dict.fromkeys(item.path for item in items))}
+        items.sort(key=lambda item: (places[item.path], item.nodeid in self.generated))
 
     def listen(self, transport):
         """Have every opening of a transport's class go through `note`."""
