@@ -379,6 +379,21 @@ class Network(ABC):
         check_kind("y", labels, self.classes_)
         return _accuracy(layers, self.classes_, matrix, labels)
 
+    def outline(self) -> MLP:
+        """Return this network with all weights zero: what parties other than the owner pass.
+
+        Sizes, labels and the range of the inputs are public; the weights are not in it.
+
+        Examples
+        --------
+        >>> import nn
+        >>> nn.MLP.from_parameters([[[2.0, 1.0]], [0.5, 0.5]]).outline().parameters
+        [array([[0., 0.]]), array([0., 0.])]
+        """
+        outline = MLP.from_parameters([np.zeros_like(p) for p in self.parameters])
+        outline.classes_, outline.input_range_ = self.classes_, self.input_range_
+        return outline
+
     def share(
         self, session: Session, owner: str, *, low: float | None = None, high: float | None = None
     ) -> SharedModel:

@@ -186,6 +186,11 @@ class SharedModel:
         """
         self.session.check_own(X, "X")
         self._check_shape(X.shape)
+        self.session.prepare(
+            lambda planned: self.twin(planned)(
+                planned.twin(X), batch_size=batch_size, progress=False
+            )
+        )
         rows = X.shape[0]
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
@@ -271,5 +276,18 @@ class SharedModel:
         Returns
         -------
         ndarray of shape (rows,)
+            None where `to` does not live.
         """
-        return self.classes_[self(X).argmax(axis=1).reveal(to)]
+        self.session.check_own(X, "X")
+        self._check_shape(X.shape)
+        self.session.prepare(lambda planned: self.twin(planned).predict(planned.twin(X), to=to))
+        found = self(X).argmax(axis=1).reveal(to)
+        return None if found is None else self.classes_[found]
+
+    def twin(self, planned: Session) -> SharedModel:
+        """Return this model in a plan's session, see :meth:`mpc.Session.prepare`."""
+        layers = [
+            layer.with_parameters([planned.twin(p) for p in layer.parameters])
+            for layer in self.layers
+        ]
+        return SharedModel(planned, layers, self.classes_, self.n_features_in_, self.low, self.high)
