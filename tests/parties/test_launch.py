@@ -36,7 +36,10 @@ def nothing_is_left_over():
 def test_every_party_gets_its_own():
     names = NAMES
     found = mpc.launch(
-        programs.several, names, inputs={"alice": ([3.0, 4.0],)} | dict.fromkeys(names[1:], (None,))
+        programs.several,
+        names,
+        prepare=True,
+        inputs={"alice": ([3.0, 4.0],)} | dict.fromkeys(names[1:], (None,)),
     )
     assert list(found) == list(names)
     for name, (me, total, revealed, opened, text) in found.items():
@@ -51,9 +54,7 @@ def test_every_party_gets_its_own():
 def test_bytes_on_the_wire_are_those_declared():
     rows = 300
     x = np.random.default_rng(1).random((rows, 64))
-    found = mpc.launch(
-        programs.classify, inputs={"alice": (None, rows), "bob": (x, rows)}, prepare=True
-    )
+    found = mpc.launch(programs.classify, inputs={"alice": (None, rows), "bob": (x, rows)})
     for labels, *_ in found.values():
         np.testing.assert_array_equal(labels, programs.network().predict(x))
     _, declared, corrections, (sent, received) = found["bob"]
