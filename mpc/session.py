@@ -175,13 +175,13 @@ class Session(Planning):
         here: tuple[int, ...],
         streams: list[PartyStreams] | dict[int, PartyStreams],
         provider: Provider | RemoteProvider | None,
-        transport: LocalTransport | RemoteTransport,
+        transport: LocalTransport | RemoteTransport | None = None,
     ) -> None:
         self.here = here
         # By the party's number, for those who live here.
         self.streams = streams
         self._provider = provider
-        self._transport = transport
+        self._transport = transport or LocalTransport()
         self._ledger = Ledger(len(self.parties))
         self._asked: list[tuple[int, Correlation]] = []
         self._next_id = self._prepared = 0
@@ -323,7 +323,7 @@ class Session(Planning):
             self.format,
             self.memory_limit,
         )
-        planned._start((), {}, None, LocalTransport())
+        planned._start((), [], None)
         planned._next_id = first_id
         return planned
 
@@ -376,7 +376,8 @@ class Session(Planning):
 
     def note(self, *step: object) -> None:
         """Enter a step into the checksum by which parties notice that their programs differ."""
-        self._transport.note(*step)
+        if isinstance(self._transport, RemoteTransport):
+            self._transport.note(*step)
 
     def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
         """Open several arrays in one round. The only place where parties' shares meet.

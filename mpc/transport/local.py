@@ -22,9 +22,6 @@ class LocalTransport:
 
     bytes_on_the_wire = (0, 0)
 
-    def note(self, *step: object) -> None:
-        """Nothing to compare: all parties run one program."""
-
     def close(self, problem: str | None) -> None:
         """Nobody is elsewhere."""
 
