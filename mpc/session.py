@@ -456,7 +456,7 @@ class Session(Planning):
                 continue
             self.streams[party].provider.fill(row[:masks], id)
             if masks < len(row):
-                assert isinstance(self._provider, Provider)
+                assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
                 self._provider.correct(id, correlation, row[masks:])
 
 
