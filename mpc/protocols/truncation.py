@@ -85,13 +85,24 @@ def cost(parties: int, size: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * size, 16 * size)
 
 
+@kernel
+def _mask(start: int, stop: int, z: Words, r: Words, offset: np.uint64, out: Words) -> None:
+    z, r, out = z[start:stop], r[start:stop], out[start:stop]
+    for e in range(z.size):
+        out[e] = z[e] + r[e] + offset
+
+
 def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
     """Open z + 2^62 + r, for shares of r of shape (p, n), n being the size of z."""
-    message = r.copy()
-    for row, words in z.addends():
-        message[row] += words.reshape(-1)
-    if session.first_row is not None:
-        message[session.first_row] += _OFFSET
+    message = np.empty(r.shape, np.uint64)
+    addends = dict(z.addends())
+    for row in range(len(message)):
+        offset = _OFFSET if row == session.first_row else np.uint64(0)
+        if row in addends:
+            words = np.ascontiguousarray(addends[row]).reshape(-1)
+            run(_mask, z.size, 2, words, r[row], offset, message[row])
+        else:
+            np.add(r[row], offset, out=message[row])
     return session.open((message, "sum"))[0]
 
 
