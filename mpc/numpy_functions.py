@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpc.errors import DtypeError, ShapeError
-from mpc.protocols import linear, maximum
+from mpc.protocols import linear, maximum, sigmoid
 from mpc.shared_array import SharedArray
 
 __all__ = ["apply_function", "apply_ufunc"]
@@ -58,6 +58,7 @@ _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.bitwise_and: lambda x, y: x & y if isinstance(x, SharedArray) else y.__rand__(x),
     np.bitwise_or: lambda x, y: x | y if isinstance(x, SharedArray) else y.__ror__(x),
     np.bitwise_xor: lambda x, y: x ^ y if isinstance(x, SharedArray) else y.__rxor__(x),
+    np.tanh: sigmoid.tanh,
     np.invert: lambda x: ~x,
     np.logical_not: lambda x: ~x,
     np.logical_and: lambda x, y: x & y if isinstance(x, SharedArray) else y.__rand__(x),
@@ -74,10 +75,12 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
         raise DtypeError(
             f"np.{ufunc.__name__} on a SharedArray takes no {', '.join(sorted(kwargs))}"
         )
+    if ufunc.__name__ == "expit":  # scipy.special's, without importing it
+        return sigmoid.sigmoid(*inputs)
     if ufunc not in _UFUNCS:
         raise DtypeError(
             f"np.{ufunc.__name__} is not defined on a SharedArray; there are "
-            + ", ".join(sorted(known.__name__ for known in _UFUNCS))
+            + ", ".join(sorted([*(known.__name__ for known in _UFUNCS), "scipy.special.expit"]))
         )
     return _UFUNCS[ufunc](*inputs)
 

@@ -1,16 +1,40 @@
-"""Neural networks: training in plain NumPy, and the data sets to train on."""
+"""Neural networks: training in plain NumPy, evaluation on shares, data sets, models of others."""
+
+from typing import TYPE_CHECKING, Any
 
 from nn import networks
+from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
+from nn.files import load
 from nn.mlp import MLP
+from nn.onnx_import import from_onnx
 from nn.sequential import Sequential
+from nn.sklearn_import import from_sklearn
+
+if TYPE_CHECKING:
+    from nn.estimators import SecureMLPClassifier, SecureMLPRegressor
 
 __all__ = [
     "MLP",
+    "SecureMLPClassifier",
+    "SecureMLPRegressor",
     "Sequential",
+    "compare",
+    "from_onnx",
+    "from_sklearn",
+    "load",
     "load_digits_8x8",
     "load_idx",
     "load_mnist",
     "networks",
     "one_hot",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # These two import scikit-learn, which takes a second.
+    if name in ("SecureMLPClassifier", "SecureMLPRegressor"):
+        from nn import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

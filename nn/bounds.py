@@ -61,7 +61,12 @@ def interval_bounds(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) ->
 
 
 def check_range(
-    layers: Sequence[Layer], low: ArrayLike, high: ArrayLike, limit: float
+    layers: Sequence[Layer],
+    low: ArrayLike,
+    high: ArrayLike,
+    limit: float,
+    *,
+    inputs: str | None = None,
 ) -> list[Interval]:
     """Raise unless every input, parameter and layer output stays below `limit` in magnitude.
 
@@ -72,6 +77,8 @@ def check_range(
         Range of the inputs: scalars, or one value for each feature.
     limit : float
         The magnitude that must not be reached.
+    inputs : str, optional
+        What to call the inputs in an error; default "inputs in [low, high]".
 
     Returns
     -------
@@ -103,6 +110,7 @@ element 0 can reach 400 for inputs in [0, 2]: 144 too much
     limit = real("limit", limit, above=0, below=math.inf)
     lowest, highest = interval(low, high)
     span = f"[{lowest.min():g}, {highest.max():g}]" if lowest.size and highest.size else "[]"
+    inputs = f"inputs in {span}" if inputs is None else inputs
     _check("the input", _magnitude(lowest, highest), limit, "")
     for number, layer in enumerate(layers, start=1):
         for parameter in layer.parameters:
@@ -118,7 +126,7 @@ element 0 can reach 400 for inputs in [0, 2]: 144 too much
             f"layer {number}, {layer!r}: its output",
             _magnitude(*bounds),
             limit,
-            f" for inputs in {span}",
+            f" for {inputs}",
         )
     return intervals
 

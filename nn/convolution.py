@@ -219,6 +219,17 @@ class Convolution(Layer):
             (above @ positive + below @ negative + bias).reshape(shape),
         )
 
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        unit = 2.0**-frac_bits
+        weights, bias = (np.asarray(p, dtype=np.float64) for p in (self._matrix(), self.bias))
+        rounded = np.rint(weights / unit) * unit
+        off = self._rows(magnitude[None]) @ np.abs(rounded - weights)
+        grown = self._rows(np.broadcast_to(error, magnitude.shape)[None]) @ np.abs(rounded)
+        whole: NDArray[Any] = grown + off + np.abs(np.rint(bias / unit) * unit - bias)
+        return whole.reshape(self.output_shape(magnitude.shape))
+
     def shared_words(self, input_shape: Shape, parties: int) -> int:
         outputs = math.prod(self.output_shape(input_shape))
         # The windows of the opened image, of every share of its mask, and of the provider's.

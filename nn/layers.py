@@ -99,6 +99,26 @@ class Layer(ABC):
             They hold in real arithmetic; fixed-point rounding comes on top.
         """
 
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        """Return a bound on what fixed point adds to the output on shares, elementwise.
+
+        Parameters
+        ----------
+        magnitude : ndarray
+            The largest magnitude of each element of an input row.
+        error : ndarray
+            How far the input may be from its value in real arithmetic.
+        frac_bits : int
+
+        Returns
+        -------
+        ndarray
+            NaN if not known, which is what a layer gives that does not say.
+        """
+        return np.asarray(np.nan)
+
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of one output row for input rows of `input_shape`.
@@ -243,6 +263,17 @@ class Dense(Layer):
             highs @ positive + lows @ negative + bias,
         )
 
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        unit = 2.0**-frac_bits
+        inputs = self.weights.shape[:1]
+        weights, bias = (np.asarray(p, dtype=np.float64) for p in (self.weights, self.bias))
+        rounded = np.rint(weights / unit) * unit
+        off = np.broadcast_to(magnitude, inputs) @ np.abs(rounded - weights)
+        grown: NDArray[Any] = np.broadcast_to(error, inputs) @ np.abs(rounded)
+        return grown + off + np.abs(np.rint(bias / unit) * unit - bias)
+
     def shared_words(self, input_shape: Shape, parties: int) -> int:
         # Masks, messages and opened values of the input; shares and messages of the output.
         inputs, outputs = self.weights.shape
@@ -292,6 +323,11 @@ class ReLU(Layer):
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)
         return np.maximum(lows, 0), np.maximum(highs, 0)
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        return error + 2.0**-frac_bits
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
 from nn import training
-from nn.checks import feature_matrix, integer, label_vector, layer_widths, real
+from nn.checks import feature_matrix, integer, label_vector, layer_widths
+from nn.evaluation import accuracy
 from nn.initialisation import RandomState, dense_layers, generator
 from nn.labels import check_kind, encode_labels, ordered_classes
 from nn.layers import Dense, Layer, ReLU
-from nn.losses import LOSSES, Loss
+from nn.losses import LOSSES
 from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
+from nn.predictors import Classifier
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError, SottoError
-
-if TYPE_CHECKING:
-    from mpc import Session
-    from nn.shared_model import SharedModel
 
 __all__ = ["MLP", "Network", "NotFittedError"]
 
-# Rows of one piece of a prediction, so that its memory does not grow with the number of rows.
-_ROWS_AT_ONCE = 4096
+# How scores become probabilities, by the loss of the training.
+_LINKS = {"cross_entropy": "softmax", "squared_error": "normalised"}
 
 
 class NotFittedError(SottoError, ValueError, AttributeError):
     """A model is used before it has weights."""
 
 
-class Network(ABC):
+class Network(Classifier):
     """What networks that are trained as classifiers have in common.
 
     Attributes
@@ -48,12 +45,12 @@ class Network(ABC):
 
     layers: list[Layer]
     classes_: NDArray[Any]
-    input_range_: tuple[float, float]
+    input_range_: tuple[Any, Any]
     loss_curve_: list[float]
     validation_scores_: list[float]
 
     random_state: RandomState
-    _loss: Loss = LOSSES["cross_entropy"]
+    link: str | None = _LINKS["cross_entropy"]
 
     @property
     @abstractmethod
@@ -82,17 +79,6 @@ class Network(ABC):
         ):
             raise NotFittedError(f"the model has no {name} yet: call fit first")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def parameters(self) -> list[NDArray[Any]]:
-        """W1, b1, W2, b2, ...: the arrays themselves, weights of shape (inputs, outputs).
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        """
-        return training.parameters(self.layers)
 
     def fit(
         self,
@@ -247,173 +233,18 @@ class Network(ABC):
         ):
             losses.append(value)
             if held_out is not None:
-                scores.append(_accuracy(layers, names, *held_out))
+                scores.append(accuracy(layers, names, *held_out))
             if patience is not None and len(scores) > patience:
                 if max(scores[-patience:]) <= max(scores[:-patience]):
                     break
 
-        self._loss = LOSSES[loss]
+        self.link = _LINKS[loss]
         # Fresh layers, because those that were trained still hold the last batch.
         self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         self.classes_ = names
         self.input_range_ = (float(matrix.min()), float(matrix.max()))
         self.loss_curve_, self.validation_scores_ = losses, scores
         return self
-
-    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the scores: one column a class, also when there are two.
-
-        Parameters
-        ----------
-        X : array_like of shape (rows, features)
-
-        Returns
-        -------
-        ndarray of shape (rows, classes)
-            In the dtype of the weights.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ShapeError, RangeError, DtypeError
-            As in ``fit``.
-
-        Examples
-        --------
-        >>> import nn
-        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.5]])
-        >>> model.decision_function([[2.0]])
-        array([[ 2. , -1.5]])
-        """
-        layers = self.layers
-        dtype = training.parameters(layers)[0].dtype
-        return _scores(layers, feature_matrix("X", X, self.n_features_in_, dtype))
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the probability of each class; each row sums to 1.
-
-        It is the scores' softmax; after training with ``loss="squared_error"`` the scores clipped
-        to [0, 1] and scaled.
-
-        Parameters
-        ----------
-        X : array_like of shape (rows, features)
-
-        Returns
-        -------
-        ndarray of shape (rows, classes)
-
-        Raises
-        ------
-        NotFittedError, ShapeError, RangeError, DtypeError
-            As in ``decision_function``.
-
-        Examples
-        --------
-        >>> import nn
-        >>> model = nn.MLP.from_parameters([[[1.0, 1.0]], [0.0, 0.0]])
-        >>> model.predict_proba([[2.0]])
-        array([[0.5, 0.5]])
-        """
-        return self._loss.probabilities(self.decision_function(X))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the label with the highest score; the first of equal ones.
-
-        Parameters
-        ----------
-        X : array_like of shape (rows, features)
-
-        Returns
-        -------
-        ndarray of shape (rows,)
-            Labels from ``classes_``.
-
-        Raises
-        ------
-        NotFittedError, ShapeError, RangeError, DtypeError
-            As in ``decision_function``.
-
-        Examples
-        --------
-        >>> import nn
-        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.0]], classes=["minus", "plus"])
-        >>> model.predict([[-3.0], [2.0]]).tolist()
-        ['plus', 'minus']
-        """
-        winners = self.decision_function(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[winners]
-        return labels
-
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Return the share of rows whose predicted label is the one in `y`.
-
-        Parameters
-        ----------
-        X : array_like of shape (rows, features)
-        y : array_like of shape (rows,)
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        NotFittedError, ShapeError, RangeError, DtypeError
-            As in ``decision_function``; also if `y` has another length or kind of label, or there
-            are no rows.
-
-        Examples
-        --------
-        >>> import nn
-        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.0]])
-        >>> model.score([[1.0], [-1.0], [2.0], [3.0]], [0, 1, 0, 1])
-        0.75
-        """
-        layers = self.layers
-        dtype = training.parameters(layers)[0].dtype
-        matrix, labels = self._data("X", X, "y", y, dtype)
-        if not len(matrix):
-            raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")
-        check_kind("y", labels, self.classes_)
-        return _accuracy(layers, self.classes_, matrix, labels)
-
-    def share(
-        self, session: Session, owner: str, *, low: float | None = None, high: float | None = None
-    ) -> SharedModel:
-        """Split the weights into shares.
-
-        Parameters
-        ----------
-        session : mpc.Session
-        owner : str
-            The party whose model this is.
-        low, high : float, optional
-            Range of the inputs that the model will get; it becomes public. Default: that of the
-            data it was fitted to.
-
-        Returns
-        -------
-        SharedModel
-
-        Raises
-        ------
-        RangeError
-            If a layer could leave the session's fixed-point range on inputs in [low, high]. The
-            message names the layer and by how much. Nothing is shared then.
-        NotFittedError
-            Before ``fit``.
-        PartyError
-            If `owner` is no party of the session.
-        """
-        from nn.shared_model import SharedModel, share_layers
-
-        layers = self.layers
-        low = self.input_range_[0] if low is None else real("low", low, below=math.inf)
-        high = self.input_range_[1] if high is None else real("high", high, below=math.inf)
-        shared = share_layers(session, layers, owner, low, high)
-        return SharedModel(session, shared, self.classes_, self.n_features_in_, low, high)
 
     def _data(
         self, X_name: str, X: ArrayLike, y_name: str, y: ArrayLike, dtype: Any = None
@@ -573,19 +404,3 @@ class MLP(Network):
 
     def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
         return dense_layers(self.layer_sizes, random, dtype)
-
-
-def _scores(layers: Sequence[Layer], X: NDArray[Any]) -> NDArray[Any]:
-    pieces = []
-    for start in range(0, max(len(X), 1), _ROWS_AT_ONCE):
-        x: Any = X[start : start + _ROWS_AT_ONCE]
-        for layer in layers:
-            x = layer(x)
-        pieces.append(x)
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-
-def _accuracy(
-    layers: Sequence[Layer], classes: NDArray[Any], X: NDArray[Any], y: NDArray[Any]
-) -> float:
-    return float(np.mean(classes[_scores(layers, X).argmax(axis=1)] == y))

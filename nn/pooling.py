@@ -35,6 +35,8 @@ class _Pool(Layer):
         Height and width of a tile; they must divide those of the image.
     """
 
+    roundings = 1
+
     def __init__(self, size: Any = 2) -> None:
         super().__init__()
         self.size = pair("size", size)
@@ -75,6 +77,15 @@ class _Pool(Layer):
         if not lows.ndim:
             return lows, highs
         return self(lows[None])[0], self(highs[None])[0]
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        # Values are truncated once, and a mean's division once more.
+        rounding = self.roundings * 2.0**-frac_bits
+        if math.prod(self.size).bit_count() > 1 and self.roundings > 1:
+            rounding = math.nan  # the reciprocal is rounded too
+        return (self._reduce(error[None])[0] if np.ndim(error) else error) + rounding
 
 
 class MaxPool(_Pool):
@@ -154,6 +165,8 @@ class AveragePool(_Pool):
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
+
+    roundings = 3
 
     def _reduce(self, x: Any) -> Any:
         tiles = self._tiles(x)

@@ -65,6 +65,13 @@ class Reshape(Layer):
             )
         return self.shape
 
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        return np.broadcast_to(error, np.shape(magnitude)).reshape(
+            self.output_shape(np.shape(magnitude)) if np.ndim(magnitude) else ()
+        )
+
 
 class Flatten(Reshape):
     """Make one axis of all axes of a row.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,39 +10,45 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session, SharedArray
 from mpc.cost import Spent
-from mpc.errors import DtypeError, RangeError, ShapeError
+from mpc.errors import DtypeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
-from nn.bounds import check_range
+from nn.audit import check_fits
 from nn.checks import integer
+from nn.inputs import Floats, InputScale, ScaledRows, check_inside
 from nn.layers import Dense, Layer
+from nn.links import probabilities
 from nn.normalisation import folded
 from nn.training import parameters
 
 if TYPE_CHECKING:
     from nn.mlp import MLP
 
-__all__ = ["SharedModel", "share_layers"]
-
-# Fixed-point rounding can carry a value a little beyond the bounds of real arithmetic.
-_MARGIN = 1 - 2**-10
+__all__ = ["SharedModel", "SharedRegressor", "share_layers"]
 
 
 def share_layers(
-    session: Session, layers: Sequence[Layer], owner: str, low: float, high: float
+    session: Session,
+    layers: Sequence[Layer],
+    owner: str,
+    low: ArrayLike,
+    high: ArrayLike,
+    inputs: InputScale | None = None,
 ) -> list[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
-    Batch normalisation is folded into the layer before it, and dropout left out.
+    Batch normalisation is folded into the layer before it, and dropout left out. `inputs` is the
+    scale that is folded into the layers, and in which `low` and `high` are.
 
     Raises
     ------
     RangeError
         If a parameter or an output can leave the range on inputs in [low, high]; the message
-        names the layer. Nothing is shared then.
+        names the layer and a format that would hold it. Nothing is shared then.
     """
     session.number(owner, "owner")
+    lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
     layers = folded(layers)
-    check_range(layers, low, high, session.format.limit * _MARGIN)
+    check_fits(layers, lows, highs, session.format, inputs)
     return [
         layer.with_parameters(
             [
@@ -69,9 +75,15 @@ class SharedModel:
         The labels that the outputs stand for. They are public.
     n_features : int
         Features of a row.
-    low, high : float
+    low, high : float, or array of shape (features,)
         Range of the inputs for which the model was found to stay inside the fixed-point format.
         It is public.
+    inputs : InputScale, optional
+        In which scale rows are shared; follows from the range.
+    link : str, optional
+        How scores become probabilities, see :mod:`nn.links`.
+    scores : bool
+        Whether the model's owner lets scores and probabilities be revealed.
 
     Attributes
     ----------
@@ -99,27 +111,33 @@ class SharedModel:
         layers: Sequence[Layer],
         classes: NDArray[Any],
         n_features: int,
-        low: float,
-        high: float,
+        low: float | Floats,
+        high: float | Floats,
+        *,
+        inputs: InputScale | None = None,
+        link: str | None = None,
+        scores: bool = False,
     ) -> None:
         self.session = session
         self.layers = list(layers)
         self.classes_ = classes
         self.n_features_in_ = n_features
-        self.low, self.high = low, high
+        self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        self.inputs = inputs
+        self.link = link
+        self.scores = scores
         self.validation_scores_: list[float] = []
         self.validation_losses_: list[float] = []
         self.epoch_costs_: list[Spent] = []
 
     def __repr__(self) -> str:
         parties = ", ".join(self.session.parties)
-        return (
-            f"SharedModel({self.layers}, inputs=[{self.low:g}, {self.high:g}], parties={parties})"
-        )
+        span = f"[{self.low.min():g}, {self.high.max():g}]"
+        return f"{type(self).__name__}({self.layers}, inputs={span}, parties={parties})"
 
     def share_rows(
         self, X: ArrayLike | None, owner: str, *, rows: int | None = None
-    ) -> SharedArray:
+    ) -> SharedArray | ScaledRows:
         """Share rows of input, after checking them against the range of the model.
 
         Parameters
@@ -130,6 +148,12 @@ class SharedModel:
         rows : int, optional
             How many rows are coming, where `X` is None.
 
+        Returns
+        -------
+        SharedArray, or ScaledRows
+            The latter for a model with a range for each feature: then the owner scales every
+            feature to [-1, 1], by a public power of two.
+
         Raises
         ------
         RangeError
@@ -139,33 +163,53 @@ class SharedModel:
         """
         shape = None if rows is None else (rows, self.n_features_in_)
         if X is not None:
-            values = np.asarray(X, dtype=None if np.asarray(X).dtype.kind == "f" else np.float64)
+            values = np.asarray(X)
+            if values.dtype.kind not in "biuf":
+                raise DtypeError(f"X must be a dense array of real numbers, got {values.dtype}")
+            if values.dtype.kind != "f":
+                values = values.astype(np.float64)
             self._check_shape(values.shape)
-            inside = (values >= self.low) & (values <= self.high)
-            if not inside.all():
-                place = tuple(int(i) for i in np.argwhere(~inside)[0])
-                raise RangeError(
-                    f"X must lie in [{self.low:g}, {self.high:g}], the range this model was shared"
-                    f" for, got {values[place]} at index {place}"
-                )
-            X = values
-        largest = max(abs(self.low), abs(self.high))
-        return self.session.share(
+            check_inside(values, self.low, self.high)
+            X = values if self.inputs is None else self.inputs.apply(values)
+        ends = [self.low, self.high]
+        if self.inputs is not None:
+            ends = [self.inputs.apply(end) for end in ends]
+        largest = float(np.max(np.abs(ends), initial=0.0))
+        shared = self.session.share(
             X, owner, shape=shape, bound=largest if largest > 0 else None, name="X"
         )
+        return shared if self.inputs is None else ScaledRows(shared, self.inputs)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] != self.n_features_in_:
             raise ShapeError(f"X must have the shape (rows, {self.n_features_in_}), got {shape}")
 
+    def _rows(self, X: SharedArray | ScaledRows) -> SharedArray:
+        """Return the shared array behind rows in the scale of this model."""
+        scale = X.inputs if isinstance(X, ScaledRows) else None
+        array = self.session.check_own(X.scaled if isinstance(X, ScaledRows) else X, "X")
+        if self.inputs is not None and scale is None:
+            raise DtypeError(
+                "X must be shared by share_rows: this model has a range for each feature and takes "
+                "scaled rows"
+            )
+        if scale != self.inputs:
+            raise SessionError("X was shared for a model with another range: use its share_rows")
+        self._check_shape(array.shape)
+        return array
+
     def __call__(
-        self, X: SharedArray, *, batch_size: int | None = None, progress: bool | None = None
+        self,
+        X: SharedArray | ScaledRows,
+        *,
+        batch_size: int | None = None,
+        progress: bool | None = None,
     ) -> SharedArray:
         """Evaluate the network.
 
         Parameters
         ----------
-        X : SharedArray of shape (rows, features)
+        X : SharedArray or ScaledRows of shape (rows, features)
             Inside [low, high]: :meth:`share_rows` checks that at the owner.
         batch_size : int, optional
             Rows evaluated at once; by default as many as the session's memory limit allows.
@@ -175,21 +219,20 @@ class SharedModel:
 
         Returns
         -------
-        SharedArray of shape (rows, classes)
-            The scores, with twice the format's fractional bits.
+        SharedArray of shape (rows, outputs)
+            The scores or values, with twice the format's fractional bits.
 
         Notes
         -----
-        A hidden layer takes 5 rounds: its input opened under a mask, then truncation and ReLU in
-        one. Max pooling of 2x2 adds 8, average pooling 1. The weights are opened under their masks
-        once a session.
+        A hidden layer with ReLU takes 5 rounds: its input opened under a mask, then truncation and
+        ReLU in one. Sigmoid or tanh in its place make it 9. Max pooling of 2x2 adds 8, average
+        pooling 1. The weights are opened under their masks once a session.
         """
-        self.session.check_own(X, "X")
-        self._check_shape(X.shape)
-        rows = X.shape[0]
+        array = self._rows(X)
+        rows = array.shape[0]
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
-            return self._evaluate(X)
+            return self._evaluate(array)
         from tqdm import tqdm  # here, so that importing nn stays light
 
         with tqdm(
@@ -201,11 +244,17 @@ class SharedModel:
         ) as bar:
             pieces = []
             for start in range(0, rows, size):
-                pieces.append(self._evaluate(X[start : start + size]))
+                pieces.append(self._evaluate(array[start : start + size]))
                 bar.update(pieces[-1].shape[0])
         return linear.concatenate(pieces)
 
-    def _evaluate(self, x: Any) -> SharedArray:
+    def _evaluate(self, x: SharedArray) -> SharedArray:
+        for output in self.outputs(x):
+            x = output
+        return x
+
+    def outputs(self, x: SharedArray) -> Iterator[SharedArray]:
+        """Yield each layer's output for rows in the scale of the model's inputs."""
         form = self.session.format
         for number, layer in enumerate(self.layers, start=1):
             with self.session.layer(f"{number} {layer!r}"):
@@ -213,7 +262,7 @@ class SharedModel:
                 if x.frac_bits >= form.frac_bits:
                     # What the check before sharing has shown.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
-        return x
+            yield x
 
     def rows_at_once(self) -> int:
         """Return how many rows fit in the session's memory limit."""
@@ -255,21 +304,110 @@ class SharedModel:
             part.reshape(a.shape)
             for part, a in zip(np.split(flat, stops[:-1]), arrays, strict=True)
         ]
+        if self.inputs is not None:
+            pieces[:2] = self.inputs.unfold(*pieces[:2])
         model = MLP.from_parameters(pieces, classes=self.classes_)
-        model.input_range_ = (self.low, self.high)
+        ends = self.low, self.high
+        model.input_range_ = ends if self.low.ndim else (float(ends[0]), float(ends[1]))
         return model
 
-    def predict(self, X: SharedArray, *, to: str | None = None) -> Any:
+    def predict(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
         """Reveal the label of each row, and nothing else.
 
         Parameters
         ----------
-        X : SharedArray of shape (rows, features)
+        X : SharedArray or ScaledRows of shape (rows, features)
         to : str, optional
             The party that learns the labels; default all.
 
         Returns
         -------
-        ndarray of shape (rows,)
+        ndarray of shape (rows,), or None where no party lives that learns them
         """
-        return self.classes_[self(X).argmax(axis=1).reveal(to)]
+        winners = self(X).argmax(axis=1).reveal(to)
+        return None if winners is None else self.classes_[winners]
+
+    def decision_function(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+        """Reveal the scores of each row, if the model's owner has allowed it.
+
+        Parameters
+        ----------
+        X : SharedArray or ScaledRows of shape (rows, features)
+        to : str, optional
+            The party that learns the scores; default all.
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+
+        Raises
+        ------
+        RevealError
+            If the model was not shared with ``scores=True``.
+        """
+        if not self.scores:
+            raise RevealError(
+                "scores and probabilities tell more about the model than labels: its owner must "
+                "allow them by share(..., scores=True)"
+            )
+        return self(X).reveal(to)
+
+    def predict_proba(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+        """Reveal the probability of each class, if the model's owner has allowed it.
+
+        The scores are revealed, and made into probabilities by whoever learns them.
+
+        Parameters
+        ----------
+        X : SharedArray or ScaledRows of shape (rows, features)
+        to : str, optional
+            The party that learns the scores; default all.
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+
+        Raises
+        ------
+        RevealError
+            If the model was not shared with ``scores=True``.
+        ArgumentError
+            If the model has no probabilities.
+        """
+        probabilities(self.link, np.zeros((1, len(self.classes_))))  # before a round is spent
+        scores = self.decision_function(X, to=to)
+        return None if scores is None else probabilities(self.link, scores)
+
+
+class SharedRegressor(SharedModel):
+    """A shared model whose outputs are the predicted values; `flat` drops the axis of one output."""
+
+    def __init__(self, *args: Any, flat: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.flat = flat
+
+    def predict(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+        """Reveal the predicted values of each row, and nothing else.
+
+        Parameters
+        ----------
+        X : SharedArray or ScaledRows of shape (rows, features)
+        to : str, optional
+            The party that learns the values; default all.
+
+        Returns
+        -------
+        ndarray of shape (rows,) or (rows, outputs)
+        """
+        values = self(X).reveal(to)
+        return values[:, 0] if self.flat and values is not None else values
+
+    def decision_function(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+        """Refuse: a regressor has no scores."""
+        raise DtypeError("a regressor has no scores: use predict")
+
+    predict_proba = decision_function
+
+    def reveal(self, to: str | None = None) -> MLP | None:
+        """Refuse: a regressor is no MLP."""
+        raise DtypeError("only a classifier of Dense and ReLU layers can be revealed as an MLP")

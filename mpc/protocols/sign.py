@@ -17,6 +17,7 @@ public-input lookup on shared tables (Ishai, Kushilevitz, Meldgaard, Orlandi, Pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
 from mpc.protocols import bits
-from mpc.protocols.truncation import open_masked
+from mpc.protocols.truncation import deal_pair, open_masked
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["Opened", "Window", "cost", "open_sign", "open_zero", "window"]
+__all__ = ["Opened", "Window", "cost", "open_sign", "open_signs", "open_zero", "window"]
 
 Words = NDArray[np.uint64]
-# What else is dealt with r: nothing, shares of a random bit, or what ReLU needs.
-Extras = Literal["none", "bit", "relu"]
+# What else is dealt with r: nothing, shares of a random bit, or what truncation or ReLU need.
+Extras = Literal["none", "bit", "truncation", "relu"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Window(Correlation):
 
     `shift` is s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also
     [r >> s], [r >> 63], [beta (r >> s)] and [beta (r >> 63)], of which s = 0 needs the third only.
+    With "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0.
     """
 
     size: int
@@ -61,7 +63,12 @@ class Window(Correlation):
 
     def masks(self) -> tuple[Part, ...]:
         r = Part((self.size,))
-        return (r,) if self.extras == "none" else (r, self.beta)
+        return (r, self.beta) if self.has_beta else (r,)
+
+    @property
+    def has_beta(self) -> bool:
+        """Whether random bits are dealt."""
+        return self.extras in ("bit", "relu")
 
     @property
     def beta(self) -> Part:
@@ -71,7 +78,9 @@ class Window(Correlation):
     @property
     def ring_parts(self) -> int:
         """How many ring elements are dealt an element."""
-        return {"none": 0, "bit": 1, "relu": 5 if self.shift else 2}[self.extras]
+        with_shift = {"none": 0, "bit": 1, "truncation": 2, "relu": 5}
+        without = {"none": 0, "bit": 1, "truncation": 0, "relu": 2}
+        return (with_shift if self.shift else without)[self.extras]
 
     def corrected(self) -> tuple[Part, ...]:
         tables = Part((count_table_words(self.nibbles), self.size), "xor")
@@ -79,8 +88,10 @@ class Window(Correlation):
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, self.signed, out[0])
-        if self.extras != "none":
+        if self.has_beta:
             run(_deal, self.size, 10, masks[0], masks[1], self.shift, out[1])
+        elif self.ring_parts:
+            deal_pair(masks[0], self.shift, out[1])
 
 
 @kernel
@@ -100,19 +111,19 @@ def _deal(start: int, stop: int, r: Words, beta: Words, shift: int, out: Words) 
                 out[4, i] = top - out[4, i]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False)
 class Opened:
     """Where step 3 has left off.
 
     Attributes
     ----------
     c : uint64 array of shape (1, size)
-    bit : uint64 array of shape (p, words)
+    bit : uint64 array of shape (p, words), or (p, thresholds, words)
         XOR shares of the sign or of the equality.
     r : uint64 array of shape (p, size)
-    beta : uint64 array of shape (p, words), with extras
+    beta : uint64 array of shape (p, words), if dealt
     rings : uint64 array of shape (p, ring parts, size)
-    ref : MaskRef of beta, with extras
+    ref : MaskRef of beta, if dealt
     """
 
     c: Words
@@ -154,45 +165,78 @@ def _rounds(nibbles: int, signed: bool) -> tuple[bits.Structure, ...]:
     return bits.tree((tuple(range(nibbles, 2 * nibbles)),))
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int, signed: bool, extras: Extras) -> Spent:
-    """Declare the cost for `size` elements."""
+def cost(
+    parties: int,
+    size: int,
+    shift: int,
+    nibbles: int,
+    signed: bool,
+    extras: Extras,
+    thresholds: int = 1,
+) -> Spent:
+    """Declare the cost for `size` elements, each against so many thresholds."""
     total = Spent(
         1,
         8 * (parties - 1) * size,
         8 * Window(size, shift, nibbles, signed, extras).corrected_words,
     )
     for form in _rounds(nibbles, signed):
-        total = total + bits.cost(parties, form, count_words(size))
+        total = total + bits.cost(parties, form, thresholds * count_words(size))
     return total
 
 
 def _open(
-    session: Session, x: SharedArray, shift: int, nibbles: int, signed: bool, extras: Extras
+    session: Session,
+    x: SharedArray,
+    shift: int,
+    nibbles: int,
+    signed: bool,
+    extras: Extras,
+    thresholds: Sequence[int] = (0,),
 ) -> Opened:
     size = x.size
     correlation = Window(size, shift, nibbles, signed, extras)
     number, words = session.correlated(correlation)
     parts = correlation.split(words)
-    r, beta = (parts[0], None) if extras == "none" else (parts[0], parts[1])
+    r, beta = parts[0], parts[1] if correlation.has_beta else None
     tables, rings = parts[-2], parts[-1]
 
     c = open_masked(session, x, r)
-    planes = np.empty((len(words), 2 * nibbles, count_words(size)), np.uint64)
-    for i in range(len(planes)):
-        flip = i == session.first_row
-        read_tables(
-            c[0], shift, nibbles, signed, tables[i], flip, planes[i, :nibbles], planes[i, nibbles:]
-        )
+    words_each = count_words(size)
+    each = np.empty((len(thresholds), len(words), 2 * nibbles, words_each), np.uint64)
+    for planes, threshold in zip(each, thresholds, strict=True):
+        # u - threshold, for nothing: the tables are those of r and serve every public u.
+        shifted = c - np.uint64((threshold << shift) % 2**64) if threshold else c
+        for i in range(len(planes)):
+            read_tables(
+                shifted[0], shift, nibbles, signed, tables[i], i == session.first_row,
+                planes[i, :nibbles], planes[i, nibbles:],
+            )  # fmt: skip
+    planes = each.transpose(1, 2, 0, 3).reshape(
+        len(words), 2 * nibbles, len(thresholds) * words_each
+    )
     for form in _rounds(nibbles, signed):
         planes = bits.evaluate(session, planes, form)
     bit = planes[:, 0]
-    ref = None if extras == "none" else MaskRef(number, correlation.beta, start=size)
+    ref = MaskRef(number, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, r, beta, rings, ref)
 
 
 def open_sign(x: SharedArray, shift: int, extras: Extras) -> Opened:
     """Share the sign bit of x / 2^shift, rounded as a truncation rounds it."""
     return _open(x.session, x, shift, window(-(-x.bound >> shift)), True, extras)
+
+
+def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
+    """Share the sign bits of y - t for y = x / 2^shift and each public integer t, from one opening.
+
+    The rings are what finishing the truncation to y takes, see
+    :func:`mpc.protocols.truncation.finish`.
+    """
+    nibbles = window(-(-x.bound >> shift) + max(map(abs, thresholds)))
+    opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
+    opened.bit = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
+    return opened
 
 
 def open_zero(x: SharedArray, extras: Extras) -> Opened:

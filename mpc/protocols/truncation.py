@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["OFFSET_BITS", "cost", "open_masked", "to_format", "truncate"]
+__all__ = ["OFFSET_BITS", "cost", "deal_pair", "finish", "open_masked", "to_format", "truncate"]
 
 Words = NDArray[np.uint64]
 
@@ -55,7 +55,12 @@ class TruncationPair(Correlation):
         return (Part((2, self.size)),)
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        run(_deal, self.size, 4, masks[0], self.shift, out[0])
+        deal_pair(masks[0], self.shift, out[0])
+
+
+def deal_pair(r: Words, shift: int, out: Words) -> None:
+    """Turn the others' shares of [r >> shift] and [r >> 63], of shape (2, n), into the last's."""
+    run(_deal, r.size, 4, r, shift, out)
 
 
 @kernel
@@ -106,6 +111,14 @@ def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
     return session.open((message, "sum"))[0]
 
 
+def finish(session: Session, c: Words, pair: Words, shift: int) -> Words:
+    """Step 3: shares of y, of shape (p, n), from c and shares of the pair, of shape (p, 2, n)."""
+    out = np.empty((len(pair), pair.shape[2]), np.uint64)
+    for i in range(len(out)):
+        run(_finish, out.shape[1], 6, c[0], pair[i], shift, i == session.first_row, out[i])
+    return out
+
+
 def truncate(x: SharedArray, shift: int) -> SharedArray:
     """Divide by 2^shift with stochastic rounding, and drop as many fractional bits."""
     return divide_by_power(x, shift, x.frac_bits - shift)
@@ -124,9 +137,7 @@ def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
         pair = TruncationPair(x.size, shift)
         r, high_and_top = pair.split(session.correlated(pair)[1])
         c = open_masked(session, x, r)
-        out = np.empty((len(session.here), x.size), np.uint64)
-        for i in range(len(out)):
-            run(_finish, x.size, 6, c[0], high_and_top[i], shift, i == session.first_row, out[i])
+        out = finish(session, c, high_and_top, shift)
         # The rounding goes up by at most one, and not at all for a multiple of 2^shift.
         return x.derive(
             out.reshape(len(out), *x.shape), frac_bits=frac_bits, bound=-(-x.bound >> shift)

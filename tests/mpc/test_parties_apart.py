@@ -10,6 +10,7 @@ import pytest
 import mpc
 from mpc.keys import fresh_streams
 from mpc.protocols.relu import relu_with_derivative
+from mpc.protocols.sigmoid import sigmoid
 from mpc.provider import Provider
 from ring import FixedPoint
 
@@ -74,6 +75,11 @@ def relu(s):
     return x.relu(), (x - y).relu(), z, bit.beta, bit.delta
 
 
+def smooth(s):
+    x, y = two(s)
+    return np.tanh(x), np.tanh(x * y), sigmoid(x * y)
+
+
 def comparisons(s):
     x, y = two(s)
     return x < y, x >= 0, x == y, y != 0.5, ~(x > y), np.maximum(x, y), abs(y), np.clip(x, -1, y)
@@ -99,7 +105,7 @@ def revealing(s):
     return x * y, x, y
 
 
-PROGRAMS = [linear, products, truncation, relu, comparisons, choices, largest, revealing]
+PROGRAMS = [linear, products, truncation, relu, smooth, comparisons, choices, largest, revealing]
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 
 
@@ -235,7 +241,7 @@ def test_only_opening_brings_shares_together(fresh_session, tap):
         raise CutError
 
     s._transport.open = cut
-    for program in (products, truncation, relu, comparisons, choices, largest, revealing):
+    for program in (products, truncation, relu, smooth, comparisons, choices, largest, revealing):
         with pytest.raises(CutError):
             program(s)
     linear(s)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nn
-from nn import mlp, training
+from nn import evaluation, training
 from nn.initialisation import dense_layers
 from nn.losses import LOSSES, normalised
 from nn.mlp import NotFittedError
@@ -315,7 +315,7 @@ class TestPrediction:
     def test_pieces_give_what_the_whole_gives(self, digits, fitted, monkeypatch):
         whole = fitted.decision_function(digits[0])
         for rows in (1, 7, len(digits[0])):
-            monkeypatch.setattr(mlp, "_ROWS_AT_ONCE", rows)
+            monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", rows)
             np.testing.assert_allclose(fitted.decision_function(digits[0]), whole, atol=1e-4)
 
     def test_no_rows(self, fitted):

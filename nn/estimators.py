@@ -1,0 +1,409 @@
+"""Estimators by scikit-learn's conventions whose predictions are made on shares.
+
+They train in the clear, or on shares, and predict in a local session: model and rows are split into shares,
+evaluated as they would be between organisations, and the predictions alone are revealed. So a
+pipeline, a grid search or a cross-validation measures what the encrypted model does. To predict
+between organisations, give the fitted estimator, or the pipeline around it, to
+:func:`nn.from_sklearn` and share the result in a session of several processes.
+
+This module imports scikit-learn, which ``import nn`` does not.
+"""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from mpc import Session
+from nn import training
+from nn.folding import dense
+from nn.initialisation import RandomState, dense_layers, generator
+from nn.inputs import public_range
+from nn.labels import encode_labels
+from nn.layers import Dense, Layer
+from nn.losses import LOSSES
+from nn.mlp import MLP
+from nn.optimizers import SCHEDULES, choose_optimizer
+from nn.predictors import Classifier, Regressor
+from nn.shared_model import SharedModel
+from ring import get_num_threads, set_num_threads
+from ring.errors import ArgumentError
+
+__all__ = ["SecureMLPClassifier", "SecureMLPRegressor"]
+
+
+class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
+    """What both estimators have in common."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like"],
+        "solver": [StrOptions({"sgd", "adam"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither"), None],
+        "learning_rate": [StrOptions(set(SCHEDULES))],
+        "momentum": [Interval(Real, 0, 1, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state", np.random.Generator],
+        "encrypted_fit": ["boolean"],
+        "parties": ["array-like"],
+        "frac_bits": [Interval(Integral, 1, None, closed="left")],
+        "int_bits": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    model_: Classifier | Regressor
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        *,
+        solver: str = "adam",
+        learning_rate_init: float | None = None,
+        learning_rate: str = "cosine",
+        momentum: float | None = None,
+        batch_size: int = 32,
+        max_iter: int = 200,
+        random_state: RandomState = None,
+        encrypted_fit: bool = False,
+        parties: Sequence[str] = ("alice", "bob"),
+        frac_bits: int = 16,
+        int_bits: int = 15,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.solver = solver
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.encrypted_fit = encrypted_fit
+        self.parties = parties
+        self.frac_bits = frac_bits
+        self.int_bits = int_bits
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Fixed point rounds at random, by less than 2^-frac_bits a step.
+        tags.non_deterministic = True
+        return tags
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """Weights of each layer, of shape (inputs, outputs)."""
+        return [layer.weights for layer in self.model_.layers if isinstance(layer, Dense)]
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """Bias of each layer."""
+        return [layer.bias for layer in self.model_.layers if isinstance(layer, Dense)]
+
+    @abstractmethod
+    def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        """Set ``model_``, and what else is fitted."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train, in the clear or on shares.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+        y : array_like of shape (rows,)
+
+        Returns
+        -------
+        self
+        """
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            multi_output=isinstance(self, RegressorMixin),
+            y_numeric=isinstance(self, RegressorMixin),
+        )
+        self._fit(np.asarray(X), np.asarray(y))
+        return self
+
+    def _widths(self, X: NDArray[Any], targets: NDArray[Any]) -> tuple[int, ...]:
+        widths = [int(width) for width in np.ravel(np.asarray(self.hidden_layer_sizes))]
+        if min(widths, default=1) < 1:
+            raise ArgumentError(f"hidden_layer_sizes must be at least 1, got {tuple(widths)}")
+        return (X.shape[1], *widths, targets.shape[1])
+
+    def _session(self) -> Session:
+        return Session(
+            tuple(self.parties), frac_bits=int(self.frac_bits), int_bits=int(self.int_bits)
+        )
+
+    def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+        """Train layers from `X` to `targets`, both in the clear."""
+        optimizer = choose_optimizer(self.solver, self.learning_rate_init, self.momentum)
+        optimizer.reset()
+        random = generator(self.random_state)
+        layers = dense_layers(self._widths(X, targets), random, X.dtype)
+        self.loss_curve_ = list(
+            training.train(
+                layers,
+                X,
+                targets,
+                loss=LOSSES[loss],
+                optimizer=optimizer,
+                schedule=SCHEDULES[self.learning_rate],
+                epochs=int(self.max_iter),
+                batch_size=min(int(self.batch_size), len(X)),
+                random=random,
+                progress=bool(self.verbose),
+            )
+        )
+        self.n_iter_, self.loss_ = len(self.loss_curve_), self.loss_curve_[-1]
+        # Fresh layers, because those that were trained still hold the last batch.
+        return [layer.with_parameters(layer.parameters) for layer in layers]
+
+    # Predicting, on shares.
+
+    def _rows(self, X: ArrayLike) -> NDArray[Any]:
+        check_is_fitted(self)
+        return np.asarray(
+            validate_data(self, X, dtype=[np.float64, np.float32], reset=False), dtype=np.float64
+        )
+
+    @contextmanager
+    def _secret(
+        self, X: NDArray[Any], *, scores: bool = False
+    ) -> Iterator[tuple[SharedModel, Any]]:
+        """Give the model and the rows as shares in a session of their own."""
+        with _threads(self.n_jobs), self._session() as session:
+            owner, other = session.parties[0], session.parties[-1]
+            secret = self.model_.share(session, owner, scores=scores)
+            if not ((X >= secret.low) & (X <= secret.high)).all():
+                # Nobody else is here to whom the range of these rows could be news.
+                low, high = self.model_.range_for(None, None)
+                low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
+                secret = self.model_.share(session, owner, low=low, high=high, scores=scores)
+            yield secret, secret.share_rows(X, owner=other)
+
+
+@contextmanager
+def _threads(n_jobs: int | None) -> Iterator[None]:
+    """Let the kernels use so many threads for a while."""
+    if n_jobs is None:
+        yield
+        return
+    before = get_num_threads()
+    set_num_threads(effective_n_jobs(n_jobs))
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
+class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
+    """Classifier of dense layers with ReLU, trained in the clear or on shares, predicting on shares.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int, default=(100,)
+        Widths of the hidden layers.
+    solver : {"adam", "sgd"}, default="adam"
+    learning_rate_init : float, optional
+        The solver's step at first; default 0.001 for "adam", 0.1 for "sgd".
+    learning_rate : {"cosine", "linear", "halving", "constant"}, default="cosine"
+        How the step falls towards 0 at the end.
+    momentum : float, optional
+        For "sgd"; default 0.9.
+    batch_size : int, default=32
+    max_iter : int, default=200
+        Passes over the rows.
+    random_state : int, RandomState, Generator or None, default=None
+        Seeds the initial weights and the order of the rows, never a mask.
+    encrypted_fit : bool, default=False
+        Whether to train on shares too, in a session of its own; the weights are revealed at the
+        end. For classifiers only.
+    parties : sequence of str, default=("alice", "bob")
+        The computing parties of a prediction. The first holds the model, the last the rows.
+    frac_bits, int_bits : int, default=16 and 15
+        The fixed-point format of a prediction.
+    n_jobs : int, optional
+        Threads of a prediction; default as :func:`ring.set_num_threads` has it.
+    verbose : bool, default=False
+        Whether training shows its progress.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (features,)
+        If `X` had names.
+    model_ : Classifier
+        The plain model: ``model_.audit()``, ``model_.share(...)``, ``model_.save(...)``.
+    coefs_, intercepts_ : list of ndarray
+        Weights and biases of each layer.
+    loss_curve_ : list of float
+        Mean loss of each pass; not after training on shares, which reveals none.
+    loss_ : float
+        The last of them.
+    n_iter_ : int
+
+    Examples
+    --------
+    >>> import nn
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_iris(return_X_y=True)
+    >>> secure = make_pipeline(StandardScaler(), nn.SecureMLPClassifier(random_state=0))
+    >>> secure.fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        check_classification_targets(y)
+        classes, numbers = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ArgumentError(
+                f"{type(self).__name__} needs at least two classes in y, got one class only"
+            )
+        classes, numbers = encode_labels(y, None, len(classes))
+        targets = np.zeros((len(X), len(classes)), dtype=X.dtype)
+        targets[np.arange(len(X)), numbers] = 1
+        train = self._train_on_shares if self.encrypted_fit else self._train
+        layers = train(X, targets, "cross_entropy")
+        self.classes_ = classes
+        self.model_ = Classifier(layers, classes, X.shape[1], public_range(X))
+
+    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
+        network = MLP(self._widths(X, targets), random_state=self.random_state)
+        with _threads(self.n_jobs), self._session() as session:
+            owner = session.parties[-1]
+            fitted = network.fit(
+                session.share(X, owner),
+                session.share(targets, owner, bound=1),
+                epochs=int(self.max_iter),
+                batch_size=min(int(self.batch_size), len(X)),
+                optimizer=self.solver,
+                learning_rate=self.learning_rate_init,
+                momentum=self.momentum,
+                schedule=self.learning_rate,
+                loss=loss,
+                check_range=True,
+                progress=bool(self.verbose),
+            )
+            self.n_iter_ = int(self.max_iter)
+            revealed: MLP = fitted.reveal()
+        # The loss of training on shares is nobody's to know.
+        for name in ("loss_curve_", "loss_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return revealed.layers
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return each row's label, the only thing that is revealed.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows,)
+        """
+        with self._secret(self._rows(X)) as (model, rows):
+            labels: NDArray[Any] = model.predict(rows)
+        return labels
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the probability of each class, made from the scores, which are revealed.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+        """
+        with self._secret(self._rows(X), scores=True) as (model, rows):
+            odds: NDArray[Any] = model.predict_proba(rows)
+        return odds
+
+
+class SecureMLPRegressor(RegressorMixin, _SecureMLP):  # type: ignore[misc]
+    """Regressor of dense layers with ReLU, trained in the clear, predicting on shares.
+
+    Targets are standardised for the training, and the last layer gives them back in their units.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, solver, learning_rate_init, learning_rate, momentum, batch_size, max_iter, \
+random_state, encrypted_fit, parties, frac_bits, int_bits, n_jobs, verbose
+        As for :class:`SecureMLPClassifier`.
+
+    Attributes
+    ----------
+    model_ : Regressor
+        The plain model.
+    n_features_in_, feature_names_in_, coefs_, intercepts_, loss_curve_, loss_, n_iter_
+        As for :class:`SecureMLPClassifier`; the loss is that of the standardised targets.
+
+    Examples
+    --------
+    >>> import nn
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> secure = make_pipeline(StandardScaler(), nn.SecureMLPRegressor((16,), random_state=0))
+    >>> secure.fit(X, y).score(X, y) > 0.5
+    True
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        if self.encrypted_fit:
+            raise ArgumentError("encrypted_fit is for classifiers, so far, got True")
+        targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        middle, deviation = targets.mean(axis=0), targets.std(axis=0)
+        deviation = np.where(deviation > 0, deviation, 1.0)
+        scaled = ((targets - middle) / deviation).astype(X.dtype)
+        *layers, last = self._train(X, scaled, "squared_error")
+        assert isinstance(last, Dense)
+        last = dense(last.weights * deviation, last.bias * deviation + middle)
+        self.model_ = Regressor([*layers, last], X.shape[1], public_range(X), flat=y.ndim == 1)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return each row's predicted value, the only thing that is revealed.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows,) or (rows, outputs)
+        """
+        with self._secret(self._rows(X)) as (model, rows):
+            values: NDArray[Any] = model.predict(rows)
+        return values

@@ -1,0 +1,34 @@
+"""Evaluation of plain layers, a piece of the rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn.layers import Layer
+
+__all__ = ["accuracy", "evaluate"]
+
+# Rows of one piece, so that the memory of a prediction does not grow with the number of rows.
+ROWS_AT_ONCE = 4096
+
+
+def evaluate(layers: Sequence[Layer], X: NDArray[Any]) -> NDArray[Any]:
+    """Return the last layer's output, a piece of the rows at a time."""
+    pieces = []
+    for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
+        x: Any = X[start : start + ROWS_AT_ONCE]
+        for layer in layers:
+            x = layer(x)
+        pieces.append(x)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def accuracy(
+    layers: Sequence[Layer], classes: NDArray[Any], X: NDArray[Any], y: NDArray[Any]
+) -> float:
+    """Return the share of rows whose best class is y."""
+    return float(np.mean(classes[evaluate(layers, X).argmax(axis=1)] == y))

@@ -1,0 +1,231 @@
+"""Model files: plain models as ``.npz`` archives, with a version and without pickle.
+
+An archive holds the entry ``sotto_model``, a JSON text that says what the model is made of, and its
+arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low`` and ``high``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn import training
+from nn.activations import Sigmoid, Tanh
+from nn.convolution import Convolution
+from nn.layers import Dense, Layer, ReLU
+from nn.mlp import MLP, Network
+from nn.model import Model
+from nn.normalisation import folded
+from nn.pooling import AveragePool, MaxPool
+from nn.predictors import Classifier, Regressor
+from nn.sequential import Sequential
+from nn.shaping import Flatten, Reshape
+from ring.errors import DataError, DtypeError, SottoError
+
+__all__ = ["VERSION", "load", "save"]
+
+VERSION = 1
+_HEADER = "sotto_model"
+_KINDS: dict[str, type[Model]] = {
+    "Classifier": Classifier,
+    "MLP": MLP,
+    "Regressor": Regressor,
+    "Sequential": Sequential,
+}
+# What reading an archive with any of its bytes changed or missing raises.
+_DAMAGE = (
+    AttributeError, BadZipFile, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+    ValueError, struct.error, zlib.error,
+)  # fmt: skip
+# Layers by name: which they are, and the attributes that make one, behind its two parameters.
+_LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
+    "AveragePool": (AveragePool, ("size",)),
+    "Convolution": (Convolution, ("stride", "padding")),
+    "Dense": (Dense, ()),
+    "Flatten": (Flatten, ()),
+    "MaxPool": (MaxPool, ("size",)),
+    "ReLU": (ReLU, ()),
+    "Reshape": (Reshape, ("shape",)),
+    "Sigmoid": (Sigmoid, ()),
+    "Tanh": (Tanh, ()),
+}
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a plain model to a file; see :meth:`nn.model.Model.save`."""
+    kind = type(model).__name__
+    if _KINDS.get(kind) is not type(model):
+        raise DtypeError(f"models of a file must be of {', '.join(_KINDS)}, got {kind}")
+    layers = folded(model.layers)
+    arrays = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(training.parameters(layers))}
+    header: dict[str, Any] = {
+        "version": VERSION,
+        "kind": kind,
+        "n_features": model.n_features_in_,
+        "layers": [_described(layer) for layer in layers],
+    }
+    if isinstance(model, Network):
+        header["loss_curve"], header["validation_scores"] = (
+            [float(v) for v in values] for values in (model.loss_curve_, model.validation_scores_)
+        )
+    if isinstance(model, Classifier):
+        arrays["classes"], header["classes_are_objects"] = _plain_labels(model.classes_)
+        header["link"] = model.link
+    elif isinstance(model, Regressor):
+        header["flat"] = model.flat
+    else:
+        raise DtypeError(
+            f"only classifiers and regressors can be saved, got {type(model).__name__}"
+        )
+    if model.input_range_ is not None:
+        arrays["low"], arrays["high"] = (np.asarray(ends) for ends in model.input_range_)
+    target = Path(path)
+    # In whole or not at all.
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **{_HEADER: np.array(json.dumps(header))}, **arrays)  # type: ignore[arg-type]
+        part.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
+    """Read a model that ``model.save`` has written.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    MLP, Sequential, Classifier or Regressor
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    DataError
+        If the file is no model, of another version, or damaged.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import nn
+    >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.5]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.npz")
+    ...     model.save(path)
+    ...     nn.load(path).decision_function([[2.0]])
+    array([[ 2. , -1.5]])
+    """
+    header, arrays = _read(path)
+    version = header.get("version")
+    if version != VERSION:
+        raise DataError(
+            f"{os.fspath(path)} must be a model file of version {VERSION}, got version {version!r}"
+        )
+    try:
+        return _build(header, arrays)
+    except (KeyError, StopIteration, TypeError, ValueError, SottoError) as error:
+        raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the header and all arrays of an archive."""
+    content = io.BytesIO(Path(path).read_bytes())
+    try:
+        archive = np.load(content, allow_pickle=False)
+        if isinstance(archive, np.ndarray) or _HEADER not in archive:
+            raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
+        arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(str(arrays.pop(_HEADER)))
+    except _DAMAGE as error:
+        raise DataError(
+            f"{os.fspath(path)} is no model file of Sotto, or was cut short: {error}"
+        ) from None
+    if not isinstance(header, dict):
+        raise DataError(f"{os.fspath(path)} is a damaged model file: {_HEADER} is no table")
+    return header, arrays
+
+
+def _described(layer: Layer) -> list[Any]:
+    """Return a layer's name and what it is made of, but for its parameters."""
+    name = type(layer).__name__
+    kind, attributes = _LAYERS.get(name, (None, ()))
+    if kind is not type(layer):
+        raise DtypeError(f"layers of a file must be of {', '.join(_LAYERS)}, got {layer!r}")
+    return [name, *(getattr(layer, attribute) for attribute in attributes)]
+
+
+def _made(description: list[Any], parameters: Iterator[NDArray[Any]]) -> Layer:
+    """Return the layer of a description."""
+    name, *values = description
+    kind, attributes = _LAYERS[name]
+    if name == "Reshape":
+        return Reshape(*values[0])
+    options = dict(zip(attributes, values, strict=True))
+    if name in ("Convolution", "Dense"):
+        return kind(next(parameters), next(parameters), **options)  # type: ignore[call-arg]
+    return kind(**options)
+
+
+def _plain_labels(classes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return labels in a dtype that a file can hold, and whether they were objects."""
+    if classes.dtype.kind in "biufU":
+        return classes, False
+    if classes.dtype.kind == "O" and all(isinstance(label, str) for label in classes):
+        return classes.astype(str), True
+    raise DtypeError(f"classes of a file must be numbers, bools or strings, got {classes.dtype}")
+
+
+def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:
+    parameters = []
+    for i in range(sum(name.startswith("parameter_") for name in arrays)):
+        array = arrays[f"parameter_{i}"]
+        if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
+            raise DataError(f"parameter_{i} does not hold finite floats")
+        parameters.append(array)
+    ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
+    features = int(header["n_features"])
+    remaining = iter(parameters)
+    layers = [_made(description, remaining) for description in header["layers"]]
+    if next(remaining, None) is not None:
+        raise DataError("more parameters than its layers have")
+    if header["kind"] == "Regressor":
+        return Regressor(layers, features, ends, flat=header["flat"])
+    classes = (
+        arrays["classes"].astype(object) if header["classes_are_objects"] else arrays["classes"]
+    )
+    made = Classifier(layers, classes, features, ends, link=header["link"])
+    if header["kind"] == "Classifier":
+        return made
+    network: Network
+    if header["kind"] == "MLP":
+        network = MLP.from_parameters(parameters, classes=made.classes_)
+    elif header["kind"] == "Sequential":
+        network = Sequential.from_layers(layers, features, classes=made.classes_)
+    else:
+        raise DataError(f"kind {header['kind']!r} is not known")
+    if list(map(repr, network.layers)) != list(map(repr, layers)):
+        raise DataError(f"an {header['kind']} cannot have the layers {layers}")
+    network.link = made.link
+    if made.input_range_ is not None:
+        low, high = made.input_range_
+        network.input_range_ = (float(low), float(high)) if not low.ndim else (low, high)
+    network.loss_curve_ = [float(v) for v in header["loss_curve"]]
+    network.validation_scores_ = [float(v) for v in header["validation_scores"]]
+    return network

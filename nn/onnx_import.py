@@ -1,0 +1,235 @@
+"""ONNX graphs of feed-forward networks and linear models as plain models.
+
+The graph is walked once. What depends on no input is a constant, worked out by ONNX's own reference
+evaluator. What does is either rows (layers that end in an affine map, so that scalers, biases and
+reshapes fold into their neighbours), probabilities of rows, or labels.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nn.activations import Sigmoid
+from nn.checks import feature_matrix
+from nn.inputs import public_range
+from nn.layers import Layer
+from nn.onnx_operators import OPERATORS, Labels, Probabilities, Rows, Value
+from nn.predictors import Classifier, Regressor
+from nn.sklearn_import import ConversionError
+from ring.errors import DataError, DtypeError
+
+__all__ = ["from_onnx"]
+
+# The oldest version of the standard operators whose meaning is the one below.
+_OLDEST_OPSET = 9
+
+
+def from_onnx(
+    model: Any, X: ArrayLike | None = None, *, classes: ArrayLike | None = None
+) -> Classifier | Regressor:
+    """Read a network or a linear model from ONNX, as skl2onnx and PyTorch export them.
+
+    Needs the extra ``sotto-mpc[onnx]``.
+
+    Parameters
+    ----------
+    model : path or onnx.ModelProto
+        With one input, whose first axis counts rows. Axes behind the second are flattened: share
+        an image as one row of its pixels.
+    X : array_like of shape (rows, features), optional
+        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`.
+    classes : array_like, optional
+        The labels, in ascending order, for a network that ends in scores and does not say that
+        they are scores. Without a softmax, an argmax or `classes` it is a regressor.
+
+    Returns
+    -------
+    Classifier or Regressor
+        In float64.
+
+    Raises
+    ------
+    ConversionError
+        If an operator, or a use of it, cannot be converted; the message names the node and lists
+        what can. Likewise for versions of the operators that are not known.
+    DataError
+        If the file is no ONNX model.
+    ImportError
+        If onnx is not installed.
+    """
+    onnx = _onnx()
+    graph, opsets = _load(onnx, model)
+    values: dict[str, Value] = {
+        array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer
+    }
+    inputs = [value for value in graph.input if value.name not in values]
+    if len(inputs) != 1:
+        raise ConversionError(
+            f"the graph must have one input, got {[value.name for value in inputs]}"
+        )
+    values[inputs[0].name] = _input(inputs[0])
+    for node in graph.node:
+        _run(onnx, opsets, node, values)
+    made = _finish([values[output.name] for output in graph.output if output.name], classes)
+    if X is not None:
+        made.input_range_ = public_range(feature_matrix("X", X, made.n_features_in_))
+    return made
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.numpy_helper
+        import onnx.reference
+    except ImportError:
+        raise ImportError(
+            "reading ONNX models needs the onnx package: pip install 'sotto-mpc[onnx]'"
+        ) from None
+    return onnx
+
+
+def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
+    """Return the checked graph of a model, and the versions of its operators."""
+    if isinstance(model, (str, os.PathLike)):
+        from google.protobuf.message import DecodeError
+
+        try:
+            model = onnx.load(model)
+        except (DecodeError, ValueError) as error:
+            raise DataError(f"{os.fspath(model)} is no ONNX model: {error}") from None
+    if not isinstance(model, onnx.ModelProto):
+        raise DtypeError(f"model must be a path or an onnx.ModelProto, got {type(model).__name__}")
+    newest = onnx.defs.onnx_opset_version()
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx") and not _OLDEST_OPSET <= opset.version <= newest:
+            raise ConversionError(
+                f"operators must be of a version from {_OLDEST_OPSET} to {newest}, the newest that "
+                f"the installed onnx knows, got {opset.version}"
+            )
+    if model.functions:
+        from onnx.inliner import inline_local_functions
+
+        model = inline_local_functions(model)
+    if not model.graph.output:
+        raise DataError("the ONNX model has no output: not a model, or cut short")
+    return model.graph, model.opset_import
+
+
+def _input(value: Any) -> Rows:
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if len(shape) < 2 or min(shape[1:]) < 1:
+        raise ConversionError(
+            f"input {value.name!r} must have a first axis of rows and known sizes behind it, got "
+            f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}"
+        )
+    size = prod(shape[1:])
+    return Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
+
+
+def _finish(outputs: list[Value], classes: ArrayLike | None) -> Classifier | Regressor:
+    labels = next((v for v in outputs if isinstance(v, Labels)), None)
+    odds = next((v for v in outputs if isinstance(v, Probabilities)), None)
+    plain = next((v for v in outputs if isinstance(v, Rows)), None)
+    found = labels or odds or plain
+    if found is None:
+        raise ConversionError("the graph's outputs must depend on its input")
+    rows = found if isinstance(found, Rows) else found.rows
+    link = odds.link if odds is not None else None
+    for other in (odds, plain):
+        theirs = other.rows if isinstance(other, Probabilities) else other
+        if theirs is not None and theirs is not rows:
+            raise ConversionError("the graph must have one result, or labels with their scores")
+    rows, sigmoid = _without_sigmoid(rows)
+    link = "softmax" if sigmoid else link
+    layers = rows.layers()
+    if not layers:
+        raise ConversionError("the graph must have a layer between its input and its output")
+    features = _features(layers, rows.width)
+    names = labels.classes if labels is not None else None
+    if labels is None and odds is None and classes is None:
+        return Regressor(layers, features, flat=rows.shape == ())
+    if classes is not None:
+        names = np.asarray(classes)
+        link = "softmax" if labels is None and odds is None else link
+    if names is None:
+        names = np.arange(prod(rows.shape))
+    return Classifier(layers, names, features, link=link)
+
+
+def _features(layers: list[Layer], width: int) -> int:
+    for layer in layers:
+        if layer.parameters:
+            return int(layer.parameters[0].shape[0])
+    return width
+
+
+def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
+    """Turn the probabilities (1 - p, p) of p = sigmoid(z) into scores (0, z)."""
+    last = rows.core[-1] if rows.core else None
+    if (
+        not isinstance(last, Sigmoid)
+        or rows.weights is None
+        or not np.array_equal(rows.weights, [[-1.0, 1.0]])
+        or not np.array_equal(rows.bias, [1.0, 0.0])
+    ):
+        return rows, False
+    core = rows.core[:-1]
+    before = Rows(core, 1, None, np.zeros(1), (1,))
+    if core and core[-1].parameters:
+        weights, bias = core[-1].parameters
+        before = Rows(core[:-1], weights.shape[0], weights, bias, (1,))
+    return before.then(np.array([[0.0, 1.0]]), np.zeros(2)), True
+
+
+def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
+    """Return the outputs of a node whose inputs are all known."""
+    helper = onnx.helper
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in given.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    model = helper.make_model(
+        helper.make_graph([node], "constant", inputs, outputs), opset_imports=opsets
+    )
+    return onnx.reference.ReferenceEvaluator(model).run(None, given)
+
+
+def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
+    """Work out a node's outputs."""
+    missing = [name for name in node.input if name and name not in values]
+    where = f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
+    if missing:
+        raise ConversionError(f"{where} has an input that nothing gives: {', '.join(missing)}")
+    inputs = [values[name] if name else None for name in node.input]
+    if all(value is None or isinstance(value, np.ndarray) for value in inputs):
+        given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
+        try:
+            results = _constants(onnx, opsets, node, given)
+        except Exception as error:  # of whatever kind the evaluator has
+            raise ConversionError(f"{where} cannot be worked out: {error}") from None
+        values.update(zip(node.output, map(np.asarray, results), strict=True))
+        return
+    operator = OPERATORS.get(node.op_type)
+    if operator is None or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
+        domain = f"{node.domain}." if node.domain else ""
+        raise ConversionError(
+            f"{domain}{where} cannot be converted; what can is {', '.join(sorted(OPERATORS))}"
+        )
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    try:
+        made = operator(attributes, *inputs)
+    except ConversionError as error:
+        raise ConversionError(f"{where}: {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ConversionError(
+            f"{where} is used in a way that cannot be converted: {error}"
+        ) from None
+    values.update(zip(node.output, made if isinstance(made, tuple) else (made,), strict=False))
