@@ -61,6 +61,11 @@ def arguments() -> argparse.Namespace:
         default="alice,bob",
         help="computing parties, comma-separated; the first owns the model, the last the data",
     )
+    parser.add_argument(
+        "--processes",
+        action="store_true",
+        help="every party and the provider in a process of its own, over TLS on the loopback",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument(
         "--memory",
@@ -106,30 +111,88 @@ def peak_bytes() -> int:
 def evaluate(
     model: nn.MLP, parties: list[str], X: NDArray[Any], y: NDArray[Any], rows: int | None
 ) -> dict[str, Any]:
-    """Evaluate the model on shares; only counts are revealed."""
-    classes = len(model.classes_)
+    """Evaluate the model on shares in this process; only counts are revealed."""
+    plain = nn.one_hot(model.predict(X), len(model.classes_))
     with mpc.Session(parties) as session:
-        start = time.perf_counter()
-        secret_model = model.share(session, owner=parties[0])
-        images = secret_model.share_rows(X, owner=parties[-1])
-        targets = session.share(nn.one_hot(y, classes), owner=parties[-1], bound=1)
-        shared = time.perf_counter()
-        predicted = secret_model(images, batch_size=rows).argmax(axis=1, one_hot=True)
-        hits = (predicted * targets).sum().reveal()
-        done = time.perf_counter()
-        cost = session.cost()
-        # How many predictions are those of the plain model, again as one count.
-        plain = session.share(nn.one_hot(model.predict(X), classes), owner=parties[0], bound=1)
-        agree = (predicted * plain).sum().reveal()
+        return measure(session, model, X, y, plain, len(y), rows)
+
+
+def apart(session: mpc.Session, *runs: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """Do the same for every tuple of arguments, in one party's process."""
+    return [measure(session, *run) for run in runs]
+
+
+def evaluate_apart(
+    model: nn.MLP,
+    parties: list[str],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    rows: int | None,
+    repeats: int,
+) -> list[dict[str, Any]]:
+    """Evaluate with every party in a process of its own; a few rows come first, to warm up."""
+    plain = nn.one_hot(model.predict(X), len(model.classes_))
+    pieces = [slice(0, 65), *[slice(None)] * repeats]
+    inputs: dict[str, tuple[Any, ...]] = {}
+    for party in parties:
+        first, last = party == parties[0], party == parties[-1]
+        inputs[party] = tuple(
+            (
+                model if first else model.outline(),
+                X[piece] if last else None,
+                y[piece] if last else None,
+                plain[piece] if first else None,
+                len(y[piece]),
+                rows,
+            )
+            for piece in pieces
+        )
+    found = mpc.launch(apart, parties, inputs=inputs)
+    return [dict(run) for run in found[parties[-1]]]
+
+
+def measure(
+    session: mpc.Session,
+    model: nn.MLP,
+    X: NDArray[Any] | None,
+    y: NDArray[Any] | None,
+    plain: NDArray[Any] | None,
+    count: int,
+    rows: int | None,
+) -> dict[str, Any]:
+    """Evaluate in a session: the first party's model on the last party's `count` images.
+
+    A process that is another party gives None; `plain` are the plain model's predictions.
+    """
+    classes, parties = len(model.classes_), session.parties
+    before, wire = session.cost(), session.bytes_on_the_wire
+    start = time.perf_counter()
+    secret_model = model.share(session, owner=parties[0])
+    images = secret_model.share_rows(X, owner=parties[-1], rows=count)
+    shape = (count, classes)
+    targets = session.share(
+        None if y is None else nn.one_hot(y, classes),
+        owner=parties[-1], shape=shape, dtype=np.int64, bound=1,
+    )  # fmt: skip
+    shared = time.perf_counter()
+    predicted = secret_model(images, batch_size=rows).argmax(axis=1, one_hot=True)
+    hits = (predicted * targets).sum().reveal()
+    done = time.perf_counter()
+    cost = session.cost() - before
+    sent = session.bytes_on_the_wire[0] - wire[0]
+    # How many predictions are those of the plain model, again as one count.
+    guess = session.share(plain, owner=parties[0], shape=shape, dtype=np.int64, bound=1)
+    agree = (predicted * guess).sum().reveal()
     return {
-        "encrypted_accuracy": float(hits / len(y)),
-        "agreement": float(agree / len(y)),
+        "encrypted_accuracy": float(hits / count),
+        "agreement": float(agree / count),
         "seconds_sharing": shared - start,
         "seconds_encrypted": done - shared,
-        "images_per_second": len(y) / (done - shared),
+        "images_per_second": count / (done - shared),
         "rounds": cost.rounds,
         "bytes_sent_per_party": cost.bytes_sent_per_party,
         "correction_bytes": cost.correction_bytes,
+        "bytes_on_the_wire": sent,
         "cost": cost,
     }
 
@@ -182,13 +245,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     trained = time.perf_counter()
     plain_accuracy = model.score(X_test, y_test)
     scored = time.perf_counter()
-    # A few rows first: everything that is compiled or loaded from the cache is done then.
-    evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once)
-    warm = time.perf_counter()
-    runs = [
-        evaluate(model, parties, X_test, y_test, options.rows_at_once)
-        for _ in range(options.repeats)
-    ]
+    if options.processes:
+        _, *runs = evaluate_apart(
+            model, parties, X_test, y_test, options.rows_at_once, options.repeats
+        )
+        warm = time.perf_counter() - sum(r["seconds_encrypted"] for r in runs)
+    else:
+        # A few rows first: everything that is compiled or loaded from the cache is done then.
+        evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once)
+        warm = time.perf_counter()
+        runs = [
+            evaluate(model, parties, X_test, y_test, options.rows_at_once)
+            for _ in range(options.repeats)
+        ]
     taken = statistics.median_low(result["seconds_encrypted"] for result in runs)
     result = next(r for r in runs if r["seconds_encrypted"] == taken)
     return {
@@ -196,6 +265,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "layers": layers,
         "images": len(y_test),
         "parties": parties,
+        "processes": options.processes,
         "plain_accuracy": plain_accuracy,
         **result,
         "seconds_encrypted_runs": [r["seconds_encrypted"] for r in runs],
@@ -227,6 +297,11 @@ def report(result: dict[str, Any]) -> str:
         ("rounds", f"{result['rounds']:,}"),
         ("bytes sent by a party", f"{result['bytes_sent_per_party']:,}"),
         ("correction bytes from the provider", f"{result['correction_bytes']:,}"),
+        *(
+            [("bytes on the wire from the last party", f"{result['bytes_on_the_wire']:,}")]
+            if result["processes"]
+            else []
+        ),
         ("peak memory", f"{result['peak_bytes'] / 1e6:,.0f} MB"),
     ]
     parties = result["parties"]
@@ -234,7 +309,8 @@ def report(result: dict[str, Any]) -> str:
     text = [
         f"{images:,} images of {result['data']}, network {layers}",
         f"model: {parties[0]}'s; images and targets: {parties[-1]}'s;"
-        f" computed by {', '.join(parties)} and a crypto provider",
+        f" computed by {', '.join(parties)} and a crypto provider"
+        + (", each in a process of its own" if result["processes"] else ""),
         "",
         table(rows, header=False),
         "",

@@ -3,33 +3,31 @@
 from mpc.cost import Cost
 from mpc.errors import (
     ArgumentError,
+    ConfigurationError,
     DataError,
     DtypeError,
+    FrameError,
+    HandshakeError,
+    LaunchError,
     PartyError,
+    PeerClosedError,
+    PeerError,
+    PeerTimeoutError,
     RangeError,
     RevealError,
     SessionError,
     ShapeError,
     SottoError,
-)
+)  # fmt: skip
+from mpc.launch import launch
 from mpc.session import Plan, Session
 from mpc.shared_array import SharedArray
 from mpc.split import join, split
 
 __all__ = [
-    "ArgumentError",
-    "Cost",
-    "DataError",
-    "DtypeError",
-    "PartyError",
-    "Plan",
-    "RangeError",
-    "RevealError",
-    "Session",
-    "SessionError",
-    "ShapeError",
-    "SharedArray",
-    "SottoError",
-    "join",
-    "split",
-]
+    "ArgumentError", "ConfigurationError", "Cost", "DataError", "DtypeError",
+    "FrameError", "HandshakeError", "LaunchError", "PartyError", "PeerClosedError",
+    "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RevealError",
+    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError",
+    "join", "launch", "split",
+]  # fmt: skip

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.errors import ShapeError
+from mpc.sizes import check_size, shape_of_view
+
 if TYPE_CHECKING:
     from mpc.provider import Provider
 
@@ -28,6 +31,7 @@ __all__ = [
     "View",
     "apply_views",
     "chosen_rows",
+    "correlation_classes",
 ]
 
 Words = NDArray[np.uint64]
@@ -65,6 +69,18 @@ class MaskRef:
     start: int = 0
     views: tuple[View, ...] = ()
     owner: int | None = None
+
+    def check(self, limit: int) -> tuple[int, ...]:
+        """Return the shape of the mask as viewed, or raise ShapeError if the views do not fit.
+
+        Nothing larger than `limit` words is looked at.
+        """
+        if self.id < 1 or self.start < 0:
+            raise ShapeError(f"a mask must have an id and a start, got {self.id} and {self.start}")
+        shape = check_size(self.part.shape, limit)
+        for view in self.views:
+            shape = check_size(shape_of_view(shape, view, limit), limit)
+        return shape
 
 
 def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
@@ -119,8 +135,37 @@ def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
     return rows if rows.ndim == 1 else None
 
 
+_classes: dict[str, type[Correlation]] = {}
+
+
+def correlation_classes() -> dict[str, type[Correlation]]:
+    """Return every correlation by its name: what a provider can be asked for."""
+    return _classes
+
+
 class Correlation:
     """Base of the protocols' correlations, each a frozen dataclass of sizes and mask references."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        known = _classes.setdefault(cls.__name__, cls)
+        if known.__module__ != cls.__module__:
+            raise TypeError(f"a correlation {cls.__name__} exists already in {known.__module__}")
+        _classes[cls.__name__] = cls
+
+    def check(self, limit: int) -> None:
+        """Raise ShapeError unless sizes and mask references fit together, within `limit` words.
+
+        What the provider asks of a correlation that came over a network, before it deals: kernels
+        rely on it. A class whose fields are more than sizes of its own parts extends it.
+        """
+        total = 0
+        for part in (*self.masks(), *self.corrected()):
+            total += prod(check_size(part.shape, limit))
+        if total > limit:
+            raise ShapeError(
+                f"{type(self).__name__} must not have more than {limit} words, got {total}"
+            )
 
     def masks(self) -> tuple[Part, ...]:
         """Return the parts that are uniform."""

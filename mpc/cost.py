@@ -136,6 +136,17 @@ class Ledger:
             self._sent[key] = [0] * self._parties
         return key
 
+    @property
+    def step(self) -> str:
+        """The layer and the protocol that run, for errors."""
+        names = [f"layer {self._layer}" if self._layer != "-" else "", self._protocol.strip("-")]
+        return " ".join(name for name in names if name)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds up to now."""
+        return sum(spent.rounds for spent in self._other.values())
+
     def add_round(self, sent: list[int]) -> None:
         """Book one round in which party i sends ``sent[i]`` bytes."""
         key = self._key()

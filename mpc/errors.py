@@ -4,9 +4,16 @@ from ring.errors import ArgumentError, DataError, DtypeError, RangeError, ShapeE
 
 __all__ = [
     "ArgumentError",
+    "ConfigurationError",
     "DataError",
     "DtypeError",
+    "FrameError",
+    "HandshakeError",
+    "LaunchError",
     "PartyError",
+    "PeerClosedError",
+    "PeerError",
+    "PeerTimeoutError",
     "RangeError",
     "RevealError",
     "SessionError",
@@ -25,3 +32,44 @@ class SessionError(SottoError, RuntimeError):
 
 class RevealError(SottoError, TypeError):
     """An operation that would reveal a secret without saying so."""
+
+
+class ConfigurationError(ArgumentError):
+    """A configuration file, certificate or key that is missing or wrong; names file and line."""
+
+
+class PeerError(SessionError):
+    """Another party, the provider or a client is lost, late or breaks the rules; names it.
+
+    The message holds names, rounds and steps, never values: it may be told to the others.
+    """
+
+
+class PeerClosedError(PeerError, ConnectionError):
+    """Another process closed the connection, or cannot be reached."""
+
+
+class PeerTimeoutError(PeerError, TimeoutError):
+    """Another process did not answer in time."""
+
+
+class FrameError(PeerError):
+    """A frame that is malformed, too large, out of order, or not what comes next."""
+
+
+class HandshakeError(PeerError):
+    """The processes do not agree on what they are about to run."""
+
+
+class LaunchError(SessionError):
+    """A process started by :func:`mpc.launch` has failed.
+
+    Attributes
+    ----------
+    errors : dict of str to str
+        What each process that failed has said, by party.
+    """
+
+    def __init__(self, message: str, errors: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.errors = dict(errors or {})

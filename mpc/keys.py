@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ring import Stream, fresh_key
 
-__all__ = ["PartyStreams", "fresh_streams"]
+__all__ = ["PartyStreams", "fresh_streams", "party_streams"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,6 +24,11 @@ class PartyStreams:
 
     provider: Stream
     pairs: dict[int, Stream]
+
+
+def party_streams(provider_key: bytes, pair_keys: Mapping[int, bytes]) -> PartyStreams:
+    """Return one party's streams, from the keys that a handshake has agreed on."""
+    return PartyStreams(Stream(provider_key), {j: Stream(key) for j, key in pair_keys.items()})
 
 
 def fresh_streams(parties: int) -> tuple[list[PartyStreams], list[bytes]]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from mpc import configuration
+from mpc.configuration import Configuration
 from mpc.correlation import Correlation, Opening
 from mpc.cost import Cost, Ledger
-from mpc.errors import ArgumentError, DtypeError, PartyError, SessionError
-from mpc.keys import PartyStreams, fresh_streams
+from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
+from mpc.handshake import Links, join_parties
+from mpc.keys import PartyStreams, fresh_streams, party_streams
+from mpc.planning import Plan, Planning
 from mpc.protocols import sharing
 from mpc.provider import Provider
+from mpc.remote_provider import RemoteProvider
 from mpc.shared_array import SharedArray
 from mpc.transport.local import LocalTransport
+from mpc.transport.remote import RemoteTransport
 from ring import FixedPoint
 
 __all__ = ["Plan", "Session"]
@@ -26,25 +32,12 @@ __all__ = ["Plan", "Session"]
 Words = NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a program will ask for, found out without data.
-
-    Attributes
-    ----------
-    cost : Cost
-        Rounds and bytes, exactly those of a run.
-    correlations : tuple of (id, Correlation)
-        What the provider can prepare ahead, in order.
-    """
-
-    cost: Cost
-    correlations: tuple[tuple[int, Correlation], ...] = field(repr=False)
-
-
-def _check_parties(parties: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(parties, str):
-        raise DtypeError(f"parties must be a sequence of names, got the string {parties!r}")
+def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
+    if isinstance(parties, (str, Path)):
+        raise DtypeError(
+            f"parties must be a sequence of names, got the string {str(parties)!r}; the path of a"
+            " configuration goes with me="
+        )
     try:
         names = tuple(parties)
     except TypeError:
@@ -62,19 +55,28 @@ def _check_parties(parties: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-class Session:
+class Session(Planning):
     """Computing parties and a crypto provider, ready to compute on shares.
 
-    All of them live in this process, in lock step: for notebooks, tests and first contact. The
-    parties are semi-honest, any number of them short of all may collude, and the provider
-    colludes with nobody. Keys are fresh from the operating system's generator.
+    Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
+    contact. With `me`, this process is that party alone; the others run the same program on their
+    machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
+    them short of all may collude, and the provider colludes with nobody. Keys are fresh from the
+    operating system's generator.
 
     Parameters
     ----------
-    parties : sequence of str, default=("alice", "bob")
-        At least two different names.
+    parties : sequence of str, or path, default=("alice", "bob")
+        At least two different names. With `me`, the path of a configuration: ``sotto init`` writes
+        an example.
+    me : str, optional
+        The computing party that this process is. It listens at its address, and waits for the
+        others.
+    program : str, optional
+        With `me`: name and version of what is going to run, which all parties must agree on.
     frac_bits, int_bits : int, default=16 and 15
-        The fixed-point format: values below ``2**int_bits`` in steps of ``2**-frac_bits``.
+        The fixed-point format: values below ``2**int_bits`` in steps of ``2**-frac_bits``. With
+        `me`, the configuration has it.
     memory_limit : int, default=2**28
         Bytes that a batch of a model's evaluation may take; more rows are cut into batches.
 
@@ -84,6 +86,10 @@ class Session:
         Fewer than two parties, or one named twice.
     RangeError
         A format whose products do not fit the ring.
+    ConfigurationError
+        With `me`: a configuration that is wrong; the message names the line.
+    PeerError
+        With `me`: somebody cannot be reached, is not who it should be, or disagrees on what runs.
 
     Examples
     --------
@@ -97,33 +103,94 @@ class Session:
 
     def __init__(
         self,
-        parties: Sequence[str] = ("alice", "bob"),
+        parties: Sequence[str] | str | Path = ("alice", "bob"),
         *,
-        frac_bits: int = 16,
-        int_bits: int = 15,
+        me: str | None = None,
+        program: str | None = None,
+        frac_bits: int | None = None,
+        int_bits: int | None = None,
         memory_limit: int = 1 << 28,
     ) -> None:
-        self.parties = _check_parties(parties)
-        self.format = FixedPoint(frac_bits, int_bits)
         if isinstance(memory_limit, bool) or not isinstance(memory_limit, int) or memory_limit < 1:
             raise ArgumentError(
                 f"memory_limit must be a positive number of bytes, got {memory_limit!r}"
             )
         self.memory_limit = memory_limit
+        if me is not None:
+            self._join(parties, me, program, frac_bits, int_bits)
+            return
+        if program is not None:
+            raise ArgumentError("program is for a session with me=")
+        self.parties = _check_parties(parties)
+        self.format = FixedPoint(
+            16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits
+        )
         streams, provider_keys = fresh_streams(len(self.parties))
-        self._start(tuple(range(len(self.parties))), streams, Provider(provider_keys))
+        here = tuple(range(len(self.parties)))
+        self._start(here, streams, Provider(provider_keys), LocalTransport())
+
+    def _join(
+        self,
+        parties: Sequence[str] | str | Path,
+        me: str,
+        program: str | None,
+        frac_bits: int | None,
+        int_bits: int | None,
+    ) -> None:
+        if not isinstance(parties, (str, Path)):
+            raise DtypeError(
+                f"parties must be the path of a configuration for me={me!r}, got {parties!r}"
+            )
+        if frac_bits is not None or int_bits is not None:
+            raise ArgumentError(f"frac_bits and int_bits for me={me!r} go into {parties}")
+        read = configuration.load(parties)
+        if me not in read.parties:
+            raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+        self._meet(read, me, join_parties(read, me, program))
+
+    def _meet(self, read: Configuration, me: str, links: Links) -> None:
+        """Start with connections that are there already."""
+        self.parties, self.format = read.names, read.format
+        number = read.names.index(me)
+        streams = party_streams(links.provider_key, links.pair_keys)
+        answer = read.timeouts.answer
+        # The one that waits for the provider gives up first, and can tell the others whom it lost.
+        provider = RemoteProvider(links.provider, 0.8 * answer, self._where)
+        last = number == len(read.names) - 1
+        transport = RemoteTransport(number, links.peers, links.provider, answer, self._where)
+        self._start((number,), {number: streams}, provider if last else None, transport)
+
+    @classmethod
+    def from_links(
+        cls, read: Configuration, me: str, links: Links, memory_limit: int = 1 << 28
+    ) -> Session:
+        """Make a session of one party over connections that have shaken hands (for services)."""
+        session = object.__new__(cls)
+        session.memory_limit = memory_limit
+        session._meet(read, me, links)
+        return session
 
     def _start(
-        self, here: tuple[int, ...], streams: list[PartyStreams], provider: Provider | None
+        self,
+        here: tuple[int, ...],
+        streams: list[PartyStreams] | dict[int, PartyStreams],
+        provider: Provider | RemoteProvider | None,
+        transport: LocalTransport | RemoteTransport | None = None,
     ) -> None:
         self.here = here
+        # By the party's number, for those who live here.
         self.streams = streams
         self._provider = provider
-        self._transport = LocalTransport()
+        self._transport = transport or LocalTransport()
         self._ledger = Ledger(len(self.parties))
         self._asked: list[tuple[int, Correlation]] = []
-        self._next_id = 0
+        self._next_id = self._prepared = 0
         self._closed = False
+
+    def _where(self) -> str:
+        """Return the round and the step, for errors."""
+        step = self._ledger.step
+        return f"round {self._ledger.rounds}{f' ({step})' if step else ''}"
 
     def __enter__(self) -> Session:
         return self
@@ -134,7 +201,11 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None or isinstance(error, PeerError):
+            self._end(None if error is None else str(error))
+        else:
+            # The text of the error may name values, its type does not.
+            self._end(f"{type(error).__name__} after {self._where()}")
 
     def __repr__(self) -> str:
         form = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
@@ -142,9 +213,17 @@ class Session:
 
     def close(self) -> None:
         """End the session: its keys are dropped, its arrays can no longer be used."""
+        self._end(None)
+
+    def _end(self, problem: str | None) -> None:
+        if self._closed:
+            return
         self._closed = True
+        if isinstance(self._provider, RemoteProvider):
+            self._provider.close()
         self.streams = []
         self._provider = None
+        self._transport.close(problem)
 
     # Sharing and revealing.
 
@@ -211,7 +290,7 @@ class Session:
 
         Returns
         -------
-        float64 or int64 array, or a scalar
+        float64 or int64 array, or a scalar; None where `to` does not live
             Values with twice the fractional bits are truncated first, so that nothing beyond the
             format's precision is revealed.
 
@@ -236,27 +315,8 @@ class Session:
         """Book what is spent inside the ``with`` block under the protocol `name`."""
         return self._ledger.protocol(name)
 
-    def plan(self, program: Callable[[Session], object]) -> Plan:
-        """Run `program` without any party, to learn what it costs and asks of the provider.
-
-        Parameters
-        ----------
-        program : callable
-            Takes a session. It may share real arrays, of which only the shapes are used, or None.
-
-        Returns
-        -------
-        Plan
-
-        Examples
-        --------
-        >>> import mpc
-        >>> s = mpc.Session()
-        >>> plan = s.plan(lambda p: p.share(None, owner="bob", shape=(10,)).relu().reveal())
-        >>> plan.cost.rounds, plan.cost.bytes_sent_per_party
-        (5, 288)
-        """
-        self.check_open()
+    def _without_parties(self, first_id: int) -> Session:
+        """Return a session of the same parties where nobody lives."""
         planned = object.__new__(Session)
         planned.parties, planned.format, planned.memory_limit = (
             self.parties,
@@ -264,8 +324,8 @@ class Session:
             self.memory_limit,
         )
         planned._start((), [], None)
-        program(planned)
-        return Plan(planned.cost(), tuple(planned._asked))
+        planned._next_id = first_id
+        return planned
 
     # What protocols are made of.
 
@@ -273,6 +333,16 @@ class Session:
     def size(self) -> int:
         """How many computing parties there are."""
         return len(self.parties)
+
+    @property
+    def me(self) -> str | None:
+        """The party that lives in this process, or None if several or none do."""
+        return self.parties[self.here[0]] if len(self.here) == 1 else None
+
+    @property
+    def bytes_on_the_wire(self) -> tuple[int, int]:
+        """Bytes sent to and received from the others and the provider, headers included."""
+        return self._transport.bytes_on_the_wire
 
     @property
     def first_row(self) -> int | None:
@@ -304,6 +374,11 @@ class Session:
         self._next_id += 1
         return self._next_id
 
+    def note(self, *step: object) -> None:
+        """Enter a step into the checksum by which parties notice that their programs differ."""
+        if isinstance(self._transport, RemoteTransport):
+            self._transport.note(*step)
+
     def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
         """Open several arrays in one round. The only place where parties' shares meet.
 
@@ -325,7 +400,11 @@ class Session:
                 if opening in ("sum", "xor", party):
                     sent[party] += 8 * (self.size - 1) * _size(words)
         self._ledger.add_round(sent)
-        return self._transport.open(messages)
+        try:
+            return self._transport.open(messages)
+        except PeerError as error:
+            self._end(str(error))
+            raise
 
     def open_to(self, party: int, shares: Words) -> Words:
         """Open one array to one party: the others send it their shares."""
@@ -333,7 +412,11 @@ class Session:
         sent = [8 * _size(shares)] * self.size
         sent[party] = 0
         self._ledger.add_round(sent)
-        return self._transport.open_to(party, shares)
+        try:
+            return self._transport.open_to(party, shares)
+        except PeerError as error:
+            self._end(str(error))
+            raise
 
     def correlated(self, correlation: Correlation) -> tuple[int, Words]:
         """Get this process's shares of a correlation.
@@ -348,20 +431,33 @@ class Session:
         self.check_open()
         id = self.fresh_id()
         masks, corrected = correlation.mask_words, correlation.corrected_words
-        words = np.empty((len(self.here), masks + corrected), np.uint64)
-        for row, party in zip(words, self.here, strict=True):
-            if party < self.size - 1:
-                self.streams[party].provider.fill(row, id)
-                continue
-            self.streams[party].provider.fill(row[:masks], id)
-            if corrected:
-                assert self._provider is not None
-                self._provider.correct(id, correlation, row[masks:])
+        self.note(type(correlation).__name__, id, masks, corrected)
+        if corrected and isinstance(self._provider, RemoteProvider):
+            try:
+                words = self._provider.words(id, correlation)[None]
+            except PeerError as error:
+                self._end(str(error))
+                raise
+            self.streams[self.here[0]].provider.fill(words[0, :masks], id)
+        else:
+            words = np.empty((len(self.here), masks + corrected), np.uint64)
+            self._expand(id, correlation, words, masks)
         if corrected:
             self._ledger.add_correction(8 * corrected)
         if not self.here:
             self._asked.append((id, correlation))
         return id, words
+
+    def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
+        """Fill in the shares of a correlation that follow from keys held in this process."""
+        for row, party in zip(words, self.here, strict=True):
+            if party < self.size - 1:
+                self.streams[party].provider.fill(row, id)
+                continue
+            self.streams[party].provider.fill(row[:masks], id)
+            if masks < len(row):
+                assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
+                self._provider.correct(id, correlation, row[masks:])
 
 
 def _size(shares: Words) -> int:

@@ -116,6 +116,19 @@ class SharedArray:
         """Make an array of the same session (for protocols)."""
         return SharedArray(self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given)
 
+    def without_shares(self, planned: Session) -> SharedArray:
+        """Make the same array in a session where no party lives (for plans)."""
+        empty = np.empty((0, *self.shape), np.uint64)
+        mask = None if self._mask is None else Mask(self._mask.ref, (), empty, empty)
+        given = None if self.given is None else self.given.without_value(planned)
+        bit = self.bit
+        if bit is not None:
+            bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
+        shares = empty if mask is None and given is None else None
+        return SharedArray(
+            planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given
+        )
+
     # What it is.
 
     @property

@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from nn import networks
+from nn.client import Client
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
 from nn.files import load
 from nn.mlp import MLP
 from nn.onnx_import import from_onnx
+from nn.saved_shares import load_shares, save_shares
 from nn.sequential import Sequential
 from nn.sklearn_import import from_sklearn
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLP",
+    "Client",
     "SecureMLPClassifier",
     "SecureMLPRegressor",
     "Sequential",
@@ -26,8 +29,10 @@ __all__ = [
     "load_digits_8x8",
     "load_idx",
     "load_mnist",
+    "load_shares",
     "networks",
     "one_hot",
+    "save_shares",
 ]
 
 

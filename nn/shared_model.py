@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,11 @@ class SharedModel:
         pooling 1. The weights are opened under their masks once a session.
         """
         array = self._rows(X)
+        self.session.prepare(
+            lambda planned: self.twin(planned)(
+                self._twin_rows(planned, X), batch_size=batch_size, progress=False
+            )
+        )
         rows = array.shape[0]
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
@@ -324,6 +330,10 @@ class SharedModel:
         -------
         ndarray of shape (rows,), or None where no party lives that learns them
         """
+        self._rows(X)
+        self.session.prepare(
+            lambda planned: self.twin(planned).predict(self._twin_rows(planned, X), to=to)
+        )
         winners = self(X).argmax(axis=1).reveal(to)
         return None if winners is None else self.classes_[winners]
 
@@ -350,6 +360,10 @@ class SharedModel:
                 "scores and probabilities tell more about the model than labels: its owner must "
                 "allow them by share(..., scores=True)"
             )
+        self._rows(X)
+        self.session.prepare(
+            lambda planned: self.twin(planned).decision_function(self._twin_rows(planned, X), to=to)
+        )
         return self(X).reveal(to)
 
     def predict_proba(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
@@ -378,6 +392,21 @@ class SharedModel:
         scores = self.decision_function(X, to=to)
         return None if scores is None else probabilities(self.link, scores)
 
+    def twin(self, planned: Session) -> SharedModel:
+        """Return this model in a plan's session, see :meth:`mpc.Session.prepare`."""
+        twin = copy.copy(self)
+        twin.session = planned
+        twin.layers = [
+            layer.with_parameters([planned.twin(p) for p in layer.parameters])
+            for layer in self.layers
+        ]
+        return twin
+
+    def _twin_rows(self, planned: Session, X: SharedArray | ScaledRows) -> SharedArray | ScaledRows:
+        if isinstance(X, ScaledRows):
+            return ScaledRows(planned.twin(X.scaled), X.inputs)
+        return planned.twin(X)
+
 
 class SharedRegressor(SharedModel):
     """A shared model whose outputs are the predicted values; `flat` drops the axis of one output."""
@@ -399,6 +428,10 @@ class SharedRegressor(SharedModel):
         -------
         ndarray of shape (rows,) or (rows, outputs)
         """
+        self._rows(X)
+        self.session.prepare(
+            lambda planned: self.twin(planned).predict(self._twin_rows(planned, X), to=to)
+        )
         values = self(X).reveal(to)
         return values[:, 0] if self.flat and values is not None else values
 

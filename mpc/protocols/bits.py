@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, Part
 from mpc.cost import Spent
+from mpc.errors import ShapeError
 from ring.bits import add_polynomials
 
 if TYPE_CHECKING:
@@ -141,6 +142,12 @@ class MaskProducts(Correlation):
 
     def corrected(self) -> tuple[Part, ...]:
         return (Part((len(self.subsets), self.words), "xor"),)
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        for masks in self.subsets:
+            if not masks or any(not 0 <= k < self.planes for k in masks):
+                raise ShapeError(f"subsets must name planes below {self.planes}, got {masks}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         terms = _product_terms(self.subsets)

@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, Part
 from mpc.cost import Spent
+from mpc.errors import ShapeError
 from mpc.protocols import bits, linear, truncation
 from mpc.protocols.sign import window
-from mpc.protocols.truncation import open_masked
+from mpc.protocols.truncation import OFFSET_BITS, open_masked
 from ring.bits import count_words
 from ring.compile import kernel
-from ring.nibbles import add_tables, count_table_words, read_tables
+from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
 from ring.threads import run
 
 if TYPE_CHECKING:
@@ -116,6 +117,12 @@ class PowerWindow(Correlation):
 
     def corrected(self) -> tuple[Part, ...]:
         return (Part((count_table_words(self.nibbles), self.size), "xor"), Part((3, self.size)))
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
+        if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
+            raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, True, out[0])

@@ -25,9 +25,11 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
+from mpc.errors import ShapeError
 from mpc.protocols.convert import MaskedBit
 from mpc.protocols.select import multiply_bit
-from mpc.protocols.truncation import open_masked
+from mpc.protocols.truncation import OFFSET_BITS, open_masked
+from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
 
@@ -53,6 +55,13 @@ class GatePair(Correlation):
 
     def corrected(self) -> tuple[Part, ...]:
         return (Part((4, self.size)),)
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        if not 0 < self.shift < OFFSET_BITS or self.beta.check(limit) != (count_words(self.size),):
+            raise ShapeError(
+                f"{self.size} elements cannot be shifted by {self.shift} with these bits"
+            )
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         run(_deal, self.size, 8, masks[0], provider.mask(self.beta), self.shift, out[0])

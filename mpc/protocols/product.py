@@ -27,6 +27,7 @@ from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
+from mpc.sizes import broadcast
 from ring.matmul import matmul_add
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ class ProductTerm(Correlation):
 
     def corrected(self) -> tuple[Part, ...]:
         return (Part(self.shape),)
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        x, w = self.x.check(limit), self.w.check(limit)
+        if self.kind == "matmul" and len(x) >= 2 and len(w) >= 2 and x[-1] == w[-2]:
+            fits = (*broadcast(x[:-2], w[:-2]), x[-2], w[-1]) == self.shape
+        else:
+            fits = self.kind == "multiply" and broadcast(x, w) == self.shape
+        if not fits:
+            raise ShapeError(f"no {self.kind} of {x} and {w} has the shape {self.shape}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         (c,) = out

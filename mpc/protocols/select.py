@@ -12,6 +12,7 @@ Source: bit injection, ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 4)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
+from mpc.errors import ShapeError
 from mpc.protocols.convert import MaskedBit
 from mpc.protocols.masking import mask_together
+from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
 
@@ -43,6 +46,12 @@ class BitTerm(Correlation):
 
     def corrected(self) -> tuple[Part, ...]:
         return (Part((self.size,)),)
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        g, beta = self.g.check(limit), self.beta.check(limit)
+        if prod(g) != self.size or beta != (count_words(self.size),):
+            raise ShapeError(f"{self.size} elements and their bits do not have {g} and {beta}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         lam = np.ascontiguousarray(provider.mask(self.g)).reshape(-1)

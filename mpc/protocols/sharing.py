@@ -44,9 +44,9 @@ Words = NDArray[np.uint64]
 class _Base:
     """What a party has given, and this process's shares of it once they were asked for."""
 
-    def __init__(self, session: Session, owner: int, encoded: Words) -> None:
+    def __init__(self, session: Session, owner: int, encoded: Words, id: int | None = None) -> None:
         self.session = session
-        self.id = session.fresh_id()
+        self.id = session.fresh_id() if id is None else id
         self.owner = owner
         self.encoded = encoded
         self._shares: Words | None = None
@@ -96,6 +96,12 @@ class Given:
         return replace(
             self, encoded=apply_views(self.encoded, [view], 1), views=(*self.views, view)
         )
+
+    def without_value(self, planned: Session) -> Given:
+        """Return the same in a session where no party lives."""
+        empty = np.empty((0, *self.base.encoded.shape[1:]), np.uint64)
+        base = _Base(planned, self.owner, empty, self.base.id)
+        return Given(base, np.empty((0, *self.encoded.shape[1:]), np.uint64), self.views)
 
     def shares(self) -> Words:
         """Return this process's shares, of shape (p, *S)."""
@@ -207,7 +213,9 @@ def share(
         if bound is not None:
             _check_bound(values, bound, name)
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
-    return Given(_Base(session, owner, encoded), encoded), frac_bits, largest
+    base = _Base(session, owner, encoded)
+    session.note("share", base.id, owner, sizes, frac_bits, largest)
+    return Given(base, encoded), frac_bits, largest
 
 
 def from_public(session: Session, values: ArrayLike, frac_bits: int, bound: int) -> SharedArray:
@@ -235,6 +243,8 @@ def reveal(x: SharedArray, to: str | None) -> Any:
             if party is None
             else session.open_to(party, x.shares)
         )
+    if session.here and not len(opened):
+        return None
     words = opened[0] if len(opened) else np.zeros(x.shape, np.uint64)
     if x.frac_bits == 0:
         return words.astype(np.int64)[()]

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
+from mpc.errors import ShapeError
 from mpc.protocols import bits
-from mpc.protocols.truncation import deal_pair, open_masked
+from mpc.protocols.truncation import OFFSET_BITS, deal_pair, open_masked
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
@@ -85,6 +86,12 @@ class Window(Correlation):
     def corrected(self) -> tuple[Part, ...]:
         tables = Part((count_table_words(self.nibbles), self.size), "xor")
         return (tables, Part((self.ring_parts, self.size)))
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
+        if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
+            raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, self.signed, out[0])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, Part
 from mpc.cost import Spent
-from mpc.errors import ArgumentError
+from mpc.errors import ArgumentError, ShapeError
 from ring.compile import kernel
 from ring.threads import run
 
@@ -53,6 +53,11 @@ class TruncationPair(Correlation):
 
     def corrected(self) -> tuple[Part, ...]:
         return (Part((2, self.size)),)
+
+    def check(self, limit: int) -> None:
+        super().check(limit)
+        if not 0 < self.shift < OFFSET_BITS:
+            raise ShapeError(f"shift must be in [1, {OFFSET_BITS - 1}], got {self.shift}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         deal_pair(masks[0], self.shift, out[0])

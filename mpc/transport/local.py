@@ -20,6 +20,11 @@ class LocalTransport:
     With no party at all, as in a plan, what arrives is empty too.
     """
 
+    bytes_on_the_wire = (0, 0)
+
+    def close(self, problem: str | None) -> None:
+        """Nobody is elsewhere."""
+
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
         """Deliver each message, and combine the parties' shares of it.
 

@@ -260,7 +260,7 @@ def test_indexing_is_numpys(session, key, masked):
     part = x[key]
     want = a[key_of_numpy]
     assert part.shape == want.shape
-    assert part.shares.shape == (session.size, *want.shape)
+    assert part.shares.shape == (len(session.here), *want.shape)
     np.testing.assert_array_equal(part.reveal(), want)
     # The provider finds the mask of the part, too.
     np.testing.assert_allclose((part * 2.0).reveal(), 2 * want, rtol=0, atol=UNIT)

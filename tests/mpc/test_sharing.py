@@ -45,7 +45,7 @@ def test_every_shape(session, shape):
         shared = session.share(x, owner=owner)
         assert shared.shape == shape
         assert (shared.ndim, shared.size) == (x.ndim, x.size)
-        assert shared.shares.shape == (session.size, *shape)
+        assert shared.shares.shape == (len(session.here), *shape)
         revealed = shared.reveal()
         assert np.shape(revealed) == shape
         np.testing.assert_array_equal(revealed, x)
@@ -55,7 +55,7 @@ def test_scalars_are_shared_and_not_left_to_chance(session):
     # One share of a scalar at a time is easily written into a copy.
     values = [session.share(float(k), owner="alice") for k in range(50)]
     assert [x.reveal() for x in values] == list(range(50))
-    assert len({int(word) for x in values for word in x.shares}) == 50 * session.size
+    assert len({int(word) for x in values for word in x.shares}) == 50 * len(session.here)
     assert isinstance(values[3].reveal(), np.float64)
 
 

@@ -1,0 +1,355 @@
+"""Starting all parties and the provider as processes of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpc import configuration
+from mpc.configuration import Timeouts
+from mpc.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
+from ring import FixedPoint, set_num_threads
+
+if TYPE_CHECKING:
+    from mpc.session import Session
+
+__all__ = ["Place", "fingerprint", "launch", "start"]
+
+# How long the other processes may take to report after one has failed.
+_GRACE_SECONDS = 5.0
+# What says that the fault is somebody else's is not what the user needs to read first.
+_CONSEQUENCES = (PeerError,)
+
+
+def fingerprint(program: Callable[..., object]) -> str:
+    """Return a name for `program` that changes with its source."""
+    name = f"{program.__module__}.{program.__qualname__}"
+    try:
+        source = inspect.getsource(program)
+    except (OSError, TypeError):
+        return name
+    return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
+
+
+@dataclass
+class Place:
+    """One process of a launch, as the code that runs in it sees it.
+
+    Attributes
+    ----------
+    me : str
+        A computing party, or "provider".
+    path : Path
+        Of the configuration.
+    sock : socket
+        Listens at the address of `me`.
+    threads : int
+    """
+
+    me: str
+    path: Path
+    sock: socket.socket
+    threads: int
+    pipe: Pipe
+
+    def session(
+        self,
+        program: str | None = None,
+        memory_limit: int = 1 << 28,
+        format: FixedPoint | None = None,
+    ) -> Session:
+        """Meet the other parties in a new session. All must call this alike, in the same order."""
+        from mpc.handshake import join_parties
+        from mpc.session import Session
+
+        read = configuration.load(self.path)
+        if format is not None:
+            read = replace(read, format=format)
+        links = join_parties(read, self.me, program, self.sock.dup())
+        return Session.from_links(read, self.me, links, memory_limit)
+
+    def provide(self) -> None:
+        """Be the provider until the launch is over."""
+        from mpc.provider_service import ProviderService
+
+        service = ProviderService(configuration.load(self.path), sock=self.sock)
+        try:
+            self.pipe.recv()  # nothing is ever sent: waits until the parent closes it or is gone
+        except (EOFError, OSError):
+            pass
+        service.close(grace=0.5)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What :func:`launch` runs in each process."""
+
+    program: Callable[..., Any]
+    inputs: Mapping[str, tuple[Any, ...]]
+    prepare: bool
+    memory_limit: int
+
+    def only_for(self, name: str) -> _Program:
+        """Return the same with the inputs of `name` alone: nobody else's reach its process."""
+        inputs = {name: self.inputs[name]} if name in self.inputs else {}
+        return _Program(self.program, inputs, self.prepare, self.memory_limit)
+
+    def __call__(self, place: Place) -> Any:
+        if place.me == "provider":
+            return place.provide()
+        inputs = self.inputs.get(place.me, ())
+        with place.session(fingerprint(self.program), self.memory_limit) as session:
+            if self.prepare:
+                session.prepare(lambda planned: self.program(planned, *inputs))
+            return self.program(session, *inputs)
+
+
+def launch(
+    program: Callable[..., Any],
+    parties: Sequence[str] = ("alice", "bob"),
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    frac_bits: int = 16,
+    int_bits: int = 15,
+    memory_limit: int = 1 << 28,
+    prepare: bool = False,
+    timeout: float = 600.0,
+    answer_timeout: float = 60.0,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Run `program` with every party and the provider in a process of its own.
+
+    The processes are spawned on this machine and talk over TLS on the loopback interface, with
+    keys and certificates made for this one run: for tests, benchmarks and first contact.
+
+    Parameters
+    ----------
+    program : callable
+        Called in each party's process as ``program(session)``, or ``program(session, *inputs)``.
+        It must be importable, not a lambda; ``session.me`` says which party it is.
+    parties : sequence of str, default=("alice", "bob")
+    inputs : dict of str to tuple, optional
+        Further arguments for each party's call. Only that party's process gets them.
+    frac_bits, int_bits, memory_limit : int
+        As for :class:`mpc.Session`.
+    prepare : bool, default=False
+        Run the program once without any party first, as :meth:`mpc.Session.plan` does, so that
+        the provider can work ahead. The program must then do nothing else but compute.
+    timeout : float, default=600
+        Seconds after which all processes are ended.
+    answer_timeout : float, default=60
+        Seconds a process waits for another's answer.
+    threads : int, optional
+        Threads of each process. Default: the cores of this machine, shared out.
+
+    Returns
+    -------
+    dict of str to object
+        What each party's program has returned.
+
+    Raises
+    ------
+    LaunchError
+        If a process has failed or the time is over; the message says which party and why. No
+        process is left over.
+
+    Examples
+    --------
+    >>> import mpc
+    >>> def program(session, x=None):
+    ...     secret = session.share(x, owner="alice", shape=(2,))
+    ...     return (secret * secret).sum().reveal()
+    >>> mpc.launch(program, inputs={"alice": ([3.0, 4.0],)})  # doctest: +SKIP
+    {'alice': 25.0, 'bob': 25.0}
+    """
+    names = tuple(parties)
+    given = dict(inputs or {})
+    for name in given:
+        if name not in names:
+            raise PartyError(f"inputs must be for {', '.join(names)}, got {name!r}")
+    try:
+        ForkingPickler.dumps(program)
+    except Exception:
+        raise ArgumentError(
+            f"program must be a function that other processes can import, got {program!r}"
+        ) from None
+    run = _Program(
+        program, {name: tuple(value) for name, value in given.items()}, prepare, memory_limit
+    )
+    return start(
+        run.only_for,
+        names,
+        format=FixedPoint(frac_bits, int_bits),
+        timeout=timeout,
+        answer_timeout=answer_timeout,
+        threads=threads,
+    )
+
+
+def start(
+    call_of: Callable[[str], Callable[[Place], Any]],
+    parties: Sequence[str],
+    *,
+    format: FixedPoint | None = None,
+    timeout: float = 600.0,
+    answer_timeout: float = 60.0,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Start a process for each party and the provider, which call ``call_of(name)(place)``.
+
+    What :func:`launch` is made of. Returns and raises as it does.
+    """
+    names = tuple(parties)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    each = threads if threads is not None else max(1, (cores or 1) // len(names))
+    members = (*names, "provider")
+    sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in members}
+    try:
+        with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
+            path = configuration.write_example(
+                Path(folder) / "parties",
+                names,
+                (),
+                ports=[sockets[name].getsockname()[1] for name in members],
+                format=format,
+                timeouts=Timeouts(connect=min(timeout, 120.0), answer=answer_timeout),
+            )
+            tasks = [(name, path, sockets[name], each, call_of(name)) for name in members]
+            results = _Processes(tasks).results(timeout)
+            return {name: results[name] for name in names}
+    finally:
+        for sock in sockets.values():
+            sock.close()
+
+
+class _Processes:
+    """The processes of one launch, from their start to their end."""
+
+    def __init__(self, tasks: Sequence[tuple[str, Path, socket.socket, int, Any]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes: dict[str, Pipe] = {}
+        self._processes: dict[str, Any] = {}
+        for name, path, sock, threads, call in tasks:
+            mine, theirs = context.Pipe()
+            process = context.Process(
+                target=_main,
+                args=(name, path, sock, threads, theirs, call),
+                name=f"sotto {name}",
+                daemon=True,
+            )
+            self._pipes[name], self._processes[name] = mine, process
+            try:
+                process.start()
+            except Exception:
+                self._end()
+                raise
+            theirs.close()
+
+    def results(self, timeout: float) -> dict[str, Any]:
+        """Wait for all parties, end every process, and return or raise what they report."""
+        try:
+            results, errors = self._collect(time.monotonic() + timeout)
+        finally:
+            self._end()
+        if errors:
+            # First who has failed by itself, then who has lost somebody.
+            order = sorted(errors, key=lambda name: errors[name][0])
+            text = {name: errors[name][1] for name in order}
+            first = order[0]
+            others = "".join(f"\n  {name}: {text[name]}" for name in order[1:])
+            raise LaunchError(f"{first}: {text[first]}{others}", text)
+        return results
+
+    def _collect(self, deadline: float) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
+        results: dict[str, Any] = {}
+        errors: dict[str, tuple[int, str]] = {}
+        names = [name for name in self._pipes if name != "provider"]
+        waiting = dict(self._pipes)
+        while any(name in waiting for name in names):
+            left = deadline - time.monotonic()
+            ready = wait_for(list(waiting.values()), timeout=max(0.0, left)) if left > 0 else []
+            if not ready:
+                for name in waiting:
+                    if name in names and (not errors or name not in errors):
+                        rank = 1 if not errors else 3
+                        errors[name] = (rank, "did not finish in time")
+                break
+            for name in [n for n, pipe in waiting.items() if pipe in ready]:
+                try:
+                    kind, value = self._pipes[name].recv()
+                except (EOFError, OSError):
+                    self._processes[name].join(1.0)
+                    code = self._processes[name].exitcode
+                    kind, value = "lost", f"the process ended with exit code {code}"
+                del waiting[name]
+                if kind == "result":
+                    results[name] = value
+                else:
+                    errors[name] = ({"error": 1, "lost": 0, "consequence": 2}[kind], value)
+                    deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
+        return results, errors
+
+    def _end(self) -> None:
+        for pipe in self._pipes.values():
+            pipe.close()
+        started = [p for p in self._processes.values() if p.pid is not None]
+        deadline = time.monotonic() + 2.0
+        for process in started:
+            # Processes end when their pipe does; they are given a moment to.
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+        for process in started:
+            process.join()
+
+
+def _main(
+    me: str,
+    path: Path,
+    sock: socket.socket,
+    threads: int,
+    pipe: Pipe,
+    call: Callable[[Place], Any],
+) -> None:
+    """Run one process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_num_threads(threads)
+    if me != "provider":
+        threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    try:
+        report = ("result", call(Place(me, path, sock, threads, pipe)))
+    except SottoError as error:
+        kind = "consequence" if isinstance(error, _CONSEQUENCES) else "error"
+        report = (kind, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        report = ("error", f"{type(error).__name__}: {error}")
+    try:
+        pipe.send(report)
+    except (OSError, ValueError):
+        pass
+    except Exception as error:  # a result that cannot be pickled
+        pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
+    # Not before everything sent is read: what is in a pipe outlives its sender.
+    pipe.close()
+
+
+def _end_with_parent(pipe: Pipe) -> None:
+    """End the process when the one that has started it is gone."""
+    try:
+        wait_for([pipe])
+    finally:
+        os._exit(1)

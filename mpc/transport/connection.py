@@ -1,0 +1,449 @@
+"""One connection to another process: frames out, frames in, and both at the same time."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError, ShapeError
+from mpc.transport import frames
+from mpc.transport.frames import Header, Kind
+from mpc.transport.tls_session import PIECE_BYTES, Tls
+
+__all__ = ["Connection", "Incoming", "exchange", "printable", "wait"]
+
+Words = NDArray[np.uint64]
+
+# A TLS record holds no more; small frames go out in one.
+_RECORD = 1 << 14
+_LARGEST_ABORT = 2000
+# How long a notice to somebody who may be gone can take.
+_NOTICE_SECONDS = 1.0
+
+
+def little_endian(words: Words) -> Words:
+    """Return the words as they are on the wire, or back."""
+    return words if sys.byteorder == "little" else words.byteswap()
+
+
+class Incoming:
+    """A frame that has arrived: its header, and its arrays or its bytes."""
+
+    __slots__ = ("data", "header")
+
+    def __init__(self, header: Header, data: Any) -> None:
+        self.header, self.data = header, data
+
+    def arrays(self) -> list[Words]:
+        """Return the arrays, views of one piece of memory."""
+        words = little_endian(self.data)
+        out, first = [], 0
+        for shape in self.header.shapes:
+            out.append(words[first : first + prod(shape)].reshape(shape))
+            first += prod(shape)
+        return out
+
+
+class Connection:
+    """Frames to and from one process, over a TLS session that has shaken hands.
+
+    TLS works on memory and the socket is read and written in large pieces: one system call for
+    many records.
+
+    Nothing here blocks; :func:`exchange` and :func:`wait` do, with a timeout. One thread at a time.
+
+    Attributes
+    ----------
+    peer : str
+        Who is there, as its certificate says.
+    sent_bytes, received_bytes : int
+        What went through the socket after TLS's own handshake, headers and TLS included.
+    ended : bool
+        Whether the peer has said goodbye.
+    """
+
+    def __init__(self, tls: Tls, peer: str) -> None:
+        self.peer = peer
+        self.sent_bytes = self.received_bytes = 0
+        self._tls, self._socket = tls, tls.sock
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._cipher = memoryview(b"")
+        self._outgoing: deque[memoryview] = deque()
+        self.outgoing_bytes = 0
+        self._next_sent = self._next_received = 0
+        self._buffer = memoryview(bytearray(2 * _RECORD))
+        self._start = self._end = 0
+        self._header: Header | None = None
+        self._data: Any = None
+        self._target = memoryview(b"")
+        self._accept: Callable[[Header], Any] | None = None
+        self._incoming: Incoming | None = None
+        self._broken: PeerError | None = None
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"Connection({self.peer})"
+
+    def fileno(self) -> int:
+        """Return the socket's number, or -1 once it is closed."""
+        return self._socket.fileno()
+
+    # Sending.
+
+    def post(self, kind: Kind, arrays: Sequence[Words], step: int = 0) -> None:
+        """Line up a frame of arrays. They must not change before it is sent."""
+        whole = [little_endian(np.asarray(array, order="C")) for array in arrays]
+        head = frames.pack(kind, self._next_sent, step, True, [array.shape for array in whole])
+        self._line_up(
+            head, [array.reshape(-1).view(np.uint8).data for array in whole if array.size]
+        )
+
+    def post_bytes(self, kind: Kind, data: bytes, step: int = 0) -> None:
+        """Line up a frame of bytes."""
+        head = frames.pack(kind, self._next_sent, step, False, [(len(data),)])
+        self._line_up(head, [memoryview(data)] if data else [])
+
+    def _line_up(self, head: bytes, pieces: list[memoryview]) -> None:
+        self._next_sent += 1
+        # The header and what fits beside it go into one record.
+        first = bytearray(head)
+        while pieces and len(first) < _RECORD:
+            room = _RECORD - len(first)
+            first += pieces[0][:room]
+            if len(pieces[0]) > room:
+                pieces[0] = pieces[0][room:]
+                break
+            pieces.pop(0)
+        for piece in (memoryview(first), *pieces):
+            self._outgoing.append(piece)
+            self.outgoing_bytes += len(piece)
+
+    def push(self) -> bool:
+        """Send what can be sent now. Returns whether nothing is left."""
+        tls = self._tls
+        while True:
+            if len(self._cipher):
+                try:
+                    count = self._socket.send(self._cipher)
+                except BlockingIOError:
+                    return False
+                except OSError as error:
+                    # It may have said why before it went.
+                    self._fail(self._last_words() or self._lost(error))
+                self.sent_bytes += count
+                self._cipher = self._cipher[count:]
+                continue
+            taken = 0
+            while self._outgoing and taken < PIECE_BYTES:
+                piece = self._outgoing[0][: PIECE_BYTES - taken]
+                try:
+                    count = tls.object.write(piece)
+                except OSError as error:
+                    self._fail(self._lost(error))
+                taken += count
+                if count == len(self._outgoing[0]):
+                    self._outgoing.popleft()
+                else:
+                    self._outgoing[0] = self._outgoing[0][count:]
+            self.outgoing_bytes -= taken
+            if not tls.outgoing.pending:
+                return True
+            self._cipher = memoryview(tls.outgoing.read())
+
+    def _last_words(self) -> PeerError | None:
+        try:
+            deadline = time.monotonic() + 0.1
+            self._accept = self._accept or _anything
+            while time.monotonic() < deadline:
+                if self.pull():
+                    return None
+                select.select([self._socket], [], [], 0.05)
+        except PeerError as error:
+            return error
+        except (OSError, ValueError):
+            pass
+        return None
+
+    # Receiving.
+
+    def expect(self, accept: Callable[[Header], Any]) -> None:
+        """State what the next frame may be.
+
+        Parameters
+        ----------
+        accept : callable
+            Takes the header of the next frame and returns memory for it, a contiguous array of
+            words or of bytes. Raises ShapeError to refuse it.
+        """
+        self._accept = accept
+
+    def expect_arrays(
+        self, kind: Kind, shapes: frames.Shapes, step: int = 0, out: Words | None = None
+    ) -> None:
+        """Expect arrays of known shapes, in `out` if it is given."""
+
+        def accept(header: Header) -> Any:
+            if header.kind != kind or not header.words:
+                raise ShapeError(f"sent {_name(header)} where {kind.name} was to come")
+            if header.shapes != shapes:
+                raise ShapeError(f"sent the shapes {header.shapes} where {shapes} were to come")
+            if header.step != step:
+                raise ShapeError("runs another program: not all steps before this one agree")
+            return np.empty(header.nbytes // 8, np.uint64) if out is None else out.reshape(-1)
+
+        self.expect(accept)
+
+    def expect_bytes(self, kinds: Sequence[Kind], largest: int) -> None:
+        """Expect bytes, no more than `largest`."""
+
+        def accept(header: Header) -> Any:
+            if header.kind not in kinds or header.words:
+                wanted = " or ".join(kind.name for kind in kinds)
+                raise ShapeError(f"sent {_name(header)} where {wanted} was to come")
+            if header.nbytes > largest:
+                raise ShapeError(f"sent {header.nbytes} bytes where at most {largest} may come")
+            return np.empty(header.nbytes, np.uint8)
+
+        self.expect(accept)
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a frame is expected that is not whole yet."""
+        return self._accept is not None
+
+    def take(self) -> Incoming:
+        """Return the frame that has arrived."""
+        incoming, self._incoming = self._incoming, None
+        assert incoming is not None
+        return incoming
+
+    def pull(self) -> bool:
+        """Receive what has arrived of the expected frame. Returns whether it is whole."""
+        while self._accept is not None:
+            if self._header is None:
+                if not self._read_header():
+                    return False
+                continue
+            if not len(self._target):
+                self._finish()
+                continue
+            held = self._end - self._start
+            if held:
+                count = min(held, len(self._target))
+                self._target[:count] = self._buffer[self._start : self._start + count]
+                self._start += count
+            else:
+                # Straight into the array.
+                count = self._receive(self._target)
+                if not count:
+                    return False
+            self._target = self._target[count:]
+        return True
+
+    def _read_header(self) -> bool:
+        """Read the header and find memory for what follows; False if more bytes must come."""
+        held = self._buffer[self._start : self._end]
+        need = frames.HEADER_BYTES
+        if len(held) >= need:
+            need += frames.shape_bytes(held)
+        if len(held) < need:
+            if self._start:
+                self._buffer[: len(held)] = bytes(held)
+                self._start, self._end = 0, len(held)
+            count = self._receive(self._buffer[self._end :])
+            self._end += count
+            return count > 0
+        try:
+            header = frames.parse(held[:need])
+            if header.sequence != self._next_received & 0xFFFFFFFF:
+                raise ShapeError(
+                    f"sent frame {header.sequence} where {self._next_received} was to come"
+                )
+            assert self._accept is not None
+            if header.kind in (Kind.ABORT, Kind.BYE):
+                if header.words or header.nbytes > _LARGEST_ABORT:
+                    raise ShapeError(f"sent {_name(header)} of {header.nbytes} bytes")
+                self._data = np.empty(header.nbytes, np.uint8)
+            else:
+                self._data = self._accept(header)
+        except ShapeError as error:
+            self._fail(FrameError(f"{self.peer} {_said(str(error))}"))
+        self._start += need
+        self._next_received += 1
+        self._header = header
+        self._target = memoryview(self._data.view(np.uint8)) if self._data.size else memoryview(b"")
+        return True
+
+    def _finish(self) -> None:
+        header, data = self._header, self._data
+        assert header is not None
+        self._header, self._data, self._target = None, None, memoryview(b"")
+        if header.kind == Kind.BYE:
+            self.ended = True
+            self._fail(PeerClosedError(f"{self.peer} ended the session"))
+        if header.kind == Kind.ABORT:
+            self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
+        self._accept = None
+        self._incoming = Incoming(header, data)
+
+    def _receive(self, target: memoryview) -> int:
+        """Read once into `target`; 0 if nothing is there now."""
+        tls = self._tls
+        while True:
+            try:
+                # With a buffer, what is returned is a count; the stubs know the other form alone.
+                count = cast(int, tls.object.read(len(target), target))
+            except ssl.SSLWantReadError:
+                try:
+                    count = self._socket.recv_into(tls.piece)
+                except BlockingIOError:
+                    return 0
+                except OSError as error:
+                    self._fail(self._lost(error))
+                if not count:
+                    self._fail(PeerClosedError(f"{self.peer} closed the connection"))
+                self.received_bytes += count
+                tls.incoming.write(tls.piece[:count])
+                continue
+            except OSError as error:
+                self._fail(self._lost(error))
+            if not count:
+                self._fail(PeerClosedError(f"{self.peer} closed the connection"))
+            return count
+
+    def _lost(self, error: OSError) -> PeerError:
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            reason = error.reason or "unknown reason"
+            if "ALERT" in reason:
+                return PeerClosedError(
+                    f"{self.peer} refused the certificate shown to it ({reason.lower()})"
+                )
+            return FrameError(f"{self.peer} broke the rules of TLS ({reason.lower()})")
+        return PeerClosedError(f"{self.peer} closed the connection")
+
+    def _fail(self, error: PeerError) -> Any:
+        self._broken = error
+        raise error from None
+
+    # Waiting and closing.
+
+    def events(self) -> int:
+        """Return what to wait for, as select.poll has it."""
+        sending = bool(self._outgoing) or len(self._cipher)
+        return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if sending else 0)
+
+    def advance(self) -> bool:
+        """Send and receive what can be now. Returns whether all that is due is done."""
+        sent = self.push() if self._outgoing or len(self._cipher) else True
+        return (self.pull() if self._accept is not None else True) and sent
+
+    def notify(self, kind: Kind, text: str = "") -> None:
+        """Say a last word, without waiting long and without minding whether it arrives."""
+        if self._broken is not None or self.fileno() < 0:
+            return
+        try:
+            self._accept = None
+            self.post_bytes(kind, printable(text.encode()).encode()[:_LARGEST_ABORT])
+            exchange([self], _NOTICE_SECONDS)
+        except (PeerError, OSError, ValueError):
+            pass
+
+    def close(self) -> None:
+        """Close the socket. Frames that are sent already still arrive."""
+        self._outgoing.clear()
+        self._cipher = memoryview(b"")
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except (OSError, ValueError):
+            pass
+        self._socket.close()
+
+
+def exchange(connections: Iterable[Connection], timeout: float) -> None:
+    """Send all that is lined up and receive all that is expected, at the same time.
+
+    Raises
+    ------
+    PeerTimeoutError
+        If a peer neither takes nor sends a byte for `timeout` seconds while it should.
+    PeerError
+        If one is lost, says that it stopped, or sends what is not expected.
+    """
+    waiting = [c for c in connections if not c.advance()]
+    if not waiting:
+        return
+    seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
+    while waiting:
+        now = time.monotonic()
+        late = min(waiting, key=lambda c: seen[c][1])
+        left = seen[late][1] + timeout - now
+        if left <= 0:
+            raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
+        _poll(waiting, left)
+        still = []
+        for c in waiting:
+            if not c.advance():
+                moved = c.sent_bytes + c.received_bytes
+                if moved != seen[c][0]:
+                    seen[c] = (moved, time.monotonic())
+                still.append(c)
+        waiting = still
+
+
+def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
+    """Wait until one of the connections has the frame that it expects; send meanwhile.
+
+    Returns
+    -------
+    list of Connection
+        Those with a whole frame; empty after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        ready = []
+        for c in connections:
+            c.push()
+            if c.expecting and c.pull():
+                ready.append(c)
+        left = deadline - time.monotonic()
+        if ready or left <= 0:
+            return ready
+        _poll(connections, left)
+
+
+def _poll(connections: Sequence[Connection], timeout: float) -> None:
+    poll = select.poll()
+    for c in connections:
+        poll.register(c, c.events())
+    poll.poll(max(1, int(timeout * 1000)))
+
+
+def printable(data: bytes) -> str:
+    """Return bytes of another process as text fit for a log: one line, no control characters."""
+    text = data.decode("utf-8", "replace")[:1000]
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _said(text: str) -> str:
+    return text if text.startswith(("sent", "runs")) else f"sent a frame that is malformed: {text}"
+
+
+def _name(header: Header) -> str:
+    return f"{header.kind.name} ({'words' if header.words else 'bytes'})"
+
+
+def _anything(header: Header) -> Any:
+    if header.nbytes > 1 << 20:
+        raise ShapeError("sent more than can be looked at")
+    return np.empty(header.nbytes, np.uint8)

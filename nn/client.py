@@ -1,0 +1,295 @@
+"""A data owner outside the computing parties: private predictions by parties that serve."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpc import (
+    ArgumentError,
+    ConfigurationError,
+    HandshakeError,
+    PeerClosedError,
+    PeerError,
+    RangeError,
+    SessionError,
+    ShapeError,
+    configuration,
+)
+from mpc.handshake import disagreement, read_hello, send_hello, terms
+from mpc.transport import wire
+from mpc.transport.connection import Connection, exchange
+from mpc.transport.frames import Header, Kind
+from mpc.transport.tls import connect, own_contexts
+from nn.checks import feature_matrix
+from ring import Stream, decode, encode, fresh_key
+
+__all__ = ["Client"]
+
+Words = NDArray[np.uint64]
+
+# As in nn.serving.
+_CLIENT_STREAM = 1
+
+
+class Client:
+    """Asks parties for predictions without telling any of them the rows or the answers.
+
+    Each row is split into shares in this process, one for each party; each party returns a share
+    of the answer. Used like a scikit-learn classifier that is fitted already.
+
+    Parameters
+    ----------
+    parties : path
+        Of parties.toml.
+    me : str, optional
+        Which client this is. Default: the only one whose key is here.
+    model : str, optional
+        Which model; default the only one there is.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+    n_features_in_ : int
+    answers_ : tuple of str
+        What the parties answer: "class", "one-hot", "scores".
+
+    Raises
+    ------
+    ConfigurationError, PeerError, ArgumentError
+        A configuration that is wrong; a party that cannot be reached or is not who it should be;
+        a model that is not there.
+
+    Examples
+    --------
+    >>> import nn
+    >>> with nn.Client("parties.toml") as client:  # doctest: +SKIP
+    ...     client.predict(X)
+    array([7, 2, 1])
+    """
+
+    def __init__(
+        self, parties: str | Path, *, me: str | None = None, model: str | None = None
+    ) -> None:
+        self._read = configuration.load(parties)
+        self._me = me if me is not None else self._only_client()
+        if self._me not in self._read.clients:
+            raise ConfigurationError(
+                f"me must be one of {', '.join(self._read.clients)}, got {self._me!r}"
+            )
+        self._lock = threading.Lock()
+        self._connections: list[Connection] = []
+        self._closed = False
+        try:
+            self._connect()
+            self._describe(model)
+        except BaseException:
+            self.close()
+            raise
+
+    def _only_client(self) -> str:
+        here = [n for n, m in self._read.clients.items() if m.key is not None and m.key.exists()]
+        if len(here) != 1:
+            raise ConfigurationError(
+                f"me must say which client this is: there are keys of {', '.join(here) or 'none'}"
+            )
+        return here[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client(me={self._me!r}, parties={self._read.names})"
+
+    def close(self) -> None:
+        """Say goodbye to the parties."""
+        self._closed = True
+        for connection in self._connections:
+            connection.notify(Kind.BYE)
+            connection.close()
+
+    def _connect(self) -> None:
+        context, _ = own_contexts(self._read, self._me)
+        deadline = time.monotonic() + self._read.timeouts.connect
+        mine = {name: v for name, v in terms(self._read, None).items() if name != "program"}
+        for member in self._read.parties.values():
+            while True:
+                connection = connect(member, context, max(0.01, deadline - time.monotonic()))
+                try:
+                    send_hello(connection, "predict", mine, b"")
+                    greeting = read_hello(connection, max(0.01, deadline - time.monotonic()))
+                    break
+                except PeerClosedError:
+                    # It listens for the other parties still.
+                    connection.close()
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+            self._connections.append(connection)
+            problem = disagreement(member.name, greeting.terms, self._me, mine)
+            if problem:
+                raise HandshakeError(problem)
+
+    def _ask(self, call: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Send the same call to all parties; return their answers in bytes."""
+        for connection in self._connections:
+            connection.post_bytes(Kind.CALL, wire.encode(call))
+            connection.expect_bytes([Kind.ANSWER], 1 << 20)
+        exchange(self._connections, self._read.timeouts.answer)
+        return [self._answer(connection) for connection in self._connections]
+
+    def _answer(self, connection: Connection) -> tuple[Any, ...]:
+        try:
+            answer = wire.decode(connection.take().data.data)
+            status = answer[0]
+        except (ShapeError, TypeError, IndexError):
+            raise PeerError(f"{connection.peer} sent an answer that is malformed") from None
+        if status != "ok":
+            raise ArgumentError(f"{connection.peer}: {str(answer[1])[:500]}")
+        return tuple(answer[1:])
+
+    def _describe(self, model: str | None) -> None:
+        first, *others = self._ask(("describe", model))
+        for connection, other in zip(self._connections[1:], others, strict=True):
+            if other != first:
+                raise PeerError(
+                    f"{self._connections[0].peer} and {connection.peer} serve different models"
+                )
+        try:
+            name, width, low, high, dtype, labels, answers, largest = first
+            kind = np.dtype(dtype).kind
+            convert: Any = {"i": int, "u": int, "f": float, "U": str, "b": "True".__eq__}[kind]
+            self.classes_ = np.array([convert(label) for label in labels], np.dtype(dtype))
+            self.low, self.high = float.fromhex(low), float.fromhex(high)
+            self.n_features_in_, self._largest = int(width), int(largest)
+        except (KeyError, TypeError, ValueError):
+            raise PeerError(f"{self._connections[0].peer} described no model") from None
+        self._model, self.answers_ = name, answers
+
+    def health(self) -> list[dict[str, Any]]:
+        """Return what each party says of itself."""
+        with self._lock:
+            return [dict(pairs) for pairs in self._ask(("health",))]
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the label of each row.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows,)
+
+        Raises
+        ------
+        ShapeError, RangeError
+            Rows of another width, or a value outside the model's range or NaN: nothing is sent.
+        PeerError
+            A party is lost.
+        """
+        if "class" in self.answers_:
+            index = self._request(X, "class")
+        elif "one-hot" in self.answers_:
+            index = self._request(X, "one-hot").argmax(axis=1).astype(np.uint64)
+        else:
+            return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)])
+        if index.size and int(index.max()) >= len(self.classes_):
+            raise PeerError("the parties' answers do not add up to a class")
+        return np.asarray(self.classes_[index.astype(np.int64)])
+
+    def predict_one_hot(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Return zeros, and a one for the label, of shape (rows, classes)."""
+        return self._request(X, "one-hot").astype(np.int64)
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the scores, of shape (rows, classes), where the parties give them away."""
+        return decode(self._request(X, "scores"), self._read.format.frac_bits)
+
+    def _request(self, X: ArrayLike, answer: str) -> Words:
+        if answer not in self.answers_:
+            raise ArgumentError(
+                f"the parties answer with {', '.join(self.answers_)} alone, not with {answer}"
+            )
+        rows = feature_matrix("X", X, self.n_features_in_, None)
+        inside = (rows >= self.low) & (rows <= self.high)
+        if not inside.all():
+            place = tuple(int(i) for i in np.argwhere(~inside)[0])
+            raise RangeError(
+                f"X must lie in [{self.low:g}, {self.high:g}], the range this model was shared for,"
+                f" got {rows[place]} at index {place}"
+            )
+        form = self._read.format
+        encoded = encode(rows.astype(np.float64), form.frac_bits, int_bits=form.int_bits, name="X")
+        pieces = [
+            self._send(encoded[k : k + self._largest], answer)
+            for k in range(0, len(encoded), self._largest)
+        ]
+        width = () if answer == "class" else (len(self.classes_),)
+        return np.concatenate(pieces) if pieces else np.empty((0, *width), np.uint64)
+
+    def _send(self, encoded: Words, answer: str) -> Words:
+        rows = len(encoded)
+        shape = (rows,) if answer == "class" else (rows, len(self.classes_))
+        with self._lock:
+            if self._closed:
+                raise SessionError("the client is closed")
+            call = wire.encode(("predict", fresh_key(), self._model, answer, rows))
+            last = encoded.copy()
+            for connection in self._connections[:-1]:
+                seed = fresh_key()
+                share = np.empty(encoded.shape, np.uint64)
+                Stream(seed).fill(share, _CLIENT_STREAM)
+                last -= share
+                connection.post_bytes(Kind.CALL, call)
+                connection.post_bytes(Kind.SHARE, seed)
+            self._connections[-1].post_bytes(Kind.CALL, call)
+            self._connections[-1].post(Kind.SHARE, [last])
+            for connection in self._connections:
+                connection.expect(_expect(shape))
+            try:
+                # An answer takes a turn of the parties, who have a timeout of their own.
+                exchange(self._connections, 2 * self._read.timeouts.answer)
+            except PeerError:
+                self.close()
+                raise
+            total = np.zeros(shape, np.uint64)
+            problem = None
+            for connection in self._connections:
+                incoming = connection.take()
+                if incoming.header.words:
+                    total += incoming.arrays()[0]
+                    continue
+                answered = wire.decode(incoming.data.data)
+                problem = f"{connection.peer}: {str(answered[1])[:500]}"
+            if problem is not None:
+                raise PeerError(problem)
+        return total
+
+
+def _expect(shape: tuple[int, ...]) -> Any:
+    def accept(header: Header) -> Any:
+        if header.kind != Kind.ANSWER:
+            raise ShapeError(f"sent {header.kind.name} where ANSWER was to come")
+        if not header.words and header.nbytes <= 2000:
+            return np.empty(header.nbytes, np.uint8)
+        if header.shapes != (shape,):
+            raise ShapeError(f"sent the shapes {header.shapes} where {shape} was to come")
+        return np.empty(header.nbytes // 8, np.uint64)
+
+    return accept

@@ -1,0 +1,413 @@
+"""A computing party as a service: predictions on shared models for clients outside.
+
+Every party holds its shares of one or more models and a session with the other parties. A client
+sends each party its share of the rows; each party sends back its share of the answer.
+
+The last party leads, as it gets the rows and the others seeds. In turns it opens to all which
+requests come next, several of them together where they ask the same of the same model; all say
+whether they have them, which makes two rounds, and then evaluate. A turn without requests comes at
+least every second, so that whoever is lost is missed. When a party is told to stop, all finish the
+turn and stop together.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import FrameError, PartyError, PeerError, Session, ShapeError, SharedArray, configuration
+from mpc.configuration import Configuration
+from mpc.events import record
+from mpc.handshake import PROTOCOL_VERSION, disagreement, join_parties, read_hello, send_hello
+from mpc.transport import wire
+from mpc.transport.connection import Connection, exchange, wait
+from mpc.transport.frames import Header, Kind
+from mpc.transport.tls import Listener, bind, own_contexts
+from nn.saved_shares import load_shares
+from nn.shared_model import SharedModel, SharedRegressor
+from ring import Stream
+from ring.errors import ArgumentError
+
+__all__ = ["ANSWERS", "CLIENT_STREAM", "PartyService", "serve"]
+
+Words = NDArray[np.uint64]
+
+ANSWERS = ("class", "one-hot", "scores")
+# Which stream of a client's seed its shares are.
+CLIENT_STREAM = 1
+_PER_TURN = 32
+_TURN_SECONDS = 1.0
+_PATIENCE_SECONDS = 2.0
+_LARGEST_CALL = 4096
+
+
+class _Request:
+    """One client's rows, until they are answered."""
+
+    def __init__(self, model: str, answer: str, rows: int, shares: Words) -> None:
+        self.model, self.answer, self.rows, self.shares = model, answer, rows, shares
+        self.done = threading.Event()
+        self.result: Words | None = None
+        self.problem = ""
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What must agree for requests to be evaluated together."""
+        return self.model, self.answer
+
+
+class PartyService:
+    """Answers clients until it is stopped.
+
+    Parameters
+    ----------
+    read : Configuration
+    session : Session
+        Of one party, with the others.
+    models : dict of str to SharedModel
+    sock : socket
+        Listens at this party's address.
+    answers : sequence of str
+        What clients may ask for: "class", "one-hot", "scores".
+    largest_rows : int
+        Rows of one request.
+    """
+
+    def __init__(
+        self,
+        read: Configuration,
+        session: Session,
+        models: Mapping[str, SharedModel],
+        sock: socket.socket,
+        *,
+        answers: tuple[str, ...] = ("class",),
+        largest_rows: int = 4096,
+    ) -> None:
+        for answer in answers:
+            if answer not in ANSWERS:
+                raise ArgumentError(f"answers must be of {', '.join(ANSWERS)}, got {answer!r}")
+        for name, model in models.items():
+            if model.inputs is not None or isinstance(model, SharedRegressor):
+                raise ArgumentError(
+                    f"model {name!r} must be a classifier with one range for all features to be "
+                    "served: share it with low and high as numbers"
+                )
+        assert session.me is not None
+        self._read, self._session, self._models = read, session, dict(models)
+        self._me: str = session.me
+        self._answers, self._largest = answers, largest_rows
+        self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._over = threading.Event()
+        self._started, self._served = time.monotonic(), 0
+        _, server = own_contexts(read, self._me)
+        known = {name: client.der for name, client in read.clients.items()}
+        self._listener = Listener(self._me, sock, server, known, self._admit)
+        record("start", role="party", me=self._me, models=",".join(self._models))
+
+    def stop(self) -> None:
+        """Let all parties finish the turn and stop."""
+        # No lock: this is called by a signal's handler. A turn comes within a second.
+        self._stopping = True
+
+    def health(self) -> dict[str, Any]:
+        """Return what runs here, as clients can ask for it."""
+        with self._changed:
+            waiting = len(self._waiting)
+        return {
+            "role": "party",
+            "me": self._me,
+            "models": tuple(self._models),
+            "waiting": waiting,
+            "served": self._served,
+            "seconds": int(time.monotonic() - self._started),
+        }
+
+    def run(self) -> None:
+        """Take turns until all are to stop.
+
+        Raises
+        ------
+        PeerError
+            If another party or the provider is lost; clients are told first.
+        """
+        problem = "the service stops"
+        try:
+            while self._turn():
+                pass
+        except PeerError as error:
+            problem = str(error)
+            raise
+        finally:
+            self._over.set()
+            with self._changed:
+                waiting = list(self._waiting.values())
+                self._waiting.clear()
+            for request in waiting:
+                request.problem = problem
+                request.done.set()
+            self._listener.close()
+            time.sleep(0.2)  # the last answers are on their way
+            record("stop", role="party", me=self._me, served=self._served, problem=problem)
+
+    # Turns.
+
+    def _turn(self) -> bool:
+        """Agree on what comes next and do it. Returns whether there is another turn."""
+        session = self._session
+        leader = session.size - 1
+        leads = session.here == (leader,)
+        chosen = self._choose() if leads else []
+        plan = np.zeros((int(leads), 1 + 2 * _PER_TURN), np.uint64)
+        if len(plan):
+            plan[0, 0] = len(chosen)
+            if chosen:
+                plan[0, 1 : 1 + 2 * len(chosen)] = np.frombuffer(b"".join(chosen), np.uint64)
+        turn = session.open((plan, leader))[0][0]
+        count = int(turn[0])
+        if count > _PER_TURN:
+            raise FrameError(f"{session.parties[leader]} sent a turn of {count} requests")
+        ids = [turn[1 + 2 * k : 3 + 2 * k].tobytes() for k in range(count)]
+        mine = np.zeros((1, 1 + _PER_TURN), np.uint64)
+        mine[0, 0] = self._stopping
+        for k, id in enumerate(ids):
+            mine[0, 1 + k] = self._arrived(id)
+        votes = session.open((mine, "sum"))[0][0]
+        here = [id for k, id in enumerate(ids) if votes[1 + k] == session.size]
+        with self._changed:
+            requests = [self._waiting.pop(id) for id in here]
+            lost = [self._waiting.pop(id) for id in ids if id in self._waiting]
+        for request in lost:
+            request.problem = "the request did not arrive at every party"
+            request.done.set()
+        if requests:
+            self._evaluate(here, requests)
+        return not votes[0]
+
+    def _choose(self) -> list[bytes]:
+        """Wait for requests; return the first and those that can be evaluated with it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping, _TURN_SECONDS)
+            chosen: list[bytes] = []
+            rows = 0
+            for id, request in self._waiting.items():
+                first = self._waiting[chosen[0]] if chosen else request
+                if request.kind != first.kind or len(chosen) == _PER_TURN:
+                    continue
+                if chosen and rows + request.rows > self._models[request.model].rows_at_once():
+                    continue
+                chosen.append(id)
+                rows += request.rows
+            return chosen
+
+    def _arrived(self, id: bytes) -> bool:
+        """Wait for a request of the turn: a client sends to one party after the other."""
+        with self._changed:
+            return self._changed.wait_for(lambda: id in self._waiting, _PATIENCE_SECONDS)
+
+    def _evaluate(self, ids: list[bytes], requests: list[_Request]) -> None:
+        session, begin, before = self._session, time.monotonic(), self._session.cost()
+        model = self._models[requests[0].model]
+        shares = np.concatenate([request.shares for request in requests])[None]
+        for id, request in zip(ids, requests, strict=True):
+            session.note("request", id, request.model, request.answer, request.rows)
+        form = session.format
+        largest = float(max(abs(model.low), abs(model.high))) or 1.0
+        x = SharedArray(
+            session,
+            shares,
+            form.frac_bits,
+            min(form.bound, int(np.ceil(largest * 2**form.frac_bits))),
+        )
+        answer = requests[0].answer
+
+        def program(model: SharedModel, x: SharedArray) -> SharedArray:
+            scores = model(x, progress=False)
+            if answer == "scores":
+                return scores.truncate()
+            return scores.argmax(axis=1, one_hot=answer == "one-hot")
+
+        session.prepare(lambda planned: program(model.twin(planned), planned.twin(x)))
+        result = program(model, x).shares[0]
+        first = 0
+        for request in requests:
+            request.result = result[first : first + request.rows]
+            first += request.rows
+            request.done.set()
+        self._served += len(requests)
+        spent = session.cost() - before
+        record(
+            "predict", model=requests[0].model, answer=answer, requests=len(requests),
+            rows=first, rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
+            seconds=time.monotonic() - begin,
+        )  # fmt: skip
+
+    # Clients.
+
+    def _admit(self, connection: Connection) -> None:
+        timeouts = self._read.timeouts
+        mine = {"protocol version": PROTOCOL_VERSION, "ring": "2^64", "parties": self._read.names}
+        mine |= {
+            "frac_bits": self._read.format.frac_bits,
+            "int_bits": self._read.format.int_bits,
+        }
+        send_hello(connection, "serve", mine, b"")
+        greeting = read_hello(connection, timeouts.connect)
+        problem = disagreement(self._me, mine, connection.peer, greeting.terms)
+        if problem:
+            connection.notify(Kind.ABORT, problem)
+            return
+        try:
+            self._talk(connection)
+        except PeerError as error:
+            if not connection.ended:
+                connection.notify(Kind.ABORT, str(error))
+                raise
+
+    def _talk(self, connection: Connection) -> None:
+        """Answer one client's calls until it goes."""
+        idle = self._read.timeouts.idle
+        while True:
+            connection.expect_bytes([Kind.CALL], _LARGEST_CALL)
+            heard = time.monotonic()
+            while not wait([connection], 0.5):
+                if self._over.is_set() or time.monotonic() - heard > idle:
+                    connection.notify(Kind.BYE)
+                    return
+            try:
+                call = wire.decode(connection.take().data.data)
+                known: Callable[..., None] | None = _CALLS.get(call[0])
+                if known is None:
+                    raise ShapeError(f"no call is named {str(call[0])[:40]!r}")
+                known(self, connection, *call[1:])
+            except (ShapeError, TypeError, IndexError) as error:
+                text = error if isinstance(error, ShapeError) else "wrong number of arguments"
+                raise FrameError(
+                    f"{connection.peer} sent a call that is malformed: {text}"
+                ) from None
+
+    def _reply(self, connection: Connection, *answer: Any) -> None:
+        connection.post_bytes(Kind.ANSWER, wire.encode(answer))
+        exchange([connection], self._read.timeouts.answer)
+
+    def _tell_health(self, connection: Connection) -> None:
+        self._reply(connection, "ok", *self.health().items())
+
+    def _describe(self, connection: Connection, name: object) -> None:
+        if name is None and len(self._models) == 1:
+            name = next(iter(self._models))
+        if not isinstance(name, str) or name not in self._models:
+            self._reply(
+                connection,
+                "error",
+                f"model must be one of {', '.join(self._models)}, got {name!r}"[:500],
+            )
+            return
+        model = self._models[name]
+        classes = model.classes_
+        self._reply(
+            connection, "ok", name, model.n_features_in_, float(model.low).hex(), float(model.high).hex(),
+            classes.dtype.str, tuple(str(label) for label in classes.tolist()), self._answers,
+            self._largest,
+        )  # fmt: skip
+
+    def _predict(
+        self, connection: Connection, id: object, name: object, answer: object, rows: object
+    ) -> None:
+        if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
+            raise ShapeError("a prediction needs an id and a number of rows")
+        problem = ""
+        if not isinstance(name, str) or name not in self._models:
+            problem = f"model must be one of {', '.join(self._models)}"
+        elif answer not in self._answers:
+            problem = f"answer must be one of {', '.join(self._answers)}: no other is allowed here"
+        elif not 1 <= rows <= self._largest:
+            problem = f"rows must be in [1, {self._largest}], got {rows}"
+        if problem:
+            self._receive(connection, 0, 0)
+            self._reply(connection, "error", problem)
+            return
+        assert isinstance(name, str) and isinstance(answer, str)
+        shares = self._receive(connection, rows, self._models[name].n_features_in_)
+        request = _Request(name, answer, rows, shares)
+        with self._changed:
+            if id in self._waiting or self._over.is_set():
+                raise FrameError(f"{connection.peer} sent a request twice, or too late")
+            self._waiting[id] = request
+            self._changed.notify_all()
+        # The turns end with all of them answered, or with a problem.
+        limit = self._read.timeouts.answer + _PATIENCE_SECONDS
+        if not request.done.wait(limit):
+            request.problem = f"no turn came within {limit:g} s"
+        if request.result is None:
+            self._reply(connection, "error", request.problem)
+            return
+        connection.post(Kind.ANSWER, [request.result])
+        exchange([connection], self._read.timeouts.answer)
+
+    def _receive(self, connection: Connection, rows: int, width: int) -> Words:
+        """Receive a client's share: words at the last party, a seed elsewhere."""
+        last = self._session.here[0] == self._session.size - 1
+        widest = max(model.n_features_in_ for model in self._models.values())
+
+        def accept(header: Header) -> Any:
+            if header.kind != Kind.SHARE or header.words != last:
+                raise ShapeError(f"sent {header.kind.name} where SHARE was to come")
+            if rows and last and header.shapes != ((rows, width),):
+                raise ShapeError(
+                    f"sent the shape {header.shapes[0]} where {(rows, width)} was to come"
+                )
+            if header.nbytes > (8 * self._largest * widest if last else 16):
+                raise ShapeError(f"sent a share of {header.nbytes} bytes")
+            return np.empty(header.nbytes // 8 if last else 16, np.uint64 if last else np.uint8)
+
+        connection.expect(accept)
+        exchange([connection], self._read.timeouts.answer)
+        arrived = connection.take()
+        if last:
+            return arrived.arrays()[0]
+        shares = np.empty((rows, width), np.uint64)
+        if arrived.data.nbytes != 16:
+            raise FrameError(f"{connection.peer} sent a seed of {arrived.data.nbytes} bytes")
+        Stream(arrived.data.tobytes()).fill(shares, CLIENT_STREAM)
+        return shares
+
+
+_CALLS: dict[str, Callable[..., None]] = {
+    "health": PartyService._tell_health,
+    "describe": PartyService._describe,
+    "predict": PartyService._predict,
+}
+
+
+def serve(
+    path: str | Path, me: str, folders: Mapping[str, str], answers: tuple[str, ...] = ("class",)
+) -> None:
+    """Run a party: meet the others, load this party's shares of the models, answer clients.
+
+    Returns when this or another party has got SIGTERM or SIGINT and all turns are done.
+    """
+    read = configuration.load(path)
+    if me not in read.parties:
+        raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+    address = read.parties[me].address
+    assert address is not None
+    sock = bind(address)
+    served = " ".join([*sorted(folders), *answers])
+    links = join_parties(read, me, f"sotto serve {served}", sock.dup())
+    with Session.from_links(read, me, links) as session:
+        models = {name: load_shares(session, folder) for name, folder in folders.items()}
+        service = PartyService(read, session, models, sock, answers=answers)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        service.run()

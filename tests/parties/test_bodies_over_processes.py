@@ -1,0 +1,75 @@
+"""The bodies of the local session's tests, with every party in a process of its own."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from mpc.launch import start
+from tests.parties.bodies import ROOT, Local, Processes
+
+NAMES = ("alice", "bob", "carol")
+# What cannot be asked of one party's process, and why.
+LOCAL_ONLY = {
+    "test_provider_keys": "all parties' keys side by side",
+    "test_secrecy": "all parties' shares side by side",
+    "test_parties_apart": "builds sessions of its own",
+    "test_mpc_examples": "examples in the documentation, of local sessions",
+    "no_other_generator": "about the source",
+    "shares_add_up": "all parties' shares side by side",
+    "test_secret_bits": "makes all parties' shares by hand",
+    "bits_are_ordinary_numbers_too": "only one party learns the value",
+    "test_refusals": "only the owner of a value can refuse it",
+    "rows_asked_for_alone": "the provider lives elsewhere",
+    "reveal_truncates": "only one party learns the value",
+    "reveal_to": "only one party learns the value",
+    "revealing_to": "only one party learns the value",
+    "to_one": "only one party learns the value",
+    "plan_of_everything": "only one party learns a value in it",
+    "what_its_cache_has_dropped": "the provider lives elsewhere",
+    "nobody_is_here": "somebody is",
+    "opens_nothing_of_it": "listens to the local transport",
+}
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["two", "three"])
+def runs(request):
+    """Outcomes and digests of all bodies, in each party's process and in a local session."""
+    names = NAMES[: request.param]
+    others = {2: ["three", "five"], 3: ["two", "five", "pair"]}[request.param]
+    files = sorted(str(f.relative_to(ROOT)) for f in ROOT.glob("tests/mpc/test_*.py"))
+    files += ["tests/nn/test_shared_model.py"]
+    chosen = " and ".join(f"not {word}" for word in [*others, *LOCAL_ONLY])
+    arguments = (*files, "-k", chosen)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        locally = pool.submit(Local(arguments))
+        return start(
+            lambda _: Processes(arguments, names), names, answer_timeout=20
+        ), locally.result()
+
+
+def test_bodies_pass_in_every_process(runs):
+    apart, _ = runs
+    for name, (_, found, _) in apart.items():
+        failed = {test: text for test, (outcome, text, _) in found.items() if outcome == "failed"}
+        assert not failed, f"{name}: {failed}"
+        assert sum(outcome == "passed" for outcome, _, _ in found.values()) > 50
+
+
+def test_the_same_words_are_opened(runs):
+    apart, (_, local, _) = runs
+    compared = 0
+    for name, (_, found, generated) in apart.items():
+        for test, (outcome, _, digest) in found.items():
+            if outcome == "passed" and test not in generated:
+                assert digest == local[test][2], f"{name}: {test}"
+                compared += 1
+    assert compared > 50 * len(apart)
+
+
+def test_parties_open_the_same_words_for_generated_values(runs):
+    apart, _ = runs
+    (_, first, generated), *others = apart.values()
+    for _, found, _ in others:
+        for test in generated & set(first):
+            assert found[test][2] == first[test][2], test

@@ -1,0 +1,156 @@
+"""All parties as processes: results, errors, faults, and what is on the wire."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.correlation import Correlation
+from mpc.launch import start
+from mpc.transport import wire
+from tests.parties import programs
+
+NAMES = ("alice", "bob", "carol")
+
+
+def left_over():
+    """Return the processes that a launch of this test has left."""
+    listing = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [line for line in listing.stdout.splitlines() if "spawn_main" in line]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_over():
+    yield
+    assert not left_over()
+
+
+def test_every_party_gets_its_own():
+    names = NAMES
+    found = mpc.launch(
+        programs.several,
+        names,
+        prepare=True,
+        inputs={"alice": ([3.0, 4.0],)} | dict.fromkeys(names[1:], (None,)),
+    )
+    assert list(found) == list(names)
+    for name, (me, total, revealed, opened, text) in found.items():
+        assert (me, total, opened) == (name, 25.0, True)
+        if name == names[-1]:
+            np.testing.assert_array_equal(revealed, [3.0, 4.0])
+        else:
+            assert revealed is None
+        assert "parties=" in text
+
+
+def test_bytes_on_the_wire_are_those_declared():
+    rows = 300
+    x = np.random.default_rng(1).random((rows, 64))
+    found = mpc.launch(programs.classify, inputs={"alice": (None, rows), "bob": (x, rows)})
+    for labels, *_ in found.values():
+        np.testing.assert_array_equal(labels, programs.network().predict(x))
+    _, declared, corrections, (sent, received) = found["bob"]
+    assert declared <= sent <= 1.03 * declared
+    from_alice = found["alice"][3][0]
+    assert corrections + from_alice <= received <= 1.03 * (corrections + from_alice)
+
+
+def test_one_partys_error_is_told_without_its_text_to_the_others():
+    with pytest.raises(mpc.LaunchError, match="^bob: ZeroDivisionError") as caught:
+        mpc.launch(programs.divides)
+    assert (
+        "bob stopped: ZeroDivisionError after round 0 in round 1 (relu)"
+        in caught.value.errors["alice"]
+    )
+    assert "12345" not in caught.value.errors["alice"]
+
+
+@pytest.mark.parametrize("program", [programs.other_shape, programs.other_format])
+def test_parties_that_differ_notice(program):
+    with pytest.raises(mpc.LaunchError, match="shapes|runs another program") as caught:
+        mpc.launch(program)
+    assert set(caught.value.errors) == {"alice", "bob"}
+    assert "in round 1 (reveal)" in str(caught.value)
+
+
+def test_what_cannot_be_launched():
+    with pytest.raises(mpc.ArgumentError, match="other processes can import"):
+        mpc.launch(lambda session: 1)
+    with pytest.raises(mpc.PartyError, match="inputs must be for alice, bob"):
+        mpc.launch(programs.divides, inputs={"eve": ()})
+    with pytest.raises(mpc.LaunchError, match="did not finish in time"):
+        mpc.launch(programs.work, inputs={"alice": (10**9,), "bob": (10**9,)}, timeout=4)
+
+
+def strike(victim, number, tmp_path, names=("alice", "bob")):
+    after = random.uniform(0.8, 2.0)
+    with pytest.raises(mpc.LaunchError) as caught:
+        start(
+            lambda _: programs.Struck(victim, number, after, tmp_path),
+            names, timeout=40, answer_timeout=2,
+        )  # fmt: skip
+    told = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    return caught.value, told
+
+
+@pytest.mark.parametrize("victim", ["bob", "provider"])
+def test_whoever_is_killed_is_named(victim, tmp_path):
+    _, told = strike(victim, programs.KILL, tmp_path)
+    for name in {"alice", "bob"} - {victim}:
+        assert f"{victim} " in told[name], told
+        assert "in round" in told[name]
+
+
+def test_whoever_stalls_is_named(tmp_path):
+    victim = "provider"
+    _, told = strike(victim, programs.STOP, tmp_path)
+    for name in {"alice", "bob"} - {victim}:
+        assert f"{victim} did not answer within" in told[name], told
+
+
+def test_the_provider_sees_ids_and_shapes_alone(tmp_path):
+    path = tmp_path / "record.json"
+    start(lambda _: programs.Recorded(path), ("alice", "bob"))
+    records = [[], []]
+    sessions = -1
+    for peer, kind, data in json.loads(path.read_text()):
+        # Two parties greet the provider for each session.
+        sessions += kind == "HELLO"
+        if kind not in ("HELLO", "READY"):
+            records[sessions // 2].append((peer, kind, data))
+    # Nothing that it receives depends on data or keys.
+    assert records[0] == records[1]
+    assert {kind for _, kind, _ in records[0]} == {"REQUEST"}
+    assert {peer for peer, _, _ in records[0]} == {"bob"}
+    requests = [pair for *_, data in records[0] for pair in wire.decode(bytes.fromhex(data))]
+    assert len(requests) > 5
+    for id, encoded in requests:
+        assert type(id) is int
+        assert isinstance(wire.decode(encoded), Correlation)
+        assert len(encoded) < 3000
+
+
+def test_strangers_do_not_disturb():
+    found = start(lambda _: programs.Strangers(), ("alice", "bob"))
+    assert found == {"alice": 1000.0, "bob": 1000.0}
+
+
+def test_a_launch_whose_parent_dies_ends():
+    code = (
+        "import mpc, os, threading\n"
+        "from tests.parties import programs\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Timer(4, os._exit, (3,)).start()\n"
+        "    mpc.launch(programs.work, inputs={'alice': (10**9,), 'bob': (10**9,)})\n"
+    )
+    path = programs.__file__.rsplit("tests", 1)[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=path, check=False, timeout=30)
+    assert done.returncode == 3

@@ -1,0 +1,243 @@
+"""What processes read of one another's bytes: round trips, and garbage of every kind."""
+
+import random
+import ssl
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mpc
+from mpc.correlation import Correlation, MaskRef, Part
+from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.protocols.exponential import PowerWindow
+from mpc.protocols.gate import GatePair
+from mpc.protocols.product import ProductTerm
+from mpc.protocols.sign import Window
+from mpc.provider_service import _correlation
+from mpc.transport import frames, wire
+from mpc.transport.connection import Connection
+from mpc.transport.frames import Kind
+
+
+def program(s):
+    x = s.share(None, owner="bob", shape=(6, 4))
+    w = s.share(None, owner="alice", shape=(4, 5))
+    y = (x @ w).relu()
+    z = (y[[2, 0, 1], :3].T * y[:3, ::2][:, :3].T) * (x[:3, :3] > 0)
+    return (z @ y[1:4][:, np.array([True, False, True, True, False])]).argmax(axis=1).reveal()
+
+
+def planned():
+    with mpc.Session() as s:
+        return [c for _, c in s.plan(program).correlations]
+
+
+@pytest.mark.parametrize("correlation", planned(), ids=lambda c: type(c).__name__)
+def test_every_correlation_comes_back(correlation):
+    encoded = wire.encode(correlation)
+    decoded = wire.decode(encoded)
+    assert repr(decoded) == repr(correlation)
+    assert wire.encode(decoded) == encoded
+    decoded.check(1 << 20)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=5).map(tuple),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_values_come_back(value):
+    assert wire.decode(wire.encode(value)) == value
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_more_than_be_refused(data):
+    try:
+        wire.decode(data)
+    except ShapeError:
+        pass
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_a_mutated_request_is_refused_or_safe_to_deal(rng):
+    encoded = bytearray(wire.encode(rng.choice(CORRELATIONS)))
+    for _ in range(rng.randint(1, 4)):
+        encoded[rng.randrange(len(encoded))] = rng.randrange(256)
+    try:
+        correlation = _correlation(bytes(encoded), 1 << 16)
+    except ShapeError:
+        return
+    assert isinstance(correlation, Correlation)
+    out = np.zeros(correlation.corrected_words, np.uint64)
+    provider = mpc.session.Provider([bytes(16), bytes(16)])
+    try:
+        provider.correct(1, correlation, out)
+    except (IndexError, ValueError, TypeError, KeyError):
+        pass  # the service ends that session alone
+
+
+CORRELATIONS = planned()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Window(1 << 60, 16, 8, True, "relu"),
+        Window(-64, 16, 8, True, "relu"),
+        Window(64, 16, 200, True, "relu"),
+        Window(64, 63, 8, True, "relu"),
+        PowerWindow(64, 63, 8),
+        GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
+        ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((8, 9))), (9, 9)),
+        ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((9, 9))), (10, 9)),
+        ProductTerm("multiply", MaskRef(1, Part((1 << 40,))), MaskRef(2, Part((1,))), (1 << 40,)),
+        ProductTerm(
+            "multiply",
+            MaskRef(1, Part((4,)), views=(("index", (np.full((1 << 10, 1 << 10), 3),)),)),
+            MaskRef(2, Part(())),
+            (1 << 10, 1 << 10),
+        ),
+        ProductTerm(
+            "multiply",
+            MaskRef(1, Part((4,)), views=(("reshape", (5,)),)),
+            MaskRef(2, Part(())),
+            (5,),
+        ),
+    ],
+    ids=repr,
+)
+def test_hostile_sizes_are_refused_before_memory_is_taken(hostile):
+    with pytest.raises(ShapeError):
+        _correlation(wire.encode(hostile), 1 << 18)
+
+
+def test_what_has_no_place_on_the_wire():
+    for value in (1.5, [1], {1: 2}, object(), 1 << 63, np.zeros(2)):
+        with pytest.raises(mpc.DtypeError):
+            wire.encode(value)
+    with pytest.raises(ShapeError):
+        wire.decode(b"t\x01" * 40 + b"N")
+    with pytest.raises(ShapeError, match="nothing on the wire"):
+        wire.decode(b"O" + wire.encode("Connection"))
+
+
+shapes = st.lists(st.lists(st.integers(0, 5), max_size=4).map(tuple), max_size=6).map(tuple)
+
+
+@given(st.sampled_from(Kind), st.integers(0, 2**32 - 1), shapes)
+def test_headers_come_back(kind, number, shapes):
+    packed = frames.pack(kind, number, 7, True, shapes)
+    header = frames.parse(packed)
+    assert (header.kind, header.sequence, header.step, header.shapes) == (kind, number, 7, shapes)
+    assert header.words
+    assert header.nbytes == 8 * sum(int(np.prod(s)) for s in shapes)
+
+
+class Memory:
+    """Stands in for a TLS session: what is read from it is given, what is written is kept."""
+
+    def __init__(self, data=b""):
+        self.data, self.written = memoryview(data), bytearray()
+        self.object, self.sock, self.outgoing = self, self, self
+        self.pending, self.piece = 0, memoryview(bytearray(64))
+
+    def read(self, size, target=None):
+        if not len(self.data):
+            raise ssl.SSLEOFError
+        count = min(size, len(self.data), 700)
+        target[:count] = self.data[:count]
+        self.data = self.data[count:]
+        return count
+
+    def write(self, data):
+        self.written += data
+        return len(data)
+
+    def setblocking(self, flag):
+        pass
+
+    def setsockopt(self, *args):
+        pass
+
+
+def frame_of(arrays, kind=Kind.OPEN, step=5, sequence=0):
+    out = Memory()
+    connection = Connection(out, "bob")
+    connection._next_sent = sequence
+    connection.post(kind, arrays, step)
+    connection.push()
+    return bytes(out.written)
+
+
+def receive(data, count=1, shapes=((3, 4), (5,))):
+    connection = Connection(Memory(data), "bob")
+    found = []
+    for _ in range(count):
+        connection.expect_arrays(Kind.OPEN, shapes, 5)
+        connection.pull()
+        found.append(connection.take().arrays())
+    return found
+
+
+ARRAYS = [np.arange(12, dtype=np.uint64).reshape(3, 4), np.arange(5, dtype=np.uint64)]
+
+
+def test_arrays_come_back():
+    for got, sent in zip(receive(frame_of(ARRAYS))[0], ARRAYS, strict=True):
+        np.testing.assert_array_equal(got, sent)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (frame_of(ARRAYS, kind=Kind.REVEAL), "bob sent REVEAL"),
+        (frame_of(ARRAYS, step=6), "bob runs another program"),
+        (frame_of(ARRAYS[::-1]), "bob sent the shapes"),
+        (frame_of([np.zeros((1 << 20,), np.uint64)]), "bob sent the shapes"),
+        (frame_of(ARRAYS, sequence=1), "bob sent frame 1 where 0"),
+        (frame_of(ARRAYS)[:-1], "bob closed the connection"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3, "bob sent a frame that is malformed"),
+    ],
+)
+def test_other_frames_are_refused_by_name(data, message):
+    with pytest.raises(PeerError, match=message):
+        receive(data)
+
+
+def test_a_replayed_frame_is_refused():
+    with pytest.raises(FrameError, match="bob sent frame 0 where 1"):
+        receive(2 * frame_of(ARRAYS), count=2)
+
+
+def fuzz(count, seed):
+    """Feed `count` random and mutated frames to a connection; return how many were taken."""
+    rng, taken = random.Random(seed), 0
+    good = frame_of(ARRAYS)
+    for number in range(count):
+        data = bytearray(good) if number % 3 else bytearray(rng.randbytes(rng.randrange(1, 300)))
+        for _ in range(rng.randrange(1, 5)):
+            choice = rng.randrange(3)
+            place = rng.randrange(max(1, len(data)))
+            if choice == 0 and data:
+                data[place] = rng.randrange(256)
+            elif choice == 1:
+                del data[place : place + rng.randrange(1, 20)]
+            else:
+                data[place:place] = rng.randbytes(rng.randrange(1, 20))
+        try:
+            receive(bytes(data))
+            taken += 1
+        except PeerError:
+            pass
+    return taken
+
+
+def test_mutated_frames_are_errors_about_the_peer():
+    # Mutations of the words alone are frames like any other.
+    assert 0 < fuzz(2000, 1) < 1000
