@@ -488,7 +488,7 @@ class SharedArray:
         return relu.relu(self)
 
     def relu_with_derivative(self) -> tuple[SharedArray, SharedArray]:
-        """Return max(x, 0) and, for nothing, the bits of x >= 0; see :meth:`relu`."""
+        """Return max(x, 0) and, for nothing, the bits of that > 0; see :meth:`relu`."""
         self.session.check_open()
         y, bit = relu.relu_with_derivative(self)
         return y, comparison.bit_array(y, bit)
