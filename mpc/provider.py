@@ -20,6 +20,9 @@ __all__ = ["Provider"]
 
 Words = NDArray[np.uint64]
 
+# Id, start, size, and whose words are left out.
+_Place = tuple[int, int, int, int | None]
+
 _CHUNK_WORDS = 1 << 13
 # Up to this size a mask is expanded and cached whole.
 _WHOLE_WORDS = 1 << 18
@@ -39,7 +42,7 @@ class Provider:
 
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
         self._streams = [Stream(key) for key in keys]
-        self._cache: OrderedDict[tuple[int, int, bytes], Words] = OrderedDict()
+        self._cache: OrderedDict[tuple[_Place, bytes], Words] = OrderedDict()
         self._cache_room = cache_bytes
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
@@ -66,7 +69,8 @@ class Provider:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
-        key = (ref.id, ref.start, b"" if rows is None else _row_key(rows))
+        place = (ref.id, ref.start, ref.part.size, ref.without)
+        key = (place, b"" if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
             words = self._hidden(ref, rows)
@@ -80,7 +84,9 @@ class Provider:
 
     def _hidden(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
         """Expand a mask, or some rows of it."""
-        holders = self._streams if ref.owner is None else [self._streams[ref.owner]]
+        streams = self._streams if ref.owner is None else [self._streams[ref.owner]]
+        gone = None if ref.without is None else self._streams[ref.without]
+        holders = [stream for stream in streams if stream is not gone]
         if rows is None:
             words = np.empty(ref.part.shape, np.uint64)
             self._expand(ref.id, ref.start, words.reshape(-1), (ref.part,), holders)
