@@ -35,7 +35,7 @@ TRAINING = {"A": (10, 0.1), "B": (8, 0.05), "C": (5, 0.05), "D": (10, 0.1)}
 
 
 # Rows a step and learning rate where both are trained for one epoch on a few images.
-FOLLOWED = (32, 0.05)
+FOLLOWED = (32, 0.02)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def arguments() -> argparse.Namespace:
         help="also train B, C and D on shares, for one epoch on so many images",
     )  # fmt: skip
     parser.add_argument(
-        "--starts", type=int, default=3, help="random starts of that training (default: 3)"
+        "--starts", type=int, default=2, help="random starts of that training (default: 2)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
