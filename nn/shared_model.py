@@ -23,6 +23,7 @@ from nn.training import parameters
 
 if TYPE_CHECKING:
     from nn.mlp import MLP
+    from nn.sequential import Sequential
 
 __all__ = ["SharedModel", "SharedRegressor", "share_layers"]
 
@@ -279,7 +280,7 @@ class SharedModel:
             shape = layer.output_shape(shape)
         return max(1, self.session.memory_limit // (8 * most))
 
-    def reveal(self, to: str | None = None) -> MLP | None:
+    def reveal(self, to: str | None = None) -> MLP | Sequential | None:
         """Reveal the weights to one party or to all, as a plain model.
 
         Parameters
@@ -289,7 +290,12 @@ class SharedModel:
 
         Returns
         -------
-        MLP, or None where the party does not live
+        MLP if all layers are Dense and ReLU, else Sequential; None where the party does not live
+
+        Raises
+        ------
+        DtypeError
+            If a scale for each feature is folded into a layer that is not Dense.
 
         Notes
         -----
@@ -298,9 +304,14 @@ class SharedModel:
         """
         from nn.layers import ReLU
         from nn.mlp import MLP  # which imports this module
+        from nn.sequential import Sequential
 
-        if any(not isinstance(layer, (Dense, ReLU)) for layer in self.layers):
-            raise DtypeError("only a network of Dense and ReLU layers can be revealed as an MLP")
+        dense = all(isinstance(layer, (Dense, ReLU)) for layer in self.layers)
+        if self.inputs is not None and not dense:
+            raise DtypeError(
+                "a model with a range for each feature can only be revealed if its layers are Dense and"
+                f" ReLU, got {self.layers}"
+            )
         arrays = parameters(self.layers)
         flat = self.session.reveal(linear.concatenate([a.reshape(-1) for a in arrays]), to)
         if flat is None:
@@ -312,7 +323,16 @@ class SharedModel:
         ]
         if self.inputs is not None:
             pieces[:2] = self.inputs.unfold(*pieces[:2])
-        model = MLP.from_parameters(pieces, classes=self.classes_)
+        model: MLP | Sequential
+        if dense:
+            model = MLP.from_parameters(pieces, classes=self.classes_)
+        else:
+            found = iter(pieces)
+            layers = [
+                layer.with_parameters([next(found) for _ in layer.parameters])
+                for layer in self.layers
+            ]
+            model = Sequential.from_layers(layers, self.n_features_in_, classes=self.classes_)
         ends = self.low, self.high
         model.input_range_ = ends if self.low.ndim else (float(ends[0]), float(ends[1]))
         return model
@@ -441,6 +461,6 @@ class SharedRegressor(SharedModel):
 
     predict_proba = decision_function
 
-    def reveal(self, to: str | None = None) -> MLP | None:
-        """Refuse: a regressor is no MLP."""
-        raise DtypeError("only a classifier of Dense and ReLU layers can be revealed as an MLP")
+    def reveal(self, to: str | None = None) -> MLP | Sequential | None:
+        """Refuse: plain models are classifiers."""
+        raise DtypeError("only a classifier can be revealed as a plain model")
