@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nn.bounds import check_range, interval_bounds
 from nn.inputs import Floats, InputScale
 from nn.layers import Layer
+from nn.precision import precision_problem
 from nn.shaping import Reshape
 from ring import FixedPoint
 from ring.errors import RangeError
@@ -31,6 +32,7 @@ __all__ = [
     "audit_layers",
     "check_fits",
     "error_bounds",
+    "find_format",
     "fit_inputs",
     "suggest_format",
 ]
@@ -78,9 +80,9 @@ class Audit:
     format : FixedPoint
     layers : tuple of LayerAudit
     problem : str or None
-        Why the model does not fit the format; what ``share`` would raise.
+        Why the model does not fit the format, or is too fine for it; what ``share`` would raise.
     suggestion : FixedPoint or None
-        A format that holds the model: this one if it fits, None if there is none.
+        A format that holds the model and is fine enough: this one if it is, None if none is known.
     finest : FixedPoint or None
         The format with the most fractional bits that holds the model, and the errors' bound there:
         for outputs that need to be more exact.
@@ -99,7 +101,7 @@ class Audit:
 
     @property
     def fits(self) -> bool:
-        """Whether no layer can leave the range."""
+        """Whether no layer can leave the range, and the format is fine enough."""
         return self.problem is None
 
     @property
@@ -227,6 +229,32 @@ def check_fits(
         raise RangeError(f"{error}; {advice}") from None
 
 
+def find_format(
+    fitted: Fitted, form: FixedPoint, *, features: int, ranked: bool, scale: Floats | None
+) -> tuple[str | None, FixedPoint | None]:
+    """Return what is wrong with a format, None if nothing is, and a format that is right.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    form : FixedPoint
+    features, ranked, scale
+        As for :func:`nn.precision.precision_problem`.
+    """
+    layers = fitted.layers
+    try:
+        check_fits(layers, *fitted.scaled, form, fitted.inputs)
+    except RangeError as refusal:
+        return str(refusal), suggest_format(layers, *fitted.scaled, form)
+    # The range that rows are from, without the room around it.
+    low, high = (ends / fitted.room for ends in fitted.scaled)
+    found = precision_problem(
+        layers, low, high, form, lambda near: suggest_format(layers, low, high, near),
+        features=features, ranked=ranked, scale=scale,
+    )  # fmt: skip
+    return found or (None, form)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A model's layers and range as they are to be shared.
@@ -276,17 +304,14 @@ def fit_inputs(
 def audit_layers(
     fitted: Fitted,
     form: FixedPoint,
+    problem: str | None,
+    suggestion: FixedPoint | None,
     observed: Sequence[float] | None = None,
     errors: Sequence[float] | None = None,
     rows: int = 0,
 ) -> Audit:
     """Put the figures of every layer together."""
     layers, (low, high) = fitted.layers, fitted.scaled
-    problem = None
-    try:
-        check_fits(layers, low, high, form, fitted.inputs)
-    except RangeError as refusal:
-        problem = str(refusal)
     magnitudes = [_top(_largest(low, high))]
     magnitudes += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
     bounds = [_top(error) for error in error_bounds(layers, low, high, form.frac_bits)]
@@ -307,5 +332,4 @@ def audit_layers(
     finest_bound = math.nan
     if finest is not None:
         finest_bound = _top(error_bounds(layers, low, high, finest.frac_bits)[-1])
-    suggestion = suggest_format(layers, low, high, form)
     return Audit(form, tuple(found), problem, suggestion, finest, finest_bound, rows)

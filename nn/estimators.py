@@ -29,7 +29,6 @@ from mpc import Session
 from nn import training
 from nn.folding import dense
 from nn.initialisation import RandomState, dense_layers, generator
-from nn.inputs import public_range
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
 from nn.losses import LOSSES
@@ -37,7 +36,7 @@ from nn.mlp import MLP
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
-from ring import get_num_threads, set_num_threads
+from ring import FixedPoint, get_num_threads, set_num_threads
 from ring.errors import ArgumentError
 
 __all__ = ["SecureMLPClassifier", "SecureMLPRegressor"]
@@ -57,8 +56,8 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         "random_state": ["random_state", np.random.Generator],
         "encrypted_fit": ["boolean"],
         "parties": ["array-like"],
-        "frac_bits": [Interval(Integral, 1, None, closed="left")],
-        "int_bits": [Interval(Integral, 1, None, closed="left")],
+        "frac_bits": [Interval(Integral, 1, None, closed="left"), None],
+        "int_bits": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
@@ -78,8 +77,8 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         random_state: RandomState = None,
         encrypted_fit: bool = False,
         parties: Sequence[str] = ("alice", "bob"),
-        frac_bits: int = 16,
-        int_bits: int = 15,
+        frac_bits: int | None = None,
+        int_bits: int | None = None,
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -148,10 +147,19 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             raise ArgumentError(f"hidden_layer_sizes must be at least 1, got {tuple(widths)}")
         return (X.shape[1], *widths, targets.shape[1])
 
-    def _session(self) -> Session:
-        return Session(
-            tuple(self.parties), frac_bits=int(self.frac_bits), int_bits=int(self.int_bits)
-        )
+    def _session(self, model: Classifier | Regressor | None = None) -> Session:
+        """Return a session in the format that was asked for, else in one that suits the model."""
+        form = FixedPoint()
+        given = self.frac_bits, self.int_bits
+        if given != (None, None):
+            frac_bits, int_bits = (
+                default if bits is None else int(bits)
+                for bits, default in zip(given, (form.frac_bits, form.int_bits), strict=True)
+            )
+            form = FixedPoint(frac_bits, int_bits)
+        elif model is not None:
+            form = model.audit().suggestion or form
+        return Session(tuple(self.parties), frac_bits=form.frac_bits, int_bits=form.int_bits)
 
     def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
         """Train layers from `X` to `targets`, both in the clear."""
@@ -190,7 +198,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         self, X: NDArray[Any], *, scores: bool = False
     ) -> Iterator[tuple[SharedModel, Any]]:
         """Give the model and the rows as shares in a session of their own."""
-        with _threads(self.n_jobs), self._session() as session:
+        with _threads(self.n_jobs), self._session(self.model_) as session:
             owner, other = session.parties[0], session.parties[-1]
             secret = self.model_.share(session, owner, scores=scores)
             if not ((X >= secret.low) & (X <= secret.high)).all():
@@ -239,8 +247,9 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         end. For classifiers only.
     parties : sequence of str, default=("alice", "bob")
         The computing parties of a prediction. The first holds the model, the last the rows.
-    frac_bits, int_bits : int, default=16 and 15
-        The fixed-point format of a prediction.
+    frac_bits, int_bits : int, optional
+        The fixed-point format; default 16 and 15, and for predictions what the audit suggests where
+        that does not suit the model.
     n_jobs : int, optional
         Threads of a prediction; default as :func:`ring.set_num_threads` has it.
     verbose : bool, default=False
@@ -287,7 +296,8 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         train = self._train_on_shares if self.encrypted_fit else self._train
         layers = train(X, targets, "cross_entropy")
         self.classes_ = classes
-        self.model_ = Classifier(layers, classes, X.shape[1], public_range(X))
+        self.model_ = Classifier(layers, classes, X.shape[1])
+        self.model_.take_rows(X)
 
     def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
         """Train on shares of `X` and `targets`; the weights are revealed at the end."""
@@ -391,7 +401,10 @@ random_state, encrypted_fit, parties, frac_bits, int_bits, n_jobs, verbose
         *layers, last = self._train(X, scaled, "squared_error")
         assert isinstance(last, Dense)
         last = dense(last.weights * deviation, last.bias * deviation + middle)
-        self.model_ = Regressor([*layers, last], X.shape[1], public_range(X), flat=y.ndim == 1)
+        self.model_ = Regressor([*layers, last], X.shape[1], flat=y.ndim == 1)
+        self.model_.take_rows(X)
+        # What is to be predicted is known here, not only what is.
+        self.model_.output_scale_ = deviation
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return each row's predicted value, the only thing that is revealed.

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nn.activations import Sigmoid
-from nn.checks import feature_matrix
-from nn.inputs import public_range
 from nn.layers import Layer
 from nn.onnx_operators import OPERATORS, Labels, Probabilities, Rows, Value
 from nn.predictors import Classifier, Regressor
@@ -77,7 +75,7 @@ def from_onnx(
         _run(onnx, opsets, node, values)
     made = _finish([values[output.name] for output in graph.output if output.name], classes)
     if X is not None:
-        made.input_range_ = public_range(feature_matrix("X", X, made.n_features_in_))
+        made.take_rows(X)
     return made
 
 

@@ -14,7 +14,7 @@ from mpc.cost import Spent
 from mpc.errors import DtypeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
 from nn.audit import check_fits
-from nn.checks import integer
+from nn.checks import check_names, integer
 from nn.inputs import Floats, InputScale, ScaledRows, check_inside
 from nn.layers import Dense, Layer
 from nn.links import probabilities
@@ -106,6 +106,9 @@ class SharedModel:
     True
     """
 
+    # Of the model that was shared, see nn.model.Model.
+    feature_names_in_: NDArray[Any] | None = None
+
     def __init__(
         self,
         session: Session,
@@ -161,9 +164,12 @@ class SharedModel:
             If a value lies outside [low, high]; the message names it and its index.
         ShapeError
             If the rows do not have the model's features.
+        ArgumentError
+            If the rows are a table whose columns have other names, or another order.
         """
         shape = None if rows is None else (rows, self.n_features_in_)
         if X is not None:
+            check_names(X, self.feature_names_in_)
             values = np.asarray(X)
             if values.dtype.kind not in "biuf":
                 raise DtypeError(f"X must be a dense array of real numbers, got {values.dtype}")

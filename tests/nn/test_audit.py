@@ -175,7 +175,7 @@ def test_rows_of_another_scale_are_refused(wide):
             secret(s.share(np.zeros((3, 4)), owner="bob"))
         with pytest.raises(mpc.SessionError, match="another range"):
             secret(other.share_rows(X, owner="bob"))
-        plain = model.share(s, owner="alice", low=0, high=1e-3)
+        plain = model.share(s, owner="alice", low=0, high=1)
         with pytest.raises(mpc.SessionError, match="another range"):
             plain(secret.share_rows(X, owner="bob"))
         rows = secret.share_rows(X, owner="bob")

@@ -232,6 +232,17 @@ def test_rows_far_from_those_of_the_training(iris):
         secure.predict(X * 1e9)
 
 
+def test_the_format_suits_the_model_unless_one_is_asked_for(iris):
+    X, _ = iris
+    y = 1e-4 * X[:, 3]
+    setting = {"learning_rate_init": 0.02, "max_iter": 30, "random_state": 0}
+    secure = nn.SecureMLPRegressor((8,), **setting).fit(X, y)
+    assert np.abs(secure.predict(X) - secure.model_.predict(X)).max() <= 1e-3 * y.std()
+    secure.set_params(frac_bits=16)
+    with pytest.raises(mpc.RangeError, match="16 fractional bits are too few"):
+        secure.predict(X)
+
+
 def test_threads_are_given_back(iris):
     X, y = iris
     before = get_num_threads()
