@@ -32,7 +32,7 @@ from nn.normalisation import folded
 from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
 from nn.sequential import Sequential
-from nn.shaping import Flatten, Reshape
+from nn.shaping import Flatten, Reshape, Transpose
 from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["VERSION", "load", "save"]
@@ -61,6 +61,7 @@ _LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
     "Reshape": (Reshape, ("shape",)),
     "Sigmoid": (Sigmoid, ()),
     "Tanh": (Tanh, ()),
+    "Transpose": (Transpose, ("axes",)),
 }
 
 
@@ -199,8 +200,8 @@ def _made(description: list[Any], parameters: Iterator[NDArray[Any]]) -> Layer:
     """Return the layer of a description."""
     name, *values = description
     kind, attributes = _LAYERS[name]
-    if name == "Reshape":
-        return Reshape(*values[0])
+    if name in ("Reshape", "Transpose"):
+        return (Reshape if name == "Reshape" else Transpose)(*values[0])
     options = dict(zip(attributes, values, strict=True))
     if name in ("Convolution", "Dense"):
         return kind(next(parameters), next(parameters), **options)  # type: ignore[call-arg]
