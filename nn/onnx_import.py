@@ -220,6 +220,8 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
             f"{domain}{where} cannot be converted; what can is {', '.join(sorted(OPERATORS))}"
         )
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "BatchNormalization" and any(node.output[1:]):
+        raise ConversionError(f"{where}: needs one output: export the model for inference")
     try:
         made = operator(attributes, *inputs)
     except ConversionError as error:
