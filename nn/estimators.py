@@ -32,7 +32,7 @@ from nn.initialisation import RandomState, dense_layers, generator
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
 from nn.losses import LOSSES
-from nn.mlp import MLP
+from nn.mlp import Network
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
@@ -185,6 +185,32 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         # Fresh layers, because those that were trained still hold the last batch.
         return [layer.with_parameters(layer.parameters) for layer in layers]
 
+    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
+        network = _Perceptron(self._widths(X, targets), self.random_state)
+        with _threads(self.n_jobs), self._session() as session:
+            owner = session.parties[-1]
+            fitted = network.fit(
+                session.share(X, owner),
+                session.share(targets, owner, bound=float(np.abs(targets).max())),
+                epochs=int(self.max_iter),
+                batch_size=min(int(self.batch_size), len(X)),
+                optimizer=self.solver,
+                learning_rate=self.learning_rate_init,
+                momentum=self.momentum,
+                schedule=self.learning_rate,
+                loss=loss,
+                check_range=True,
+                progress=bool(self.verbose),
+            )
+            layers: list[Layer] = fitted.reveal_layers()
+        self.n_iter_ = int(self.max_iter)
+        # The loss of training on shares is nobody's to know.
+        for name in ("loss_curve_", "loss_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return layers
+
     # Predicting, on shares.
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
@@ -207,6 +233,24 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
                 low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
                 secret = self.model_.share(session, owner, low=low, high=high, scores=scores)
             yield secret, secret.share_rows(X, owner=other)
+
+
+class _Perceptron(Network):
+    """Dense layers with ReLU between them, to be trained on shares, for one output or more."""
+
+    def __init__(self, widths: tuple[int, ...], random_state: RandomState) -> None:
+        self.widths, self.random_state = widths, random_state
+
+    @property
+    def n_features_in_(self) -> int:
+        return self.widths[0]
+
+    @property
+    def _classes(self) -> int:
+        return self.widths[-1]
+
+    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
+        return dense_layers(self.widths, random, dtype)
 
 
 @contextmanager
@@ -244,7 +288,7 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         Seeds the initial weights and the order of the rows, never a mask.
     encrypted_fit : bool, default=False
         Whether to train on shares too, in a session of its own; the weights are revealed at the
-        end. For classifiers only.
+        end.
     parties : sequence of str, default=("alice", "bob")
         The computing parties of a prediction. The first holds the model, the last the rows.
     frac_bits, int_bits : int, optional
@@ -299,32 +343,6 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         self.model_ = Classifier(layers, classes, X.shape[1])
         self.model_.take_rows(X)
 
-    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
-        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
-        network = MLP(self._widths(X, targets), random_state=self.random_state)
-        with _threads(self.n_jobs), self._session() as session:
-            owner = session.parties[-1]
-            fitted = network.fit(
-                session.share(X, owner),
-                session.share(targets, owner, bound=1),
-                epochs=int(self.max_iter),
-                batch_size=min(int(self.batch_size), len(X)),
-                optimizer=self.solver,
-                learning_rate=self.learning_rate_init,
-                momentum=self.momentum,
-                schedule=self.learning_rate,
-                loss=loss,
-                check_range=True,
-                progress=bool(self.verbose),
-            )
-            self.n_iter_ = int(self.max_iter)
-            revealed: MLP = fitted.reveal()
-        # The loss of training on shares is nobody's to know.
-        for name in ("loss_curve_", "loss_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        return revealed.layers
-
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return each row's label, the only thing that is revealed.
 
@@ -357,9 +375,10 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
 
 
 class SecureMLPRegressor(RegressorMixin, _SecureMLP):  # type: ignore[misc]
-    """Regressor of dense layers with ReLU, trained in the clear, predicting on shares.
+    """Regressor of dense layers with ReLU, trained in the clear or on shares, predicting on shares.
 
-    Targets are standardised for the training, and the last layer gives them back in their units.
+    Targets are standardised by their owner for the training, and the last layer gives them back in
+    their units.
 
     Parameters
     ----------
@@ -392,13 +411,12 @@ random_state, encrypted_fit, parties, frac_bits, int_bits, n_jobs, verbose
         return tags
 
     def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
-        if self.encrypted_fit:
-            raise ArgumentError("encrypted_fit is for classifiers, so far, got True")
         targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         middle, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
         scaled = ((targets - middle) / deviation).astype(X.dtype)
-        *layers, last = self._train(X, scaled, "squared_error")
+        train = self._train_on_shares if self.encrypted_fit else self._train
+        *layers, last = train(X, scaled, "squared_error")
         assert isinstance(last, Dense)
         last = dense(last.weights * deviation, last.bias * deviation + middle)
         self.model_ = Regressor([*layers, last], X.shape[1], flat=y.ndim == 1)

@@ -22,7 +22,8 @@ from nn.normalisation import folded
 from nn.training import parameters
 
 if TYPE_CHECKING:
-    from nn.mlp import MLP
+    from nn.mlp import Network
+    from nn.predictors import Regressor
 
 __all__ = ["SharedModel", "SharedRegressor", "share_layers"]
 
@@ -84,7 +85,8 @@ class SharedModel:
     link : str, optional
         How scores become probabilities, see :mod:`nn.links`.
     scores : bool
-        Whether the model's owner lets scores and probabilities be revealed.
+        Whether the model's owner lets scores and probabilities be revealed. So it is for a model
+        that was trained on shares: whoever takes part could reveal its weights.
 
     Attributes
     ----------
@@ -285,7 +287,7 @@ class SharedModel:
             shape = layer.output_shape(shape)
         return max(1, self.session.memory_limit // (8 * most))
 
-    def reveal(self, to: str | None = None) -> MLP | None:
+    def reveal(self, to: str | None = None) -> Network | Regressor | None:
         """Reveal the weights to one party or to all, as a plain model.
 
         Parameters
@@ -295,18 +297,20 @@ class SharedModel:
 
         Returns
         -------
-        MLP, or None where the party does not live
+        MLP, Sequential or Regressor, or None where the party does not live
+            An MLP if the layers are Dense and ReLU in turn, a Regressor if the outputs are values.
+            It takes rows as they are, in whatever scale they were shared.
 
         Notes
         -----
         2 rounds and 16 bytes a parameter at most: weights that have guard bits are truncated to the
         format first.
         """
-        from nn.layers import ReLU
-        from nn.mlp import MLP  # which imports this module
+        layers = self.reveal_layers(to)
+        return None if layers is None else self._plain(layers)
 
-        if any(not isinstance(layer, (Dense, ReLU)) for layer in self.layers):
-            raise DtypeError("only a network of Dense and ReLU layers can be revealed as an MLP")
+    def reveal_layers(self, to: str | None = None) -> list[Layer] | None:
+        """Reveal the weights as :meth:`reveal` does, as layers alone."""
         arrays = parameters(self.layers)
         flat = self.session.reveal(linear.concatenate([a.reshape(-1) for a in arrays]), to)
         if flat is None:
@@ -318,9 +322,27 @@ class SharedModel:
         ]
         if self.inputs is not None:
             pieces[:2] = self.inputs.unfold(*pieces[:2])
-        model = MLP.from_parameters(pieces, classes=self.classes_)
+        waiting = iter(pieces)
+        return [
+            layer.with_parameters([next(waiting) for _ in layer.parameters])
+            for layer in self.layers
+        ]
+
+    def _plain(self, layers: list[Layer]) -> Network | Regressor:
+        """Return the plain model that has these layers."""
+        from nn.layers import ReLU
+        from nn.mlp import MLP  # which imports this module
+        from nn.sequential import Sequential
+
+        model: Network
+        kinds = [type(layer) for layer in layers]
+        if kinds == [Dense, *[ReLU, Dense] * (len(layers) // 2)]:
+            model = MLP.from_parameters(parameters(layers), classes=self.classes_)
+        else:
+            model = Sequential.from_layers(layers, self.n_features_in_, classes=self.classes_)
         ends = self.low, self.high
         model.input_range_ = ends if self.low.ndim else (float(ends[0]), float(ends[1]))
+        model.link, model.feature_names_in_ = self.link, self.feature_names_in_
         return model
 
     def predict(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
@@ -447,6 +469,9 @@ class SharedRegressor(SharedModel):
 
     predict_proba = decision_function
 
-    def reveal(self, to: str | None = None) -> MLP | None:
-        """Refuse: a regressor is no MLP."""
-        raise DtypeError("only a classifier of Dense and ReLU layers can be revealed as an MLP")
+    def _plain(self, layers: list[Layer]) -> Regressor:
+        from nn.predictors import Regressor
+
+        model = Regressor(layers, self.n_features_in_, (self.low, self.high), flat=self.flat)
+        model.feature_names_in_ = self.feature_names_in_
+        return model

@@ -194,8 +194,22 @@ def test_training_on_shares_follows_training_in_the_clear(iris):
     assert secret.classes_.tolist() == ["a", "b", "c"] and secret.n_iter_ == 5
     assert not hasattr(secret, "loss_curve_")
     assert secret.score(rows, names) > 0.85
-    with pytest.raises(ValueError, match="classifiers"):
-        nn.SecureMLPRegressor(encrypted_fit=True).fit(X, y)
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_regressors_trained_on_shares_follow_training_in_the_clear(targets):
+    X, y = datasets.load_diabetes(return_X_y=True)
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    Y = y if targets == 1 else np.column_stack([y, -y / 10])
+    setting = {"learning_rate_init": 0.0078125, "solver": "sgd", "max_iter": 3, "random_state": 0}
+    plain = nn.SecureMLPRegressor((8,), **setting).fit(X, Y)
+    secret = nn.SecureMLPRegressor((8,), encrypted_fit=True, **setting).fit(X, Y)
+    for a, b in zip(secret.coefs_, plain.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3 * max(1, np.abs(b).max()))
+        assert (a != b).any()
+    assert not hasattr(secret, "loss_curve_") and secret.n_iter_ == 3
+    assert secret.predict(X).shape == Y.shape
+    assert secret.score(X, Y) == pytest.approx(plain.score(X, Y), abs=2e-3)
 
 
 def test_regressors_in_their_units():
