@@ -214,19 +214,31 @@ def check_fits(
     form : FixedPoint
     inputs : InputScale, optional
     """
+    problem = _range_problem(layers, low, high, form, inputs)
+    if problem is not None:
+        raise RangeError(problem + _advice(suggest_format(layers, low, high, form), low))
+
+
+def _range_problem(
+    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
+) -> str | None:
     what = None if inputs is None else "inputs in the range given for each feature"
     try:
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
     except RangeError as error:
-        better = suggest_format(layers, low, high, form)
-        advice = (
-            f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
-            if better is not None
-            else "no format holds it with 8 fractional bits or more"
-        )
-        if not low.ndim:
-            advice += "; low and high for each feature, in place of one range, may help too"
-        raise RangeError(f"{error}; {advice}") from None
+        return str(error)
+    return None
+
+
+def _advice(better: FixedPoint | None, low: Floats) -> str:
+    advice = (
+        f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
+        if better is not None
+        else f"no format holds it with {_FEWEST_FRAC_BITS} fractional bits or more, or as many as it needs"
+    )
+    if not low.ndim:
+        advice += "; low and high for each feature, in place of one range, may help too"
+    return f"; {advice}"
 
 
 def find_format(
@@ -242,17 +254,22 @@ def find_format(
         As for :func:`nn.precision.precision_problem`.
     """
     layers = fitted.layers
-    try:
-        check_fits(layers, *fitted.scaled, form, fitted.inputs)
-    except RangeError as refusal:
-        return str(refusal), suggest_format(layers, *fitted.scaled, form)
     # The range that rows are from, without the room around it.
     low, high = (ends / fitted.room for ends in fitted.scaled)
-    found = precision_problem(
-        layers, low, high, form, lambda near: suggest_format(layers, low, high, near),
-        features=features, ranked=ranked, scale=scale,
-    )  # fmt: skip
-    return found or (None, form)
+
+    def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
+        return precision_problem(
+            layers, low, high, tried, lambda near: suggest_format(layers, low, high, near),
+            features=features, ranked=ranked, scale=scale,
+        )  # fmt: skip
+
+    problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
+    if problem is None:
+        return precision(form) or (None, form)
+    better = suggest_format(layers, *fitted.scaled, form)
+    if better is not None:
+        _, better = precision(better) or (None, better)
+    return problem + _advice(better, fitted.scaled[0]), better
 
 
 @dataclass(frozen=True)

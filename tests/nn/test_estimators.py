@@ -35,7 +35,7 @@ ESTIMATORS = [nn.SecureMLPClassifier, nn.SecureMLPRegressor]
 
 
 def count(results):
-    """Return how many results there are of each status, and how many checks left to be done."""
+    """Return the names of the checks by status."""
     found = {}
     for result in results:
         found.setdefault(result["status"], []).append(result["check_name"])
@@ -56,10 +56,14 @@ def test_scikit_learns_checks(kind, capsys):
             f"\ncheck_estimator({kind.__name__}): {len(found['passed'])} passed, "
             f"{len(found['xfail'])} excused, {len(found.get('skipped', []))} skipped by scikit-learn"
         )
-        for name, reason in excused.items():
-            print(f"  excused: {name}: {reason}")
-        for name in found.get("skipped", []):
-            print(f"  skipped: {name}")
+        for result in results:
+            name = result["check_name"]
+            if result["status"] == "xfail":
+                variant = getattr(result["check"], "keywords", None) or {}
+                options = "".join(f", {k}={v}" for k, v in variant.items())
+                print(f"  excused: {name}{options}: {excused[name]}")
+            elif result["status"] == "skipped":
+                print(f"  skipped: {name}: {result['exception']}")
     assert set(found["xfail"]) == set(excused), "an excuse is no longer needed"
     assert set(found) <= {"passed", "xfail", "skipped"}
     assert len(found["passed"]) >= 40

@@ -513,15 +513,3 @@ def test_bad_input():
         with pytest.raises(RangeError, match="at index"):
             secret.share_rows(X * 100, owner="bob")
     assert isinstance(nn.from_sklearn(fit(Ridge(), X, y)), Regressor)
-
-
-def test_three_lines_from_a_fitted_network_to_a_private_prediction():
-    X, y = datasets.load_digits(return_X_y=True)
-    classifier = MLPClassifier((32,), max_iter=40, random_state=0)
-    classifier = fit(classifier, X[:1000], y[:1000])
-
-    secret_model = nn.from_sklearn(classifier, X[:1000]).share(mpc.Session(), owner="alice")
-    images = secret_model.share_rows(X[1000:], owner="bob")
-    predicted = secret_model.predict(images, to="bob")
-
-    assert (predicted == classifier.predict(X[1000:])).mean() >= 0.995
