@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import conversions
 import kernels
 from machine import describe, markdown
 from networks_text import networks_text, seconds, training_text
@@ -28,7 +29,7 @@ FILES = HERE / "results"
 
 
 # What --run runs, in this order, and what each prints or writes as JSON.
-BENCHMARKS = ("main", "kernels", "training", "networks", "peers")
+BENCHMARKS = ("main", "kernels", "training", "networks", "conversions", "peers")
 
 
 def command(name: str, data: str, venvs: str | None) -> list[str]:
@@ -40,6 +41,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "networks": [
             "networks.py", "--data", data, "--memory", "--train-encrypted", "6000", "--json"
         ],
+        "conversions": ["conversions.py", "--json"],
         "peers": [
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
@@ -174,6 +176,7 @@ def results() -> str:
     found = {name: read(name) for name in BENCHMARKS}
     main, peers, speed = found["main"], found["peers"], found["kernels"]
     training, networks = found["training"], found["networks"]
+    converted = found["conversions"]["models"]
     memory = [["images at once", "before", "peak", "seconds"]]
     memory += [
         [
@@ -261,6 +264,18 @@ def results() -> str:
         "```",
         kernels.report(speed),
         "```",
+        "",
+        "## Models of scikit-learn",
+        "",
+        "Converted, or Sotto's own (`Secure...`), and evaluated on shares: rows that get the same class as"
+        " in the clear, or the largest error in standard deviations of the target. Where the audit refuses"
+        " the default format, 16 bits behind the point and 15 before it, the one that it suggests is used.",
+        "",
+        markdown(conversions.rows(converted)),
+        "",
+        *[f"- {refusal}." for refusal in conversions.refusals(converted)],
+        "",
+        conversions.summary(converted),
         "",
     ]
     return "\n".join(text)

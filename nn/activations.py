@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpc.protocols.sigmoid import error_bound
+from mpc.protocols.sigmoid import by_pieces, error_bound
 from nn.checks import interval
 from nn.layers import Layer, Shape
 
@@ -26,6 +26,9 @@ class _Smooth(Layer):
     # Its name among the protocols, and the largest slope.
     protocol: ClassVar[str]
     slope: ClassVar[float]
+
+    def as_on_shares(self, x: NDArray[Any]) -> NDArray[Any]:
+        return by_pieces(self.protocol, x)
 
     def forward(self, x: Any) -> Any:
         self._memory = self(x)

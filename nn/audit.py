@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from nn.bounds import check_range, interval_bounds
 from nn.inputs import Floats, InputScale
 from nn.layers import Layer
-from nn.shaping import Reshape
+from nn.precision import precision_problem
+from nn.shaping import Reshape, Transpose
 from ring import FixedPoint
 from ring.errors import RangeError
 from ring.fixed_point import HEADROOM_BITS
@@ -31,6 +32,7 @@ __all__ = [
     "audit_layers",
     "check_fits",
     "error_bounds",
+    "find_format",
     "fit_inputs",
     "suggest_format",
 ]
@@ -78,9 +80,9 @@ class Audit:
     format : FixedPoint
     layers : tuple of LayerAudit
     problem : str or None
-        Why the model does not fit the format; what ``share`` would raise.
+        Why the model does not fit the format, or is too fine for it; what ``share`` would raise.
     suggestion : FixedPoint or None
-        A format that holds the model: this one if it fits, None if there is none.
+        A format that holds the model and is fine enough: this one if it is, None if none is known.
     finest : FixedPoint or None
         The format with the most fractional bits that holds the model, and the errors' bound there:
         for outputs that need to be more exact.
@@ -99,7 +101,7 @@ class Audit:
 
     @property
     def fits(self) -> bool:
-        """Whether no layer can leave the range."""
+        """Whether no layer can leave the range, and the format is fine enough."""
         return self.problem is None
 
     @property
@@ -171,7 +173,7 @@ def error_bounds(
             error = error + unit
         errors.append(layer.fixed_point_error(magnitude, error, frac_bits))
         magnitude = _largest(lows, highs)
-        doubled = bool(layer.parameters) or (doubled and isinstance(layer, Reshape))
+        doubled = bool(layer.parameters) or (doubled and isinstance(layer, (Reshape, Transpose)))
     if doubled:  # revealing truncates
         errors[-1] = errors[-1] + unit
     return errors
@@ -212,19 +214,62 @@ def check_fits(
     form : FixedPoint
     inputs : InputScale, optional
     """
+    problem = _range_problem(layers, low, high, form, inputs)
+    if problem is not None:
+        raise RangeError(problem + _advice(suggest_format(layers, low, high, form), low))
+
+
+def _range_problem(
+    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
+) -> str | None:
     what = None if inputs is None else "inputs in the range given for each feature"
     try:
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
     except RangeError as error:
-        better = suggest_format(layers, low, high, form)
-        advice = (
-            f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
-            if better is not None
-            else "no format holds it with 8 fractional bits or more"
-        )
-        if not low.ndim:
-            advice += "; low and high for each feature, in place of one range, may help too"
-        raise RangeError(f"{error}; {advice}") from None
+        return str(error)
+    return None
+
+
+def _advice(better: FixedPoint | None, low: Floats) -> str:
+    advice = (
+        f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
+        if better is not None
+        else f"no format holds it with {_FEWEST_FRAC_BITS} fractional bits or more, or as many as it needs"
+    )
+    if not low.ndim:
+        advice += "; low and high for each feature, in place of one range, may help too"
+    return f"; {advice}"
+
+
+def find_format(
+    fitted: Fitted, form: FixedPoint, *, features: int, ranked: bool, scale: Floats | None
+) -> tuple[str | None, FixedPoint | None]:
+    """Return what is wrong with a format, None if nothing is, and a format that is right.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    form : FixedPoint
+    features, ranked, scale
+        As for :func:`nn.precision.precision_problem`.
+    """
+    layers = fitted.layers
+    # The range that rows are from, without the room around it.
+    low, high = (ends / fitted.room for ends in fitted.scaled)
+
+    def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
+        return precision_problem(
+            layers, low, high, tried, lambda near: suggest_format(layers, low, high, near),
+            features=features, ranked=ranked, scale=scale,
+        )  # fmt: skip
+
+    problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
+    if problem is None:
+        return precision(form) or (None, form)
+    better = suggest_format(layers, *fitted.scaled, form)
+    if better is not None:
+        _, better = precision(better) or (None, better)
+    return problem + _advice(better, fitted.scaled[0]), better
 
 
 @dataclass(frozen=True)
@@ -276,17 +321,14 @@ def fit_inputs(
 def audit_layers(
     fitted: Fitted,
     form: FixedPoint,
+    problem: str | None,
+    suggestion: FixedPoint | None,
     observed: Sequence[float] | None = None,
     errors: Sequence[float] | None = None,
     rows: int = 0,
 ) -> Audit:
     """Put the figures of every layer together."""
     layers, (low, high) = fitted.layers, fitted.scaled
-    problem = None
-    try:
-        check_fits(layers, low, high, form, fitted.inputs)
-    except RangeError as refusal:
-        problem = str(refusal)
     magnitudes = [_top(_largest(low, high))]
     magnitudes += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
     bounds = [_top(error) for error in error_bounds(layers, low, high, form.frac_bits)]
@@ -307,5 +349,4 @@ def audit_layers(
     finest_bound = math.nan
     if finest is not None:
         finest_bound = _top(error_bounds(layers, low, high, finest.frac_bits)[-1])
-    suggestion = suggest_format(layers, low, high, form)
     return Audit(form, tuple(found), problem, suggestion, finest, finest_bound, rows)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
 __all__ = [
+    "check_names",
     "feature_matrix",
     "float_dtype",
     "integer",
@@ -128,6 +129,23 @@ def feature_matrix(
             f"in row {row}, column {column}"
         )
     return converted
+
+
+def check_names(X: Any, names: NDArray[Any] | None) -> None:
+    """Raise ArgumentError if `X` is a table whose columns are not called `names`, in this order."""
+    columns = getattr(X, "columns", None)
+    if names is None or columns is None:
+        return
+    found = list(columns)
+    if not all(isinstance(name, str) for name in found) or found == list(names):
+        return
+    if len(found) != len(names):
+        return  # which the check of the shape has a better message for
+    k = next(k for k, (a, b) in enumerate(zip(found, names, strict=True)) if a != b)
+    raise ArgumentError(
+        "X must have the features that the model was fitted to, in their order: column "
+        f"{k} must be {str(names[k])!r}, got {found[k]!r}"
+    )
 
 
 def label_vector(name: str, y: Any, rows: int) -> NDArray[Any]:

@@ -19,6 +19,8 @@ from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["Convolution", "pair"]
 
+Pair = tuple[int, int]
+
 # How much of the windows of plain images is laid out at a time.
 _WINDOW_ELEMENTS = 1 << 23
 
@@ -44,9 +46,9 @@ class Convolution(Layer):
     bias : array of shape (outputs,)
     stride : int or (int, int), default=1
         Steps between windows, along height and width.
-    padding : {"valid", "same"}, int or (int, int), default="valid"
+    padding : {"valid", "same"}, int, (int, int) or two pairs of int, default="valid"
         Zeros around the image: none; as many as give ``ceil(size / stride)`` places, with the odd
-        one below and to the right; or so many on either side.
+        one below and to the right; so many on either side; or ``((above, below), (left, right))``.
 
     Raises
     ------
@@ -82,7 +84,15 @@ class Convolution(Layer):
         if isinstance(padding, str):
             if padding not in ("valid", "same"):
                 raise ArgumentError(f"padding must be 'valid', 'same' or integers, got {padding!r}")
-            self.padding: str | tuple[int, int] = padding
+            self.padding: str | Pair | tuple[Pair, Pair] = padding
+        elif isinstance(padding, (tuple, list)) and any(
+            isinstance(side, (tuple, list)) for side in padding
+        ):
+            if len(padding) != 2:
+                raise ArgumentError(f"padding must be one pair for each axis, got {padding!r}")
+            self.padding = (
+                pair("padding[0]", padding[0], 0), pair("padding[1]", padding[1], 0)
+            )  # fmt: skip
         else:
             self.padding = pair("padding", padding, 0)
 
@@ -143,7 +153,8 @@ class Convolution(Layer):
                 missing = missing if self.padding == "same" else 0
                 sides.append((missing // 2, missing - missing // 2))
             else:
-                sides.append((self.padding[k], self.padding[k]))
+                side = self.padding[k]
+                sides.append(side if isinstance(side, tuple) else (side, side))
         return Windows((int(kernel[0]), int(kernel[1])), self.stride, (sides[0], sides[1]))
 
     def _rows(self, x: NDArray[Any]) -> NDArray[Any]:

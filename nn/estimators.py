@@ -29,15 +29,14 @@ from mpc import Session
 from nn import training
 from nn.folding import dense
 from nn.initialisation import RandomState, dense_layers, generator
-from nn.inputs import public_range
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
 from nn.losses import LOSSES
-from nn.mlp import MLP
+from nn.mlp import Network
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
-from ring import get_num_threads, set_num_threads
+from ring import FixedPoint, get_num_threads, set_num_threads
 from ring.errors import ArgumentError
 
 __all__ = ["SecureMLPClassifier", "SecureMLPRegressor"]
@@ -57,8 +56,8 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         "random_state": ["random_state", np.random.Generator],
         "encrypted_fit": ["boolean"],
         "parties": ["array-like"],
-        "frac_bits": [Interval(Integral, 1, None, closed="left")],
-        "int_bits": [Interval(Integral, 1, None, closed="left")],
+        "frac_bits": [Interval(Integral, 1, None, closed="left"), None],
+        "int_bits": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
     }
@@ -78,8 +77,8 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         random_state: RandomState = None,
         encrypted_fit: bool = False,
         parties: Sequence[str] = ("alice", "bob"),
-        frac_bits: int = 16,
-        int_bits: int = 15,
+        frac_bits: int | None = None,
+        int_bits: int | None = None,
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
@@ -148,10 +147,19 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             raise ArgumentError(f"hidden_layer_sizes must be at least 1, got {tuple(widths)}")
         return (X.shape[1], *widths, targets.shape[1])
 
-    def _session(self) -> Session:
-        return Session(
-            tuple(self.parties), frac_bits=int(self.frac_bits), int_bits=int(self.int_bits)
-        )
+    def _session(self, model: Classifier | Regressor | None = None) -> Session:
+        """Return a session in the format that was asked for, else in one that suits the model."""
+        form = FixedPoint()
+        given = self.frac_bits, self.int_bits
+        if given != (None, None):
+            frac_bits, int_bits = (
+                default if bits is None else int(bits)
+                for bits, default in zip(given, (form.frac_bits, form.int_bits), strict=True)
+            )
+            form = FixedPoint(frac_bits, int_bits)
+        elif model is not None:
+            form = model.audit().suggestion or form
+        return Session(tuple(self.parties), frac_bits=form.frac_bits, int_bits=form.int_bits)
 
     def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
         """Train layers from `X` to `targets`, both in the clear."""
@@ -177,6 +185,32 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         # Fresh layers, because those that were trained still hold the last batch.
         return [layer.with_parameters(layer.parameters) for layer in layers]
 
+    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
+        network = _Perceptron(self._widths(X, targets), self.random_state)
+        with _threads(self.n_jobs), self._session() as session:
+            owner = session.parties[-1]
+            fitted = network.fit(
+                session.share(X, owner),
+                session.share(targets, owner, bound=float(np.abs(targets).max())),
+                epochs=int(self.max_iter),
+                batch_size=min(int(self.batch_size), len(X)),
+                optimizer=self.solver,
+                learning_rate=self.learning_rate_init,
+                momentum=self.momentum,
+                schedule=self.learning_rate,
+                loss=loss,
+                check_range=True,
+                progress=bool(self.verbose),
+            )
+            layers: list[Layer] = fitted.reveal_layers()
+        self.n_iter_ = int(self.max_iter)
+        # The loss of training on shares is nobody's to know.
+        for name in ("loss_curve_", "loss_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return layers
+
     # Predicting, on shares.
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
@@ -190,7 +224,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         self, X: NDArray[Any], *, scores: bool = False
     ) -> Iterator[tuple[SharedModel, Any]]:
         """Give the model and the rows as shares in a session of their own."""
-        with _threads(self.n_jobs), self._session() as session:
+        with _threads(self.n_jobs), self._session(self.model_) as session:
             owner, other = session.parties[0], session.parties[-1]
             secret = self.model_.share(session, owner, scores=scores)
             if not ((X >= secret.low) & (X <= secret.high)).all():
@@ -199,6 +233,24 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
                 low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
                 secret = self.model_.share(session, owner, low=low, high=high, scores=scores)
             yield secret, secret.share_rows(X, owner=other)
+
+
+class _Perceptron(Network):
+    """Dense layers with ReLU between them, to be trained on shares, for one output or more."""
+
+    def __init__(self, widths: tuple[int, ...], random_state: RandomState) -> None:
+        self.widths, self.random_state = widths, random_state
+
+    @property
+    def n_features_in_(self) -> int:
+        return self.widths[0]
+
+    @property
+    def _classes(self) -> int:
+        return self.widths[-1]
+
+    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
+        return dense_layers(self.widths, random, dtype)
 
 
 @contextmanager
@@ -236,11 +288,12 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         Seeds the initial weights and the order of the rows, never a mask.
     encrypted_fit : bool, default=False
         Whether to train on shares too, in a session of its own; the weights are revealed at the
-        end. For classifiers only.
+        end.
     parties : sequence of str, default=("alice", "bob")
         The computing parties of a prediction. The first holds the model, the last the rows.
-    frac_bits, int_bits : int, default=16 and 15
-        The fixed-point format of a prediction.
+    frac_bits, int_bits : int, optional
+        The fixed-point format; default 16 and 15, and for predictions what the audit suggests where
+        that does not suit the model.
     n_jobs : int, optional
         Threads of a prediction; default as :func:`ring.set_num_threads` has it.
     verbose : bool, default=False
@@ -287,33 +340,8 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         train = self._train_on_shares if self.encrypted_fit else self._train
         layers = train(X, targets, "cross_entropy")
         self.classes_ = classes
-        self.model_ = Classifier(layers, classes, X.shape[1], public_range(X))
-
-    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
-        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
-        network = MLP(self._widths(X, targets), random_state=self.random_state)
-        with _threads(self.n_jobs), self._session() as session:
-            owner = session.parties[-1]
-            fitted = network.fit(
-                session.share(X, owner),
-                session.share(targets, owner, bound=1),
-                epochs=int(self.max_iter),
-                batch_size=min(int(self.batch_size), len(X)),
-                optimizer=self.solver,
-                learning_rate=self.learning_rate_init,
-                momentum=self.momentum,
-                schedule=self.learning_rate,
-                loss=loss,
-                check_range=True,
-                progress=bool(self.verbose),
-            )
-            self.n_iter_ = int(self.max_iter)
-            revealed: MLP = fitted.reveal()
-        # The loss of training on shares is nobody's to know.
-        for name in ("loss_curve_", "loss_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        return revealed.layers
+        self.model_ = Classifier(layers, classes, X.shape[1])
+        self.model_.take_rows(X)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return each row's label, the only thing that is revealed.
@@ -347,9 +375,10 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
 
 
 class SecureMLPRegressor(RegressorMixin, _SecureMLP):  # type: ignore[misc]
-    """Regressor of dense layers with ReLU, trained in the clear, predicting on shares.
+    """Regressor of dense layers with ReLU, trained in the clear or on shares, predicting on shares.
 
-    Targets are standardised for the training, and the last layer gives them back in their units.
+    Targets are standardised by their owner for the training, and the last layer gives them back in
+    their units.
 
     Parameters
     ----------
@@ -382,16 +411,18 @@ random_state, encrypted_fit, parties, frac_bits, int_bits, n_jobs, verbose
         return tags
 
     def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
-        if self.encrypted_fit:
-            raise ArgumentError("encrypted_fit is for classifiers, so far, got True")
         targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         middle, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
         scaled = ((targets - middle) / deviation).astype(X.dtype)
-        *layers, last = self._train(X, scaled, "squared_error")
+        train = self._train_on_shares if self.encrypted_fit else self._train
+        *layers, last = train(X, scaled, "squared_error")
         assert isinstance(last, Dense)
         last = dense(last.weights * deviation, last.bias * deviation + middle)
-        self.model_ = Regressor([*layers, last], X.shape[1], public_range(X), flat=y.ndim == 1)
+        self.model_ = Regressor([*layers, last], X.shape[1], flat=y.ndim == 1)
+        self.model_.take_rows(X)
+        # What is to be predicted is known here, not only what is.
+        self.model_.output_scale_ = deviation
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return each row's predicted value, the only thing that is revealed.

@@ -1,7 +1,8 @@
 """Model files: plain models as ``.npz`` archives, with a version and without pickle.
 
 An archive holds the entry ``sotto_model``, a JSON text that says what the model is made of, and its
-arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low`` and ``high``.
+arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low`` and ``high``, and
+``output_scale``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from nn.normalisation import folded
 from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
 from nn.sequential import Sequential
-from nn.shaping import Flatten, Reshape
+from nn.shaping import Flatten, Reshape, Transpose
 from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["VERSION", "load", "save"]
@@ -60,6 +61,7 @@ _LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
     "Reshape": (Reshape, ("shape",)),
     "Sigmoid": (Sigmoid, ()),
     "Tanh": (Tanh, ()),
+    "Transpose": (Transpose, ("axes",)),
 }
 
 
@@ -89,6 +91,10 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         raise DtypeError(
             f"only classifiers and regressors can be saved, got {type(model).__name__}"
         )
+    if model.feature_names_in_ is not None:
+        header["feature_names"] = [str(name) for name in model.feature_names_in_]
+    if model.output_scale_ is not None:
+        arrays["output_scale"] = model.output_scale_
     if model.input_range_ is not None:
         arrays["low"], arrays["high"] = (np.asarray(ends) for ends in model.input_range_)
     target = Path(path)
@@ -139,16 +145,35 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
             f"{os.fspath(path)} must be a model file of version {VERSION}, got version {version!r}"
         )
     try:
-        return _build(header, arrays)
+        model = _build(header, arrays)
+        if "feature_names" in header:
+            names = np.array(header["feature_names"], dtype=object)
+            if names.shape != (model.n_features_in_,):
+                raise DataError(f"names for {model.n_features_in_} features, got {names.shape}")
+            model.feature_names_in_ = names
+        if "output_scale" in arrays:
+            scale = arrays["output_scale"]
+            if scale.shape != (model.n_outputs_,) or not (scale >= 0).all():
+                raise DataError(f"no scale of {model.n_outputs_} outputs")
+            model.output_scale_ = scale
+        return model
     except (KeyError, StopIteration, TypeError, ValueError, SottoError) as error:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the header and all arrays of an archive."""
-    content = io.BytesIO(Path(path).read_bytes())
+    content = Path(path).read_bytes()
     try:
-        archive = np.load(content, allow_pickle=False)
+        # Entries as they stand, one behind the other: a small file cannot become a large one.
+        with ZipFile(io.BytesIO(content)) as entries:
+            stored = all(entry.compress_type == ZIP_STORED for entry in entries.infolist())
+            size = sum(entry.file_size for entry in entries.infolist())
+        if not stored or size > len(content):
+            raise DataError(
+                f"{os.fspath(path)} is no model file of Sotto: its entries are compressed"
+            )
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(archive, np.ndarray) or _HEADER not in archive:
             raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
         arrays = {name: archive[name] for name in archive.files}
@@ -175,8 +200,8 @@ def _made(description: list[Any], parameters: Iterator[NDArray[Any]]) -> Layer:
     """Return the layer of a description."""
     name, *values = description
     kind, attributes = _LAYERS[name]
-    if name == "Reshape":
-        return Reshape(*values[0])
+    if name in ("Reshape", "Transpose"):
+        return (Reshape if name == "Reshape" else Transpose)(*values[0])
     options = dict(zip(attributes, values, strict=True))
     if name in ("Convolution", "Dense"):
         return kind(next(parameters), next(parameters), **options)  # type: ignore[call-arg]

@@ -56,6 +56,11 @@ class Layer(ABC):
     def __call__(self, x: Any) -> Any:
         """Return the output for the rows `x`, of shape (rows, ...)."""
 
+    def as_on_shares(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the output for plain rows by the formula that is used on shares."""
+        output: NDArray[Any] = self(x)
+        return output
+
     @abstractmethod
     def forward(self, x: Any) -> Any:
         """Return the output for the rows `x` and keep what ``backward`` needs."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nn.losses import normalised, softmax
 from ring.errors import ArgumentError
 
-__all__ = ["LINKS", "one_vs_rest", "probabilities"]
+__all__ = ["LINKS", "LINK_OF_LOSS", "one_vs_rest", "probabilities"]
 
 
 def one_vs_rest(scores: NDArray[Any]) -> NDArray[Any]:
@@ -27,6 +27,10 @@ LINKS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "one_vs_rest": one_vs_rest,
     "normalised": normalised,
 }
+
+
+# And which it is, by the loss of the training.
+LINK_OF_LOSS = {"cross_entropy": "softmax", "squared_error": "normalised"}
 
 
 def probabilities(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:

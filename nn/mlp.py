@@ -17,15 +17,13 @@ from nn.evaluation import accuracy
 from nn.initialisation import RandomState, dense_layers, generator
 from nn.labels import check_kind, encode_labels, ordered_classes
 from nn.layers import Dense, Layer, ReLU
+from nn.links import LINK_OF_LOSS
 from nn.losses import LOSSES
 from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
 from nn.predictors import Classifier
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError, SottoError
 
 __all__ = ["MLP", "Network", "NotFittedError"]
-
-# How scores become probabilities, by the loss of the training.
-_LINKS = {"cross_entropy": "softmax", "squared_error": "normalised"}
 
 
 class NotFittedError(SottoError, ValueError, AttributeError):
@@ -50,7 +48,7 @@ class Network(Classifier):
     validation_scores_: list[float]
 
     random_state: RandomState
-    link: str | None = _LINKS["cross_entropy"]
+    link: str | None = LINK_OF_LOSS["cross_entropy"]
 
     @property
     @abstractmethod
@@ -238,7 +236,7 @@ class Network(Classifier):
                 if max(scores[-patience:]) <= max(scores[:-patience]):
                     break
 
-        self.link = _LINKS[loss]
+        self.link = LINK_OF_LOSS[loss]
         # Fresh layers, because those that were trained still hold the last batch.
         self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         self.classes_ = names

@@ -6,19 +6,20 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn import training
-from nn.checks import feature_matrix
+from nn.checks import check_names, feature_matrix
 from nn.evaluation import evaluate
 from nn.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
 from nn.layers import Layer
 from nn.normalisation import folded
+from nn.precision import output_scale
 from ring import FixedPoint
-from ring.errors import ArgumentError, DtypeError
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
 if TYPE_CHECKING:
     from mpc import Session
@@ -42,10 +43,18 @@ class Model:
     input_range_ : pair, or None
         Least and greatest input, as scalars or with one value for each feature; None if not
         known. It becomes public when the model is shared.
+    feature_names_in_ : ndarray of str, or None
+        Names of the features, if those that it was fitted to had names. Tables with other names,
+        or in another order, are refused. They are public.
     """
 
     layers: list[Layer]
     input_range_: tuple[Any, Any] | None
+    feature_names_in_: NDArray[Any] | None = None
+    # What errors of the outputs are held against, from rows the owner has; see nn.precision.
+    output_scale_: Floats | None = None
+    # Whether the greatest output alone counts.
+    ranked: ClassVar[bool] = False
     # How far beyond a range for each feature rows may reach, at most; see nn.inputs.
     room: int = MOST_ROOM
 
@@ -77,12 +86,21 @@ class Model:
         return training.parameters(self.layers)
 
     def _matrix(self, X: ArrayLike) -> NDArray[Any]:
+        check_names(X, self.feature_names_in_)
         parameters = self.parameters
         dtype = parameters[0].dtype if parameters else None
         return feature_matrix("X", X, self.n_features_in_, dtype)
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         return evaluate(self.layers, self._matrix(X))
+
+    def take_rows(self, X: ArrayLike) -> None:
+        """Take from typical rows the range of the inputs, and what the outputs' errors may be."""
+        rows = self._matrix(X)
+        if not len(rows):
+            raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
+        self.input_range_ = public_range(rows)
+        self.output_scale_ = output_scale(evaluate(self.layers, rows), self.ranked)
 
     def range_for(
         self, low: ArrayLike | None, high: ArrayLike | None, X: NDArray[Any] | None = None
@@ -134,9 +152,9 @@ class Model:
         Raises
         ------
         RangeError
-            If a layer could leave the session's fixed-point range on inputs in [low, high]. The
-            message names the layer, by how much, and a format that holds the model. Nothing is
-            shared then.
+            If a layer could leave the session's fixed-point range on inputs in [low, high], or the
+            format is too coarse for the model's outputs. The message names the layer, or the
+            output, by how much, and a format that would do. Nothing is shared then.
         NotFittedError
             Before ``fit``.
         ArgumentError
@@ -144,14 +162,18 @@ class Model:
         PartyError
             If `owner` is no party of the session.
         """
-        from nn.audit import fit_inputs
+        from nn.audit import find_format, fit_inputs
 
+        session.number(owner, "owner")
         layers = folded(self.layers)
         lows, highs = self.range_for(low, high)
         if not isinstance(scores, (bool, np.bool_)):
             raise DtypeError(f"scores must be True or False, got {scores!r}")
         room = self.room if low is None and high is None else 1
         fitted = fit_inputs(layers, lows, highs, session.format, room=room)
+        problem, _ = find_format(fitted, session.format, **self._outputs_are())
+        if problem is not None:
+            raise RangeError(problem)
         return self.share_fitted(session, owner, fitted, bool(scores))
 
     def share_fitted(
@@ -161,7 +183,14 @@ class Model:
         from nn.shared_model import share_layers
 
         shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
-        return self._shared(session, shared, fitted, scores)
+        made = self._shared(session, shared, fitted, scores)
+        made.feature_names_in_ = self.feature_names_in_
+        return made
+
+    def _outputs_are(self) -> dict[str, Any]:
+        return {
+            "features": self.n_features_in_, "ranked": self.ranked, "scale": self.output_scale_,
+        }  # fmt: skip
 
     def outline(self, *, frac_bits: int = 16, int_bits: int = 15) -> Self:
         """Return this model with all weights zero: what parties other than the owner pass.
@@ -184,6 +213,7 @@ class Model:
 
         layers = folded(self.layers)
         outline = copy.copy(self)
+        outline.output_scale_ = None
         outline.layers = [
             layer.with_parameters([np.zeros_like(p) for p in layer.parameters]) for layer in layers
         ]
@@ -245,7 +275,7 @@ class Model:
         frac_bits=16, int_bits=15: fits
         frac_bits=29, int_bits=2 fits too: error at most 6.52e-09
         """
-        from nn.audit import audit_layers, fit_inputs
+        from nn.audit import audit_layers, find_format, fit_inputs
         from nn.comparison import observe
 
         layers = folded(self.layers)
@@ -256,13 +286,14 @@ class Model:
         fitted = fit_inputs(layers, lows, highs, form, room=room)
         if rows is not None:
             check_inside(rows, fitted.low, fitted.high)
-        plain = audit_layers(fitted, form)
+        found = find_format(fitted, form, **self._outputs_are())
+        plain = audit_layers(fitted, form, *found)
         if rows is None or not len(rows):
             return plain
         observed, errors = observe(
             self, fitted, rows, rows[:_AUDIT_ROWS], form if plain.fits else None
         )
-        return audit_layers(fitted, form, observed, errors, len(rows))
+        return audit_layers(fitted, form, *found, observed, errors, len(rows))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to an ``.npz`` file, for :func:`nn.load`.

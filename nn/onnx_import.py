@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nn.activations import Sigmoid
-from nn.checks import feature_matrix
-from nn.inputs import public_range
-from nn.layers import Layer
-from nn.onnx_operators import OPERATORS, Labels, Probabilities, Rows, Value
+from nn.onnx_operators import OPERATORS
+from nn.onnx_values import Images, Labels, Probabilities, Rows, Value, as_rows
 from nn.predictors import Classifier, Regressor
 from nn.sklearn_import import ConversionError
 from ring.errors import DataError, DtypeError
@@ -40,7 +38,7 @@ def from_onnx(
     ----------
     model : path or onnx.ModelProto
         With one input, whose first axis counts rows. Axes behind the second are flattened: share
-        an image as one row of its pixels.
+        an image as one row of its pixels, in the order that the input has.
     X : array_like of shape (rows, features), optional
         Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`.
     classes : array_like, optional
@@ -72,12 +70,15 @@ def from_onnx(
         raise ConversionError(
             f"the graph must have one input, got {[value.name for value in inputs]}"
         )
-    values[inputs[0].name] = _input(inputs[0])
+    rows = _input(inputs[0])
+    values[inputs[0].name] = rows
     for node in graph.node:
         _run(onnx, opsets, node, values)
-    made = _finish([values[output.name] for output in graph.output if output.name], classes)
+    made = _finish(
+        [values[output.name] for output in graph.output if output.name], rows.width, classes
+    )
     if X is not None:
-        made.input_range_ = public_range(feature_matrix("X", X, made.n_features_in_))
+        made.take_rows(X)
     return made
 
 
@@ -131,7 +132,10 @@ def _input(value: Any) -> Rows:
     return Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
 
 
-def _finish(outputs: list[Value], classes: ArrayLike | None) -> Classifier | Regressor:
+def _finish(
+    outputs: list[Value], features: int, classes: ArrayLike | None
+) -> Classifier | Regressor:
+    outputs = [as_rows(v) if isinstance(v, Images) else v for v in outputs]
     labels = next((v for v in outputs if isinstance(v, Labels)), None)
     odds = next((v for v in outputs if isinstance(v, Probabilities)), None)
     plain = next((v for v in outputs if isinstance(v, Rows)), None)
@@ -149,7 +153,6 @@ def _finish(outputs: list[Value], classes: ArrayLike | None) -> Classifier | Reg
     layers = rows.layers()
     if not layers:
         raise ConversionError("the graph must have a layer between its input and its output")
-    features = _features(layers, rows.width)
     names = labels.classes if labels is not None else None
     if labels is None and odds is None and classes is None:
         return Regressor(layers, features, flat=rows.shape == ())
@@ -159,13 +162,6 @@ def _finish(outputs: list[Value], classes: ArrayLike | None) -> Classifier | Reg
     if names is None:
         names = np.arange(prod(rows.shape))
     return Classifier(layers, names, features, link=link)
-
-
-def _features(layers: list[Layer], width: int) -> int:
-    for layer in layers:
-        if layer.parameters:
-            return int(layer.parameters[0].shape[0])
-    return width
 
 
 def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
@@ -224,6 +220,8 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
             f"{domain}{where} cannot be converted; what can is {', '.join(sorted(OPERATORS))}"
         )
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "BatchNormalization" and any(node.output[1:]):
+        raise ConversionError(f"{where}: needs one output: export the model for inference")
     try:
         made = operator(attributes, *inputs)
     except ConversionError as error:

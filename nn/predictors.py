@@ -50,6 +50,7 @@ class Classifier(Model):
 
     classes_: NDArray[Any]
     link: str | None
+    ranked = True
 
     def __init__(
         self,

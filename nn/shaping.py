@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from nn.checks import integer, interval
 from nn.layers import Layer, Shape
-from ring.errors import ShapeError
+from ring.errors import ArgumentError, ShapeError
 
-__all__ = ["Flatten", "Reshape"]
+__all__ = ["Flatten", "Reshape", "Transpose"]
 
 
 class Reshape(Layer):
@@ -71,6 +71,66 @@ class Reshape(Layer):
         return np.broadcast_to(error, np.shape(magnitude)).reshape(
             self.output_shape(np.shape(magnitude)) if np.ndim(magnitude) else ()
         )
+
+
+class Transpose(Layer):
+    """Give the axes of every row another order.
+
+    Parameters
+    ----------
+    *axes : int
+        The axes of a row, from 0 on: ``Transpose(1, 2, 0)`` puts channels last that were first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.shaping import Transpose
+    >>> Transpose(1, 2, 0)(np.zeros((5, 3, 8, 9))).shape
+    (5, 8, 9, 3)
+    """
+
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = tuple(integer(f"axes[{k}]", a, 0) for k, a in enumerate(axes))
+        if sorted(self.axes) != list(range(len(self.axes))):
+            raise ArgumentError(f"axes must be all of 0, 1, ... in some order, got {self.axes}")
+
+    def __repr__(self) -> str:
+        return f"Transpose({', '.join(map(str, self.axes))})"
+
+    def __call__(self, x: Any) -> Any:
+        self.output_shape(tuple(x.shape)[1:])
+        return x.transpose((0, *(a + 1 for a in self.axes)))
+
+    def forward(self, x: Any) -> Any:
+        self._memory = True
+        return self(x)
+
+    def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
+        self._remembered()
+        back = np.argsort(self.axes) + 1
+        return gradient.transpose((0, *map(int, back))) if input_gradient else None
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = interval(low, high)
+        if not lows.ndim and not highs.ndim:
+            return lows, highs
+        lows, highs = np.broadcast_arrays(lows, highs)
+        self.output_shape(lows.shape)
+        return lows.transpose(self.axes), highs.transpose(self.axes)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != len(self.axes):
+            raise ShapeError(
+                f"{self!r} takes rows with {len(self.axes)} axes, got shape {tuple(input_shape)}"
+            )
+        return tuple(input_shape[a] for a in self.axes)
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        shape = np.shape(magnitude)
+        return np.broadcast_to(error, shape).transpose(self.axes) if shape else error
 
 
 class Flatten(Reshape):

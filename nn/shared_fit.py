@@ -17,6 +17,7 @@ from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, Shap
 from mpc.protocols import reciprocal, truncation
 from nn.initialisation import generator
 from nn.labels import ordered_classes
+from nn.links import LINK_OF_LOSS
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.shared_checkpoint import Progress, load, save
 from nn.shared_losses import SHARED_LOSSES
@@ -127,7 +128,10 @@ def fit_shared(
     if folder is not None and resume:
         done = load(folder, trainer, random, setting) or done
 
-    best = SharedModel(session, trainer.layers, names, model.n_features_in_, -limit, limit)
+    best = SharedModel(
+        session, trainer.layers, names, model.n_features_in_, -limit, limit,
+        link=LINK_OF_LOSS[loss], scores=True,
+    )  # fmt: skip
     with _bar(epochs * len(data.X), done.epoch * len(data.X), progress) as bar:
         # In a plan there are no accuracies to stop on.
         while done.epoch < epochs and not (session.here and done.stops(patience)):

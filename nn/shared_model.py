@@ -14,7 +14,7 @@ from mpc.cost import Spent
 from mpc.errors import DtypeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
 from nn.audit import check_fits
-from nn.checks import integer
+from nn.checks import check_names, integer
 from nn.inputs import Floats, InputScale, ScaledRows, check_inside
 from nn.layers import Dense, Layer
 from nn.links import probabilities
@@ -22,8 +22,8 @@ from nn.normalisation import folded
 from nn.training import parameters
 
 if TYPE_CHECKING:
-    from nn.mlp import MLP
-    from nn.sequential import Sequential
+    from nn.mlp import Network
+    from nn.predictors import Regressor
 
 __all__ = ["SharedModel", "SharedRegressor", "share_layers"]
 
@@ -85,7 +85,8 @@ class SharedModel:
     link : str, optional
         How scores become probabilities, see :mod:`nn.links`.
     scores : bool
-        Whether the model's owner lets scores and probabilities be revealed.
+        Whether the model's owner lets scores and probabilities be revealed. So it is for a model
+        that was trained on shares: whoever takes part could reveal its weights.
 
     Attributes
     ----------
@@ -106,6 +107,9 @@ class SharedModel:
     ...     bool((secret_model.predict(images) == model.predict(X_test[:20])).all())
     True
     """
+
+    # Of the model that was shared, see nn.model.Model.
+    feature_names_in_: NDArray[Any] | None = None
 
     def __init__(
         self,
@@ -162,9 +166,12 @@ class SharedModel:
             If a value lies outside [low, high]; the message names it and its index.
         ShapeError
             If the rows do not have the model's features.
+        ArgumentError
+            If the rows are a table whose columns have other names, or another order.
         """
         shape = None if rows is None else (rows, self.n_features_in_)
         if X is not None:
+            check_names(X, self.feature_names_in_)
             values = np.asarray(X)
             if values.dtype.kind not in "biuf":
                 raise DtypeError(f"X must be a dense array of real numbers, got {values.dtype}")
@@ -280,7 +287,7 @@ class SharedModel:
             shape = layer.output_shape(shape)
         return max(1, self.session.memory_limit // (8 * most))
 
-    def reveal(self, to: str | None = None) -> MLP | Sequential | None:
+    def reveal(self, to: str | None = None) -> Network | Regressor | None:
         """Reveal the weights to one party or to all, as a plain model.
 
         Parameters
@@ -290,28 +297,20 @@ class SharedModel:
 
         Returns
         -------
-        MLP if all layers are Dense and ReLU, else Sequential; None where the party does not live
-
-        Raises
-        ------
-        DtypeError
-            If a scale for each feature is folded into a layer that is not Dense.
+        MLP, Sequential or Regressor, or None where the party does not live
+            An MLP if the layers are Dense and ReLU in turn, a Regressor if the outputs are values.
+            It takes rows as they are, in whatever scale they were shared.
 
         Notes
         -----
         2 rounds and 16 bytes a parameter at most: weights that have guard bits are truncated to the
         format first.
         """
-        from nn.layers import ReLU
-        from nn.mlp import MLP  # which imports this module
-        from nn.sequential import Sequential
+        layers = self.reveal_layers(to)
+        return None if layers is None else self._plain(layers)
 
-        dense = all(isinstance(layer, (Dense, ReLU)) for layer in self.layers)
-        if self.inputs is not None and not dense:
-            raise DtypeError(
-                "a model with a range for each feature can only be revealed if its layers are Dense and"
-                f" ReLU, got {self.layers}"
-            )
+    def reveal_layers(self, to: str | None = None) -> list[Layer] | None:
+        """Reveal the weights as :meth:`reveal` does, as layers alone."""
         arrays = parameters(self.layers)
         flat = self.session.reveal(linear.concatenate([a.reshape(-1) for a in arrays]), to)
         if flat is None:
@@ -323,18 +322,27 @@ class SharedModel:
         ]
         if self.inputs is not None:
             pieces[:2] = self.inputs.unfold(*pieces[:2])
-        model: MLP | Sequential
-        if dense:
-            model = MLP.from_parameters(pieces, classes=self.classes_)
+        waiting = iter(pieces)
+        return [
+            layer.with_parameters([next(waiting) for _ in layer.parameters])
+            for layer in self.layers
+        ]
+
+    def _plain(self, layers: list[Layer]) -> Network | Regressor:
+        """Return the plain model that has these layers."""
+        from nn.layers import ReLU
+        from nn.mlp import MLP  # which imports this module
+        from nn.sequential import Sequential
+
+        model: Network
+        kinds = [type(layer) for layer in layers]
+        if kinds == [Dense, *[ReLU, Dense] * (len(layers) // 2)]:
+            model = MLP.from_parameters(parameters(layers), classes=self.classes_)
         else:
-            found = iter(pieces)
-            layers = [
-                layer.with_parameters([next(found) for _ in layer.parameters])
-                for layer in self.layers
-            ]
             model = Sequential.from_layers(layers, self.n_features_in_, classes=self.classes_)
         ends = self.low, self.high
         model.input_range_ = ends if self.low.ndim else (float(ends[0]), float(ends[1]))
+        model.link, model.feature_names_in_ = self.link, self.feature_names_in_
         return model
 
     def predict(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
@@ -461,6 +469,9 @@ class SharedRegressor(SharedModel):
 
     predict_proba = decision_function
 
-    def reveal(self, to: str | None = None) -> MLP | Sequential | None:
-        """Refuse: plain models are classifiers."""
-        raise DtypeError("only a classifier can be revealed as a plain model")
+    def _plain(self, layers: list[Layer]) -> Regressor:
+        from nn.predictors import Regressor
+
+        model = Regressor(layers, self.n_features_in_, (self.low, self.high), flat=self.flat)
+        model.feature_names_in_ = self.feature_names_in_
+        return model

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.activations import Sigmoid, Tanh
-from nn.checks import feature_matrix
 from nn.folding import dense, merge
 from nn.inputs import public_range
 from nn.layers import Dense, Layer, ReLU
 from nn.mlp import NotFittedError
 from nn.predictors import Classifier, Regressor
-from ring.errors import ArgumentError, ShapeError
+from ring.errors import ArgumentError
 
 __all__ = ["ConversionError", "from_sklearn"]
 
@@ -29,6 +29,10 @@ _ACTIVATIONS: dict[str, type[Layer] | None] = {
 }
 
 
+# Rows that a converted model is tried on.
+_ROWS = 256
+
+
 class ConversionError(ArgumentError):
     """A model of another library with a part that Sotto does not have."""
 
@@ -40,23 +44,26 @@ def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Reg
     ----------
     estimator : fitted estimator
         MLPClassifier, MLPRegressor, LogisticRegression, LinearSVC, LinearRegression or Ridge, or a
-        Pipeline that puts StandardScaler, MinMaxScaler or PCA before one of them. The transformers
-        are folded into the first layer, so the data owner shares raw features. Sotto's own
-        estimators give the model they have been fitted to.
+        Pipeline, also of Pipelines, that puts StandardScaler, MinMaxScaler or PCA before one of
+        them. The transformers are folded into the first layer, so the data owner shares raw
+        features. Sotto's own estimators give the model they have been fitted to.
     X : array_like of shape (rows, features), optional
         Rows like those to predict, such as the training data. They give the model the range of
-        its inputs, one for each feature, rounded outward: see :func:`nn.inputs.public_range`.
-        Without them a MinMaxScaler at the front gives it, or ``share`` has to.
+        its inputs, one for each feature, rounded outward: see :func:`nn.inputs.public_range`; and
+        how exact its outputs have to be. Without them a MinMaxScaler at the front gives the range,
+        or ``share`` has to.
 
     Returns
     -------
     Classifier or Regressor
-        In float64. A classifier has one score a class: of two classes, the first one's is 0.
+        In float64. A classifier has one score a class: of two classes, the first one's is 0. Names
+        of features are kept, and tables with others are refused.
 
     Raises
     ------
     ConversionError
-        If `estimator` is anything else, or has an option that cannot be converted.
+        If `estimator` is anything else, has an option that cannot be converted, or predicts
+        otherwise than what it has been converted to, as one from another version may.
     NotFittedError
         If it is not fitted.
     ShapeError, RangeError, DtypeError
@@ -78,14 +85,28 @@ def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Reg
     transformers, final = _steps(estimator)
     for step in (*transformers, final):
         _check_fitted(step)
-    layers: list[Layer] = [_TRANSFORMERS[type(step).__name__](step) for step in transformers]
-    made = _ESTIMATORS[type(final).__name__](final)
+    try:
+        layers: list[Layer] = [_TRANSFORMERS[type(step).__name__](step) for step in transformers]
+        made = _ESTIMATORS[type(final).__name__](final)
+    except AttributeError as error:
+        raise ConversionError(
+            f"{error}: was it fitted by another version of scikit-learn?"
+        ) from None
     layers = merge([*layers, *made.layers])
     features = layers[0].parameters[0].shape[0]
-    ends = _range(transformers, X, features)
     if isinstance(made, Classifier):
-        return Classifier(layers, made.classes_, features, ends, link=made.link)
-    return Regressor(layers, features, ends, flat=made.flat)
+        made = Classifier(layers, made.classes_, features, link=made.link)
+    else:
+        made = Regressor(layers, features, flat=made.flat)
+    first = (*transformers, final)[0]
+    made.feature_names_in_ = getattr(first, "feature_names_in_", None)
+    if X is not None:
+        made.take_rows(X)
+    elif type(first).__name__ == "MinMaxScaler":
+        made.input_range_ = public_range(np.stack([first.data_min_, first.data_max_]))
+    if type(final).__module__.startswith("sklearn."):
+        _check_agreement(estimator, made, X)
+    return made
 
 
 def _names(names: Collection[str]) -> str:
@@ -95,13 +116,7 @@ def _names(names: Collection[str]) -> str:
 
 def _steps(estimator: Any) -> tuple[list[Any], Any]:
     """Cut a pipeline into transformers and the final estimator, all of them known."""
-    steps = [("", estimator)]
-    if _is(estimator, ("Pipeline",)):
-        steps = [
-            (f"step {name!r}, ", step)
-            for name, step in estimator.steps
-            if step is not None and step != "passthrough"
-        ]
+    steps = list(_flat("", estimator))
     can = (
         f"from_sklearn converts {_names(_ESTIMATORS)}, and Pipelines that put "
         f"{_names(_TRANSFORMERS)} before one of them"
@@ -113,6 +128,16 @@ def _steps(estimator: Any) -> tuple[list[Any], Any]:
         if not _is(step, known):
             raise ConversionError(f"{can}; got {where}{type(step).__name__}")
     return [step for _, step in steps[:-1]], steps[-1][1]
+
+
+def _flat(where: str, step: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the steps of pipelines in pipelines, and where each is."""
+    if not _is(step, ("Pipeline",)):
+        yield where, step
+        return
+    for name, inner in step.steps:
+        if inner is not None and not (isinstance(inner, str) and inner == "passthrough"):
+            yield from _flat(f"step {name!r}, ", inner)
 
 
 def _is(step: Any, names: Collection[str]) -> bool:
@@ -133,27 +158,48 @@ def _check_fitted(step: Any) -> None:
         ) from None
 
 
-def _range(
-    transformers: list[Any], X: ArrayLike | None, features: int
-) -> tuple[Floats, Floats] | None:
-    if X is not None:
-        rows = feature_matrix("X", X, features)
-        if not len(rows):
-            raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
-        return public_range(rows)
-    first = transformers[0] if transformers else None
-    if type(first).__name__ == "MinMaxScaler":
-        assert first is not None
-        return public_range(np.stack([first.data_min_, first.data_max_]))
-    return None
+def _check_agreement(original: Any, made: Classifier | Regressor, X: ArrayLike | None) -> None:
+    """Raise ConversionError unless both predict the same for some rows."""
+    if X is None:
+        rows = np.random.default_rng(0).normal(size=(_ROWS, made.n_features_in_))
+        if made.input_range_ is not None:
+            low, high = made.input_range_
+            rows = np.clip((low + high) / 2 + rows * (high - low) / 4, low, high)
+    else:
+        rows = np.asarray(X, np.float64)[:_ROWS]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # on names of features, and versions
+        try:
+            wanted = np.asarray(original.predict(rows))
+            odds = original.predict_proba(rows) if hasattr(original, "predict_proba") else None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConversionError(f"the estimator itself cannot predict: {error}") from None
+        if isinstance(made, Regressor):
+            found = made.predict(rows)
+            near = 1e-6 * np.abs(wanted).max(axis=0, initial=np.finfo(np.float64).tiny)
+            same = found.shape == wanted.shape and np.abs(found - wanted) <= near
+        else:
+            scores = made.decision_function(rows)
+            ranked = np.sort(scores, axis=1)
+            tied = ranked[:, -1] - ranked[:, -2] <= 1e-6 * np.abs(scores).max(axis=1)
+            same = (made.predict(rows) == wanted) | tied
+            if odds is not None and made.link is not None:
+                same = same & (np.abs(made.predict_proba(rows) - odds) <= 1e-5).all(axis=1)
+    if not np.all(same):
+        raise ConversionError(
+            f"the converted model and the original must predict the same, got other predictions for "
+            f"{np.size(same) - np.count_nonzero(same)} of {np.size(same)}: was it changed after it was "
+            "fitted, or fitted by another version of scikit-learn, or to features whose mean is far "
+            "larger than their spread?"
+        )
 
 
 # Transformers, each one affine map.
 
 
 def _standard_scaler(step: Any) -> Layer:
-    scale = np.ones(step.n_features_in_) if step.scale_ is None else 1 / step.scale_
-    mean = np.zeros(step.n_features_in_) if step.mean_ is None or not step.with_mean else step.mean_
+    scale = 1 / step.scale_ if step.with_std else np.ones(step.n_features_in_)
+    mean = step.mean_ if step.with_mean else np.zeros(step.n_features_in_)
     return dense(scale, -mean * scale)
 
 
@@ -182,7 +228,8 @@ def _binary(layer: Dense, both: bool = False) -> Dense:
 
 
 def _linear(step: Any) -> Dense:
-    weights = np.atleast_2d(np.asarray(step.coef_, dtype=np.float64)).T
+    coefficients = step.coef_.toarray() if hasattr(step.coef_, "toarray") else step.coef_
+    weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64)).T
     bias = np.asarray(step.intercept_, dtype=np.float64)
     return dense(weights, np.broadcast_to(bias, weights.shape[1:]))
 
@@ -203,7 +250,7 @@ def _logistic_regression(step: Any) -> Classifier:
     # Until scikit-learn 1.8 there is multi_class; liblinear fits one class against the rest.
     mode = getattr(step, "multi_class", "deprecated")
     several = len(step.classes_) > 2
-    if several and (mode == "ovr" or step.solver == "liblinear"):
+    if several and (mode in ("ovr", "warn") or step.solver == "liblinear"):
         return _linear_classifier(step, "one_vs_rest")
     return _linear_classifier(step, "softmax", both=mode == "multinomial" and not several)
 

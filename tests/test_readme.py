@@ -3,11 +3,17 @@
 import importlib.util
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn import datasets
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
 
+import mpc
 import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +67,19 @@ def test_example_with_mnist(capsys, monkeypatch):
     assert printed >= 0.975
     # Within 0.1 percentage points of plain, on all 10,000 images.
     assert abs(printed - names["model"].score(data[1], data[3])) <= 0.001
+
+
+def test_three_lines_from_a_fitted_network_to_a_private_prediction():
+    code = section("scikit-learn")
+    assert len(code.strip().splitlines()) == 3
+    X, y = datasets.load_digits(return_X_y=True)
+    X_train, X_test, y_train, _ = train_test_split(X, y, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier = MLPClassifier((32,), max_iter=40, random_state=0).fit(X_train, y_train)
+    names = {"mpc": mpc, "nn": nn, "classifier": classifier, "X_train": X_train, "X_test": X_test}
+    exec(code, names)
+    assert (names["predicted"] == classifier.predict(X_test)).mean() >= 0.995
 
 
 def test_figures_are_those_of_the_result_files():

@@ -44,7 +44,7 @@ from ring import matmul
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
-__all__ = ["ERROR_BOUNDS", "cost", "error_bound", "sigmoid", "tanh"]
+__all__ = ["ERROR_BOUNDS", "by_pieces", "cost", "error_bound", "sigmoid", "tanh"]
 
 Words = NDArray[np.uint64]
 
@@ -135,6 +135,24 @@ def error_bound(name: str, frac_bits: int) -> float:
     """Return how far a result may lie from ``name``, "sigmoid" or "tanh", at its exact input."""
     pieces, rounding = ERROR_BOUNDS[name]
     return pieces + rounding * 2.0**-frac_bits
+
+
+def by_pieces(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the pieces of ``name``, "sigmoid" or "tanh", give for numbers in the clear.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpc.protocols.sigmoid import by_pieces
+    >>> by_pieces("tanh", np.array([-20.0, 0.0])).tolist()
+    [-1.0, 0.0]
+    """
+    pieces = _sigmoid_pieces() if name == "sigmoid" else _tanh_pieces()
+    places = np.searchsorted(np.array(pieces.thresholds) / _ONE, x, side="right")
+    m, a0, a1, a2, a3 = (np.array(pieces.rows) / _ONE).T[:, places]
+    d = x - m
+    # Of the outer pieces a_0 alone is not zero.
+    return np.asarray(a0 + np.where(a1 == 0, 0.0, d) * (a1 + d * (a2 + d * a3)))
 
 
 def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:

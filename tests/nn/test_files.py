@@ -173,6 +173,36 @@ def test_other_versions_and_kinds(tmp_path):
         nn.load(changed(path, other, sotto_model=np.array("{")))
 
 
+def test_compressed_files_are_refused(tmp_path):
+    # A few kilobytes of them could fill any memory.
+    model = Regressor([Dense(np.zeros((4000, 100)), np.zeros(100))], 4000)
+    model.save(tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as archive:
+        np.savez_compressed(tmp_path / "small.npz", **archive)
+    assert (tmp_path / "small.npz").stat().st_size < 1e5
+    with pytest.raises(DataError, match="compressed"):
+        nn.load(tmp_path / "small.npz")
+
+
+def test_names_and_scales_come_back(tmp_path):
+    model = Regressor(network(), 4)
+    model.take_rows(X)
+    model.feature_names_in_ = np.array(["a", "b", "c", "d"], object)
+    model.save(tmp_path / "m.npz")
+    again = nn.load(tmp_path / "m.npz")
+    assert again.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    np.testing.assert_array_equal(again.output_scale_, model.output_scale_)
+    np.testing.assert_allclose(model.output_scale_, model.predict(X).std(axis=0))
+    path, other = tmp_path / "m.npz", tmp_path / "other.npz"
+    for entries in (
+        {"sotto_model": header(path, feature_names=["a", "b"])},
+        {"output_scale": np.ones(2)},
+        {"output_scale": np.array([1.0, np.nan, 1.0])},
+    ):
+        with pytest.raises(DataError, match="damaged"):
+            nn.load(changed(path, other, **entries))
+
+
 def test_nothing_is_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):
