@@ -88,13 +88,15 @@ class Cost:
         """Bytes the crypto provider sends to the last computing party."""
         return self.total.correction_bytes
 
-    def plot(self, by: str = "layer") -> Any:
+    def plot(self, by: str = "layer", *, sent: str = "sent by a party") -> Any:
         """Draw rounds, bytes and seconds as bars (extra: plot).
 
         Parameters
         ----------
         by : "layer" or "protocol"
             Seconds are known by layer only.
+        sent : str
+            What to call the bytes that are sent.
 
         Returns
         -------
@@ -106,7 +108,7 @@ class Cost:
         MissingExtraError
             Without matplotlib.
         """
-        return draw_cost(self, by)
+        return draw_cost(self, by, sent)
 
     def __sub__(self, earlier: Cost) -> Cost:
         """Return what was spent since `earlier`."""

@@ -32,36 +32,41 @@ def new_figure(width: float, height: float) -> Any:
     return Picture(figsize=(width, height), layout="constrained")
 
 
-def draw_cost(cost: Cost, by: str) -> Any:
+def draw_cost(cost: Cost, by: str, sent: str) -> Any:
     """Draw rounds, bytes and seconds as bars, a row for each layer or protocol."""
     if by not in ("layer", "protocol"):
         raise ArgumentError(f"by must be 'layer' or 'protocol', got {by!r}")
     parts = cost.by_layer if by == "layer" else cost.by_protocol
     names = [f"in no {by}" if name == "-" else name for name in parts]
     spent = list(parts.values())
+    most = max((max(s.bytes_sent, s.correction_bytes) for s in spent), default=0)
+    unit, size = ("MB", 1e6) if most >= 1e5 else ("kB", 1e3)
     panels: list[tuple[str, list[tuple[str, list[float]]]]] = [
         ("rounds", [("", [float(s.rounds) for s in spent])]),
         (
-            "MB",
+            unit,
             [
-                ("sent by a party", [s.bytes_sent / 1e6 for s in spent]),
-                ("from the provider", [s.correction_bytes / 1e6 for s in spent]),
+                (sent, [s.bytes_sent / size for s in spent]),
+                ("from the provider", [s.correction_bytes / size for s in spent]),
             ],
         ),
     ]
     # Time is kept by layer only, and only while a layer runs.
-    if any(s.seconds for s in spent):
-        panels.append(("seconds", [("", [s.seconds for s in spent])]))
+    longest = max((s.seconds for s in spent), default=0.0)
+    if longest:
+        unit, size = ("seconds", 1.0) if longest >= 1 else ("milliseconds", 1e-3)
+        panels.append((unit, [("", [s.seconds / size for s in spent])]))
     figure = new_figure(8, 1.1 + 0.36 * max(len(names), 2))
     axes = figure.subplots(1, len(panels), sharey=True)
     for ax, (title, series) in zip(axes, panels, strict=True):
-        _bars(ax, series, spent if title == "seconds" else None)
+        _bars(ax, series, spent if title.endswith("seconds") else None)
         ax.set_xlabel(title)
+        ax.locator_params(axis="x", nbins=4)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    axes[0].locator_params(axis="x", integer=True)
     # Not the axes' own, which would push the panels apart.
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=2,
                   frameon=False, fontsize=8)  # fmt: skip

@@ -92,7 +92,7 @@ def confusion_matrix(
     names = list(range(len(values))) if classes is None else list(classes)
     if len(names) != len(values):
         raise ShapeError(f"classes must have {len(values)} names, got {len(names)}")
-    figure = new_figure(5.5, 5.5)
+    figure = new_figure(4.6, 4.6)
     ax = figure.subplots()
     # By row, so that a rare class shows its errors as well as a frequent one does.
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)

@@ -8,6 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 import mpc
 import nn
+from mpc.cost import Spent
 
 rng = np.random.default_rng(8)
 TRUE, GUESSED = rng.integers(0, 10, 300), rng.integers(0, 10, 300)
@@ -79,10 +80,18 @@ def test_cost_as_bars(cost):
         "in no layer" if name == "-" else name for name in layers
     ]
     assert bars(rounds) == [spent.rounds for spent in layers.values()]
-    assert bars(sent) == [spent.bytes_sent / 1e6 for spent in layers.values()] + [
-        spent.correction_bytes / 1e6 for spent in layers.values()
+    assert sent.get_xlabel() == "kB"
+    assert bars(sent) == [spent.bytes_sent / 1e3 for spent in layers.values()] + [
+        spent.correction_bytes / 1e3 for spent in layers.values()
     ]
-    assert bars(seconds) == [spent.seconds for spent in layers.values()]
+    assert seconds.get_xlabel() == "milliseconds"
+    assert bars(seconds) == pytest.approx([1e3 * spent.seconds for spent in layers.values()])
+    # A hundred times as much is megabytes.
+    part = Spent(1, 10**8, 0, 2.0)
+    _, sent, seconds = mpc.Cost(part, {}, {"a": part}).plot().axes
+    assert (sent.get_xlabel(), seconds.get_xlabel()) == ("MB", "seconds")
+    assert bars(sent) == [100, 0]
+    assert bars(seconds) == [2]
     rounds, sent = cost.plot(by="protocol").axes
     assert bars(rounds) == [spent.rounds for spent in cost.by_protocol.values()]
     with pytest.raises(mpc.ArgumentError, match="by must be 'layer' or 'protocol', got 'party'"):
