@@ -19,6 +19,7 @@ def count_hits(session, model, images, targets, rows):
     return int((predicted * secret_targets).sum().reveal())
 
 
+# --8<-- [start:launch]
 def run_apart(model, images, targets):
     """Start client, alice, bob and the provider as four processes; return what each learns."""
     rows, outline = len(images), model.outline()
@@ -31,3 +32,6 @@ def run_apart(model, images, targets):
             "client": (outline, images, nn.one_hot(targets), rows),
         },
     )
+
+
+# --8<-- [end:launch]

@@ -94,7 +94,7 @@ def test_committed_outputs_are_those_of_the_committed_code(ran):
     assert [c.source for c in committed.cells] == [c.source for c in ran.cells]
     for words in (
         "on a clock of 12",
-        "lam_xy",
+        "lam_mu",
         "print(s.cost())",
         "40_000",
         "careless",

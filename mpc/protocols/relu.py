@@ -1,4 +1,4 @@
-"""ReLU, fused with truncation by s bits (PROTOCOLS: sign and ReLU).
+"""ReLU, fused with truncation by s bits.
 
 1. c = open(z + 2^62 + r), and shares of the truncated value's sign, <msb>: see
    :mod:`mpc.protocols.sign`. 3 rounds.
