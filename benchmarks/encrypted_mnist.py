@@ -373,7 +373,9 @@ def report(result: dict[str, Any]) -> str:
         text += ["", table(memory_rows(result))]
     text += ["", f"Machine: {describe(result['machine'])}"]
     if result["data"] == "digits":
-        text += ["Next: --data mnist for the 28x28 digits, --help for the other options."]
+        text += [
+            "Next: --data mnist for the 28x28 digits, --report run.html for figures, --help for the rest."
+        ]
     return "\n".join(text)
 
 

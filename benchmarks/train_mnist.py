@@ -197,7 +197,9 @@ def report(result: dict[str, Any]) -> str:
         f"Machine: {describe(result['machine'])}",
     ]
     if result["data"] == "digits":
-        text += ["Next: --data mnist for the 28x28 digits, --help for the other options."]
+        text += [
+            "Next: --data mnist for the 28x28 digits, --report run.html for figures, --help for the rest."
+        ]
     return "\n".join(text)
 
 
