@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
 from machine import describe, facts, table
 from numpy.typing import NDArray
 
@@ -75,6 +76,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=int, default=1, help="evaluations; the median counts (default: 1)"
     )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write a page with figures, tables and the machine (extra: plot); for it the counts of"
+        " the confusion matrix are revealed, too",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser.parse_args()
@@ -109,12 +117,17 @@ def peak_bytes() -> int:
 
 
 def evaluate(
-    model: nn.MLP, parties: list[str], X: NDArray[Any], y: NDArray[Any], rows: int | None
+    model: nn.MLP,
+    parties: list[str],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    rows: int | None,
+    confusion: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the model on shares in this process; only counts are revealed."""
     plain = nn.one_hot(model.predict(X), len(model.classes_))
     with mpc.Session(parties) as session:
-        return measure(session, model, X, y, plain, len(y), rows)
+        return measure(session, model, X, y, plain, len(y), rows, confusion)
 
 
 def apart(session: mpc.Session, *runs: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -129,6 +142,7 @@ def evaluate_apart(
     y: NDArray[Any],
     rows: int | None,
     repeats: int,
+    confusion: bool,
 ) -> list[dict[str, Any]]:
     """Evaluate with every party in a process of its own; a few rows come first, to warm up."""
     plain = nn.one_hot(model.predict(X), len(model.classes_))
@@ -144,6 +158,7 @@ def evaluate_apart(
                 plain[piece] if first else None,
                 len(y[piece]),
                 rows,
+                confusion,
             )
             for piece in pieces
         )
@@ -159,10 +174,12 @@ def measure(
     plain: NDArray[Any] | None,
     count: int,
     rows: int | None,
+    confusion: bool,
 ) -> dict[str, Any]:
     """Evaluate in a session: the first party's model on the last party's `count` images.
 
-    A process that is another party gives None; `plain` are the plain model's predictions.
+    A process that is another party gives None; `plain` are the plain model's predictions. With
+    `confusion` the counts of the confusion matrix are revealed, too.
     """
     classes, parties = len(model.classes_), session.parties
     before, wire = session.cost(), session.bytes_on_the_wire
@@ -183,6 +200,7 @@ def measure(
     # How many predictions are those of the plain model, again as one count.
     guess = session.share(plain, owner=parties[0], shape=shape, dtype=np.int64, bound=1)
     agree = (predicted * guess).sum().reveal()
+    counts = nn.metrics.confusion_matrix(targets, predicted).reveal() if confusion else None
     return {
         "encrypted_accuracy": float(hits / count),
         "agreement": float(agree / count),
@@ -193,6 +211,7 @@ def measure(
         "bytes_sent_per_party": cost.bytes_sent_per_party,
         "correction_bytes": cost.correction_bytes,
         "bytes_on_the_wire": sent,
+        "confusion_matrix": None if counts is None else counts.tolist(),
         "cost": cost,
     }
 
@@ -247,15 +266,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     scored = time.perf_counter()
     if options.processes:
         _, *runs = evaluate_apart(
-            model, parties, X_test, y_test, options.rows_at_once, options.repeats
-        )
+            model, parties, X_test, y_test, options.rows_at_once, options.repeats,
+            options.report is not None,
+        )  # fmt: skip
         warm = time.perf_counter() - sum(r["seconds_encrypted"] for r in runs)
     else:
         # A few rows first: everything that is compiled or loaded from the cache is done then.
         evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once)
         warm = time.perf_counter()
         runs = [
-            evaluate(model, parties, X_test, y_test, options.rows_at_once)
+            evaluate(
+                model, parties, X_test, y_test, options.rows_at_once, options.report is not None
+            )
             for _ in range(options.repeats)
         ]
     taken = statistics.median_low(result["seconds_encrypted"] for result in runs)
@@ -278,11 +300,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def report(result: dict[str, Any]) -> str:
-    """Return the result as tables."""
+def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the result as rows; empty ones part what belongs together."""
     images = result["images"]
     agree = round(result["agreement"] * images)
-    rows = [
+    return [
         ("accuracy, plain", f"{result['plain_accuracy']:.2%}"),
         ("accuracy, encrypted", f"{result['encrypted_accuracy']:.2%}"),
         ("predictions that agree", f"{agree:,} of {images:,}"),
@@ -304,34 +326,80 @@ def report(result: dict[str, Any]) -> str:
         ),
         ("peak memory", f"{result['peak_bytes'] / 1e6:,.0f} MB"),
     ]
-    parties = result["parties"]
+
+
+def title(result: dict[str, Any]) -> str:
+    """Return what was evaluated, in a line."""
     layers = "-".join(map(str, result["layers"]))
-    text = [
-        f"{images:,} images of {result['data']}, network {layers}",
+    return f"{result['images']:,} images of {result['data']}, network {layers}"
+
+
+def owners(result: dict[str, Any]) -> str:
+    """Return who owns what, in a line."""
+    parties = result["parties"]
+    return (
         f"model: {parties[0]}'s; images and targets: {parties[-1]}'s;"
         f" computed by {', '.join(parties)} and a crypto provider"
-        + (", each in a process of its own" if result["processes"] else ""),
+        + (", each in a process of its own" if result["processes"] else "")
+    )
+
+
+def memory_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the peak memory by batch size as rows."""
+    measured = [("images at once", "before", "peak", "seconds")]
+    measured += [
+        (
+            f"{m['rows_at_once']:,}",
+            f"{m['bytes_before'] / 1e6:,.0f} MB",
+            f"{m['peak_bytes'] / 1e6:,.0f} MB",
+            f"{m['seconds']:.3f}",
+        )
+        for m in result["memory"]
+    ]
+    return measured
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the result as tables."""
+    text = [
+        title(result),
+        owners(result),
         "",
-        table(rows, header=False),
+        table(summary(result), header=False),
         "",
         str(result["cost"]),
     ]
     if result["memory"]:
-        measured = [("images at once", "before", "peak", "seconds")]
-        measured += [
-            (
-                f"{m['rows_at_once']:,}",
-                f"{m['bytes_before'] / 1e6:,.0f} MB",
-                f"{m['peak_bytes'] / 1e6:,.0f} MB",
-                f"{m['seconds']:.3f}",
-            )
-            for m in result["memory"]
-        ]
-        text += ["", table(measured)]
+        text += ["", table(memory_rows(result))]
     text += ["", f"Machine: {describe(result['machine'])}"]
     if result["data"] == "digits":
-        text += ["Next: --data mnist for the 28x28 digits, --help for the other options."]
+        text += [
+            "Next: --data mnist for the 28x28 digits, --report run.html for figures, --help for the rest."
+        ]
     return "\n".join(text)
+
+
+def write_page(result: dict[str, Any], path: Path) -> None:
+    """Write the result as a page."""
+    counts, cost = result["confusion_matrix"], result["cost"]
+    parts = [
+        page.text(owners(result)),
+        page.table(summary(result), header=False),
+        page.heading("Cost by layer"),
+        page.figure(cost.plot, "rounds, megabytes and seconds by layer"),
+        page.table(page.cost_rows(cost.by_layer)),
+        page.heading("Cost by protocol"),
+        page.table(page.cost_rows(cost.by_protocol)),
+        page.heading("Confusion matrix"),
+        page.text(
+            "Counted on shares, from secret predictions and secret targets: these counts are all that"
+            " was revealed of them."
+        ),
+        page.figure(lambda: nn.plots.confusion_matrix(counts), "confusion matrix"),
+    ]
+    if result["memory"]:
+        parts += [page.heading("Memory"), page.table(memory_rows(result))]
+    page.write(path, f"Encrypted evaluation: {title(result)}", parts, result["machine"])
 
 
 def main() -> int:
@@ -341,8 +409,14 @@ def main() -> int:
         print(f"error: --repeats must be at least 1, got {options.repeats}", file=sys.stderr)
         return 2
     try:
+        if options.report is not None:
+            page.check(options.report)
         result = run(options)
-    except (SottoError, ValueError) as error:
+        if options.report is not None:
+            write_page(result, options.report)
+    except KeyboardInterrupt:
+        return 130
+    except (SottoError, ValueError, OSError) as error:
         if options.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -352,6 +426,8 @@ def main() -> int:
         print(json.dumps(result))
     else:
         print(report(result))
+        if options.report is not None:
+            print(f"Figures and tables: {options.report}")
     return 0
 
 

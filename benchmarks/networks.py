@@ -18,15 +18,18 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
 from encrypted_mnist import load, peak_bytes
 from machine import describe, facts, seconds, spread, table
 from numpy.typing import NDArray
 
 import mpc
 import nn
+from mpc.cost import Spent
 from ring import SottoError
 
 BATCH = 128
@@ -73,6 +76,13 @@ PUBLISHED = [
 ]
 
 
+CONDITIONS = (
+    "One image and a batch: session in one process, no network; sharing the images, the provider's\n"
+    "work, argmax and revealing the label included; weights opened and kernels compiled before.\n"
+    "Published figures are from their authors' machines and networks."
+)
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -107,6 +117,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--starts", type=int, default=2, help="random starts of that training (default: 2)"
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.html",
+        help="write a page with figures, tables and the machine (extra: plot)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser.parse_args()
@@ -292,8 +306,8 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def report(result: dict[str, Any]) -> str:
-    """Return one network's result as tables."""
+def summary(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return one network's result as rows."""
     single, batch = result["single"], result["batch"]
     rows = [
         ("accuracy, plain", f"{result['plain_accuracy']:.2%}"),
@@ -314,6 +328,11 @@ def report(result: dict[str, Any]) -> str:
         )
     if result["training"]:
         rows += training_rows(result["training"])
+    return rows
+
+
+def rows_by_layer(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cost of a single image, layer by layer."""
     layers = [("one image, by layer", "rounds", "bytes sent, all", "correction bytes", "ms")]
     layers += [
         (
@@ -323,8 +342,14 @@ def report(result: dict[str, Any]) -> str:
             f"{layer['correction_bytes']:,}",
             f"{layer['seconds'] * 1e3:.2f}" if layer["seconds"] else "-",
         )
-        for layer in single["layers"]
+        for layer in result["single"]["layers"]
     ]
+    return layers
+
+
+def rows_beside_others(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return this run beside the published figures."""
+    single = result["single"]
     others = [("published", "parties", "s", "MB", "conditions")]
     others.append(
         ("this run", "", f"{single['seconds']:.4f}", f"{single['bytes_sent'] / 1e6:.3f}", "")
@@ -333,13 +358,52 @@ def report(result: dict[str, Any]) -> str:
         (f["system"], f["parties"], f"{f['seconds']:g}", f"{f['megabytes']:g}", f["conditions"])
         for f in result["published"]
     ]
-    title = (
+    return others
+
+
+def title(result: dict[str, Any]) -> str:
+    """Return which network it is, in a line."""
+    return (
         f"Network {result['network']}: {result['parameters']:,} parameters,"
         f" {result['images']:,} images"
     )
-    return "\n".join(
-        [title, "", table(rows, header=False), "", table(layers), "", table(others), ""]
-    )
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return one network's result as tables."""
+    tables = [
+        table(summary(result), header=False),
+        "",
+        table(rows_by_layer(result)),
+        "",
+        table(rows_beside_others(result)),
+    ]
+    return "\n".join([title(result), "", *tables, ""])
+
+
+def draw_layers(result: dict[str, Any]) -> Any:
+    """Draw the cost of a single image, layer by layer."""
+    parts = {
+        layer["layer"]: Spent(
+            layer["rounds"], layer["bytes_sent"], layer["correction_bytes"], layer["seconds"]
+        )
+        for layer in result["single"]["layers"]
+    }
+    return mpc.Cost(sum(parts.values(), Spent()), {}, parts).plot(sent="sent by all parties")
+
+
+def write_page(results: list[dict[str, Any]], machine: dict[str, Any], path: Path) -> None:
+    """Write the results as a page."""
+    parts = [page.text(CONDITIONS)]
+    for result in results:
+        parts += [
+            page.heading(title(result)),
+            page.table(summary(result), header=False),
+            page.figure(lambda result=result: draw_layers(result), title(result)),
+            page.table(rows_by_layer(result)),
+            page.table(rows_beside_others(result)),
+        ]
+    page.write(path, "The papers' networks on shares", parts, machine)
 
 
 def main() -> int:
@@ -359,6 +423,8 @@ def main() -> int:
         return 2
     results = []
     try:
+        if options.report is not None:
+            page.check(options.report)
         if options.data in ("digits", "auto"):
             raise mpc.DataError(f"--data must be mnist or a folder, got {options.data!r}")
         X_train, X_test, y_train, y_test = load(options.data, lambda text: None)[1]
@@ -367,21 +433,22 @@ def main() -> int:
             results.append(measure(name, options, data))
             if not options.json:
                 print(report(results[-1]), flush=True)
-    except (SottoError, ValueError) as error:
+        machine = facts()
+        if options.report is not None:
+            write_page(results, machine, options.report)
+    except KeyboardInterrupt:
+        return 130
+    except (SottoError, ValueError, OSError) as error:
         if options.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    machine = facts()
     if options.json:
         print(json.dumps({"networks": results, "parties": options.parties, "machine": machine}))
     else:
-        print(
-            "One image and a batch: session in one process, no network; sharing the images, the"
-            " provider's\nwork, argmax and revealing the label included; weights opened and kernels"
-            " compiled before.\nPublished figures are from their authors' machines and networks."
-            f"\nMachine: {describe(machine)}"
-        )
+        print(f"{CONDITIONS}\nMachine: {describe(machine)}")
+        if options.report is not None:
+            print(f"Figures and tables: {options.report}")
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
 from encrypted_mnist import load, peak_bytes
 from machine import describe, facts, table
 
@@ -66,6 +67,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw both learning curves (extra: plot)"
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.html",
+        help="write a page with figures, the table and the machine (extra: plot)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser.parse_args()
@@ -148,8 +153,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def report(result: dict[str, Any]) -> str:
-    """Return the result as a table."""
+def epoch_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each epoch."""
     rows = [
         ("epoch", "plain", "encrypted", "loss", "seconds", "rounds", "sent a party", "correction")
     ]
@@ -166,50 +171,69 @@ def report(result: dict[str, Any]) -> str:
         )
         for e in result["epochs"]
     ]
+    return rows
+
+
+def about(result: dict[str, Any]) -> list[str]:
+    """Return what was trained, in lines."""
     parties = result["parties"]
     layers = "-".join(map(str, result["layers"]))
     steps = -(-result["images"] // result["batch_size"])
-    seconds = min(e["seconds"] for e in result["epochs"])
-    text = [
+    return [
         f"{result['images']:,} images of {result['data']}, network {layers},"
         f" {steps:,} steps an epoch, {result['loss'].replace('_', ' ')}, {result['optimizer']}",
         f"images: {parties[-1]}'s; labels: {parties[0]}'s; computed by {', '.join(parties)} and a"
         f" crypto provider, whose work is in the seconds",
         f"accuracy on {result['test_images']:,} test images",
-        "",
-        table(rows),
-        "",
+    ]
+
+
+def timing(result: dict[str, Any]) -> str:
+    """Return how long it took, in a sentence."""
+    steps = -(-result["images"] // result["batch_size"])
+    seconds = min(e["seconds"] for e in result["epochs"])
+    return (
         f"plain training {result['seconds_plain']:.1f} s, encrypted {result['seconds_encrypted']:.1f} s"
         f" with validation; the fastest epoch {1e3 * seconds / steps:.1f} ms a step;"
-        f" peak memory {result['peak_bytes'] / 1e6:,.0f} MB",
+        f" peak memory {result['peak_bytes'] / 1e6:,.0f} MB"
+    )
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the result as a table."""
+    text = [
+        *about(result),
+        "",
+        table(epoch_rows(result)),
+        "",
+        timing(result),
         f"Machine: {describe(result['machine'])}",
     ]
     if result["data"] == "digits":
-        text += ["Next: --data mnist for the 28x28 digits, --help for the other options."]
+        text += [
+            "Next: --data mnist for the 28x28 digits, --report run.html for figures, --help for the rest."
+        ]
     return "\n".join(text)
 
 
-def draw(result: dict[str, Any], file: Path) -> None:
+def draw(result: dict[str, Any]) -> Any:
     """Draw both learning curves."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise mpc.DataError("--figure needs matplotlib: pip install 'sotto-mpc[plot]'") from None
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    numbers = [e["epoch"] for e in result["epochs"]]
-    for key, label, style in (
-        ("plain_accuracy", "plain", "o-"),
-        ("encrypted_accuracy", "encrypted", "x--"),
-    ):
-        axes.plot(numbers, [100 * e[key] for e in result["epochs"]], style, label=label)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("test accuracy, %")
-    axes.set_xticks(numbers)
-    axes.set_title(f"{result['data']}, network {'-'.join(map(str, result['layers']))}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=150)
+    curves = {
+        name: [e[f"{name}_accuracy"] for e in result["epochs"]] for name in ("plain", "encrypted")
+    }
+    layers = "-".join(map(str, result["layers"]))
+    return nn.plots.learning_curves(curves, f"{result['data']}, network {layers}")
+
+
+def write_page(result: dict[str, Any], path: Path) -> None:
+    """Write the result as a page."""
+    parts = [
+        *(page.text(line) for line in about(result)),
+        page.text(timing(result)),
+        page.figure(lambda: draw(result), "accuracy by epoch, plain and encrypted"),
+        page.table(epoch_rows(result)),
+    ]
+    page.write(path, "Encrypted training beside plain training", parts, result["machine"])
 
 
 def main() -> int:
@@ -220,15 +244,23 @@ def main() -> int:
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if options.report is not None:
+            page.check(options.report)
         result = run(options)
         if options.figure is not None:
-            draw(result, options.figure)
+            draw(result).savefig(options.figure, dpi=150)
+        if options.report is not None:
+            write_page(result, options.report)
+    except KeyboardInterrupt:
+        return 130
     except (SottoError, ValueError, OSError) as error:
         if options.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(result) if options.json else report(result))
+    if options.report is not None and not options.json:
+        print(f"Figures and tables: {options.report}")
     return 0
 
 

@@ -9,6 +9,7 @@ from mpc.errors import (
     FrameError,
     HandshakeError,
     LaunchError,
+    MissingExtraError,
     PartyError,
     PeerClosedError,
     PeerError,
@@ -26,7 +27,8 @@ from mpc.split import join, split
 
 __all__ = [
     "ArgumentError", "ConfigurationError", "Cost", "DataError", "DtypeError",
-    "FrameError", "HandshakeError", "LaunchError", "PartyError", "PeerClosedError",
+    "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
+    "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RevealError",
     "Session", "SessionError", "ShapeError", "SharedArray", "SottoError",
     "join", "launch", "split",

@@ -1,4 +1,4 @@
-"""The commands of ``sotto`` that need no network of neurons: init, check, provider."""
+"""The commands of ``sotto`` that need no neural network: doctor, init, check, provider."""
 
 from __future__ import annotations
 
@@ -14,36 +14,75 @@ from mpc import configuration
 from mpc.errors import SottoError
 from mpc.events import start_log
 from mpc.provider_service import ProviderService
+from mpc.terminal import paint
 from mpc.transport.tls import own_contexts
 
-__all__ = ["add_commands", "run", "serve_until_signal", "start_log"]
+__all__ = ["add_command", "add_commands", "run", "serve_until_signal", "start_log"]
+
+
+def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.ArgumentParser:
+    """Add a command with its one-line summary, and what its own help says."""
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    added.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS,
+        help="show where an error came from",
+    )  # fmt: skip
+    return added
 
 
 def add_commands(commands: Any) -> None:
     """Add the commands to what ``add_subparsers`` has returned."""
-    init = commands.add_parser(
-        "init", help="write a complete example with fresh keys, for a trial on this machine"
+    doctor = add_command(
+        commands, "doctor", "say whether Sotto works on this machine",
+        "Print versions and what the processor can do, and test every protocol, in seconds.\n"
+        "Please include what it prints when you report a problem.",
+    )  # fmt: skip
+    doctor.set_defaults(run=_doctor)
+
+    init = add_command(
+        commands, "init", "write an example configuration, keys and certificates included",
+        "Write a complete parties.toml with fresh keys and certificates, for a trial on this\n"
+        "machine. An existing file is never overwritten.",
+    )  # fmt: skip
+    init.add_argument("folder", type=Path, help="where to write; made if it is not there")
+    init.add_argument(
+        "--parties", default="alice,bob", metavar="NAME,NAME",
+        help="computing parties (default: alice,bob)",
+    )  # fmt: skip
+    init.add_argument(
+        "--clients", default="carol", metavar="NAME,NAME",
+        help="who may ask the parties for predictions (default: carol)",
+    )  # fmt: skip
+    init.add_argument(
+        "--port", type=int, default=9001, help="the first; each party takes one (default: 9001)"
     )
-    init.add_argument("folder", type=Path)
-    init.add_argument("--parties", default="alice,bob", help="names, comma-separated")
-    init.add_argument("--clients", default="carol", help="names, comma-separated")
-    init.add_argument("--port", type=int, default=9001, help="the first; one a party (9001)")
     init.set_defaults(run=_init)
 
-    check = commands.add_parser(
-        "check", help="say whether a configuration is right, or which line is wrong"
-    )
-    check.add_argument("configuration", type=Path)
-    check.add_argument("--me", help="check this party's key too")
+    check = add_command(
+        commands, "check", "say whether a configuration is right, or which line is wrong",
+        "Read a parties.toml and its certificates, and name the first line that is wrong.",
+    )  # fmt: skip
+    check.add_argument("configuration", type=Path, help="the path of parties.toml")
+    check.add_argument("--me", metavar="NAME", help="check this party's key too")
     check.set_defaults(run=_check)
 
-    provider = commands.add_parser("provider", help="run the crypto provider, until SIGTERM")
-    provider.add_argument("configuration", type=Path)
-    provider.add_argument("--workers", type=int, default=1, help="joblib workers (1: none)")
+    provider = add_command(
+        commands, "provider", "run the crypto provider",
+        "Run the crypto provider until Ctrl-C or SIGTERM. It sees shapes and ids, never data.",
+    )  # fmt: skip
+    provider.add_argument("configuration", type=Path, help="the path of parties.toml")
     provider.add_argument(
-        "--memory-limit", type=int, default=1 << 30, help="bytes of one correlation (2^30)"
+        "--workers", type=int, default=1, metavar="N", help="joblib workers (default: 1, none)"
     )
-    provider.add_argument("--sessions", type=int, default=64, help="how many at once (64)")
+    provider.add_argument(
+        "--memory-limit", type=int, default=1 << 30, metavar="BYTES",
+        help="for one correlation (default: 2^30)",
+    )  # fmt: skip
+    provider.add_argument(
+        "--sessions", type=int, default=64, metavar="N", help="how many at once (default: 64)"
+    )
     provider.add_argument("--verbose", action="store_true", help="log every session")
     provider.set_defaults(run=_provider)
 
@@ -52,14 +91,24 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    # It brings in every protocol, which the other commands do not wait for.
+    from mpc.doctor import examine
+
+    return examine()
+
+
 def _init(options: argparse.Namespace) -> int:
     parties, clients = _names(options.parties), _names(options.clients)
     ports = range(options.port, options.port + len(parties) + 1)
     path = configuration.write_example(options.folder, parties, clients, ports=ports)
-    print(f"wrote {path}, with a key and a certificate for each of")
+    done = paint("Wrote", "green")
+    print(f"{done} {path}, and a key and a certificate for each of")
     print("  " + ", ".join([*parties, "provider", *clients]))
-    print("On several machines: give each its own key alone, and set the addresses.")
-    print(f"Next: sotto provider {path}, and mpc.Session({str(path)!r}, me={parties[0]!r})")
+    print("On several machines: give each its own .key file alone, and set the addresses.")
+    print(f"Next: sotto check {path}")
+    print(f"      sotto provider {path}")
+    print(f"      and in Python, one process each: mpc.Session({str(path)!r}, me={parties[0]!r})")
     return 0
 
 
@@ -67,7 +116,8 @@ def _check(options: argparse.Namespace) -> int:
     read = configuration.load(options.configuration)
     if options.me is not None:
         own_contexts(read, options.me)
-    print(f"{options.configuration}: {', '.join(read.names)} and the provider, all is well")
+    print(f"{options.configuration}: {', '.join(read.names)} and the provider,", end=" ")
+    print(paint("all is well.", "green"))
     return 0
 
 
@@ -96,8 +146,22 @@ def serve_until_signal(close: Callable[[], None]) -> None:
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
     """Read the command line and do what it says; an error is one line and exit code 2."""
     options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help(sys.stderr)
+        return 2
+    debug = getattr(options, "debug", False)
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
     except (SottoError, OSError) as error:
-        print(f"sotto: {error}", file=sys.stderr)
-        return 2
+        if debug:
+            raise
+        problem = str(error)
+    except Exception as error:
+        if debug:
+            raise
+        # Its text is not ours, and could hold anything.
+        problem = f"{type(error).__name__}, a bug: please report it with what --debug shows"
+    print(f"{paint('sotto: error:', 'red', sys.stderr)} {problem}", file=sys.stderr)
+    return 2

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Any
+
+from mpc.figures import draw_cost
 
 __all__ = ["Cost", "Ledger", "Spent"]
 
@@ -84,6 +87,28 @@ class Cost:
     def correction_bytes(self) -> int:
         """Bytes the crypto provider sends to the last computing party."""
         return self.total.correction_bytes
+
+    def plot(self, by: str = "layer", *, sent: str = "sent by a party") -> Any:
+        """Draw rounds, bytes and seconds as bars (extra: plot).
+
+        Parameters
+        ----------
+        by : "layer" or "protocol"
+            Seconds are known by layer only.
+        sent : str
+            What to call the bytes that are sent.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Shown in a notebook; elsewhere ``figure.savefig("cost.png")``.
+
+        Raises
+        ------
+        MissingExtraError
+            Without matplotlib.
+        """
+        return draw_cost(self, by, sent)
 
     def __sub__(self, earlier: Cost) -> Cost:
         """Return what was spent since `earlier`."""

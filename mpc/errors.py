@@ -10,6 +10,7 @@ __all__ = [
     "FrameError",
     "HandshakeError",
     "LaunchError",
+    "MissingExtraError",
     "PartyError",
     "PeerClosedError",
     "PeerError",
@@ -32,6 +33,10 @@ class SessionError(SottoError, RuntimeError):
 
 class RevealError(SottoError, TypeError):
     """An operation that would reveal a secret without saying so."""
+
+
+class MissingExtraError(SottoError, ImportError):
+    """A package that an extra of this distribution brings; says which."""
 
 
 class ConfigurationError(ArgumentError):

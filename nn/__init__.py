@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nn import networks
+from nn import metrics, networks, plots
 from nn.client import Client
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
@@ -30,8 +30,10 @@ __all__ = [
     "load_idx",
     "load_mnist",
     "load_shares",
+    "metrics",
     "networks",
     "one_hot",
+    "plots",
     "save_shares",
 ]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc import command
+from mpc.versions import own_version
 from nn.serving import ANSWERS, serve
 from ring.errors import ArgumentError
 
@@ -17,20 +18,36 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command."""
     parser = argparse.ArgumentParser(
-        prog="sotto", description="Encrypted deep learning by secret sharing."
+        prog="sotto",
+        description="Encrypted deep learning by secret sharing.",
+        epilog="first steps:\n"
+        "  sotto doctor                         does it work here?\n"
+        "  sotto init trial                     an example configuration in ./trial\n"
+        "  sotto provider trial/parties.toml    the crypto provider, one terminal\n"
+        "  sotto COMMAND --help                 what a command takes",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--version", action="version", version=f"sotto {own_version()}", help="print the version"
+    )
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     command.add_commands(commands)
-    serve = commands.add_parser("serve", help="run a party that answers clients, until SIGTERM")
-    serve.add_argument("configuration", type=Path)
-    serve.add_argument("--me", required=True, help="which computing party this is")
+    serve = command.add_command(
+        commands, "serve", "run a computing party that answers clients",
+        "Run a computing party until Ctrl-C or SIGTERM. It evaluates models whose shares it holds,\n"
+        "as nn.save_shares has written them, on rows that clients send as shares (nn.Client).",
+    )  # fmt: skip
+    serve.add_argument("configuration", type=Path, help="the path of parties.toml")
+    serve.add_argument("--me", required=True, metavar="NAME", help="which computing party this is")
     serve.add_argument(
         "--model", action="append", required=True, metavar="NAME=FOLDER",
         help="a model, and where this party's shares of it are; may be repeated",
     )  # fmt: skip
     serve.add_argument(
-        "--answers", default="class", help=f"what clients may ask for: {', '.join(ANSWERS)}"
-    )
+        "--answers", default="class", metavar="KIND,KIND",
+        help=f"what clients may ask for, of {', '.join(ANSWERS)} (default: class)",
+    )  # fmt: skip
     serve.add_argument("--verbose", action="store_true", help="log every request")
     serve.set_defaults(run=_serve)
     return command.run(parser, arguments)

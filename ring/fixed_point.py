@@ -14,7 +14,7 @@ from ring.errors import ArgumentError, DtypeError, RangeError
 
 __all__ = ["FixedPoint", "decode", "encode"]
 
-# Truncation and comparison need values below 2^62 in magnitude (PROTOCOLS 4).
+# Truncation and comparison need values below 2^62 in magnitude.
 HEADROOM_BITS = 62
 
 

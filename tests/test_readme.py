@@ -148,6 +148,19 @@ def test_commands_make_their_own_environments():
         assert command.count(f"{folder}/bin/") == 2
 
 
+def test_it_is_three_screens_in_the_order_of_a_readers_questions():
+    text = README.read_text()
+    titles = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert titles == [
+        "Try it", "What is protected, and from whom", "How fast", "On your own model",
+        "Between two organisations", "More",
+    ]  # fmt: skip
+    # Markers are not seen; a screen has fifty lines.
+    assert len([x for x in text.splitlines() if not x.startswith("<!--")]) <= 150
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / target).exists(), target
+
+
 def test_fixed_names_are_there():
     import mpc
     import ring

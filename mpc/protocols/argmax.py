@@ -1,4 +1,4 @@
-"""The one-hot vector of the largest value along an axis (PROTOCOLS: argmax, max).
+"""The one-hot vector of the largest value along an axis.
 
 For k <= 16 values:
 1. Compare all k (k - 1) / 2 pairs at once, a < b: <s_a < s_b>, the sign of s_a - s_b: 3 rounds. Of
@@ -10,7 +10,8 @@ values; the winner is the product of both one-hot vectors.
 The values are compared as they are, without truncation: scores straight from a matrix product,
 with twice the fractional bits, need no extra round, and near ties come out exact.
 
-Source: PROTOCOLS section 6.
+Source: ours; all pairs at once in place of a tournament. The AND of several bits: ABY2.0 (Patra,
+Schneider, Suresh, Yalame 2021, section 3.1.4).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 A plane may enter negated: then m_e is negated. Products of a single plane need nothing.
 Cost: 1 round, one bit a plane in a product; correction one bit for each distinct S.
 
-Source: PROTOCOLS section 5, step 2; the multi-fan-in AND of ABY2.0 (Patra, Schneider, Suresh, Yalame
+Source: the multi-fan-in AND of ABY2.0 (Patra, Schneider, Suresh, Yalame
 2021, section 3.1.4).
 """
 

@@ -8,7 +8,7 @@ is part of the truncation.
 Needs |z| < 2^62, that is a result below 2^(62 - F).
 Cost: 1 round, 8 (n - 1) bytes an element; correction 16 bytes an element.
 
-Source: PROTOCOLS section 4.
+Source: see :mod:`mpc.protocols.truncation`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ The four orders are the sign of x - y or of y - x, negated or not. Exact for eve
 Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
 10 (n - 1) bytes an element; correction about 37 bytes.
 
-Source: PROTOCOLS section 5; see :mod:`mpc.protocols.sign`.
+Source: see :mod:`mpc.protocols.sign`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ y is z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 32 bytes an element. Truncating first and
 multiplying then takes 2 rounds, 16 (n - 1) bytes and 24 bytes of correction.
 
-Source: PROTOCOLS sections 4 and 5; the product with a masked bit as in ABY2.0's bit injection
+Source: :mod:`mpc.protocols.truncation`; the product with a masked bit as in ABY2.0's bit injection
 (Patra, Schneider, Suresh, Yalame 2021, section 4).
 """
 

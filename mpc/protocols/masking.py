@@ -1,4 +1,4 @@
-"""Masking: open a tensor under a one-time mask, once in its life (PROTOCOLS: masks and products).
+"""Masking: open a tensor under a one-time mask, once in its life.
 
 1. Party i takes lambda_i = PRG(k_i, id); the provider can expand lambda = sum lambda_i.
 2. Delta = open(x - lambda), kept with the tensor and used in every product it takes part in.

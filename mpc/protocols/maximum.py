@@ -5,7 +5,7 @@ max(x, y) = y + relu(x - y), without truncation: 4 rounds. Along an axis of k <=
 2. Its inner product with the values: 1 round.
 Cost of the pairwise maximum: that of :mod:`mpc.protocols.relu` with s = 0 on the difference.
 
-Source: PROTOCOLS sections 5 and 6.
+Source: max(x, y) = y + relu(x - y), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
 """
 
 from __future__ import annotations

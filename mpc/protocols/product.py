@@ -1,4 +1,4 @@
-"""Products of two secrets: elementwise and matrix (PROTOCOLS: masks and products).
+"""Products of two secrets: elementwise and matrix.
 
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
 2. Provider: C = lambda_x . lambda_w, shared with one correction.

@@ -12,7 +12,7 @@ at most 2e-5, 3e-5, 2e-4.
 Cost for t iterations: 2 + 2 t rounds, 8 (n - 1) (3 + 4 t - 2) bytes an element; correction
 8 (5 + 6 t - 3) bytes.
 
-Source: Goldschmidt 1964; on shares Catrina, Saxena 2010, section 3.4. The start: PROTOCOLS section 7,
+Source: Goldschmidt 1964; on shares Catrina, Saxena 2010, section 3.4. The start:
 from Chebyshev's polynomial of degree two.
 """
 

@@ -1,4 +1,4 @@
-"""ReLU, fused with truncation by s bits (PROTOCOLS: sign and ReLU).
+"""ReLU, fused with truncation by s bits.
 
 1. c = open(z + 2^62 + r), and shares of the bit of y < 1 for the truncated y, <msb>, the sign of
    y - 1: see :mod:`mpc.protocols.sign`. 3 rounds. Nothing is lost by it, since relu(0) = 0 y.

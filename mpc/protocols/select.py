@@ -1,4 +1,4 @@
-"""A secret number times a secret bit in masked form (PROTOCOLS: sign and ReLU).
+"""A secret number times a secret bit in masked form.
 
 The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it.
 1. Mask g, if it has no mask yet: Delta_g.

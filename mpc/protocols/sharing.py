@@ -1,4 +1,4 @@
-"""Sharing a value and revealing one (PROTOCOLS: sharing and revealing).
+"""Sharing a value and revealing one.
 
 Sharing, party j's value x:
 1. Party i != j takes x_i = PRG(k_ij, id), from the key it has in common with j.

@@ -23,7 +23,7 @@ what each step can lose and the truncation to f bits at the end; all of it is le
 
 Source: piecewise polynomials chosen by comparisons, as in SecureML (Mohassel, Zhang 2017, section
 5.3) with two thresholds and ABY3 (Mohassel, Rindal 2018, section 5.2) with any; the one opening
-for all thresholds follows from PROTOCOLS section 5. The coefficients are minimax fits, by linear
+for all thresholds follows from :mod:`mpc.protocols.sign`. The coefficients are minimax fits, by linear
 programming over 401 Chebyshev points a piece.
 """
 

@@ -1,4 +1,4 @@
-"""The sign of a truncated value, and equality to zero, from one opening (PROTOCOLS: sign and ReLU).
+"""The sign of a truncated value, and equality to zero, from one opening.
 
 For z with z / 2^s in L signed bits, L a multiple of 4:
 1. c = open(z + 2^62 + r). With v = (r >> s) mod 2^L, which the provider knows, and

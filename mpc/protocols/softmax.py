@@ -1,4 +1,4 @@
-"""Softmax of k <= 16 scores a row, for training with cross-entropy (PROTOCOLS: softmax).
+"""Softmax of k <= 16 scores a row, for training with cross-entropy.
 
 1. The row's maximum: winning bits as in :mod:`mpc.protocols.argmax`, times the scores as in
    :mod:`mpc.protocols.select`. 7 rounds for k = 10. The scores need no truncation.
@@ -12,7 +12,8 @@ Error: at most (k - 1) 2^-16 where that many e_j are cut off, 2.4e-5 p from 1 / 
 rounding the result: 1.8e-4 in all for k = 10 and scores of any size in the format, if nine of them lie
 just below the cut. For scores as they come, 3e-5. Both measured by the tests.
 
-Source: PROTOCOLS section 7.
+Source: the maximum is subtracted first, as in plain code, so that exponentials stay in [0, 1]; the
+other steps' sources are in their files.
 """
 
 from __future__ import annotations

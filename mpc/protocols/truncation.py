@@ -1,4 +1,4 @@
-"""Truncation by s bits (PROTOCOLS: truncation).
+"""Truncation by s bits.
 
 Needs |z| < 2^62.
 1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections.

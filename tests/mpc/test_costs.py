@@ -212,7 +212,7 @@ def test_planned_as_run(fresh_session, tap, case, give):
     assert s.fresh_id() == 1
 
 
-# A whole program: network A of PROTOCOLS, section 9.
+# A whole program: network A.
 
 WIDTHS = (784, 128, 128, 10)
 

@@ -4,7 +4,6 @@ import io
 import os
 import pkgutil
 import platform
-import re
 import subprocess
 import sys
 from importlib import import_module
@@ -13,11 +12,11 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from llvmlite import binding
 from numba.core.dispatcher import Dispatcher
 
 import ring
-from ring.compile import _Announcement
+from ring import vectorised
+from ring.compile import _Announcement, kernel
 
 MODULES = [import_module(f"ring.{found.name}") for found in pkgutil.iter_modules(ring.__path__)]
 KERNELS = {
@@ -30,32 +29,34 @@ KERNELS = {
 ROOT = Path(ring.__file__).parents[1]
 
 
-def assembly(name, *arguments):
-    """Compile a kernel with its own options, but afresh: cached code has no listing."""
-    options = {k: v for k, v in KERNELS[name].targetoptions.items() if k != "nopython"}
-    kernel = numba.njit(**options)(KERNELS[name].py_func)
-    kernel.compile(tuple(numba.typeof(argument) for argument in arguments))
-    return "\n".join(kernel.inspect_asm().values())
-
-
-WORDS = np.zeros(8, np.uint64)
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("_multiply_packed", (0, 1, WORDS, 1, 1, WORDS, 1, 1, WORDS, 1)),
-        ("_multiply_rows", (0, 1, WORDS, 1, 1, WORDS, 1, 1, 1, WORDS, 1)),
-    ],
-)
-def test_matrix_product_is_vectorised(name, arguments):
+def test_matrix_products_are_vectorised():
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("checked on x86-64 alone")
-    if numba.config.CPU_NAME or not binding.get_host_cpu_features().get("avx2"):
+    if numba.config.CPU_NAME or not vectorised.cpu_features()["avx2"]:
         pytest.skip("no AVX2 here, or Numba is told of another processor")
-    # A product of 64-bit lanes in one instruction, or of their 32-bit halves.
-    products = re.findall(r"\bvpmul(?:lq|udq)\b.*%[yz]mm", assembly(name, *arguments))
-    assert len(products) >= 8
+    found = vectorised.vector_products()
+    assert set(found) == {"_multiply_packed", "_multiply_rows"}
+    assert min(found.values()) >= 8
+
+
+@kernel
+def powers(x):
+    """Each product waits for the one before."""
+    for k in range(1, len(x)):
+        x[k] = x[k - 1] * x[k]
+
+
+def test_a_kernel_without_vectors_is_found_out(monkeypatch):
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("checked on x86-64 alone")
+    monkeypatch.setattr(vectorised, "_CALLS", {powers: (np.zeros(8, np.uint64),)})
+    assert vectorised.vector_products() == {"powers": 0}
+
+
+def test_processors_that_are_not_known(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert vectorised.vector_products() is None
+    assert vectorised.cpu_features() == {}
 
 
 def test_there_are_kernels():

@@ -10,7 +10,7 @@ import ring
 
 NAMES = ["ring", *(f"ring.{found.name}" for found in pkgutil.iter_modules(ring.__path__))]
 # Rooms behind the public face, whose docstrings have no examples.
-WITHOUT = {"ring", "ring.compile", "ring.errors", "ring.nibbles", "ring.threads"}
+WITHOUT = {"ring", "ring.compile", "ring.errors", "ring.nibbles", "ring.threads", "ring.vectorised"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,20 @@
+"""Versions of what is installed."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+__all__ = ["own_version", "version"]
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def own_version() -> str:
+    """Return Sotto's version, for people to read."""
+    return version("sotto-mpc") or "run from its source, not installed"

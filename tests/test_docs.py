@@ -1,0 +1,180 @@
+"""Every code block of the pages runs and prints what the page says; generated pages are fresh."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mpc import configuration
+from nn.command import main
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SNIPPET = re.compile(r'^--8<-- "([^":]+)(?::(\w+))?"$', re.MULTILINE)
+# A newcomer's own machine, and what changes this tree or takes minutes, are not for a test.
+NOT_RUN = ("pip install", "pre-commit install", "pytest", "encrypted_mnist.py --report")
+
+
+def include(match):
+    """Return what a snippet brings in: a file, or a section of it."""
+    text = (ROOT / match[1]).read_text()
+    if match[2] is None:
+        return text
+    return re.search(rf"\[start:{match[2]}\]\n(.*?)\n# --8<-- \[end:{match[2]}\]", text, re.DOTALL)[
+        1
+    ]
+
+
+def blocks(page):
+    """Return (language, code, what the text block right behind it says)."""
+    found = [(m[1], SNIPPET.sub(include, m[2])) for m in BLOCK.finditer(page.read_text())]
+    for k, (language, code) in enumerate(found):
+        following = found[k + 1] if k + 1 < len(found) else ("", "")
+        yield language, code, following[1] if following[0] == "text" else None
+
+
+def pages_with(language):
+    return [page for page in PAGES if any(b[0] == language for b in blocks(page))]
+
+
+def name(page):
+    return page.stem
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_languages_are_those_that_are_tested(page):
+    assert {language for language, _, _ in blocks(page)} <= {"python", "console", "toml", "text"}
+    # Nothing is hidden in a block of another kind.
+    assert page.read_text().count("```") == 2 * len(list(blocks(page)))
+
+
+@pytest.mark.parametrize("page", pages_with("python"), ids=name)
+def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
+    if "savefig" in page.read_text():
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(DOCS))
+    names = {}
+    for language, code, expected in blocks(page):
+        if language != "python":
+            continue
+        exec(compile(code, page.name, "exec"), names)
+        printed = capsys.readouterr().out
+        if expected is not None:
+            assert printed.strip() == expected.strip()
+
+
+def commands(page):
+    """Return the lines of the console blocks: (command, what it prints or None)."""
+    for language, code, _ in blocks(page):
+        if language == "console":
+            for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
+                command, _, printed = part.partition("\n")
+                yield command, printed.strip() or None
+
+
+def free_port():
+    """Return the first of three ports in a row that are free."""
+    import socket
+
+    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
+        try:
+            for k in range(3):
+                socket.create_server(("127.0.0.1", port + k)).close()
+        except OSError:
+            continue
+        return port
+    raise OSError("no free ports")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """A folder with the examples, and with sotto and python in the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for program, what in (("sotto", "-m nn.command"), ("python", "")):
+        script = folder / program
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
+        script.chmod(0o755)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    background = []
+
+    def run(command):
+        environment = {
+            **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        command = command.replace("init trial", f"init trial --port {free_port()}")
+        how = {
+            "shell": True, "cwd": tmp_path, "env": environment, "text": True,
+            "start_new_session": True,
+        }  # fmt: skip
+        if command.endswith("&"):
+            log = (tmp_path / f"{len(background)}.log").open("w")
+            background.append((subprocess.Popen(command[:-1], stdout=log, stderr=log, **how), log))
+            return None
+        return subprocess.run(command, capture_output=True, check=False, timeout=120, **how)
+
+    yield run
+    for process, log in background:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()
+
+
+@pytest.mark.parametrize("page", pages_with("console"), ids=name)
+def test_console_blocks_run(page, shell):
+    for command, expected in commands(page):
+        if any(words in command for words in NOT_RUN):
+            continue
+        done = shell(command)
+        if done is None:
+            continue
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        if expected is not None:
+            assert done.stdout.strip() == expected
+
+
+def test_the_configuration_is_what_sotto_init_writes(tmp_path):
+    assert main(["init", str(tmp_path / "trial")]) == 0
+    (shown,) = [c for language, c, _ in blocks(DOCS / "deployment.md") if language == "toml"]
+    path = tmp_path / "trial" / "parties.toml"
+    assert shown == path.read_text()
+    assert tomllib.loads(shown)
+    assert configuration.load(path).names == ("alice", "bob")
+
+
+def test_the_protocols_page_is_what_the_code_says():
+    spec = importlib.util.spec_from_file_location("write_protocols", DOCS / "write_protocols.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (DOCS / "protocols.md").read_text() == module.page()
+    for path in (ROOT / "mpc" / "protocols").glob("[a-z]*.py"):
+        assert f"`mpc/protocols/{path.name}`" in module.page()
+        assert "Source: " in path.read_text() or path.stem == "linear"
+
+
+def test_pages_write_no_figures_of_their_own():
+    """Times and factors come from result files, by a script: a page that has one says which."""
+    for page in (*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"):
+        if page.name == "protocols.md":
+            continue
+        text = BLOCK.sub("", page.read_text())
+        assert not re.findall(r"\b\d[\d.,]* ?(?:ms|MB|GB|images a second|times faster)\b", text), (
+            page
+        )
+    assert '--8<-- "benchmarks/RESULTS.md' in (DOCS / "performance.md").read_text()
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"[\w/-]+\.(?:md|ipynb)", (ROOT / "mkdocs.yml").read_text()))
+    there = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*") if p.suffix in (".md", ".ipynb")}
+    assert listed == there
