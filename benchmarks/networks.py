@@ -3,6 +3,9 @@
 For each network: plain and encrypted accuracy on the test images, seconds for a single image and for
 a batch of 128, rounds, bytes, and the cost of every layer, beside what papers report. Model and
 images are secret; what is revealed is the number of hits, or the label of the timed images.
+
+With --train-encrypted the networks are also trained on shares for one epoch on a few images, from the
+same weights and in the same order as in the clear; then the weights are revealed.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ from ring import SottoError
 BATCH = 128
 # Passes over the data and learning rate of plain training.
 TRAINING = {"A": (10, 0.1), "B": (8, 0.05), "C": (5, 0.05), "D": (10, 0.1)}
+
+
+# Rows a step and learning rate where both are trained for one epoch on a few images.
+FOLLOWED = (32, 0.02)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,13 @@ def arguments() -> argparse.Namespace:
         "--memory",
         action="store_true",
         help=f"also measure the peak memory of {BATCH} images at once, in a process of its own",
+    )
+    parser.add_argument(
+        "--train-encrypted", type=int, metavar="ROWS",
+        help="also train B, C and D on shares, for one epoch on so many images",
+    )  # fmt: skip
+    parser.add_argument(
+        "--starts", type=int, default=2, help="random starts of that training (default: 2)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -176,6 +190,50 @@ def memory(name: str, parties: list[str]) -> dict[str, int]:
     return {"rows": BATCH, "bytes_before": before, "peak_bytes": peak}
 
 
+def follow(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
+    """Train one network for one epoch, in the clear and on shares, from several random starts."""
+    X_train, X_test, y_train, y_test = data
+    parties = options.parties.split(",")
+    X = X_train[: options.train_encrypted].astype(np.float64)
+    y = y_train[: options.train_encrypted]
+    batch_size, rate = FOLLOWED
+    how: dict[str, Any] = {
+        "epochs": 1, "batch_size": batch_size, "learning_rate": rate, "progress": False
+    }  # fmt: skip
+    runs = []
+    for seed in range(options.seed, options.seed + options.starts):
+        network = getattr(nn.networks, name)
+        plain = network(random_state=seed).fit(X, y, **how)
+        with mpc.Session(parties) as session:
+            rows = session.share(X, owner=parties[-1], bound=1)
+            targets = session.share(nn.one_hot(y, 10), owner=parties[0], bound=1)
+            secret_model = network(random_state=seed).fit(rows, targets, **how)
+            revealed = secret_model.reveal()
+        spent = secret_model.epoch_costs_[0]
+        runs.append(
+            {
+                "seed": seed,
+                "plain_accuracy": plain.score(X_test, y_test),
+                "encrypted_accuracy": revealed.score(X_test, y_test),
+                "seconds": spent.seconds,
+            }
+        )
+    return {
+        "rows": len(X),
+        "batch_size": batch_size,
+        "learning_rate": rate,
+        "test_images": len(y_test),
+        "runs": runs,
+        "rounds": spent.rounds,
+        "bytes_sent_per_party": spent.bytes_sent,
+        "correction_bytes": spent.correction_bytes,
+        "full_rows": len(X_train),
+        "seconds_full_epoch_extrapolated": (
+            statistics.median(run["seconds"] for run in runs) * len(X_train) / len(X)
+        ),
+    }
+
+
 def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
     """Train and evaluate one network."""
     X_train, X_test, y_train, y_test = data
@@ -207,8 +265,31 @@ def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]
         "single": single,
         "batch": batch,
         "memory": memory(name, parties) if options.memory else None,
+        "training": follow(name, options, data)
+        if options.train_encrypted and name != "A"
+        else None,
         "published": [asdict(figure) for figure in PUBLISHED if figure.network == name],
     }
+
+
+def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the training on shares as rows of a table."""
+    what = f"an epoch on {training['rows']:,} images"
+    found = [
+        (
+            f"{what}, start {run['seed']}: plain, encrypted",
+            f"{run['plain_accuracy']:.2%}, {run['encrypted_accuracy']:.2%}",
+        )
+        for run in training["runs"]
+    ]
+    return [
+        *found,
+        (f"{what}, encrypted, s", spread([run["seconds"] for run in training["runs"]], 1)),
+        (
+            f"an epoch on {training['full_rows']:,} images, encrypted, extrapolated",
+            f"{training['seconds_full_epoch_extrapolated']:.0f} s",
+        ),
+    ]
 
 
 def report(result: dict[str, Any]) -> str:
@@ -231,6 +312,8 @@ def report(result: dict[str, Any]) -> str:
         rows.append(
             (f"peak memory of {BATCH} images", f"{result['memory']['peak_bytes'] / 1e6:,.0f} MB")
         )
+    if result["training"]:
+        rows += training_rows(result["training"])
     layers = [("one image, by layer", "rounds", "bytes sent, all", "correction bytes", "ms")]
     layers += [
         (
@@ -265,7 +348,8 @@ def main() -> int:
     names = [name for name in options.networks.upper().split(",") if name]
     for name, value in (
         ("--repeats", options.repeats), ("--epochs", options.epochs), ("--images", options.images),
-        ("--train", options.train),
+        ("--train", options.train), ("--train-encrypted", options.train_encrypted),
+        ("--starts", options.starts),
     ):  # fmt: skip
         if value is not None and value < 1:
             print(f"error: {name} must be at least 1, got {value}", file=sys.stderr)

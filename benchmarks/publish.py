@@ -1,7 +1,8 @@
 """Write the figures of the README and of RESULTS.md from the files in benchmarks/results/.
 
-With --run the benchmarks are run first, which takes some ten minutes; without it, the files that
-are there are used. A test checks that the texts say what the files hold.
+With --run the benchmarks are run first, or those that --only names; the peers' virtual environments are
+made on the first run. RESULTS.md says how long each took. Without --run, the files that are there are
+used. A test checks that the texts say what the files hold.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import json
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import conversions
 import kernels
 from machine import describe, markdown
+from networks_text import networks_text, seconds, training_text
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -24,35 +28,47 @@ RESULTS = HERE / "RESULTS.md"
 FILES = HERE / "results"
 
 
-def run(data: str) -> None:
-    """Run the benchmarks and keep what they print."""
+# What --run runs, in this order, and what each prints or writes as JSON.
+BENCHMARKS = ("main", "kernels", "conversions", "training", "networks", "peers")
+
+
+def command(name: str, data: str, venvs: str | None) -> list[str]:
+    """Return the command line of a benchmark."""
+    options = {
+        "main": ["encrypted_mnist.py", "--data", data, "--repeats", "7", "--memory", "--json"],
+        "kernels": ["kernels.py", "--json"],
+        "conversions": ["conversions.py", "--json"],
+        "training": ["train_mnist.py", "--data", data, "--json"],
+        "networks": [
+            "networks.py", "--data", data, "--memory", "--train-encrypted", "6000", "--json"
+        ],
+        "peers": [
+            "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
+            *(["--venvs", venvs] if venvs else []),
+        ],
+    }  # fmt: skip
+    script, *arguments = options[name]
+    return [sys.executable, str(HERE / script), *arguments]
+
+
+def run(names: Sequence[str], data: str, venvs: str | None) -> None:
+    """Run benchmarks, and keep what they print and how long they took."""
     FILES.mkdir(exist_ok=True)
-    for name, arguments in (
-        ("main", ["encrypted_mnist.py", "--data", data, "--repeats", "7", "--memory", "--json"]),
-        ("kernels", ["kernels.py", "--json"]),
-        ("conversions", ["conversions.py", "--json"]),
-    ):
-        print(f"running {' '.join(arguments)} ...", file=sys.stderr)
-        command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(done.stdout)
-        (FILES / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    print("running peers/run.py ...", file=sys.stderr)
-    command = [sys.executable, str(HERE / "peers" / "run.py"), "--peers", *PEERS]
-    command += ["--json", str(FILES / "peers.json")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for name in names:
+        line = command(name, data, venvs)
+        print(f"running {' '.join(line[1:])} ...", file=sys.stderr)
+        begun = time.perf_counter()
+        done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
+        file = FILES / f"{name}.json"
+        found = json.loads(file.read_text() if name == "peers" else done.stdout)
+        found["seconds_in_all"] = round(time.perf_counter() - begun)
+        file.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def read(name: str) -> dict[str, Any]:
     """Return a result file."""
     found: dict[str, Any] = json.loads((FILES / f"{name}.json").read_text())
     return found
-
-
-def seconds(value: float) -> str:
-    """Return a time with three significant digits."""
-    number, unit = (value, "s") if value >= 1 else (value * 1e3, "ms")
-    return f"{f'{number:#.3g}'.rstrip('.')} {unit}"
 
 
 def peer_rows(peers: dict[str, Any]) -> list[list[str]]:
@@ -143,10 +159,24 @@ def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     return found or ["- In none of the figures above."]
 
 
+def duration_text(found: dict[str, dict[str, Any]]) -> str:
+    """Return how long the benchmarks took, or a hint where a file does not say."""
+    times = {name: one.get("seconds_in_all") for name, one in found.items()}
+    known = {name: t for name, t in times.items() if t is not None}
+    parts = ", ".join(f"{name} {t / 60:.1f}" for name, t in known.items())
+    return (
+        f"`publish.py --run` takes the sum of these minutes: {parts}."
+        if len(known) == len(times)
+        else f"Minutes that benchmarks took when they ran last: {parts or 'not known'}."
+    )
+
+
 def results() -> str:
     """Return RESULTS.md."""
-    main, peers, speed = read("main"), read("peers"), read("kernels")
-    converted = read("conversions")["models"]
+    found = {name: read(name) for name in BENCHMARKS}
+    main, peers, speed = found["main"], found["peers"], found["kernels"]
+    training, networks = found["training"], found["networks"]
+    converted = found["conversions"]["models"]
     memory = [["images at once", "before", "peak", "seconds"]]
     memory += [
         [
@@ -182,7 +212,7 @@ def results() -> str:
         "# Results",
         "",
         "Written by `benchmarks/publish.py`; do not edit. Times vary from run to run: compare within a"
-        " table only.",
+        " table only. " + duration_text(found),
         "",
         "## The main job",
         "",
@@ -220,6 +250,14 @@ def results() -> str:
         "",
         f"Machine: {peers['machine']['cpu']}, {peers['machine']['cores']} cores,"
         f" {peers['machine']['memory_gib']} GiB, {peers['date'][:10]}.",
+        "",
+        "## Training on shares",
+        "",
+        *training_text(training),
+        "",
+        "## The papers' networks",
+        "",
+        *networks_text(networks),
         "",
         "## Kernels",
         "",
@@ -264,10 +302,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", action="store_true", help="run the benchmarks first")
-    parser.add_argument("--data", default="mnist", help="for the main job, as it takes it")
+    parser.add_argument(
+        "--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="with --run: which"
+    )
+    parser.add_argument(
+        "--data", default="mnist", help="mnist, or a folder, as the main job takes it"
+    )
+    parser.add_argument(
+        "--venvs", metavar="DIR", help="where the peers live, as peers/run.py takes it"
+    )
     options = parser.parse_args()
     if options.run:
-        run(options.data)
+        run(options.only, options.data, options.venvs)
     README.write_text(with_figures(README.read_text()))
     RESULTS.write_text(results())
     return 0

@@ -10,7 +10,7 @@ its place in every stream, and carries shapes and ids only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,7 +61,8 @@ class Part:
 class MaskRef:
     """How the provider finds a mask again: the place in the streams, and the views since.
 
-    The mask is the sum of all parties' words there, or the words of `owner` alone.
+    The mask is the sum of all parties' words there, or the words of `owner` alone. With `without`
+    that party's words are left out: it knows them, and does itself what takes them.
     """
 
     id: int
@@ -69,6 +70,17 @@ class MaskRef:
     start: int = 0
     views: tuple[View, ...] = ()
     owner: int | None = None
+    without: int | None = None
+
+    def view(self, view: View) -> MaskRef:
+        """Return the mask of a view."""
+        rows = None if self.views else _run_of_rows(view, self.part.shape)
+        if rows is None:
+            return replace(self, views=(*self.views, view))
+        # A mask of its own that starts later in the streams: the provider expands no more of it.
+        shape = self.part.shape[1:]
+        part = replace(self.part, shape=(len(rows), *shape))
+        return replace(self, part=part, start=self.start + rows.start * prod(shape))
 
     def check(self, limit: int) -> tuple[int, ...]:
         """Return the shape of the mask as viewed, or raise ShapeError if the views do not fit.
@@ -119,6 +131,15 @@ def _index(x: Words, key: tuple[Any, ...], leading: int) -> Words:
     shape = x.shape[leading:]
     numbers = np.arange(prod(shape)).reshape(shape)[key]
     return x.reshape(*x.shape[:leading], prod(shape))[(slice(None),) * leading + (numbers,)]
+
+
+def _run_of_rows(view: View, shape: tuple[int, ...]) -> range | None:
+    """Return the rows that a view picks of an array, if it is a slice of them and nothing else."""
+    kind, keys = view
+    if kind != "index" or not shape or not isinstance(keys, tuple) or len(keys) != 1:
+        return None
+    rows = range(shape[0])[keys[0]] if isinstance(keys[0], slice) else None
+    return rows if rows is not None and rows.step == 1 else None
 
 
 def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:

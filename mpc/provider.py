@@ -13,12 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Algebra, Correlation, MaskRef, Part, apply_views, chosen_rows
+from mpc.correlation import Correlation, MaskRef, Part, apply_views, chosen_rows
 from ring import Stream
 
 __all__ = ["Provider"]
 
 Words = NDArray[np.uint64]
+
+# Id, start, size, and whose words are left out.
+_Place = tuple[int, int, int, int | None]
 
 _CHUNK_WORDS = 1 << 13
 # Up to this size a mask is expanded and cached whole.
@@ -39,7 +42,7 @@ class Provider:
 
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
         self._streams = [Stream(key) for key in keys]
-        self._cache: OrderedDict[tuple[int, int, bytes], Words] = OrderedDict()
+        self._cache: OrderedDict[tuple[_Place, bytes], Words] = OrderedDict()
         self._cache_room = cache_bytes
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
@@ -56,23 +59,18 @@ class Provider:
         correlation : Correlation
         out : contiguous uint64 array of `correlation.corrected_words` words
         """
-        masks, start = [], 0
-        for part in correlation.masks():
-            masks.append(self._total(id, start, part))
-            start += part.size
-        others, first = [], 0
-        for part in correlation.corrected():
-            words = out[first : first + part.size].reshape(part.shape)
-            self._expand(id, start + first, words, part.algebra, self._streams[:-1])
-            others.append(words)
-            first += part.size
+        hidden, corrected = correlation.masks(), correlation.corrected()
+        words = np.empty(sum(part.size for part in hidden), np.uint64)
+        masks = self._expand(id, 0, words, hidden, self._streams)
+        others = self._expand(id, words.size, out, corrected, self._streams[:-1])
         correlation.deal(self, masks, others)
 
     def mask(self, ref: MaskRef) -> Words:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
-        key = (ref.id, ref.start, b"" if rows is None else _row_key(rows))
+        place = (ref.id, ref.start, ref.part.size, ref.without)
+        key = (place, b"" if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
             words = self._hidden(ref, rows)
@@ -86,10 +84,12 @@ class Provider:
 
     def _hidden(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
         """Expand a mask, or some rows of it."""
-        holders = self._streams if ref.owner is None else [self._streams[ref.owner]]
+        streams = self._streams if ref.owner is None else [self._streams[ref.owner]]
+        gone = None if ref.without is None else self._streams[ref.without]
+        holders = [stream for stream in streams if stream is not gone]
         if rows is None:
             words = np.empty(ref.part.shape, np.uint64)
-            self._expand(ref.id, ref.start, words, ref.part.algebra, holders)
+            self._expand(ref.id, ref.start, words.reshape(-1), (ref.part,), holders)
             return words
         words = np.empty((len(rows), *ref.part.shape[1:]), np.uint64)
         holders[0].fill_rows(words, ref.id, rows, ref.start)
@@ -100,25 +100,34 @@ class Provider:
             combine(words, more, out=words)
         return words
 
-    def _total(self, id: int, start: int, part: Part) -> Words:
-        words = np.empty(part.shape, np.uint64)
-        self._expand(id, start, words, part.algebra, self._streams)
-        return words
-
     def _expand(
-        self, id: int, start: int, out: Words, algebra: Algebra, streams: Sequence[Stream]
-    ) -> None:
-        """Write the sum (XOR) of the streams' words from `start` on to `out`."""
-        combine = np.add if algebra == "sum" else np.bitwise_xor
+        self, id: int, start: int, out: Words, parts: Sequence[Part], streams: Sequence[Stream]
+    ) -> list[Words]:
+        """Write the sums (XORs) of the streams' words from `start` on to `out`; return its parts."""
         streams[0].fill(out, id, start)
-        flat = out.reshape(-1)
+        found, first = [], 0
+        for part in parts:
+            found.append(out[first : first + part.size].reshape(part.shape))
+            first += part.size
         for stream in streams[1:]:
             # Piece by piece, so that the second stream's words never leave the cache of the core.
-            for first in range(0, flat.size, _CHUNK_WORDS):
-                target = flat[first : first + _CHUNK_WORDS]
-                piece = self._scratch[: target.size]
+            for first in range(0, out.size, _CHUNK_WORDS):
+                piece = self._scratch[: out.size - first]
                 stream.fill(piece, id, start + first)
-                combine(target, piece, out=target)
+                self._combine(out, first, piece, parts)
+        return found
+
+    @staticmethod
+    def _combine(out: Words, first: int, piece: Words, parts: Sequence[Part]) -> None:
+        """Add or XOR `piece` to the words of `out` from `first` on, as their parts want it."""
+        begin, end = 0, first + piece.size
+        for part in parts:
+            low, high = max(begin, first), min(begin + part.size, end)
+            if low < high:
+                combine = np.add if part.algebra == "sum" else np.bitwise_xor
+                target = out[low:high]
+                combine(target, piece[low - first : high - first], out=target)
+            begin += part.size
 
 
 def _row_key(rows: NDArray[np.int64]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -394,12 +395,15 @@ class Session(Planning):
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
-        sent = [0] * self.size
+        size = len(self.parties)
+        from_all, from_one = 0, [0] * size
         for words, opening in messages:
-            for party in range(self.size):
-                if opening in ("sum", "xor", party):
-                    sent[party] += 8 * (self.size - 1) * _size(words)
-        self._ledger.add_round(sent)
+            count = 8 * (size - 1) * _size(words)
+            if isinstance(opening, int):
+                from_one[opening] += count
+            else:
+                from_all += count
+        self._ledger.add_round([from_all + count for count in from_one])
         try:
             return self._transport.open(messages)
         except PeerError as error:
@@ -461,4 +465,4 @@ class Session(Planning):
 
 
 def _size(shares: Words) -> int:
-    return int(np.prod(shares.shape[1:], dtype=np.int64))
+    return prod(shares.shape[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
@@ -151,6 +152,14 @@ class SharedArray:
         To be opened under a mask of each party alone: what a party has given is its own addend,
         not a share (for protocols).
         """
+        if self.given is None and self._shares is None:
+            # Not by `shares`, which copies the mask for the sake of one row.
+            assert self._mask is not None
+            lam, first = self._mask.shares, self.session.first_row
+            return [
+                (row, lam[row, ...] + self._mask.delta[0, ...] if row == first else lam[row, ...])
+                for row in range(len(lam))
+            ]
         if self.given is None:
             return list(enumerate(self.shares))
         if self.given.owner not in self.session.here:
@@ -174,7 +183,7 @@ class SharedArray:
     @property
     def size(self) -> int:
         """How many elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return prod(self.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -488,7 +497,7 @@ class SharedArray:
         return relu.relu(self)
 
     def relu_with_derivative(self) -> tuple[SharedArray, SharedArray]:
-        """Return max(x, 0) and, for nothing, the bits of x >= 0; see :meth:`relu`."""
+        """Return max(x, 0) and, for nothing, the bits of that > 0; see :meth:`relu`."""
         self.session.check_open()
         y, bit = relu.relu_with_derivative(self)
         return y, comparison.bit_array(y, bit)

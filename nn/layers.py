@@ -296,7 +296,7 @@ class Dense(Layer):
 class ReLU(Layer):
     """Rectifier: the greater of each element and 0.
 
-    Its gradient at 0 is taken as 0; on shares as 1, which is the bit that is there.
+    Its gradient at 0 is taken as 0, in the clear and on shares.
 
     Examples
     --------

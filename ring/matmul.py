@@ -120,12 +120,21 @@ def _pack(
     for panel in range(start, stop):
         left = panel * LANES
         width = min(LANES, columns - left)
-        for k in range(depth):
-            place = (panel * depth + k) * LANES
-            for c in range(width):
-                panels[place + c] = b[k * row + (left + c) * col]
-            for c in range(width, LANES):
-                panels[place + c] = 0
+        out = panels[panel * depth * LANES : (panel + 1) * depth * LANES]
+        if width == LANES and col == 1:
+            for k in range(depth):
+                # Of constant length, so that LLVM makes one vector of it.
+                line = b[k * row + left : k * row + left + LANES]
+                for c in range(LANES):
+                    out[k * LANES + c] = line[c]
+            continue
+        for c in range(width):
+            column = b[(left + c) * col :]
+            for k in range(depth):
+                out[k * LANES + c] = column[k * row]
+        for c in range(width, LANES):
+            for k in range(depth):
+                out[k * LANES + c] = 0
 
 
 @kernel

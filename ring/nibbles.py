@@ -81,10 +81,10 @@ def add_tables(v: Words, shift: int, nibbles: int, signed: bool, out: Words) -> 
 def _read_tables(
     start: int, stop: int,
     u: Words, shift: int, nibbles: int, signed: bool, tables: Words, flip: bool,
-    greater: Words, equal: Words,
+    greater: Words, equal: Words, threshold: np.uint64,
 ) -> None:  # fmt: skip
     shift_ = np.uint64(shift)
-    offset = _ONE << np.uint64(62 - shift)
+    offset = (_ONE << np.uint64(62 - shift)) + threshold
     for block in range(start, stop):
         first = block * WORD_BITS
         width = min(WORD_BITS, u.size - first)
@@ -141,8 +141,9 @@ def read_tables(
     flip: bool,
     greater: Words,
     equal: Words,
+    threshold: int = 0,
 ) -> None:
-    """Read the tables at the nibbles of ``u = (c >> shift) - 2^(62 - shift)``.
+    """Read the tables at the nibbles of ``u = (c >> shift) - 2^(62 - shift) - threshold``.
 
     Parameters
     ----------
@@ -157,8 +158,10 @@ def read_tables(
     greater, equal : uint64 arrays of shape (nibbles, ceil(n / 64))
         Filled with the planes of [v_j > u_j] (the sign's bit for a signed top nibble) and of
         [v_j = u_j] ([(u - v) mod 8 = 0] there, or modulo less for a top nibble cut at bit 63).
+    threshold : int
+        The tables serve every public u, so the sign of u - v minus a number costs nothing more.
     """
     run(
         _read_tables, count_words(c.size), WORD_BITS * 4 * nibbles,
-        c, shift, nibbles, signed, tables, flip, greater, equal,
+        c, shift, nibbles, signed, tables, flip, greater, equal, np.uint64(threshold % 2**64),
     )  # fmt: skip

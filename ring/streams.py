@@ -102,7 +102,7 @@ class Stream:
                 f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
             )
         if out.size:
-            self._write(out.reshape(-1).view(np.uint8).data, id, start)
+            self._write(out.data.cast("B"), id, start)
 
     def fill_rows(
         self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0
@@ -147,6 +147,10 @@ class Stream:
         self._encryptor.reset_nonce((id << 64 | block).to_bytes(16, "big"))
         if skip:
             update(_ZEROS[:8], bytearray(8))
-        for begin in range(0, len(target), len(_ZEROS)):
+        size = len(target)
+        if size <= len(_ZEROS):
+            update(_ZEROS[:size], target)
+            return
+        for begin in range(0, size, len(_ZEROS)):
             piece = target[begin : begin + len(_ZEROS)]
             update(_ZEROS[: len(piece)], piece)

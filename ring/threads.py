@@ -16,8 +16,8 @@ from ring.errors import ArgumentError
 __all__ = ["get_num_threads", "run", "set_num_threads"]
 
 # Below this many elementary operations a second thread costs more than it brings: handing work
-# to a thread takes some 30 microseconds, in which one core does about as many operations.
-_WORTHWHILE = 200_000
+# to a thread and waiting for it takes some 100 microseconds, in which one core does as many.
+_WORTHWHILE = 1_000_000
 
 _threads = 0
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}

@@ -89,6 +89,57 @@ def test_figures_are_those_of_the_result_files():
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == publish.results()
 
 
+def test_training_reaches_what_is_asked_of_it():
+    training = load("publish").read("training")
+    assert training["images"] == 60_000
+    assert training["layers"] == [784, 128, 128, 10]
+    epochs = training["epochs"]
+    assert len(epochs) <= 10
+    assert max(e["encrypted_accuracy"] for e in epochs) >= 0.978
+    for e in epochs:
+        assert abs(e["plain_accuracy"] - e["encrypted_accuracy"]) <= 0.003
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    for e in epochs:
+        assert (
+            f"| {e['epoch']} | {e['plain_accuracy']:.2%} | {e['encrypted_accuracy']:.2%} |" in text
+        )
+    assert "SecureNN | 15 | 93.4%" in text
+
+
+def test_networks_reach_what_is_asked_of_them():
+    networks = load("publish").read("networks")["networks"]
+    asked = {  # accuracy, bytes that all parties send for an image
+        "A": (0.978, 24e3), "B": (0.988, 450e3), "C": (0.990, 650e3), "D": (0.978, 60e3),
+    }  # fmt: skip
+    assert [n["network"] for n in networks] == list(asked)
+    for n in networks:
+        accuracy, sent = asked[n["network"]]
+        assert n["images"] == 10_000
+        assert n["plain_accuracy"] >= accuracy
+        assert abs(n["plain_accuracy"] - n["encrypted_accuracy"]) <= 0.001
+        assert n["single"]["bytes_sent"] <= sent
+        assert n["batch"]["rows"] == n["memory"]["rows"] == 128
+        assert n["memory"]["peak_bytes"] < 2e9
+        if n["network"] == "A":
+            continue
+        assert n["training"]["rows"] == 6000
+        for run in n["training"]["runs"]:
+            assert abs(run["plain_accuracy"] - run["encrypted_accuracy"]) <= 0.005
+
+
+def test_every_benchmark_can_be_published():
+    publish = load("publish")
+    for name in publish.BENCHMARKS:
+        _, script, *options = publish.command(name, "somewhere", "elsewhere")
+        text = Path(script).read_text()
+        for option in options:
+            if option.startswith("--") and option != "--data":
+                assert f'"{option}"' in text, f"{script} has no {option}"
+        assert name == "kernels" or name == "peers" or "somewhere" in options
+    with pytest.raises(KeyError):
+        publish.command("other", "somewhere", None)
+
+
 def test_commands_make_their_own_environments():
     for name in ("main command", "test command"):
         command = section(name).strip()

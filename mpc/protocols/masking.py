@@ -17,7 +17,6 @@ Source: Beaver 1991; the mask kept with the wire, and known to an input's owner,
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +69,7 @@ class Mask:
         """Return the mask of a view of the tensor."""
         shares = self._shares
         return Mask(
-            replace(self.ref, views=(*self.ref.views, view)),
+            self.ref.view(view),
             self.rows,
             apply_views(shares, [view], 1) if isinstance(shares, np.ndarray) else shares,
             apply_views(self.delta, [view], 1),
@@ -155,7 +154,7 @@ def mask_data(x: SharedArray) -> None:
     with session.protocol("masking"):
         for start in range(0, len(x), some):
             piece = slice(start, start + some)
-            lam = _expand(session, replace(ref, views=(("index", (piece,)),)), rows)
+            lam = _expand(session, ref.view(("index", (piece,))), rows)
             (opened,) = session.open(_message(x, lam, piece))
             delta[:, piece] = opened
     x.set_mask(Mask(ref, rows, session, delta))

@@ -1,8 +1,8 @@
 """Pooling: the maximum and the mean of a few arrays, elementwise.
 
 Maximum of k arrays, by a tree of ceil(log2 k) levels; on each
-1. d = x - y for the pairs of arrays: local.
-2. max(x, y) = y + relu(d), without truncation: :mod:`mpc.protocols.relu` with s = 0, 4 rounds.
+1. d = y - x for the pairs of arrays: local.
+2. max(x, y) = x + relu(d), without truncation: :mod:`mpc.protocols.relu` with s = 0, 4 rounds.
 Values straight from a matrix product, with twice the fractional bits, are compared as they are, so
 a ReLU behind the maximum truncates, and the maximum costs no round for that.
 Cost for pairs of 48 bits: a level takes 4 rounds, about 11.3 (n - 1) bytes a pair; correction about
@@ -20,7 +20,7 @@ Mean of k arrays:
 Cost: 1 round (2 for a k that is no power of two and surplus bits), 8 (n - 1) bytes an element each;
 correction 16 bytes. See :mod:`mpc.protocols.truncation`.
 
-Source: max(x, y) = y + relu(x - y), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
+Source: max(x, y) = x + relu(y - x), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def cost_of_mean(parties: int, count: int, size: int, surplus: bool) -> Spent:
 
 
 def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
-    """Return the maximum along the first axis, and each level's bits: the first of a pair won."""
+    """Return the maximum along the first axis, and each level's bits: the second of a pair won."""
     if not x.shape or not x.shape[0]:
         raise ArgumentError(f"the maximum needs at least one array, got shape {x.shape}")
     bound, bits = x.bound, []
@@ -74,9 +74,9 @@ def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
             paired = x.shape[0] // 2 * 2
             first = linear.view(x, ("index", (slice(0, paired, 2),)))
             second = linear.view(x, ("index", (slice(1, paired, 2),)))
-            best, bit = relu.relu_with_derivative(linear.subtract(first, second), truncate=False)
+            best, bit = relu.relu_with_derivative(linear.subtract(second, first), truncate=False)
             bits.append(bit)
-            best = linear.add(best, second).with_integer_bound(bound)
+            best = linear.add(best, first).with_integer_bound(bound)
             odd = linear.view(x, ("index", (slice(paired, None),)))
             x = linear.concatenate([best, odd]) if odd.shape[0] else best
         return linear.view(x, ("index", (0,))), bits
@@ -108,8 +108,8 @@ def maximum_gradient(g: SharedArray, bits: Sequence[MaskedBit], count: int) -> S
         for bit, before in zip(reversed(bits), reversed(counts[:-1]), strict=True):
             pairs = before // 2
             best = linear.view(x, ("index", (slice(0, pairs),)))
-            first = select.multiply_bit(best, bit)
-            both = linear.stack([first, linear.subtract(best, first)], axis=1)
+            second = select.multiply_bit(best, bit)
+            both = linear.stack([linear.subtract(best, second), second], axis=1)
             both = linear.view(both, ("reshape", (2 * pairs, *shape)))
             odd = linear.view(x, ("index", (slice(pairs, None),)))
             x = linear.concatenate([both, odd]) if odd.shape[0] else both

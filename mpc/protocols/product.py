@@ -3,8 +3,10 @@
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
 2. Provider: C = lambda_x . lambda_w, shared with one correction.
 3. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w + C_i. The sum over i is x . w.
-A value as its owner has given it, and its mask, are the owner's addend and the others' zero, so a
-product of alice's weights with bob's images takes one multiplication each, and one at the provider.
+If one operand is as party j has given it, with a mask that j knows, j multiplies the value itself:
+z_j = x . (Delta_w + lambda_{w,j}) + C_j, the others z_i = Delta_x . lambda_{w,i} + C_i, and lambda_{w,j}
+does not enter C. So a product of bob's images with weights, alice's or secret to both, takes one
+multiplication each, and one at the provider.
 The product has the fractional bits of both operands together; it is truncated when something
 needs fewer. Operands are truncated to the format first; beside one in the format, the other may
 keep the format's guard bits.
@@ -16,7 +18,8 @@ Source: Beaver 1991; ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 3.1)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import Mask, mask_together
 from mpc.protocols.truncation import to_format
 from mpc.sizes import broadcast
 from ring.matmul import matmul_add
@@ -71,6 +74,45 @@ class ProductTerm(Correlation):
             c += x * w
 
 
+def _known(x: SharedArray) -> int | None:
+    """Return the party that has given x, under a mask that it knows, if there is one."""
+    return None if x.mask is None else x.mask.ref.owner
+
+
+def _refs(x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
+    """Return the masks that the provider multiplies."""
+    x_owner, w_owner = _known(x), _known(w)
+    if x_owner is not None and w_owner is None:
+        return x_mask.ref, replace(w_mask.ref, without=x_owner)
+    if w_owner is not None and x_owner is None:
+        return replace(x_mask.ref, without=w_owner), w_mask.ref
+    return x_mask.ref, w_mask.ref
+
+
+def _terms(
+    x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask
+) -> Iterator[tuple[int, Words, Words]]:
+    """Step 3: yield which row of z gets the product of what."""
+    here, x_owner, w_owner = x.session.here, _known(x), _known(w)
+    if x_owner is not None and w_owner is None:
+        for row, lam in enumerate(w_mask.shares):
+            if here[row] != x_owner:
+                yield row, x_mask.delta[0], lam
+        for row, words in x.addends():
+            yield row, words, np.add(w_mask.delta[0], w_mask.shares[row])
+    elif w_owner is not None and x_owner is None:
+        for row, lam in enumerate(x_mask.shares):
+            if here[row] != w_owner:
+                yield row, lam, w_mask.delta[0]
+        for row, words in w.addends():
+            yield row, np.add(x_mask.delta[0], x_mask.shares[row]), words
+    else:
+        for row, words in w.addends():
+            yield row, x_mask.delta[0], words
+        for row, words in zip(x_mask.rows, x_mask.shares, strict=True):
+            yield row, words, w_mask.delta[0]
+
+
 def cost(parties: int, masked: int, size: int) -> Spent:
     """Declare the cost: who sends most opens `masked` elements, the product has `size`."""
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
@@ -107,12 +149,11 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
         x, w = _in_format(x, w)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
-        _, z = session.correlated(ProductTerm("multiply", x_mask.ref, w_mask.ref, shape))
+        _, z = session.correlated(ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape))
         z = z.reshape(len(z), *shape)
-        for row, words in w.addends():
-            z[row : row + 1] += x_mask.delta * words
-        for row, words in zip(x_mask.rows, x_mask.shares, strict=True):
-            z[row : row + 1] += words * w_mask.delta
+        for row, left, right in _terms(x, w, x_mask, w_mask):
+            # Not by an operator: of single elements, it warns of what is meant to wrap around.
+            z[row, ...] += np.multiply(left, right)
         return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=x.bound * w.bound)
 
 
@@ -133,11 +174,9 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
     x, w = _in_format(x, w)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
-        _, z = session.correlated(ProductTerm("matmul", x_mask.ref, w_mask.ref, shape))
+        _, z = session.correlated(ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape))
         z = z.reshape(len(z), *shape)
-        for row, words in w.addends():
-            matmul_add(x_mask.delta[0], words, z[row])
-        for row, words in zip(x_mask.rows, x_mask.shares, strict=True):
-            matmul_add(words, w_mask.delta[0], z[row])
+        for row, left, right in _terms(x, w, x_mask, w_mask):
+            matmul_add(left, right, z[row])
         bound = x.bound * w.bound * x.shape[-1]
         return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound)

@@ -1,7 +1,7 @@
 """ReLU, fused with truncation by s bits (PROTOCOLS: sign and ReLU).
 
-1. c = open(z + 2^62 + r), and shares of the truncated value's sign, <msb>: see
-   :mod:`mpc.protocols.sign`. 3 rounds.
+1. c = open(z + 2^62 + r), and shares of the bit of y < 1 for the truncated y, <msb>, the sign of
+   y - 1: see :mod:`mpc.protocols.sign`. 3 rounds. Nothing is lost by it, since relu(0) = 0 y.
 2. Provider, with r: a random bit beta, <beta>, [beta], [r >> s], [r >> 63], [beta (r >> s)],
    [beta (r >> 63)].
 3. delta = open(<msb> ^ <beta>): one bit, 1 round.
@@ -9,7 +9,7 @@
    [y] = A - [r >> s] + kappa [r >> 63],
    [y beta] = A [beta] - [beta (r >> s)] + kappa [beta (r >> 63)],
    [relu(y)] = [y] - delta [y] - (1 - 2 delta) [y beta].
-The derivative is 1 - msb = (1 ^ delta) ^ beta, for nothing.
+The derivative is 1 - msb = (1 ^ delta) ^ beta, for nothing; 0 at 0, as in the clear.
 Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 61 bytes. With s = 0,
 [r >> s] is the mask itself and kappa vanishes, which saves 24 bytes of correction.
 
@@ -69,11 +69,11 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
 
 
 def relu_with_derivative(x: SharedArray, *, truncate: bool = True) -> tuple[SharedArray, MaskedBit]:
-    """Return max(x, 0) and the bit of x >= 0; truncated to the session's fractional bits or not."""
+    """Return max(x, 0) and the bit of max(x, 0) > 0; truncated to the session's fractional bits or not."""
     session = x.session
     shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
     with session.protocol("relu"):
-        opened = sign.open_sign(x, shift, "relu")
+        opened = sign.open_sign(x, shift, "relu", strict=True)
         assert opened.beta is not None and opened.ref is not None
         delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
         out = np.empty((len(opened.r), x.size), np.uint64)

@@ -212,12 +212,10 @@ def _open(
     words_each = count_words(size)
     each = np.empty((len(thresholds), len(words), 2 * nibbles, words_each), np.uint64)
     for planes, threshold in zip(each, thresholds, strict=True):
-        # u - threshold, for nothing: the tables are those of r and serve every public u.
-        shifted = c - np.uint64((threshold << shift) % 2**64) if threshold else c
         for i in range(len(planes)):
             read_tables(
-                shifted[0], shift, nibbles, signed, tables[i], i == session.first_row,
-                planes[i, :nibbles], planes[i, nibbles:],
+                c[0], shift, nibbles, signed, tables[i], i == session.first_row,
+                planes[i, :nibbles], planes[i, nibbles:], threshold,
             )  # fmt: skip
     planes = each.transpose(1, 2, 0, 3).reshape(
         len(words), 2 * nibbles, len(thresholds) * words_each
@@ -229,9 +227,13 @@ def _open(
     return Opened(c, bit, r, beta, rings, ref)
 
 
-def open_sign(x: SharedArray, shift: int, extras: Extras) -> Opened:
-    """Share the sign bit of x / 2^shift, rounded as a truncation rounds it."""
-    return _open(x.session, x, shift, window(-(-x.bound >> shift)), True, extras)
+def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
+    """Share the bit of y < 0 for y = x / 2^shift, rounded as a truncation rounds it.
+
+    With `strict` that of y < 1, which is the sign of y - 1: as cheap, and in the window if y is.
+    """
+    nibbles = window(-(-x.bound >> shift))
+    return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
 def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:

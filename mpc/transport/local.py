@@ -45,7 +45,10 @@ class LocalTransport:
                 opened.append(words)
                 continue
             combine = np.add if opening == "sum" else np.bitwise_xor
-            opened.append(combine.reduce(words, axis=0, keepdims=True))
+            total = combine(words[:1], words[1:2])
+            for row in range(2, len(words)):
+                combine(total, words[row], out=total)
+            opened.append(total)
         return opened
 
     def open_to(self, party: int, shares: Words) -> Words:

@@ -34,7 +34,7 @@ def test_measures(networks, name, rounds):
     X, y = images(200)
     options = argparse.Namespace(
         parties="alice,bob,carol", epochs=2, train=None, images=130, seed=0, repeats=2, memory=False,
-        json=True,
+        json=True, train_encrypted=96, starts=2,
     )  # fmt: skip
     result = networks.measure(name, options, (X, X, y, y))
     assert json.loads(json.dumps(result)) == result
@@ -49,8 +49,22 @@ def test_measures(networks, name, rounds):
     # Bit planes are cut to 64 elements, which weighs on a single image.
     assert 100 * single["bytes_sent"] < batch["bytes_sent"] <= 128 * single["bytes_sent"]
     assert {figure["network"] for figure in result["published"]} == {name}
+    training = result["training"]
+    assert [run["seed"] for run in training["runs"]] == [0, 1]
+    assert training["rows"] == 96
+    assert training["full_rows"] == 200
+    seconds = sorted(run["seconds"] for run in training["runs"])
+    assert training["seconds_full_epoch_extrapolated"] == pytest.approx(sum(seconds) / 2 * 200 / 96)
+    for run in training["runs"]:
+        assert abs(run["plain_accuracy"] - run["encrypted_accuracy"]) <= 0.05
     text = networks.report(result)
-    for part in ("accuracy, encrypted", "SecureNN", "2 Convolution", "argmax and reveal"):
+    for part in (
+        "accuracy, encrypted",
+        "SecureNN",
+        "2 Convolution",
+        "argmax and reveal",
+        "extrapolated",
+    ):
         assert part in text
 
 

@@ -52,7 +52,7 @@ def test_exact_against_the_truncated_value(session, share_integers, integers, ta
     truncated = [(v + int(mask) % 2**16) >> 16 for v, mask in zip(z, r, strict=True)]
     assert integers(y).tolist() == [max(v, 0) for v in truncated]
     bits = comparison.bit_array(x, derivative)
-    assert bits.reveal().tolist() == [int(v >= 0) for v in truncated]
+    assert bits.reveal().tolist() == [int(v > 0) for v in truncated]
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 63, 64, 65, 127, 128, 129, 1000])

@@ -5,6 +5,7 @@ import pytest
 
 import mpc
 from nn.convolution import Convolution
+from nn.layers import ReLU
 from nn.normalisation import BatchNorm, Dropout
 from nn.pooling import AveragePool, MaxPool
 from nn.shaping import Flatten, Reshape
@@ -79,6 +80,20 @@ def test_of_equal_values_the_same_one_gets_the_gradient():
         with mpc.Session() as s:
             layer.forward(s.share(x, owner="bob"))
             found = layer.backward(s.share(gradient, owner="alice"))
+            np.testing.assert_array_equal(found.reveal(), wanted)
+
+
+def test_relu_has_the_same_gradient_at_zero_as_in_the_clear():
+    # Zero biases behind black borders make whole regions of zeros, in which this decides.
+    x = np.array([[-UNIT, 0.0, UNIT, -1.0, 0.0, 2.0]])
+    layer = ReLU()
+    layer.forward(x)
+    wanted = layer.backward(np.ones(x.shape))
+    assert wanted.tolist() == [[0, 0, 1, 0, 0, 1]]
+    for factor in (1, 1.0):
+        with mpc.Session() as s:
+            layer.forward(s.share(x, owner="bob") * factor)
+            found = layer.backward(s.share(np.ones(x.shape), owner="alice"))
             np.testing.assert_array_equal(found.reveal(), wanted)
 
 
