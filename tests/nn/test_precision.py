@@ -68,7 +68,7 @@ def test_products_lose_what_is_below_a_unit():
 
 
 def test_a_format_that_holds_the_model_is_suggested_only_if_it_is_fine_enough():
-    weights = np.array([[5e4, 1e-3], [2e4, 5e-4]])
+    weights = np.array([[5e4, 1e-2], [2e4, 5e-3]])
     model = Regressor([Dense(weights, np.zeros(2))], 2, (0, 1))
     audit = model.audit()
     form = audit.suggestion
