@@ -139,6 +139,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             y_numeric=isinstance(self, RegressorMixin),
         )
         self._fit(np.asarray(X), np.asarray(y))
+        self.model_.feature_names_in_ = getattr(self, "feature_names_in_", None)
         return self
 
     def _widths(self, X: NDArray[Any], targets: NDArray[Any]) -> tuple[int, ...]:

@@ -259,6 +259,19 @@ def test_the_format_suits_the_model_unless_one_is_asked_for(iris):
         secure.predict(X)
 
 
+def test_names_of_features_go_with_the_model(iris):
+    X, y = iris
+    names = np.array(["a", "b", "c", "d"], object)
+
+    class Named(nn.SecureMLPClassifier):
+        def _fit(self, X, y):
+            super()._fit(X, y)
+            self.feature_names_in_ = names  # as after a fit to a data frame
+
+    assert Named((4,), max_iter=1).fit(X, y).model_.feature_names_in_ is names
+    assert nn.SecureMLPClassifier((4,), max_iter=1).fit(X, y).model_.feature_names_in_ is None
+
+
 def test_threads_are_given_back(iris):
     X, y = iris
     before = get_num_threads()

@@ -12,7 +12,7 @@ from nn.convolution import Convolution
 from nn.layers import Dense, ReLU
 from nn.normalisation import BatchNorm, Dropout, folded
 from nn.pooling import AveragePool, MaxPool
-from nn.shaping import Flatten, Reshape
+from nn.shaping import Flatten, Reshape, Transpose
 from ring.errors import ArgumentError, DtypeError, ShapeError
 
 
@@ -54,7 +54,7 @@ def convolution(random, kernel=(3, 2), channels=2, outputs=3, **more):
     return Convolution(weights, random.normal(size=outputs), **more)
 
 
-PADDINGS = st.sampled_from(["valid", "same", 1, (0, 2)])
+PADDINGS = st.sampled_from(["valid", "same", 1, (0, 2), ((0, 2), (1, 0))])
 
 
 class TestConvolution:
@@ -96,6 +96,7 @@ class TestConvolution:
             ({"stride": 2, "padding": "same"}, (14, 14, 5)),
             ({"stride": (2, 3), "padding": (0, 2)}, (12, 10, 5)),
             ({"padding": "same"}, (28, 28, 5)),
+            ({"padding": ((1, 0), (2, 4))}, (25, 30, 5)),
         ],
     )
     def test_output_shape(self, more, shape):
@@ -196,7 +197,9 @@ class TestPools:
 
 
 class TestShaping:
-    @pytest.mark.parametrize("layer", [Reshape(3, 4, 1), Reshape(12), Flatten()])
+    @pytest.mark.parametrize(
+        "layer", [Reshape(3, 4, 1), Reshape(12), Flatten(), Transpose(1, 0), Transpose(0, 1)]
+    )
     def test_gradients(self, layer):
         random = np.random.default_rng(0)
         check_gradients(layer, random.normal(size=(2, 6, 2)), random)
@@ -207,6 +210,20 @@ class TestShaping:
         assert high.ravel().tolist() == [1, 2, 3, 4]
         assert Reshape(2, 2, 1).bounds(0, 1)[1].tolist() == np.ones((2, 2, 1)).tolist()
         assert Flatten().bounds(low, high)[1].tolist() == [1, 2, 3, 4]
+
+    def test_transpose(self):
+        layer, random = Transpose(2, 0, 1), np.random.default_rng(0)
+        x = random.normal(size=(2, 3, 4, 5))
+        np.testing.assert_array_equal(layer(x), np.moveaxis(x, 3, 1))
+        check_gradients(layer, x, random)
+        low, high = layer.bounds(x[0] - 1, x[0])
+        np.testing.assert_array_equal(low, layer(x)[0] - 1)
+        np.testing.assert_array_equal(high, layer(x)[0])
+        assert layer.output_shape((3, 4, 5)) == (5, 3, 4) and layer.bounds(0, 1)[1] == 1
+        with pytest.raises(ShapeError, match="3 axes"):
+            layer(x[0])
+        with pytest.raises(ArgumentError, match="in some order"):
+            Transpose(0, 2)
 
     def test_wrong_size(self):
         with pytest.raises(ShapeError, match=r"Reshape\(2, 3\) takes rows of 6 elements.*\(7,\)"):

@@ -61,6 +61,23 @@ def test_errors_are_those_on_shares(activation, frac_bits, monkeypatch):
     assert refused(seen / 4 * 2**11) and not refused(seen * 4 * 2**11)
 
 
+def test_products_lose_what_is_below_a_unit():
+    layer = Dense(np.array([[0.5, 1.0]]), np.array([0.0, 0.25]))
+    found = precision._imitated([layer], np.array([[2.0**-8], [0.25 * 2.0**-8]]), 8)
+    assert found.tolist() == [[0, 0.25 + 2.0**-8], [0, 0.25]]
+
+
+def test_a_format_that_holds_the_model_is_suggested_only_if_it_is_fine_enough():
+    weights = np.array([[5e4, 1e-2], [2e4, 5e-3]])
+    model = Regressor([Dense(weights, np.zeros(2))], 2, (0, 1))
+    audit = model.audit()
+    form = audit.suggestion
+    assert "its parameter" in audit.problem and form.frac_bits > 16 and form.int_bits > 15
+    assert f"frac_bits={form.frac_bits}, int_bits={form.int_bits}" in audit.problem
+    assert model.audit(frac_bits=form.frac_bits, int_bits=form.int_bits).fits
+    assert not model.audit(frac_bits=16, int_bits=form.int_bits).fits
+
+
 def test_scales_by_hand():
     outputs = np.array([[1.0, 5.0, 3.0, 1e9], [3.0, 5.0, 4.0, 1e9 + 1e-6]])
     np.testing.assert_array_equal(output_scale(outputs, ranked=False)[:3], [1, 5, 0.5])
