@@ -82,10 +82,10 @@ def test_matrix_products_take_numpys_shapes(session, left, right):
     a, b = numbers(left), numbers(right, 5)
     want = a @ b
     x, y = session.share(a, owner="alice"), session.share(b, owner="bob")
-    for product in (x @ y, x @ b, a @ y, np.matmul(x, y)):
-        assert product.shape == want.shape
-        assert product.bound >= np.abs(want).max(initial=0) * 2**32
-        np.testing.assert_allclose(product.reveal(), want, rtol=0, atol=UNIT)
+    for found in (x @ y, x @ b, a @ y, np.matmul(x, y)):
+        assert found.shape == want.shape
+        assert found.bound >= np.abs(want).max(initial=0) * 2**32
+        np.testing.assert_allclose(found.reveal(), want, rtol=0, atol=UNIT)
 
 
 def test_whole_numbers_and_bits(session):
