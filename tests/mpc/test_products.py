@@ -1,5 +1,6 @@
 """Products of two secrets, and masks that are opened once in a tensor's life."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc import provider
+from mpc.protocols import masking, product
 
 UNIT = 2.0**-16
 
@@ -80,10 +82,10 @@ def test_matrix_products_take_numpys_shapes(session, left, right):
     a, b = numbers(left), numbers(right, 5)
     want = a @ b
     x, y = session.share(a, owner="alice"), session.share(b, owner="bob")
-    for product in (x @ y, x @ b, a @ y, np.matmul(x, y)):
-        assert product.shape == want.shape
-        assert product.bound >= np.abs(want).max(initial=0) * 2**32
-        np.testing.assert_allclose(product.reveal(), want, rtol=0, atol=UNIT)
+    for found in (x @ y, x @ b, a @ y, np.matmul(x, y)):
+        assert found.shape == want.shape
+        assert found.bound >= np.abs(want).max(initial=0) * 2**32
+        np.testing.assert_allclose(found.reveal(), want, rtol=0, atol=UNIT)
 
 
 def test_whole_numbers_and_bits(session):
@@ -272,3 +274,73 @@ def test_products_of_single_elements(session):
         assert abs((y * y).reveal() - 2.25) <= UNIT
         np.testing.assert_allclose((x * y).reveal(), -1.5 * a, rtol=0, atol=UNIT)
         np.testing.assert_allclose((y * x.T).reveal(), -1.5 * a.T, rtol=0, atol=UNIT)
+
+
+@pytest.mark.parametrize("owner", ["alice", "bob"])
+def test_what_a_party_has_given_takes_one_product_each(session, monkeypatch, owner):
+    """The owner multiplies its value itself, so its share of the other mask is not dealt with."""
+    X, W = numbers((3, 4)), numbers((4, 2), 5)
+    calls = []
+    add = product.matmul_add
+
+    def listen(a, b, out):
+        calls.append(a.shape)
+        add(a, b, out)
+
+    monkeypatch.setattr(product, "matmul_add", listen)
+    x = session.share(X, owner=owner)
+    w = session.share(W, owner="alice") + session.share(np.zeros(W.shape), owner="bob")
+    asked = []
+    correct = session._provider.correct
+    monkeypatch.setattr(
+        session._provider,
+        "correct",
+        lambda id, term, out: (asked.append(term), correct(id, term, out)),
+    )
+    number = session.parties.index(owner)
+    for left, right, mine, other in ((x, w, "x", "w"), (w.T, x.T, "w", "x")):
+        calls.clear()
+        asked.clear()
+        found = (left @ right).reveal()
+        wanted = X @ W
+        np.testing.assert_array_equal(found, wanted if left is x else wanted.T)
+        # One at each party, one at the provider.
+        assert len(calls) == session.size + 1
+        term = next(one for one in asked if isinstance(one, product.ProductTerm))
+        assert getattr(term, mine).owner == number
+        assert getattr(term, mine).without is None
+        assert getattr(term, other).without == number
+    # Elementwise too, and for two values of one owner, where all masks are known to it.
+    np.testing.assert_array_equal((x * w[:1, :1]).reveal(), X * W[:1, :1])
+    np.testing.assert_array_equal((x @ session.share(W, owner=owner)).reveal(), X @ W)
+
+
+def test_a_slice_of_rows_is_a_mask_further_on_in_the_stream(session):
+    X = numbers((6, 2, 3))
+    x = session.share(X, owner="bob") + session.share(X, owner="alice")
+    masking.mask_together(x)
+    whole = session._provider.mask(x.mask.ref)
+    for rows in (
+        slice(2, 5),
+        slice(0, 0),
+        slice(-2, None),
+        slice(None),
+        slice(4, 2),
+        slice(1, 5, 2),
+    ):
+        piece = x[rows]
+        assert piece.mask.ref.views == () or rows.step == 2
+        np.testing.assert_array_equal(session._provider.mask(piece.mask.ref), whole[rows])
+        again = piece[1:].reshape(-1, 3)
+        np.testing.assert_array_equal(
+            session._provider.mask(again.mask.ref), whole[rows][1:].reshape(-1, 3)
+        )
+        np.testing.assert_array_equal(
+            (again * again).reveal(), (2 * X[rows][1:].reshape(-1, 3)) ** 2
+        )
+    for party in range(session.size):
+        without = replace(x[1:3].mask.ref, without=party)
+        share = x.mask.shares[party, 1:3]
+        np.testing.assert_array_equal(
+            session._provider.mask(without) + share, session._provider.mask(x[1:3].mask.ref)
+        )

@@ -132,6 +132,21 @@ class TestAddTables:
         assert np.array_equal(v, before)
 
 
+@settings(max_examples=60, deadline=None)
+@given(both(windows), sizes, seeds, st.sampled_from([1, -1, 5, 2**31, -(2**40)]))
+def test_a_threshold_is_subtracted_from_the_public_number(window, size, seed, threshold):
+    (shift, count), signed = window
+    c, v = words(size, seed), words(size, seed + 1)
+    tables = some_tables(v, shift, count, signed)
+    planes = np.empty((2 * count, count_words(size)), np.uint64)
+    read_tables(c, shift, count, signed, tables, True, planes[:count], planes[count:], threshold)
+    found = unpack_bits(planes, size)
+    for e in range(size):
+        u = (public(int(c[e]), shift) - threshold) % 2**64
+        greater, equal = compared(u, int(v[e]) >> shift, shift, count, signed)
+        assert found[:, e].tolist() == greater + equal
+
+
 @pytest.mark.usefixtures("threads")
 class TestReadTables:
     @settings(max_examples=80, deadline=None)
