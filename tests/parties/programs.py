@@ -12,6 +12,12 @@ import numpy as np
 
 import nn
 from mpc.transport.connection import Connection
+from nn.activations import Sigmoid, Tanh
+from nn.convolution import Convolution
+from nn.layers import Dense, ReLU
+from nn.pooling import AveragePool, MaxPool
+from nn.predictors import Classifier, Regressor
+from nn.shaping import Flatten, Reshape
 from ring import SottoError
 
 
@@ -19,6 +25,47 @@ def network():
     rng = np.random.default_rng(0)
     sizes = [(64, 32), (32,), (32, 10), (10,)]
     return nn.MLP.from_parameters([rng.normal(0, 0.2, s) for s in sizes])
+
+
+def picture_network():
+    """Layers of every kind, on 8x8 pixels."""
+    rng = np.random.default_rng(3)
+
+    def parameters(*shape):
+        return rng.normal(0, 0.3, shape), rng.normal(0, 0.3, shape[-1])
+
+    layers = [
+        Reshape(8, 8, 1), Convolution(*parameters(3, 3, 1, 4), padding="same"), MaxPool(2), ReLU(),
+        Convolution(*parameters(3, 3, 4, 6), stride=(1, 1), padding=1), AveragePool((2, 2)), Tanh(),
+        Flatten(), Dense(*parameters(24, 12)), Sigmoid(), Dense(*parameters(12, 3)),
+    ]  # fmt: skip
+    return nn.Sequential.from_layers(layers, 64, classes=["cat", "dog", "emu"])
+
+
+def flower_network():
+    """A classifier of labels that are objects, with features of very different sizes."""
+    rng = np.random.default_rng(4)
+    layers = [
+        Dense(rng.normal(size=(3, 6)) * FLOWER_SCALE[:, None], rng.normal(size=6)), ReLU(),
+        Dense(rng.normal(size=(6, 3)), rng.normal(size=3)),
+    ]  # fmt: skip
+    labels = np.array(["iris", "rose", "tulip"], object)
+    return Classifier(layers, labels, 3, (flower_rows().min(axis=0), flower_rows().max(axis=0)))
+
+
+FLOWER_SCALE = np.array([1e-4, 1.0, 1e3])
+
+
+def flower_rows():
+    return (np.random.default_rng(5).random((50, 3)) - 0.2) / FLOWER_SCALE
+
+
+def price_network(outputs=1):
+    """A regressor on the same features."""
+    rng = np.random.default_rng(6)
+    weights = rng.normal(size=(3, outputs)) * FLOWER_SCALE[:, None]
+    ends = flower_rows().min(axis=0), flower_rows().max(axis=0)
+    return Regressor([Dense(weights, rng.normal(size=outputs))], 3, ends)
 
 
 def classify(session, x, rows):
