@@ -284,6 +284,8 @@ class _Dealing:
             try:
                 if self._receive(0.0 if busy else _LOOK_SECONDS):
                     heard = time.monotonic()
+                    if not busy:
+                        continue
             except PeerError:
                 if last.ended:
                     return
@@ -300,7 +302,7 @@ class _Dealing:
                 raise PeerTimeoutError(f"{last.peer} asked for nothing within {idle:g} s")
 
     def _receive(self, seconds: float) -> bool:
-        """Move frames; take in requests. Returns whether any came."""
+        """Move frames; take in requests. Returns whether anything came."""
         last = self._last
         if not last.expecting and len(self._pending) < _MOST_PENDING:
             last.expect_bytes([Kind.REQUEST], _LARGEST_REQUEST)
@@ -312,7 +314,7 @@ class _Dealing:
         except PeerError:
             # A party that has finished before the last one does not end the session.
             if any(c.ended for c in self._connections if c is not last) and not last.ended:
-                return False
+                return True
             raise
         if last not in ready:
             return False

@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 import nn
+import nn.shared_fit
 from mpc.transport.connection import Connection
 from nn.activations import Sigmoid, Tanh
 from nn.convolution import Convolution
@@ -124,6 +125,67 @@ def work(session, times):
         with session.layer("1 again"):
             x = x.relu()
     return float(x.sum().reveal())
+
+
+def fit(session, X, y, *, network, folder=None, **how):
+    """Train on alice's rows and the last party's labels, and reveal all that came of it."""
+    last = session.parties[-1]
+    rows = session.share(X, owner="alice", shape=(DIGITS, 64), bound=1)
+    targets = session.share(y, owner=last, shape=(DIGITS, 10), dtype=np.int64, bound=1)
+    held_out = rows[:50], targets[:50]
+    model = network().fit(rows, targets, validation=held_out, checkpoint=folder, **how)
+    parameters = [p.reveal() for layer in model.layers for p in layer.parameters]
+    return parameters, model.validation_scores_, model.validation_losses_
+
+
+DIGITS = 256
+
+
+def digits():
+    X, _, y, _ = nn.load_digits_8x8()
+    return X[:DIGITS], nn.one_hot(y[:DIGITS], 10)
+
+
+def small_mlp():
+    return nn.MLP((64, 16, 10), random_state=3)
+
+
+def small_convolutions():
+    layers = [
+        Reshape(8, 8, 1), Convolution.untrained(1, 4, kernel=3), MaxPool(2), ReLU(), Flatten(),
+        Dense.untrained(36, 10),
+    ]  # fmt: skip
+    return nn.Sequential(layers, 64, random_state=3)
+
+
+class Fit:
+    """One party's part of `fit`, with keys that a local session can have too."""
+
+    def __init__(self, me, names, how, crash_after=None):
+        X, y = digits()
+        self.data = (X if me == names[0] else None, y if me == names[-1] else None)
+        self.how, self.crash_after = how, crash_after
+
+    def __call__(self, place):
+        import mpc.handshake
+        import mpc.provider_service
+        from tests.parties.bodies import fixed_key
+
+        mpc.handshake.pair_key = mpc.provider_service.pair_key = fixed_key
+        if place.me == "provider":
+            return place.provide()
+        if self.crash_after is not None:
+            save = nn.shared_fit.save
+
+            def crash(*arguments):
+                save(*arguments)
+                if arguments[-1].epoch == self.crash_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            nn.shared_fit.save = crash
+        with place.session() as session:
+            found = fit(session, *self.data, **self.how)
+            return *found, session.cost().total.rounds
 
 
 class Struck:
