@@ -5,11 +5,13 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 
 import numpy as np
 
+import mpc.provider_service
 import nn
 import nn.shared_fit
 from mpc.transport.connection import Connection
@@ -168,7 +170,6 @@ class Fit:
 
     def __call__(self, place):
         import mpc.handshake
-        import mpc.provider_service
         from tests.parties.bodies import fixed_key
 
         mpc.handshake.pair_key = mpc.provider_service.pair_key = fixed_key
@@ -206,6 +207,63 @@ class Struck:
         except SottoError as error:
             (self.folder / place.me).write_text(f"{type(error).__name__}: {error}")
             raise
+
+
+class Hoarding:
+    """Ask for much more randomness than is ever taken; tell how much memory the provider has."""
+
+    ROWS, TIMES = 1 << 18, 200
+
+    def __init__(self, workers, path):
+        self.workers, self.path = workers, path
+
+    def __call__(self, place):
+        if place.me == "provider":
+            import joblib
+
+            from mpc.provider_service import ProviderService
+
+            def with_workers(*arguments, **options):
+                # This process is a daemon of its parent's and may have no processes of its own.
+                with joblib.parallel_config("threading"):
+                    return ProviderService(*arguments, workers=self.workers, **options)
+
+            mpc.provider_service.ProviderService = with_workers
+            self.path.write_text(str(os.getpid()))
+            return place.provide()
+        with place.session() as session:
+            x = session.share(np.ones(self.ROWS), owner="alice")
+            x.relu().sum().reveal()
+            if session.me == "alice":
+                return float(x.relu().sum().reveal())
+            before = resident(self.path)
+
+            def much(planned):
+                for _ in range(self.TIMES):
+                    planned.twin(x).relu()
+
+            session.prepare(much)
+            largest = 0
+            for _ in range(30):
+                time.sleep(0.1)
+                largest = max(largest, resident(self.path))
+            # Of what was asked for ahead the first is used, and the rest dropped.
+            return float(x.relu().sum().reveal()), largest - before
+
+
+def children(word):
+    """Return the numbers of this process's children with a word in their command lines."""
+    listing = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [int(line.split()[0]) for line in listing.stdout.splitlines() if word in line]
+
+
+def resident(path):
+    """Return the bytes of memory of the process whose number is in a file."""
+    with open(f"/proc/{path.read_text()}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Recorded:

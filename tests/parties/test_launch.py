@@ -1,7 +1,6 @@
 """All parties as processes: results, errors, faults, and what is on the wire."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -18,19 +17,10 @@ from tests.parties import programs
 NAMES = ("alice", "bob", "carol")
 
 
-def left_over():
-    """Return the processes that a launch of this test has left."""
-    listing = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return [line for line in listing.stdout.splitlines() if "spawn_main" in line]
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left_over():
     yield
-    assert not left_over()
+    assert not programs.children("spawn_main")
 
 
 def test_every_party_gets_its_own():

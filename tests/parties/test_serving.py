@@ -62,7 +62,7 @@ class Services:
         self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
         self.processes = {}
         for name, log in self.logs.items():
-            what = ["provider", str(self.path)]
+            what = ["provider", str(self.path), "--workers", "2"]
             if name != "provider":
                 what = ["serve", str(self.path), "--me", name]
                 for model in MODELS:

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
+from mpc.correction_pool import requested
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
 from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
-from mpc.provider_service import _correlation
 from mpc.transport import frames, wire
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
@@ -70,7 +70,7 @@ def test_a_mutated_request_is_refused_or_safe_to_deal(rng):
     for _ in range(rng.randint(1, 4)):
         encoded[rng.randrange(len(encoded))] = rng.randrange(256)
     try:
-        correlation = _correlation(bytes(encoded), 1 << 16)
+        correlation = requested(bytes(encoded), 1 << 16)
     except ShapeError:
         return
     assert isinstance(correlation, Correlation)
@@ -114,7 +114,7 @@ CORRELATIONS = planned()
 )
 def test_hostile_sizes_are_refused_before_memory_is_taken(hostile):
     with pytest.raises(ShapeError):
-        _correlation(wire.encode(hostile), 1 << 18)
+        requested(wire.encode(hostile), 1 << 18)
 
 
 def test_what_has_no_place_on_the_wire():
