@@ -276,7 +276,7 @@ class Client:
                 connection.expect(_expect(shape))
             try:
                 # An answer takes a turn of the parties, who have a timeout of their own.
-                exchange(self._connections, 2 * self._read.timeouts.answer)
+                exchange(self._connections, 2 * self._read.timeouts.party)
             except PeerError:
                 self.close()
                 raise

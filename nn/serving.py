@@ -323,7 +323,7 @@ class PartyService:
             self._waiting[id] = request
             self._changed.notify_all()
         # The turns end with all of them answered, or with a problem.
-        limit = self._read.timeouts.answer + _PATIENCE_SECONDS
+        limit = self._read.timeouts.party + _PATIENCE_SECONDS
         if not request.done.wait(limit):
             request.problem = f"no turn came within {limit:g} s"
         if request.result is None:
