@@ -208,16 +208,19 @@ def start(
     timeout: float = 600.0,
     answer_timeout: float = 60.0,
     threads: int | None = None,
+    sockets: Mapping[str, socket.socket] | None = None,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
-    What :func:`launch` is made of. Returns and raises as it does.
+    What :func:`launch` is made of. Returns and raises as it does. `sockets` are those at which the
+    members listen, if they are there already; they are closed.
     """
     names = tuple(parties)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = threads if threads is not None else max(1, (cores or 1) // len(names))
     members = (*names, "provider")
-    sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in members}
+    if sockets is None:
+        sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in members}
     try:
         with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
             path = configuration.write_example(

@@ -154,10 +154,13 @@ class Session(Planning):
         number = read.names.index(me)
         streams = party_streams(links.provider_key, links.pair_keys)
         limits = read.timeouts
-        provider = RemoteProvider(links.provider, limits.answer, self._where)
-        last = number == len(read.names) - 1
-        transport = RemoteTransport(number, links.peers, links.provider, limits.party, self._where)
-        self._start((number,), {number: streams}, provider if last else None, transport)
+        provider = None
+        if number == len(read.names) - 1:
+            provider = RemoteProvider(links.provider, limits.answer, self._where)
+        transport = RemoteTransport(
+            number, links.peers, links.provider, limits.party, self._where, provider
+        )
+        self._start((number,), {number: streams}, provider, transport)
 
     @classmethod
     def from_links(
@@ -218,8 +221,6 @@ class Session(Planning):
         if self._closed:
             return
         self._closed = True
-        if isinstance(self._provider, RemoteProvider):
-            self._provider.close()
         self.streams = []
         self._provider = None
         self._transport.close(problem)
