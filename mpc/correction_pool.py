@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -29,6 +30,8 @@ Words = NDArray[np.uint64]
 Request = tuple[int, bytes]
 
 _LARGEST_CACHED = 1 << 12
+# How often a worker looks whether its provider is still there.
+_LOOK_SECONDS = 1.0
 
 
 @lru_cache(maxsize=1024)
@@ -56,10 +59,25 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
+@lru_cache(maxsize=1)
+def _settle(home: int) -> None:
+    """Make this process a worker: of one core, and no longer there than the one it works for."""
+    set_num_threads(1)  # the other cores have workers of their own
+    if os.getppid() == home:
+        threading.Thread(target=_end_with, args=(home,), daemon=True).start()
+
+
+def _end_with(home: int) -> None:
+    # joblib's workers wait for minutes when the process that has started them was killed.
+    while os.getppid() == home:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
 def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
     """Compute one correction, in a worker or for want of one in the process `home`."""
     if os.getpid() != home:
-        set_num_threads(1)  # the other cores have workers of their own
+        _settle(home)
     id, encoded = request
     correlation = requested(encoded, limit)
     out = np.empty(correlation.corrected_words, np.uint64)

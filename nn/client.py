@@ -287,8 +287,11 @@ class Client:
                 if incoming.header.words:
                     total += incoming.arrays()[0]
                     continue
-                answered = wire.decode(incoming.data.data)
-                problem = f"{connection.peer}: {str(answered[1])[:500]}"
+                try:
+                    reason = str(wire.decode(incoming.data.data)[1])[:500]
+                except (ShapeError, TypeError, IndexError):
+                    reason = "an answer that is malformed"
+                problem = f"{connection.peer}: {reason}"
             if problem is not None:
                 raise PeerError(problem)
         return total

@@ -1,11 +1,13 @@
 """Programs that tests run in processes of their own."""
 
 import json
+import logging
 import os
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ import numpy as np
 import mpc.provider_service
 import nn
 import nn.shared_fit
+from mpc.transport import connection
 from mpc.transport.connection import Connection
 from nn.activations import Sigmoid, Tanh
 from nn.convolution import Convolution
@@ -190,23 +193,75 @@ class Fit:
 
 
 class Struck:
-    """Every process works; one gets a signal after a while, and all tell how it ended for them."""
+    """Every process works; one gets a signal after a while, and all tell how it ended for them.
 
-    def __init__(self, victim, number, after, folder):
-        self.victim, self.number, self.after, self.folder = victim, number, after, folder
+    With `warm`, the while begins when all have done some rounds.
+    """
+
+    def __init__(self, victim, number, after, folder, warm=False):
+        self.victim, self.number, self.after = victim, number, after
+        self.folder, self.warm = folder, warm
 
     def __call__(self, place):
-        if place.me == self.victim:
-            threading.Timer(self.after, os.kill, (os.getpid(), self.number)).start()
+        (self.folder / f"{place.me}.pid").write_text(str(os.getpid()))
+        if place.me == self.victim and not self.warm:
+            self.strike_later()
         if place.me == "provider":
             return place.provide()
         try:
             with place.session() as session:
+                if self.warm:
+                    work(session, 3)
+                    if session.me == next(n for n in session.parties if n != self.victim):
+                        self.strike_later()
                 work(session, 10**9)
                 return "finished"
         except SottoError as error:
             (self.folder / place.me).write_text(f"{type(error).__name__}: {error}")
             raise
+
+    def strike_later(self):
+        victim = int((self.folder / f"{self.victim}.pid").read_text())
+        threading.Timer(self.after, os.kill, (victim, self.number)).start()
+
+
+class Slow:
+    """The provider stops for a while; bob tells what was logged meanwhile."""
+
+    def __init__(self, path, seconds):
+        self.path, self.seconds = path, seconds
+
+    def __call__(self, place):
+        if place.me == "provider":
+            self.path.write_text(str(os.getpid()))
+            return place.provide()
+        messages = []
+        handler = logging.Handler()
+        handler.emit = lambda entry: messages.append(entry.getMessage())
+        logging.getLogger("sotto").addHandler(handler)
+        connection._REPORT_SECONDS = self.seconds / 4
+        with place.session() as session:
+            work(session, 2)
+            if session.me == "bob":
+                provider = int(self.path.read_text())
+                os.kill(provider, signal.SIGSTOP)
+                threading.Timer(self.seconds, os.kill, (provider, signal.SIGCONT)).start()
+            return work(session, 2), messages
+
+
+def ask(path, model, me):
+    """Be a client that asks until it is killed, or loses a party."""
+    rows, plain = np.random.default_rng(5).random((40, 64)), network()
+    try:
+        with nn.Client(path, me=me, model=model) as client:
+            for k in range(10**9):
+                found = client.predict(rows[k % 39 : k % 39 + 2])
+                assert (found == plain.predict(rows[k % 39 : k % 39 + 2])).all(), "a wrong answer"
+                if not k:
+                    print("ready", flush=True)
+    except SottoError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        sys.exit(3)
 
 
 class Hoarding:

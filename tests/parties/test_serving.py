@@ -5,10 +5,7 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,64 +23,14 @@ from tests.parties.programs import (
     picture_network,
     price_network,
 )
-
-ROOT = Path(__file__).parents[2]
-PARTIES = ("alice", "bob")
-# What is served, and how it was shared.
-MODELS = {
-    "network": (network(), {"low": 0, "high": 1, "scores": True}),
-    "pictures": (picture_network(), {"low": 0, "high": 1}),
-    "flowers": (flower_network(), {"scores": True}),
-    "prices": (price_network(), {}),
-    "two-prices": (price_network(2), {}),
-}
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
-class Services:
-    """The provider and both parties as commands."""
-
-    def __init__(self, folder):
-        self.path = configuration.write_example(
-            folder / "trial", PARTIES, ("carol", "dora"), ports=free_ports(3),
-            timeouts=configuration.Timeouts(connect=60, answer=20),
-        )  # fmt: skip
-        # In one process all parties' files are written; each serves its own.
-        with mpc.Session(PARTIES) as session:
-            for name, (model, options) in MODELS.items():
-                nn.save_shares(model.share(session, owner="alice", **options), folder / name)
-        self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
-        self.processes = {}
-        for name, log in self.logs.items():
-            what = ["provider", str(self.path), "--workers", "2"]
-            if name != "provider":
-                what = ["serve", str(self.path), "--me", name]
-                for model in MODELS:
-                    what += ["--model", f"{model}={folder / model}"]
-            with log.open("w") as file:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "nn.command", *what, "--verbose"],
-                    stderr=file, cwd=ROOT,
-                )  # fmt: skip
-
-    def stop(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+from tests.parties.services import PARTIES, Services
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
     running = Services(tmp_path_factory.mktemp("services"))
     yield running
-    running.stop()
+    assert not running.stop()
 
 
 @pytest.fixture(scope="module")
