@@ -61,7 +61,9 @@ _kept = _Kept()
 
 @lru_cache(maxsize=1)
 def _settle(home: int) -> None:
-    """Make this process a worker: of one core, and no longer there than the one it works for."""
+    """Make a process other than `home` a worker: of one core, and not outliving its provider."""
+    if os.getpid() == home:
+        return
     set_num_threads(1)  # the other cores have workers of their own
     if os.getppid() == home:
         threading.Thread(target=_end_with, args=(home,), daemon=True).start()
@@ -76,8 +78,7 @@ def _end_with(home: int) -> None:
 
 def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
     """Compute one correction, in a worker or for want of one in the process `home`."""
-    if os.getpid() != home:
-        _settle(home)
+    _settle(home)
     id, encoded = request
     correlation = requested(encoded, limit)
     out = np.empty(correlation.corrected_words, np.uint64)
@@ -102,12 +103,15 @@ class CorrectionPool:
     """
 
     def __init__(self, workers: int, limit: int) -> None:
-        from joblib import Parallel  # here: one worker needs none of it
+        from joblib import Parallel, delayed  # here: one worker needs none of it
 
         self.workers, self._limit = workers, limit
         self._parallel: Any = Parallel(n_jobs=workers, return_as="generator")
         # A Parallel does one thing at a time.
         self._turn = threading.Lock()
+        # Processes take seconds to start, which nobody should wait for in a session.
+        for _ in self._parallel(delayed(_settle)(os.getpid()) for _ in range(workers)):
+            pass
 
     def deal(self, keys: tuple[bytes, ...], requests: Sequence[Request]) -> Iterator[Words]:
         """Yield corrections in the order of the requests; `requests` should be a few a worker."""

@@ -3,6 +3,7 @@
 SOTTO_SEED and SOTTO_FUZZ set the seed and the number of frames, and of values.
 """
 
+import gc
 import os
 import random
 import tracemalloc
