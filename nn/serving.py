@@ -346,7 +346,11 @@ class PartyService:
                 )
             if header.nbytes > (8 * self._largest * widest if last else 16):
                 raise ShapeError(f"sent a share of {header.nbytes} bytes")
-            return np.empty(header.nbytes // 8 if last else 16, np.uint64 if last else np.uint8)
+            return (
+                np.empty(header.nbytes // 8, np.uint64)
+                if last
+                else np.empty(header.nbytes, np.uint8)
+            )
 
         connection.expect(accept)
         exchange([connection], self._read.timeouts.answer)

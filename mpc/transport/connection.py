@@ -287,6 +287,7 @@ class Connection:
                 self._data = np.empty(header.nbytes, np.uint8)
             else:
                 self._data = self._accept(header)
+            assert self._data.nbytes == header.nbytes
         except ShapeError as error:
             self._fail(FrameError(f"{self.peer} {_said(str(error))}"))
         self._start += need
@@ -365,14 +366,27 @@ class Connection:
 
     def notify(self, kind: Kind, text: str = "") -> None:
         """Say a last word, without waiting long and without minding whether it arrives."""
-        if self._broken is not None or self.fileno() < 0:
+        # One that has broken the rules is told so; one that is gone is not.
+        refused = isinstance(self._broken, FrameError)
+        if self.fileno() < 0 or not (self._broken is None or refused):
             return
         try:
             self._accept = None
             self.post_bytes(kind, printable(text.encode()).encode()[:_LARGEST_ABORT])
             exchange([self], _NOTICE_SECONDS)
+            if refused:
+                self._drain()
         except (PeerError, OSError, ValueError):
             pass
+
+    def _drain(self) -> None:
+        """Read for a moment what is not wanted: a socket closed before takes back what it has sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _NOTICE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select([self._socket], [], [], left)
+            if not ready or not self._socket.recv_into(self._tls.piece):
+                return
 
     def close(self) -> None:
         """Close the socket. Frames that are sent already still arrive."""

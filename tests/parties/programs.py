@@ -163,6 +163,28 @@ def small_convolutions():
     return nn.Sequential(layers, 64, random_state=3)
 
 
+class TwoSessions:
+    """Two sessions of the same parties and provider, used at once."""
+
+    def __call__(self, place):
+        if place.me == "provider":
+            return place.provide()
+        found = {}
+
+        def use(session, number):
+            for k in range(30):
+                x = session.share(np.arange(200) + number, owner=session.parties[k % 2])
+                found[number, k] = float((x * x).relu().sum().reveal())
+
+        with place.session() as one, place.session() as other:
+            threads = [threading.Thread(target=use, args=a) for a in ((one, 0), (other, 1))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return found
+
+
 class Fit:
     """One party's part of `fit`, with keys that a local session can have too."""
 

@@ -20,14 +20,14 @@ from tests.parties.services import MODELS, PARTIES, Services
 KILLS = int(os.environ.get("SOTTO_KILLS", "10"))
 SEED = int(os.environ.get("SOTTO_SEED", str(random.SystemRandom().randrange(10**6))))
 X = np.random.default_rng(8).random((5, 64))
-# Longer than any time that a party waits: 8 s for the provider, 10 s for one another.
-WITHIN = 30
+# Longer than any time that a party waits: 12 s for the provider, 15 s for one another.
+WITHIN = 45
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
     running = Services(
-        tmp_path_factory.mktemp("faults"), {"network": MODELS["network"]}, answer=8, connect=30
+        tmp_path_factory.mktemp("faults"), {"network": MODELS["network"]}, answer=12, connect=30
     )
     yield running
     left = running.stop()
@@ -178,7 +178,7 @@ def test_a_party_that_stalls_is_named_by_the_service_and_to_the_client(services)
     assert client.stdout.readline() == "ready\n"
     services.processes["alice"].send_signal(programs.STOP)
     assert ended(services.processes["bob"], "bob") == 2
-    assert "alice did not answer within 10 s in round" in services.told("bob")
+    assert "alice did not answer within 15 s in round" in services.told("bob")
     assert ended(client, "the client") == 3
     assert "alice" in client.stdout.read()
     services.kill("alice")

@@ -101,6 +101,12 @@ def test_the_provider_sees_ids_and_shapes_alone(tmp_path):
         assert len(encoded) < 3000
 
 
+def test_two_sessions_at_once():
+    found = start(lambda _: programs.TwoSessions(), ("alice", "bob"))
+    right = {(n, k): float(((np.arange(200) + n) ** 2).sum()) for n in range(2) for k in range(30)}
+    assert found == {"alice": right, "bob": right}
+
+
 def test_strangers_do_not_disturb():
     found = start(lambda _: programs.Strangers(), ("alice", "bob"))
     assert found == {"alice": 1000.0, "bob": 1000.0}

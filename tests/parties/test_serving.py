@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import socket
 import ssl
@@ -13,6 +14,8 @@ import pytest
 import mpc
 import nn
 from mpc import configuration
+from mpc.handshake import read_hello, send_hello, terms
+from mpc.transport import frames, wire
 from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
@@ -155,6 +158,131 @@ def test_garbage_and_clients_that_go_disturb_nobody(services, client):
     logged = services.logs["alice"].read_text()
     assert "event=refused at=alice" in logged
     assert "dora sent a HELLO that is malformed" in logged
+
+
+def greeted(services, party):
+    """Return a connection of a client that has said hello, and nothing yet."""
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+    connection = connect(read.parties[party], context, 5)
+    mine = {name: v for name, v in terms(read, None).items() if name != "program"}
+    send_hello(connection, "predict", mine, b"")
+    read_hello(connection, 5)
+    return connection
+
+
+def call(*values):
+    return lambda connection: connection.post_bytes(Kind.CALL, wire.encode(values))
+
+
+def predict(model="network", answer="class", rows=2, id=b"i" * 16):
+    return call("predict", id, model, answer, rows)
+
+
+def words(*shape):
+    return lambda connection: connection.post(Kind.SHARE, [np.zeros(shape, np.uint64)])
+
+
+def seed(size):
+    return lambda connection: connection.post_bytes(Kind.SHARE, bytes(size))
+
+
+def header(*shape, words=True, kind=Kind.SHARE, number=2):
+    """Announce what never comes."""
+    head = frames.pack(kind, number, 0, words, [shape])
+    return lambda connection: connection._line_up(head, [])
+
+
+def again(connection):
+    """Send the last frame once more, as it was."""
+    connection._next_sent -= 1
+    call("health")(connection)
+
+
+def skipped(connection):
+    connection._next_sent += 1
+    call("health")(connection)
+
+
+def listen(connection):
+    while True:
+        exchange([connection], 5)
+        connection.take()
+        connection.expect_bytes([Kind.ANSWER], 1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("party", "steps", "told"),
+    [
+        ("alice", [call("x" * 5000)], "sent 5[0-9]* bytes where at most 4096 may come"),
+        ("bob", [call("steal", 1)], "no call is named 'steal'"),
+        ("bob", [call("health", 1, 2)], "malformed: wrong number of arguments"),
+        ("bob", [call()], "malformed"),
+        ("bob", [lambda c: c.post_bytes(Kind.CALL, b"Z")], "malformed"),
+        ("bob", [words(3)], "sent SHARE .words. where CALL was to come"),
+        ("bob", [header(1 << 31, number=1)], "sent SHARE"),
+        ("bob", [header((1 << 32) - 1, words=False, kind=Kind.CALL, number=1)], "at most 4096"),
+        ("bob", [predict(), words(2, 63)], r"sent the shape \(2, 63\) where \(2, 64\)"),
+        ("bob", [predict(), words(3, 64)], r"sent the shape \(3, 64\)"),
+        ("bob", [predict(), header(1 << 16, 1 << 15)], "sent the shape"),
+        ("bob", [predict(), seed(16)], "where SHARE was to come"),
+        ("alice", [predict(), seed(15)], "sent a seed of 15 bytes"),
+        ("alice", [predict(), seed(17)], "sent a share of 17 bytes"),
+        ("alice", [predict(), words(2, 64)], "where SHARE was to come"),
+        ("alice", [predict(id=b"short"), seed(16)], "needs an id and a number of rows"),
+        ("alice", [predict(rows="2"), seed(16)], "needs an id and a number of rows"),
+        ("alice", [call("health"), again], "sent frame 1 where 2 was to come"),
+        ("alice", [skipped], "sent frame 2 where 1 was to come"),
+    ],
+)
+def test_hostile_calls_are_told_and_logged_and_disturb_nobody(services, client, party, steps, told):
+    connection = greeted(services, party)
+    for step in steps:
+        step(connection)
+    connection.expect_bytes([Kind.ANSWER], 1 << 16)
+    with pytest.raises(mpc.PeerError, match=f"{party} stopped: .*erin.*({told})"):
+        listen(connection)
+    connection.close()
+    np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
+    lines = [line for line in services.told(party).splitlines() if "event=lost" in line]
+    assert re.search(f"erin.*({told})", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (predict(model="other"), "model must be one of network, pictures"),
+        (predict(answer="weights"), "answer must be one of class, one-hot, scores"),
+        (predict(rows=0), "rows must be in .1, 4096., got 0"),
+        (predict(rows=1 << 40), "rows must be in .1, 4096., got 1099511627776"),
+    ],
+)
+def test_requests_that_cannot_be_answered_are_answered_so(services, client, request_, told):
+    connection = greeted(services, "alice")
+    for _ in range(2):  # the connection lives on
+        request_(connection)
+        seed(16)(connection)
+        connection.expect_bytes([Kind.ANSWER], 1 << 16)
+        exchange([connection], 5)
+        status, text = wire.decode(connection.take().data.data)
+        assert status == "error" and re.search(told, text)
+    connection.notify(Kind.BYE)
+    connection.close()
+    np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
+
+
+def test_the_provider_serves_computing_parties_alone(services):
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+
+    def greet():
+        connection = connect(read.provider, context, 5)
+        connection.expect_bytes([Kind.HELLO], 1000)
+        exchange([connection], 5)
+
+    with pytest.raises(mpc.PeerError, match="refused the certificate|closed the connection"):
+        greet()
+    assert "event=refused at=provider" in services.told("provider")
 
 
 def test_the_wrong_certificate_is_named(services, tmp_path):
