@@ -331,9 +331,9 @@ def _main(
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
-    done = threading.Event()
+    finished = threading.Event()
     if me != "provider":
-        threading.Thread(target=_end_with_parent, args=(pipe, done), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
     try:
         report = ("result", call(Place(me, path, sock, threads, pipe)))
     except SottoError as error:
@@ -347,15 +347,15 @@ def _main(
         pass
     except Exception as error:  # a result that cannot be pickled
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
-    done.set()
     # Not before everything sent is read: what is in a pipe outlives its sender.
+    finished.set()
     pipe.close()
 
 
-def _end_with_parent(pipe: Pipe, done: threading.Event) -> None:
-    """End the process when the one that has started it is gone, unless it ends by itself."""
+def _end_with_parent(pipe: Pipe, finished: threading.Event) -> None:
+    """End the process when the one that has started it is gone before it has finished."""
     try:
         wait_for([pipe])
     finally:
-        if not done.is_set():
+        if not finished.is_set():
             os._exit(1)

@@ -35,6 +35,18 @@ def free_ports(count):
     return ports
 
 
+def marked(mark):
+    """Return the command lines of all processes with a word in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and mark in (folder / "environ").read_text():
+                found.append((folder / "cmdline").read_text().replace("\0", " ")[:200])
+        except (OSError, UnicodeDecodeError):
+            pass
+    return [line for line in found if line]
+
+
 class Services:
     """The provider, both parties, and clients, each a process."""
 
@@ -86,14 +98,7 @@ class Services:
 
     def running(self):
         """Return the command lines of all processes that come from here, children too."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdecimal() and self.mark in (folder / "environ").read_text():
-                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:200])
-            except (OSError, UnicodeDecodeError):
-                pass
-        return [line for line in found if line]
+        return marked(self.mark)
 
     def kill(self, name):
         self.processes[name].send_signal(signal.SIGKILL)

@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+import uuid
 
 import joblib
 import numpy as np
@@ -15,6 +19,7 @@ from mpc.launch import start
 from mpc.provider import Provider
 from mpc.transport import wire
 from tests.parties.programs import Hoarding, children
+from tests.parties.services import ROOT, marked
 
 KEYS = (bytes(range(16)), bytes(range(16, 32)))
 LIMIT = 1 << 24
@@ -74,6 +79,28 @@ def test_lost_workers_are_made_good(asked, right):
         os.kill(pid, signal.SIGKILL)
     for _ in range(2):
         check(list(pool.deal(KEYS, requests(asked))), right)
+
+
+def test_workers_do_not_outlive_a_provider_that_was_killed():
+    code = (
+        "import time\n"
+        "from mpc.correction_pool import CorrectionPool\n"
+        "pool = CorrectionPool(2, 1000)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    mark = uuid.uuid4().hex
+    environment = {**os.environ, "SOTTO_TEST": mark}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert len(marked(mark)) >= 3
+        process.kill()
+    end = time.monotonic() + 20
+    while (left := marked(mark)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left
 
 
 def test_what_is_refused_is_refused_by_workers_too(asked):

@@ -13,7 +13,13 @@ import pytest
 
 import mpc
 import nn
+from mpc import configuration
+from mpc.handshake import read_hello, send_hello, terms
 from mpc.launch import start
+from mpc.transport import frames, wire
+from mpc.transport.connection import exchange
+from mpc.transport.frames import Kind
+from mpc.transport.tls import connect, own_contexts
 from tests.parties import programs
 from tests.parties.services import MODELS, PARTIES, Services
 
@@ -27,7 +33,11 @@ WITHIN = 45
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
     running = Services(
-        tmp_path_factory.mktemp("faults"), {"network": MODELS["network"]}, answer=12, connect=30
+        tmp_path_factory.mktemp("faults"),
+        {"network": MODELS["network"]},
+        workers=1,
+        answer=12,
+        connect=30,
     )
     yield running
     left = running.stop()
@@ -171,6 +181,33 @@ def test_a_slow_provider_is_waited_for_and_the_wait_is_reported(tmp_path):
     waits = [m for m in found["bob"][1] if m.startswith("event=waiting peer=provider")]
     assert any(float(m.split("seconds=")[1].split()[0]) >= 1 for m in waits), found["bob"][1]
     assert "limit=60.000" in waits[0]
+
+
+def test_a_client_that_stalls_disturbs_nobody_and_is_let_go(services):
+    works(services)
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+    stalled = [connect(member, context, 5) for member in read.parties.values()]
+    for connection in stalled:
+        mine = {name: v for name, v in terms(read, None).items() if name != "program"}
+        send_hello(connection, "predict", mine, b"")
+        read_hello(connection, 5)
+        # A request, and half of what should come with it.
+        connection.post_bytes(Kind.CALL, wire.encode(("predict", b"s" * 16, "network", "class", 2)))
+        words = connection is stalled[-1]
+        head = frames.pack(Kind.SHARE, 2, 0, words, [(2, 64) if words else (16,)])
+        connection._line_up(head + b"half", [])
+        connection.push()
+    for _ in range(3):
+        works(services)
+    end = time.monotonic() + WITHIN
+    for name, connection in zip(PARTIES, stalled, strict=True):
+        connection.expect_bytes([Kind.ANSWER], 1000)
+        with pytest.raises(mpc.PeerError, match=f"{name} stopped: erin did not answer within 12 s"):
+            exchange([connection], max(1, end - time.monotonic()))
+        connection.close()
+        assert "event=lost" in services.told(name)
+    works(services)
 
 
 def test_a_party_that_stalls_is_named_by_the_service_and_to_the_client(services):
