@@ -208,16 +208,19 @@ def start(
     timeout: float = 600.0,
     answer_timeout: float = 60.0,
     threads: int | None = None,
+    sockets: Mapping[str, socket.socket] | None = None,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
-    What :func:`launch` is made of. Returns and raises as it does.
+    What :func:`launch` is made of. Returns and raises as it does. `sockets` are those at which the
+    members listen, if they are there already; they are closed.
     """
     names = tuple(parties)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = threads if threads is not None else max(1, (cores or 1) // len(names))
     members = (*names, "provider")
-    sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in members}
+    if sockets is None:
+        sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in members}
     try:
         with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
             path = configuration.write_example(
@@ -328,8 +331,9 @@ def _main(
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
+    finished = threading.Event()
     if me != "provider":
-        threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
     try:
         report = ("result", call(Place(me, path, sock, threads, pipe)))
     except SottoError as error:
@@ -344,12 +348,14 @@ def _main(
     except Exception as error:  # a result that cannot be pickled
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
     # Not before everything sent is read: what is in a pipe outlives its sender.
+    finished.set()
     pipe.close()
 
 
-def _end_with_parent(pipe: Pipe) -> None:
-    """End the process when the one that has started it is gone."""
+def _end_with_parent(pipe: Pipe, finished: threading.Event) -> None:
+    """End the process when the one that has started it is gone before it has finished."""
     try:
         wait_for([pipe])
     finally:
-        os._exit(1)
+        if not finished.is_set():
+            os._exit(1)

@@ -154,12 +154,14 @@ class Session(Planning):
         self.parties, self.format = read.names, read.format
         number = read.names.index(me)
         streams = party_streams(links.provider_key, links.pair_keys)
-        answer = read.timeouts.answer
-        # The one that waits for the provider gives up first, and can tell the others whom it lost.
-        provider = RemoteProvider(links.provider, 0.8 * answer, self._where)
-        last = number == len(read.names) - 1
-        transport = RemoteTransport(number, links.peers, links.provider, answer, self._where)
-        self._start((number,), {number: streams}, provider if last else None, transport)
+        limits = read.timeouts
+        provider = None
+        if number == len(read.names) - 1:
+            provider = RemoteProvider(links.provider, limits.answer, self._where)
+        transport = RemoteTransport(
+            number, links.peers, links.provider, limits.party, self._where, provider
+        )
+        self._start((number,), {number: streams}, provider, transport)
 
     @classmethod
     def from_links(
@@ -220,8 +222,6 @@ class Session(Planning):
         if self._closed:
             return
         self._closed = True
-        if isinstance(self._provider, RemoteProvider):
-            self._provider.close()
         self.streams = []
         self._provider = None
         self._transport.close(problem)
