@@ -93,6 +93,8 @@ CORRELATIONS = planned()
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((8, 9))), (9, 9)),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((9, 9))), (10, 9)),
+        ProductTerm("multiply", MaskRef(1, Part((4,)), owner=-1), MaskRef(2, Part((4,))), (4,)),
+        ProductTerm("multiply", MaskRef(1, Part((4,))), MaskRef(2, Part((4,)), without=-1), (4,)),
         ProductTerm("multiply", MaskRef(1, Part((1 << 40,))), MaskRef(2, Part((1,))), (1 << 40,)),
         ProductTerm(
             "multiply",
