@@ -70,7 +70,7 @@ class Calls:
             own = place.path.with_name(f"{place.me}.toml")
             text = place.path.read_text()
             for port, other in self.ports.items():
-                text = text.replace(f":{port}\"", f":{other}\"")
+                text = text.replace(f':{port}"', f':{other}"')
             own.write_text(text)
             place = replace(place, path=own)
         if place.me == "provider":

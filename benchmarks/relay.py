@@ -81,9 +81,7 @@ class Route:
 class _Flow:
     """One direction of one connection."""
 
-    def __init__(
-        self, source: socket.socket, target: socket.socket, out: Line, into: Line
-    ) -> None:
+    def __init__(self, source: socket.socket, target: socket.socket, out: Line, into: Line) -> None:
         self.source, self.target, self.out, self.into = source, target, out, into
         # When each piece has passed the lines, and its bytes; nothing stands for the end.
         self.pieces: deque[tuple[float, memoryview]] = deque()
@@ -151,9 +149,7 @@ class Relay:
         self._routes = {route.sock: route for route in routes}
         self._delay = round_trip / 2
         names = {name for route in routes for name in (route.caller, route.called)}
-        self._lines = {
-            (name, way): Line(8 / bandwidth) for name in names for way in ("out", "in")
-        }
+        self._lines = {(name, way): Line(8 / bandwidth) for name in names for way in ("out", "in")}
         self._flows: list[_Flow] = []
 
     def run(self, stop: Pipe | None = None) -> None:
@@ -238,9 +234,7 @@ def relayed(
     dict
         The port that the caller uses instead.
     """
-    made = [
-        Route(socket.create_server((HOST, 0)), port, *names) for names, port in routes.items()
-    ]
+    made = [Route(socket.create_server((HOST, 0)), port, *names) for names, port in routes.items()]
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(

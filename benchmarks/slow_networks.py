@@ -64,9 +64,7 @@ def run(repeats: int) -> dict[str, Any]:
             for here, line in zip(local, over(round_trip, bandwidth, repeats), strict=True):
                 compute = statistics.median(here["seconds"])
                 transfer = 8 * line["wire_received"] / bandwidth
-                floors = [
-                    line["rounds"] * trip + transfer + compute for trip in (echo / 2, echo)
-                ]
+                floors = [line["rounds"] * trip + transfer + compute for trip in (echo / 2, echo)]
                 taken = statistics.median(line["seconds"])
                 rows.append(
                     {
