@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import kernels
+import processes
+import slow_networks
 from machine import describe, markdown
 
 HERE = Path(__file__).resolve().parent
@@ -29,6 +31,8 @@ def run(data: str) -> None:
     for name, arguments in (
         ("main", ["encrypted_mnist.py", "--data", data, "--repeats", "7", "--memory", "--json"]),
         ("kernels", ["kernels.py", "--json"]),
+        ("processes", ["processes.py", "--json"]),
+        ("slow_networks", ["slow_networks.py", "--json"]),
     ):
         print(f"running {' '.join(arguments)} ...", file=sys.stderr)
         command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
@@ -141,6 +145,38 @@ def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     return found or ["- In none of the figures above."]
 
 
+def apart() -> list[str]:
+    """Return what is measured with every party in a process of its own."""
+    near, far = read("processes"), read("slow_networks")
+    return [
+        "## Parties as processes",
+        "",
+        "Network A; alice, bob and the provider each in a process of its own over TLS on the loopback,"
+        " beside a local session, both on the same cores. A call shares the images, evaluates and"
+        " reveals the scores to the last party; the provider's work is in it. Medians of"
+        f" {near['turns']} turns of {near['repeats']} calls [least-most].",
+        "",
+        markdown(processes.rows_of(near)),
+        "",
+        f"Machine: {describe(near['machine'])}.",
+        "",
+        "## Slow networks",
+        "",
+        "The same, over a relay that gives each process a line of the stated bandwidth in each direction"
+        f" and each message half the round trip; medians of {far['repeats']} calls [least-most]. The"
+        " floor is rounds, plus the bytes that the last party receives (from the other and from the"
+        " provider) over the bandwidth, plus the local session's time. It is stated twice: a round"
+        " taken as half a round trip, which is the least that messages in both directions at once take,"
+        " and as a whole one. What arrives while a message is on its way costs nothing, so a call can"
+        " take less than the sum.",
+        "",
+        markdown(slow_networks.rows_of(far)),
+        "",
+        f"Machine: {describe(far['machine'])}.",
+        "",
+    ]
+
+
 def results() -> str:
     """Return RESULTS.md."""
     main, peers, speed = read("main"), read("peers"), read("kernels")
@@ -218,6 +254,7 @@ def results() -> str:
         f"Machine: {peers['machine']['cpu']}, {peers['machine']['cores']} cores,"
         f" {peers['machine']['memory_gib']} GiB, {peers['date'][:10]}.",
         "",
+        *apart(),
         "## Kernels",
         "",
         "```",
