@@ -13,13 +13,21 @@ from __future__ import annotations
 
 import hmac
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpc.configuration import Configuration
-from mpc.errors import FrameError, HandshakeError, PeerError, PeerTimeoutError, ShapeError
+from mpc.configuration import Configuration, Member
+from mpc.errors import (
+    FrameError,
+    HandshakeError,
+    PeerClosedError,
+    PeerError,
+    PeerTimeoutError,
+    ShapeError,
+)
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.frames import Kind
@@ -42,6 +50,7 @@ PROTOCOL_VERSION = 1
 SESSION_ID_BYTES = 16
 _NONCE_BYTES = 32
 _LARGEST_HELLO = 1 << 16
+_RETRY_SECONDS = 0.05
 
 Terms = Mapping[str, Any]
 
@@ -211,6 +220,19 @@ class _Joining:
         nonces = (nonce, greeting.nonce) if accepted else (greeting.nonce, nonce)
         self.keys[other] = pair_key(self.session, first, nonces[0], second, nonces[1])
 
+    def connect(self, member: Member, context: ssl.SSLContext) -> None:
+        while True:
+            connection = connect(member, context, self.left())
+            try:
+                self.greet(connection, accepted=False)
+                return
+            except PeerClosedError:
+                # A listener of the session before this one may have taken the connection.
+                connection.close()
+                if self.left() <= _RETRY_SECONDS:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+
     def accept_later(self, listener: Listener) -> None:
         missing = [n for n in self.names[self.number + 1 :] if n not in self.connections]
         while missing:
@@ -262,13 +284,11 @@ def join_parties(
             later = {n: configuration.parties[n].der for n in names[number + 1 :]}
             listener = Listener(me, sock or bind(address), server, later)
         for name in names[:number]:
-            joining.greet(
-                connect(configuration.parties[name], client, joining.left()), accepted=False
-            )
+            joining.connect(configuration.parties[name], client)
         if listener is not None:
             joining.accept_later(listener)
         provider = configuration.provider
-        joining.greet(connect(provider, client, joining.left()), accepted=False)
+        joining.connect(provider, client)
         agree(joining.connections, joining.problem, joining.left())
     except PeerError as error:
         for connection in joining.connections.values():

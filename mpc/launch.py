@@ -336,8 +336,9 @@ def _main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
     _keep_memory()
+    done = threading.Event()
     if me != "provider":
-        threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(pipe, done), daemon=True).start()
     try:
         report = ("result", call(Place(me, path, sock, threads, pipe)))
     except SottoError as error:
@@ -351,6 +352,7 @@ def _main(
         pass
     except Exception as error:  # a result that cannot be pickled
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
+    done.set()
     # Not before everything sent is read: what is in a pipe outlives its sender.
     pipe.close()
 
@@ -364,9 +366,10 @@ def _keep_memory() -> None:
     np.empty(_LARGEST_KEPT, np.uint8)
 
 
-def _end_with_parent(pipe: Pipe) -> None:
-    """End the process when the one that has started it is gone."""
+def _end_with_parent(pipe: Pipe, done: threading.Event) -> None:
+    """End the process when the one that has started it is gone, unless it ends by itself."""
     try:
         wait_for([pipe])
     finally:
-        os._exit(1)
+        if not done.is_set():
+            os._exit(1)

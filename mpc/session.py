@@ -151,13 +151,12 @@ class Session(Planning, Rounds):
         self.parties, self.format = read.names, read.format
         number = read.names.index(me)
         streams = party_streams(links.provider_key, links.pair_keys)
-        answer = read.timeouts.answer
-        # The one that waits for the provider gives up first, and can tell the others whom it lost.
+        limits = read.timeouts
         provider = None
         if number == len(read.names) - 1:
-            provider = RemoteProvider(links.provider, 0.8 * answer, self._where, self.book_request)
+            provider = RemoteProvider(links.provider, limits.answer, self._where, self.book_request)
         transport = RemoteTransport(
-            number, links.peers, links.provider, answer, self._where, provider
+            number, links.peers, links.provider, limits.party, self._where, provider
         )
         self._start((number,), {number: streams}, provider, transport)
 

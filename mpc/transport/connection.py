@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError, ShapeError
+from mpc.events import record
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls_session import PIECE_BYTES, Tls
@@ -27,6 +28,8 @@ Words = NDArray[np.uint64]
 _LARGEST_ABORT = 2000
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
+# When waiting for somebody is first reported; then after twice the time, and so on.
+_REPORT_SECONDS = 5.0
 
 
 def little_endian(words: Words) -> Words:
@@ -408,17 +411,25 @@ def exchange(
         If a peer neither takes nor sends a byte for `timeout` seconds while it should.
     PeerError
         If one is lost, says that it stopped, or sends what is not expected.
+
+    Notes
+    -----
+    Waiting for longer than a few seconds is reported in the log "sotto".
     """
     waiting = [c for c in connections if not c.advance()]
     if not waiting:
         return
     seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
+    patience = _REPORT_SECONDS
     while waiting:
-        now = time.monotonic()
         late = min(waiting, key=lambda c: seen[c][1])
-        left = seen[late][1] + timeout - now
-        if left <= 0:
+        quiet = time.monotonic() - seen[late][1]
+        if quiet >= timeout:
             raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
+        if quiet >= patience:
+            record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
+            patience *= 2
+        left = min(timeout, patience) - quiet
         _poll(waiting if beside is None else [*waiting, beside.connection], left)
         still = []
         for c in waiting:

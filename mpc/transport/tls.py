@@ -163,6 +163,9 @@ class Listener:
         self._closed = True
         self._socket.close()
         self._thread.join(timeout=2.0)
+        self._close_late()
+
+    def _close_late(self) -> None:
         while (late := self.accept(0.0)) is not None:
             late.close()
 
@@ -204,6 +207,8 @@ class Listener:
             self._places.release()
         if self._handle is None:
             self._accepted.put(connection)
+            if self._closed:  # and so may have been when close() looked
+                self._close_late()
             return
         try:
             self._handle(connection)

@@ -60,11 +60,14 @@ def test_mnist():
     """A hundred steps on the real digits."""
     if not MNIST.is_dir():
         pytest.skip("needs the four MNIST files in ../shared/mnist")
-    done = job("--data", str(MNIST), "--rows", "12800", "--epochs", "1", "--json")
+    # A rate at which two plain runs agree too that differ by 1e-5 in their initial weights: at 0.1
+    # they are up to 0.2 points apart.
+    how = "--rows", "12800", "--epochs", "1", "--learning-rate", "0.03125"
+    done = job("--data", str(MNIST), *how, "--json")
     assert done.returncode == 0, done.stderr
     (epoch,) = json.loads(done.stdout)["epochs"]
     assert epoch["plain_accuracy"] > 0.85
-    assert abs(epoch["plain_accuracy"] - epoch["encrypted_accuracy"]) <= 0.003
+    assert abs(epoch["plain_accuracy"] - epoch["encrypted_accuracy"]) <= 0.0015
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def runs(request):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         locally = pool.submit(Local(arguments))
         return start(
-            lambda _: Processes(arguments, names), names, answer_timeout=20
+            lambda _: Processes(arguments, names), names, answer_timeout=60
         ), locally.result()
 
 

@@ -1,15 +1,11 @@
 """Parties as services: clients, garbage, restarts, and shares in files."""
 
-import json
+import dataclasses
 import os
 import signal
 import socket
 import ssl
-import stat
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,63 +16,26 @@ from mpc import configuration
 from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
-from tests.parties.programs import network
-
-ROOT = Path(__file__).parents[2]
-PARTIES = ("alice", "bob")
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
-class Services:
-    """The provider and both parties as commands."""
-
-    def __init__(self, folder):
-        self.path = configuration.write_example(
-            folder / "trial", PARTIES, ("carol", "dora"), ports=free_ports(3),
-            timeouts=configuration.Timeouts(connect=60, answer=20),
-        )  # fmt: skip
-        # In one process all parties' files are written; each serves its own.
-        with mpc.Session(PARTIES) as session:
-            nn.save_shares(
-                network().share(session, owner="alice", low=0, high=1), folder / "shares"
-            )
-        self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
-        self.processes = {}
-        for name, log in self.logs.items():
-            what = ["provider", str(self.path)]
-            if name != "provider":
-                model = f"network={folder / 'shares'}"
-                what = ["serve", str(self.path), "--me", name, "--model", model]
-                what += ["--answers", "class,one-hot,scores"]
-            with log.open("w") as file:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "nn.command", *what, "--verbose"],
-                    stderr=file, cwd=ROOT,
-                )  # fmt: skip
-
-    def stop(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+from tests.parties.programs import (
+    flower_network,
+    flower_rows,
+    network,
+    picture_network,
+    price_network,
+)
+from tests.parties.services import PARTIES, Services
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
     running = Services(tmp_path_factory.mktemp("services"))
     yield running
-    running.stop()
+    assert not running.stop()
 
 
 @pytest.fixture(scope="module")
 def client(services):
-    with nn.Client(services.path, me="carol") as client:
+    with nn.Client(services.path, me="carol", model="network") as client:
         yield client
 
 
@@ -91,6 +50,45 @@ def test_a_client_gets_the_models_answers(client):
     np.testing.assert_array_equal(client.predict_one_hot(X).argmax(axis=1), plain.predict(X))
     assert client.predict(X[:0]).shape == (0,)
     assert [party["me"] for party in client.health()] == list(PARTIES)
+
+
+def test_every_kind_of_layer_is_served(services):
+    with nn.Client(services.path, me="dora", model="pictures") as client:
+        assert client.answers_ == ("class", "one-hot")
+        np.testing.assert_array_equal(client.predict(X), picture_network().predict(X))
+        for refused in (client.decision_function, client.predict_proba):
+            with pytest.raises(mpc.ArgumentError, match="class, one-hot alone"):
+                refused(X)
+
+
+def test_scores_that_the_owner_has_not_allowed_are_refused_by_the_parties_too(services):
+    with nn.Client(services.path, me="dora", model="pictures") as client:
+        # As a client would that does not keep to the rules.
+        client._model = dataclasses.replace(client._model, answers=("class", "scores"))
+        with pytest.raises(mpc.PeerError, match="the model's owner allows no other"):
+            client.decision_function(X[:2])
+        np.testing.assert_array_equal(client.predict(X[:2]), picture_network().predict(X[:2]))
+
+
+def test_features_of_very_different_sizes_are_served(services):
+    rows, plain = flower_rows(), flower_network()
+    with nn.Client(services.path, me="dora", model="flowers") as client:
+        assert client.classes_.dtype == object
+        np.testing.assert_array_equal(client.predict(rows), plain.predict(rows))
+        np.testing.assert_allclose(client.predict_proba(rows), plain.predict_proba(rows), atol=1e-3)
+        with pytest.raises(mpc.RangeError, match="in this feature.*index \\(0, 2\\)"):
+            client.predict(rows[:1] * [[1, 1, 1e6]])
+
+
+@pytest.mark.parametrize(("model", "outputs"), [("prices", 1), ("two-prices", 2)])
+def test_regressors_are_served(services, model, outputs):
+    rows, plain = flower_rows(), price_network(outputs)
+    with nn.Client(services.path, me="dora", model=model) as client:
+        assert client.answers_ == ("values",) and not hasattr(client, "classes_")
+        assert client.predict(rows[:0]).shape == ((0,) if outputs == 1 else (0, 2))
+        np.testing.assert_allclose(client.predict(rows), plain.predict(rows), atol=1e-3)
+        with pytest.raises(mpc.ArgumentError, match="values alone"):
+            client.predict_one_hot(rows)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +107,9 @@ def test_bad_rows_are_refused_before_anything_is_sent(client, rows, error):
 
 
 def test_an_unknown_model(services):
-    with pytest.raises(mpc.ArgumentError, match="model must be one of network, got 'other'"):
+    with pytest.raises(
+        mpc.ArgumentError, match="model must be one of network, pictures.*got 'other'"
+    ):
         nn.Client(services.path, me="dora", model="other")
 
 
@@ -122,7 +122,7 @@ def test_two_clients_at_once(services, client):
             if not np.array_equal(who.predict(X[rows]), plain[rows]):
                 wrong.append(k)
 
-    with nn.Client(services.path, me="dora") as other:
+    with nn.Client(services.path, me="dora", model="network") as other:
         threads = [threading.Thread(target=ask, args=a) for a in ((client, 0), (other, 7))]
         for thread in threads:
             thread.start()
@@ -145,10 +145,10 @@ def test_garbage_and_clients_that_go_disturb_nobody(services, client):
             connection.post_bytes(kind, data)
             connection.push()
             connection.close()
-    gone = nn.Client(services.path, me="dora")
+    gone = nn.Client(services.path, me="dora", model="network")
     for connection in gone._connections:
         connection.close()
-    half = nn.Client(services.path, me="dora")
+    half = nn.Client(services.path, me="dora", model="network")
     half._connections[0].post_bytes(Kind.CALL, b"t\x01s\x03abc")
     half._connections[0].push()
     np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
@@ -207,58 +207,3 @@ def test_sigterm_stops_all_parties_after_their_turn(services, client):
     assert services.processes["provider"].wait(40) == 0
     for log in services.logs.values():
         assert "event=stop" in log.read_text()
-
-
-# Files.
-
-
-def saved(folder):
-    with mpc.Session() as session:
-        return nn.save_shares(network().share(session, owner="alice", low=0, high=1), folder)
-
-
-def test_saved_shares_are_one_partys_own(tmp_path):
-    paths = saved(tmp_path / "model")
-    assert [path.name for path in paths] == ["alice.npz", "bob.npz"]
-    words = []
-    for path in paths:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        with np.load(path, allow_pickle=False) as file:
-            words.append(file["p0"])
-            assert json.loads(file["header"].tobytes())["version"] == 1
-    total = (words[0] + words[1]).view(np.int64) * 2.0**-16
-    np.testing.assert_allclose(total, network().parameters[0], atol=2.0**-16)
-    with mpc.Session() as session:
-        model = nn.load_shares(session, tmp_path / "model")
-        rows = model.share_rows(X, owner="bob")
-        np.testing.assert_array_equal(model.predict(rows), network().predict(X))
-
-
-def test_files_that_do_not_fit_are_refused(tmp_path):
-    alice, bob = saved(tmp_path / "one")
-    saved(tmp_path / "two")
-    with pytest.raises(mpc.DataError, match="exists already"):
-        saved(tmp_path / "one")
-
-    def load(**options):
-        with mpc.Session(**options) as session:
-            nn.load_shares(session, tmp_path / "one")
-
-    with pytest.raises(mpc.DataError, match="frac_bits must be 12, got 16"):
-        load(frac_bits=12)
-    kept = bob.read_bytes()
-    bob.write_bytes((tmp_path / "two" / "bob.npz").read_bytes())
-    with pytest.raises(mpc.DataError, match="not of one set"):
-        load()
-    bob.write_bytes(alice.read_bytes())
-    with pytest.raises(mpc.DataError, match="party must be 'bob', got 'alice'"):
-        load()
-    bob.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(mpc.DataError, match=r"bob\.npz is damaged"):
-        load()
-    bob.chmod(0o644)
-    with pytest.raises(mpc.DataError, match="mode 644"):
-        load()
-    bob.unlink()
-    with pytest.raises(mpc.DataError, match="does not exist"):
-        load()
