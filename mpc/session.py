@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ from mpc.configuration import Configuration
 from mpc.correlation import Correlation
 from mpc.cost import Cost, Ledger
 from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError
+from mpc.events import record
 from mpc.handshake import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
 from mpc.planning import Plan, Planning
@@ -159,6 +161,7 @@ class Session(Planning, Rounds):
             number, links.peers, links.provider, limits.party, self._where, provider
         )
         self._start((number,), {number: streams}, provider, transport)
+        self._number, self._began = links.session.hex()[:8], time.monotonic()
 
     @classmethod
     def from_links(
@@ -219,6 +222,13 @@ class Session(Planning, Rounds):
         if self._closed:
             return
         self._closed = True
+        if isinstance(self._transport, RemoteTransport):
+            total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
+            record(
+                "session", warning=problem is not None, session=self._number, me=str(self.me),
+                parties=",".join(self.parties), rounds=total.rounds, sent=sent, received=received,
+                seconds=time.monotonic() - self._began, problem=problem or "-",
+            )  # fmt: skip
         self.streams = []
         self._provider = None
         self._transport.close(problem)
