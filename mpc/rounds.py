@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -187,4 +188,4 @@ class Rounds:
 
 
 def _size(shares: Words) -> int:
-    return int(np.prod(shares.shape[1:], dtype=np.int64))
+    return prod(shares.shape[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
@@ -174,7 +175,7 @@ class SharedArray:
     @property
     def size(self) -> int:
         """How many elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return prod(self.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
