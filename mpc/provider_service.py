@@ -109,7 +109,7 @@ class ProviderService:
             "role": "provider",
             "sessions": running,
             "served": self._served,
-            "seconds": round(time.monotonic() - self._started, 3),
+            "seconds": int(time.monotonic() - self._started),
         }
 
     def close(self, grace: float = 30.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,7 @@ from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Kind
 from mpc.transport.remote import located
 
-__all__ = ["RemoteProvider"]
+__all__ = ["RemoteProvider", "requests"]
 
 Words = NDArray[np.uint64]
 
@@ -43,9 +43,18 @@ class RemoteProvider:
         Seconds without a byte after which the provider counts as lost.
     where : callable
         Says in which round and step the session is, for errors.
+    spent : callable
+        Told how many bytes each request has.
     """
 
-    def __init__(self, connection: Connection, timeout: float, where: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        timeout: float,
+        where: Callable[[], str],
+        spent: Callable[[int], None],
+    ) -> None:
+        self._spent = spent
         self.connection = connection
         self._timeout = timeout
         self._where = where
@@ -58,10 +67,8 @@ class RemoteProvider:
 
     def announce(self, correlations: Iterable[tuple[int, Correlation]]) -> None:
         """Ask for corrections without waiting for them; ids must be new and ascending."""
-        requests = []
-        for id, correlation in correlations:
-            if not correlation.corrected_words:
-                continue
+        wanted = [(id, c) for id, c in correlations if c.corrected_words]
+        for id, correlation in wanted:
             if id <= self._last:
                 raise SessionError(
                     "the program goes another way than the one that was prepared; it must ask for"
@@ -70,11 +77,10 @@ class RemoteProvider:
             self._last = id
             self._asked[id] = correlation
             self._due.append((id, correlation))
-            requests.append((id, _encode(correlation)))
         with located(self._where):
-            for first in range(0, len(requests), _PER_FRAME):
-                some = tuple(requests[first : first + _PER_FRAME])
-                self.connection.post_bytes(Kind.REQUEST, wire.encode(some))
+            for request in requests(wanted):
+                self._spent(len(request))
+                self.connection.post_bytes(Kind.REQUEST, request)
             self.connection.push()
 
     def words(self, id: int, correlation: Correlation) -> Words:
@@ -127,6 +133,13 @@ class RemoteProvider:
             words[correlation.mask_words :].byteswap(inplace=True)
         self._ready.append((id, words))
         self._ready_bytes += words.nbytes
+
+
+def requests(correlations: Iterable[tuple[int, Correlation]]) -> Iterator[bytes]:
+    """Yield what the provider is sent to ask for corrections, a frame at a time."""
+    encoded = [(id, _encode(c)) for id, c in correlations if c.corrected_words]
+    for first in range(0, len(encoded), _PER_FRAME):
+        yield wire.encode(tuple(encoded[first : first + _PER_FRAME]))
 
 
 @lru_cache(maxsize=256)

@@ -226,12 +226,14 @@ class PartyService:
             first += request.rows
             request.done.set()
         self._served += len(requests)
-        spent = session.cost() - before
-        record(
-            "predict", model=requests[0].model, answer=answer, requests=len(requests),
-            rows=first, rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
-            seconds=time.monotonic() - begin,
-        )  # fmt: skip
+        spent, seconds = session.cost() - before, time.monotonic() - begin
+        for id, request in zip(ids, requests, strict=True):
+            # What is computed together has rounds and bytes in common.
+            record(
+                "request", id=id.hex()[:8], model=request.model, answer=answer,
+                shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
+                rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
+            )  # fmt: skip
 
     # Clients.
 

@@ -25,8 +25,6 @@ __all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
 
 Words = NDArray[np.uint64]
 
-# A TLS record holds no more; small frames go out in one.
-_RECORD = 1 << 14
 _LARGEST_ABORT = 2000
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
@@ -85,7 +83,7 @@ class Connection:
         self._outgoing: deque[memoryview] = deque()
         self.outgoing_bytes = 0
         self._next_sent = self._next_received = 0
-        self._buffer = memoryview(bytearray(2 * _RECORD))
+        self._buffer = memoryview(bytearray(2 * frames.RECORD_BYTES))
         self._start = self._end = 0
         self._header: Header | None = None
         self._data: Any = None
@@ -121,8 +119,8 @@ class Connection:
         self._next_sent += 1
         # The header and what fits beside it go into one record.
         first = bytearray(head)
-        while pieces and len(first) < _RECORD:
-            room = _RECORD - len(first)
+        while pieces and len(first) < frames.RECORD_BYTES:
+            room = frames.RECORD_BYTES - len(first)
             first += pieces[0][:room]
             if len(pieces[0]) > room:
                 pieces[0] = pieces[0][room:]

@@ -77,20 +77,20 @@ def price_network(outputs=1):
 
 
 def classify(session, x, rows):
-    """Alice's network on the last party's rows; also what went over the wire, and what was declared."""
+    """Alice's network on the last party's rows; what it took by the books, by the socket and by plan."""
     model = network() if session.me == "alice" else network().outline()
     secret = model.share(session, owner="alice", low=0, high=1)
     images = secret.share_rows(x, owner=session.parties[-1], rows=rows)
+    plan = session.plan(lambda planned: secret.twin(planned).predict(planned.twin(images)))
     before, wire = session.cost(), session.bytes_on_the_wire
     labels = secret.predict(images)
-    spent = session.cost() - before
-    now = session.bytes_on_the_wire
-    return (
-        labels,
-        spent.bytes_sent_per_party,
-        spent.correction_bytes,
-        [b - a for a, b in zip(wire, now, strict=True)],
-    )
+    spent, now = session.cost() - before, session.bytes_on_the_wire
+    return labels, spent, [b - a for a, b in zip(wire, now, strict=True)], plan.cost
+
+
+def classify_again(session, batches, x=None):
+    """Classify the first rows of `x`, as many as each batch has."""
+    return [classify(session, None if x is None else x[:rows], rows) for rows in batches]
 
 
 def several(session, x):

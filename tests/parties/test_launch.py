@@ -41,15 +41,24 @@ def test_every_party_gets_its_own():
 
 
 def test_bytes_on_the_wire_are_those_declared():
-    rows = 300
-    x = np.random.default_rng(1).random((rows, 64))
-    found = mpc.launch(programs.classify, inputs={"alice": (None, rows), "bob": (x, rows)})
-    for labels, *_ in found.values():
-        np.testing.assert_array_equal(labels, programs.network().predict(x))
-    _, declared, corrections, (sent, received) = found["bob"]
-    assert declared <= sent <= 1.03 * declared
-    from_alice = found["alice"][3][0]
-    assert corrections + from_alice <= received <= 1.03 * (corrections + from_alice)
+    batches = (1, 128, 1000)
+    x = np.random.default_rng(1).random((1000, 64))
+    found = mpc.launch(programs.classify_again, inputs={"alice": (batches,), "bob": (batches, x)})
+    for rows, alice, bob in zip(batches, *found.values(), strict=True):
+        for labels, cost, _, planned in (alice, bob):
+            assert planned == cost
+            assert planned.wire_bytes == pytest.approx(bob[1].wire_bytes, rel=0.01)
+            assert planned.wire_correction_bytes == cost.wire_correction_bytes
+            np.testing.assert_array_equal(labels, programs.network().predict(x[:rows]))
+            assert cost.wire_bytes[0] == alice[1].wire_bytes[0]
+        (_, _, (alice_sent, _), _), (_, cost, (bob_sent, bob_received), _) = alice, bob
+        assert alice_sent == pytest.approx(cost.wire_bytes[0], rel=0.001)
+        assert bob_sent == pytest.approx(cost.wire_bytes[1], rel=0.001)
+        received = cost.wire_bytes[0] + cost.wire_correction_bytes
+        assert bob_received == pytest.approx(received, rel=0.001)
+        if rows >= 128:
+            # There even headers, TLS and requests hardly count.
+            assert sum(cost.total.sent) <= alice_sent + bob_sent <= 1.03 * sum(cost.total.sent)
 
 
 def test_one_partys_error_is_told_without_its_text_to_the_others():
