@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from ring.errors import DataError, SottoError
 __all__ = ["Description", "answers_of"]
 
 _ANSWERS = ("class", "one-hot", "scores", "values")
+_DTYPE = re.compile("[<>|]([biuf][1248]|U[0-9]+)")
 _LABELS = {"i": int, "u": int, "f": float, "U": str, "b": "True".__eq__}
 
 
@@ -95,7 +97,7 @@ class Description:
         """
         try:
             return cls._read(*values)
-        except (KeyError, TypeError, ValueError, SottoError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError, SottoError) as error:
             raise DataError(f"no description of a model: {error}") from None
 
     @classmethod
@@ -117,8 +119,12 @@ class Description:
             middle, power = scale
             powers = np.frombuffer(power, "<i8").astype(np.int64)
             inputs = InputScale.checked(_unpacked(middle, shape), powers, ends[0])
-        convert: Any = _LABELS[np.dtype(dtype).kind]
-        classes = np.array([convert(label) for label in labels], object if are_objects else dtype)
+        if not _DTYPE.fullmatch(dtype):
+            raise DataError("the labels are of no kind")
+        convert: Any = _LABELS[dtype[1]]
+        # Strings are as long as they are, whatever is said.
+        kind = object if are_objects else None if dtype[1] == "U" else dtype
+        classes = np.array([convert(label) for label in labels], kind)
         return cls(
             name, n_features, integer("rows", largest_rows, 1), tuple(answers), *ends, inputs,
             ordered_classes(classes, len(labels)), link, flat,

@@ -187,11 +187,11 @@ def test_a_client_that_stalls_disturbs_nobody_and_is_let_go(services):
     works(services)
     read = configuration.load(services.path)
     context, _ = own_contexts(read, "erin")
-    stalled = [connect(member, context, 5) for member in read.parties.values()]
+    stalled = [connect(member, context, 30) for member in read.parties.values()]
     for connection in stalled:
         mine = {name: v for name, v in terms(read, None).items() if name != "program"}
         send_hello(connection, "predict", mine, b"")
-        read_hello(connection, 5)
+        read_hello(connection, 30)
         # A request, and half of what should come with it.
         connection.post_bytes(Kind.CALL, wire.encode(("predict", b"s" * 16, "network", "class", 2)))
         words = connection is stalled[-1]
