@@ -19,6 +19,8 @@ from typing import Any
 
 import conversions
 import kernels
+import processes
+import slow_networks
 from machine import describe, markdown
 from networks_text import networks_text, seconds, training_text
 
@@ -29,7 +31,16 @@ FILES = HERE / "results"
 
 
 # What --run runs, in this order, and what each prints or writes as JSON.
-BENCHMARKS = ("main", "kernels", "training", "networks", "conversions", "peers")
+BENCHMARKS = (
+    "main",
+    "kernels",
+    "training",
+    "networks",
+    "conversions",
+    "processes",
+    "slow_networks",
+    "peers",
+)
 
 
 def command(name: str, data: str, venvs: str | None) -> list[str]:
@@ -42,6 +53,8 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
             "networks.py", "--data", data, "--memory", "--train-encrypted", "6000", "--json"
         ],
         "conversions": ["conversions.py", "--json"],
+        "processes": ["processes.py", "--json"],
+        "slow_networks": ["slow_networks.py", "--json"],
         "peers": [
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
@@ -171,6 +184,38 @@ def duration_text(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
+def apart() -> list[str]:
+    """Return what is measured with every party in a process of its own."""
+    near, far = read("processes"), read("slow_networks")
+    return [
+        "## Parties as processes",
+        "",
+        "Network A; alice, bob and the provider each in a process of its own over TLS on the loopback,"
+        " beside a local session, both on the same cores. A call shares the images, evaluates and"
+        " reveals the scores to the last party; the provider's work is in it. Medians of"
+        f" {near['turns']} turns of {near['repeats']} calls [least-most].",
+        "",
+        markdown(processes.rows_of(near)),
+        "",
+        f"Machine: {describe(near['machine'])}.",
+        "",
+        "## Slow networks",
+        "",
+        "The same, over a relay that gives each process a line of the stated bandwidth in each direction"
+        f" and each message half the round trip; medians of {far['repeats']} calls [least-most]. The"
+        " floor is rounds, plus the bytes that the last party receives (from the other and from the"
+        " provider) over the bandwidth, plus the local session's time. It is stated twice: a round"
+        " taken as half a round trip, which is the least that messages in both directions at once take,"
+        " and as a whole one. What arrives while a message is on its way costs nothing, so a call can"
+        " take less than the sum.",
+        "",
+        markdown(slow_networks.rows_of(far)),
+        "",
+        f"Machine: {describe(far['machine'])}.",
+        "",
+    ]
+
+
 def results() -> str:
     """Return RESULTS.md."""
     found = {name: read(name) for name in BENCHMARKS}
@@ -259,6 +304,7 @@ def results() -> str:
         "",
         *networks_text(networks),
         "",
+        *apart(),
         "## Kernels",
         "",
         "```",

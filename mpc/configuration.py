@@ -58,6 +58,14 @@ class Timeouts:
     answer: float = 60.0
     idle: float = 3600.0
 
+    @property
+    def party(self) -> float:
+        """For another party, which may be waiting itself.
+
+        Whoever waits for the one that is lost gives up first, and tells the others who it is.
+        """
+        return self.answer + max(2.0, self.answer / 4)
+
 
 @dataclass(frozen=True)
 class Configuration:

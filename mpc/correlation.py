@@ -89,6 +89,9 @@ class MaskRef:
         """
         if self.id < 1 or self.start < 0:
             raise ShapeError(f"a mask must have an id and a start, got {self.id} and {self.start}")
+        for party in (self.owner, self.without):
+            if party is not None and party < 0:
+                raise ShapeError(f"a mask must name parties by their numbers, got {party}")
         shape = check_size(self.part.shape, limit)
         for view in self.views:
             shape = check_size(shape_of_view(shape, view, limit), limit)

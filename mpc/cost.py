@@ -67,11 +67,19 @@ class Cost:
     total : Spent
     by_protocol, by_layer : dict of str to Spent
         The same total, split. What belongs to no layer is under ``"-"``.
+    framing : tuple of int
+        What each computing party's messages take on the wire beside their contents, where the
+        parties are processes: headers, TLS, and the last party's requests to the provider. Not
+        compared.
+    correction_framing : int
+        Likewise what the provider sends beside the corrections.
     """
 
     total: Spent
     by_protocol: dict[str, Spent]
     by_layer: dict[str, Spent]
+    framing: tuple[int, ...] = field(default=(), compare=False)
+    correction_framing: int = field(default=0, compare=False)
 
     @property
     def rounds(self) -> int:
@@ -110,6 +118,17 @@ class Cost:
         """
         return draw_cost(self, by, sent)
 
+    @property
+    def wire_bytes(self) -> tuple[int, ...]:
+        """Bytes that each computing party puts on the wire, as its sockets count them."""
+        sent = self.total.sent or (0,) * len(self.framing)
+        return tuple(a + b for a, b in zip(sent, self.framing, strict=True))
+
+    @property
+    def wire_correction_bytes(self) -> int:
+        """Bytes that the provider puts on the wire."""
+        return self.total.correction_bytes + self.correction_framing
+
     def __sub__(self, earlier: Cost) -> Cost:
         """Return what was spent since `earlier`."""
 
@@ -121,6 +140,8 @@ class Cost:
             self.total - earlier.total,
             minus(self.by_protocol, earlier.by_protocol),
             minus(self.by_layer, earlier.by_layer),
+            tuple(a - b for a, b in zip(self.framing, earlier.framing, strict=True)),
+            self.correction_framing - earlier.correction_framing,
         )
 
     def __str__(self) -> str:
@@ -153,6 +174,8 @@ class Ledger:
         self._protocol = "-"
         self._layer = "-"
         self._seconds: dict[str, float] = {}
+        self._framing = [0] * parties
+        self._correction_framing = 0
 
     def _key(self) -> tuple[str, str]:
         key = (self._protocol, self._layer)
@@ -178,9 +201,14 @@ class Ledger:
         self._other[key].rounds += 1
         self._sent[key] = [a + b for a, b in zip(self._sent[key], sent, strict=True)]
 
-    def add_correction(self, count: int) -> None:
-        """Book `count` bytes from the provider."""
+    def add_framing(self, party: int, count: int) -> None:
+        """Book what `party` sends beside contents."""
+        self._framing[party] += count
+
+    def add_correction(self, count: int, framing: int) -> None:
+        """Book `count` bytes from the provider, and what it sends beside them."""
         self._other[self._key()].correction_bytes += count
+        self._correction_framing += framing
 
     @contextmanager
     def protocol(self, name: str) -> Iterator[None]:
@@ -220,4 +248,10 @@ class Ledger:
                 spent[name].seconds = self._seconds.get(name, 0.0) if which == 1 else 0.0
             return spent
 
-        return Cost(collect(None).get("", Spent()), collect(0), collect(1))
+        return Cost(
+            collect(None).get("", Spent()),
+            collect(0),
+            collect(1),
+            tuple(self._framing),
+            self._correction_framing,
+        )

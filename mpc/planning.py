@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from mpc.correlation import Correlation
 from mpc.cost import Cost
 from mpc.errors import SessionError
-from mpc.remote_provider import RemoteProvider
+from mpc.remote_provider import RemoteProvider, requests
 
 if TYPE_CHECKING:
     from mpc.provider import Provider
@@ -46,6 +46,7 @@ class Planning:
         _prepared: int
 
         def check_open(self) -> None: ...
+        def book_request(self, count: int) -> None: ...
         def _without_parties(self, first_id: int) -> Session: ...
 
     def plan(self, program: Callable[[Session], object]) -> Plan:
@@ -71,6 +72,8 @@ class Planning:
         self.check_open()
         planned = self._without_parties(0)
         program(planned)
+        for request in requests(planned._asked):
+            planned.book_request(len(request))
         return Plan(planned.cost(), tuple(planned._asked))
 
     def prepare(self, program: Callable[[Session], object]) -> None:

@@ -16,14 +16,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.configuration import Configuration
-from mpc.correlation import Correlation
+from mpc.correction_pool import CorrectionPool, Request, check_workers, requested
 from mpc.errors import FrameError, PeerError, PeerTimeoutError, ShapeError, SottoError
 from mpc.events import record
 from mpc.handshake import PROTOCOL_VERSION, agree, disagreement, pair_key, read_hello, send_hello
@@ -36,42 +35,11 @@ from mpc.transport.tls import Listener, bind, own_contexts
 __all__ = ["ProviderService"]
 
 Words = NDArray[np.uint64]
-Request = tuple[int, bytes]
 
 _LARGEST_REQUEST = 1 << 22
 _MOST_PENDING = 4096
-_LARGEST_CACHED = 1 << 12
 # How often a session that has nothing to do looks whether the service is to stop.
 _LOOK_SECONDS = 0.5
-
-
-@lru_cache(maxsize=1024)
-def _decode_cached(encoded: bytes) -> Any:
-    return wire.decode(encoded)
-
-
-def _correlation(encoded: bytes, limit: int) -> Correlation:
-    """Decode and check what is asked for."""
-    small = len(encoded) <= _LARGEST_CACHED
-    correlation = _decode_cached(encoded) if small else wire.decode(encoded)
-    if not isinstance(correlation, Correlation):
-        raise ShapeError(f"a request must be for a correlation, got {type(correlation).__name__}")
-    correlation.check(limit)
-    return correlation
-
-
-@lru_cache(maxsize=4)
-def _provider_of_worker(keys: tuple[bytes, ...]) -> Provider:
-    return Provider(keys)
-
-
-def _deal(keys: tuple[bytes, ...], request: Request, limit: int) -> Words:
-    """Compute one correction in a worker: it follows from keys, id and sizes alone."""
-    id, encoded = request
-    correlation = _correlation(encoded, limit)
-    out = np.empty(correlation.corrected_words, np.uint64)
-    _provider_of_worker(keys).correct(id, correlation, out)
-    return out
 
 
 @dataclass(repr=False, eq=False)
@@ -96,7 +64,7 @@ class ProviderService:
         Listens at the provider's address already.
     workers : int, default=1
         More than one: corrections are computed by so many joblib workers. ``joblib``'s own
-        ``parallel_config`` chooses where they run.
+        ``parallel_config``, around the making of this object, chooses where they run.
     memory_limit : int, default=2**30
         Bytes that one correlation may take; larger ones are refused.
     ahead_bytes : int, default=2**26
@@ -116,8 +84,9 @@ class ProviderService:
         sessions: int = 64,
     ) -> None:
         self._read = read
-        self.workers = workers
+        self.workers = check_workers(workers)
         self._limit = memory_limit // 8
+        self._pool = CorrectionPool(workers, self._limit) if workers > 1 else None
         self._ahead = ahead_bytes
         self._most = sessions
         self._meetings: dict[bytes, _Meeting] = {}
@@ -140,7 +109,7 @@ class ProviderService:
             "role": "provider",
             "sessions": running,
             "served": self._served,
-            "seconds": round(time.monotonic() - self._started, 3),
+            "seconds": int(time.monotonic() - self._started),
         }
 
     def close(self, grace: float = 30.0) -> None:
@@ -284,6 +253,8 @@ class _Dealing:
             try:
                 if self._receive(0.0 if busy else _LOOK_SECONDS):
                     heard = time.monotonic()
+                    if not busy:
+                        continue
             except PeerError:
                 if last.ended:
                     return
@@ -300,7 +271,7 @@ class _Dealing:
                 raise PeerTimeoutError(f"{last.peer} asked for nothing within {idle:g} s")
 
     def _receive(self, seconds: float) -> bool:
-        """Move frames; take in requests. Returns whether any came."""
+        """Move frames; take in requests. Returns whether anything came."""
         last = self._last
         if not last.expecting and len(self._pending) < _MOST_PENDING:
             last.expect_bytes([Kind.REQUEST], _LARGEST_REQUEST)
@@ -312,7 +283,7 @@ class _Dealing:
         except PeerError:
             # A party that has finished before the last one does not end the session.
             if any(c.ended for c in self._connections if c is not last) and not last.ended:
-                return False
+                return True
             raise
         if last not in ready:
             return False
@@ -331,22 +302,21 @@ class _Dealing:
     def _deal(self) -> Iterator[tuple[Words, int]]:
         """Compute the next correction, or the next few with several workers."""
         service = self._service
-        if service.workers == 1:
+        if service._pool is None:
             id, encoded = self._pending.popleft()
-            correlation = _correlation(encoded, service._limit)
+            correlation = requested(encoded, service._limit)
             out = np.empty(correlation.corrected_words, np.uint64)
             self._provider.correct(id, correlation, out)
             yield out, id
             return
-        from joblib import Parallel, delayed  # here: one worker needs none of it
-
         some: list[Request] = []
         words = 0
-        while self._pending and len(some) < 4 * service.workers and 8 * words <= service._ahead:
+        while self._pending and len(some) < 4 * service.workers:
+            next_words = requested(self._pending[0][1], service._limit).corrected_words
+            if some and 8 * (words + next_words) > service._ahead:
+                break
             some.append(self._pending.popleft())
-            words += _correlation(some[-1][1], service._limit).corrected_words
-        corrections = Parallel(n_jobs=service.workers, return_as="generator")(
-            delayed(_deal)(self._keys, request, service._limit) for request in some
-        )
+            words += next_words
+        corrections = service._pool.deal(self._keys, some)
         for (id, _), correction in zip(some, corrections, strict=True):
             yield correction, id

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -18,13 +17,13 @@ from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Kind
 from mpc.transport.remote import located
 
-__all__ = ["RemoteProvider"]
+__all__ = ["RemoteProvider", "requests"]
 
 Words = NDArray[np.uint64]
 
-# What may wait for the session, and from how many bytes on receiving ahead pays.
+# What may wait for the session, and how much is received at once beside an opening.
 _AHEAD_BYTES = 1 << 26
-_WORTH_A_THREAD = 1 << 20
+_PIECE_BYTES = 1 << 18
 
 # Requests go out in frames of so many.
 _PER_FRAME = 128
@@ -33,8 +32,9 @@ _PER_FRAME = 128
 class RemoteProvider:
     """Asks the provider for corrections, ahead of time where they are known.
 
-    The provider answers in the order in which it was asked. What was asked for ahead and is not
-    needed after all is received and dropped: an id never serves twice.
+    The provider answers in the order in which it was asked. What arrives before it is needed is
+    received while the session waits for the other parties. What was asked for ahead and is not
+    needed after all is dropped: an id never serves twice.
 
     Parameters
     ----------
@@ -43,33 +43,32 @@ class RemoteProvider:
         Seconds without a byte after which the provider counts as lost.
     where : callable
         Says in which round and step the session is, for errors.
+    spent : callable
+        Told how many bytes each request has.
     """
 
-    def __init__(self, connection: Connection, timeout: float, where: Callable[[], str]) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: Connection,
+        timeout: float,
+        where: Callable[[], str],
+        spent: Callable[[int], None],
+    ) -> None:
+        self._spent = spent
+        self.connection = connection
         self._timeout = timeout
         self._where = where
         self._asked: OrderedDict[int, Correlation] = OrderedDict()
         self._last = 0
         self._due: deque[tuple[int, Correlation]] = deque()
+        self._coming: Words | None = None
         self._ready: deque[tuple[int, Words]] = deque()
         self._ready_bytes = 0
-        self._changed = threading.Condition()
-        self._receiving: threading.Thread | None = None
-        self._problem: BaseException | None = None
-        self._closed = False
 
     def announce(self, correlations: Iterable[tuple[int, Correlation]]) -> None:
         """Ask for corrections without waiting for them; ids must be new and ascending."""
-        while self._receiving is not None:
-            # What is left of an earlier plan was not needed.
-            id, _ = self._take()
-            self._asked.pop(id, None)
-        requests = []
-        words = 0
-        for id, correlation in correlations:
-            if not correlation.corrected_words:
-                continue
+        wanted = [(id, c) for id, c in correlations if c.corrected_words]
+        for id, correlation in wanted:
             if id <= self._last:
                 raise SessionError(
                     "the program goes another way than the one that was prepared; it must ask for"
@@ -78,18 +77,11 @@ class RemoteProvider:
             self._last = id
             self._asked[id] = correlation
             self._due.append((id, correlation))
-            requests.append((id, _encode(correlation)))
-            words += correlation.corrected_words
         with located(self._where):
-            for first in range(0, len(requests), _PER_FRAME):
-                some = tuple(requests[first : first + _PER_FRAME])
-                self._connection.post_bytes(Kind.REQUEST, wire.encode(some))
-            self._connection.push()
-        if len(requests) > 1 and 8 * words > _WORTH_A_THREAD:
-            self._receiving = threading.Thread(
-                target=self._receive_ahead, name="sotto corrections", daemon=True
-            )
-            self._receiving.start()
+            for request in requests(wanted):
+                self._spent(len(request))
+                self.connection.post_bytes(Kind.REQUEST, request)
+            self.connection.push()
 
     def words(self, id: int, correlation: Correlation) -> Words:
         """Return the last party's words of a correlation: room for the masks, then the rest."""
@@ -100,68 +92,54 @@ class RemoteProvider:
                 "the program asks for other randomness than the one that was prepared"
             )
         del self._asked[id]
-        with located(self._where):
-            while True:
-                if self._receiving is None:
-                    first, words = self._receive(self._due.popleft())
-                else:
-                    first, words = self._take()
-                # What was prepared and is not needed after all is dropped.
-                if first == id:
-                    return words
-                self._asked.pop(first, None)
-
-    def _receive(self, due: tuple[int, Correlation]) -> tuple[int, Words]:
-        id, correlation = due
-        masks, corrected = correlation.mask_words, correlation.corrected_words
-        words = np.empty(masks + corrected, np.uint64)
-        self._connection.expect_arrays(
-            Kind.CORRECTION, ((corrected,),), id & 0xFFFFFFFF, words[masks:]
-        )
-        exchange([self._connection], self._timeout)
-        self._connection.take()
-        if sys.byteorder == "big":
-            words[masks:].byteswap(inplace=True)
-        return id, words
-
-    # Large corrections are received while the session computes.
-
-    def _receive_ahead(self) -> None:
-        try:
-            while self._due:
-                id, words = self._receive(self._due[0])
-                with self._changed:
-                    self._due.popleft()
-                    self._ready.append((id, words))
-                    self._ready_bytes += words.nbytes
-                    self._changed.notify_all()
-                    while self._ready_bytes > _AHEAD_BYTES and not self._closed:
-                        self._changed.wait(1.0)
-                    if self._closed:
-                        return
-        except BaseException as error:
-            with self._changed:
-                self._problem = error
-                self._changed.notify_all()
-
-    def _take(self) -> tuple[int, Words]:
-        with self._changed:
+        while True:
             while not self._ready:
-                if self._problem is not None:
-                    raise self._problem
-                self._changed.wait(1.0)  # the thread that receives has a timeout of its own
-            id, words = self._ready.popleft()
+                self._expect()
+                with located(self._where):
+                    exchange([self.connection], self._timeout)
+                self._arrived()
+            first, words = self._ready.popleft()
             self._ready_bytes -= words.nbytes
-            self._changed.notify_all()
-            if not self._due and not self._ready:
-                self._receiving = None
-        return id, words
+            if first == id:
+                return words
+            # What was prepared and is not needed after all is dropped.
+            self._asked.pop(first, None)
 
-    def close(self) -> None:
-        """Stop receiving ahead."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    def advance(self) -> None:
+        """Receive some of what has arrived ahead of need."""
+        if not self._due or self._ready_bytes > _AHEAD_BYTES:
+            return
+        self._expect()
+        if self.connection.advance(_PIECE_BYTES):
+            self._arrived()
+
+    def _expect(self) -> None:
+        """Make room for the next correction, unless it is on its way in already."""
+        if self._coming is not None:
+            return
+        id, correlation = self._due[0]
+        masks, corrected = correlation.mask_words, correlation.corrected_words
+        self._coming = np.empty(masks + corrected, np.uint64)
+        self.connection.expect_arrays(
+            Kind.CORRECTION, ((corrected,),), id & 0xFFFFFFFF, self._coming[masks:]
+        )
+
+    def _arrived(self) -> None:
+        assert self._coming is not None
+        id, correlation = self._due.popleft()
+        words, self._coming = self._coming, None
+        self.connection.take()
+        if sys.byteorder == "big":
+            words[correlation.mask_words :].byteswap(inplace=True)
+        self._ready.append((id, words))
+        self._ready_bytes += words.nbytes
+
+
+def requests(correlations: Iterable[tuple[int, Correlation]]) -> Iterator[bytes]:
+    """Yield what the provider is sent to ask for corrections, a frame at a time."""
+    encoded = [(id, _encode(c)) for id, c in correlations if c.corrected_words]
+    for first in range(0, len(encoded), _PER_FRAME):
+        yield wire.encode(tuple(encoded[first : first + _PER_FRAME]))
 
 
 @lru_cache(maxsize=256)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from mpc import configuration
 from mpc.configuration import Configuration
-from mpc.correlation import Correlation, Opening
+from mpc.correlation import Correlation
 from mpc.cost import Cost, Ledger
-from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
+from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError
+from mpc.events import record
 from mpc.handshake import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
 from mpc.planning import Plan, Planning
 from mpc.protocols import sharing
 from mpc.provider import Provider
 from mpc.remote_provider import RemoteProvider
+from mpc.rounds import Rounds
 from mpc.shared_array import SharedArray
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
 from ring import FixedPoint
 
 __all__ = ["Plan", "Session"]
-
-Words = NDArray[np.uint64]
 
 
 def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
@@ -56,7 +55,7 @@ def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
     return names
 
 
-class Session(Planning):
+class Session(Planning, Rounds):
     """Computing parties and a crypto provider, ready to compute on shares.
 
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
@@ -154,12 +153,15 @@ class Session(Planning):
         self.parties, self.format = read.names, read.format
         number = read.names.index(me)
         streams = party_streams(links.provider_key, links.pair_keys)
-        answer = read.timeouts.answer
-        # The one that waits for the provider gives up first, and can tell the others whom it lost.
-        provider = RemoteProvider(links.provider, 0.8 * answer, self._where)
-        last = number == len(read.names) - 1
-        transport = RemoteTransport(number, links.peers, links.provider, answer, self._where)
-        self._start((number,), {number: streams}, provider if last else None, transport)
+        limits = read.timeouts
+        provider = None
+        if number == len(read.names) - 1:
+            provider = RemoteProvider(links.provider, limits.answer, self._where, self.book_request)
+        transport = RemoteTransport(
+            number, links.peers, links.provider, limits.party, self._where, provider
+        )
+        self._start((number,), {number: streams}, provider, transport)
+        self._number, self._began = links.session.hex()[:8], time.monotonic()
 
     @classmethod
     def from_links(
@@ -220,8 +222,13 @@ class Session(Planning):
         if self._closed:
             return
         self._closed = True
-        if isinstance(self._provider, RemoteProvider):
-            self._provider.close()
+        if isinstance(self._transport, RemoteTransport):
+            total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
+            record(
+                "session", warning=problem is not None, session=self._number, me=str(self.me),
+                parties=",".join(self.parties), rounds=total.rounds, sent=sent, received=received,
+                seconds=time.monotonic() - self._began, problem=problem or "-",
+            )  # fmt: skip
         self.streams = []
         self._provider = None
         self._transport.close(problem)
@@ -327,142 +334,3 @@ class Session(Planning):
         planned._start((), [], None)
         planned._next_id = first_id
         return planned
-
-    # What protocols are made of.
-
-    @property
-    def size(self) -> int:
-        """How many computing parties there are."""
-        return len(self.parties)
-
-    @property
-    def me(self) -> str | None:
-        """The party that lives in this process, or None if several or none do."""
-        return self.parties[self.here[0]] if len(self.here) == 1 else None
-
-    @property
-    def bytes_on_the_wire(self) -> tuple[int, int]:
-        """Bytes sent to and received from the others and the provider, headers included."""
-        return self._transport.bytes_on_the_wire
-
-    @property
-    def first_row(self) -> int | None:
-        """Where on the party axis the first party is, which adds public values; None if elsewhere."""
-        return self.here.index(0) if 0 in self.here else None
-
-    def number(self, party: str, name: str = "party") -> int:
-        """Return the number of a party, or raise PartyError."""
-        if party not in self.parties:
-            raise PartyError(f"{name} must be one of {', '.join(self.parties)}, got {party!r}")
-        return self.parties.index(party)
-
-    def check_open(self) -> None:
-        """Raise SessionError if the session is closed."""
-        if self._closed:
-            raise SessionError("the session is closed")
-
-    def check_own(self, x: object, name: str) -> SharedArray:
-        """Return `x` if it is a shared array of this session, or raise."""
-        if not isinstance(x, SharedArray):
-            raise DtypeError(f"{name} must be a SharedArray, got {type(x).__name__}")
-        if x.session is not self:
-            raise SessionError(f"{name} belongs to another session")
-        self.check_open()
-        return x
-
-    def fresh_id(self) -> int:
-        """Return the next id. Every party counts alike, and no id is used twice."""
-        self._next_id += 1
-        return self._next_id
-
-    def note(self, *step: object) -> None:
-        """Enter a step into the checksum by which parties notice that their programs differ."""
-        if isinstance(self._transport, RemoteTransport):
-            self._transport.note(*step)
-
-    def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
-        """Open several arrays in one round. The only place where parties' shares meet.
-
-        Parameters
-        ----------
-        *messages : (words, opening)
-            Shares of shape (p, ...) that add ("sum") or XOR ("xor"); or, with a party's number,
-            what that party sends to all: of shape (1, ...) where it lives, else (0, ...).
-
-        Returns
-        -------
-        list of uint64 arrays
-            The opened values, of shape (1, ...), or (0, ...) in a plan.
-        """
-        self.check_open()
-        size = len(self.parties)
-        from_all, from_one = 0, [0] * size
-        for words, opening in messages:
-            count = 8 * (size - 1) * _size(words)
-            if isinstance(opening, int):
-                from_one[opening] += count
-            else:
-                from_all += count
-        self._ledger.add_round([from_all + count for count in from_one])
-        try:
-            return self._transport.open(messages)
-        except PeerError as error:
-            self._end(str(error))
-            raise
-
-    def open_to(self, party: int, shares: Words) -> Words:
-        """Open one array to one party: the others send it their shares."""
-        self.check_open()
-        sent = [8 * _size(shares)] * self.size
-        sent[party] = 0
-        self._ledger.add_round(sent)
-        try:
-            return self._transport.open_to(party, shares)
-        except PeerError as error:
-            self._end(str(error))
-            raise
-
-    def correlated(self, correlation: Correlation) -> tuple[int, Words]:
-        """Get this process's shares of a correlation.
-
-        Returns
-        -------
-        int
-            The correlation's id.
-        uint64 array of shape (p, mask words + corrected words)
-            To be cut by `correlation.split`.
-        """
-        self.check_open()
-        id = self.fresh_id()
-        masks, corrected = correlation.mask_words, correlation.corrected_words
-        self.note(type(correlation).__name__, id, masks, corrected)
-        if corrected and isinstance(self._provider, RemoteProvider):
-            try:
-                words = self._provider.words(id, correlation)[None]
-            except PeerError as error:
-                self._end(str(error))
-                raise
-            self.streams[self.here[0]].provider.fill(words[0, :masks], id)
-        else:
-            words = np.empty((len(self.here), masks + corrected), np.uint64)
-            self._expand(id, correlation, words, masks)
-        if corrected:
-            self._ledger.add_correction(8 * corrected)
-        if not self.here:
-            self._asked.append((id, correlation))
-        return id, words
-
-    def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
-        """Fill in the shares of a correlation that follow from keys held in this process."""
-        for row, party in zip(words, self.here, strict=True):
-            if party < self.size - 1:
-                self.streams[party].provider.fill(row, id)
-                continue
-            self.streams[party].provider.fill(row[:masks], id)
-            if masks < len(row):
-                assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
-                self._provider.correct(id, correlation, row[masks:])
-
-
-def _size(shares: Words) -> int:
-    return prod(shares.shape[1:])

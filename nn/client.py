@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from mpc import (
     ArgumentError,
     ConfigurationError,
+    DataError,
     HandshakeError,
     PeerClosedError,
     PeerError,
-    RangeError,
     SessionError,
     ShapeError,
     configuration,
@@ -27,7 +27,10 @@ from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import connect, own_contexts
-from nn.checks import feature_matrix
+from nn.checks import check_names, feature_matrix
+from nn.inputs import check_inside
+from nn.links import probabilities
+from nn.model_description import Description
 from ring import Stream, decode, encode, fresh_key
 
 __all__ = ["Client"]
@@ -36,6 +39,8 @@ Words = NDArray[np.uint64]
 
 # As in nn.serving.
 _CLIENT_STREAM = 1
+# Of what describes a model.
+_LARGEST_ANSWER = 1 << 26
 
 
 class Client:
@@ -56,9 +61,11 @@ class Client:
     Attributes
     ----------
     classes_ : ndarray
+        Of a classifier.
     n_features_in_ : int
     answers_ : tuple of str
-        What the parties answer: "class", "one-hot", "scores".
+        What the model's owner allows: "class", "one-hot" and perhaps "scores"; for a regressor
+        "values".
 
     Raises
     ------
@@ -148,7 +155,7 @@ class Client:
         """Send the same call to all parties; return their answers in bytes."""
         for connection in self._connections:
             connection.post_bytes(Kind.CALL, wire.encode(call))
-            connection.expect_bytes([Kind.ANSWER], 1 << 20)
+            connection.expect_bytes([Kind.ANSWER], _LARGEST_ANSWER)
         exchange(self._connections, self._read.timeouts.answer)
         return [self._answer(connection) for connection in self._connections]
 
@@ -170,15 +177,12 @@ class Client:
                     f"{self._connections[0].peer} and {connection.peer} serve different models"
                 )
         try:
-            name, width, low, high, dtype, labels, answers, largest = first
-            kind = np.dtype(dtype).kind
-            convert: Any = {"i": int, "u": int, "f": float, "U": str, "b": "True".__eq__}[kind]
-            self.classes_ = np.array([convert(label) for label in labels], np.dtype(dtype))
-            self.low, self.high = float.fromhex(low), float.fromhex(high)
-            self.n_features_in_, self._largest = int(width), int(largest)
-        except (KeyError, TypeError, ValueError):
-            raise PeerError(f"{self._connections[0].peer} described no model") from None
-        self._model, self.answers_ = name, answers
+            self._model = Description.read(first)
+        except DataError as error:
+            raise PeerError(f"{self._connections[0].peer} sent {error}") from None
+        self.n_features_in_, self.answers_ = self._model.n_features, self._model.answers
+        if "values" not in self.answers_:
+            self.classes_ = self._model.classes
 
     def health(self) -> list[dict[str, Any]]:
         """Return what each party says of itself."""
@@ -186,7 +190,7 @@ class Client:
             return [dict(pairs) for pairs in self._ask(("health",))]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the label of each row.
+        """Return the label of each row, or the values of a regressor.
 
         Parameters
         ----------
@@ -194,21 +198,20 @@ class Client:
 
         Returns
         -------
-        ndarray of shape (rows,)
+        ndarray of shape (rows,), or (rows, outputs) for values of several outputs
 
         Raises
         ------
-        ShapeError, RangeError
-            Rows of another width, or a value outside the model's range or NaN: nothing is sent.
+        ShapeError, RangeError, ArgumentError
+            Rows of another width, a value outside the model's range or NaN, or a table whose columns
+            have other names or another order: nothing is sent.
         PeerError
             A party is lost.
         """
-        if "class" in self.answers_:
-            index = self._request(X, "class")
-        elif "one-hot" in self.answers_:
-            index = self._request(X, "one-hot").argmax(axis=1).astype(np.uint64)
-        else:
-            return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)])
+        if "values" in self.answers_:
+            values = self._decoded(X, "values")
+            return values[:, 0] if self._model.flat else values
+        index = self._request(X, "class")
         if index.size and int(index.max()) >= len(self.classes_):
             raise PeerError("the parties' answers do not add up to a class")
         return np.asarray(self.classes_[index.astype(np.int64)])
@@ -218,38 +221,49 @@ class Client:
         return self._request(X, "one-hot").astype(np.int64)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the scores, of shape (rows, classes), where the parties give them away."""
-        return decode(self._request(X, "scores"), self._read.format.frac_bits)
+        """Return the scores, of shape (rows, classes), where the model's owner allows it."""
+        return self._decoded(X, "scores")
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return each class's probability, of shape (rows, classes), where scores are allowed.
+
+        The scores are revealed to this client, which makes them into probabilities.
+        """
+        link = self._model.link
+        if "scores" in self.answers_:
+            probabilities(link, np.zeros((1, len(self.classes_))))  # before anything is sent
+        return np.asarray(probabilities(link, self.decision_function(X)))
+
+    def _decoded(self, X: ArrayLike, answer: str) -> NDArray[np.float64]:
+        return decode(self._request(X, answer), self._read.format.frac_bits)
 
     def _request(self, X: ArrayLike, answer: str) -> Words:
-        if answer not in self.answers_:
+        model = self._model
+        if answer not in model.answers:
             raise ArgumentError(
-                f"the parties answer with {', '.join(self.answers_)} alone, not with {answer}"
+                f"the parties answer with {', '.join(model.answers)} alone, not with {answer}"
             )
-        rows = feature_matrix("X", X, self.n_features_in_, None)
-        inside = (rows >= self.low) & (rows <= self.high)
-        if not inside.all():
-            place = tuple(int(i) for i in np.argwhere(~inside)[0])
-            raise RangeError(
-                f"X must lie in [{self.low:g}, {self.high:g}], the range this model was shared for,"
-                f" got {rows[place]} at index {place}"
-            )
+        check_names(X, model.feature_names)
+        rows = feature_matrix("X", X, model.n_features, None).astype(np.float64)
+        check_inside(rows, model.low, model.high)
+        if model.inputs is not None:
+            rows = model.inputs.apply(rows)
         form = self._read.format
-        encoded = encode(rows.astype(np.float64), form.frac_bits, int_bits=form.int_bits, name="X")
+        encoded = encode(rows, form.frac_bits, int_bits=form.int_bits, name="X")
         pieces = [
-            self._send(encoded[k : k + self._largest], answer)
-            for k in range(0, len(encoded), self._largest)
+            self._send(encoded[k : k + model.largest_rows], answer)
+            for k in range(0, len(encoded), model.largest_rows)
         ]
-        width = () if answer == "class" else (len(self.classes_),)
+        width = () if answer == "class" else (len(model.classes),)
         return np.concatenate(pieces) if pieces else np.empty((0, *width), np.uint64)
 
     def _send(self, encoded: Words, answer: str) -> Words:
         rows = len(encoded)
-        shape = (rows,) if answer == "class" else (rows, len(self.classes_))
+        shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
         with self._lock:
             if self._closed:
                 raise SessionError("the client is closed")
-            call = wire.encode(("predict", fresh_key(), self._model, answer, rows))
+            call = wire.encode(("predict", fresh_key(), self._model.name, answer, rows))
             last = encoded.copy()
             for connection in self._connections[:-1]:
                 seed = fresh_key()
@@ -264,7 +278,7 @@ class Client:
                 connection.expect(_expect(shape))
             try:
                 # An answer takes a turn of the parties, who have a timeout of their own.
-                exchange(self._connections, 2 * self._read.timeouts.answer)
+                exchange(self._connections, 2 * self._read.timeouts.party)
             except PeerError:
                 self.close()
                 raise
@@ -275,8 +289,11 @@ class Client:
                 if incoming.header.words:
                     total += incoming.arrays()[0]
                     continue
-                answered = wire.decode(incoming.data.data)
-                problem = f"{connection.peer}: {str(answered[1])[:500]}"
+                try:
+                    reason = str(wire.decode(incoming.data.data)[1])[:500]
+                except (ShapeError, TypeError, IndexError):
+                    reason = "an answer that is malformed"
+                problem = f"{connection.peer}: {reason}"
             if problem is not None:
                 raise PeerError(problem)
         return total

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpc import command
 from mpc.versions import own_version
-from nn.serving import ANSWERS, serve
+from nn.serving import serve
 from ring.errors import ArgumentError
 
 __all__ = ["main"]
@@ -44,10 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", action="append", required=True, metavar="NAME=FOLDER",
         help="a model, and where this party's shares of it are; may be repeated",
     )  # fmt: skip
-    serve.add_argument(
-        "--answers", default="class", metavar="KIND,KIND",
-        help=f"what clients may ask for, of {', '.join(ANSWERS)} (default: class)",
-    )  # fmt: skip
     serve.add_argument("--verbose", action="store_true", help="log every request")
     serve.set_defaults(run=_serve)
     return command.run(parser, arguments)
@@ -61,8 +57,7 @@ def _serve(options: argparse.Namespace) -> int:
         if not name or not sign or not folder:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
         folders[name] = folder
-    answers = tuple(answer.strip() for answer in options.answers.split(","))
-    serve(options.configuration, options.me, folders, answers)
+    serve(options.configuration, options.me, folders)
     return 0
 
 

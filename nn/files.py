@@ -7,32 +7,21 @@ arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import secrets
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nn import training
-from nn.activations import Sigmoid, Tanh
-from nn.convolution import Convolution
-from nn.layers import Dense, Layer, ReLU
+from nn import archives, training
+from nn.layer_descriptions import described, layers_of, plain_labels
 from nn.mlp import MLP, Network
 from nn.model import Model
 from nn.normalisation import folded
-from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
 from nn.sequential import Sequential
-from nn.shaping import Flatten, Reshape, Transpose
 from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["VERSION", "load", "save"]
@@ -44,24 +33,6 @@ _KINDS: dict[str, type[Model]] = {
     "MLP": MLP,
     "Regressor": Regressor,
     "Sequential": Sequential,
-}
-# What reading an archive with any of its bytes changed or missing raises.
-_DAMAGE = (
-    AttributeError, BadZipFile, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
-    ValueError, struct.error, zlib.error,
-)  # fmt: skip
-# Layers by name: which they are, and the attributes that make one, behind its two parameters.
-_LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
-    "AveragePool": (AveragePool, ("size",)),
-    "Convolution": (Convolution, ("stride", "padding")),
-    "Dense": (Dense, ()),
-    "Flatten": (Flatten, ()),
-    "MaxPool": (MaxPool, ("size",)),
-    "ReLU": (ReLU, ()),
-    "Reshape": (Reshape, ("shape",)),
-    "Sigmoid": (Sigmoid, ()),
-    "Tanh": (Tanh, ()),
-    "Transpose": (Transpose, ("axes",)),
 }
 
 
@@ -76,14 +47,14 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         "version": VERSION,
         "kind": kind,
         "n_features": model.n_features_in_,
-        "layers": [_described(layer) for layer in layers],
+        "layers": described(layers),
     }
     if isinstance(model, Network):
         header["loss_curve"], header["validation_scores"] = (
             [float(v) for v in values] for values in (model.loss_curve_, model.validation_scores_)
         )
     if isinstance(model, Classifier):
-        arrays["classes"], header["classes_are_objects"] = _plain_labels(model.classes_)
+        arrays["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
         header["link"] = model.link
     elif isinstance(model, Regressor):
         header["flat"] = model.flat
@@ -97,16 +68,8 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         arrays["output_scale"] = model.output_scale_
     if model.input_range_ is not None:
         arrays["low"], arrays["high"] = (np.asarray(ends) for ends in model.input_range_)
-    target = Path(path)
-    # In whole or not at all.
-    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **{_HEADER: np.array(json.dumps(header))}, **arrays)  # type: ignore[arg-type]
-        part.replace(target)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    text = np.array(json.dumps(header))
+    archives.write(Path(path), {_HEADER: text, **arrays}, replace=True)
 
 
 def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
@@ -157,64 +120,22 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
                 raise DataError(f"no scale of {model.n_outputs_} outputs")
             model.output_scale_ = scale
         return model
-    except (KeyError, StopIteration, TypeError, ValueError, SottoError) as error:
+    except (KeyError, TypeError, ValueError, SottoError) as error:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the header and all arrays of an archive."""
-    content = Path(path).read_bytes()
+    arrays = archives.read(Path(path))
+    if _HEADER not in arrays:
+        raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
     try:
-        # Entries as they stand, one behind the other: a small file cannot become a large one.
-        with ZipFile(io.BytesIO(content)) as entries:
-            stored = all(entry.compress_type == ZIP_STORED for entry in entries.infolist())
-            size = sum(entry.file_size for entry in entries.infolist())
-        if not stored or size > len(content):
-            raise DataError(
-                f"{os.fspath(path)} is no model file of Sotto: its entries are compressed"
-            )
-        archive = np.load(io.BytesIO(content), allow_pickle=False)
-        if isinstance(archive, np.ndarray) or _HEADER not in archive:
-            raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
-        arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop(_HEADER)))
-    except _DAMAGE as error:
-        raise DataError(
-            f"{os.fspath(path)} is no model file of Sotto, or was cut short: {error}"
-        ) from None
+    except ValueError as error:
+        raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
     if not isinstance(header, dict):
         raise DataError(f"{os.fspath(path)} is a damaged model file: {_HEADER} is no table")
     return header, arrays
-
-
-def _described(layer: Layer) -> list[Any]:
-    """Return a layer's name and what it is made of, but for its parameters."""
-    name = type(layer).__name__
-    kind, attributes = _LAYERS.get(name, (None, ()))
-    if kind is not type(layer):
-        raise DtypeError(f"layers of a file must be of {', '.join(_LAYERS)}, got {layer!r}")
-    return [name, *(getattr(layer, attribute) for attribute in attributes)]
-
-
-def _made(description: list[Any], parameters: Iterator[NDArray[Any]]) -> Layer:
-    """Return the layer of a description."""
-    name, *values = description
-    kind, attributes = _LAYERS[name]
-    if name in ("Reshape", "Transpose"):
-        return (Reshape if name == "Reshape" else Transpose)(*values[0])
-    options = dict(zip(attributes, values, strict=True))
-    if name in ("Convolution", "Dense"):
-        return kind(next(parameters), next(parameters), **options)  # type: ignore[call-arg]
-    return kind(**options)
-
-
-def _plain_labels(classes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
-    """Return labels in a dtype that a file can hold, and whether they were objects."""
-    if classes.dtype.kind in "biufU":
-        return classes, False
-    if classes.dtype.kind == "O" and all(isinstance(label, str) for label in classes):
-        return classes.astype(str), True
-    raise DtypeError(f"classes of a file must be numbers, bools or strings, got {classes.dtype}")
 
 
 def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:
@@ -226,10 +147,7 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         parameters.append(array)
     ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
     features = int(header["n_features"])
-    remaining = iter(parameters)
-    layers = [_made(description, remaining) for description in header["layers"]]
-    if next(remaining, None) is not None:
-        raise DataError("more parameters than its layers have")
+    layers = layers_of(header["layers"], parameters)
     if header["kind"] == "Regressor":
         return Regressor(layers, features, ends, flat=header["flat"])
     classes = (

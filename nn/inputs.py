@@ -22,13 +22,15 @@ from mpc import SharedArray
 from mpc.errors import DtypeError
 from nn.checks import interval
 from nn.layers import Dense, Layer
-from ring.errors import RangeError, ShapeError
+from ring.errors import DataError, RangeError, ShapeError
 
 __all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
 
 Floats = NDArray[np.float64]
 # How far beyond a range that comes from data rows may reach, as a factor on its width.
 MOST_ROOM = 64
+# Beyond the exponents of a double.
+_LARGEST_POWER = 1100
 Range = tuple[Floats, Floats]
 
 
@@ -107,12 +109,38 @@ class InputScale:
     @classmethod
     def of(cls, low: Floats, high: Floats, layers: Sequence[Layer]) -> InputScale | None:
         """Return the scale of a range, None where none is needed or no layer could undo it."""
-        if not low.ndim or not layers or not isinstance(layers[0], Dense):
+        if not low.ndim or not cls.fits(layers):
             return None
         middle = low + (high - low) / 2
         fraction, exponent = np.frexp(np.maximum(high - middle, middle - low))
         power = exponent - (fraction == 0.5)
         return cls(middle, np.where(fraction == 0, 0, power))
+
+    @classmethod
+    def checked(cls, middle: Any, power: Any, low: Floats) -> InputScale:
+        """Return the scale that a file or a message holds, if it goes with the range's low end.
+
+        Raises
+        ------
+        DataError
+            If it is none, or of other features.
+        """
+        if (
+            not low.ndim
+            or np.shape(middle) != low.shape
+            or np.shape(power) != low.shape
+            or middle.dtype != np.float64
+            or power.dtype != np.int64
+            or not np.isfinite(middle).all()
+            or not (np.abs(power) <= _LARGEST_POWER).all()
+        ):
+            raise DataError("the scale of the inputs must have a middle and a power a feature")
+        return cls(middle, power)
+
+    @staticmethod
+    def fits(layers: Sequence[Layer]) -> bool:
+        """Whether the layers can undo a scale."""
+        return bool(layers) and isinstance(layers[0], Dense)
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -67,14 +67,13 @@ def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
 
 
 def _imitated(layers: Sequence[Layer], rows: Floats, frac_bits: int) -> Any:
-    """Return the outputs with inputs, parameters and products rounded to a unit."""
+    """Return the outputs with inputs, parameters and what each layer gives rounded to a unit."""
     unit = 2.0**-frac_bits
     x: Any = np.rint(rows / unit) * unit
     for layer in layers:
         parameters = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
         x = layer.with_parameters(parameters).as_on_shares(x)
-        if parameters:
-            x = np.floor(x / unit) * unit
+        x = np.floor(x / unit) * unit
     return x
 
 

@@ -1,16 +1,18 @@
 """A party's own shares of a model in a file.
 
 ``<folder>/<party>.npz`` holds the shares of one party and nobody else's, readable by its owner
-alone, and no pickle. A header says which version, party, format and layers it is, and to which set
-of files it belongs: shares of two different sharings do not add up to anything, so parties that
-load compare their sets first.
+alone, and no pickle. A header says which version, party, format and layers it is, what the model's
+owner allows to be revealed, and to which set of files it belongs: shares of two different sharings
+do not add up to anything, so parties that load compare their sets, and all that is public, first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import zipfile
+import re
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
-from nn.layers import Dense, Layer, ReLU
+from nn import archives
+from nn.inputs import InputScale, input_range
+from nn.labels import ordered_classes
+from nn.layer_descriptions import described, layers_of, plain_labels
+from nn.layers import Layer
+from nn.links import LINKS
 from nn.shared_model import SharedModel, SharedRegressor
-from ring.errors import DataError
+from ring.errors import DataError, SottoError
 
 __all__ = ["load_shares", "save_shares"]
 
-VERSION = 1
+Arrays = dict[str, NDArray[Any]]
+
+VERSION = 2
 _LARGEST_HEADER = 1 << 20
+# Elements that a row may have on its way through the layers.
+_LARGEST_ROW = 1 << 28
+_LARGEST_BOUND = 1 << 62
+_SHARES = re.compile("p[0-9]+")
+
+
+def _output_shape(layers: Sequence[Layer], n_features: int) -> tuple[int, ...]:
+    """Return the shape of an output row, after checking that the layers chain."""
+    if not layers or not 0 < n_features <= _LARGEST_ROW:
+        raise DataError(f"a model needs layers and features, got {len(layers)} and {n_features}")
+    shape: tuple[int, ...] = (n_features,)
+    for layer in layers:
+        shape = layer.output_shape(shape)
+        if not 0 < prod(shape) <= _LARGEST_ROW:
+            raise DataError(f"{layer!r} gives rows of shape {shape}")
+    return shape
 
 
 def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     """Save the shares of every party that lives in this process, a file for each.
 
-    All parties call it, in one round. Files are new, mode 600.
+    All parties call it, in one round. Files are new, mode 600. Whether scores may be revealed,
+    which the model's owner has said, is saved with them.
 
     Parameters
     ----------
@@ -46,18 +72,42 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     Raises
     ------
     DataError
-        If a file exists already, or a layer cannot be saved.
+        If a file exists already, or what the model gives is no row of scores or values.
+    DtypeError
+        If a layer or the labels cannot be saved.
+
+    Notes
+    -----
+    1 round, 16 bytes.
     """
     session = model.session
-    kinds = [type(layer).__name__ for layer in model.layers]
-    if model.inputs is not None or isinstance(model, SharedRegressor):
+    shape = _output_shape(model.layers, model.n_features_in_)
+    if shape != (len(model.classes_),):
         raise DataError(
-            "only a classifier with one range for all features can be saved as shares: share it "
-            "with low and high as numbers"
+            f"a model must give rows of {len(model.classes_)} outputs to be saved, got {shape}"
         )
-    for layer in model.layers:
-        if type(layer) not in (Dense, ReLU):
-            raise DataError(f"a layer {layer!r} cannot be saved")
+    parameters = [p for layer in model.layers for p in layer.parameters]
+    names = model.feature_names_in_
+    header: dict[str, Any] = {
+        "version": VERSION,
+        "parties": list(session.parties),
+        "frac_bits": session.format.frac_bits,
+        "int_bits": session.format.int_bits,
+        "kind": "classifier",
+        "link": model.link,
+        "scores": bool(model.scores),
+        "n_features": model.n_features_in_,
+        "feature_names": None if names is None else [str(name) for name in names],
+        "layers": described(model.layers),
+        "parameters": [[p.frac_bits, p.bound] for p in parameters],
+    }
+    public: Arrays = {"low": model.low, "high": model.high}
+    public["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
+    if isinstance(model, SharedRegressor):
+        header["kind"], header["flat"] = "regressor", bool(model.flat)
+    if model.inputs is not None:
+        public["middle"] = model.inputs.middle
+        public["power"] = model.inputs.power.astype(np.int64)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{session.parties[party]}.npz" for party in session.here]
@@ -69,59 +119,70 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     words = np.empty((len(session.here), 2), np.uint64)
     for row, party in zip(words, session.here, strict=True):
         session.streams[party].provider.fill(row, number)
-    fingerprint = session.open((words, "sum"))[0][0].tobytes().hex()
-    parameters = [p for layer in model.layers for p in layer.parameters]
+    header["set"] = session.open((words, "sum"))[0].tobytes().hex()
     for place, (party, path) in enumerate(zip(session.here, paths, strict=True)):
-        header = {
-            "version": VERSION,
-            "set": fingerprint,
-            "party": session.parties[party],
-            "parties": list(session.parties),
-            "frac_bits": session.format.frac_bits,
-            "int_bits": session.format.int_bits,
-            "layers": kinds,
-            "low": float(model.low),
-            "high": float(model.high),
-            "parameters": [[p.frac_bits, p.bound] for p in parameters],
-        }
-        arrays: dict[str, Any] = {f"p{k}": p.shares[place] for k, p in enumerate(parameters)}
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        arrays["classes"] = model.classes_
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        text = json.dumps({**header, "party": session.parties[party]}).encode()
+        arrays = {f"p{k}": p.shares[place] for k, p in enumerate(parameters)}
+        arrays["header"] = np.frombuffer(text, np.uint8)
+        try:
+            archives.write(path, {**arrays, **public}, mode=0o600, replace=False)
+        except FileExistsError:
+            raise DataError(f"{path} exists already and is not overwritten") from None
     return paths
 
 
 def load_shares(session: Session, folder: str | Path) -> SharedModel:
     """Load what :func:`save_shares` has written, every party its own file, in one round.
 
+    Returns
+    -------
+    SharedModel
+        Or SharedRegressor, as it was saved.
+
     Raises
     ------
     DataError
         If a file is missing, damaged, of another version, party or format, or if the parties'
         files are not of one set.
+
+    Notes
+    -----
+    1 round, 24 bytes.
     """
     files = [_File(session, party, Path(folder)) for party in session.here]
     if not files:
         raise DataError("shares are loaded by parties, not in a plan")
-    first = files[0].header
-    # Everybody tells its set's name and compares: sum and own name must fit.
-    own = np.array([np.frombuffer(bytes.fromhex(f.header["set"]), np.uint64) for f in files])
+    # Everybody tells its set's name and a digest of what is public, and compares: sum and own fit.
+    own = np.array([file.name for file in files])
     total = session.open((own, "sum"))[0][0]
     if not (total == own[0] * np.uint64(session.size)).all() or not (own == own[0]).all():
         raise DataError(
             f"the parties' files in {folder} are not of one set: they were saved at different times"
+            " or changed since"
         )
+    first = files[0]
+    header = first.header
     parameters = [
-        SharedArray(session, np.stack([f.arrays[k] for f in files]), frac_bits, bound)
-        for k, (frac_bits, bound) in enumerate(first["parameters"])
+        SharedArray(session, np.stack([file.shares[k] for file in files]), frac_bits, bound)
+        for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
-    layers: list[Layer] = []
-    for kind in first["layers"]:
-        layers.append(ReLU() if kind == "ReLU" else Dense(*(parameters.pop(0) for _ in range(2))))
-    width = int(layers[0].parameters[0].shape[0])
-    return SharedModel(session, layers, files[0].classes, width, first["low"], first["high"])
+    layers = layers_of(header["layers"], parameters)
+    common: dict[str, Any] = {"inputs": first.inputs}
+    if header["kind"] == "regressor":
+        common["flat"] = header["flat"]
+    else:
+        common["link"], common["scores"] = header["link"], header["scores"]
+    kind = SharedRegressor if header["kind"] == "regressor" else SharedModel
+    model = kind(
+        session, layers, first.classes, header["n_features"], first.low, first.high, **common
+    )
+    if header["feature_names"] is not None:
+        model.feature_names_in_ = np.array(header["feature_names"], object)
+    return model
+
+
+class _OtherFileError(DataError):
+    """A file in order, but not the one that is meant."""
 
 
 class _File:
@@ -135,13 +196,30 @@ class _File:
                 raise DataError(
                     f"{self.path} must be readable by its owner alone, got mode {mode & 0o777:o}"
                 )
-            with np.load(self.path, allow_pickle=False) as file:
-                contents = {name: file[name] for name in file.files}
+            arrays = archives.read(self.path)
         except FileNotFoundError:
             raise DataError(f"{self.path} does not exist") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{self.path} is damaged: {type(error).__name__}") from None
-        self.header = self._header(contents.pop("header", None))
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
+        try:
+            self.header = self._read_header(arrays.pop("header", np.empty(0, np.uint8)))
+            self._check_meant(session, party)
+            shares = {name: arrays.pop(name) for name in list(arrays) if _SHARES.fullmatch(name)}
+            self.name = self._name(arrays)
+            self._read_public(arrays)
+            self._read_shares(shares)
+        except (LookupError, TypeError, ValueError, SottoError) as error:
+            if isinstance(error, _OtherFileError):
+                raise
+            raise DataError(f"{self.path} is damaged: {error}") from None
+
+    def _read_header(self, data: NDArray[Any]) -> dict[str, Any]:
+        header = json.loads(data.tobytes()[:_LARGEST_HEADER])
+        if not isinstance(header, dict) or len(bytes.fromhex(header["set"])) != 16:
+            raise DataError("no header")
+        return header
+
+    def _check_meant(self, session: Session, party: int) -> None:
         expected = {
             "version": VERSION,
             "party": session.parties[party],
@@ -151,43 +229,61 @@ class _File:
         }
         for name, value in expected.items():
             if self.header.get(name) != value:
-                raise DataError(
+                raise _OtherFileError(
                     f"{self.path}: {name} must be {value!r}, got {self.header.get(name)!r}"
                 )
-        self.classes: NDArray[Any] = contents.pop("classes", np.empty(0))
-        self.arrays: list[NDArray[Any]] = [
-            contents.get(f"p{k}", np.empty(0)) for k in range(len(self._list("parameters")))
-        ]
-        layers = self._list("layers")
-        if (
-            len(contents) != len(self.arrays)
-            or any(a.dtype != np.uint64 for a in self.arrays)
-            or not set(layers) <= {"Dense", "ReLU"}
-            or layers[:1] != ["Dense"]
-            or 2 * layers.count("Dense") != len(self.arrays)
-            or any(
-                not (isinstance(p, list) and len(p) == 2 and all(type(n) is int for n in p))
-                for p in self.header["parameters"]
-            )
+
+    def _name(self, public: Arrays) -> NDArray[np.uint64]:
+        """Return the set's name, and a digest of all that every party's file has in common."""
+        common = {name: value for name, value in self.header.items() if name != "party"}
+        digest = hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8)
+        for name in sorted(public):
+            array = public[name]
+            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
+        return np.frombuffer(bytes.fromhex(self.header["set"]) + digest.digest(), np.uint64)
+
+    def _read_public(self, public: Arrays) -> None:
+        header = self.header
+        for name, kinds in (
+            ("scores", (bool,)), ("classes_are_objects", (bool,)), ("n_features", (int,)),
+            ("link", (str, type(None))), ("feature_names", (list, type(None))),
+            ("parameters", (list,)), ("layers", (list,)),
+        ):  # fmt: skip
+            if type(header[name]) not in kinds:
+                raise DataError(f"{name} is {header[name]!r}")
+        regressor = header["kind"] == "regressor"
+        if header["kind"] not in ("classifier", "regressor") or (
+            regressor and type(header["flat"]) is not bool
         ):
-            raise DataError(f"{self.path} is damaged: its layers and arrays do not fit together")
-        for weights, bias in zip(self.arrays[::2], self.arrays[1::2], strict=True):
-            if weights.ndim != 2 or bias.shape != weights.shape[1:]:
-                raise DataError(f"{self.path} is damaged: shapes {weights.shape}, {bias.shape}")
+            raise DataError(f"kind is {header['kind']!r}")
+        if header["link"] is not None and header["link"] not in LINKS:
+            raise DataError(f"link is {header['link']!r}")
+        features, names = header["n_features"], header["feature_names"]
+        if names is not None and [type(name) for name in names] != [str] * features:
+            raise DataError(f"feature_names are no names of {features} features")
+        self.low, self.high = input_range(public.pop("low"), public.pop("high"), features)
+        classes = public.pop("classes")
+        if header["classes_are_objects"]:
+            classes = classes.astype(object)
+        self.classes = classes if regressor else ordered_classes(classes, len(classes))
+        self.inputs = None
+        if public:
+            self.inputs = InputScale.checked(public.pop("middle"), public.pop("power"), self.low)
+        if public:
+            raise DataError(f"holds {', '.join(sorted(public))} too")
 
-    def _header(self, data: NDArray[Any] | None) -> dict[str, Any]:
-        try:
-            header = json.loads(b"" if data is None else data.tobytes()[:_LARGEST_HEADER])
-            whole = len(bytes.fromhex(header["set"])) == 16
-            whole = whole and all(type(header[name]) is float for name in ("low", "high"))
-        except (KeyError, TypeError, ValueError):
-            whole = False
-        if not whole:
-            raise DataError(f"{self.path} is damaged: no header")
-        return dict(header)
-
-    def _list(self, name: str) -> list[Any]:
-        value = self.header.get(name)
-        if not isinstance(value, list):
-            raise DataError(f"{self.path} is damaged: no {name}")
-        return value
+    def _read_shares(self, arrays: Arrays) -> None:
+        header = self.header
+        self.shares = [arrays.pop(f"p{k}") for k in range(len(header["parameters"]))]
+        if arrays or any(a.dtype != np.uint64 for a in self.shares):
+            raise DataError("its layers and arrays do not fit together")
+        for frac_bits, bound in header["parameters"]:
+            whole = type(frac_bits) is int and type(bound) is int
+            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= _LARGEST_BOUND:
+                raise DataError(f"a parameter has {frac_bits} bits, bound {bound}")
+        layers = layers_of(header["layers"], self.shares)
+        shape = _output_shape(layers, header["n_features"])
+        if shape != (len(self.classes),):
+            raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")
+        if self.inputs is not None and not self.inputs.fits(layers):
+            raise DataError("no first layer for a range of each feature")

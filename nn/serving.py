@@ -32,16 +32,16 @@ from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import Listener, bind, own_contexts
+from nn.inputs import ScaledRows
+from nn.model_description import Description, answers_of
 from nn.saved_shares import load_shares
-from nn.shared_model import SharedModel, SharedRegressor
+from nn.shared_model import SharedModel
 from ring import Stream
-from ring.errors import ArgumentError
 
-__all__ = ["ANSWERS", "CLIENT_STREAM", "PartyService", "serve"]
+__all__ = ["CLIENT_STREAM", "PartyService", "serve"]
 
 Words = NDArray[np.uint64]
 
-ANSWERS = ("class", "one-hot", "scores")
 # Which stream of a client's seed its shares are.
 CLIENT_STREAM = 1
 _PER_TURN = 32
@@ -76,8 +76,6 @@ class PartyService:
     models : dict of str to SharedModel
     sock : socket
         Listens at this party's address.
-    answers : sequence of str
-        What clients may ask for: "class", "one-hot", "scores".
     largest_rows : int
         Rows of one request.
     """
@@ -89,22 +87,12 @@ class PartyService:
         models: Mapping[str, SharedModel],
         sock: socket.socket,
         *,
-        answers: tuple[str, ...] = ("class",),
         largest_rows: int = 4096,
     ) -> None:
-        for answer in answers:
-            if answer not in ANSWERS:
-                raise ArgumentError(f"answers must be of {', '.join(ANSWERS)}, got {answer!r}")
-        for name, model in models.items():
-            if model.inputs is not None or isinstance(model, SharedRegressor):
-                raise ArgumentError(
-                    f"model {name!r} must be a classifier with one range for all features to be "
-                    "served: share it with low and high as numbers"
-                )
         assert session.me is not None
         self._read, self._session, self._models = read, session, dict(models)
         self._me: str = session.me
-        self._answers, self._largest = answers, largest_rows
+        self._largest = largest_rows
         self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
         self._changed = threading.Condition()
         self._stopping = False
@@ -221,23 +209,16 @@ class PartyService:
         shares = np.concatenate([request.shares for request in requests])[None]
         for id, request in zip(ids, requests, strict=True):
             session.note("request", id, request.model, request.answer, request.rows)
-        form = session.format
-        largest = float(max(abs(model.low), abs(model.high))) or 1.0
-        x = SharedArray(
-            session,
-            shares,
-            form.frac_bits,
-            min(form.bound, int(np.ceil(largest * 2**form.frac_bits))),
-        )
+        x = model.rows_from_shares(shares)
         answer = requests[0].answer
 
-        def program(model: SharedModel, x: SharedArray) -> SharedArray:
-            scores = model(x, progress=False)
-            if answer == "scores":
-                return scores.truncate()
-            return scores.argmax(axis=1, one_hot=answer == "one-hot")
+        def program(model: SharedModel, x: SharedArray | ScaledRows) -> SharedArray:
+            outputs = model(x, progress=False)
+            if answer in ("scores", "values"):
+                return outputs.truncate()
+            return outputs.argmax(axis=1, one_hot=answer == "one-hot")
 
-        session.prepare(lambda planned: program(model.twin(planned), planned.twin(x)))
+        session.prepare(lambda planned: program(model.twin(planned), model.twin_rows(planned, x)))
         result = program(model, x).shares[0]
         first = 0
         for request in requests:
@@ -245,12 +226,14 @@ class PartyService:
             first += request.rows
             request.done.set()
         self._served += len(requests)
-        spent = session.cost() - before
-        record(
-            "predict", model=requests[0].model, answer=answer, requests=len(requests),
-            rows=first, rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
-            seconds=time.monotonic() - begin,
-        )  # fmt: skip
+        spent, seconds = session.cost() - before, time.monotonic() - begin
+        for id, request in zip(ids, requests, strict=True):
+            # What is computed together has rounds and bytes in common.
+            record(
+                "request", id=id.hex()[:8], model=request.model, answer=answer,
+                shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
+                rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
+            )  # fmt: skip
 
     # Clients.
 
@@ -313,13 +296,8 @@ class PartyService:
                 f"model must be one of {', '.join(self._models)}, got {name!r}"[:500],
             )
             return
-        model = self._models[name]
-        classes = model.classes_
-        self._reply(
-            connection, "ok", name, model.n_features_in_, float(model.low).hex(), float(model.high).hex(),
-            classes.dtype.str, tuple(str(label) for label in classes.tolist()), self._answers,
-            self._largest,
-        )  # fmt: skip
+        described = Description.of(name, self._models[name], self._largest)
+        self._reply(connection, "ok", *described.values())
 
     def _predict(
         self, connection: Connection, id: object, name: object, answer: object, rows: object
@@ -329,8 +307,9 @@ class PartyService:
         problem = ""
         if not isinstance(name, str) or name not in self._models:
             problem = f"model must be one of {', '.join(self._models)}"
-        elif answer not in self._answers:
-            problem = f"answer must be one of {', '.join(self._answers)}: no other is allowed here"
+        elif answer not in answers_of(self._models[name]):
+            allowed = ", ".join(answers_of(self._models[name]))
+            problem = f"answer must be one of {allowed}: the model's owner allows no other"
         elif not 1 <= rows <= self._largest:
             problem = f"rows must be in [1, {self._largest}], got {rows}"
         if problem:
@@ -346,7 +325,7 @@ class PartyService:
             self._waiting[id] = request
             self._changed.notify_all()
         # The turns end with all of them answered, or with a problem.
-        limit = self._read.timeouts.answer + _PATIENCE_SECONDS
+        limit = self._read.timeouts.party + _PATIENCE_SECONDS
         if not request.done.wait(limit):
             request.problem = f"no turn came within {limit:g} s"
         if request.result is None:
@@ -369,7 +348,11 @@ class PartyService:
                 )
             if header.nbytes > (8 * self._largest * widest if last else 16):
                 raise ShapeError(f"sent a share of {header.nbytes} bytes")
-            return np.empty(header.nbytes // 8 if last else 16, np.uint64 if last else np.uint8)
+            return (
+                np.empty(header.nbytes // 8, np.uint64)
+                if last
+                else np.empty(header.nbytes, np.uint8)
+            )
 
         connection.expect(accept)
         exchange([connection], self._read.timeouts.answer)
@@ -390,9 +373,7 @@ _CALLS: dict[str, Callable[..., None]] = {
 }
 
 
-def serve(
-    path: str | Path, me: str, folders: Mapping[str, str], answers: tuple[str, ...] = ("class",)
-) -> None:
+def serve(path: str | Path, me: str, folders: Mapping[str, str]) -> None:
     """Run a party: meet the others, load this party's shares of the models, answer clients.
 
     Returns when this or another party has got SIGTERM or SIGINT and all turns are done.
@@ -403,11 +384,10 @@ def serve(
     address = read.parties[me].address
     assert address is not None
     sock = bind(address)
-    served = " ".join([*sorted(folders), *answers])
-    links = join_parties(read, me, f"sotto serve {served}", sock.dup())
+    links = join_parties(read, me, f"sotto serve {' '.join(sorted(folders))}", sock.dup())
     with Session.from_links(read, me, links) as session:
         models = {name: load_shares(session, folder) for name, folder in folders.items()}
-        service = PartyService(read, session, models, sock, answers=answers)
+        service = PartyService(read, session, models, sock)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         service.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -180,14 +181,30 @@ class SharedModel:
             self._check_shape(values.shape)
             check_inside(values, self.low, self.high)
             X = values if self.inputs is None else self.inputs.apply(values)
+        shared = self.session.share(X, owner, shape=shape, bound=self._row_bound(), name="X")
+        return shared if self.inputs is None else ScaledRows(shared, self.inputs)
+
+    def rows_from_shares(self, shares: NDArray[np.uint64]) -> SharedArray | ScaledRows:
+        """Return rows that somebody outside has split, after checking and scaling them alike.
+
+        Parameters
+        ----------
+        shares : uint64 array of shape (p, rows, features)
+            Of the parties that live here, with the format's fractional bits.
+        """
+        self._check_shape(shares.shape[1:])
+        form = self.session.format
+        limit = self._row_bound()
+        bound = form.bound if limit is None else math.ceil(limit * 2**form.frac_bits)
+        rows = SharedArray(self.session, shares, form.frac_bits, min(form.bound, bound))
+        return rows if self.inputs is None else ScaledRows(rows, self.inputs)
+
+    def _row_bound(self) -> float | None:
+        """Return the largest magnitude that shared rows can have, None where all are zero."""
         ends = [self.low, self.high]
         if self.inputs is not None:
             ends = [self.inputs.apply(end) for end in ends]
-        largest = float(np.max(np.abs(ends), initial=0.0))
-        shared = self.session.share(
-            X, owner, shape=shape, bound=largest if largest > 0 else None, name="X"
-        )
-        return shared if self.inputs is None else ScaledRows(shared, self.inputs)
+        return float(np.max(np.abs(ends), initial=0.0)) or None
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] != self.n_features_in_:
@@ -240,7 +257,7 @@ class SharedModel:
         array = self._rows(X)
         self.session.prepare(
             lambda planned: self.twin(planned)(
-                self._twin_rows(planned, X), batch_size=batch_size, progress=False
+                self.twin_rows(planned, X), batch_size=batch_size, progress=False
             )
         )
         rows = array.shape[0]
@@ -360,7 +377,7 @@ class SharedModel:
         """
         self._rows(X)
         self.session.prepare(
-            lambda planned: self.twin(planned).predict(self._twin_rows(planned, X), to=to)
+            lambda planned: self.twin(planned).predict(self.twin_rows(planned, X), to=to)
         )
         winners = self(X).argmax(axis=1).reveal(to)
         return None if winners is None else self.classes_[winners]
@@ -390,7 +407,7 @@ class SharedModel:
             )
         self._rows(X)
         self.session.prepare(
-            lambda planned: self.twin(planned).decision_function(self._twin_rows(planned, X), to=to)
+            lambda planned: self.twin(planned).decision_function(self.twin_rows(planned, X), to=to)
         )
         return self(X).reveal(to)
 
@@ -430,7 +447,8 @@ class SharedModel:
         ]
         return twin
 
-    def _twin_rows(self, planned: Session, X: SharedArray | ScaledRows) -> SharedArray | ScaledRows:
+    def twin_rows(self, planned: Session, X: SharedArray | ScaledRows) -> SharedArray | ScaledRows:
+        """Return rows in a plan's session."""
         if isinstance(X, ScaledRows):
             return ScaledRows(planned.twin(X.scaled), X.inputs)
         return planned.twin(X)
@@ -458,7 +476,7 @@ class SharedRegressor(SharedModel):
         """
         self._rows(X)
         self.session.prepare(
-            lambda planned: self.twin(planned).predict(self._twin_rows(planned, X), to=to)
+            lambda planned: self.twin(planned).predict(self.twin_rows(planned, X), to=to)
         )
         values = self(X).reveal(to)
         return values[:, 0] if self.flat and values is not None else values

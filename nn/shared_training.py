@@ -7,6 +7,7 @@ mask, as they do each layer's input and each gradient: nothing is opened twice.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from nn.shared_optimizers import SharedOptimizer
 from nn.training import backward, parameters, shuffled_batches
 
 __all__ = ["SharedTrainer"]
+
+# How many steps the provider is told of at a time.
+_STEPS_AHEAD = 16
 
 
 class SharedTrainer:
@@ -121,6 +125,29 @@ class SharedTrainer:
     ) -> Iterator[int]:
         """Train on every row once, yielding the rows of each step; `scale` takes the step's number."""
         X.mask_data()
-        for rows in shuffled_batches(len(X), batch_size, random):
-            self.step(X[rows], targets[rows], scale(self.optimizer.steps))
-            yield len(rows)
+        batches = list(shuffled_batches(len(X), batch_size, random))
+
+        def steps(
+            trainer: SharedTrainer, x: SharedArray, y: SharedArray, first: int
+        ) -> Iterator[int]:
+            for rows in batches[first : first + _STEPS_AHEAD]:
+                trainer.step(x[rows], y[rows], scale(trainer.optimizer.steps))
+                yield len(rows)
+
+        for first in range(0, len(batches), _STEPS_AHEAD):
+            self.session.prepare(
+                lambda planned, first=first: sum(  # type: ignore[misc]
+                    steps(self.twin(planned), planned.twin(X), planned.twin(targets), first)
+                )
+            )
+            yield from steps(self, X, targets, first)
+
+    def twin(self, planned: Session) -> SharedTrainer:
+        """Return this trainer in a plan's session, see :meth:`mpc.Session.prepare`."""
+        twin = copy.copy(self)
+        twin.session = planned
+        twin.weights = planned.twin(self.weights)
+        twin.layers = [layer.with_parameters(layer.parameters) for layer in self.layers]
+        twin.optimizer = copy.copy(self.optimizer)
+        twin.optimizer.state = {n: planned.twin(x) for n, x in self.optimizer.state.items()}
+        return twin

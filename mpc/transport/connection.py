@@ -10,25 +10,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError, ShapeError
+from mpc.events import record
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls_session import PIECE_BYTES, Tls
 
-__all__ = ["Connection", "Incoming", "exchange", "printable", "wait"]
+__all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
 
 Words = NDArray[np.uint64]
 
-# A TLS record holds no more; small frames go out in one.
-_RECORD = 1 << 14
 _LARGEST_ABORT = 2000
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
+# When waiting for somebody is first reported; then after twice the time, and so on.
+_REPORT_SECONDS = 5.0
 
 
 def little_endian(words: Words) -> Words:
@@ -82,7 +83,7 @@ class Connection:
         self._outgoing: deque[memoryview] = deque()
         self.outgoing_bytes = 0
         self._next_sent = self._next_received = 0
-        self._buffer = memoryview(bytearray(2 * _RECORD))
+        self._buffer = memoryview(bytearray(2 * frames.RECORD_BYTES))
         self._start = self._end = 0
         self._header: Header | None = None
         self._data: Any = None
@@ -118,8 +119,8 @@ class Connection:
         self._next_sent += 1
         # The header and what fits beside it go into one record.
         first = bytearray(head)
-        while pieces and len(first) < _RECORD:
-            room = _RECORD - len(first)
+        while pieces and len(first) < frames.RECORD_BYTES:
+            room = frames.RECORD_BYTES - len(first)
             first += pieces[0][:room]
             if len(pieces[0]) > room:
                 pieces[0] = pieces[0][room:]
@@ -228,8 +229,11 @@ class Connection:
         assert incoming is not None
         return incoming
 
-    def pull(self) -> bool:
-        """Receive what has arrived of the expected frame. Returns whether it is whole."""
+    def pull(self, most: int = sys.maxsize) -> bool:
+        """Receive what has arrived of the expected frame, up to about `most` bytes.
+
+        Returns whether it is whole.
+        """
         while self._accept is not None:
             if self._header is None:
                 if not self._read_header():
@@ -245,9 +249,13 @@ class Connection:
                 self._start += count
             else:
                 # Straight into the array.
-                count = self._receive(self._target)
-                if not count:
+                wanted = min(most, len(self._target))
+                count = self._receive(self._target[:wanted], whole=True)
+                most -= count
+                self._target = self._target[count:]
+                if count < wanted or (not most and len(self._target)):
                     return False
+                continue
             self._target = self._target[count:]
         return True
 
@@ -277,6 +285,7 @@ class Connection:
                 self._data = np.empty(header.nbytes, np.uint8)
             else:
                 self._data = self._accept(header)
+            assert self._data.nbytes == header.nbytes
         except ShapeError as error:
             self._fail(FrameError(f"{self.peer} {_said(str(error))}"))
         self._start += need
@@ -297,30 +306,35 @@ class Connection:
         self._accept = None
         self._incoming = Incoming(header, data)
 
-    def _receive(self, target: memoryview) -> int:
-        """Read once into `target`; 0 if nothing is there now."""
-        tls = self._tls
+    def _receive(self, target: memoryview, whole: bool = False) -> int:
+        """Read into `target`, once or until it is full; return how much there is now."""
+        tls, size, done = self._tls, len(target), 0
+        read = tls.object.read
         while True:
             try:
-                # With a buffer, what is returned is a count; the stubs know the other form alone.
-                count = cast(int, tls.object.read(len(target), target))
+                while done < size:
+                    # With a buffer, what is returned is a count; the stubs know the other form alone.
+                    count: int = read(size - done, target[done:])  # type: ignore[assignment]
+                    if not count:
+                        self._fail(PeerClosedError(f"{self.peer} closed the connection"))
+                    done += count
+                    if not whole:
+                        break
+                return done
             except ssl.SSLWantReadError:
-                try:
-                    count = self._socket.recv_into(tls.piece)
-                except BlockingIOError:
-                    return 0
-                except OSError as error:
-                    self._fail(self._lost(error))
-                if not count:
-                    self._fail(PeerClosedError(f"{self.peer} closed the connection"))
-                self.received_bytes += count
-                tls.incoming.write(tls.piece[:count])
-                continue
+                pass
+            except OSError as error:
+                self._fail(self._lost(error))
+            try:
+                count = self._socket.recv_into(tls.piece)
+            except BlockingIOError:
+                return done
             except OSError as error:
                 self._fail(self._lost(error))
             if not count:
                 self._fail(PeerClosedError(f"{self.peer} closed the connection"))
-            return count
+            self.received_bytes += count
+            tls.incoming.write(tls.piece[:count])
 
     def _lost(self, error: OSError) -> PeerError:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
@@ -343,21 +357,34 @@ class Connection:
         sending = bool(self._outgoing) or len(self._cipher)
         return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if sending else 0)
 
-    def advance(self) -> bool:
-        """Send and receive what can be now. Returns whether all that is due is done."""
+    def advance(self, most: int = sys.maxsize) -> bool:
+        """Send what can be sent now, receive up to about `most` bytes. Returns whether all is done."""
         sent = self.push() if self._outgoing or len(self._cipher) else True
-        return (self.pull() if self._accept is not None else True) and sent
+        return (self.pull(most) if self._accept is not None else True) and sent
 
     def notify(self, kind: Kind, text: str = "") -> None:
         """Say a last word, without waiting long and without minding whether it arrives."""
-        if self._broken is not None or self.fileno() < 0:
+        # One that has broken the rules is told so; one that is gone is not.
+        refused = isinstance(self._broken, FrameError)
+        if self.fileno() < 0 or not (self._broken is None or refused):
             return
         try:
             self._accept = None
             self.post_bytes(kind, printable(text.encode()).encode()[:_LARGEST_ABORT])
             exchange([self], _NOTICE_SECONDS)
+            if refused:
+                self._drain()
         except (PeerError, OSError, ValueError):
             pass
+
+    def _drain(self) -> None:
+        """Read for a moment what is not wanted: a socket closed before takes back what it has sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _NOTICE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select([self._socket], [], [], left)
+            if not ready or not self._socket.recv_into(self._tls.piece):
+                return
 
     def close(self) -> None:
         """Close the socket. Frames that are sent already still arrive."""
@@ -370,8 +397,27 @@ class Connection:
         self._socket.close()
 
 
-def exchange(connections: Iterable[Connection], timeout: float) -> None:
+class Beside(Protocol):
+    """Something that goes on while others are waited for."""
+
+    connection: Connection
+
+    def advance(self) -> None:
+        """Do a little of what can be done now."""
+
+
+def exchange(
+    connections: Iterable[Connection], timeout: float, beside: Beside | None = None
+) -> None:
     """Send all that is lined up and receive all that is expected, at the same time.
+
+    Parameters
+    ----------
+    connections : iterable of Connection
+    timeout : float
+        Seconds.
+    beside : Beside, optional
+        Goes on meanwhile, and is not waited for.
 
     Raises
     ------
@@ -379,18 +425,26 @@ def exchange(connections: Iterable[Connection], timeout: float) -> None:
         If a peer neither takes nor sends a byte for `timeout` seconds while it should.
     PeerError
         If one is lost, says that it stopped, or sends what is not expected.
+
+    Notes
+    -----
+    Waiting for longer than a few seconds is reported in the log "sotto".
     """
     waiting = [c for c in connections if not c.advance()]
     if not waiting:
         return
     seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
+    patience = _REPORT_SECONDS
     while waiting:
-        now = time.monotonic()
         late = min(waiting, key=lambda c: seen[c][1])
-        left = seen[late][1] + timeout - now
-        if left <= 0:
+        quiet = time.monotonic() - seen[late][1]
+        if quiet >= timeout:
             raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
-        _poll(waiting, left)
+        if quiet >= patience:
+            record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
+            patience *= 2
+        left = min(timeout, patience) - quiet
+        _poll(waiting if beside is None else [*waiting, beside.connection], left)
         still = []
         for c in waiting:
             if not c.advance():
@@ -399,6 +453,8 @@ def exchange(connections: Iterable[Connection], timeout: float) -> None:
                     seen[c] = (moved, time.monotonic())
                 still.append(c)
         waiting = still
+        if beside is not None and waiting:
+            beside.advance()
 
 
 def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
@@ -425,7 +481,9 @@ def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
 def _poll(connections: Sequence[Connection], timeout: float) -> None:
     poll = select.poll()
     for c in connections:
-        poll.register(c, c.events())
+        # A connection that is broken would be reported without being asked for, again and again.
+        if events := c.events():
+            poll.register(c, events)
     poll.poll(max(1, int(timeout * 1000)))
 
 

@@ -24,7 +24,17 @@ from math import prod
 
 from mpc.errors import ArgumentError, ShapeError
 
-__all__ = ["HEADER_BYTES", "LARGEST_HEADER", "Header", "Kind", "pack", "parse", "shape_bytes"]
+__all__ = [
+    "HEADER_BYTES",
+    "LARGEST_HEADER",
+    "RECORD_BYTES",
+    "Header",
+    "Kind",
+    "framing",
+    "pack",
+    "parse",
+    "shape_bytes",
+]
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -32,6 +42,10 @@ _HEADER = struct.Struct("<IIIBBBB")
 HEADER_BYTES = _HEADER.size
 LARGEST_HEADER = HEADER_BYTES + 255 + 4 * 255
 BYTES, WORDS = 0, 1
+
+# What a TLS record holds at most, and takes beside: header, type and authentication tag (RFC 8446).
+RECORD_BYTES = 1 << 14
+_RECORD_OVERHEAD = 5 + 1 + 16
 
 
 class Kind(IntEnum):
@@ -134,3 +148,21 @@ def parse(data: bytes | bytearray | memoryview) -> Header:
     if sum(map(prod, shapes)) != length:
         raise ShapeError(f"{length} elements do not have the shapes {shapes}"[:300])
     return Header(Kind(kind), sequence, step, dtype == WORDS, tuple(shapes))
+
+
+def framing(arrays: Sequence[tuple[int, int]]) -> int:
+    """Return the bytes that a frame takes on the wire beside its contents: header, shapes and TLS.
+
+    Parameters
+    ----------
+    arrays : sequence of (axes, bytes)
+        What the frame carries. The first record holds the header and what fits beside it, and
+        every array begins its rest in a record of its own.
+    """
+    head = HEADER_BYTES + sum(1 + 4 * axes for axes, _ in arrays)
+    room, records = RECORD_BYTES - head, 1
+    for _, size in arrays:
+        beside = min(room, size)
+        room -= beside
+        records += -(-(size - beside) // RECORD_BYTES)
+    return head + _RECORD_OVERHEAD * records

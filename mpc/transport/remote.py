@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Opening
 from mpc.errors import PeerError
-from mpc.transport.connection import Connection, exchange
+from mpc.transport.connection import Beside, Connection, exchange
 from mpc.transport.frames import Kind
 
 __all__ = ["RemoteTransport", "located"]
@@ -43,6 +43,8 @@ class RemoteTransport:
         Seconds without a byte after which a party counts as lost.
     where : callable
         Says in which round and step the session is, for errors.
+    beside : Beside, optional
+        Goes on while others are waited for.
 
     Notes
     -----
@@ -57,12 +59,14 @@ class RemoteTransport:
         provider: Connection,
         timeout: float,
         where: Callable[[], str],
+        beside: Beside | None = None,
     ) -> None:
         self.me = me
         self.peers = dict(peers)
         self._everybody = [*self.peers.values(), provider]
         self.timeout = timeout
         self._where = where
+        self._beside = beside
         self._steps = 0
 
     def note(self, *step: object) -> None:
@@ -98,7 +102,7 @@ class RemoteTransport:
                 if incoming[party]:
                     expected = tuple(shapes[k] for k in incoming[party])
                     connection.expect_arrays(Kind.OPEN, expected, self._steps)
-            exchange(self.peers.values(), self.timeout)
+            exchange(self.peers.values(), self.timeout, self._beside)
         opened: list[Words | None] = [None] * len(messages)
         for party, numbers in incoming.items():
             if not numbers:
@@ -124,11 +128,11 @@ class RemoteTransport:
         with located(self._where):
             if party != self.me:
                 self.peers[party].post(Kind.REVEAL, [own], self._steps)
-                exchange([self.peers[party]], self.timeout)
+                exchange([self.peers[party]], self.timeout, self._beside)
                 return shares[:0]
             for connection in self.peers.values():
                 connection.expect_arrays(Kind.REVEAL, (own.shape,), self._steps)
-            exchange(self.peers.values(), self.timeout)
+            exchange(self.peers.values(), self.timeout, self._beside)
         total = own.copy()
         for connection in self.peers.values():
             total += connection.take().arrays()[0]

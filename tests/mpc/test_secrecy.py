@@ -215,6 +215,9 @@ PROGRAMS = {
     "product": lambda s, a: given(s, a) * s.share(a, owner=s.parties[-1]),
     "product of computed": lambda s, a: computed(s, a) * computed(s, a[::-1]),
     "matrix product": lambda s, a: rows_of(given(s, a), 64) @ rows_of(computed(s, a), 64).T,
+    "matrix product with the last's": lambda s, a: (
+        rows_of(computed(s, a), 64) @ rows_of(s.share(a, owner=s.parties[-1]), 64).T
+    ),
     "truncation": lambda s, a: (given(s, a) * 1.0).truncate(),
     "truncation of what is given": lambda s, a: given(s, a) / 3,
     "relu": lambda s, a: computed(s, a).relu(),

@@ -169,7 +169,7 @@ def test_other_versions_and_kinds(tmp_path):
             nn.load(changed(path, other, **entries))
     with pytest.raises(DataError, match="no sotto_model"):
         nn.load(changed(path, other, sotto_model=None))
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="damaged"):
         nn.load(changed(path, other, sotto_model=np.array("{")))
 
 

@@ -1,17 +1,29 @@
 """Programs that tests run in processes of their own."""
 
 import json
+import logging
 import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 
+import mpc.provider_service
 import nn
+import nn.shared_fit
+from mpc.transport import connection
 from mpc.transport.connection import Connection
+from nn.activations import Sigmoid, Tanh
+from nn.convolution import Convolution
+from nn.layers import Dense, ReLU
+from nn.pooling import AveragePool, MaxPool
+from nn.predictors import Classifier, Regressor
+from nn.shaping import Flatten, Reshape
 from ring import SottoError
 
 
@@ -21,21 +33,64 @@ def network():
     return nn.MLP.from_parameters([rng.normal(0, 0.2, s) for s in sizes])
 
 
+def picture_network():
+    """Layers of every kind, on 8x8 pixels."""
+    rng = np.random.default_rng(3)
+
+    def parameters(*shape):
+        return rng.normal(0, 0.3, shape), rng.normal(0, 0.3, shape[-1])
+
+    layers = [
+        Reshape(8, 8, 1), Convolution(*parameters(3, 3, 1, 4), padding="same"), MaxPool(2), ReLU(),
+        Convolution(*parameters(3, 3, 4, 6), stride=(1, 1), padding=1), AveragePool((2, 2)), Tanh(),
+        Flatten(), Dense(*parameters(24, 12)), Sigmoid(), Dense(*parameters(12, 3)),
+    ]  # fmt: skip
+    return nn.Sequential.from_layers(layers, 64, classes=["cat", "dog", "emu"])
+
+
+def flower_network():
+    """A classifier of labels that are objects, with features of very different sizes."""
+    rng = np.random.default_rng(4)
+    layers = [
+        Dense(rng.normal(size=(3, 6)) * FLOWER_SCALE[:, None], rng.normal(size=6)), ReLU(),
+        Dense(rng.normal(size=(6, 3)), rng.normal(size=3)),
+    ]  # fmt: skip
+    labels = np.array(["iris", "rose", "tulip"], object)
+    made = Classifier(layers, labels, 3, (flower_rows().min(axis=0), flower_rows().max(axis=0)))
+    made.feature_names_in_ = np.array(["length", "width", "height"], object)
+    return made
+
+
+FLOWER_SCALE = np.array([1e-4, 1.0, 1e3])
+
+
+def flower_rows():
+    return (np.random.default_rng(5).random((50, 3)) - 0.2) / FLOWER_SCALE
+
+
+def price_network(outputs=1):
+    """A regressor on the same features."""
+    rng = np.random.default_rng(6)
+    weights = rng.normal(size=(3, outputs)) * FLOWER_SCALE[:, None]
+    ends = flower_rows().min(axis=0), flower_rows().max(axis=0)
+    return Regressor([Dense(weights, rng.normal(size=outputs))], 3, ends)
+
+
 def classify(session, x, rows):
-    """Alice's network on the last party's rows; also what went over the wire, and what was declared."""
+    """Alice's network on the last party's rows; what it took by the books, by the socket and by plan."""
     model = network() if session.me == "alice" else network().outline()
     secret = model.share(session, owner="alice", low=0, high=1)
     images = secret.share_rows(x, owner=session.parties[-1], rows=rows)
+    plan = session.plan(lambda planned: secret.twin(planned).predict(planned.twin(images)))
     before, wire = session.cost(), session.bytes_on_the_wire
     labels = secret.predict(images)
-    spent = session.cost() - before
-    now = session.bytes_on_the_wire
-    return (
-        labels,
-        spent.bytes_sent_per_party,
-        spent.correction_bytes,
-        [b - a for a, b in zip(wire, now, strict=True)],
-    )
+    spent, now = session.cost() - before, session.bytes_on_the_wire
+    return labels, spent, [b - a for a, b in zip(wire, now, strict=True)], plan.cost
+
+
+def classify_again(session, batches, x=None):
+    """Classify the first rows of `x`, as many as each batch has."""
+    return [classify(session, None if x is None else x[:rows], rows) for rows in batches]
 
 
 def several(session, x):
@@ -79,24 +134,215 @@ def work(session, times):
     return float(x.sum().reveal())
 
 
-class Struck:
-    """Every process works; one gets a signal after a while, and all tell how it ended for them."""
+def fit(session, X, y, *, network, folder=None, **how):
+    """Train on alice's rows and the last party's labels, and reveal all that came of it."""
+    last = session.parties[-1]
+    rows = session.share(X, owner="alice", shape=(DIGITS, 64), bound=1)
+    targets = session.share(y, owner=last, shape=(DIGITS, 10), dtype=np.int64, bound=1)
+    held_out = rows[:50], targets[:50]
+    model = network().fit(rows, targets, validation=held_out, checkpoint=folder, **how)
+    parameters = [p.reveal() for layer in model.layers for p in layer.parameters]
+    return parameters, model.validation_scores_, model.validation_losses_
 
-    def __init__(self, victim, number, after, folder):
-        self.victim, self.number, self.after, self.folder = victim, number, after, folder
+
+DIGITS = 256
+
+
+def digits():
+    X, _, y, _ = nn.load_digits_8x8()
+    return X[:DIGITS], nn.one_hot(y[:DIGITS], 10)
+
+
+def small_mlp():
+    return nn.MLP((64, 16, 10), random_state=3)
+
+
+def small_convolutions():
+    layers = [
+        Reshape(8, 8, 1), Convolution.untrained(1, 4, kernel=3), MaxPool(2), ReLU(), Flatten(),
+        Dense.untrained(36, 10),
+    ]  # fmt: skip
+    return nn.Sequential(layers, 64, random_state=3)
+
+
+class TwoSessions:
+    """Two sessions of the same parties and provider, used at once."""
 
     def __call__(self, place):
-        if place.me == self.victim:
-            threading.Timer(self.after, os.kill, (os.getpid(), self.number)).start()
+        if place.me == "provider":
+            return place.provide()
+        found = {}
+
+        def use(session, number):
+            for k in range(30):
+                x = session.share(np.arange(200) + number, owner=session.parties[k % 2])
+                found[number, k] = float((x * x).relu().sum().reveal())
+
+        with place.session() as one, place.session() as other:
+            threads = [threading.Thread(target=use, args=a) for a in ((one, 0), (other, 1))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return found
+
+
+class Fit:
+    """One party's part of `fit`, with keys that a local session can have too."""
+
+    def __init__(self, me, names, how, crash_after=None):
+        X, y = digits()
+        self.data = (X if me == names[0] else None, y if me == names[-1] else None)
+        self.how, self.crash_after = how, crash_after
+
+    def __call__(self, place):
+        import mpc.handshake
+        from tests.parties.bodies import fixed_key
+
+        mpc.handshake.pair_key = mpc.provider_service.pair_key = fixed_key
+        if place.me == "provider":
+            return place.provide()
+        if self.crash_after is not None:
+            save = nn.shared_fit.save
+
+            def crash(*arguments):
+                save(*arguments)
+                if arguments[-1].epoch == self.crash_after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            nn.shared_fit.save = crash
+        with place.session() as session:
+            found = fit(session, *self.data, **self.how)
+            return *found, session.cost().total.rounds
+
+
+class Struck:
+    """Every process works; one gets a signal after a while, and all tell how it ended for them.
+
+    With `warm`, the while begins when all have done some rounds.
+    """
+
+    def __init__(self, victim, number, after, folder, warm=False):
+        self.victim, self.number, self.after = victim, number, after
+        self.folder, self.warm = folder, warm
+
+    def __call__(self, place):
+        (self.folder / f"{place.me}.pid").write_text(str(os.getpid()))
+        if place.me == self.victim and not self.warm:
+            self.strike_later()
         if place.me == "provider":
             return place.provide()
         try:
             with place.session() as session:
+                if self.warm:
+                    work(session, 3)
+                    if session.me == next(n for n in session.parties if n != self.victim):
+                        self.strike_later()
                 work(session, 10**9)
                 return "finished"
         except SottoError as error:
             (self.folder / place.me).write_text(f"{type(error).__name__}: {error}")
             raise
+
+    def strike_later(self):
+        victim = int((self.folder / f"{self.victim}.pid").read_text())
+        threading.Timer(self.after, os.kill, (victim, self.number)).start()
+
+
+class Slow:
+    """The provider stops for a while; bob tells what was logged meanwhile."""
+
+    def __init__(self, path, seconds):
+        self.path, self.seconds = path, seconds
+
+    def __call__(self, place):
+        if place.me == "provider":
+            self.path.write_text(str(os.getpid()))
+            return place.provide()
+        messages = []
+        handler = logging.Handler()
+        handler.emit = lambda entry: messages.append(entry.getMessage())
+        logging.getLogger("sotto").addHandler(handler)
+        connection._REPORT_SECONDS = self.seconds / 4
+        with place.session() as session:
+            work(session, 2)
+            if session.me == "bob":
+                provider = int(self.path.read_text())
+                os.kill(provider, signal.SIGSTOP)
+                threading.Timer(self.seconds, os.kill, (provider, signal.SIGCONT)).start()
+            return work(session, 2), messages
+
+
+def ask(path, model, me):
+    """Be a client that asks until it is killed, or loses a party."""
+    rows, plain = np.random.default_rng(5).random((40, 64)), network()
+    try:
+        with nn.Client(path, me=me, model=model) as client:
+            for k in range(10**9):
+                found = client.predict(rows[k % 39 : k % 39 + 2])
+                assert (found == plain.predict(rows[k % 39 : k % 39 + 2])).all(), "a wrong answer"
+                if not k:
+                    print("ready", flush=True)
+    except SottoError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        sys.exit(3)
+
+
+class Hoarding:
+    """Ask for much more randomness than is ever taken; tell how much memory the provider has."""
+
+    ROWS, TIMES = 1 << 18, 200
+
+    def __init__(self, workers, path):
+        self.workers, self.path = workers, path
+
+    def __call__(self, place):
+        if place.me == "provider":
+            import joblib
+
+            from mpc.provider_service import ProviderService
+
+            def with_workers(*arguments, **options):
+                # This process is a daemon of its parent's and may have no processes of its own.
+                with joblib.parallel_config("threading"):
+                    return ProviderService(*arguments, workers=self.workers, **options)
+
+            mpc.provider_service.ProviderService = with_workers
+            self.path.write_text(str(os.getpid()))
+            return place.provide()
+        with place.session() as session:
+            x = session.share(np.ones(self.ROWS), owner="alice")
+            x.relu().sum().reveal()
+            if session.me == "alice":
+                return float(x.relu().sum().reveal())
+            before = resident(self.path)
+
+            def much(planned):
+                for _ in range(self.TIMES):
+                    planned.twin(x).relu()
+
+            session.prepare(much)
+            largest = 0
+            for _ in range(30):
+                time.sleep(0.1)
+                largest = max(largest, resident(self.path))
+            # Of what was asked for ahead the first is used, and the rest dropped.
+            return float(x.relu().sum().reveal()), largest - before
+
+
+def children(word):
+    """Return the numbers of this process's children with a word in their command lines."""
+    listing = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [int(line.split()[0]) for line in listing.stdout.splitlines() if word in line]
+
+
+def resident(path):
+    """Return the bytes of memory of the process whose number is in a file."""
+    with open(f"/proc/{path.read_text()}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Recorded:

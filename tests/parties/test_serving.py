@@ -1,15 +1,12 @@
 """Parties as services: clients, garbage, restarts, and shares in files."""
 
-import json
+import dataclasses
 import os
+import re
 import signal
 import socket
 import ssl
-import stat
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,66 +14,31 @@ import pytest
 import mpc
 import nn
 from mpc import configuration
+from mpc.handshake import read_hello, send_hello, terms
+from mpc.transport import frames, wire
 from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
-from tests.parties.programs import network
-
-ROOT = Path(__file__).parents[2]
-PARTIES = ("alice", "bob")
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
-class Services:
-    """The provider and both parties as commands."""
-
-    def __init__(self, folder):
-        self.path = configuration.write_example(
-            folder / "trial", PARTIES, ("carol", "dora"), ports=free_ports(3),
-            timeouts=configuration.Timeouts(connect=60, answer=20),
-        )  # fmt: skip
-        # In one process all parties' files are written; each serves its own.
-        with mpc.Session(PARTIES) as session:
-            nn.save_shares(
-                network().share(session, owner="alice", low=0, high=1), folder / "shares"
-            )
-        self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
-        self.processes = {}
-        for name, log in self.logs.items():
-            what = ["provider", str(self.path)]
-            if name != "provider":
-                model = f"network={folder / 'shares'}"
-                what = ["serve", str(self.path), "--me", name, "--model", model]
-                what += ["--answers", "class,one-hot,scores"]
-            with log.open("w") as file:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "nn.command", *what, "--verbose"],
-                    stderr=file, cwd=ROOT,
-                )  # fmt: skip
-
-    def stop(self):
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+from tests.parties.programs import (
+    flower_network,
+    flower_rows,
+    network,
+    picture_network,
+    price_network,
+)
+from tests.parties.services import PARTIES, Services
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
     running = Services(tmp_path_factory.mktemp("services"))
     yield running
-    running.stop()
+    assert not running.stop()
 
 
 @pytest.fixture(scope="module")
 def client(services):
-    with nn.Client(services.path, me="carol") as client:
+    with nn.Client(services.path, me="carol", model="network") as client:
         yield client
 
 
@@ -91,6 +53,60 @@ def test_a_client_gets_the_models_answers(client):
     np.testing.assert_array_equal(client.predict_one_hot(X).argmax(axis=1), plain.predict(X))
     assert client.predict(X[:0]).shape == (0,)
     assert [party["me"] for party in client.health()] == list(PARTIES)
+
+
+def test_every_kind_of_layer_is_served(services):
+    with nn.Client(services.path, me="dora", model="pictures") as client:
+        assert client.answers_ == ("class", "one-hot")
+        np.testing.assert_array_equal(client.predict(X), picture_network().predict(X))
+        for refused in (client.decision_function, client.predict_proba):
+            with pytest.raises(mpc.ArgumentError, match="class, one-hot alone"):
+                refused(X)
+
+
+def test_scores_that_the_owner_has_not_allowed_are_refused_by_the_parties_too(services):
+    with nn.Client(services.path, me="dora", model="pictures") as client:
+        # As a client would that does not keep to the rules.
+        client._model = dataclasses.replace(client._model, answers=("class", "scores"))
+        with pytest.raises(mpc.PeerError, match="the model's owner allows no other"):
+            client.decision_function(X[:2])
+        np.testing.assert_array_equal(client.predict(X[:2]), picture_network().predict(X[:2]))
+
+
+def test_features_of_very_different_sizes_are_served(services):
+    rows, plain = flower_rows(), flower_network()
+    with nn.Client(services.path, me="dora", model="flowers") as client:
+        assert client.classes_.dtype == object
+        np.testing.assert_array_equal(client.predict(rows), plain.predict(rows))
+        np.testing.assert_allclose(client.predict_proba(rows), plain.predict_proba(rows), atol=1e-3)
+        with pytest.raises(mpc.RangeError, match="in this feature.*index \\(0, 2\\)"):
+            client.predict(rows[:1] * [[1, 1, 1e6]])
+
+
+class Table(np.ndarray):
+    """Rows whose columns have names."""
+
+    columns = ("length", "height", "width")
+
+
+def test_columns_in_another_order_are_refused(services):
+    with nn.Client(services.path, me="dora", model="flowers") as client:
+        rows = flower_rows()[:5].view(Table)
+        with pytest.raises(mpc.ArgumentError, match="column 1 must be 'width', got 'height'"):
+            client.predict(rows)
+        rows.columns = ("length", "width", "height")
+        np.testing.assert_array_equal(client.predict(rows), flower_network().predict(rows))
+
+
+@pytest.mark.parametrize(("model", "outputs"), [("prices", 1), ("two-prices", 2)])
+def test_regressors_are_served(services, model, outputs):
+    rows, plain = flower_rows(), price_network(outputs)
+    with nn.Client(services.path, me="dora", model=model) as client:
+        assert client.answers_ == ("values",) and not hasattr(client, "classes_")
+        assert client.predict(rows[:0]).shape == ((0,) if outputs == 1 else (0, 2))
+        np.testing.assert_allclose(client.predict(rows), plain.predict(rows), atol=1e-3)
+        with pytest.raises(mpc.ArgumentError, match="values alone"):
+            client.predict_one_hot(rows)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +125,9 @@ def test_bad_rows_are_refused_before_anything_is_sent(client, rows, error):
 
 
 def test_an_unknown_model(services):
-    with pytest.raises(mpc.ArgumentError, match="model must be one of network, got 'other'"):
+    with pytest.raises(
+        mpc.ArgumentError, match="model must be one of network, pictures.*got 'other'"
+    ):
         nn.Client(services.path, me="dora", model="other")
 
 
@@ -122,7 +140,7 @@ def test_two_clients_at_once(services, client):
             if not np.array_equal(who.predict(X[rows]), plain[rows]):
                 wrong.append(k)
 
-    with nn.Client(services.path, me="dora") as other:
+    with nn.Client(services.path, me="dora", model="network") as other:
         threads = [threading.Thread(target=ask, args=a) for a in ((client, 0), (other, 7))]
         for thread in threads:
             thread.start()
@@ -145,16 +163,141 @@ def test_garbage_and_clients_that_go_disturb_nobody(services, client):
             connection.post_bytes(kind, data)
             connection.push()
             connection.close()
-    gone = nn.Client(services.path, me="dora")
+    gone = nn.Client(services.path, me="dora", model="network")
     for connection in gone._connections:
         connection.close()
-    half = nn.Client(services.path, me="dora")
+    half = nn.Client(services.path, me="dora", model="network")
     half._connections[0].post_bytes(Kind.CALL, b"t\x01s\x03abc")
     half._connections[0].push()
     np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
     logged = services.logs["alice"].read_text()
     assert "event=refused at=alice" in logged
     assert "dora sent a HELLO that is malformed" in logged
+
+
+def greeted(services, party):
+    """Return a connection of a client that has said hello, and nothing yet."""
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+    connection = connect(read.parties[party], context, 5)
+    mine = {name: v for name, v in terms(read, None).items() if name != "program"}
+    send_hello(connection, "predict", mine, b"")
+    read_hello(connection, 5)
+    return connection
+
+
+def call(*values):
+    return lambda connection: connection.post_bytes(Kind.CALL, wire.encode(values))
+
+
+def predict(model="network", answer="class", rows=2, id=b"i" * 16):
+    return call("predict", id, model, answer, rows)
+
+
+def words(*shape):
+    return lambda connection: connection.post(Kind.SHARE, [np.zeros(shape, np.uint64)])
+
+
+def seed(size):
+    return lambda connection: connection.post_bytes(Kind.SHARE, bytes(size))
+
+
+def header(*shape, words=True, kind=Kind.SHARE, number=2):
+    """Announce what never comes."""
+    head = frames.pack(kind, number, 0, words, [shape])
+    return lambda connection: connection._line_up(head, [])
+
+
+def again(connection):
+    """Send the last frame once more, as it was."""
+    connection._next_sent -= 1
+    call("health")(connection)
+
+
+def skipped(connection):
+    connection._next_sent += 1
+    call("health")(connection)
+
+
+def listen(connection):
+    while True:
+        exchange([connection], 5)
+        connection.take()
+        connection.expect_bytes([Kind.ANSWER], 1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("party", "steps", "told"),
+    [
+        ("alice", [call("x" * 5000)], "sent 5[0-9]* bytes where at most 4096 may come"),
+        ("bob", [call("steal", 1)], "no call is named 'steal'"),
+        ("bob", [call("health", 1, 2)], "malformed: wrong number of arguments"),
+        ("bob", [call()], "malformed"),
+        ("bob", [lambda c: c.post_bytes(Kind.CALL, b"Z")], "malformed"),
+        ("bob", [words(3)], "sent SHARE .words. where CALL was to come"),
+        ("bob", [header(1 << 31, number=1)], "sent SHARE"),
+        ("bob", [header((1 << 32) - 1, words=False, kind=Kind.CALL, number=1)], "at most 4096"),
+        ("bob", [predict(), words(2, 63)], r"sent the shape \(2, 63\) where \(2, 64\)"),
+        ("bob", [predict(), words(3, 64)], r"sent the shape \(3, 64\)"),
+        ("bob", [predict(), header(1 << 16, 1 << 15)], "sent the shape"),
+        ("bob", [predict(), seed(16)], "where SHARE was to come"),
+        ("alice", [predict(), seed(15)], "sent a seed of 15 bytes"),
+        ("alice", [predict(), seed(17)], "sent a share of 17 bytes"),
+        ("alice", [predict(), words(2, 64)], "where SHARE was to come"),
+        ("alice", [predict(id=b"short"), seed(16)], "needs an id and a number of rows"),
+        ("alice", [predict(rows="2"), seed(16)], "needs an id and a number of rows"),
+        ("alice", [call("health"), again], "sent frame 1 where 2 was to come"),
+        ("alice", [skipped], "sent frame 2 where 1 was to come"),
+    ],
+)
+def test_hostile_calls_are_told_and_logged_and_disturb_nobody(services, client, party, steps, told):
+    connection = greeted(services, party)
+    for step in steps:
+        step(connection)
+    connection.expect_bytes([Kind.ANSWER], 1 << 16)
+    with pytest.raises(mpc.PeerError, match=f"{party} stopped: .*erin.*({told})"):
+        listen(connection)
+    connection.close()
+    np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
+    lines = [line for line in services.told(party).splitlines() if "event=lost" in line]
+    assert re.search(f"erin.*({told})", lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (predict(model="other"), "model must be one of network, pictures"),
+        (predict(answer="weights"), "answer must be one of class, one-hot, scores"),
+        (predict(rows=0), "rows must be in .1, 4096., got 0"),
+        (predict(rows=1 << 40), "rows must be in .1, 4096., got 1099511627776"),
+    ],
+)
+def test_requests_that_cannot_be_answered_are_answered_so(services, client, request_, told):
+    connection = greeted(services, "alice")
+    for _ in range(2):  # the connection lives on
+        request_(connection)
+        seed(16)(connection)
+        connection.expect_bytes([Kind.ANSWER], 1 << 16)
+        exchange([connection], 5)
+        status, text = wire.decode(connection.take().data.data)
+        assert status == "error" and re.search(told, text)
+    connection.notify(Kind.BYE)
+    connection.close()
+    np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
+
+
+def test_the_provider_serves_computing_parties_alone(services):
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+
+    def greet():
+        connection = connect(read.provider, context, 5)
+        connection.expect_bytes([Kind.HELLO], 1000)
+        exchange([connection], 5)
+
+    with pytest.raises(mpc.PeerError, match="refused the certificate|closed the connection"):
+        greet()
+    assert "event=refused at=provider" in services.told("provider")
 
 
 def test_the_wrong_certificate_is_named(services, tmp_path):
@@ -207,58 +350,3 @@ def test_sigterm_stops_all_parties_after_their_turn(services, client):
     assert services.processes["provider"].wait(40) == 0
     for log in services.logs.values():
         assert "event=stop" in log.read_text()
-
-
-# Files.
-
-
-def saved(folder):
-    with mpc.Session() as session:
-        return nn.save_shares(network().share(session, owner="alice", low=0, high=1), folder)
-
-
-def test_saved_shares_are_one_partys_own(tmp_path):
-    paths = saved(tmp_path / "model")
-    assert [path.name for path in paths] == ["alice.npz", "bob.npz"]
-    words = []
-    for path in paths:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        with np.load(path, allow_pickle=False) as file:
-            words.append(file["p0"])
-            assert json.loads(file["header"].tobytes())["version"] == 1
-    total = (words[0] + words[1]).view(np.int64) * 2.0**-16
-    np.testing.assert_allclose(total, network().parameters[0], atol=2.0**-16)
-    with mpc.Session() as session:
-        model = nn.load_shares(session, tmp_path / "model")
-        rows = model.share_rows(X, owner="bob")
-        np.testing.assert_array_equal(model.predict(rows), network().predict(X))
-
-
-def test_files_that_do_not_fit_are_refused(tmp_path):
-    alice, bob = saved(tmp_path / "one")
-    saved(tmp_path / "two")
-    with pytest.raises(mpc.DataError, match="exists already"):
-        saved(tmp_path / "one")
-
-    def load(**options):
-        with mpc.Session(**options) as session:
-            nn.load_shares(session, tmp_path / "one")
-
-    with pytest.raises(mpc.DataError, match="frac_bits must be 12, got 16"):
-        load(frac_bits=12)
-    kept = bob.read_bytes()
-    bob.write_bytes((tmp_path / "two" / "bob.npz").read_bytes())
-    with pytest.raises(mpc.DataError, match="not of one set"):
-        load()
-    bob.write_bytes(alice.read_bytes())
-    with pytest.raises(mpc.DataError, match="party must be 'bob', got 'alice'"):
-        load()
-    bob.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(mpc.DataError, match=r"bob\.npz is damaged"):
-        load()
-    bob.chmod(0o644)
-    with pytest.raises(mpc.DataError, match="mode 644"):
-        load()
-    bob.unlink()
-    with pytest.raises(mpc.DataError, match="does not exist"):
-        load()

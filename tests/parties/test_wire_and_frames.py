@@ -1,24 +1,21 @@
 """What processes read of one another's bytes: round trips, and garbage of every kind."""
 
-import random
-import ssl
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
+from mpc.correction_pool import requested
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
 from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
-from mpc.provider_service import _correlation
 from mpc.transport import frames, wire
-from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
+from tests.parties.memory import frame_of, receive
 
 
 def program(s):
@@ -70,7 +67,7 @@ def test_a_mutated_request_is_refused_or_safe_to_deal(rng):
     for _ in range(rng.randint(1, 4)):
         encoded[rng.randrange(len(encoded))] = rng.randrange(256)
     try:
-        correlation = _correlation(bytes(encoded), 1 << 16)
+        correlation = requested(bytes(encoded), 1 << 16)
     except ShapeError:
         return
     assert isinstance(correlation, Correlation)
@@ -96,6 +93,8 @@ CORRELATIONS = planned()
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((8, 9))), (9, 9)),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((9, 9))), (10, 9)),
+        ProductTerm("multiply", MaskRef(1, Part((4,)), owner=-1), MaskRef(2, Part((4,))), (4,)),
+        ProductTerm("multiply", MaskRef(1, Part((4,))), MaskRef(2, Part((4,)), without=-1), (4,)),
         ProductTerm("multiply", MaskRef(1, Part((1 << 40,))), MaskRef(2, Part((1,))), (1 << 40,)),
         ProductTerm(
             "multiply",
@@ -114,7 +113,7 @@ CORRELATIONS = planned()
 )
 def test_hostile_sizes_are_refused_before_memory_is_taken(hostile):
     with pytest.raises(ShapeError):
-        _correlation(wire.encode(hostile), 1 << 18)
+        requested(wire.encode(hostile), 1 << 18)
 
 
 def test_what_has_no_place_on_the_wire():
@@ -137,52 +136,6 @@ def test_headers_come_back(kind, number, shapes):
     assert (header.kind, header.sequence, header.step, header.shapes) == (kind, number, 7, shapes)
     assert header.words
     assert header.nbytes == 8 * sum(int(np.prod(s)) for s in shapes)
-
-
-class Memory:
-    """Stands in for a TLS session: what is read from it is given, what is written is kept."""
-
-    def __init__(self, data=b""):
-        self.data, self.written = memoryview(data), bytearray()
-        self.object, self.sock, self.outgoing = self, self, self
-        self.pending, self.piece = 0, memoryview(bytearray(64))
-
-    def read(self, size, target=None):
-        if not len(self.data):
-            raise ssl.SSLEOFError
-        count = min(size, len(self.data), 700)
-        target[:count] = self.data[:count]
-        self.data = self.data[count:]
-        return count
-
-    def write(self, data):
-        self.written += data
-        return len(data)
-
-    def setblocking(self, flag):
-        pass
-
-    def setsockopt(self, *args):
-        pass
-
-
-def frame_of(arrays, kind=Kind.OPEN, step=5, sequence=0):
-    out = Memory()
-    connection = Connection(out, "bob")
-    connection._next_sent = sequence
-    connection.post(kind, arrays, step)
-    connection.push()
-    return bytes(out.written)
-
-
-def receive(data, count=1, shapes=((3, 4), (5,))):
-    connection = Connection(Memory(data), "bob")
-    found = []
-    for _ in range(count):
-        connection.expect_arrays(Kind.OPEN, shapes, 5)
-        connection.pull()
-        found.append(connection.take().arrays())
-    return found
 
 
 ARRAYS = [np.arange(12, dtype=np.uint64).reshape(3, 4), np.arange(5, dtype=np.uint64)]
@@ -213,31 +166,3 @@ def test_other_frames_are_refused_by_name(data, message):
 def test_a_replayed_frame_is_refused():
     with pytest.raises(FrameError, match="bob sent frame 0 where 1"):
         receive(2 * frame_of(ARRAYS), count=2)
-
-
-def fuzz(count, seed):
-    """Feed `count` random and mutated frames to a connection; return how many were taken."""
-    rng, taken = random.Random(seed), 0
-    good = frame_of(ARRAYS)
-    for number in range(count):
-        data = bytearray(good) if number % 3 else bytearray(rng.randbytes(rng.randrange(1, 300)))
-        for _ in range(rng.randrange(1, 5)):
-            choice = rng.randrange(3)
-            place = rng.randrange(max(1, len(data)))
-            if choice == 0 and data:
-                data[place] = rng.randrange(256)
-            elif choice == 1:
-                del data[place : place + rng.randrange(1, 20)]
-            else:
-                data[place:place] = rng.randbytes(rng.randrange(1, 20))
-        try:
-            receive(bytes(data))
-            taken += 1
-        except PeerError:
-            pass
-    return taken
-
-
-def test_mutated_frames_are_errors_about_the_peer():
-    # Mutations of the words alone are frames like any other.
-    assert 0 < fuzz(2000, 1) < 1000

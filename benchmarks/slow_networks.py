@@ -1,0 +1,146 @@
+"""Network A over slow networks, beside the least that rounds and bytes take there.
+
+Every party and the provider is a process of its own, behind a relay (relay.py) that gives each of
+them a line of the stated bandwidth in each direction, and every message half the round trip.
+
+The floor of a call is its rounds, plus the bytes that the last party receives (it hears from all
+others and from the provider) over the bandwidth, plus the local session's time for the same call.
+A round is one message each way at the same time, so it takes half a round trip at least; a program
+that waits for an answer in each takes a whole one. Both floors are shown. What is received while a
+message is on its way costs nothing, so a call can take less than the sum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import sys
+from typing import Any
+
+from machine import describe, facts, spread, table
+from processes import PARTIES, Calls, slowest
+from relay import HOST, measured, relayed
+
+from mpc.launch import start
+from ring import SottoError
+
+ROUND_TRIPS = (0.2e-3, 20e-3, 60e-3)
+BANDWIDTHS = (1e9, 1e8)
+ROWS = (1, 128)
+MEMBERS = (*PARTIES, "provider")
+
+
+def over(round_trip: float, bandwidth: float, repeats: int) -> list[dict[str, Any]]:
+    """Measure the batches on one network."""
+    sockets = {name: socket.create_server((HOST, 0), backlog=128) for name in MEMBERS}
+    ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
+    pairs = {
+        (caller, called): ports[called]
+        for caller in PARTIES
+        for called in MEMBERS
+        if called == "provider" or PARTIES.index(called) < PARTIES.index(caller)
+    }
+    with relayed(pairs, round_trip, bandwidth) as reached:
+        calls = {
+            name: Calls(
+                ROWS,
+                repeats,
+                {ports[to]: port for (caller, to), port in reached.items() if caller == name},
+            )
+            for name in MEMBERS
+        }
+        return slowest(start(calls.__getitem__, PARTIES, sockets=sockets))
+
+
+def run(repeats: int) -> dict[str, Any]:
+    """Measure every network."""
+    rows = []
+    for round_trip in ROUND_TRIPS:
+        for bandwidth in BANDWIDTHS:
+            echo, rate = measured(round_trip, bandwidth)
+            local = Calls(ROWS, repeats).local()
+            for here, line in zip(local, over(round_trip, bandwidth, repeats), strict=True):
+                compute = statistics.median(here["seconds"])
+                transfer = 8 * line["wire_received"] / bandwidth
+                floors = [line["rounds"] * trip + transfer + compute for trip in (echo / 2, echo)]
+                taken = statistics.median(line["seconds"])
+                rows.append(
+                    {
+                        "round_trip": round_trip,
+                        "bandwidth": bandwidth,
+                        "measured_round_trip": echo,
+                        "measured_bandwidth": rate,
+                        **line,
+                        "local": compute,
+                        "half_trip_floor": floors[0],
+                        "floor": floors[1],
+                        "ratio_to_half_trip_floor": taken / floors[0],
+                        "ratio": taken / floors[1],
+                    }
+                )
+    return {"repeats": repeats, "rows": rows, "machine": facts()}
+
+
+def rows_of(result: dict[str, Any]) -> list[list[str]]:
+    """Return the result as a table."""
+    found = [
+        [
+            "round trip (measured), bandwidth, images",
+            "ms a call",
+            "rounds",
+            "kB received",
+            "local, ms",
+            "floor, half trips",
+            "taken",
+            "floor, round trips",
+            "taken",
+        ]
+    ]
+    for line in result["rows"]:
+        network = (
+            f"{line['round_trip'] * 1e3:g} ms ({line['measured_round_trip'] * 1e3:.2f}),"
+            f" {line['bandwidth'] / 1e6:,.0f} Mbit/s, {line['rows']}"
+        )
+        found.append(
+            [
+                network,
+                spread(line["seconds"], 1e3, 1),
+                f"{line['rounds']:g}",
+                f"{line['wire_received'] / 1e3:,.1f}",
+                f"{line['local'] * 1e3:.1f}",
+                f"{line['half_trip_floor'] * 1e3:.1f} ms",
+                f"{line['ratio_to_half_trip_floor']:.2f} of it",
+                f"{line['floor'] * 1e3:.1f} ms",
+                f"{line['ratio']:.2f} of it",
+            ]
+        )
+    return found
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=9, help="calls of each batch (default: 9)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    options = parser.parse_args()
+    try:
+        if options.repeats < 1:
+            raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
+        result = run(options.repeats)
+    except (SottoError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(table(rows_of(result)))
+        print(f"\nMachine: {describe(result['machine'])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""What protocols are made of: rounds in which arrays are opened, and correlated randomness."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.correlation import Correlation, Opening
+from mpc.cost import Ledger
+from mpc.errors import DtypeError, PartyError, PeerError, SessionError
+from mpc.keys import PartyStreams
+from mpc.provider import Provider
+from mpc.remote_provider import RemoteProvider
+from mpc.shared_array import SharedArray
+from mpc.transport.frames import framing
+from mpc.transport.local import LocalTransport
+from mpc.transport.remote import RemoteTransport
+
+__all__ = ["Rounds"]
+
+Words = NDArray[np.uint64]
+
+
+class Rounds:
+    """The part of a session that protocols are made of."""
+
+    if TYPE_CHECKING:
+        parties: tuple[str, ...]
+        here: tuple[int, ...]
+        streams: list[PartyStreams] | dict[int, PartyStreams]
+        _provider: Provider | RemoteProvider | None
+        _transport: LocalTransport | RemoteTransport
+        _ledger: Ledger
+        _asked: list[tuple[int, Correlation]]
+        _next_id: int
+        _closed: bool
+
+        def _end(self, problem: str | None) -> None: ...
+
+    @property
+    def size(self) -> int:
+        """How many computing parties there are."""
+        return len(self.parties)
+
+    @property
+    def me(self) -> str | None:
+        """The party that lives in this process, or None if several or none do."""
+        return self.parties[self.here[0]] if len(self.here) == 1 else None
+
+    @property
+    def bytes_on_the_wire(self) -> tuple[int, int]:
+        """Bytes sent to and received from the others and the provider, headers included."""
+        return self._transport.bytes_on_the_wire
+
+    @property
+    def first_row(self) -> int | None:
+        """Where on the party axis the first party is, which adds public values; None if elsewhere."""
+        return self.here.index(0) if 0 in self.here else None
+
+    def number(self, party: str, name: str = "party") -> int:
+        """Return the number of a party, or raise PartyError."""
+        if party not in self.parties:
+            raise PartyError(f"{name} must be one of {', '.join(self.parties)}, got {party!r}")
+        return self.parties.index(party)
+
+    def check_open(self) -> None:
+        """Raise SessionError if the session is closed."""
+        if self._closed:
+            raise SessionError("the session is closed")
+
+    def check_own(self, x: object, name: str) -> SharedArray:
+        """Return `x` if it is a shared array of this session, or raise."""
+        if not isinstance(x, SharedArray):
+            raise DtypeError(f"{name} must be a SharedArray, got {type(x).__name__}")
+        if x.session is not self:
+            raise SessionError(f"{name} belongs to another session")
+        self.check_open()
+        return x
+
+    def fresh_id(self) -> int:
+        """Return the next id. Every party counts alike, and no id is used twice."""
+        self._next_id += 1
+        return self._next_id
+
+    def note(self, *step: object) -> None:
+        """Enter a step into the checksum by which parties notice that their programs differ."""
+        if isinstance(self._transport, RemoteTransport):
+            self._transport.note(*step)
+
+    def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
+        """Open several arrays in one round. The only place where parties' shares meet.
+
+        Parameters
+        ----------
+        *messages : (words, opening)
+            Shares of shape (p, ...) that add ("sum") or XOR ("xor"); or, with a party's number,
+            what that party sends to all: of shape (1, ...) where it lives, else (0, ...).
+
+        Returns
+        -------
+        list of uint64 arrays
+            The opened values, of shape (1, ...), or (0, ...) in a plan.
+        """
+        self.check_open()
+        contents = [(words.ndim - 1, 8 * _size(words)) for words, _ in messages]
+        self._book(
+            [
+                [
+                    content
+                    for content, (_, opening) in zip(contents, messages, strict=True)
+                    if opening in ("sum", "xor", party)
+                ]
+                for party in range(self.size)
+            ],
+            self.size - 1,
+        )
+        try:
+            return self._transport.open(messages)
+        except PeerError as error:
+            self._end(str(error))
+            raise
+
+    def open_to(self, party: int, shares: Words) -> Words:
+        """Open one array to one party: the others send it their shares."""
+        self.check_open()
+        content = (shares.ndim - 1, 8 * _size(shares))
+        self._book([[] if p == party else [content] for p in range(self.size)], 1)
+        try:
+            return self._transport.open_to(party, shares)
+        except PeerError as error:
+            self._end(str(error))
+            raise
+
+    def _book(self, frames: list[list[tuple[int, int]]], receivers: int) -> None:
+        """Book a round in which each party sends one frame, if any, to so many receivers."""
+        self._ledger.add_round([receivers * sum(size for _, size in frame) for frame in frames])
+        for party, frame in enumerate(frames):
+            if frame:
+                self._ledger.add_framing(party, receivers * framing(frame))
+
+    def book_request(self, count: int) -> None:
+        """Book a request of `count` bytes that the last party sends to the provider."""
+        self._ledger.add_framing(self.size - 1, count + framing([(1, count)]))
+
+    def correlated(self, correlation: Correlation) -> tuple[int, Words]:
+        """Get this process's shares of a correlation.
+
+        Returns
+        -------
+        int
+            The correlation's id.
+        uint64 array of shape (p, mask words + corrected words)
+            To be cut by `correlation.split`.
+        """
+        self.check_open()
+        id = self.fresh_id()
+        masks, corrected = correlation.mask_words, correlation.corrected_words
+        self.note(type(correlation).__name__, id, masks, corrected)
+        if corrected and isinstance(self._provider, RemoteProvider):
+            try:
+                words = self._provider.words(id, correlation)[None]
+            except PeerError as error:
+                self._end(str(error))
+                raise
+            self.streams[self.here[0]].provider.fill(words[0, :masks], id)
+        else:
+            words = np.empty((len(self.here), masks + corrected), np.uint64)
+            self._expand(id, correlation, words, masks)
+        if corrected:
+            self._ledger.add_correction(8 * corrected, framing([(1, 8 * corrected)]))
+        if not self.here:
+            self._asked.append((id, correlation))
+        return id, words
+
+    def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
+        """Fill in the shares of a correlation that follow from keys held in this process."""
+        for row, party in zip(words, self.here, strict=True):
+            if party < self.size - 1:
+                self.streams[party].provider.fill(row, id)
+                continue
+            self.streams[party].provider.fill(row[:masks], id)
+            if masks < len(row):
+                assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
+                self._provider.correct(id, correlation, row[masks:])
+
+
+def _size(shares: Words) -> int:
+    return prod(shares.shape[1:])

@@ -1,0 +1,115 @@
+"""The provider and the parties as commands, to be asked, struck and started again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import mpc
+import nn
+from mpc import configuration
+from tests.parties.programs import flower_network, network, picture_network, price_network
+
+ROOT = Path(__file__).parents[2]
+PARTIES = ("alice", "bob")
+CLIENTS = ("carol", "dora", "erin")
+# What is served, and how it was shared.
+MODELS = {
+    "network": (network(), {"low": 0, "high": 1, "scores": True}),
+    "pictures": (picture_network(), {"low": 0, "high": 1}),
+    "flowers": (flower_network(), {"scores": True}),
+    "prices": (price_network(), {}),
+    "two-prices": (price_network(2), {}),
+}
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def marked(mark):
+    """Return the command lines of all processes with a word in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and mark in (folder / "environ").read_text():
+                found.append((folder / "cmdline").read_text().replace("\0", " ")[:200])
+        except (OSError, UnicodeDecodeError):
+            pass
+    return [line for line in found if line]
+
+
+class Services:
+    """The provider, both parties, and clients, each a process."""
+
+    def __init__(self, folder, models=MODELS, *, workers=2, answer=20, connect=60):
+        self.folder, self.models, self.workers = folder, models, workers
+        self.path = configuration.write_example(
+            folder / "trial", PARTIES, CLIENTS, ports=free_ports(3),
+            timeouts=configuration.Timeouts(connect=connect, answer=answer),
+        )  # fmt: skip
+        # In one process all parties' files are written; each serves its own.
+        with mpc.Session(PARTIES) as session:
+            for name, (model, options) in models.items():
+                nn.save_shares(model.share(session, owner="alice", **options), folder / name)
+        self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
+        # By which processes are found that are left over, whoever has started them.
+        self.mark = f"SOTTO_TEST={uuid.uuid4().hex}"
+        self.processes = {}
+        for name in self.logs:
+            self.start(name)
+
+    def start(self, name):
+        """Start the provider or a party, again if it has run."""
+        what = ["-m", "nn.command", "provider", str(self.path), "--workers", str(self.workers)]
+        if name != "provider":
+            what = ["-m", "nn.command", "serve", str(self.path), "--me", name]
+            for model in self.models:
+                what += ["--model", f"{model}={self.folder / model}"]
+        with self.logs[name].open("w") as file:
+            self.processes[name] = self._run([*what, "--verbose"], stderr=file)
+
+    def ask(self, name, model="network"):
+        """Start a client that asks without end; it prints "ready" with its first answer."""
+        code = (
+            f"from tests.parties.programs import ask; ask({str(self.path)!r}, {model!r}, {name!r})"
+        )
+        client = self._run(["-c", code], stdout=subprocess.PIPE, text=True)
+        self.processes[name] = client
+        return client
+
+    def _run(self, arguments, **options):
+        key, value = self.mark.split("=")
+        return subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, key: value}, **options
+        )
+
+    def told(self, name):
+        """Return what a service has written since its start."""
+        return self.logs[name].read_text()
+
+    def running(self):
+        """Return the command lines of all processes that come from here, children too."""
+        return marked(self.mark)
+
+    def kill(self, name):
+        self.processes[name].send_signal(signal.SIGKILL)
+        self.processes[name].wait()
+
+    def stop(self, patience=10):
+        """Kill everything; return what is still there after a while."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        end = time.monotonic() + patience
+        while (left := self.running()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left

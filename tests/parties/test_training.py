@@ -1,0 +1,61 @@
+"""Training with every party in a process of its own: as in a local session, and resumed."""
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.launch import start
+from tests.parties.bodies import fixed_local_streams
+from tests.parties.programs import Fit, digits, fit, small_convolutions, small_mlp
+
+NAMES = ("alice", "bob", "carol")
+
+
+def apart(names, how, crash_after=None):
+    return start(lambda me: Fit(me, names, how, crash_after), names, timeout=120, answer_timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("parties", "network", "how"),
+    [
+        (2, small_mlp, {"optimizer": "adam"}),
+        (2, small_convolutions, {"learning_rate": 0.02}),
+        (3, small_mlp, {"optimizer": "sgd", "loss": "squared_error", "learning_rate": 0.02}),
+    ],
+    ids=["two", "two-images", "three"],
+)
+def test_training_gives_the_very_words_of_a_local_session(parties, network, how, monkeypatch):
+    names = NAMES[:parties]
+    how = {"network": network, "epochs": 2, "batch_size": 32, **how}
+    found = apart(names, how)
+    monkeypatch.setattr(mpc.session, "fresh_streams", fixed_local_streams)
+    with mpc.Session(names) as session:
+        parameters, scores, losses = fit(session, *digits(), **how)
+        rounds = session.cost().total.rounds
+    assert losses[-1] < losses[0]
+    for name in names:
+        theirs, *revealed = found[name]
+        assert revealed == [scores, losses, rounds]
+        for one, other in zip(theirs, parameters, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_training_whose_parties_died_is_resumed(tmp_path):
+    names = NAMES[:2]
+    how = {"network": small_mlp, "epochs": 3, "batch_size": 64, "folder": tmp_path}
+    with pytest.raises(mpc.LaunchError, match="exit code -9"):
+        apart(names, how, crash_after=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-alice.npz", "checkpoint-bob.npz",
+    ]  # fmt: skip
+    resumed = apart(names, {**how, "resume": True})
+    with mpc.Session(names) as session:
+        whole, *_ = fit(session, *digits(), **{**how, "folder": None})
+        rounds = session.cost().total.rounds
+    for name in names:
+        parameters, scores, _, spent = resumed[name]
+        assert spent < 0.8 * rounds
+        assert len(scores) == 3
+        for found, expected in zip(parameters, whole, strict=True):
+            # Up to the truncations' coins.
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
