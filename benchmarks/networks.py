@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import page
 from encrypted_mnist import load, peak_bytes
-from machine import describe, facts, seconds, spread, table
+from machine import describe, facts, seconds
+from networks_report import CONDITIONS, report, write_page
 from numpy.typing import NDArray
 
 import mpc
 import nn
-from mpc.cost import Spent
 from ring import SottoError
 
 BATCH = 128
@@ -76,13 +76,6 @@ PUBLISHED = [
 ]
 
 
-CONDITIONS = (
-    "One image and a batch: session in one process, no network; sharing the images, the provider's\n"
-    "work, argmax and revealing the label included; weights opened and kernels compiled before.\n"
-    "Published figures are from their authors' machines and networks."
-)
-
-
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -111,16 +104,16 @@ def arguments() -> argparse.Namespace:
         help=f"also measure the peak memory of {BATCH} images at once, in a process of its own",
     )
     parser.add_argument(
+        "--report", type=Path, metavar="FILE.html",
+        help="write a page with figures, tables and the machine (extra: plot)",
+    )  # fmt: skip
+    parser.add_argument(
         "--train-encrypted", type=int, metavar="ROWS",
         help="also train B, C and D on shares, for one epoch on so many images",
     )  # fmt: skip
     parser.add_argument(
         "--starts", type=int, default=2, help="random starts of that training (default: 2)"
     )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE.html",
-        help="write a page with figures, tables and the machine (extra: plot)",
-    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser.parse_args()
@@ -284,126 +277,6 @@ def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]
         else None,
         "published": [asdict(figure) for figure in PUBLISHED if figure.network == name],
     }
-
-
-def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the training on shares as rows of a table."""
-    what = f"an epoch on {training['rows']:,} images"
-    found = [
-        (
-            f"{what}, start {run['seed']}: plain, encrypted",
-            f"{run['plain_accuracy']:.2%}, {run['encrypted_accuracy']:.2%}",
-        )
-        for run in training["runs"]
-    ]
-    return [
-        *found,
-        (f"{what}, encrypted, s", spread([run["seconds"] for run in training["runs"]], 1)),
-        (
-            f"an epoch on {training['full_rows']:,} images, encrypted, extrapolated",
-            f"{training['seconds_full_epoch_extrapolated']:.0f} s",
-        ),
-    ]
-
-
-def summary(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return one network's result as rows."""
-    single, batch = result["single"], result["batch"]
-    rows = [
-        ("accuracy, plain", f"{result['plain_accuracy']:.2%}"),
-        ("accuracy, encrypted", f"{result['encrypted_accuracy']:.2%}"),
-        ("predictions that agree", f"{result['agreement']:.2%}"),
-        ("plain training", f"{result['seconds_training']:.1f} s"),
-        ("all test images, encrypted", f"{result['seconds_all']:.2f} s"),
-        ("one image, ms, median [range]", spread(single["seconds_runs"], 1e3)),
-        (f"{batch['rows']} images, ms, median [range]", spread(batch["seconds_runs"], 1e3, 0)),
-        ("rounds", f"{single['rounds']:,}"),
-        ("one image: bytes sent, all parties", f"{single['bytes_sent']:,}"),
-        ("one image: bytes sent, busiest party", f"{single['bytes_sent_per_party']:,}"),
-        ("one image: correction bytes", f"{single['correction_bytes']:,}"),
-    ]
-    if result["memory"]:
-        rows.append(
-            (f"peak memory of {BATCH} images", f"{result['memory']['peak_bytes'] / 1e6:,.0f} MB")
-        )
-    if result["training"]:
-        rows += training_rows(result["training"])
-    return rows
-
-
-def rows_by_layer(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the cost of a single image, layer by layer."""
-    layers = [("one image, by layer", "rounds", "bytes sent, all", "correction bytes", "ms")]
-    layers += [
-        (
-            layer["layer"],
-            f"{layer['rounds']}",
-            f"{layer['bytes_sent']:,}",
-            f"{layer['correction_bytes']:,}",
-            f"{layer['seconds'] * 1e3:.2f}" if layer["seconds"] else "-",
-        )
-        for layer in result["single"]["layers"]
-    ]
-    return layers
-
-
-def rows_beside_others(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return this run beside the published figures."""
-    single = result["single"]
-    others = [("published", "parties", "s", "MB", "conditions")]
-    others.append(
-        ("this run", "", f"{single['seconds']:.4f}", f"{single['bytes_sent'] / 1e6:.3f}", "")
-    )
-    others += [
-        (f["system"], f["parties"], f"{f['seconds']:g}", f"{f['megabytes']:g}", f["conditions"])
-        for f in result["published"]
-    ]
-    return others
-
-
-def title(result: dict[str, Any]) -> str:
-    """Return which network it is, in a line."""
-    return (
-        f"Network {result['network']}: {result['parameters']:,} parameters,"
-        f" {result['images']:,} images"
-    )
-
-
-def report(result: dict[str, Any]) -> str:
-    """Return one network's result as tables."""
-    tables = [
-        table(summary(result), header=False),
-        "",
-        table(rows_by_layer(result)),
-        "",
-        table(rows_beside_others(result)),
-    ]
-    return "\n".join([title(result), "", *tables, ""])
-
-
-def draw_layers(result: dict[str, Any]) -> Any:
-    """Draw the cost of a single image, layer by layer."""
-    parts = {
-        layer["layer"]: Spent(
-            layer["rounds"], layer["bytes_sent"], layer["correction_bytes"], layer["seconds"]
-        )
-        for layer in result["single"]["layers"]
-    }
-    return mpc.Cost(sum(parts.values(), Spent()), {}, parts).plot(sent="sent by all parties")
-
-
-def write_page(results: list[dict[str, Any]], machine: dict[str, Any], path: Path) -> None:
-    """Write the results as a page."""
-    parts = [page.text(CONDITIONS)]
-    for result in results:
-        parts += [
-            page.heading(title(result)),
-            page.table(summary(result), header=False),
-            page.figure(lambda result=result: draw_layers(result), title(result)),
-            page.table(rows_by_layer(result)),
-            page.table(rows_beside_others(result)),
-        ]
-    page.write(path, "The papers' networks on shares", parts, machine)
 
 
 def main() -> int:
