@@ -106,11 +106,11 @@ class RemoteProvider:
             self._asked.pop(first, None)
 
     def advance(self) -> None:
-        """Receive some of what has arrived ahead of need."""
-        if not self._due or self._ready_bytes > _AHEAD_BYTES:
-            return
-        self._expect()
-        if self.connection.advance(_PIECE_BYTES):
+        """Receive some of what has arrived ahead of need, and expect what comes next."""
+        while self._due and self._ready_bytes <= _AHEAD_BYTES:
+            self._expect()
+            if not self.connection.advance(_PIECE_BYTES):
+                return
             self._arrived()
 
     def _expect(self) -> None:

@@ -444,6 +444,8 @@ def exchange(
             record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
             patience *= 2
         left = min(timeout, patience) - quiet
+        if beside is not None:
+            beside.advance()
         _poll(waiting if beside is None else [*waiting, beside.connection], left)
         still = []
         for c in waiting:
@@ -453,8 +455,6 @@ def exchange(
                     seen[c] = (moved, time.monotonic())
                 still.append(c)
         waiting = still
-        if beside is not None and waiting:
-            beside.advance()
 
 
 def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:

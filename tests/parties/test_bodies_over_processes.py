@@ -59,8 +59,10 @@ def test_bodies_pass_in_every_process(runs):
         assert not failed, f"{name}: {failed}"
         passed = [test for test, (outcome, *_) in found.items() if outcome == "passed"]
         assert len(passed) > 50
-        for body in (*(f"nn/test_{name}.py" for name in OF_MODELS), "test_sigmoid", "test_softmax"):
-            assert any(body in test for test in passed), f"{name}: {body}"
+        if len(apart) == 2:  # some files have bodies for two parties alone
+            files = (*(f"nn/test_{name}.py" for name in OF_MODELS), "test_sigmoid", "test_softmax")
+            for file in files:
+                assert any(file in test for test in passed), f"{name}: {file}"
 
 
 def test_the_same_words_are_opened(runs):

@@ -61,6 +61,13 @@ def test_bytes_on_the_wire_are_those_declared():
             assert sum(cost.total.sent) <= alice_sent + bob_sent <= 1.03 * sum(cost.total.sent)
 
 
+def test_corrections_arrive_while_another_party_is_waited_for():
+    found = mpc.launch(programs.receives_ahead)
+    first, *_, last = found["bob"]
+    assert first >= 3
+    assert last == 0
+
+
 def test_one_partys_error_is_told_without_its_text_to_the_others():
     with pytest.raises(mpc.LaunchError, match="^bob: ZeroDivisionError") as caught:
         mpc.launch(programs.divides)

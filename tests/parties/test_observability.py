@@ -21,7 +21,8 @@ X = np.random.default_rng(3).random((7, 64))
 # What a line may say; numbers among it are counts and seconds.
 FIELDS = {
     "event", "role", "me", "parties", "models", "session", "id", "model", "answer", "shape",
-    "together", "rounds", "bytes", "sent", "received", "corrections", "served", "seconds", "problem",
+    "at", "peer", "why", "limit", "together", "rounds", "bytes", "sent", "received",
+    "corrections", "served", "seconds", "problem",
 }  # fmt: skip
 
 
