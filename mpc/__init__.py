@@ -18,6 +18,7 @@ from mpc.errors import (
     SessionError,
     ShapeError,
     SottoError,
+    WorkerError,
 )  # fmt: skip
 from mpc.launch import launch
 from mpc.session import Plan, Session
@@ -28,6 +29,6 @@ __all__ = [
     "ArgumentError", "ConfigurationError", "Cost", "DataError", "DtypeError",
     "FrameError", "HandshakeError", "LaunchError", "PartyError", "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RevealError",
-    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError",
+    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "WorkerError",
     "join", "launch", "split",
 ]  # fmt: skip

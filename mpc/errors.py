@@ -19,6 +19,7 @@ __all__ = [
     "SessionError",
     "ShapeError",
     "SottoError",
+    "WorkerError",
 ]
 
 
@@ -59,6 +60,13 @@ class FrameError(PeerError):
 
 class HandshakeError(PeerError):
     """The processes do not agree on what they are about to run."""
+
+
+class WorkerError(SottoError, RuntimeError):
+    """A worker's part of a prediction failed, or was lost too often; names the party.
+
+    All parties raise it together, and their session goes on.
+    """
 
 
 class LaunchError(SessionError):

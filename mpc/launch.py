@@ -249,7 +249,6 @@ class _Processes:
                 target=_main,
                 args=(name, path, sock, threads, theirs, call),
                 name=f"sotto {name}",
-                daemon=True,
             )
             self._pipes[name], self._processes[name] = mine, process
             try:
@@ -328,8 +327,9 @@ def _main(
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
+    finished = threading.Event()
     if me != "provider":
-        threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
     try:
         report = ("result", call(Place(me, path, sock, threads, pipe)))
     except SottoError as error:
@@ -344,12 +344,14 @@ def _main(
     except Exception as error:  # a result that cannot be pickled
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
     # Not before everything sent is read: what is in a pipe outlives its sender.
+    finished.set()
     pipe.close()
 
 
-def _end_with_parent(pipe: Pipe) -> None:
-    """End the process when the one that has started it is gone."""
+def _end_with_parent(pipe: Pipe, finished: threading.Event) -> None:
+    """End the process when the one that has started it is gone before it has finished."""
     try:
         wait_for([pipe])
     finally:
-        os._exit(1)
+        if not finished.is_set():
+            os._exit(1)

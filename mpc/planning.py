@@ -46,7 +46,7 @@ class Planning:
         _prepared: int
 
         def check_open(self) -> None: ...
-        def _without_parties(self, first_id: int) -> Session: ...
+        def without_parties(self, first_id: int = 0) -> Session: ...
 
     def plan(self, program: Callable[[Session], object]) -> Plan:
         """Run `program` without any party, to learn what it costs and asks of the provider.
@@ -69,7 +69,7 @@ class Planning:
         (5, 288)
         """
         self.check_open()
-        planned = self._without_parties(0)
+        planned = self.without_parties()
         program(planned)
         return Plan(planned.cost(), tuple(planned._asked))
 
@@ -97,7 +97,7 @@ class Planning:
         self.check_open()
         if not isinstance(self._provider, RemoteProvider) or self._next_id < self._prepared:
             return
-        planned = self._without_parties(self._next_id)
+        planned = self.without_parties(self._next_id)
         program(planned)
         self._prepared = planned._next_id
         self._provider.announce(planned._asked)

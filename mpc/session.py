@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +101,10 @@ class Session(Planning):
     array([ 3., -8.])
     """
 
+    # Of a session of one party.
+    configuration: Configuration | None = None
+    session_id = b""
+
     def __init__(
         self,
         parties: Sequence[str] | str | Path = ("alice", "bob"),
@@ -151,6 +155,7 @@ class Session(Planning):
     def _meet(self, read: Configuration, me: str, links: Links) -> None:
         """Start with connections that are there already."""
         self.parties, self.format = read.names, read.format
+        self.configuration, self.session_id = read, links.session
         number = read.names.index(me)
         streams = party_streams(links.provider_key, links.pair_keys)
         answer = read.timeouts.answer
@@ -184,6 +189,7 @@ class Session(Planning):
         self._transport = transport or LocalTransport()
         self._ledger = Ledger(len(self.parties))
         self._asked: list[tuple[int, Correlation]] = []
+        self._endings: dict[Callable[[], None], None] = {}
         self._next_id = self._prepared = 0
         self._closed = False
 
@@ -224,6 +230,8 @@ class Session(Planning):
         self.streams = []
         self._provider = None
         self._transport.close(problem)
+        for ending in self._endings:
+            ending()
 
     # Sharing and revealing.
 
@@ -315,8 +323,8 @@ class Session(Planning):
         """Book what is spent inside the ``with`` block under the protocol `name`."""
         return self._ledger.protocol(name)
 
-    def _without_parties(self, first_id: int) -> Session:
-        """Return a session of the same parties where nobody lives."""
+    def without_parties(self, first_id: int = 0) -> Session:
+        """Return a session of the same parties where nobody lives (for plans)."""
         planned = object.__new__(Session)
         planned.parties, planned.format, planned.memory_limit = (
             self.parties,
@@ -373,6 +381,10 @@ class Session(Planning):
         """Return the next id. Every party counts alike, and no id is used twice."""
         self._next_id += 1
         return self._next_id
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Let `ending` be called, once, when the session ends."""
+        self._endings[ending] = None
 
     def note(self, *step: object) -> None:
         """Enter a step into the checksum by which parties notice that their programs differ."""

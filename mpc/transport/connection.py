@@ -359,6 +359,13 @@ class Connection:
         except (PeerError, OSError, ValueError):
             pass
 
+    def abandon(self) -> None:
+        """Let whoever waits here find it closed; any thread may call this."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def close(self) -> None:
         """Close the socket. Frames that are sent already still arrive."""
         self._outgoing.clear()
