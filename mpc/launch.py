@@ -306,7 +306,7 @@ class _Processes:
         for pipe in self._pipes.values():
             pipe.close()
         started = [p for p in self._processes.values() if p.pid is not None]
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 5.0
         for process in started:
             # Processes end when their pipe does; they are given a moment to.
             process.join(max(0.0, deadline - time.monotonic()))
