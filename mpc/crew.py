@@ -120,6 +120,7 @@ class Crew:
         self._starts = 0
         self._client: Any = None
         self._since = 0.0
+        self._gave_up = False
         self.wanted, self.problem = 0, ""
         sock = bind((self._me.address[0], 0))
         address = sock.getsockname()
@@ -145,7 +146,9 @@ class Crew:
             self._closed = True
             for worker in self._ready:
                 worker.ordered.set()
-        if not self._over.wait(_END_SECONDS):
+        # The other parties wait for this one meanwhile, so it must not take long.
+        seconds = min(_END_SECONDS, 0.5 * self._limits.answer)
+        if not self._over.wait(0.0 if error is not None or self._gave_up else seconds):
             self._parallel._backend.abort_everything(ensure_ready=False)
         self._listener.close()
         if self._client is not None:
@@ -342,6 +345,7 @@ class Crew:
         connection.expect(accept)
         while not wait([connection], 4 * _LOOK_SECONDS):
             if part.abandoned:
+                self._gave_up = True
                 raise PeerTimeoutError(f"a worker of {self._me.name} did not come back in time")
         answer = connection.take()
         if answer.header.words:
@@ -360,7 +364,7 @@ def _end_processes() -> None:
     """End the processes that joblib keeps for later calls: they have held shares."""
     from joblib.externals.loky import get_reusable_executor
 
-    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def _killed(error: BaseException) -> bool:

@@ -290,8 +290,7 @@ class _Work:
         """Step 4: wait until all parts have ended at all parties; return how, for all together."""
         session = self.session
         assert session.configuration is not None
-        limits = session.configuration.timeouts
-        patience = max(limits.answer, limits.connect) + _TURN_SECONDS
+        patience = session.configuration.timeouts.answer + _TURN_SECONDS
         seen: dict[int, float] = {}
         while True:
             sent = [part.state for part in parts]
