@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -134,3 +135,26 @@ def stalls(session, folder):
     if session.me == "bob":
         (folder / "pid").write_text(str(os.getpid()))
     return spread(session, Marked(folder, "alice", "stop", 2), x, w, n_jobs=2).reveal()
+
+
+def on_dask(session, folder, scheduler):
+    """Alice's cluster is named in her configuration, bob's in his program."""
+    import joblib
+    from distributed import Client
+
+    if session.me == "alice":
+        members = session.configuration.parties
+        mine = {"alice": replace(members["alice"], scheduler=scheduler)}
+        session.configuration = replace(session.configuration, parties={**members, **mine})
+        return (*harmed(session, folder, "kill", 1), *named(session))
+    with Client(scheduler, set_as_default=False) as client:
+        with joblib.parallel_config("dask", client=client):
+            return (*harmed(session, folder, "kill", 1), *named(session))
+
+
+def named(session):
+    """What a model says with all the workers that there are, and by itself."""
+    model = network() if session.me == "alice" else network().outline()
+    secret = model.share(session, owner="alice", low=0, high=1)
+    x = secret.share_rows(images() if session.me == "bob" else None, owner="bob", rows=ROWS)
+    return secret.predict(x, n_jobs=-1), secret.predict(x)

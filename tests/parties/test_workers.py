@@ -170,3 +170,31 @@ def test_parties_toml_says_how_many(tmp_path):
         line = text[: text.index(old)].count("\n") + 1
         with pytest.raises(mpc.ConfigurationError, match=f"line {line}: {message}"):
             configuration.load(path)
+
+
+def test_every_party_on_its_own_dask_cluster(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as first,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as second,
+    ):
+        clusters = {"alice": first, "bob": second}
+        # Processes that were there before the work, and that nobody has given any but this way.
+        before = {
+            name: {str(w.pid) for w in cluster.workers.values()}
+            for name, cluster in clusters.items()
+        }
+        inputs = {n: (tmp_path, c.scheduler_address) for n, c in clusters.items()}
+        found = mpc.launch(programs.on_dask, inputs=inputs, answer_timeout=20)
+        for name, cluster in clusters.items():
+            with distributed.Client(cluster, set_as_default=False) as client:
+                assert not any(client.processing().values()), name
+    for name, ((first_result, _), second_result, _, spread_over_all, alone) in found.items():
+        np.testing.assert_allclose(first_result, programs.expected(), atol=1e-3)
+        np.testing.assert_allclose(second_result, programs.expected(), atol=1e-3)
+        np.testing.assert_array_equal(spread_over_all, alone, err_msg=name)
+    parts = ran(tmp_path / "first")
+    pids = {name: {pid for party, pid, _ in parts if party == name} for name in clusters}
+    assert pids["alice"] <= before["alice"]
+    assert pids["bob"] & before["bob"]
+    assert len({session for *_, session in parts}) >= 3
