@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import kernels
+import workers
 from machine import describe, markdown
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 RESULTS = HERE / "RESULTS.md"
+SCALING = HERE.parent / "docs" / "scaling.md"
 FILES = HERE / "results"
 
 
@@ -29,6 +31,7 @@ def run(data: str) -> None:
     for name, arguments in (
         ("main", ["encrypted_mnist.py", "--data", data, "--repeats", "7", "--memory", "--json"]),
         ("kernels", ["kernels.py", "--json"]),
+        ("workers", ["workers.py", "--images", "10000", "--json"]),
     ):
         print(f"running {' '.join(arguments)} ...", file=sys.stderr)
         command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
@@ -218,6 +221,10 @@ def results() -> str:
         f"Machine: {peers['machine']['cpu']}, {peers['machine']['cores']} cores,"
         f" {peers['machine']['memory_gib']} GiB, {peers['date'][:10]}.",
         "",
+        "## Workers",
+        "",
+        workers_text(read("workers")),
+        "",
         "## Kernels",
         "",
         "```",
@@ -226,6 +233,35 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def workers_text(measured: dict[str, Any]) -> str:
+    """Return throughput against workers."""
+    layers, repeats = (
+        "-".join(map(str, measured["layers"])),
+        len(measured["processes"][0]["seconds_runs"]),
+    )
+    return "\n".join(
+        [
+            f"{measured['images']:,} images, network {layers}; alice, bob and the provider on one machine"
+            f" of {measured['machine']['cores']} cores; a thread for each worker; median of {repeats}."
+            " TLS, corrections and sending shares to the workers are included, starting them is not."
+            " On one machine more workers bring work (each gets the model and opens it) and no cores.",
+            "",
+            markdown(workers.rows_of(measured)),
+            "",
+            f"Machine: {describe(measured['machine'])}. Other work ran on it at the same time, hence the"
+            " column for all.",
+        ]
+    )
+
+
+def with_paper(page: str) -> str:
+    """Return the page on scaling with its figures filled in."""
+    measured = read("workers")
+    page = between(page, "figures: workers", workers_text(measured))
+    tables = [workers.inputs_of_paper(measured), workers.paper_rows(measured)]
+    return between(page, "figures: paper", "\n\n".join(map(markdown, tables)))
 
 
 def with_figures(readme: str) -> str:
@@ -255,6 +291,7 @@ def main() -> int:
         run(options.data)
     README.write_text(with_figures(README.read_text()))
     RESULTS.write_text(results())
+    SCALING.write_text(with_paper(SCALING.read_text()))
     return 0
 
 

@@ -331,6 +331,7 @@ class Session(Planning):
             self.format,
             self.memory_limit,
         )
+        planned.configuration = self.configuration
         planned._start((), [], None)
         planned._next_id = first_id
         return planned

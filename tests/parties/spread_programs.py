@@ -5,13 +5,16 @@ import os
 import signal
 import time
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 
 import mpc
+from mpc import configuration
 from mpc.workers import spread
 from nn.layers import Dense
 from nn.predictors import Regressor
+from nn.workers import evaluate
 from tests.parties.programs import network
 
 ROWS = 101
@@ -123,10 +126,28 @@ def models(session):
         "shares": secret(x, n_jobs=2).argmax(axis=1).reveal(),
         "mismatch": attempt(lambda: secret.predict(x, n_jobs=2 if mine == "alice" else 3))[0],
         "after": secret.predict(x),
+        "by default": by_default(session, secret, x),
         "planned": session.plan(
             lambda planned: secret.twin(planned).predict(planned.twin(x), n_jobs=2)
         ).cost,
     }
+
+
+def by_default(session, secret, x):
+    """As a service does it: prepared, and spread because parties.toml says so."""
+    read = session.configuration
+    session.configuration = replace(read, workers=configuration.Workers(2, ROWS))
+    with mock.patch("nn.shared_model.evaluate", wraps=evaluate) as spreading:
+        session.prepare(
+            lambda planned: secret.twin(planned)(planned.twin(x)).argmax(axis=1).reveal()
+        )
+        labels = secret(x).argmax(axis=1).reveal()
+        # Once in the plan, once in the run, and not for few rows.
+        times = spreading.call_count
+        few = secret.predict(x[: ROWS - 1])
+        times_in_all = spreading.call_count
+    session.configuration = read
+    return labels, few, times, times_in_all
 
 
 def stalls(session, folder):

@@ -52,6 +52,10 @@ def test_models_give_the_same_answers(names):
             np.testing.assert_array_equal(got["to alice"], labels)
         else:
             assert got["to alice"] is None
+        by_default, few, *times = got["by default"]
+        assert times == [2, 2]
+        np.testing.assert_array_equal(by_default, labels)
+        np.testing.assert_array_equal(few, labels[:-1])
         scores = plain.decision_function(programs.images())
         np.testing.assert_allclose(got["scores"], scores, atol=1e-3)
         values = programs.regressor().predict(programs.features())
