@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mpc import configuration
 from tests.parties import spread_programs as programs
 from tests.parties.programs import network
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("alice", "bob", "carol")
 
 
@@ -202,3 +205,25 @@ def test_every_party_on_its_own_dask_cluster(tmp_path):
     assert pids["alice"] <= before["alice"]
     assert pids["bob"] & before["bob"]
     assert len({session for *_, session in parts}) >= 3
+
+
+def test_a_worker_process_ends_with_the_one_that_started_it():
+    child = (
+        "import os, time; from mpc.worker import _end_with; _end_with(os.getppid());"
+        " print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        pid = int(process.stdout.readline())
+        process.kill()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("it stays")
