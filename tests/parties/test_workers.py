@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc import configuration
+from mpc import configuration, crew, workers
 from tests.parties import spread_programs as programs
 from tests.parties.programs import network
 
@@ -227,3 +227,18 @@ def test_a_worker_process_ends_with_the_one_that_started_it():
             time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("it stays")
+
+
+@pytest.mark.parametrize(
+    ("states", "together"),
+    [
+        ([crew.DONE, crew.DONE], crew.DONE),
+        ([crew.DONE, crew.RUNNING], crew.RUNNING),
+        ([crew.DONE, crew.LOSS], crew.LOSS),
+        ([crew.RUNNING, crew.LOSS], crew.LOSS),
+        ([crew.LOSS, crew.FAILURE, crew.DONE], crew.FAILURE),
+    ],
+)
+def test_what_one_party_has_lost_is_lost_for_all(states, together):
+    for order in (states, states[::-1]):
+        assert workers._together(order) == together
