@@ -21,12 +21,14 @@ import conversions
 import kernels
 import processes
 import slow_networks
+import workers
 from machine import describe, markdown
 from networks_text import networks_text, seconds, training_text
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 RESULTS = HERE / "RESULTS.md"
+SCALING = HERE.parent / "docs" / "scaling.md"
 FILES = HERE / "results"
 
 
@@ -39,6 +41,7 @@ BENCHMARKS = (
     "conversions",
     "processes",
     "slow_networks",
+    "workers",
     "peers",
 )
 
@@ -55,6 +58,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "conversions": ["conversions.py", "--json"],
         "processes": ["processes.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
+        "workers": ["workers.py", "--images", "10000", "--json"],
         "peers": [
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
@@ -305,6 +309,10 @@ def results() -> str:
         *networks_text(networks),
         "",
         *apart(),
+        "## Workers",
+        "",
+        workers_text(found["workers"]),
+        "",
         "## Kernels",
         "",
         "```",
@@ -325,6 +333,35 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def workers_text(measured: dict[str, Any]) -> str:
+    """Return throughput against workers."""
+    layers, repeats = (
+        "-".join(map(str, measured["layers"])),
+        len(measured["processes"][0]["seconds_runs"]),
+    )
+    return "\n".join(
+        [
+            f"{measured['images']:,} images, network {layers}; alice, bob and the provider on one machine"
+            f" of {measured['machine']['cores']} cores; a thread for each worker; median of {repeats}."
+            " TLS, corrections and sending shares to the workers are included, starting them is not."
+            " On one machine more workers bring work (each gets the model and opens it) and no cores.",
+            "",
+            markdown(workers.rows_of(measured)),
+            "",
+            f"Machine: {describe(measured['machine'])}. Other work ran on it at the same time, hence the"
+            " column for all.",
+        ]
+    )
+
+
+def with_paper(page: str) -> str:
+    """Return the page on scaling with its figures filled in."""
+    measured = read("workers")
+    page = between(page, "figures: workers", workers_text(measured))
+    tables = [workers.inputs_of_paper(measured), workers.paper_rows(measured)]
+    return between(page, "figures: paper", "\n\n".join(map(markdown, tables)))
 
 
 def with_figures(readme: str) -> str:
@@ -362,6 +399,7 @@ def main() -> int:
         run(options.only, options.data, options.venvs)
     README.write_text(with_figures(README.read_text()))
     RESULTS.write_text(results())
+    SCALING.write_text(with_paper(SCALING.read_text()))
     return 0
 
 

@@ -19,6 +19,7 @@ from mpc.errors import (
     SessionError,
     ShapeError,
     SottoError,
+    WorkerError,
 )  # fmt: skip
 from mpc.launch import launch
 from mpc.session import Plan, Session
@@ -30,6 +31,6 @@ __all__ = [
     "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
     "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RevealError",
-    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError",
+    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "WorkerError",
     "join", "launch", "split",
 ]  # fmt: skip

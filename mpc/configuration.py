@@ -13,7 +13,7 @@ from mpc.errors import ConfigurationError, SottoError
 from mpc.transport.certificates import load_certificate, make_certificate
 from ring import FixedPoint
 
-__all__ = ["Configuration", "Member", "Timeouts", "load", "write_example"]
+__all__ = ["Configuration", "Member", "Timeouts", "Workers", "load", "write_example"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -31,6 +31,8 @@ class Member:
         The key is there on its owner's machine only.
     der : bytes
         The certificate itself.
+    scheduler : str, optional
+        Of the Dask cluster on which a party's workers run.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Member:
     certificate: Path
     key: Path | None
     der: bytes = field(repr=False)
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,22 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
+class Workers:
+    """Over how many workers each party spreads a prediction where the call does not say.
+
+    Attributes
+    ----------
+    n_jobs : int, default=1
+        -1: as many as every party has.
+    rows : int, default=1000
+        Predictions of fewer rows stay in the party's own process.
+    """
+
+    n_jobs: int = 1
+    rows: int = 1000
+
+
+@dataclass(frozen=True)
 class Configuration:
     """What parties.toml says.
 
@@ -80,6 +99,7 @@ class Configuration:
     clients : dict of str to Member
     format : ring.FixedPoint
     timeouts : Timeouts
+    workers : Workers
     """
 
     path: Path
@@ -88,6 +108,7 @@ class Configuration:
     clients: dict[str, Member]
     format: FixedPoint
     timeouts: Timeouts
+    workers: Workers = Workers()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,8 +191,13 @@ class _Reader:
             )
         return float(value)
 
-    def member(self, table: tuple[str, ...], name: str, listens: bool) -> Member:
-        keys = ("address", "certificate", "key") if listens else ("certificate", "key")
+    def member(
+        self, table: tuple[str, ...], name: str, listens: bool, computes: bool = False
+    ) -> Member:
+        keys = (
+            *(("address",) if listens else ()), "certificate", "key",
+            *(("scheduler",) if computes else ()),
+        )  # fmt: skip
         values = self.table(table, keys)
         if not _NAME.fullmatch(name):
             raise self.error(
@@ -195,6 +221,7 @@ class _Reader:
             certificate,
             folder / values["key"] if "key" in values else None,
             der,
+            values.get("scheduler"),
         )
 
     def address(self, table: tuple[str, ...], text: str) -> tuple[str, int]:
@@ -208,7 +235,7 @@ class _Reader:
         return host.strip("[]"), int(port)
 
     def configuration(self) -> Configuration:
-        self.table((), ("format", "timeouts", "provider", "parties", "clients"))
+        self.table((), ("format", "timeouts", "workers", "provider", "parties", "clients"))
         parties = self.table(("parties",), ())
         if len(parties) < 2:
             raise self.error(
@@ -218,7 +245,7 @@ class _Reader:
             raise self.error((), None, "a table [provider] must say where the crypto provider is")
         read = Configuration(
             self.path,
-            {name: self.member(("parties", name), name, True) for name in parties},
+            {name: self.member(("parties", name), name, True, True) for name in parties},
             self.member(("provider",), "provider", True),
             {
                 name: self.member(("clients", name), name, False)
@@ -226,6 +253,7 @@ class _Reader:
             },
             self.format(),
             self.timeouts(),
+            self.workers(),
         )
         self.check_different(read)
         return read
@@ -245,6 +273,22 @@ class _Reader:
             self.number(table, values, "answer", Timeouts.answer),
             self.number(table, values, "idle", Timeouts.idle),
         )
+
+    def workers(self) -> Workers:
+        table = ("workers",)
+        values = self.table(table, ("n_jobs", "rows"))
+        n_jobs, rows = values.get("n_jobs", Workers.n_jobs), values.get("rows", Workers.rows)
+        if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
+            raise self.error(
+                table,
+                "n_jobs",
+                f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}",
+            )
+        if type(rows) is not int or rows < 1:
+            raise self.error(
+                table, "rows", f"rows must be a whole number of at least 1, got {rows!r}"
+            )
+        return Workers(n_jobs, rows)
 
     def check_different(self, read: Configuration) -> None:
         """Refuse two members of the same name, address or certificate."""

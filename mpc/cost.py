@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -209,6 +209,18 @@ class Ledger:
         """Book `count` bytes from the provider, and what it sends beside them."""
         self._other[self._key()].correction_bytes += count
         self._correction_framing += framing
+
+    def add_at_once(self, others: Sequence[Ledger]) -> None:
+        """Book what was spent elsewhere at the same time: all bytes, and the rounds of the longest."""
+        for ledger in others:
+            for key, sent in ledger._sent.items():
+                mine = self._sent.setdefault(key, [0] * self._parties)
+                self._sent[key] = [a + b for a, b in zip(mine, sent, strict=True)]
+                spent = self._other.setdefault(key, Spent())
+                spent.correction_bytes += ledger._other[key].correction_bytes
+        longest = max(others, key=lambda ledger: ledger.rounds)
+        for key, spent in longest._other.items():
+            self._other[key].rounds += spent.rounds
 
     @contextmanager
     def protocol(self, name: str) -> Iterator[None]:

@@ -20,6 +20,7 @@ __all__ = [
     "SessionError",
     "ShapeError",
     "SottoError",
+    "WorkerError",
 ]
 
 
@@ -64,6 +65,13 @@ class FrameError(PeerError):
 
 class HandshakeError(PeerError):
     """The processes do not agree on what they are about to run."""
+
+
+class WorkerError(SottoError, RuntimeError):
+    """A worker's part of a prediction failed, or was lost too often; names the party.
+
+    All parties raise it together, and their session goes on.
+    """
 
 
 class LaunchError(SessionError):

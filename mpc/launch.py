@@ -256,7 +256,6 @@ class _Processes:
                 target=_main,
                 args=(name, path, sock, threads, theirs, call),
                 name=f"sotto {name}",
-                daemon=True,
             )
             self._pipes[name], self._processes[name] = mine, process
             try:
@@ -314,7 +313,7 @@ class _Processes:
         for pipe in self._pipes.values():
             pipe.close()
         started = [p for p in self._processes.values() if p.pid is not None]
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 5.0
         for process in started:
             # Processes end when their pipe does; they are given a moment to.
             process.join(max(0.0, deadline - time.monotonic()))

@@ -47,7 +47,7 @@ class Planning:
 
         def check_open(self) -> None: ...
         def book_request(self, count: int) -> None: ...
-        def _without_parties(self, first_id: int) -> Session: ...
+        def without_parties(self, first_id: int = 0) -> Session: ...
 
     def plan(self, program: Callable[[Session], object]) -> Plan:
         """Run `program` without any party, to learn what it costs and asks of the provider.
@@ -70,7 +70,7 @@ class Planning:
         (5, 288)
         """
         self.check_open()
-        planned = self._without_parties(0)
+        planned = self.without_parties()
         program(planned)
         for request in requests(planned._asked):
             planned.book_request(len(request))
@@ -100,7 +100,7 @@ class Planning:
         self.check_open()
         if not isinstance(self._provider, RemoteProvider) or self._next_id < self._prepared:
             return
-        planned = self._without_parties(self._next_id)
+        planned = self.without_parties(self._next_id)
         program(planned)
         self._prepared = planned._next_id
         self._provider.announce(planned._asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +101,10 @@ class Session(Planning, Rounds):
     array([ 3., -8.])
     """
 
+    # Of a session of one party.
+    configuration: Configuration | None = None
+    session_id = b""
+
     def __init__(
         self,
         parties: Sequence[str] | str | Path = ("alice", "bob"),
@@ -151,6 +155,7 @@ class Session(Planning, Rounds):
     def _meet(self, read: Configuration, me: str, links: Links) -> None:
         """Start with connections that are there already."""
         self.parties, self.format = read.names, read.format
+        self.configuration, self.session_id = read, links.session
         number = read.names.index(me)
         streams = party_streams(links.provider_key, links.pair_keys)
         limits = read.timeouts
@@ -187,6 +192,7 @@ class Session(Planning, Rounds):
         self._transport = transport or LocalTransport()
         self._ledger = Ledger(len(self.parties))
         self._asked: list[tuple[int, Correlation]] = []
+        self._endings: dict[Callable[[], None], None] = {}
         self._next_id = self._prepared = 0
         self._closed = False
 
@@ -232,6 +238,8 @@ class Session(Planning, Rounds):
         self.streams = []
         self._provider = None
         self._transport.close(problem)
+        for ending in self._endings:
+            ending()
 
     # Sharing and revealing.
 
@@ -323,14 +331,19 @@ class Session(Planning, Rounds):
         """Book what is spent inside the ``with`` block under the protocol `name`."""
         return self._ledger.protocol(name)
 
-    def _without_parties(self, first_id: int) -> Session:
-        """Return a session of the same parties where nobody lives."""
+    def without_parties(self, first_id: int = 0) -> Session:
+        """Return a session of the same parties where nobody lives (for plans)."""
         planned = object.__new__(Session)
         planned.parties, planned.format, planned.memory_limit = (
             self.parties,
             self.format,
             self.memory_limit,
         )
+        planned.configuration = self.configuration
         planned._start((), [], None)
         planned._next_id = first_id
         return planned
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Let `ending` be called, once, when the session ends."""
+        self._endings[ending] = None

@@ -14,6 +14,7 @@ from mpc import Session, SharedArray
 from mpc.cost import Spent
 from mpc.errors import DtypeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
+from mpc.workers import jobs
 from nn.audit import check_fits
 from nn.checks import check_names, integer
 from nn.inputs import Floats, InputScale, ScaledRows, check_inside
@@ -21,6 +22,7 @@ from nn.layers import Dense, Layer
 from nn.links import probabilities
 from nn.normalisation import folded
 from nn.training import parameters
+from nn.workers import evaluate
 
 if TYPE_CHECKING:
     from nn.mlp import Network
@@ -230,6 +232,7 @@ class SharedModel:
         *,
         batch_size: int | None = None,
         progress: bool | None = None,
+        n_jobs: int | None = None,
     ) -> SharedArray:
         """Evaluate the network.
 
@@ -242,6 +245,8 @@ class SharedModel:
             More rows than that take as many times the rounds.
         progress : bool, optional
             Whether to show a progress bar; by default on a terminal, after two seconds.
+        n_jobs : int, optional
+            Over how many workers of every party to spread the rows, see :meth:`predict`.
 
         Returns
         -------
@@ -255,6 +260,9 @@ class SharedModel:
         pooling 1. The weights are opened under their masks once a session.
         """
         array = self._rows(X)
+        n_jobs = jobs(self.session, n_jobs, len(array))
+        if n_jobs != 1:
+            return evaluate(self, array, "scores", n_jobs, batch_size=batch_size, progress=progress)
         self.session.prepare(
             lambda planned: self.twin(planned)(
                 self.twin_rows(planned, X), batch_size=batch_size, progress=False
@@ -362,7 +370,9 @@ class SharedModel:
         model.link, model.feature_names_in_ = self.link, self.feature_names_in_
         return model
 
-    def predict(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+    def predict(
+        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+    ) -> Any:
         """Reveal the label of each row, and nothing else.
 
         Parameters
@@ -370,19 +380,38 @@ class SharedModel:
         X : SharedArray or ScaledRows of shape (rows, features)
         to : str, optional
             The party that learns the labels; default all.
+        n_jobs : int, optional
+            Over how many workers of every party to spread the rows: processes of its machine, or
+            what ``joblib.parallel_config`` or ``parties.toml`` says. -1 for as many as every
+            party has. Default: what ``parties.toml`` says, else 1. All parties give the same.
 
         Returns
         -------
         ndarray of shape (rows,), or None where no party lives that learns them
+
+        Raises
+        ------
+        ArgumentError
+            If `n_jobs` is not the same at all parties, or not 1 where all live in one process.
+        WorkerError
+            If workers are lost time and again, or there are none. The session goes on.
         """
-        self._rows(X)
+        rows = self._rows(X)
+        n_jobs = jobs(self.session, n_jobs, len(rows))
         self.session.prepare(
-            lambda planned: self.twin(planned).predict(self.twin_rows(planned, X), to=to)
+            lambda planned: self.twin(planned).predict(
+                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
+            )
         )
-        winners = self(X).argmax(axis=1).reveal(to)
+        if n_jobs == 1:
+            winners = self(X, n_jobs=1).argmax(axis=1).reveal(to)
+        else:
+            winners = evaluate(self, rows, "classes", n_jobs).reveal(to)
         return None if winners is None else self.classes_[winners]
 
-    def decision_function(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+    def decision_function(
+        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+    ) -> Any:
         """Reveal the scores of each row, if the model's owner has allowed it.
 
         Parameters
@@ -390,6 +419,8 @@ class SharedModel:
         X : SharedArray or ScaledRows of shape (rows, features)
         to : str, optional
             The party that learns the scores; default all.
+        n_jobs : int, optional
+            As for :meth:`predict`.
 
         Returns
         -------
@@ -405,13 +436,17 @@ class SharedModel:
                 "scores and probabilities tell more about the model than labels: its owner must "
                 "allow them by share(..., scores=True)"
             )
-        self._rows(X)
+        n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
         self.session.prepare(
-            lambda planned: self.twin(planned).decision_function(self.twin_rows(planned, X), to=to)
+            lambda planned: self.twin(planned).decision_function(
+                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
+            )
         )
-        return self(X).reveal(to)
+        return self(X, n_jobs=n_jobs).reveal(to)
 
-    def predict_proba(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+    def predict_proba(
+        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+    ) -> Any:
         """Reveal the probability of each class, if the model's owner has allowed it.
 
         The scores are revealed, and made into probabilities by whoever learns them.
@@ -421,6 +456,8 @@ class SharedModel:
         X : SharedArray or ScaledRows of shape (rows, features)
         to : str, optional
             The party that learns the scores; default all.
+        n_jobs : int, optional
+            As for :meth:`predict`.
 
         Returns
         -------
@@ -434,7 +471,7 @@ class SharedModel:
             If the model has no probabilities.
         """
         probabilities(self.link, np.zeros((1, len(self.classes_))))  # before a round is spent
-        scores = self.decision_function(X, to=to)
+        scores = self.decision_function(X, to=to, n_jobs=n_jobs)
         return None if scores is None else probabilities(self.link, scores)
 
     def twin(self, planned: Session) -> SharedModel:
@@ -461,7 +498,9 @@ class SharedRegressor(SharedModel):
         super().__init__(*args, **kwargs)
         self.flat = flat
 
-    def predict(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+    def predict(
+        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+    ) -> Any:
         """Reveal the predicted values of each row, and nothing else.
 
         Parameters
@@ -469,19 +508,25 @@ class SharedRegressor(SharedModel):
         X : SharedArray or ScaledRows of shape (rows, features)
         to : str, optional
             The party that learns the values; default all.
+        n_jobs : int, optional
+            As for :meth:`SharedModel.predict`.
 
         Returns
         -------
         ndarray of shape (rows,) or (rows, outputs)
         """
-        self._rows(X)
+        n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
         self.session.prepare(
-            lambda planned: self.twin(planned).predict(self.twin_rows(planned, X), to=to)
+            lambda planned: self.twin(planned).predict(
+                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
+            )
         )
-        values = self(X).reveal(to)
+        values = self(X, n_jobs=n_jobs).reveal(to)
         return values[:, 0] if self.flat and values is not None else values
 
-    def decision_function(self, X: SharedArray | ScaledRows, *, to: str | None = None) -> Any:
+    def decision_function(
+        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+    ) -> Any:
         """Refuse: a regressor has no scores."""
         raise DtypeError("a regressor has no scores: use predict")
 

@@ -87,6 +87,8 @@ def test_figures_are_those_of_the_result_files():
     text = README.read_text()
     assert publish.with_figures(text) == text
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == publish.results()
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    assert publish.with_paper(text) == text
 
 
 def test_training_reaches_what_is_asked_of_it():

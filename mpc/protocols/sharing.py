@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["Given", "check_limit", "cost_of_reveal", "from_public", "reveal", "share"]
+__all__ = ["Given", "check_limit", "cost_of_reveal", "from_public", "give", "reveal", "share"]
 
 Words = NDArray[np.uint64]
 
@@ -213,9 +213,14 @@ def share(
         if bound is not None:
             _check_bound(values, bound, name)
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
+    return give(session, owner, encoded, frac_bits, largest), frac_bits, largest
+
+
+def give(session: Session, owner: int, encoded: Words, frac_bits: int, bound: int) -> Given:
+    """Enter an encoded value of a party, of shape (1, *S) where it lives, else (0, *S)."""
     base = _Base(session, owner, encoded)
-    session.note("share", base.id, owner, sizes, frac_bits, largest)
-    return Given(base, encoded), frac_bits, largest
+    session.note("share", base.id, owner, encoded.shape[1:], frac_bits, bound)
+    return Given(base, encoded)
 
 
 def from_public(session: Session, values: ArrayLike, frac_bits: int, bound: int) -> SharedArray:

@@ -386,6 +386,13 @@ class Connection:
             if not ready or not self._socket.recv_into(self._tls.piece):
                 return
 
+    def abandon(self) -> None:
+        """Let whoever waits here find it closed; any thread may call this."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def close(self) -> None:
         """Close the socket. Frames that are sent already still arrive."""
         self._outgoing.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import ssl
 import threading
@@ -147,7 +148,8 @@ class Listener:
         self._handle = handle
         self._places = threading.BoundedSemaphore(_STRANGERS)
         self._closed = False
-        self._socket.settimeout(0.2)
+        self._socket.setblocking(False)
+        self._awake, self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, name=f"{me} listens", daemon=True)
         self._thread.start()
 
@@ -161,8 +163,10 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         self._closed = True
-        self._socket.close()
+        self._wake.close()
         self._thread.join(timeout=2.0)
+        self._awake.close()
+        self._socket.close()
         self._close_late()
 
     def _close_late(self) -> None:
@@ -170,10 +174,14 @@ class Listener:
             late.close()
 
     def _listen(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._awake, select.POLLIN)
         while not self._closed:
+            poll.poll()
             try:
                 plain, address = self._socket.accept()
-            except TimeoutError:
+            except BlockingIOError:
                 continue
             except OSError:
                 if self._closed:

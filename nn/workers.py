@@ -1,0 +1,76 @@
+"""Evaluating a shared model on workers of every party, see :mod:`mpc.workers`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mpc import Session, SharedArray
+from mpc.workers import spread
+from nn.inputs import ScaledRows
+
+if TYPE_CHECKING:
+    from nn.shared_model import SharedModel
+
+__all__ = ["evaluate"]
+
+Answer = Literal["scores", "classes"]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is left of a parameter in a model without any."""
+
+    shape: tuple[int, ...]
+
+
+class Evaluation:
+    """What a worker does: the model without session and parameters, which it gets apart."""
+
+    def __init__(self, model: SharedModel, answer: Answer, batch_size: int | None) -> None:
+        self._model = copy.copy(model)
+        del self._model.session
+        self._model.layers = [
+            layer.with_parameters([_Shape(p.shape) for p in layer.parameters])
+            for layer in model.layers
+        ]
+        self._answer, self._batch_size = answer, batch_size
+
+    def __call__(
+        self, session: Session, rows: SharedArray, *parameters: SharedArray
+    ) -> SharedArray:
+        model = copy.copy(self._model)
+        model.session = session
+        rest = list(parameters)
+        model.layers = [
+            layer.with_parameters([rest.pop(0) for _ in layer.parameters])
+            for layer in self._model.layers
+        ]
+        X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
+        scores = model(X, batch_size=self._batch_size, progress=False, n_jobs=1)
+        return scores.argmax(axis=1) if self._answer == "classes" else scores
+
+
+def evaluate(
+    model: SharedModel,
+    rows: SharedArray,
+    answer: Answer,
+    n_jobs: int,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> SharedArray:
+    """Return the scores of rows in the model's scale, or the indices of their classes."""
+    from tqdm import tqdm  # here, so that importing nn stays light
+
+    program = Evaluation(model, answer, batch_size)
+    parameters = [p for layer in model.layers for p in layer.parameters]
+    with tqdm(
+        total=len(rows),
+        desc="encrypted evaluation",
+        unit="row",
+        disable=None if progress is None else not progress,
+        delay=0.0 if progress else 2.0,
+    ) as bar:
+        return spread(model.session, program, rows, *parameters, n_jobs=n_jobs, done=bar.update)

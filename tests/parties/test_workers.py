@@ -1,0 +1,244 @@
+"""Predictions spread over workers: the same answers, whoever is killed, and nothing left over."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc import configuration, crew, workers
+from tests.parties import spread_programs as programs
+from tests.parties.programs import network
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("alice", "bob", "carol")
+
+
+def worker_processes():
+    """Return the processes of joblib's pools, whosever children they are."""
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    return {line for line in listing.stdout.splitlines() if "popen_loky_posix" in line}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_over():
+    before = worker_processes()
+    yield
+    deadline = time.monotonic() + 5
+    while (left := worker_processes() - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def ran(folder):
+    """Return (party, pid, session) of every part that was begun."""
+    return [tuple(path.name.split(".")) for path in folder.iterdir() if "strike" not in path.name]
+
+
+@pytest.mark.parametrize("names", [NAMES[:2], NAMES], ids=["two", "three"])
+def test_models_give_the_same_answers(names):
+    found = mpc.launch(programs.models, names)
+    plain = network()
+    labels = plain.predict(programs.images())
+    for name, got in found.items():
+        for way in ("labels", "alone", "shares", "after"):
+            np.testing.assert_array_equal(got[way], labels, err_msg=f"{name} {way}")
+        if name == "alice":
+            np.testing.assert_array_equal(got["to alice"], labels)
+        else:
+            assert got["to alice"] is None
+        by_default, few, *times = got["by default"]
+        assert times == [2, 2]
+        np.testing.assert_array_equal(by_default, labels)
+        np.testing.assert_array_equal(few, labels[:-1])
+        scores = plain.decision_function(programs.images())
+        np.testing.assert_allclose(got["scores"], scores, atol=1e-3)
+        values = programs.regressor().predict(programs.features())
+        np.testing.assert_allclose(got["values"], values, atol=1e-3)
+        others = "".join(f", {other} has 3" for other in names[1:])
+        assert got["mismatch"] == (
+            f"ArgumentError: n_jobs must be the same at all parties: alice has 2{others}"
+        )
+    spent = found["alice"]["spent"]
+    assert all(got["spent"] == spent for got in found.values())
+    # Of two halves at once, as many rounds as of one, and all of the bytes.
+    assert spent == found["alice"]["planned"]
+    assert spent.bytes_sent_per_party > 8 * programs.ROWS * 64 > 0
+    assert 0 < spent.rounds < 40
+
+
+def launched(tmp_path, harm, times, names=NAMES[:2], answer_timeout=20.0):
+    inputs = dict.fromkeys(names, (tmp_path, harm, times))
+    return mpc.launch(programs.harmed, names, inputs=inputs, answer_timeout=answer_timeout)
+
+
+def test_a_killed_workers_part_is_done_again_with_fresh_keys(tmp_path):
+    found = launched(tmp_path, "kill", 1, NAMES)
+    for (first, _), second, own in found.values():
+        np.testing.assert_allclose(first, programs.expected(), atol=1e-3)
+        np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+        assert str(own) not in {pid for _, pid, _ in ran(tmp_path / "first")}
+    parts = ran(tmp_path / "first")
+    sessions = {session for _, _, session in parts}
+    # Two parts and at least one of them again, and each time is a session of its own.
+    assert len(sessions) >= 3
+    for session in sessions:
+        parties = [party for party, _, which in parts if which == session]
+        assert len(parties) == len(set(parties))
+    assert len({pid for party, pid, _ in parts if party == "bob"}) >= 3
+    assert len({pid for party, pid, _ in ran(tmp_path / "second") if party == "bob"}) == 2
+
+
+def test_a_program_that_fails_is_an_error_everywhere_and_nothing_more(tmp_path):
+    found = launched(tmp_path, "raise", 1)
+    (alice, _), (bob, _) = found["alice"][0], found["bob"][0]
+    assert bob.startswith("WorkerError: part ")
+    assert bob.endswith("failed at a worker of bob: ZeroDivisionError: 12345 is a secret")
+    assert "failed at a worker of bob, and its error says why" in alice
+    assert "12345" not in alice
+    for _, second, _ in found.values():
+        np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+
+
+def test_what_is_lost_again_and_again_is_an_error_everywhere(tmp_path):
+    found = launched(tmp_path, "kill", 3)
+    for (text, _), second, _ in found.values():
+        assert text.startswith("WorkerError: ")
+        assert "was lost 3 times" in text or "workers were lost" in text
+        np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+
+
+def test_a_worker_that_stalls_is_given_up(tmp_path):
+    found = launched(tmp_path, "stop", 1, answer_timeout=3.0)
+    for (first, _), second, _ in found.values():
+        np.testing.assert_allclose(first, programs.expected(), atol=1e-3)
+        np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+
+
+def test_a_party_that_is_killed_takes_its_workers_along(tmp_path):
+    def strike():
+        while not (tmp_path / "pid").exists() or len(ran(tmp_path)) < 3:
+            time.sleep(0.05)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    threading.Thread(target=strike, daemon=True).start()
+    inputs = dict.fromkeys(NAMES[:2], (tmp_path,))
+    with pytest.raises(mpc.LaunchError, match="bob: the process ended with exit code -9") as caught:
+        mpc.launch(programs.stalls, inputs=inputs, timeout=60)
+    assert "bob closed the connection" in caught.value.errors["alice"]
+
+
+@pytest.mark.parametrize("n_jobs", [0, -2, 1.5, True, "2"])
+def test_numbers_of_workers_that_are_none(n_jobs):
+    with mpc.Session() as s:
+        model = network().share(s, owner="alice", low=0, high=1)
+        x = model.share_rows(programs.images(), owner="bob")
+        before = s.cost()
+        with pytest.raises(mpc.ArgumentError, match="n_jobs must be a whole number of at least 1"):
+            model.predict(x, n_jobs=n_jobs)
+        assert s.cost() == before
+
+
+def test_where_all_parties_live_in_one_process_there_are_no_workers():
+    with mpc.Session() as s:
+        model = network().share(s, owner="alice", low=0, high=1)
+        x = model.share_rows(programs.images(), owner="bob")
+        with pytest.raises(mpc.ArgumentError, match="workers are for parties apart"):
+            model.predict(x, n_jobs=2)
+        np.testing.assert_array_equal(
+            model.predict(x, n_jobs=1), network().predict(programs.images())
+        )
+
+
+def test_parties_toml_says_how_many(tmp_path):
+    path = configuration.write_example(tmp_path / "trial")
+    text = path.read_text().replace("[provider]", "[workers]\nn_jobs = 2\nrows = 50\n\n[provider]")
+    text = text.replace('key = "bob.key"', 'key = "bob.key"\nscheduler = "tcp://10.0.0.1:8786"')
+    path.write_text(text)
+    read = configuration.load(path)
+    assert (read.workers.n_jobs, read.workers.rows) == (2, 50)
+    assert read.parties["bob"].scheduler == "tcp://10.0.0.1:8786"
+    assert read.parties["alice"].scheduler is None
+    for old, new, message in (
+        ("n_jobs = 2", "n_jobs = 0", "n_jobs must be a whole number of at least 1, or -1, got 0"),
+        ("rows = 50", "rows = 1.5", "rows must be a whole number of at least 1, got 1.5"),
+        ("rows = 50", "row = 50", "no 'row' goes here, only n_jobs, rows"),
+        ('scheduler = "tcp://10.0.0.1:8786"', "scheduler = 1", "scheduler must be a string"),
+    ):
+        path.write_text(text.replace(old, new))
+        line = text[: text.index(old)].count("\n") + 1
+        with pytest.raises(mpc.ConfigurationError, match=f"line {line}: {message}"):
+            configuration.load(path)
+
+
+def test_every_party_on_its_own_dask_cluster(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as first,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as second,
+    ):
+        clusters = {"alice": first, "bob": second}
+        # Processes that were there before the work, and that nobody has given any but this way.
+        before = {
+            name: {str(w.pid) for w in cluster.workers.values()}
+            for name, cluster in clusters.items()
+        }
+        inputs = {n: (tmp_path, c.scheduler_address) for n, c in clusters.items()}
+        found = mpc.launch(programs.on_dask, inputs=inputs, answer_timeout=20)
+        for name, cluster in clusters.items():
+            with distributed.Client(cluster, set_as_default=False) as client:
+                assert not any(client.processing().values()), name
+    for name, ((first_result, _), second_result, _, spread_over_all, alone) in found.items():
+        np.testing.assert_allclose(first_result, programs.expected(), atol=1e-3)
+        np.testing.assert_allclose(second_result, programs.expected(), atol=1e-3)
+        np.testing.assert_array_equal(spread_over_all, alone, err_msg=name)
+    parts = ran(tmp_path / "first")
+    pids = {name: {pid for party, pid, _ in parts if party == name} for name in clusters}
+    assert pids["alice"] <= before["alice"]
+    assert pids["bob"] & before["bob"]
+    assert len({session for *_, session in parts}) >= 3
+
+
+def test_a_worker_process_ends_with_the_one_that_started_it():
+    child = (
+        "import os, time; from mpc.worker import _end_with; _end_with(os.getppid());"
+        " print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        pid = int(process.stdout.readline())
+        process.kill()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("it stays")
+
+
+@pytest.mark.parametrize(
+    ("states", "together"),
+    [
+        ([crew.DONE, crew.DONE], crew.DONE),
+        ([crew.DONE, crew.RUNNING], crew.RUNNING),
+        ([crew.DONE, crew.LOSS], crew.LOSS),
+        ([crew.RUNNING, crew.LOSS], crew.LOSS),
+        ([crew.LOSS, crew.FAILURE, crew.DONE], crew.FAILURE),
+    ],
+)
+def test_what_one_party_has_lost_is_lost_for_all(states, together):
+    for order in (states, states[::-1]):
+        assert workers._together(order) == together
