@@ -32,6 +32,10 @@ LOCAL_ONLY = {
     "nobody_is_here": "somebody is",
     "opens_nothing_of_it": "listens to the local transport",
     "mnist_accuracy": "trained in the clear",
+    "one_product_each": "counts the products of all parties",
+    "further_on_in_the_stream": "the provider lives elsewhere",
+    "follows_training_in_the_clear": "only one party learns the model",
+    "test_doctor": "sessions of its own, in processes too",
     "memory_of_a_batch": "all parties' memory in one process",
 }
 
