@@ -142,7 +142,7 @@ def by_default(session, secret, x):
             lambda planned: secret.twin(planned)(planned.twin(x)).argmax(axis=1).reveal()
         )
         labels = secret(x).argmax(axis=1).reveal()
-        # Once in the plan, once in the run, and not for few rows.
+        # In the run, in the plan if one is made, and not for few rows.
         times = spreading.call_count
         few = secret.predict(x[: ROWS - 1])
         times_in_all = spreading.call_count

@@ -55,8 +55,9 @@ def test_models_give_the_same_answers(names):
             np.testing.assert_array_equal(got["to alice"], labels)
         else:
             assert got["to alice"] is None
-        by_default, few, *times = got["by default"]
-        assert times == [2, 2]
+        by_default, few, times, times_in_all = got["by default"]
+        assert times >= 1, "parties.toml is not followed"
+        assert times_in_all == times, "few rows are spread too"
         np.testing.assert_array_equal(by_default, labels)
         np.testing.assert_array_equal(few, labels[:-1])
         scores = plain.decision_function(programs.images())
@@ -109,7 +110,8 @@ def test_a_program_that_fails_is_an_error_everywhere_and_nothing_more(tmp_path):
 
 
 def test_what_is_lost_again_and_again_is_an_error_everywhere(tmp_path):
-    found = launched(tmp_path, "kill", 3)
+    # Both parts in each of two tries, and one or both in the third.
+    found = launched(tmp_path, "kill", 6)
     for (text, _), second, _ in found.values():
         assert text.startswith("WorkerError: ")
         assert "was lost 3 times" in text or "workers were lost" in text
