@@ -17,36 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation
-from mpc.errors import ArgumentError, ShapeError, SottoError
+from mpc.errors import ArgumentError, SottoError
 from mpc.events import record
 from mpc.provider import Provider
-from mpc.transport import wire
+from mpc.requests import Request
 from ring import set_num_threads
 
-__all__ = ["CorrectionPool", "Request", "requested"]
+__all__ = ["CorrectionPool"]
 
 Words = NDArray[np.uint64]
-Request = tuple[int, bytes]
 
-_LARGEST_CACHED = 1 << 12
 # How often a worker looks whether its provider is still there.
 _LOOK_SECONDS = 1.0
-
-
-@lru_cache(maxsize=1024)
-def _decode_cached(encoded: bytes) -> Any:
-    return wire.decode(encoded)
-
-
-def requested(encoded: bytes, limit: int) -> Correlation:
-    """Decode and check what is asked for; it may take `limit` words."""
-    small = len(encoded) <= _LARGEST_CACHED
-    correlation = _decode_cached(encoded) if small else wire.decode(encoded)
-    if not isinstance(correlation, Correlation):
-        raise ShapeError(f"a request must be for a correlation, got {type(correlation).__name__}")
-    correlation.check(limit)
-    return correlation
 
 
 class _Kept(threading.local):
@@ -79,10 +61,9 @@ def _end_with(home: int) -> None:
 def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
     """Compute one correction, in a worker or for want of one in the process `home`."""
     _settle(home)
-    id, encoded = request
-    correlation = requested(encoded, limit)
+    correlation = request.correlation(limit)
     out = np.empty(correlation.corrected_words, np.uint64)
-    _kept.provider(keys).correct(id, correlation, out)
+    _kept.provider(keys).correct(request.id, correlation, out)
     return out
 
 

@@ -9,10 +9,10 @@ its place in every stream, and carries shapes and ids only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,12 +82,20 @@ class MaskRef:
         part = replace(self.part, shape=(len(rows), *shape))
         return replace(self, part=part, start=self.start + rows.start * prod(shape))
 
+    def counted_from(self, base: int) -> MaskRef:
+        """Return the same with an id that counts from `base`; a mask that is older gets -id."""
+        return replace(self, id=self.id - base if self.id > base else -self.id)
+
+    def placed_at(self, base: int) -> MaskRef:
+        """Undo :meth:`counted_from`."""
+        return replace(self, id=self.id + base if self.id > 0 else -self.id)
+
     def check(self, limit: int) -> tuple[int, ...]:
         """Return the shape of the mask as viewed, or raise ShapeError if the views do not fit.
 
         Nothing larger than `limit` words is looked at.
         """
-        if self.id < 1 or self.start < 0:
+        if not self.id or self.start < 0:
             raise ShapeError(f"a mask must have an id and a start, got {self.id} and {self.start}")
         for party in (self.owner, self.without):
             if party is not None and party < 0:
@@ -176,6 +184,22 @@ class Correlation:
         if known.__module__ != cls.__module__:
             raise TypeError(f"a correlation {cls.__name__} exists already in {known.__module__}")
         _classes[cls.__name__] = cls
+
+    def counted_from(self, base: int) -> Self:
+        """Return the same with ids of masks that count from `base`, as a request has them."""
+        return self._with_masks({n: ref.counted_from(base) for n, ref in self._mask_refs()})
+
+    def placed_at(self, base: int) -> Self:
+        """Undo :meth:`counted_from`."""
+        return self._with_masks({n: ref.placed_at(base) for n, ref in self._mask_refs()})
+
+    def _mask_refs(self) -> Iterator[tuple[str, MaskRef]]:
+        for name, value in vars(self).items():
+            if isinstance(value, MaskRef):
+                yield name, value
+
+    def _with_masks(self, refs: dict[str, MaskRef]) -> Self:
+        return replace(self, **refs) if refs else self  # type: ignore[type-var]
 
     def check(self, limit: int) -> None:
         """Raise ShapeError unless sizes and mask references fit together, within `limit` words.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from mpc.correlation import Correlation
 from mpc.cost import Cost
 from mpc.errors import SessionError
-from mpc.remote_provider import RemoteProvider, requests
+from mpc.remote_provider import RemoteProvider
+from mpc.requests import Block
 
 if TYPE_CHECKING:
     from mpc.provider import Provider
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
 __all__ = ["Plan", "Planning"]
+
+# How many plans a session keeps.
+_KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Planning:
         _asked: list[tuple[int, Correlation]]
         _next_id: int
         _prepared: int
+        _known: OrderedDict[Hashable, Block]
 
         def check_open(self) -> None: ...
         def book_request(self, count: int) -> None: ...
@@ -72,11 +78,11 @@ class Planning:
         self.check_open()
         planned = self.without_parties()
         program(planned)
-        for request in requests(planned._asked):
-            planned.book_request(len(request))
+        for frame in Block.of(planned._asked, 0, planned._next_id).frames(0):
+            planned.book_request(len(frame))
         return Plan(planned.cost(), tuple(planned._asked))
 
-    def prepare(self, program: Callable[[Session], object]) -> None:
+    def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
         """Let the provider work ahead: tell it what `program`, which is about to run, will ask.
 
         Optional. Without it every correlation is asked for when it is needed, which takes a round
@@ -87,6 +93,14 @@ class Planning:
         program : callable
             Runs with a session where no party lives, as in :meth:`plan`. It reaches arrays of
             this session by ``planned.twin(x)``. What runs afterwards must ask for the same.
+        key : hashable, optional
+            All that the plan depends on: arrays enter it by :meth:`SharedArray.outline`. A program
+            that was planned under an equal key is not planned again.
+
+        Raises
+        ------
+        SessionError
+            By what runs afterwards, if it asks for something else.
 
         Examples
         --------
@@ -100,10 +114,30 @@ class Planning:
         self.check_open()
         if not isinstance(self._provider, RemoteProvider) or self._next_id < self._prepared:
             return
-        planned = self.without_parties(self._next_id)
+        base = self._next_id
+        block = self._planned(program, key, base)
+        self._prepared = base + block.ids
+        self._provider.announce(base, block)
+
+    def _planned(
+        self, program: Callable[[Session], object], key: Hashable | None, base: int
+    ) -> Block:
+        """Return what a program will ask for, planned now or under the same key before."""
+        try:
+            known = None if key is None else self._known.get(key)
+        except TypeError:  # a mask seen through an index
+            key = known = None
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        planned = self.without_parties(base)
         program(planned)
-        self._prepared = planned._next_id
-        self._provider.announce(planned._asked)
+        block = Block.of(planned._asked, base, planned._next_id)
+        if key is not None:
+            self._known[key] = block
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return block
 
     def twin(self, x: SharedArray) -> SharedArray:
         """Return an array like `x` in this session where no party lives; see :meth:`prepare`."""

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.configuration import Configuration
-from mpc.correction_pool import CorrectionPool, Request, check_workers, requested
+from mpc.correction_pool import CorrectionPool, check_workers
 from mpc.errors import FrameError, PeerError, PeerTimeoutError, ShapeError, SottoError
 from mpc.events import record
 from mpc.handshake import PROTOCOL_VERSION, agree, disagreement, pair_key, read_hello, send_hello
 from mpc.provider import Provider
+from mpc.requests import Request, read
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.frames import Kind
@@ -288,35 +289,33 @@ class _Dealing:
         if last not in ready:
             return False
         try:
-            requests = wire.decode(last.take().data.data)
-            for id, encoded in requests:
-                if type(id) is not int or type(encoded) is not bytes or id <= self._last_id:
+            for request in read(last.take().data.data):
+                if request.id <= self._last_id:
                     raise ShapeError("ids must ascend, none serves twice")
-                self._last_id = id
-                self._pending.append((id, encoded))
-        except (ShapeError, TypeError, ValueError) as error:
-            reason = error if isinstance(error, ShapeError) else "no pairs of id and correlation"
-            raise FrameError(f"{last.peer} sent a request that is malformed: {reason}") from None
+                self._last_id = request.id
+                self._pending.append(request)
+        except ShapeError as error:
+            raise FrameError(f"{last.peer} sent a request that is malformed: {error}") from None
         return True
 
     def _deal(self) -> Iterator[tuple[Words, int]]:
         """Compute the next correction, or the next few with several workers."""
         service = self._service
         if service._pool is None:
-            id, encoded = self._pending.popleft()
-            correlation = requested(encoded, service._limit)
+            request = self._pending.popleft()
+            correlation = request.correlation(service._limit)
             out = np.empty(correlation.corrected_words, np.uint64)
-            self._provider.correct(id, correlation, out)
-            yield out, id
+            self._provider.correct(request.id, correlation, out)
+            yield out, request.id
             return
         some: list[Request] = []
         words = 0
         while self._pending and len(some) < 4 * service.workers:
-            next_words = requested(self._pending[0][1], service._limit).corrected_words
+            next_words = self._pending[0].correlation(service._limit).corrected_words
             if some and 8 * (words + next_words) > service._ahead:
                 break
             some.append(self._pending.popleft())
             words += next_words
         corrections = service._pool.deal(self._keys, some)
-        for (id, _), correction in zip(some, corrections, strict=True):
-            yield correction, id
+        for request, correction in zip(some, corrections, strict=True):
+            yield correction, request.id

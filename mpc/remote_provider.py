@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import Correlation
 from mpc.errors import SessionError
+from mpc.requests import Block
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Kind
 from mpc.transport.remote import located
 
-__all__ = ["RemoteProvider", "requests"]
+__all__ = ["RemoteProvider"]
 
 Words = NDArray[np.uint64]
 
 # What may wait for the session, and how much is received at once beside an opening.
 _AHEAD_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 18
-
-# Requests go out in frames of so many.
-_PER_FRAME = 128
 
 
 class RemoteProvider:
@@ -65,10 +62,9 @@ class RemoteProvider:
         self._ready: deque[tuple[int, Words]] = deque()
         self._ready_bytes = 0
 
-    def announce(self, correlations: Iterable[tuple[int, Correlation]]) -> None:
-        """Ask for corrections without waiting for them; ids must be new and ascending."""
-        wanted = [(id, c) for id, c in correlations if c.corrected_words]
-        for id, correlation in wanted:
+    def announce(self, base: int, block: Block) -> None:
+        """Ask for what a block has behind id `base`, without waiting for it; ids must be new."""
+        for id, correlation in block.at(base):
             if id <= self._last:
                 raise SessionError(
                     "the program goes another way than the one that was prepared; it must ask for"
@@ -78,15 +74,15 @@ class RemoteProvider:
             self._asked[id] = correlation
             self._due.append((id, correlation))
         with located(self._where):
-            for request in requests(wanted):
-                self._spent(len(request))
-                self.connection.post_bytes(Kind.REQUEST, request)
+            for frame in block.frames(base):
+                self._spent(len(frame))
+                self.connection.post_bytes(Kind.REQUEST, frame)
             self.connection.push()
 
     def words(self, id: int, correlation: Correlation) -> Words:
         """Return the last party's words of a correlation: room for the masks, then the rest."""
         if id not in self._asked:
-            self.announce([(id, correlation)])
+            self.announce(id - 1, Block.of([(id, correlation)], id - 1, id))
         elif not _same(self._asked[id], correlation):
             raise SessionError(
                 "the program asks for other randomness than the one that was prepared"
@@ -135,27 +131,8 @@ class RemoteProvider:
         self._ready_bytes += words.nbytes
 
 
-def requests(correlations: Iterable[tuple[int, Correlation]]) -> Iterator[bytes]:
-    """Yield what the provider is sent to ask for corrections, a frame at a time."""
-    encoded = [(id, _encode(c)) for id, c in correlations if c.corrected_words]
-    for first in range(0, len(encoded), _PER_FRAME):
-        yield wire.encode(tuple(encoded[first : first + _PER_FRAME]))
-
-
-@lru_cache(maxsize=256)
-def _encode_cached(correlation: Correlation) -> bytes:
-    return wire.encode(correlation)
-
-
-def _encode(correlation: Correlation) -> bytes:
-    try:
-        return _encode_cached(correlation)
-    except TypeError:  # a mask seen through an index array
-        return wire.encode(correlation)
-
-
 def _same(one: Correlation, other: Correlation) -> bool:
     try:
         return one == other
-    except ValueError:  # likewise
+    except ValueError:  # a mask seen through an index array
         return wire.encode(one) == wire.encode(other)

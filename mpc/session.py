@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from mpc.planning import Plan, Planning
 from mpc.protocols import sharing
 from mpc.provider import Provider
 from mpc.remote_provider import RemoteProvider
+from mpc.requests import Block
 from mpc.rounds import Rounds
 from mpc.shared_array import SharedArray
 from mpc.transport.local import LocalTransport
@@ -194,6 +196,7 @@ class Session(Planning, Rounds):
         self._asked: list[tuple[int, Correlation]] = []
         self._endings: dict[Callable[[], None], None] = {}
         self._next_id = self._prepared = 0
+        self._known: OrderedDict[Hashable, Block] = OrderedDict()
         self._closed = False
 
     def _where(self) -> str:

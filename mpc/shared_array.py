@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from copy import copy
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -128,6 +128,17 @@ class SharedArray:
         shares = empty if mask is None and given is None else None
         return SharedArray(
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given
+        )
+
+    def outline(self) -> Hashable:
+        """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
+        return (
+            self.shape,
+            self.frac_bits,
+            self.bound,
+            None if self.given is None else self.given.owner,
+            None if self._mask is None else self._mask.ref,
+            None if self.bit is None else self.bit.ref,
         )
 
     # What it is.

@@ -65,6 +65,14 @@ class _Request:
         return self.model, self.answer
 
 
+def _answer(model: SharedModel, x: SharedArray | ScaledRows, answer: str) -> SharedArray:
+    """Evaluate a model as far as `answer` wants it; the result is still secret."""
+    outputs = model(x, progress=False)
+    if answer in ("scores", "values"):
+        return outputs.truncate()
+    return outputs.argmax(axis=1, one_hot=answer == "one-hot")
+
+
 class PartyService:
     """Answers clients until it is stopped.
 
@@ -211,15 +219,8 @@ class PartyService:
             session.note("request", id, request.model, request.answer, request.rows)
         x = model.rows_from_shares(shares)
         answer = requests[0].answer
-
-        def program(model: SharedModel, x: SharedArray | ScaledRows) -> SharedArray:
-            outputs = model(x, progress=False)
-            if answer in ("scores", "values"):
-                return outputs.truncate()
-            return outputs.argmax(axis=1, one_hot=answer == "one-hot")
-
-        session.prepare(lambda planned: program(model.twin(planned), model.twin_rows(planned, x)))
-        result = program(model, x).shares[0]
+        model.prepare(x, _answer, answer=answer)
+        result = _answer(model, x, answer).shares[0]
         first = 0
         for request in requests:
             request.result = result[first : first + request.rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -263,11 +263,7 @@ class SharedModel:
         n_jobs = jobs(self.session, n_jobs, len(array))
         if n_jobs != 1:
             return evaluate(self, array, "scores", n_jobs, batch_size=batch_size, progress=progress)
-        self.session.prepare(
-            lambda planned: self.twin(planned)(
-                self.twin_rows(planned, X), batch_size=batch_size, progress=False
-            )
-        )
+        self.prepare(X, SharedModel.__call__, batch_size=batch_size, progress=False)
         rows = array.shape[0]
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
@@ -398,11 +394,7 @@ class SharedModel:
         """
         rows = self._rows(X)
         n_jobs = jobs(self.session, n_jobs, len(rows))
-        self.session.prepare(
-            lambda planned: self.twin(planned).predict(
-                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
-            )
-        )
+        self.prepare(X, SharedModel.predict, to=to, n_jobs=n_jobs)
         if n_jobs == 1:
             winners = self(X, n_jobs=1).argmax(axis=1).reveal(to)
         else:
@@ -437,11 +429,7 @@ class SharedModel:
                 "allow them by share(..., scores=True)"
             )
         n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
-        self.session.prepare(
-            lambda planned: self.twin(planned).decision_function(
-                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
-            )
-        )
+        self.prepare(X, SharedModel.decision_function, to=to, n_jobs=n_jobs)
         return self(X, n_jobs=n_jobs).reveal(to)
 
     def predict_proba(
@@ -473,6 +461,25 @@ class SharedModel:
         probabilities(self.link, np.zeros((1, len(self.classes_))))  # before a round is spent
         scores = self.decision_function(X, to=to, n_jobs=n_jobs)
         return None if scores is None else probabilities(self.link, scores)
+
+    def prepare(
+        self, X: SharedArray | ScaledRows, program: Callable[..., object], **arguments: Any
+    ) -> None:
+        """Let the provider work ahead for ``program(model, X, **arguments)``, which is about to run.
+
+        Parameters
+        ----------
+        X : SharedArray or ScaledRows of shape (rows, features)
+        program : callable
+            One that is there again for the next call, such as a method: its plan is kept.
+        **arguments : hashable
+        """
+        rows = X.scaled if isinstance(X, ScaledRows) else X
+        outlines = [x.outline() for x in (rows, *parameters(self.layers))]
+        self.session.prepare(
+            lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments),
+            key=(self, program, *arguments.items(), *outlines),
+        )
 
     def twin(self, planned: Session) -> SharedModel:
         """Return this model in a plan's session, see :meth:`mpc.Session.prepare`."""
@@ -516,11 +523,7 @@ class SharedRegressor(SharedModel):
         ndarray of shape (rows,) or (rows, outputs)
         """
         n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
-        self.session.prepare(
-            lambda planned: self.twin(planned).predict(
-                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
-            )
-        )
+        self.prepare(X, SharedRegressor.predict, to=to, n_jobs=n_jobs)
         values = self(X, n_jobs=n_jobs).reveal(to)
         return values[:, 0] if self.flat and values is not None else values
 

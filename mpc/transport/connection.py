@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -28,6 +29,9 @@ Words = NDArray[np.uint64]
 _LARGEST_ABORT = 2000
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
+# A process that sleeps takes as long to wake up as others take to answer on one machine. So look
+# for so long before going to sleep, letting whoever else wants the core have it.
+_AWAKE_SECONDS = 1e-4
 # When waiting for somebody is first reported; then after twice the time, and so on.
 _REPORT_SECONDS = 5.0
 
@@ -311,20 +315,22 @@ class Connection:
         tls, size, done = self._tls, len(target), 0
         read = tls.object.read
         while True:
-            try:
-                while done < size:
-                    # With a buffer, what is returned is a count; the stubs know the other form alone.
-                    count: int = read(size - done, target[done:])  # type: ignore[assignment]
-                    if not count:
-                        self._fail(PeerClosedError(f"{self.peer} closed the connection"))
-                    done += count
-                    if not whole:
-                        break
-                return done
-            except ssl.SSLWantReadError:
-                pass
-            except OSError as error:
-                self._fail(self._lost(error))
+            # Asking TLS in vain costs an exception.
+            if tls.incoming.pending or tls.object.pending():
+                try:
+                    while done < size:
+                        # Into a buffer it returns a count; the stubs know the other form alone.
+                        count: int = read(size - done, target[done:])  # type: ignore[assignment]
+                        if not count:
+                            self._fail(PeerClosedError(f"{self.peer} closed the connection"))
+                        done += count
+                        if not whole:
+                            break
+                    return done
+                except ssl.SSLWantReadError:
+                    pass
+                except OSError as error:
+                    self._fail(self._lost(error))
             try:
                 count = self._socket.recv_into(tls.piece)
             except BlockingIOError:
@@ -453,7 +459,7 @@ def exchange(
         left = min(timeout, patience) - quiet
         if beside is not None:
             beside.advance()
-        _poll(waiting if beside is None else [*waiting, beside.connection], left)
+        _poll(waiting if beside is None else [*waiting, beside.connection], left, _AWAKE_SECONDS)
         still = []
         for c in waiting:
             if not c.advance():
@@ -485,12 +491,18 @@ def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
         _poll(connections, left)
 
 
-def _poll(connections: Sequence[Connection], timeout: float) -> None:
+def _poll(connections: Sequence[Connection], timeout: float, awake: float = 0.0) -> None:
+    """Wait until something can be done; stay awake for the first `awake` seconds of it."""
     poll = select.poll()
     for c in connections:
         # A connection that is broken would be reported without being asked for, again and again.
         if events := c.events():
             poll.register(c, events)
+    until = time.perf_counter() + awake
+    while time.perf_counter() < until:
+        if poll.poll(0):
+            return
+        os.sched_yield()
     poll.poll(max(1, int(timeout * 1000)))
 
 
