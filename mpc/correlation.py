@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mpc.provider import Provider
 
 __all__ = [
+    "LANES",
     "Correlation",
     "MaskRef",
     "Opening",
@@ -31,13 +32,17 @@ __all__ = [
     "View",
     "apply_views",
     "chosen_rows",
+    "combine",
     "correlation_classes",
 ]
 
 Words = NDArray[np.uint64]
-Algebra = Literal["sum", "xor"]
-# What an opening does with a message: combine every party's share, or take one party's word.
-Opening = Algebra | int
+Opening = Literal["sum", "xor"] | int
+"""What an opening does with a message: combine every party's share, or take one party's word."""
+Algebra = Literal["sum", "sum32", "sum16", "xor"]
+"""How shares make the value: as 64-bit words, as lanes of 32 or 16 bits (ring.lanes), or by XOR."""
+LANES: tuple[Algebra, ...] = ("sum", "sum32", "sum16")
+"""By fold: how lanes add up."""
 
 # One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape),
 # ("index", key), with the key as NumPy takes it, or ("windows", Windows) of images.
@@ -46,7 +51,7 @@ View = tuple[str, object]
 
 @dataclass(frozen=True)
 class Part:
-    """One array of a correlation: its shape in words, and whether shares add or XOR up to it."""
+    """One array of a correlation: its shape in words, and how shares add or XOR up to it."""
 
     shape: tuple[int, ...]
     algebra: Algebra = "sum"
@@ -55,6 +60,18 @@ class Part:
     def size(self) -> int:
         """How many words."""
         return prod(self.shape)
+
+
+_LANE_DTYPES = {"sum": np.uint64, "sum32": np.uint32, "sum16": np.uint16}
+
+
+def combine(algebra: Algebra, x: Words, y: Words) -> None:
+    """Add (XOR) the words `y`, contiguous as they are, to `x`."""
+    if algebra == "xor":
+        np.bitwise_xor(x, y, out=x)
+    else:
+        dtype = _LANE_DTYPES[algebra]
+        np.add(x.view(dtype), y.view(dtype), out=x.view(dtype))
 
 
 @dataclass(frozen=True)

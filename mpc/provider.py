@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, apply_views, chosen_rows
+from mpc.correlation import Correlation, MaskRef, Part, apply_views, chosen_rows, combine
 from ring import Stream
 
 __all__ = ["Provider"]
@@ -93,11 +93,10 @@ class Provider:
             return words
         words = np.empty((len(rows), *ref.part.shape[1:]), np.uint64)
         holders[0].fill_rows(words, ref.id, rows, ref.start)
-        combine = np.add if ref.part.algebra == "sum" else np.bitwise_xor
         for stream in holders[1:]:
             more = np.empty_like(words)
             stream.fill_rows(more, ref.id, rows, ref.start)
-            combine(words, more, out=words)
+            combine(ref.part.algebra, words, more)
         return words
 
     def _expand(
@@ -124,9 +123,7 @@ class Provider:
         for part in parts:
             low, high = max(begin, first), min(begin + part.size, end)
             if low < high:
-                combine = np.add if part.algebra == "sum" else np.bitwise_xor
-                target = out[low:high]
-                combine(target, piece[low - first : high - first], out=target)
+                combine(part.algebra, out[low:high], piece[low - first : high - first])
             begin += part.size
 
 

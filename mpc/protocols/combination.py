@@ -6,7 +6,8 @@ For fractions m_k / 2^t_k and secrets x_k with f_k fractional bits, and F the la
 A learning rate over the number of rows is such a fraction: where it is a power of two, m = 1, and it
 is part of the truncation.
 Needs |z| < 2^62, that is a result below 2^(62 - F).
-Cost: 1 round, 8 (n - 1) bytes an element; correction 16 bytes an element.
+Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for more
+than 16 bits.
 
 Source: see :mod:`mpc.protocols.truncation`.
 """
@@ -60,9 +61,9 @@ class Fraction:
         return math.ldexp(self.numerator, -self.bits)
 
 
-def cost(parties: int, size: int) -> Spent:
-    """Declare the cost of combining arrays of `size` elements."""
-    return truncation.cost(parties, size)
+def cost(parties: int, size: int, shift: int) -> Spent:
+    """Declare the cost of combining arrays of `size` elements, and truncating by `shift` bits."""
+    return truncation.cost(parties, size, shift)
 
 
 def combine(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> SharedArray:

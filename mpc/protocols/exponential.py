@@ -201,7 +201,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
     )  # fmt: skip
     for form in _rounds(nibbles):
         total = total + bits.cost(parties, form, words)
-    return total + truncation.cost(parties, size)
+    return total + truncation.cost(parties, size, _E_BITS + _M_BITS - FRAC_BITS)
 
 
 def prepare(d: SharedArray) -> tuple[SharedArray, int, int]:

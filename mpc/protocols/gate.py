@@ -8,8 +8,8 @@ The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it.
    [y beta] = A [beta] - [beta (r >> s)] + kappa [beta (r >> 63)],
    [y b] = delta [y] + (1 - 2 delta) [y beta].
 y is z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it.
-Cost: 1 round, 8 (n - 1) bytes an element; correction 32 bytes an element. Truncating first and
-multiplying then takes 2 rounds, 16 (n - 1) bytes and 24 bytes of correction.
+Cost: 1 round, 8 (n - 1) bytes an element; correction 20 bytes an element, 24 for s > 16. Truncating
+first and multiplying then takes 2 rounds, 16 (n - 1) bytes and 18 bytes of correction.
 
 Source: :mod:`mpc.protocols.truncation`; the product with a masked bit as in ABY2.0's bit injection
 (Patra, Schneider, Suresh, Yalame 2021, section 4).
@@ -28,9 +28,10 @@ from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols.convert import MaskedBit
 from mpc.protocols.select import multiply_bit
-from mpc.protocols.truncation import OFFSET_BITS, open_masked
+from mpc.protocols.truncation import OFFSET_BITS, deal_tops, open_masked, tops_part
 from ring.bits import count_words
 from ring.compile import kernel
+from ring.lanes import fold_of, lane
 from ring.threads import run
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class GatePair(Correlation):
         return (Part((self.size,)),)
 
     def corrected(self) -> tuple[Part, ...]:
-        return (Part((4, self.size)),)
+        return (Part((2, self.size)), tops_part(2, self.size, self.shift))
 
     def check(self, limit: int) -> None:
         super().check(limit)
@@ -64,7 +65,9 @@ class GatePair(Correlation):
             )
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        run(_deal, self.size, 8, masks[0], provider.mask(self.beta), self.shift, out[0])
+        beta = provider.mask(self.beta)
+        run(_deal, self.size, 6, masks[0], beta, self.shift, out[0])
+        deal_tops(masks[0], self.shift, out[1], beta)
 
 
 @kernel
@@ -72,17 +75,16 @@ def _deal(start: int, stop: int, r: Words, beta: Words, shift: int, out: Words) 
     for e in range(start, stop):
         i = np.uint64(e)
         bit = beta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
-        high, top = r[i] >> np.uint64(shift), r[i] >> np.uint64(63)
+        high = r[i] >> np.uint64(shift)
         out[0, i] = high - out[0, i]
-        out[1, i] = top - out[1, i]
-        out[2, i] = bit * high - out[2, i]
-        out[3, i] = bit * top - out[3, i]
+        out[1, i] = bit * high - out[1, i]
 
 
 @kernel
 def _finish(
     start: int, stop: int,
-    c: Words, delta: Words, beta: Words, rings: Words, shift: int, first: bool, out: Words,
+    c: Words, delta: Words, beta: Words, rings: Words, tops: Words, shift: int, fold: int,
+    first: bool, out: Words,
 ) -> None:  # fmt: skip
     offset = np.uint64(1) << np.uint64(62 - shift)
     one, zero = np.uint64(1), np.uint64(0)
@@ -91,14 +93,15 @@ def _finish(
         bit = delta[i >> np.uint64(6)] >> (i & np.uint64(63)) & one
         a = (c[i] >> np.uint64(shift)) - offset
         kappa = (one - (c[i] >> np.uint64(63))) << np.uint64(64 - shift)
-        y = (a if first else zero) - rings[0, i] + kappa * rings[1, i]
-        y_beta = a * beta[i] - rings[2, i] + kappa * rings[3, i]
+        y = (a if first else zero) - rings[0, i] + kappa * lane(tops[0], i, fold)
+        y_beta = a * beta[i] - rings[1, i] + kappa * lane(tops[1], i, fold)
         out[i] = y - y_beta if bit else y_beta
 
 
-def cost(parties: int, size: int) -> Spent:
-    """Declare the cost for `size` elements that have to be truncated."""
-    return Spent(1, 8 * (parties - 1) * size, 32 * size)
+def cost(parties: int, size: int, shift: int) -> Spent:
+    """Declare the cost for `size` elements that have to be truncated by `shift` bits."""
+    tops = tops_part(2, size, shift).size
+    return Spent(1, 8 * (parties - 1) * size, 8 * (2 * size + tops))
 
 
 def gate(z: SharedArray, bit: MaskedBit) -> SharedArray:
@@ -109,13 +112,14 @@ def gate(z: SharedArray, bit: MaskedBit) -> SharedArray:
         return multiply_bit(z, bit)
     with session.protocol("gate"):
         pair = GatePair(z.size, shift, bit.ref)
-        r, rings = pair.split(session.correlated(pair)[1])
+        r, rings, tops = pair.split(session.correlated(pair)[1])
         c = open_masked(session, z, r)
         out = np.empty((len(session.here), z.size), np.uint64)
         for i in range(len(out)):
             run(
                 _finish, z.size, 10,
-                c[0], bit.delta[0], bit.beta[i], rings[i], shift, i == session.first_row, out[i],
+                c[0], bit.delta[0], bit.beta[i], rings[i], tops[i], shift, fold_of(shift),
+                i == session.first_row, out[i],
             )  # fmt: skip
         return z.derive(
             out.reshape(len(out), *z.shape),

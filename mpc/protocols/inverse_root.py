@@ -51,9 +51,10 @@ def cost(parties: int, size: int) -> Spent:
         total = total + comparison.cost(parties, size, window((1 << _TOP) + 1), True)
         total = total + select.cost(parties, size, size)
     multiplied = product.cost(parties, size, size)
-    cut = truncation.cost(parties, size)
-    total = total + cut + multiplied + cut
-    total = total + multiplied + cut + multiplied + cut + multiplied + cut
+    for shift in (_TOP - 2 - _Y_BITS, 2 * _Y_BITS, _Y_BITS, _Y_BITS, _Y_BITS + 1):
+        total = total + truncation.cost(parties, size, shift)
+    for _ in range(4):
+        total = total + multiplied
     total = total + product.cost(parties, 2 * size, size)
     for _ in _STEPS:
         total = total + select.cost(parties, size, size)

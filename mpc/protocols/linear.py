@@ -3,7 +3,7 @@
 [x] + [y], -[x] and m [x] for a public m are computed share by share; a public value is added by the
 first party alone. Arrays with fewer fractional bits are shifted to those with more, if their bound
 leaves room for it: a product is truncated before a large whole number is added. Dividing by a
-public number takes a truncation: 1 round, 8 (n - 1) bytes an element, correction 16 bytes.
+public number takes a truncation: 1 round, 8 (n - 1) bytes an element, correction 10 bytes.
 """
 
 from __future__ import annotations
@@ -212,6 +212,22 @@ def matmul_public(x: SharedArray, y: object, *, reverse: bool = False) -> Shared
     return x.derive(shares, frac_bits=x.frac_bits + more, bound=x.bound * largest)
 
 
+def inverse(divisor: float, bound: int) -> tuple[int, int]:
+    """Return a factor and k with 1 / divisor = factor / 2^k, as exact as values up to `bound` allow."""
+    k = min(
+        truncation.OFFSET_BITS - 1,
+        truncation.OFFSET_BITS - bound.bit_length() + int(np.log2(abs(divisor))) - 1,
+    )
+    if k < 1:
+        raise RangeError(
+            f"x / {divisor} can leave the ring: x has a bound of {bound.bit_length()} bits"
+        )
+    factor = round(2**k / divisor)
+    while factor and factor % 2 == 0 and k > 1:
+        factor, k = factor // 2, k - 1
+    return factor, k
+
+
 def divide_public(x: SharedArray, y: object) -> SharedArray:
     """x / y for a public number y, as exact as the headroom of the ring allows."""
     values = public(y)
@@ -225,18 +241,7 @@ def divide_public(x: SharedArray, y: object) -> SharedArray:
     x = truncation.to_format(x)
     if x.frac_bits < x.session.format.frac_bits:
         x = at_bits(x, x.session.format.frac_bits)
-    # x / y = x * round(2^k / y) / 2^k, with k as large as x leaves room for.
-    k = min(
-        truncation.OFFSET_BITS - 1,
-        truncation.OFFSET_BITS - x.bound.bit_length() + int(np.log2(abs(divisor))) - 1,
-    )
-    if k < 1:
-        raise RangeError(
-            f"x / {divisor} can leave the ring: x has a bound of {x.bound.bit_length()} bits"
-        )
-    factor = round(2**k / divisor)
-    while factor and factor % 2 == 0 and k > 1:
-        factor, k = factor // 2, k - 1
+    factor, k = inverse(divisor, x.bound)
     scaled = x.derive(
         x.shares * np.uint64(factor % 2**64), frac_bits=x.frac_bits, bound=x.bound * abs(factor)
     )

@@ -61,13 +61,13 @@ def _series(k: int) -> tuple[int, NDArray[np.uint64]]:
 def cost(parties: int, size: int, k: int) -> Spent:
     """Declare the cost for `size` elements in [1, k]."""
     degree = len(_series(k)[1])
-    total = truncation.cost(parties, size)
+    total = truncation.cost(parties, size, _SCALE_BITS)
     count = 1
     while count < degree:
         total = total + product.cost(parties, count * size, count * size)
-        total = total + truncation.cost(parties, count * size)
+        total = total + truncation.cost(parties, count * size, FRAC_BITS - 1)
         count *= 2
-    return total + truncation.cost(parties, size)
+    return total + truncation.cost(parties, size, FRAC_BITS)
 
 
 def log(x: SharedArray, k: int) -> SharedArray:

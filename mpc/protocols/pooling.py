@@ -18,7 +18,7 @@ Mean of k arrays:
    the sum is truncated to the format, if it has more bits, then divided as by any public number:
    with both at once, the ring would leave too few bits for the factor 1 / k.
 Cost: 1 round (2 for a k that is no power of two and surplus bits), 8 (n - 1) bytes an element each;
-correction 16 bytes. See :mod:`mpc.protocols.truncation`.
+correction 10 bytes. See :mod:`mpc.protocols.truncation`.
 
 Source: max(x, y) = x + relu(y - x), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
 """
@@ -56,12 +56,16 @@ def cost_of_maximum(parties: int, count: int, size: int, nibbles: int) -> Spent:
     return total
 
 
-def cost_of_mean(parties: int, count: int, size: int, surplus: bool) -> Spent:
-    """Declare the cost for `count` arrays of `size` elements, with `surplus` fractional bits or not."""
+def cost_of_mean(parties: int, count: int, size: int, surplus: int, last: int = 0) -> Spent:
+    """Declare the cost for `count` arrays of `size` elements with `surplus` fractional bits.
+
+    `last` is the shift that a division by a count takes which is no power of two.
+    """
     if count & (count - 1) == 0:
-        return truncation.cost(parties, size) if surplus or count > 1 else Spent()
-    once = truncation.cost(parties, size)
-    return once + once if surplus else once
+        shift = surplus + count.bit_length() - 1
+        return truncation.cost(parties, size, shift) if shift else Spent()
+    once = truncation.cost(parties, size, last)
+    return truncation.cost(parties, size, surplus) + once if surplus else once
 
 
 def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:

@@ -58,11 +58,13 @@ def start(k: int) -> tuple[int, int, int]:
 def cost(parties: int, size: int, k: int) -> Spent:
     """Declare the cost for `size` elements in [1, k]."""
     steps = start(k)[2]
-    total = product.cost(parties, size, size) + truncation.cost(parties, 2 * size)
+    total = product.cost(parties, size, size)
+    total = total + truncation.cost(parties, 2 * size, FRAC_BITS + _START_BITS)
     for _ in range(steps - 1):
         total = total + product.cost(parties, 2 * size, 2 * size)
-        total = total + truncation.cost(parties, 2 * size)
-    return total + product.cost(parties, 2 * size, size) + truncation.cost(parties, size)
+        total = total + truncation.cost(parties, 2 * size, FRAC_BITS)
+    total = total + product.cost(parties, 2 * size, size)
+    return total + truncation.cost(parties, size, FRAC_BITS)
 
 
 def reciprocal(x: SharedArray, k: int) -> SharedArray:

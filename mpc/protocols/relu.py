@@ -10,8 +10,9 @@
    [y beta] = A [beta] - [beta (r >> s)] + kappa [beta (r >> 63)],
    [relu(y)] = [y] - delta [y] - (1 - 2 delta) [y beta].
 The derivative is 1 - msb = (1 ^ delta) ^ beta, for nothing; 0 at 0, as in the clear.
-Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 61 bytes. With s = 0,
-[r >> s] is the mask itself and kappa vanishes, which saves 24 bytes of correction.
+Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 49 bytes: of what is
+multiplied by kappa s bits suffice, which for s <= 16 take 2 bytes. With s = 0, [r >> s] is the mask
+itself and kappa vanishes, which saves 12 bytes of correction.
 
 Source: the truncation of Escudero et al. 2020 and Dalskov et al. 2020; the product with a masked
 bit as in ABY2.0's bit injection (Patra, Schneider, Suresh, Yalame 2021, section 4).
@@ -29,6 +30,7 @@ from mpc.protocols import sign
 from mpc.protocols.convert import MaskedBit
 from ring.bits import count_words
 from ring.compile import kernel
+from ring.lanes import fold_of, lane
 from ring.threads import run
 
 if TYPE_CHECKING:
@@ -42,9 +44,10 @@ Words = NDArray[np.uint64]
 @kernel
 def _finish(
     start: int, stop: int,
-    c: Words, delta: Words, r: Words, rings: Words, shift: int, first: bool, out: Words,
+    c: Words, delta: Words, r: Words, rings: Words, tops: Words, shift: int, fold: int, first: bool,
+    out: Words,
 ) -> None:  # fmt: skip
-    """Step 4. Rows of rings as in mpc.protocols.sign; r counts for a shift of zero alone."""
+    """Step 4. Rows as in mpc.protocols.sign; r counts for a shift of zero alone."""
     offset = np.uint64(1) << np.uint64(62 - shift)
     one, zero = np.uint64(1), np.uint64(0)
     for e in range(start, stop):
@@ -55,8 +58,8 @@ def _finish(
         y_beta = a * rings[0, i] - rings[1, i]
         if shift:
             kappa = (one - (c[i] >> np.uint64(63))) << np.uint64(64 - shift)
-            y += kappa * rings[4, i] - rings[3, i]
-            y_beta += kappa * rings[2, i]
+            y += kappa * lane(tops[0], i, fold) - rings[2, i]
+            y_beta += kappa * lane(tops[1], i, fold)
         else:
             y -= r[i]
         out[i] = y_beta if negative else y - y_beta
@@ -80,8 +83,8 @@ def relu_with_derivative(x: SharedArray, *, truncate: bool = True) -> tuple[Shar
         for i in range(len(out)):
             run(
                 _finish, x.size, 12,
-                opened.c[0], delta[0], opened.r[i], opened.rings[i],
-                shift, i == session.first_row, out[i],
+                opened.c[0], delta[0], opened.r[i], opened.rings[i], opened.tops[i],
+                shift, fold_of(shift), i == session.first_row, out[i],
             )  # fmt: skip
     y = x.derive(
         out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=-(-x.bound >> shift)

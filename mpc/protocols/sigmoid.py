@@ -14,7 +14,7 @@ d = y - m, m being the middle of the piece; outside of them it is constant.
 On the outer pieces a_1, a_2 and a_3 are zero, and so are e and its truncation, exactly, whatever
 d^2 has become modulo 2^64. The bits are exact, so a value is never taken for a neighbour's piece.
 Cost at L = 36, K = 20: 7 rounds, about 127 (n - 1) bytes an element; correction about 424 bytes.
-Values that need no truncation save 16 bytes of correction.
+Values that need no truncation save 10 bytes of correction.
 
 Error: the pieces are within 8e-6 of the sigmoid and 1.6e-5 of tanh on the whole line (constant, for
 the sigmoid, beyond 11.75). With f fractional bits rounding adds less than 4 * 2^-f, by the sum of
@@ -155,13 +155,13 @@ def by_pieces(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(a0 + np.where(a1 == 0, 0.0, d) * (a1 + d * (a2 + d * a3)))
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
-    """Declare the cost for `size` elements that lose `shift` fractional bits."""
+def cost(parties: int, size: int, shift: int, nibbles: int, frac_bits: int = 16) -> Spent:
+    """Declare the cost for `size` elements that lose `shift` bits and then have `frac_bits`."""
     return (
         sign.cost(parties, size, shift, nibbles, True, "truncation", THRESHOLDS)
         + convert.cost(parties, THRESHOLDS, size)
         + product.cost(parties, 3 * size, 3 * size)
-        + truncation.cost(parties, 2 * size)
+        + truncation.cost(parties, 2 * size, frac_bits)
         + product.cost(parties, 2 * size, size)
     )
 
@@ -176,7 +176,9 @@ def _by_pieces(x: SharedArray, pieces: Pieces) -> SharedArray:
 
     opened = sign.open_signs(x, shift, thresholds)
     numbers = convert.convert(session, opened.bit, x.size)
-    y = truncation.finish(session, opened.c, opened.rings, shift) if shift else x.shares
+    y = x.shares
+    if shift:
+        y = truncation.finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
     y = y.reshape(len(numbers), x.size)
 
     chosen = np.empty((len(numbers), len(steps), x.size), np.uint64)

@@ -29,7 +29,7 @@ from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols import bits
-from mpc.protocols.truncation import OFFSET_BITS, deal_pair, open_masked
+from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, open_masked, tops_part
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
@@ -53,7 +53,8 @@ class Window(Correlation):
 
     `shift` is s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also
     [r >> s], [r >> 63], [beta (r >> s)] and [beta (r >> 63)], of which s = 0 needs the third only.
-    With "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0.
+    With "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0. Of what is shifted by
+    63, s bits are dealt.
     """
 
     size: int
@@ -79,13 +80,18 @@ class Window(Correlation):
     @property
     def ring_parts(self) -> int:
         """How many ring elements are dealt an element."""
-        with_shift = {"none": 0, "bit": 1, "truncation": 2, "relu": 5}
+        with_shift = {"none": 0, "bit": 1, "truncation": 1, "relu": 3}
         without = {"none": 0, "bit": 1, "truncation": 0, "relu": 2}
         return (with_shift if self.shift else without)[self.extras]
 
     def corrected(self) -> tuple[Part, ...]:
         tables = Part((count_table_words(self.nibbles), self.size), "xor")
-        return (tables, Part((self.ring_parts, self.size)))
+        tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[self.extras] if self.shift else 0
+        return (
+            tables,
+            Part((self.ring_parts, self.size)),
+            tops_part(tops, self.size, self.shift),
+        )
 
     def check(self, limit: int) -> None:
         super().check(limit)
@@ -96,14 +102,15 @@ class Window(Correlation):
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, self.signed, out[0])
         if self.has_beta:
-            run(_deal, self.size, 10, masks[0], masks[1], self.shift, out[1])
+            run(_deal, self.size, 8, masks[0], masks[1], self.shift, out[1])
         elif self.ring_parts:
-            deal_pair(masks[0], self.shift, out[1])
+            deal_high(masks[0], self.shift, out[1][0])
+        deal_tops(masks[0], self.shift, out[2], masks[1] if self.has_beta else None)
 
 
 @kernel
 def _deal(start: int, stop: int, r: Words, beta: Words, shift: int, out: Words) -> None:
-    """Rows of out: beta; then beta r; or then beta (r >> s), beta (r >> 63), r >> s, r >> 63."""
+    """Rows of out: beta; then beta r; or then beta (r >> s) and r >> s."""
     for e in range(start, stop):
         i = np.uint64(e)
         bit = beta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
@@ -112,10 +119,7 @@ def _deal(start: int, stop: int, r: Words, beta: Words, shift: int, out: Words) 
             high = r[i] >> np.uint64(shift)
             out[1, i] = bit * high - out[1, i]
             if out.shape[0] > 2:
-                top = r[i] >> np.uint64(63)
-                out[2, i] = bit * top - out[2, i]
-                out[3, i] = high - out[3, i]
-                out[4, i] = top - out[4, i]
+                out[2, i] = high - out[2, i]
 
 
 @dataclass(repr=False)
@@ -130,6 +134,9 @@ class Opened:
     r : uint64 array of shape (p, size)
     beta : uint64 array of shape (p, words), if dealt
     rings : uint64 array of shape (p, ring parts, size)
+        Rows: [beta], [beta (r >> s)], [r >> s], as far as dealt; [r >> s] alone with "truncation".
+    tops : uint64 array of shape (p, rows, lane words)
+        Rows: [r >> 63], [beta (r >> 63)], as far as dealt.
     ref : MaskRef of beta, if dealt
     """
 
@@ -138,6 +145,7 @@ class Opened:
     r: Words
     beta: Words | None
     rings: Words
+    tops: Words
     ref: MaskRef | None
 
 
@@ -206,7 +214,7 @@ def _open(
     number, words = session.correlated(correlation)
     parts = correlation.split(words)
     r, beta = parts[0], parts[1] if correlation.has_beta else None
-    tables, rings = parts[-2], parts[-1]
+    tables, rings, tops = parts[-3:]
 
     c = open_masked(session, x, r)
     words_each = count_words(size)
@@ -224,7 +232,7 @@ def _open(
         planes = bits.evaluate(session, planes, form)
     bit = planes[:, 0]
     ref = MaskRef(number, correlation.beta, start=size) if correlation.has_beta else None
-    return Opened(c, bit, r, beta, rings, ref)
+    return Opened(c, bit, r, beta, rings, tops, ref)
 
 
 def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
@@ -239,7 +247,7 @@ def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = Fals
 def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
     """Share the sign bits of y - t for y = x / 2^shift and each public integer t, from one opening.
 
-    The rings are what finishing the truncation to y takes, see
+    The rings and tops are what finishing the truncation to y takes, see
     :func:`mpc.protocols.truncation.finish`.
     """
     nibbles = window(-(-x.bound >> shift) + max(map(abs, thresholds)))

@@ -35,6 +35,7 @@ from mpc.protocols.maximum import max_along
 from mpc.protocols.sign import window
 
 if TYPE_CHECKING:
+    from mpc.session import Session
     from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "log_softmax", "softmax"]
@@ -67,8 +68,13 @@ def cost(parties: int, rows: int, k: int, scores: SharedArray) -> Spent:
         + exponential.cost(parties, size, shift, exp_nibbles)
         + reciprocal.cost(parties, rows, k)
         + product.cost(parties, size + rows, size)
-        + truncation.cost(parties, size)
+        + truncation.cost(parties, size, _surplus(scores.session))
     )
+
+
+def _surplus(session: Session) -> int:
+    """Return how many fractional bits the probabilities have too many."""
+    return exponential.FRAC_BITS + reciprocal.FRAC_BITS - session.format.frac_bits
 
 
 def log_softmax(scores: SharedArray) -> SharedArray:
@@ -97,6 +103,6 @@ def softmax(scores: SharedArray) -> SharedArray:
         total = linear.sum_along(powers, 0).with_integer_bound(k << exponential.FRAC_BITS)
         inverse = linear.view(reciprocal.reciprocal(total, k), ("reshape", (1, rows)))
         p = product.multiply(powers, inverse, whole=True)
-        p = truncation.truncate(p, p.frac_bits - session.format.frac_bits)
+        p = truncation.truncate(p, _surplus(session))
         p = linear.view(p, ("transpose", (1, 0)))
         return p.with_integer_bound((1 << session.format.frac_bits) + 4)

@@ -1,13 +1,14 @@
 """Truncation by s bits.
 
 Needs |z| < 2^62.
-1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections.
+1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections; of the latter s bits, since
+   it is multiplied by 2^(64 - s) below: for s <= 16 four of them take a word.
 2. c = open(z + 2^62 + r), the first party adding 2^62.
 3. kappa = (1 - (c >> 63)) 2^(64 - s), public; locally
    [y] = (c >> s) - 2^(62 - s) - [r >> s] + kappa [r >> 63].
 y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
 unbiased, and never a wrap-around.
-Cost: 1 round, 8 (n - 1) bytes an element; correction 16 bytes an element.
+Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
 
 Source: Escudero, Ghosh, Keller, Rachuri, Scholl 2020, section 5; Dalskov, Escudero, Keller 2020.
 What c tells of z: nothing, r is uniform. On the leak of other probabilistic truncations: Santos et
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, Part
+from mpc.correlation import LANES, Correlation, Part
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, ShapeError
 from ring.compile import kernel
+from ring.lanes import count_lane_words, fold_of, lane
 from ring.threads import run
 
 if TYPE_CHECKING:
@@ -33,7 +35,17 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["OFFSET_BITS", "cost", "deal_pair", "finish", "open_masked", "to_format", "truncate"]
+__all__ = [
+    "OFFSET_BITS",
+    "cost",
+    "deal_high",
+    "deal_tops",
+    "finish",
+    "open_masked",
+    "to_format",
+    "tops_part",
+    "truncate",
+]
 
 Words = NDArray[np.uint64]
 
@@ -52,7 +64,7 @@ class TruncationPair(Correlation):
         return (Part((self.size,)),)
 
     def corrected(self) -> tuple[Part, ...]:
-        return (Part((2, self.size)),)
+        return (Part((self.size,)), tops_part(1, self.size, self.shift))
 
     def check(self, limit: int) -> None:
         super().check(limit)
@@ -60,39 +72,67 @@ class TruncationPair(Correlation):
             raise ShapeError(f"shift must be in [1, {OFFSET_BITS - 1}], got {self.shift}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        deal_pair(masks[0], self.shift, out[0])
+        deal_high(masks[0], self.shift, out[0])
+        deal_tops(masks[0], self.shift, out[1])
 
 
-def deal_pair(r: Words, shift: int, out: Words) -> None:
-    """Turn the others' shares of [r >> shift] and [r >> 63], of shape (2, n), into the last's."""
-    run(_deal, r.size, 4, r, shift, out)
+def tops_part(rows: int, size: int, shift: int) -> Part:
+    """Return rows of numbers of which `shift` bits count."""
+    fold = fold_of(shift)
+    return Part((rows, count_lane_words(size, fold)), LANES[fold])
+
+
+def deal_high(r: Words, shift: int, out: Words) -> None:
+    """Turn the others' shares of [r >> shift] into the last's."""
+    run(_deal_high, r.size, 2, r, shift, out)
 
 
 @kernel
-def _deal(start: int, stop: int, r: Words, shift: int, out: Words) -> None:
-    r = r[start:stop]
-    high, top = out[0, start:stop], out[1, start:stop]
+def _deal_high(start: int, stop: int, r: Words, shift: int, out: Words) -> None:
+    r, out = r[start:stop], out[start:stop]
     for e in range(r.size):
-        high[e] = (r[e] >> np.uint64(shift)) - high[e]
-        top[e] = (r[e] >> np.uint64(63)) - top[e]
+        out[e] = (r[e] >> np.uint64(shift)) - out[e]
+
+
+def deal_tops(r: Words, shift: int, out: Words, beta: Words | None = None) -> None:
+    """Turn the others' shares of [r >> 63], and of [beta (r >> 63)] in a second row, into the last's."""
+    fold = fold_of(shift)
+    bits = np.empty(0, np.uint64) if beta is None else beta
+    run(_deal_tops, out.shape[1], 8 << fold, r, bits, fold, out)
+
+
+@kernel
+def _deal_tops(start: int, stop: int, r: Words, beta: Words, fold: int, out: Words) -> None:
+    lanes, width = 1 << fold, np.uint64(64 >> fold)
+    whole = ~np.uint64(0) >> (np.uint64(64) - width)
+    for word in range(start, stop):
+        for row in range(out.shape[0]):
+            others, last = out[row, word], np.uint64(0)
+            for k in range(min(lanes, r.size - word * lanes)):
+                i, place = np.uint64(word * lanes + k), np.uint64(k) * width
+                top = r[i] >> np.uint64(63)
+                if row:
+                    top &= beta[i >> np.uint64(6)] >> (i & np.uint64(63))
+                last |= (top - (others >> place) & whole) << place
+            out[row, word] = last
 
 
 @kernel
 def _finish(
-    start: int, stop: int, c: Words, pair: Words, shift: int, first: bool, out: Words
-) -> None:
-    c, out = c[start:stop], out[start:stop]
-    high, top = pair[0, start:stop], pair[1, start:stop]
+    start: int, stop: int,
+    c: Words, high: Words, tops: Words, shift: int, fold: int, first: bool, out: Words,
+) -> None:  # fmt: skip
     offset = np.uint64(1) << np.uint64(62 - shift)
-    for e in range(c.size):
-        kappa = (np.uint64(1) - (c[e] >> np.uint64(63))) << np.uint64(64 - shift)
-        public = (c[e] >> np.uint64(shift)) - offset if first else np.uint64(0)
-        out[e] = public - high[e] + kappa * top[e]
+    for e in range(start, stop):
+        i = np.uint64(e)
+        kappa = (np.uint64(1) - (c[i] >> np.uint64(63))) << np.uint64(64 - shift)
+        public = (c[i] >> np.uint64(shift)) - offset if first else np.uint64(0)
+        out[i] = public - high[i] + kappa * lane(tops, i, fold)
 
 
-def cost(parties: int, size: int) -> Spent:
-    """Declare the cost of truncating `size` elements."""
-    return Spent(1, 8 * (parties - 1) * size, 16 * size)
+def cost(parties: int, size: int, shift: int) -> Spent:
+    """Declare the cost of truncating `size` elements by `shift` bits."""
+    return Spent(1, 8 * (parties - 1) * size, 8 * TruncationPair(size, shift).corrected_words)
 
 
 @kernel
@@ -116,11 +156,14 @@ def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
     return session.open((message, "sum"))[0]
 
 
-def finish(session: Session, c: Words, pair: Words, shift: int) -> Words:
-    """Step 3: shares of y, of shape (p, n), from c and shares of the pair, of shape (p, 2, n)."""
-    out = np.empty((len(pair), pair.shape[2]), np.uint64)
+def finish(session: Session, c: Words, high: Words, tops: Words, shift: int) -> Words:
+    """Step 3: shares of y, of shape (p, n), from c and shares of [r >> s] and [r >> 63]."""
+    out = np.empty_like(high)
     for i in range(len(out)):
-        run(_finish, out.shape[1], 6, c[0], pair[i], shift, i == session.first_row, out[i])
+        run(
+            _finish, out.shape[1], 6,
+            c[0], high[i], tops[i, 0], shift, fold_of(shift), i == session.first_row, out[i],
+        )  # fmt: skip
     return out
 
 
@@ -140,9 +183,9 @@ def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
     session = x.session
     with session.protocol("truncation"):
         pair = TruncationPair(x.size, shift)
-        r, high_and_top = pair.split(session.correlated(pair)[1])
+        r, high, tops = pair.split(session.correlated(pair)[1])
         c = open_masked(session, x, r)
-        out = finish(session, c, high_and_top, shift)
+        out = finish(session, c, high, tops, shift)
         # The rounding goes up by at most one, and not at all for a multiple of 2^shift.
         return x.derive(
             out.reshape(len(out), *x.shape), frac_bits=frac_bits, bound=-(-x.bound >> shift)

@@ -12,6 +12,7 @@ from mpc.protocols import (
     bits,
     comparison,
     convert,
+    linear,
     masking,
     product,
     relu,
@@ -24,7 +25,8 @@ from ring.bits import count_words
 
 SIZES = [1, 7, 63, 64, 65, 100, 128, 1000]
 # A product that the shift cuts to 32 bits, the sign included.
-PRODUCT = (2**31 - 1) << 16
+NUMBER = 2**31 - 1
+PRODUCT = NUMBER << 16
 
 
 def give(session, array, owner):
@@ -50,7 +52,7 @@ def numbers(size):
     return np.linspace(-100, 100, size)
 
 
-def computed(session, size, give, frac_bits=16, bound=2**31 - 1):
+def computed(session, size, give, frac_bits=16, bound=NUMBER):
     """A value that no party has given."""
     x = give(session, numbers(size), "alice") + 0
     return x.derive(x.shares, frac_bits=frac_bits, bound=bound)
@@ -113,16 +115,26 @@ CASES = [
         "truncation",
         two_computed,
         lambda x, y: truncation.divide_by_power(x, 16, 0),
-        truncation.cost,
+        lambda n, e: truncation.cost(n, e, 16),
     ),
     Case(
         "truncation of what one has given",
         two,
         lambda x, y: truncation.divide_by_power(x, 16, 0),
-        truncation.cost,
+        lambda n, e: truncation.cost(n, e, 16),
     ),
-    Case("division", two_computed, lambda x, y: x / 3, truncation.cost),
-    Case("mean", two_computed, lambda x, y: x.mean(), lambda n, e: truncation.cost(n, 1)),
+    Case(
+        "division",
+        two_computed,
+        lambda x, y: x / 3,
+        lambda n, e: truncation.cost(n, e, linear.inverse(3.0, NUMBER)[1]),
+    ),
+    Case(
+        "mean",
+        two_computed,
+        lambda x, y: x.mean(),
+        lambda n, e: truncation.cost(n, 1, linear.inverse(float(e), e * NUMBER)[1]),
+    ),
     Case("relu", two_computed, lambda x, y: x.relu(), lambda n, e: relu.cost(n, e, 0, 8)),
     Case("relu of what one has given", two, lambda x, y: x.relu(), lambda n, e: relu.cost(n, e, 0, 8)),
     Case(
@@ -276,7 +288,7 @@ def test_network_a(fresh_session):
         assert by_layer[f"layer {number}"].correction_bytes <= most
     assert by_protocol["product"].rounds == 3
     assert by_protocol["relu"].rounds == 8
-    assert by_protocol["truncation"] == truncation.cost(s.size, 10)
+    assert by_protocol["truncation"] == truncation.cost(s.size, 10, 16)
     assert by_protocol["reveal"] == sharing.cost_of_reveal(s.size, 10)
     assert second.bytes_sent_per_party <= others * 11_100
     assert second.correction_bytes <= 18_100
@@ -441,13 +453,15 @@ def test_costs_that_the_files_state():
     one = relu.cost(2, 6400, 16, 8)
     assert one.rounds == 4
     assert one.bytes_sent == 10 * 6400
-    assert one.correction_bytes / 6400 <= 62
+    assert one.correction_bytes / 6400 <= 49
     unshifted = relu.cost(2, 6400, 0, 8)
-    assert one.correction_bytes - unshifted.correction_bytes == 24 * 6400
+    assert one.correction_bytes - unshifted.correction_bytes == 12 * 6400
     order = comparison.cost(2, 6400, 9, True)
     assert order.rounds == 4
     assert order.bytes_sent / 6400 < 10.5
     assert order.correction_bytes / 6400 < 39
     assert argmax.cost(2, 64, 10, 9).rounds == 6
-    assert truncation.cost(2, 10) == Spent(1, 80, 160)
-    assert truncation.cost(5, 10) == Spent(1, 320, 160)
+    # 16 bits of [r >> 63] are dealt, 32 for a shift of more, then 64.
+    assert truncation.cost(2, 10, 16) == Spent(1, 80, 104)
+    assert truncation.cost(5, 10, 17) == Spent(1, 320, 120)
+    assert truncation.cost(5, 10, 33) == Spent(1, 320, 160)

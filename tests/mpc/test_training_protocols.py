@@ -27,7 +27,7 @@ def test_gate_truncates_and_selects_at_once(session, spent):
     product = session.share(g, owner="bob") * session.share(w, owner="alice")
     assert product.frac_bits == 32
     cost = spent(session, lambda: product.gate(derivative))
-    assert cost == gate.cost(session.size, 130)
+    assert cost == gate.cost(session.size, 130, 16)
     assert cost.rounds == 1
     found = product.gate(derivative)
     assert found.frac_bits == 16
@@ -95,7 +95,7 @@ def test_combination(session, spent):
     revealed = found.derive(found.shares, frac_bits=0, bound=1 << 62).reveal() * 2.0**-24
     assert np.abs(revealed - (3 / 8 * x - 5 * 2.0**-20 * y * y)).max() <= 2.0**-24
     cost = spent(session, lambda: combination.combine(terms, 24))
-    assert cost == combination.cost(session.size, 3)
+    assert cost == combination.cost(session.size, 3, 32 + 20 - 24)
 
 
 def test_combination_with_nothing_to_truncate_or_nothing_at_all(session):

@@ -1,6 +1,7 @@
 """A connection without a network: what is read from it is given, what is written is kept."""
 
 import ssl
+from types import SimpleNamespace
 
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
@@ -11,8 +12,9 @@ class Memory:
 
     def __init__(self, data=b""):
         self.data, self.written = memoryview(data), bytearray()
-        self.object, self.sock, self.outgoing = self, self, self
-        self.pending, self.piece = 0, memoryview(bytearray(64))
+        self.object = self.sock = self
+        # There is always something to read, if only the end; nothing waits for the socket.
+        self.incoming, self.outgoing = SimpleNamespace(pending=1), SimpleNamespace(pending=0)
 
     def read(self, size, target=None):
         if not len(self.data):

@@ -17,7 +17,7 @@ import mpc
 from mpc.correction_pool import CorrectionPool
 from mpc.launch import start
 from mpc.provider import Provider
-from mpc.transport import wire
+from mpc.requests import Block, read
 from tests.parties.programs import Hoarding, children
 from tests.parties.services import ROOT, marked
 
@@ -50,7 +50,8 @@ def right(asked):
 
 
 def requests(asked):
-    return [(id, wire.encode(correlation)) for id, correlation in asked]
+    block = Block.of(asked, 0, asked[-1][0])
+    return [request for frame in block.frames(0) for request in read(frame)]
 
 
 def check(dealt, right):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.correction_pool import requested
 from mpc.errors import PeerError, ShapeError
 from mpc.handshake import read_hello, terms
+from mpc.requests import Block, Request, read
 from mpc.transport import frames, wire
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
@@ -175,7 +175,7 @@ def values_of_all_kinds():
             for model in (flower_network(), price_network())
         ]
     good = [wire.encode(correlation) for _, correlation in asked]
-    good += [wire.encode(tuple((id, wire.encode(c)) for id, c in asked))]
+    good += list(Block.of(asked, 0, asked[-1][0]).frames(5))
     good += [wire.encode(value) for value in described]
     return [*good, wire.encode(("session", tuple(TERMS.items()), bytes(16), bytes(32)))]
 
@@ -192,12 +192,16 @@ def test_values():
 def test_requests_descriptions_and_greetings():
     """What is made of values: correlations, descriptions of models, greetings."""
     draw, good = random.Random(SEED + 3), values_of_all_kinds()
-    made = [0, 0, 0]
+    made = [0, 0, 0, 0]
     for _ in range(CASES // 20):
         data = mutated(draw, draw.choice(good))
         try:
-            requested(data, 1 << 16)
+            Request(7, 8, data).correlation(1 << 16)
             made[0] += 1
+        except ShapeError:
+            pass
+        try:
+            made[3] += len(list(read(mutated(draw, draw.choice(good)))))
         except ShapeError:
             pass
         try:

@@ -10,7 +10,7 @@ import pytest
 import mpc
 from mpc.correlation import Correlation
 from mpc.launch import start
-from mpc.transport import wire
+from mpc.requests import read
 from tests.parties import programs
 
 NAMES = ("alice", "bob", "carol")
@@ -109,12 +109,11 @@ def test_the_provider_sees_ids_and_shapes_alone(tmp_path):
     assert records[0] == records[1]
     assert {kind for _, kind, _ in records[0]} == {"REQUEST"}
     assert {peer for peer, _, _ in records[0]} == {"bob"}
-    requests = [pair for *_, data in records[0] for pair in wire.decode(bytes.fromhex(data))]
+    requests = [request for *_, data in records[0] for request in read(bytes.fromhex(data))]
     assert len(requests) > 5
-    for id, encoded in requests:
-        assert type(id) is int
-        assert isinstance(wire.decode(encoded), Correlation)
-        assert len(encoded) < 3000
+    for request in requests:
+        assert isinstance(request.correlation(1 << 20), Correlation)
+        assert len(request.encoded) < 3000
 
 
 def test_two_sessions_at_once():

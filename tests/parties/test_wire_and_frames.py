@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
-from mpc.correction_pool import requested
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
 from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
+from mpc.requests import Request
 from mpc.transport import frames, wire
 from mpc.transport.frames import Kind
 from tests.parties.memory import frame_of, receive
@@ -67,7 +67,7 @@ def test_a_mutated_request_is_refused_or_safe_to_deal(rng):
     for _ in range(rng.randint(1, 4)):
         encoded[rng.randrange(len(encoded))] = rng.randrange(256)
     try:
-        correlation = requested(bytes(encoded), 1 << 16)
+        correlation = Request(0, 1, bytes(encoded)).correlation(1 << 16)
     except ShapeError:
         return
     assert isinstance(correlation, Correlation)
@@ -91,6 +91,7 @@ CORRELATIONS = planned()
         Window(64, 63, 8, True, "relu"),
         PowerWindow(64, 63, 8),
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
+        GatePair(128, 16, MaskRef(0, Part((2,), "xor"))),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((8, 9))), (9, 9)),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((9, 9))), (10, 9)),
         ProductTerm("multiply", MaskRef(1, Part((4,)), owner=-1), MaskRef(2, Part((4,))), (4,)),
@@ -113,7 +114,7 @@ CORRELATIONS = planned()
 )
 def test_hostile_sizes_are_refused_before_memory_is_taken(hostile):
     with pytest.raises(ShapeError):
-        requested(wire.encode(hostile), 1 << 18)
+        Request(0, 1, wire.encode(hostile)).correlation(1 << 18)
 
 
 def test_what_has_no_place_on_the_wire():
