@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
+from mpc.secret_value import LARGEST_BOUND
 from nn import archives
 from nn.inputs import InputScale, input_range
 from nn.labels import ordered_classes
@@ -37,7 +38,6 @@ VERSION = 2
 _LARGEST_HEADER = 1 << 20
 # Elements that a row may have on its way through the layers.
 _LARGEST_ROW = 1 << 28
-_LARGEST_BOUND = 1 << 62
 _SHARES = re.compile("p[0-9]+")
 
 
@@ -279,7 +279,7 @@ class _File:
             raise DataError("its layers and arrays do not fit together")
         for frac_bits, bound in header["parameters"]:
             whole = type(frac_bits) is int and type(bound) is int
-            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= _LARGEST_BOUND:
+            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= LARGEST_BOUND:
                 raise DataError(f"a parameter has {frac_bits} bits, bound {bound}")
         layers = layers_of(header["layers"], self.shares)
         shape = _output_shape(layers, header["n_features"])
