@@ -27,7 +27,8 @@ from nn.labels import ordered_classes
 from nn.layer_descriptions import described, layers_of, plain_labels
 from nn.layers import Layer
 from nn.links import LINKS
-from nn.shared_model import SharedModel, SharedRegressor
+from nn.shared_model import SharedModel
+from nn.shared_regressor import SharedRegressor
 from ring.errors import DataError, SottoError
 
 __all__ = ["load_shares", "save_shares"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nn.mlp import Network
     from nn.predictors import Regressor
 
-__all__ = ["SharedModel", "SharedRegressor", "share_layers"]
+__all__ = ["SharedModel", "share_layers"]
 
 
 def share_layers(
@@ -489,52 +489,3 @@ class SharedModel:
         if isinstance(X, ScaledRows):
             return ScaledRows(planned.twin(X.scaled), X.inputs)
         return planned.twin(X)
-
-
-class SharedRegressor(SharedModel):
-    """A shared model whose outputs are the predicted values; `flat` drops the axis of one output."""
-
-    def __init__(self, *args: Any, flat: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.flat = flat
-
-    def predict(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
-        """Reveal the predicted values of each row, and nothing else.
-
-        Parameters
-        ----------
-        X : SharedArray or ScaledRows of shape (rows, features)
-        to : str, optional
-            The party that learns the values; default all.
-        n_jobs : int, optional
-            As for :meth:`SharedModel.predict`.
-
-        Returns
-        -------
-        ndarray of shape (rows,) or (rows, outputs)
-        """
-        n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
-        self.session.prepare(
-            lambda planned: self.twin(planned).predict(
-                self.twin_rows(planned, X), to=to, n_jobs=n_jobs
-            )
-        )
-        values = self(X, n_jobs=n_jobs).reveal(to)
-        return values[:, 0] if self.flat and values is not None else values
-
-    def decision_function(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
-        """Refuse: a regressor has no scores."""
-        raise DtypeError("a regressor has no scores: use predict")
-
-    predict_proba = decision_function
-
-    def _plain(self, layers: list[Layer]) -> Regressor:
-        from nn.predictors import Regressor
-
-        model = Regressor(layers, self.n_features_in_, (self.low, self.high), flat=self.flat)
-        model.feature_names_in_ = self.feature_names_in_
-        return model
