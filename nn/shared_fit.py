@@ -26,7 +26,7 @@ from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
 
 if TYPE_CHECKING:
-    from nn.mlp import Network
+    from nn.trainable import Network
 
 __all__ = ["fit_shared"]
 

@@ -25,8 +25,8 @@ from nn.training import parameters
 from nn.workers import evaluate
 
 if TYPE_CHECKING:
-    from nn.mlp import Network
     from nn.predictors import Regressor
+    from nn.trainable import Network
 
 __all__ = ["SharedModel", "share_layers"]
 

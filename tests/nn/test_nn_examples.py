@@ -9,7 +9,7 @@ import pytest
 import nn
 
 NAMES = ["nn", *(found.name for found in pkgutil.walk_packages(nn.__path__, "nn."))]
-WITH_EXAMPLES = {"nn.metrics", "nn.mlp", "nn.networks"}
+WITH_EXAMPLES = {"nn.metrics", "nn.mlp", "nn.networks", "nn.trainable"}
 
 
 @pytest.mark.parametrize("name", NAMES)
