@@ -82,6 +82,22 @@ def test_three_lines_from_a_fitted_network_to_a_private_prediction():
     assert (names["predicted"] == classifier.predict(X_test)).mean() >= 0.995
 
 
+def test_each_party_runs_the_program_in_a_process_of_its_own(tmp_path, shell):
+    commands = re.findall("`(sotto [^`]+)`", README.read_text())
+    assert {"sotto init trial", "sotto provider"} <= set(commands)
+    code = section("parties")
+    (printed,) = re.findall(r"# (\S+), at both$", code, re.MULTILINE)
+    (tmp_path / "program.py").write_text(code)
+    done = shell("sotto init trial")
+    assert done.returncode == 0, done.stderr
+    shell("sotto provider trial/parties.toml &")
+    done = shell(
+        "cd trial; python ../program.py alice > alice.txt & python ../program.py bob > bob.txt; wait"
+    )
+    for party in ("alice", "bob"):
+        assert (tmp_path / "trial" / f"{party}.txt").read_text() == f"{printed}\n", done.stderr
+
+
 def test_figures_are_those_of_the_result_files():
     publish = load("publish")
     text = README.read_text()
