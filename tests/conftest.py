@@ -1,5 +1,6 @@
-"""A shell for the commands that the pages show."""
+"""The benchmarks as modules, and a shell for the commands that the pages show."""
 
+import importlib
 import os
 import signal
 import socket
@@ -10,6 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark, which is no package; all of them are forgotten afterwards."""
+    folder = ROOT / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for name in {path.stem for path in folder.glob("*.py")} & set(sys.modules):
+        del sys.modules[name]
 
 
 def free_port():
