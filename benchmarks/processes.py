@@ -202,6 +202,11 @@ def about(result: dict[str, Any]) -> str:
     return f"Medians of {result['turns']} turns [least-most] of {result['repeats']} calls each."
 
 
+def report(result: dict[str, Any]) -> str:
+    """Return the result as text."""
+    return f"{table(rows_of(result))}\n\n{about(result)}\nMachine: {describe(result['machine'])}"
+
+
 def draw(result: dict[str, Any]) -> Any:
     """Draw the turns with processes, and where a local session is."""
     medians = [batch["medians"] for batch in result["batches"]]
@@ -232,11 +237,7 @@ def job(options: argparse.Namespace) -> int:
     result = run(rows, options.turns, options.repeats)
     if options.report is not None:
         write_page(result, options.report)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(table(rows_of(result)))
-        print(f"\n{about(result)}\nMachine: {describe(result['machine'])}")
+    print(json.dumps(result) if options.json else report(result))
     return 0
 
 

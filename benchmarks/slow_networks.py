@@ -122,6 +122,11 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
     return found
 
 
+def report(result: dict[str, Any]) -> str:
+    """Return the result as text."""
+    return f"{table(rows_of(result))}\n\nMachine: {describe(result['machine'])}"
+
+
 def draw(result: dict[str, Any]) -> Any:
     """Draw the calls, and where both floors are."""
     lines = result["rows"]
@@ -166,11 +171,7 @@ def job(options: argparse.Namespace) -> int:
     result = run(options.repeats)
     if options.report is not None:
         write_page(result, options.report)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(table(rows_of(result)))
-        print(f"\nMachine: {describe(result['machine'])}")
+    print(json.dumps(result) if options.json else report(result))
     return 0
 
 
