@@ -13,9 +13,11 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import script
 from machine import describe, facts, table
 from numpy.typing import NDArray
 from sklearn import datasets
@@ -158,38 +160,27 @@ def summary(results: list[dict[str, Any]]) -> str:
     return "; ".join(parts) + "."
 
 
-def arguments() -> argparse.Namespace:
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--data", default=",".join(DATA), help="which (default: all five)")
-    parser.add_argument(
-        "--parties",
-        default="alice,bob",
-        help="computing parties, comma-separated; the first owns the model, the last the data",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    return parser.parse_args()
+    script.add_parties(parser, "the model", "the data")
+    script.add_output(parser)
+    return parser.parse_args(line)
 
 
-def main() -> int:
+def job(options: argparse.Namespace) -> int:
     """Run and print."""
-    options = arguments()
     names = [name for name in options.data.split(",") if name]
     if not names or not set(names) <= set(DATA):
-        print(f"error: --data must be of {', '.join(DATA)}, got {options.data!r}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--data must be of {', '.join(DATA)}, got {options.data!r}")
     parties = options.parties.split(",")
-    results = []
-    try:
-        for name in names:
-            for title, estimator in estimators(name == "diabetes").items():
-                for scaled in (False, True):
-                    results.append(measure(name, scaled, title, estimator, parties))
-    except mpc.SottoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    results = [
+        measure(name, scaled, title, estimator, parties)
+        for name in names
+        for title, estimator in estimators(name == "diabetes").items()
+        for scaled in (False, True)
+    ]
     machine = facts()
     if options.json:
         print(json.dumps({"models": results, "parties": parties, "machine": machine}))
@@ -200,4 +191,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

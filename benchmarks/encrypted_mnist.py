@@ -14,35 +14,28 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import page
+import script
 from machine import describe, facts, table
 from numpy.typing import NDArray
 
 import mpc
 import nn
-from ring import SottoError
 
 Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 MEMORY_ROWS = (64, 256, 1024, 4096)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data",
-        default="digits",
-        help="digits (8x8, comes with scikit-learn; the default), mnist (28x28, downloaded once"
-        " from OpenML), auto (mnist if it can be had, else digits), or a folder with the four"
-        " idx .gz files or scikit-learn's data home",
-    )
+    parser = script.parser(__doc__)
+    script.add_data(parser)
     parser.add_argument(
         "--layers", default="128,128", metavar="N,N", help="hidden layers (default: 128,128)"
     )
@@ -57,11 +50,7 @@ def arguments() -> argparse.Namespace:
         type=int,
         help="images evaluated at once on shares (default: what the memory limit allows)",
     )
-    parser.add_argument(
-        "--parties",
-        default="alice,bob",
-        help="computing parties, comma-separated; the first owns the model, the last the data",
-    )
+    script.add_parties(parser, "the model", "the data")
     parser.add_argument(
         "--processes",
         action="store_true",
@@ -76,16 +65,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=int, default=1, help="evaluations; the median counts (default: 1)"
     )
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="write a page with figures, tables and the machine (extra: plot); for it the counts of"
-        " the confusion matrix are revealed, too",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    return parser.parse_args()
+    script.add_report(parser, "; for it the counts of the confusion matrix are revealed, too")
+    script.add_output(parser)
+    return parser.parse_args(line)
 
 
 def load(name: str, say: Any) -> tuple[str, Data]:
@@ -402,34 +384,19 @@ def write_page(result: dict[str, Any], path: Path) -> None:
     page.write(path, f"Encrypted evaluation: {title(result)}", parts, result["machine"])
 
 
-def main() -> int:
+def job(options: argparse.Namespace) -> int:
     """Run and print."""
-    options = arguments()
-    if options.repeats < 1:
-        print(f"error: --repeats must be at least 1, got {options.repeats}", file=sys.stderr)
-        return 2
-    try:
-        if options.report is not None:
-            page.check(options.report)
-        result = run(options)
-        if options.report is not None:
-            write_page(result, options.report)
-    except KeyboardInterrupt:
-        return 130
-    except (SottoError, ValueError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    script.at_least_one(options, "repeats")
+    result = run(options)
+    if options.report is not None:
+        write_page(result, options.report)
     if options.json:
         result.pop("cost")
         print(json.dumps(result))
     else:
         print(report(result))
-        if options.report is not None:
-            print(f"Figures and tables: {options.report}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -12,10 +12,11 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import script
 from llvmlite import ir
 from machine import describe, facts, seconds, table
 from numba import njit, types
@@ -202,14 +203,17 @@ def report(result: dict[str, Any]) -> str:
     return "\n\n".join([table(limits), table(rows), f"Machine: {describe(result['machine'])}"])
 
 
-def main() -> int:
-    """Run and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = script.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="turns of each kernel (default: 7)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    options = parser.parse_args()
+    script.add_output(parser)
+    return parser.parse_args(line)
+
+
+def job(options: argparse.Namespace) -> int:
+    """Run and print."""
+    script.at_least_one(options, "repeats")
     first, *kernels = measure(options.repeats)
     result = {**first, "kernels": kernels, "machine": facts()}
     print(json.dumps(result) if options.json else report(result))
@@ -217,4 +221,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -16,13 +16,13 @@ import multiprocessing
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import page
+import script
 from encrypted_mnist import load, peak_bytes
 from machine import describe, facts, seconds
 from networks_report import CONDITIONS, report, write_page
@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 import mpc
 import nn
-from ring import SottoError
 
 BATCH = 128
 # Passes over the data and learning rate of plain training.
@@ -76,11 +75,9 @@ PUBLISHED = [
 ]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--networks", default="A,B,C,D", help="which (default: A,B,C,D)")
     parser.add_argument(
         "--data",
@@ -92,21 +89,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, help="images to train on (default: all)")
     parser.add_argument("--images", type=int, help="test images (default: all)")
     parser.add_argument("--repeats", type=int, default=20, help="timed runs (default: 20)")
-    parser.add_argument(
-        "--parties",
-        default="alice,bob",
-        help="computing parties, comma-separated; the first owns the model, the last the data",
-    )
+    script.add_parties(parser, "the model", "the data")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument(
         "--memory",
         action="store_true",
         help=f"also measure the peak memory of {BATCH} images at once, in a process of its own",
     )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE.html",
-        help="write a page with figures, tables and the machine (extra: plot)",
-    )  # fmt: skip
+    script.add_report(parser)
     parser.add_argument(
         "--train-encrypted", type=int, metavar="ROWS",
         help="also train B, C and D on shares, for one epoch on so many images",
@@ -114,9 +104,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--starts", type=int, default=2, help="random starts of that training (default: 2)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    return parser.parse_args()
+    script.add_output(parser)
+    return parser.parse_args(line)
 
 
 def layer_rows(cost: mpc.Cost) -> list[dict[str, Any]]:
@@ -279,51 +268,32 @@ def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]
     }
 
 
-def main() -> int:
+def job(options: argparse.Namespace) -> int:
     """Run and print."""
-    options = arguments()
     names = [name for name in options.networks.upper().split(",") if name]
-    for name, value in (
-        ("--repeats", options.repeats), ("--epochs", options.epochs), ("--images", options.images),
-        ("--train", options.train), ("--train-encrypted", options.train_encrypted),
-        ("--starts", options.starts),
-    ):  # fmt: skip
-        if value is not None and value < 1:
-            print(f"error: {name} must be at least 1, got {value}", file=sys.stderr)
-            return 2
+    script.at_least_one(
+        options, "repeats", "epochs", "images", "train", "train_encrypted", "starts"
+    )
     if not names or not set(names) <= set(TRAINING):
-        print(f"error: --networks must be of A,B,C,D, got {options.networks!r}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--networks must be of A,B,C,D, got {options.networks!r}")
+    if options.data in ("digits", "auto"):
+        raise mpc.DataError(f"--data must be mnist or a folder, got {options.data!r}")
+    X_train, X_test, y_train, y_test = load(options.data, lambda text: None)[1]
+    data = (X_train.astype(np.float32), X_test.astype(np.float32), y_train, y_test)
     results = []
-    try:
-        if options.report is not None:
-            page.check(options.report)
-        if options.data in ("digits", "auto"):
-            raise mpc.DataError(f"--data must be mnist or a folder, got {options.data!r}")
-        X_train, X_test, y_train, y_test = load(options.data, lambda text: None)[1]
-        data = (X_train.astype(np.float32), X_test.astype(np.float32), y_train, y_test)
-        for name in names:
-            results.append(measure(name, options, data))
-            if not options.json:
-                print(report(results[-1]), flush=True)
-        machine = facts()
-        if options.report is not None:
-            write_page(results, machine, options.report)
-    except KeyboardInterrupt:
-        return 130
-    except (SottoError, ValueError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for name in names:
+        results.append(measure(name, options, data))
+        if not options.json:
+            print(report(results[-1]), flush=True)
+    machine = facts()
+    if options.report is not None:
+        write_page(results, machine, options.report)
     if options.json:
         print(json.dumps({"networks": results, "parties": options.parties, "machine": machine}))
     else:
         print(f"{CONDITIONS}\nMachine: {describe(machine)}")
-        if options.report is not None:
-            print(f"Figures and tables: {options.report}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from machine import describe
 
 import mpc
+from mpc.figures import COLORS, new_figure
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
@@ -93,6 +95,38 @@ def figure(draw: Callable[[], Any], about: str) -> str:
     label = f'role="img" aria-label="{html.escape(about)}" style="min-width: {least:.0f}px"'
     svg = svg.replace("<svg ", f"<svg {label} ", 1)
     return f'<div class="wide">{svg}</div>'
+
+
+def beside(
+    names: Sequence[str],
+    measured: Sequence[Sequence[float]],
+    marks: Mapping[str, Sequence[float]],
+    unit: str,
+) -> Any:
+    """Draw a row for each name: what was measured, median and range, beside marks for each row."""
+    figure = new_figure(8, 1.2 + 0.36 * len(names))
+    ax = figure.subplots()
+    rows = range(len(names))
+    medians = [statistics.median(runs) for runs in measured]
+    ax.hlines(rows, [min(runs) for runs in measured], [max(runs) for runs in measured], color=_INK)
+    ax.plot(medians, rows, "o", color=COLORS[0], label="measured, median and range")
+    for (mark, values), color in zip(marks.items(), COLORS[1:], strict=False):
+        ax.plot(values, rows, "|", color=color, markersize=14, markeredgewidth=2.5, label=mark)
+    for row, (runs, median) in enumerate(zip(measured, medians, strict=True)):
+        ax.annotate(
+            f"{median:.3g}", (max(*runs, *(values[row] for values in marks.values())), row), (7, 0),
+            textcoords="offset points", va="center", fontsize=8,
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.margins(x=0.12)
+    ax.set_xlabel(unit)
+    ax.set_yticks(rows, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper center", ncols=1 + len(marks), frameon=False, fontsize=8)
+    return figure
 
 
 def write(path: Path, title: str, parts: Sequence[str], machine: dict[str, Any]) -> None:

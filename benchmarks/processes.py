@@ -15,9 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import page
+import script
 from machine import describe, facts, spread, table
 from numpy.typing import NDArray
 
@@ -25,7 +28,6 @@ import mpc
 import nn
 from mpc.cost import Cost
 from mpc.launch import Place, fingerprint, start
-from ring import SottoError
 
 SIZES = (784, 128, 128, 10)
 PARTIES = ("alice", "bob")
@@ -136,16 +138,15 @@ def slowest(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return combined
 
 
-def arguments() -> argparse.Namespace:
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), metavar="N,N")
     parser.add_argument("--turns", type=int, default=5, help="of each kind (default: 5)")
     parser.add_argument("--repeats", type=int, default=15, help="calls a turn (default: 15)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    return parser.parse_args()
+    script.add_report(parser)
+    script.add_output(parser)
+    return parser.parse_args(line)
 
 
 def run(rows: Sequence[int], turns: int, repeats: int) -> dict[str, Any]:
@@ -191,25 +192,54 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def main() -> int:
+def counted(rows: int) -> str:
+    """Return how many images, in words."""
+    return "1 image" if rows == 1 else f"{rows:,} images"
+
+
+def about(result: dict[str, Any]) -> str:
+    """Return what the times are, in a line."""
+    return f"Medians of {result['turns']} turns [least-most] of {result['repeats']} calls each."
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the result as text."""
+    return f"{table(rows_of(result))}\n\n{about(result)}\nMachine: {describe(result['machine'])}"
+
+
+def draw(result: dict[str, Any]) -> Any:
+    """Draw the turns with processes, and where a local session is."""
+    medians = [batch["medians"] for batch in result["batches"]]
+    return page.beside(
+        [counted(batch["rows"]) for batch in result["batches"]],
+        [[1e3 * value for value in each["processes"]] for each in medians],
+        {"a local session": [1e3 * statistics.median(each["local"]) for each in medians]},
+        "milliseconds a call",
+    )
+
+
+def write_page(result: dict[str, Any], path: Path) -> None:
+    """Write the result as a page."""
+    parts = [
+        page.text(about(result)),
+        page.figure(lambda: draw(result), "times of a call with processes and in a local session"),
+        page.table(rows_of(result)),
+    ]
+    page.write(path, "Every party in a process of its own", parts, result["machine"])
+
+
+def job(options: argparse.Namespace) -> int:
     """Run and print."""
-    options = arguments()
-    try:
-        rows = [int(n) for n in options.rows.split(",")]
-        if min(rows) < 1 or options.turns < 1 or options.repeats < 1:
-            raise ValueError("--rows, --turns and --repeats must be at least 1")
-        result = run(rows, options.turns, options.repeats)
-    except (SottoError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(result))
-        return 0
-    print(table(rows_of(result)))
-    print(f"\nMedians of {result['turns']} turns [least-most] of {result['repeats']} calls each.")
-    print(f"Machine: {describe(result['machine'])}")
+    rows = [int(n) for n in options.rows.split(",")]
+    if min(rows) < 1:
+        raise ValueError(f"--rows must be at least 1, got {options.rows}")
+    script.at_least_one(options, "turns", "repeats")
+    result = run(rows, options.turns, options.repeats)
+    if options.report is not None:
+        write_page(result, options.report)
+    print(json.dumps(result) if options.json else report(result))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -7,7 +7,6 @@ used. A test checks that the texts say what the files hold.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import conversions
 import kernels
 import processes
+import script
 import slow_networks
 import workers
 from machine import describe, markdown
@@ -381,9 +381,7 @@ def between(text: str, name: str, content: str) -> str:
 
 def main() -> int:
     """Write the texts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--run", action="store_true", help="run the benchmarks first")
     parser.add_argument(
         "--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="with --run: which"

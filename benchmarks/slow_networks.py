@@ -17,14 +17,17 @@ import json
 import socket
 import statistics
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import page
+import script
 from machine import describe, facts, spread, table
-from processes import PARTIES, Calls, slowest
+from processes import PARTIES, Calls, counted, slowest
 from relay import HOST, measured, relayed
 
 from mpc.launch import start
-from ring import SottoError
 
 ROUND_TRIPS = (0.2e-3, 20e-3, 60e-3)
 BANDWIDTHS = (1e9, 1e8)
@@ -119,28 +122,58 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
     return found
 
 
-def main() -> int:
-    """Run and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def report(result: dict[str, Any]) -> str:
+    """Return the result as text."""
+    return f"{table(rows_of(result))}\n\nMachine: {describe(result['machine'])}"
+
+
+def draw(result: dict[str, Any]) -> Any:
+    """Draw the calls, and where both floors are."""
+    lines = result["rows"]
+    return page.beside(
+        [
+            f"{line['round_trip'] * 1e3:g} ms, {line['bandwidth'] / 1e6:,.0f} Mbit/s:"
+            f" {counted(line['rows'])}"
+            for line in lines
+        ],
+        [[1e3 * value for value in line["seconds"]] for line in lines],
+        {
+            "floor, half trips": [1e3 * line["half_trip_floor"] for line in lines],
+            "floor, round trips": [1e3 * line["floor"] for line in lines],
+        },
+        "milliseconds a call",
     )
+
+
+def write_page(result: dict[str, Any], path: Path) -> None:
+    """Write the result as a page."""
+    assert __doc__ is not None
+    parts = [
+        *(page.text(paragraph) for paragraph in __doc__.split("\n\n")[1:]),
+        page.figure(lambda: draw(result), "times of a call beside both floors"),
+        page.table(rows_of(result)),
+    ]
+    page.write(path, "Network A over slow networks", parts, result["machine"])
+
+
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = script.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=9, help="calls of each batch (default: 9)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    options = parser.parse_args()
-    try:
-        if options.repeats < 1:
-            raise ValueError(f"--repeats must be at least 1, got {options.repeats}")
-        result = run(options.repeats)
-    except (SottoError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(table(rows_of(result)))
-        print(f"\nMachine: {describe(result['machine'])}")
+    script.add_report(parser)
+    script.add_output(parser)
+    return parser.parse_args(line)
+
+
+def job(options: argparse.Namespace) -> int:
+    """Run and print."""
+    script.at_least_one(options, "repeats")
+    result = run(options.repeats)
+    if options.report is not None:
+        write_page(result, options.report)
+    print(json.dumps(result) if options.json else report(result))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -11,18 +11,20 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import page
+import script
 from encrypted_mnist import load, peak_bytes
 from machine import describe, facts, table
+from networks_text import training_rows
 
 import mpc
 import nn
 from nn.optimizers import OPTIMIZERS, SCHEDULES
-from ring import SottoError
 
 # What others report for network A: system, epochs, accuracy, time, conditions.
 PUBLISHED = [
@@ -34,18 +36,10 @@ PUBLISHED = [
 ]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data",
-        default="digits",
-        help="digits (8x8, comes with scikit-learn; the default), mnist (28x28, downloaded once"
-        " from OpenML), auto (mnist if it can be had, else digits), or a folder with the four"
-        " idx .gz files or scikit-learn's data home",
-    )
+    parser = script.parser(__doc__)
+    script.add_data(parser)
     parser.add_argument("--rows", type=int, help="images to train on (default: all)")
     parser.add_argument(
         "--layers", default="128,128", metavar="N,N", help="hidden layers (default: 128,128)"
@@ -58,22 +52,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--optimizer", default="sgd", choices=sorted(OPTIMIZERS))
     parser.add_argument("--learning-rate", type=float, help="default: the optimizer's own")
     parser.add_argument("--schedule", default="cosine", choices=sorted(SCHEDULES))
-    parser.add_argument(
-        "--parties",
-        default="alice,bob",
-        help="computing parties, comma-separated; the first owns the labels, the last the images",
-    )
+    script.add_parties(parser, "the labels", "the images")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw both learning curves (extra: plot)"
     )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE.html",
-        help="write a page with figures, the table and the machine (extra: plot)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    return parser.parse_args()
+    script.add_report(parser)
+    script.add_output(parser)
+    return parser.parse_args(line)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -153,27 +139,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def epoch_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row for each epoch."""
-    rows = [
-        ("epoch", "plain", "encrypted", "loss", "seconds", "rounds", "sent a party", "correction")
-    ]
-    rows += [
-        (
-            str(e["epoch"]),
-            f"{e['plain_accuracy']:.2%}",
-            f"{e['encrypted_accuracy']:.2%}",
-            f"{e['encrypted_loss']:.4f}",
-            f"{e['seconds']:.1f}",
-            f"{e['rounds']:,}",
-            f"{e['bytes_sent_per_party'] / 1e6:,.0f} MB",
-            f"{e['correction_bytes'] / 1e6:,.0f} MB",
-        )
-        for e in result["epochs"]
-    ]
-    return rows
-
-
 def about(result: dict[str, Any]) -> list[str]:
     """Return what was trained, in lines."""
     parties = result["parties"]
@@ -204,7 +169,7 @@ def report(result: dict[str, Any]) -> str:
     text = [
         *about(result),
         "",
-        table(epoch_rows(result)),
+        table(training_rows(result)),
         "",
         timing(result),
         f"Machine: {describe(result['machine'])}",
@@ -231,38 +196,22 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         *(page.text(line) for line in about(result)),
         page.text(timing(result)),
         page.figure(lambda: draw(result), "accuracy by epoch, plain and encrypted"),
-        page.table(epoch_rows(result)),
+        page.table(training_rows(result)),
     ]
     page.write(path, "Encrypted training beside plain training", parts, result["machine"])
 
 
-def main() -> int:
+def job(options: argparse.Namespace) -> int:
     """Run and print."""
-    options = arguments()
-    try:
-        for name in ("rows", "epochs", "batch_size"):
-            value = getattr(options, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-        if options.report is not None:
-            page.check(options.report)
-        result = run(options)
-        if options.figure is not None:
-            draw(result).savefig(options.figure, dpi=150)
-        if options.report is not None:
-            write_page(result, options.report)
-    except KeyboardInterrupt:
-        return 130
-    except (SottoError, ValueError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    script.at_least_one(options, "rows", "epochs", "batch_size")
+    result = run(options)
+    if options.figure is not None:
+        draw(result).savefig(options.figure, dpi=150)
+    if options.report is not None:
+        write_page(result, options.report)
     print(json.dumps(result) if options.json else report(result))
-    if options.report is not None and not options.json:
-        print(f"Figures and tables: {options.report}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -17,10 +17,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import script
 from machine import describe, facts, table
 
 import mpc
@@ -289,19 +291,25 @@ def inputs_of_paper(measured: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def main() -> int:
-    """Measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = script.parser(__doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="the first is 1")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-dask", action="store_true", help="leave the Dask clusters out")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
-    options = parser.parse_args()
-    if options.workers[0] != 1:
-        parser.error("the first number of workers must be 1: the others are compared with it")
+    script.add_output(parser)
+    return parser.parse_args(line)
+
+
+def job(options: argparse.Namespace) -> int:
+    """Measure and report."""
+    script.at_least_one(options, "images", "repeats")
+    if options.workers[0] != 1 or min(options.workers) < 1:
+        raise ValueError(
+            "--workers must begin with 1, with which the others are compared, and be at least 1,"
+            f" got {' '.join(map(str, options.workers))}"
+        )
     measured: dict[str, Any] = {
         "machine": facts(),
         "images": options.images,
@@ -321,4 +329,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

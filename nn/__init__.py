@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 from nn import metrics, networks, plots
 from nn.client import Client
 from nn.comparison import compare
-from nn.datasets import load_digits_8x8, load_idx, load_mnist, one_hot
+from nn.datasets import load_digits_8x8, load_mnist
 from nn.files import load
+from nn.idx_files import load_idx
+from nn.labels import one_hot
 from nn.mlp import MLP
 from nn.onnx_import import from_onnx
 from nn.saved_shares import load_shares, save_shares

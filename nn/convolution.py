@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from mpc.protocols import convolution
 from mpc.windows import Windows
 from nn.checks import integer, interval
 from nn.initialisation import he_normal
-from nn.layers import Layer, Shape
+from nn.layers import Shape, Weighted
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["Convolution", "pair"]
@@ -35,7 +34,7 @@ def pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
     return number, number
 
 
-class Convolution(Layer):
+class Convolution(Weighted):
     """Convolutional layer: every window of an image times the weights, plus a bias.
 
     As networks have it, without flipping the kernels.
@@ -68,18 +67,12 @@ class Convolution(Layer):
     """
 
     def __init__(self, weights: Any, bias: Any, *, stride: Any = 1, padding: Any = "valid") -> None:
-        super().__init__()
         if len(weights.shape) != 4:
             raise ShapeError(
                 "weights must have four axes (height, width, channels, outputs), "
                 f"got shape {tuple(weights.shape)}"
             )
-        if tuple(bias.shape) != (weights.shape[3],):
-            raise ShapeError(
-                f"bias must have one entry for each of {weights.shape[3]} outputs, "
-                f"got shape {tuple(bias.shape)}"
-            )
-        self.weights, self.bias = weights, bias
+        super().__init__(weights, bias)
         self.stride = pair("stride", stride)
         if isinstance(padding, str):
             if padding not in ("valid", "same"):
@@ -121,19 +114,6 @@ class Convolution(Layer):
         if self.padding != "valid":
             text += f", padding={self.padding!r}"
         return text + ")"
-
-    @property
-    def parameters(self) -> list[Any]:
-        """The weights and the bias."""
-        return [self.weights, self.bias]
-
-    @parameters.setter
-    def parameters(self, values: Sequence[Any]) -> None:
-        shapes = [tuple(value.shape) for value in values]
-        expected = [tuple(self.weights.shape), tuple(self.bias.shape)]
-        if shapes != expected:
-            raise ShapeError(f"{self!r} needs parameters of shapes {expected}, got {shapes}")
-        self.weights, self.bias = values
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Convolution:
         sizes = self.weights.shape

@@ -1,11 +1,10 @@
-"""Data sets: handwritten digits of 28x28 and 8x8 pixels, idx files, and one-hot targets.
+"""Data sets: handwritten digits of 28x28 and 8x8 pixels.
 
 The loaders return ``X_train, X_test, y_train, y_test``: rows of pixels in [0, 1] and int64 labels.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import secrets
 import socket
@@ -20,33 +19,20 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from nn.checks import float_dtype, integer
+from nn.idx_files import Split, has_idx, load_idx, scaled
 from nn.initialisation import RandomState, generator
-from ring.errors import ArgumentError, DataError, DtypeError, RangeError, ShapeError
+from ring.errors import ArgumentError, DataError
 
-__all__ = [
-    "DataUnavailableError",
-    "load_digits_8x8",
-    "load_idx",
-    "load_mnist",
-    "one_hot",
-]
+__all__ = ["DataUnavailableError", "load_digits_8x8", "load_mnist"]
 
-Split = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
-
-_IDX_PARTS = (
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-)
 _MNIST_ROWS = 70_000
 _MNIST_TRAIN_ROWS = 60_000
 _MNIST_PIXELS = 784
 _CACHE_NAME = "mnist_784_sotto.npz"
 _TIMEOUT_SECONDS = 30.0
-# No idx file of digits comes near; a header that says more is damaged.
-_LARGEST_IDX_BYTES = 2**31
 
 
 class DataUnavailableError(DataError):
@@ -96,7 +82,7 @@ def load_mnist(
     """
     dtype = float_dtype(dtype)
     home = _data_home(data_home)
-    if any(_idx_path(home, name).is_file() for pair in _IDX_PARTS for name in pair):
+    if has_idx(home):
         split = load_idx(home, dtype=dtype)
         _check_mnist_split(home, split)
         return split
@@ -104,64 +90,7 @@ def load_mnist(
     images, labels = _read_cache(cache) or _fetch_mnist(home, cache)
     train, test = slice(_MNIST_TRAIN_ROWS), slice(_MNIST_TRAIN_ROWS, None)
     y = labels.astype(np.int64)
-    return _scaled(images[train], dtype), _scaled(images[test], dtype), y[train], y[test]
-
-
-def load_idx(folder: str | os.PathLike[str], *, dtype: DTypeLike = np.float32) -> Split:
-    """Load images and labels from idx files, the format in which MNIST was published.
-
-    Parameters
-    ----------
-    folder : path
-        Holds ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz``,
-        ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``, each as it is or
-        unpacked, then without ``.gz``.
-    dtype : float32 or float64, default=float32
-        Of the pixels.
-
-    Returns
-    -------
-    X_train, X_test : ndarray of shape (rows, pixels)
-        Pixels in [0, 1].
-    y_train, y_test : ndarray of shape (rows,)
-        Labels, int64.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged, or the files do not fit together.
-    DtypeError
-        If `dtype` is neither float32 nor float64.
-
-    Examples
-    --------
-    >>> import nn
-    >>> X_train, X_test, y_train, y_test = nn.load_idx("mnist")  # doctest: +SKIP
-    """
-    dtype = float_dtype(dtype)
-    home = Path(folder).expanduser()
-    parts: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
-    for images_name, labels_name in _IDX_PARTS:
-        images_path, labels_path = _idx_path(home, images_name), _idx_path(home, labels_name)
-        images, labels = _read_idx(images_path, 3), _read_idx(labels_path, 1)
-        if len(images) != len(labels):
-            raise DataError(
-                f"{labels_path} must have one label for each of the {len(images)} images in "
-                f"{images_path.name}, got {len(labels)}"
-            )
-        if parts and images.shape[1:] != parts[0][0].shape[1:]:
-            raise DataError(
-                f"{images_path} must have images of {parts[0][0].shape[1:]} pixels like the "
-                f"training images, got {images.shape[1:]}"
-            )
-        parts.append((images, labels))
-    (train, y_train), (test, y_test) = parts
-    return (
-        _scaled(train.reshape(len(train), -1), dtype),
-        _scaled(test.reshape(len(test), -1), dtype),
-        y_train.astype(np.int64),
-        y_test.astype(np.int64),
-    )
+    return scaled(images[train], dtype), scaled(images[test], dtype), y[train], y[test]
 
 
 def load_digits_8x8(
@@ -225,63 +154,6 @@ def load_digits_8x8(
     return X_train, X_test, y_train, y_test
 
 
-def one_hot(y: ArrayLike, classes: int | None = None) -> NDArray[np.int64]:
-    """Return integer labels as rows that are 1 at the label and 0 elsewhere.
-
-    Parameters
-    ----------
-    y : array_like of int, of shape (rows,)
-        Labels from 0 to `classes` - 1.
-    classes : int, optional
-        Number of columns; by default the largest label plus 1.
-
-    Returns
-    -------
-    ndarray of shape (rows, classes), int64
-
-    Raises
-    ------
-    DtypeError
-        If `y` or `classes` is not of integers.
-    ShapeError
-        If `y` does not have one axis, or is empty while `classes` is not given.
-    RangeError
-        If a label is negative or not below `classes`.
-    ArgumentError
-        If `classes` is below 1.
-
-    Examples
-    --------
-    >>> import nn
-    >>> nn.one_hot([2, 0])
-    array([[0, 0, 1],
-           [1, 0, 0]])
-    """
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise ShapeError(f"y must have one axis (one label a row), got shape {labels.shape}")
-    if not labels.size and classes is None:
-        raise ShapeError("y must have at least one label when classes is not given, got none")
-    # An empty list has a float dtype, but no float in it.
-    if labels.size and labels.dtype.kind not in "iu":
-        raise DtypeError(f"y must hold integers, got {labels.dtype}")
-    columns = int(labels.max()) + 1 if classes is None else integer("classes", classes, 1)
-    bad = (labels < 0) | (labels >= columns)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        rule = "be 0 or more" if classes is None else f"be from 0 to {columns - 1}"
-        raise RangeError(f"y must {rule}, got {labels[row]} in row {row}")
-    result = np.zeros((len(labels), columns), dtype=np.int64)
-    result[np.arange(len(labels)), labels.astype(np.int64)] = 1
-    return result
-
-
-def _scaled(pixels: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
-    X = pixels.astype(dtype)
-    X /= 255
-    return X
-
-
 def _data_home(data_home: str | os.PathLike[str] | None) -> Path:
     # As sklearn.datasets.get_data_home, whose import would take longer than loading the cache.
     if data_home is None:
@@ -290,46 +162,6 @@ def _data_home(data_home: str | os.PathLike[str] | None) -> Path:
     if home.exists() and not home.is_dir():
         raise DataError(f"data_home must be a folder, got the file {home}")
     return home
-
-
-def _idx_path(folder: Path, name: str) -> Path:
-    plain = folder / name
-    return plain if plain.is_file() else folder / f"{name}.gz"
-
-
-def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Read an idx file of unsigned bytes: magic number, one size a dimension, then the bytes."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            header = stream.read(4 + 4 * dimensions)
-            if len(header) < 4 + 4 * dimensions:
-                raise DataError(
-                    f"{path} must start with a header of {4 + 4 * dimensions} bytes, "
-                    f"got {len(header)} bytes in all"
-                )
-            magic, *shape = (int(number) for number in np.frombuffer(header, dtype=">u4"))
-            # 8 says unsigned bytes, the last byte the number of dimensions.
-            if magic != 0x800 + dimensions:
-                raise DataError(
-                    f"{path} must have the magic number {0x800 + dimensions}, got {magic}"
-                )
-            size = 1
-            for length in shape:
-                size *= length
-            if not 0 < size <= _LARGEST_IDX_BYTES:
-                raise DataError(
-                    f"{path} must have sizes of at least 1 and at most {_LARGEST_IDX_BYTES} bytes "
-                    f"in all, got {shape}"
-                )
-            content = stream.read(size + 1)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if len(content) != size:
-        got = f"{len(content)}" if len(content) < size else "more"
-        raise DataError(f"{path} must hold {size} bytes after its header {shape}, got {got}")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _check_mnist_split(folder: Path, split: Split) -> None:

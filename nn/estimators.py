@@ -32,10 +32,10 @@ from nn.initialisation import RandomState, dense_layers, generator
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
 from nn.losses import LOSSES
-from nn.mlp import Network
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
+from nn.trainable import Network
 from ring import FixedPoint, get_num_threads, set_num_threads
 from ring.errors import ArgumentError
 

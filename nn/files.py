@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from nn import archives, training
 from nn.layer_descriptions import described, layers_of, plain_labels
-from nn.mlp import MLP, Network
+from nn.mlp import MLP
 from nn.model import Model
 from nn.normalisation import folded
 from nn.predictors import Classifier, Regressor
 from nn.sequential import Sequential
+from nn.trainable import Network
 from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["VERSION", "load", "save"]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from nn.checks import integer
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
-__all__ = ["check_kind", "encode_labels", "ordered_classes"]
+__all__ = ["check_kind", "encode_labels", "one_hot", "ordered_classes"]
 
 
 def check_kind(name: str, labels: NDArray[Any], classes: NDArray[Any]) -> None:
@@ -61,3 +62,54 @@ def encode_labels(
         strange = found[names[places] != found][0]
         raise ArgumentError(f"y must hold labels from classes only, got {strange!r}")
     return names, places[positions]
+
+
+def one_hot(y: ArrayLike, classes: int | None = None) -> NDArray[np.int64]:
+    """Return integer labels as rows that are 1 at the label and 0 elsewhere.
+
+    Parameters
+    ----------
+    y : array_like of int, of shape (rows,)
+        Labels from 0 to `classes` - 1.
+    classes : int, optional
+        Number of columns; by default the largest label plus 1.
+
+    Returns
+    -------
+    ndarray of shape (rows, classes), int64
+
+    Raises
+    ------
+    DtypeError
+        If `y` or `classes` is not of integers.
+    ShapeError
+        If `y` does not have one axis, or is empty while `classes` is not given.
+    RangeError
+        If a label is negative or not below `classes`.
+    ArgumentError
+        If `classes` is below 1.
+
+    Examples
+    --------
+    >>> import nn
+    >>> nn.one_hot([2, 0])
+    array([[0, 0, 1],
+           [1, 0, 0]])
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise ShapeError(f"y must have one axis (one label a row), got shape {labels.shape}")
+    if not labels.size and classes is None:
+        raise ShapeError("y must have at least one label when classes is not given, got none")
+    # An empty list has a float dtype, but no float in it.
+    if labels.size and labels.dtype.kind not in "iu":
+        raise DtypeError(f"y must hold integers, got {labels.dtype}")
+    columns = int(labels.max()) + 1 if classes is None else integer("classes", classes, 1)
+    bad = (labels < 0) | (labels >= columns)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        rule = "be 0 or more" if classes is None else f"be from 0 to {columns - 1}"
+        raise RangeError(f"y must {rule}, got {labels[row]} in row {row}")
+    result = np.zeros((len(labels), columns), dtype=np.int64)
+    result[np.arange(len(labels)), labels.astype(np.int64)] = 1
+    return result

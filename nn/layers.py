@@ -19,7 +19,7 @@ from mpc import SharedArray
 from nn.checks import integer, interval
 from ring.errors import ArgumentError, ShapeError
 
-__all__ = ["Dense", "Layer", "ReLU"]
+__all__ = ["Dense", "Layer", "ReLU", "Weighted"]
 
 Shape = tuple[int, ...]
 
@@ -160,7 +160,34 @@ class Layer(ABC):
         return self._memory
 
 
-class Dense(Layer):
+class Weighted(Layer):
+    """A layer with weights, whose last axis is the outputs, and a bias for each output."""
+
+    def __init__(self, weights: Any, bias: Any) -> None:
+        super().__init__()
+        outputs = weights.shape[-1]
+        if tuple(bias.shape) != (outputs,):
+            raise ShapeError(
+                f"bias must have one entry for each of {outputs} outputs, "
+                f"got shape {tuple(bias.shape)}"
+            )
+        self.weights, self.bias = weights, bias
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The weights and the bias."""
+        return [self.weights, self.bias]
+
+    @parameters.setter
+    def parameters(self, values: Sequence[Any]) -> None:
+        shapes = [tuple(value.shape) for value in values]
+        expected = [tuple(self.weights.shape), tuple(self.bias.shape)]
+        if shapes != expected:
+            raise ShapeError(f"{self!r} needs parameters of shapes {expected}, got {shapes}")
+        self.weights, self.bias = values
+
+
+class Dense(Weighted):
     """Fully connected layer: ``x @ weights + bias``.
 
     Parameters
@@ -185,16 +212,9 @@ class Dense(Layer):
     """
 
     def __init__(self, weights: Any, bias: Any) -> None:
-        super().__init__()
-        self.weights = weights
-        self.bias = bias
         if len(weights.shape) != 2:
             raise ShapeError(f"weights must have two axes (inputs, outputs), got {weights.shape}")
-        if tuple(bias.shape) != (weights.shape[1],):
-            raise ShapeError(
-                f"bias must have one entry for each of {weights.shape[1]} outputs, "
-                f"got shape {tuple(bias.shape)}"
-            )
+        super().__init__(weights, bias)
 
     @classmethod
     def untrained(cls, inputs: int, outputs: int) -> Dense:
@@ -218,19 +238,6 @@ class Dense(Layer):
 
     def __repr__(self) -> str:
         return "Dense({}, {})".format(*self.weights.shape)
-
-    @property
-    def parameters(self) -> list[Any]:
-        """The weights and the bias."""
-        return [self.weights, self.bias]
-
-    @parameters.setter
-    def parameters(self, values: Sequence[Any]) -> None:
-        shapes = [tuple(value.shape) for value in values]
-        expected = [tuple(self.weights.shape), tuple(self.bias.shape)]
-        if shapes != expected:
-            raise ShapeError(f"{self!r} needs parameters of shapes {expected}, got {shapes}")
-        self.weights, self.bias = values
 
     def __call__(self, x: Any) -> Any:
         self.output_shape(tuple(x.shape)[1:])

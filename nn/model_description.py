@@ -14,7 +14,8 @@ from nn.inputs import Floats, InputScale, input_range
 from nn.labels import ordered_classes
 from nn.layer_descriptions import plain_labels
 from nn.links import LINKS
-from nn.shared_model import SharedModel, SharedRegressor
+from nn.shared_model import SharedModel
+from nn.shared_regressor import SharedRegressor
 from ring.errors import DataError, SottoError
 
 __all__ = ["Description", "answers_of"]

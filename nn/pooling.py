@@ -27,13 +27,7 @@ __all__ = ["AveragePool", "MaxPool"]
 
 
 class _Pool(Layer):
-    """What both kinds of pooling have in common.
-
-    Parameters
-    ----------
-    size : int or (int, int), default=2
-        Height and width of a tile; they must divide those of the image.
-    """
+    """What both kinds of pooling have in common."""
 
     roundings = 1
 

@@ -256,7 +256,7 @@ class Regressor(Model):
     def _shared(
         self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
-        from nn.shared_model import SharedRegressor
+        from nn.shared_regressor import SharedRegressor
 
         return SharedRegressor(
             session, layers, np.arange(self.n_outputs_), self.n_features_in_, fitted.low, fitted.high,

@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
+from mpc.secret_value import LARGEST_BOUND
 from nn import archives
 from nn.inputs import InputScale, input_range
 from nn.labels import ordered_classes
 from nn.layer_descriptions import described, layers_of, plain_labels
 from nn.layers import Layer
 from nn.links import LINKS
-from nn.shared_model import SharedModel, SharedRegressor
+from nn.shared_model import SharedModel
+from nn.shared_regressor import SharedRegressor
 from ring.errors import DataError, SottoError
 
 __all__ = ["load_shares", "save_shares"]
@@ -37,7 +39,6 @@ VERSION = 2
 _LARGEST_HEADER = 1 << 20
 # Elements that a row may have on its way through the layers.
 _LARGEST_ROW = 1 << 28
-_LARGEST_BOUND = 1 << 62
 _SHARES = re.compile("p[0-9]+")
 
 
@@ -279,7 +280,7 @@ class _File:
             raise DataError("its layers and arrays do not fit together")
         for frac_bits, bound in header["parameters"]:
             whole = type(frac_bits) is int and type(bound) is int
-            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= _LARGEST_BOUND:
+            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= LARGEST_BOUND:
                 raise DataError(f"a parameter has {frac_bits} bits, bound {bound}")
         layers = layers_of(header["layers"], self.shares)
         shape = _output_shape(layers, header["n_features"])

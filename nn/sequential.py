@@ -13,7 +13,7 @@ from nn.checks import integer
 from nn.initialisation import RandomState, generator
 from nn.labels import ordered_classes
 from nn.layers import Layer
-from nn.mlp import Network
+from nn.trainable import Network
 from ring.errors import ArgumentError, DtypeError, ShapeError
 
 __all__ = ["Sequential"]

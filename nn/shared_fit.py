@@ -19,6 +19,7 @@ from nn.initialisation import generator
 from nn.labels import ordered_classes
 from nn.links import LINK_OF_LOSS
 from nn.optimizers import SCHEDULES, choose_optimizer
+from nn.progress import progress_bar
 from nn.shared_checkpoint import Progress, load, save
 from nn.shared_losses import SHARED_LOSSES
 from nn.shared_model import SharedModel
@@ -26,7 +27,7 @@ from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
 
 if TYPE_CHECKING:
-    from nn.mlp import Network
+    from nn.trainable import Network
 
 __all__ = ["fit_shared"]
 
@@ -132,7 +133,10 @@ def fit_shared(
         session, trainer.layers, names, model.n_features_in_, -limit, limit,
         link=LINK_OF_LOSS[loss], scores=True,
     )  # fmt: skip
-    with _bar(epochs * len(data.X), done.epoch * len(data.X), progress) as bar:
+    with progress_bar(
+        epochs * len(data.X), "encrypted fit", "row", progress,
+        delay=0.5, initial=done.epoch * len(data.X), unit_scale=True,
+    ) as bar:  # fmt: skip
         # In a plan there are no accuracies to stop on.
         while done.epoch < epochs and not (session.here and done.stops(patience)):
             factor = _factor(SCHEDULES[schedule], total)
@@ -202,18 +206,3 @@ def _total(parts: list[SharedArray]) -> SharedArray:
     for part in parts[1:]:
         total = total + part
     return total
-
-
-def _bar(total: int, initial: int, progress: bool | None) -> Any:
-    from tqdm import tqdm  # here, so that importing nn stays light
-
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc="encrypted fit",
-        unit="row",
-        unit_scale=True,
-        # None: off when stderr is not a terminal.
-        disable=None if progress is None else not progress,
-        delay=0.0 if progress else 0.5,
-    )

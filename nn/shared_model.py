@@ -21,14 +21,15 @@ from nn.inputs import Floats, InputScale, ScaledRows, check_inside
 from nn.layers import Dense, Layer
 from nn.links import probabilities
 from nn.normalisation import folded
+from nn.progress import progress_bar
 from nn.training import parameters
 from nn.workers import evaluate
 
 if TYPE_CHECKING:
-    from nn.mlp import Network
     from nn.predictors import Regressor
+    from nn.trainable import Network
 
-__all__ = ["SharedModel", "SharedRegressor", "share_layers"]
+__all__ = ["SharedModel", "share_layers"]
 
 
 def share_layers(
@@ -268,15 +269,7 @@ class SharedModel:
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
             return self._evaluate(array)
-        from tqdm import tqdm  # here, so that importing nn stays light
-
-        with tqdm(
-            total=rows,
-            desc="encrypted evaluation",
-            unit="row",
-            disable=None if progress is None else not progress,
-            delay=0.0 if progress else 2.0,
-        ) as bar:
+        with progress_bar(rows, "encrypted evaluation", "row", progress) as bar:
             pieces = []
             for start in range(0, rows, size):
                 pieces.append(self._evaluate(array[start : start + size]))
@@ -496,48 +489,3 @@ class SharedModel:
         if isinstance(X, ScaledRows):
             return ScaledRows(planned.twin(X.scaled), X.inputs)
         return planned.twin(X)
-
-
-class SharedRegressor(SharedModel):
-    """A shared model whose outputs are the predicted values; `flat` drops the axis of one output."""
-
-    def __init__(self, *args: Any, flat: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.flat = flat
-
-    def predict(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
-        """Reveal the predicted values of each row, and nothing else.
-
-        Parameters
-        ----------
-        X : SharedArray or ScaledRows of shape (rows, features)
-        to : str, optional
-            The party that learns the values; default all.
-        n_jobs : int, optional
-            As for :meth:`SharedModel.predict`.
-
-        Returns
-        -------
-        ndarray of shape (rows,) or (rows, outputs)
-        """
-        n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
-        self.prepare(X, SharedRegressor.predict, to=to, n_jobs=n_jobs)
-        values = self(X, n_jobs=n_jobs).reveal(to)
-        return values[:, 0] if self.flat and values is not None else values
-
-    def decision_function(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
-        """Refuse: a regressor has no scores."""
-        raise DtypeError("a regressor has no scores: use predict")
-
-    predict_proba = decision_function
-
-    def _plain(self, layers: list[Layer]) -> Regressor:
-        from nn.predictors import Regressor
-
-        model = Regressor(layers, self.n_features_in_, (self.low, self.high), flat=self.flat)
-        model.feature_names_in_ = self.feature_names_in_
-        return model

@@ -13,8 +13,8 @@ from nn.activations import Sigmoid, Tanh
 from nn.folding import dense, merge
 from nn.inputs import public_range
 from nn.layers import Dense, Layer, ReLU
-from nn.mlp import NotFittedError
 from nn.predictors import Classifier, Regressor
+from nn.trainable import NotFittedError
 from ring.errors import ArgumentError
 
 __all__ = ["ConversionError", "from_sklearn"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nn.layers import Layer
 from nn.losses import Loss
 from nn.optimizers import Optimizer
+from nn.progress import progress_bar
 from ring.errors import ArgumentError
 
 __all__ = [
@@ -95,19 +96,10 @@ def train(
     progress: bool | None,
 ) -> Iterator[float]:
     """Train `layers` in place, yielding the mean loss of each epoch."""
-    from tqdm import tqdm  # here, so that importing nn stays light
-
     steps = epochs * -(-len(X) // batch_size)
     step = 0
     largest = min(batch_size, len(X)) * max(array.size for array in parameters(layers))
-    with tqdm(
-        total=steps,
-        desc="fit",
-        unit="batch",
-        # None: off when stderr is not a terminal.
-        disable=None if progress is None else not progress,
-        delay=0.0 if progress else 0.5,
-    ) as bar:
+    with progress_bar(steps, "fit", "batch", progress, delay=0.5) as bar:
         for epoch in range(1, epochs + 1):
             total = 0.0
             # A training that diverges is reported below, in one error and not in warnings.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from mpc import Session, SharedArray
 from mpc.workers import spread
 from nn.inputs import ScaledRows
+from nn.progress import progress_bar
 
 if TYPE_CHECKING:
     from nn.shared_model import SharedModel
@@ -62,15 +63,7 @@ def evaluate(
     progress: bool | None = None,
 ) -> SharedArray:
     """Return the scores of rows in the model's scale, or the indices of their classes."""
-    from tqdm import tqdm  # here, so that importing nn stays light
-
     program = Evaluation(model, answer, batch_size)
     parameters = [p for layer in model.layers for p in layer.parameters]
-    with tqdm(
-        total=len(rows),
-        desc="encrypted evaluation",
-        unit="row",
-        disable=None if progress is None else not progress,
-        delay=0.0 if progress else 2.0,
-    ) as bar:
+    with progress_bar(len(rows), "encrypted evaluation", "row", progress) as bar:
         return spread(model.session, program, rows, *parameters, n_jobs=n_jobs, done=bar.update)

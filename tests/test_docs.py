@@ -1,11 +1,7 @@
 """Every code block of the pages runs and prints what the page says; generated pages are fresh."""
 
 import importlib.util
-import os
 import re
-import signal
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -79,55 +75,6 @@ def commands(page):
             for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
                 command, _, printed = part.partition("\n")
                 yield command, printed.strip() or None
-
-
-def free_port():
-    """Return the first of three ports in a row that are free."""
-    import socket
-
-    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
-        try:
-            for k in range(3):
-                socket.create_server(("127.0.0.1", port + k)).close()
-        except OSError:
-            continue
-        return port
-    raise OSError("no free ports")
-
-
-@pytest.fixture
-def shell(tmp_path):
-    """A folder with the examples, and with sotto and python in the path."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for program, what in (("sotto", "-m nn.command"), ("python", "")):
-        script = folder / program
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
-        script.chmod(0o755)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    background = []
-
-    def run(command):
-        environment = {
-            **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
-        command = command.replace("init trial", f"init trial --port {free_port()}")
-        how = {
-            "shell": True, "cwd": tmp_path, "env": environment, "text": True,
-            "start_new_session": True,
-        }  # fmt: skip
-        if command.endswith("&"):
-            log = (tmp_path / f"{len(background)}.log").open("w")
-            background.append((subprocess.Popen(command[:-1], stdout=log, stderr=log, **how), log))
-            return None
-        return subprocess.run(command, capture_output=True, check=False, timeout=120, **how)
-
-    yield run
-    for process, log in background:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
 
 
 @pytest.mark.parametrize("page", pages_with("console"), ids=name)

@@ -1,8 +1,6 @@
 """The README's example runs and prints what the README says; its figures come from the files."""
 
-import importlib.util
 import re
-import sys
 import warnings
 from pathlib import Path
 
@@ -27,19 +25,6 @@ def section(name):
     found = re.search(rf"<!-- {name} -->\n```\w*\n(.*?)```\n<!-- end -->", text, re.DOTALL)
     assert found, f"README.md has no {name}"
     return found[1]
-
-
-def load(name):
-    """Import a benchmark script, which is no package."""
-    folder = str(ROOT / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(folder)
-    return module
 
 
 def test_example_with_digits(capsys):
@@ -82,8 +67,24 @@ def test_three_lines_from_a_fitted_network_to_a_private_prediction():
     assert (names["predicted"] == classifier.predict(X_test)).mean() >= 0.995
 
 
-def test_figures_are_those_of_the_result_files():
-    publish = load("publish")
+def test_each_party_runs_the_program_in_a_process_of_its_own(tmp_path, shell):
+    commands = re.findall("`(sotto [^`]+)`", README.read_text())
+    assert {"sotto init trial", "sotto provider"} <= set(commands)
+    code = section("parties")
+    (printed,) = re.findall(r"# (\S+), at both$", code, re.MULTILINE)
+    (tmp_path / "program.py").write_text(code)
+    done = shell("sotto init trial")
+    assert done.returncode == 0, done.stderr
+    shell("sotto provider trial/parties.toml &")
+    done = shell(
+        "cd trial; python ../program.py alice > alice.txt & python ../program.py bob > bob.txt; wait"
+    )
+    for party in ("alice", "bob"):
+        assert (tmp_path / "trial" / f"{party}.txt").read_text() == f"{printed}\n", done.stderr
+
+
+def test_figures_are_those_of_the_result_files(benchmark):
+    publish = benchmark("publish")
     text = README.read_text()
     assert publish.with_figures(text) == text
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == publish.results()
@@ -91,8 +92,8 @@ def test_figures_are_those_of_the_result_files():
     assert publish.with_paper(text) == text
 
 
-def test_training_reaches_what_is_asked_of_it():
-    training = load("publish").read("training")
+def test_training_reaches_what_is_asked_of_it(benchmark):
+    training = benchmark("publish").read("training")
     assert training["images"] == 60_000
     assert training["layers"] == [784, 128, 128, 10]
     epochs = training["epochs"]
@@ -108,8 +109,8 @@ def test_training_reaches_what_is_asked_of_it():
     assert "SecureNN | 15 | 93.4%" in text
 
 
-def test_networks_reach_what_is_asked_of_them():
-    networks = load("publish").read("networks")["networks"]
+def test_networks_reach_what_is_asked_of_them(benchmark):
+    networks = benchmark("publish").read("networks")["networks"]
     asked = {  # accuracy, bytes that all parties send for an image
         "A": (0.978, 24e3), "B": (0.988, 450e3), "C": (0.990, 650e3), "D": (0.978, 60e3),
     }  # fmt: skip
@@ -129,14 +130,17 @@ def test_networks_reach_what_is_asked_of_them():
             assert abs(run["plain_accuracy"] - run["encrypted_accuracy"]) <= 0.005
 
 
-def test_every_benchmark_can_be_published():
-    publish = load("publish")
+def test_every_benchmark_can_be_published(benchmark):
+    publish = benchmark("publish")
     for name in publish.BENCHMARKS:
         _, script, *options = publish.command(name, "somewhere", "elsewhere")
-        text = Path(script).read_text()
-        for option in options:
-            if option.startswith("--") and option != "--data":
-                assert f'"{option}"' in text, f"{script} has no {option}"
+        if name == "peers":
+            text = Path(script).read_text()
+            for option in options:
+                assert not option.startswith("--") or f'"{option}"' in text, option
+        else:
+            # Exits where an option is not known.
+            assert benchmark(Path(script).stem).arguments(options).json
         assert ("somewhere" in options) == (name in ("main", "training", "networks"))
     with pytest.raises(KeyError):
         publish.command("other", "somewhere", None)

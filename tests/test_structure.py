@@ -40,6 +40,17 @@ def test_no_masks_from_numpy():
             assert "np.random" not in path.read_text(), path
 
 
+# Keeps what Numba compiles from then on.
+COUNT = """
+from numba.core import event
+class Count(event.Listener):
+    found = []
+    def on_start(self, event): self.found.append(str(event))
+    def on_end(self, event): pass
+event.register("numba:compile", Count())
+"""
+
+
 def run(code):
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
@@ -50,30 +61,18 @@ def run(code):
 def test_importing_brings_in_no_scikit_learn_and_compiles_nothing():
     code = """
 import sys
-from numba.core import event
-class Count(event.Listener):
-    found = []
-    def on_start(self, event): self.found.append(str(event))
-    def on_end(self, event): pass
-event.register("numba:compile", Count())
 import ring, mpc, nn
 heavy = ("sklearn", "pandas", "torch", "tqdm", "joblib")
 print([name for name in heavy if name in sys.modules], Count.found)
 """
-    assert run(code) == "[] []"
+    assert run(COUNT + code) == "[] []"
 
 
 def test_a_session_starts_without_compiling():
     code = """
 import mpc
-from numba.core import event
-class Count(event.Listener):
-    found = []
-    def on_start(self, event): self.found.append(str(event))
-    def on_end(self, event): pass
-event.register("numba:compile", Count())
 with mpc.Session() as s:
     s.share([1], owner="alice")
 print(Count.found)
 """
-    assert run(code) == "[]"
+    assert run(COUNT + code) == "[]"

@@ -1,25 +1,18 @@
 """The conversions' benchmark on one small data set of each kind; and what it refuses."""
 
-import importlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.scripts import check_refused, run
 
 
 @pytest.fixture
-def conversions(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield importlib.import_module("conversions")
-    for name in ("conversions", "machine"):
-        sys.modules.pop(name, None)
+def conversions(benchmark):
+    return benchmark("conversions")
 
 
 def test_measures(conversions):
@@ -71,9 +64,5 @@ def test_what_cannot_be_converted_is_an_error(conversions):
 
 
 def test_bad_arguments():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "conversions.py"), "--data", "iris,boston"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: --data must be of breast_cancer, wine")
+    done = run("conversions", "--data", "iris,boston")
+    check_refused(done, "error: --data must be of breast_cancer, wine")

@@ -1,24 +1,17 @@
 """The networks' benchmark, on a few made-up images; and what it refuses."""
 
 import argparse
-import importlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.scripts import check_refused, run
 
 
 @pytest.fixture
-def networks(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield importlib.import_module("networks")
-    for name in ("networks", "encrypted_mnist", "machine"):
-        sys.modules.pop(name, None)
+def networks(benchmark):
+    return benchmark("networks")
 
 
 def images(count):
@@ -50,13 +43,13 @@ def test_measures(networks, name, rounds):
     assert 100 * single["bytes_sent"] < batch["bytes_sent"] <= 128 * single["bytes_sent"]
     assert {figure["network"] for figure in result["published"]} == {name}
     training = result["training"]
-    assert [run["seed"] for run in training["runs"]] == [0, 1]
+    assert [trained["seed"] for trained in training["runs"]] == [0, 1]
     assert training["rows"] == 96
     assert training["full_rows"] == 200
-    seconds = sorted(run["seconds"] for run in training["runs"])
+    seconds = sorted(trained["seconds"] for trained in training["runs"])
     assert training["seconds_full_epoch_extrapolated"] == pytest.approx(sum(seconds) / 2 * 200 / 96)
-    for run in training["runs"]:
-        assert abs(run["plain_accuracy"] - run["encrypted_accuracy"]) <= 0.05
+    for trained in training["runs"]:
+        assert abs(trained["plain_accuracy"] - trained["encrypted_accuracy"]) <= 0.05
     text = networks.report(result)
     for part in (
         "accuracy, encrypted",
@@ -78,11 +71,4 @@ def test_measures(networks, name, rounds):
     ],
 )
 def test_bad_arguments(arguments, message):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "networks.py"), *arguments],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    check_refused(run("networks", *arguments), message)

@@ -1,22 +1,11 @@
 """The benchmarks' pages: self-contained, with the run's figures and nothing else."""
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-MNIST = ROOT.parent / "shared" / "mnist"
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+from tests.benchmarks.scripts import MNIST, ROOT, check_refused, run
 
 
 class Page(HTMLParser):
@@ -57,6 +46,15 @@ def check(path, figures):
     assert "Machine: " in text
     assert str(ROOT) not in text
     return page, text
+
+
+def words(text):
+    """Return what the drawings say."""
+    return set(re.findall(r">([^<>]+)</text>", text))
+
+
+def numbers(text):
+    return [float(word) for word in words(text) if re.fullmatch(r"\d+(\.\d+)?", word)]
 
 
 @pytest.fixture(autouse=True)
@@ -104,10 +102,78 @@ def test_networks(tmp_path):
     assert "Network D" in text
 
 
-@pytest.mark.parametrize("script", ["encrypted_mnist", "train_mnist", "networks"])
+def test_processes(tmp_path):
+    path = tmp_path / "run.html"
+    done = run("processes", "--rows", "1,3", "--turns", 2, "--repeats", 2, "--report", path)
+    assert done.returncode == 0, done.stderr
+    page, text = check(path, figures=1)
+    assert {"1 image", "3 images", "a local session"} <= words(text)
+    # The page holds what the terminal shows, and the drawing the medians.
+    for rows in ("1", "3"):
+        found = re.search(rf"^{rows} +(\S+ \S+) +(\S+) \S+ +(\S+)", done.stdout, re.MULTILINE)
+        cells = page.cells[page.cells.index(rows) :]
+        assert [cells[1], cells[2].split()[0], cells[3]] == list(found.groups())
+        assert any(
+            float(found[2]) == pytest.approx(float(word), rel=0.01) for word in numbers(text)
+        )
+
+
+def test_slow_networks(tmp_path, benchmark, monkeypatch, capsys):
+    slow = benchmark("slow_networks")
+    monkeypatch.setattr(slow, "ROUND_TRIPS", (0.01,))
+    monkeypatch.setattr(slow, "BANDWIDTHS", (1e8,))
+    monkeypatch.setattr(slow, "ROWS", (1, 2))
+    path = tmp_path / "run.html"
+    options = slow.arguments(["--repeats", "2", "--report", str(path)])
+    assert slow.script.main(slow.job, options) == 0
+    printed = capsys.readouterr().out
+    page, text = check(path, figures=1)
+    assert {"10 ms, 100 Mbit/s: 1 image", "10 ms, 100 Mbit/s: 2 images"} <= words(text)
+    assert {"floor, half trips", "floor, round trips"} <= words(text)
+    for line in printed.splitlines()[2:4]:
+        network = re.split(" {2,}", line)[0]
+        cell = page.cells[page.cells.index(network) + 1]
+        assert cell in line
+        median = float(cell.split()[0])
+        assert any(median == pytest.approx(number, rel=0.01) for number in numbers(text))
+
+
+def drawn(figure):
+    """Return what a drawing of times shows: the names of its rows, and the numbers of each mark."""
+    (ax,) = figure.axes
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    return names, {line.get_label(): [round(x, 9) for x in line.get_xdata()] for line in ax.lines}
+
+
+def test_measured_times_are_drawn_beside_their_marks(benchmark):
+    rows = [
+        {"round_trip": 0.02, "bandwidth": 1e9, "rows": 128, "seconds": [0.5, 0.25, 0.125],
+         "half_trip_floor": 0.1, "floor": 0.2},
+        {"round_trip": 0.06, "bandwidth": 1e8, "rows": 1, "seconds": [1.0],
+         "half_trip_floor": 0.3, "floor": 0.4},
+    ]  # fmt: skip
+    figure = benchmark("slow_networks").draw({"rows": rows})
+    assert drawn(figure) == (
+        ["20 ms, 1,000 Mbit/s: 128 images", "60 ms, 100 Mbit/s: 1 image"],
+        {
+            "measured, median and range": [250, 1000],
+            "floor, half trips": [100, 300],
+            "floor, round trips": [200, 400],
+        },
+    )
+    (least, _), (greatest, _) = figure.axes[0].collections[0].get_segments()[0]
+    assert (least, greatest) == (125, 500)
+    batches = [{"rows": 1000, "medians": {"local": [0.5, 0.25, 1], "processes": [2, 3, 1]}}]
+    figure = benchmark("processes").draw({"batches": batches})
+    assert drawn(figure) == (
+        ["1,000 images"], {"measured, median and range": [2000], "a local session": [500]}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "script", ["encrypted_mnist", "train_mnist", "networks", "processes", "slow_networks"]
+)
 def test_a_report_that_cannot_be_written_is_told_first(script, tmp_path):
     done = run(script, "--report", tmp_path / "nowhere" / "run.html")
-    assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: --report must be a file in a folder that exists")
-    assert "Traceback" not in done.stderr
+    check_refused(done, "error: --report must be a file in a folder that exists")

@@ -1,24 +1,10 @@
 """The relay does what is asked of it, and the benchmarks over processes and slow networks run."""
 
-import importlib
 import json
 import socket
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("slow_networks", "processes", "relay", "machine")
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield importlib.import_module
-    for name in NAMES:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture

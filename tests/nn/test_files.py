@@ -231,6 +231,6 @@ def test_what_cannot_be_saved(tmp_path):
         Regressor([*network(1), Softplus()], 4).save(tmp_path / "m.npz")
     with pytest.raises(DtypeError, match="classes"):
         Classifier(network(2), np.array([1, 2.5], object), 4).save(tmp_path / "m.npz")
-    with pytest.raises(nn.mlp.NotFittedError):
+    with pytest.raises(nn.trainable.NotFittedError):
         nn.MLP((4, 2)).save(tmp_path / "m.npz")
     assert not list(tmp_path.iterdir())

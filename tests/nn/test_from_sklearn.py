@@ -20,9 +20,9 @@ import mpc
 import nn
 from nn.activations import Sigmoid
 from nn.layers import Dense
-from nn.mlp import NotFittedError
 from nn.predictors import Classifier, Regressor
 from nn.sklearn_import import ConversionError
+from nn.trainable import NotFittedError
 from ring.errors import DtypeError, RangeError, ShapeError
 
 ACTIVATIONS = ("relu", "identity", "logistic", "tanh")

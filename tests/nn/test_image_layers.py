@@ -14,19 +14,7 @@ from nn.normalisation import BatchNorm, Dropout, folded
 from nn.pooling import AveragePool, MaxPool
 from nn.shaping import Flatten, Reshape, Transpose
 from ring.errors import ArgumentError, DtypeError, ShapeError
-
-
-def finite_differences(function, array, step=1e-6):
-    """Return the gradient of a scalar function of `array`, which is changed and restored."""
-    gradient = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        before = array[index]
-        array[index] = before + step
-        above = function()
-        array[index] = before - step
-        gradient[index] = (above - function()) / (2 * step)
-        array[index] = before
-    return gradient
+from tests.nn.gradients import finite_differences
 
 
 def check_gradients(layer, x, random, atol=1e-6):

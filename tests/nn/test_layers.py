@@ -9,24 +9,12 @@ from hypothesis import strategies as st
 
 from nn.layers import Dense, ReLU
 from ring.errors import ArgumentError, ShapeError
+from tests.nn.gradients import finite_differences
 
 
 def random_dense(seed, inputs, outputs):
     random = np.random.default_rng(seed)
     return Dense(random.normal(size=(inputs, outputs)), random.normal(size=outputs))
-
-
-def finite_differences(function, array, step=1e-6):
-    """Return the gradient of a scalar function of `array`, which is changed and restored."""
-    gradient = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        before = array[index]
-        array[index] = before + step
-        above = function()
-        array[index] = before - step
-        gradient[index] = (above - function()) / (2 * step)
-        array[index] = before
-    return gradient
 
 
 class Traced:

@@ -13,8 +13,8 @@ import nn
 from nn import evaluation, training
 from nn.initialisation import dense_layers
 from nn.losses import LOSSES, normalised
-from nn.mlp import NotFittedError
 from nn.optimizers import SGD, Adam
+from nn.trainable import NotFittedError
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -58,7 +58,7 @@ def test_it_follows_plain_training(session, digits, loss, schedule):
     data, test = share(session, X, y), share(session, X_test, y_test)
     untouched = wide_network()
     secret = untouched.fit(*data, validation=test, **how)
-    with pytest.raises(nn.mlp.NotFittedError):
+    with pytest.raises(nn.trainable.NotFittedError):
         untouched.parameters  # noqa: B018
     for found, expected in zip(plainly(secret), plain.parameters, strict=True):
         # Where rounding moves a score across a ReLU's corner, that row's gradient differs.

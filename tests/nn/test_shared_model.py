@@ -5,7 +5,7 @@ import pytest
 
 import mpc
 import nn
-from nn.mlp import NotFittedError
+from nn.trainable import NotFittedError
 from ring import SottoError
 
 PARTIES = {2: ("alice", "bob"), 3: ("alice", "bob", "carol"), 5: tuple("abcde")}

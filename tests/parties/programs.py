@@ -27,6 +27,15 @@ from nn.shaping import Flatten, Reshape
 from ring import SottoError
 
 
+def many_requests(s):
+    """Products, bits and views of masks, by every kind of index; to be planned."""
+    x = s.share(None, owner="bob", shape=(6, 4))
+    w = s.share(None, owner="alice", shape=(4, 5))
+    y = (x @ w).relu()
+    z = (y[[2, 0, 1], :3].T * y[:3, ::2][:, :3].T) * (x[:3, :3] > 0)
+    return (z @ y[1:4][:, np.array([True, False, True, True, False])]).argmax(axis=1).reveal()
+
+
 def network():
     rng = np.random.default_rng(0)
     sizes = [(64, 32), (32,), (32, 10), (10,)]

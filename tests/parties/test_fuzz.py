@@ -21,7 +21,7 @@ from mpc.transport.frames import Kind
 from nn.model_description import Description
 from ring import FixedPoint
 from tests.parties.memory import Memory, frame_of
-from tests.parties.programs import flower_network, price_network
+from tests.parties.programs import flower_network, many_requests, price_network
 
 CASES = int(os.environ.get("SOTTO_FUZZ", "50000"))
 SEED = int(os.environ.get("SOTTO_SEED", "20261122"))
@@ -160,16 +160,8 @@ def test_no_frame_takes_memory_for_what_does_not_come():
 
 def values_of_all_kinds():
     """Return the encodings of requests, greetings, calls and descriptions."""
-
-    def program(s):
-        x = s.share(None, owner="bob", shape=(6, 4))
-        w = s.share(None, owner="alice", shape=(4, 5))
-        y = (x @ w).relu()
-        z = (y[[2, 0, 1], :3].T * y[:3, ::2][:, :3].T) * (x[:3, :3] > 0)
-        return (z @ y[1:4][:, np.array([True, False, True, True, False])]).argmax(axis=1).reveal()
-
     with mpc.Session() as s:
-        asked = s.plan(program).correlations
+        asked = s.plan(many_requests).correlations
         described = [
             Description.of("m", model.share(s, owner="alice"), 100).values()
             for model in (flower_network(), price_network())

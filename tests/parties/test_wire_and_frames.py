@@ -16,19 +16,12 @@ from mpc.requests import Request
 from mpc.transport import frames, wire
 from mpc.transport.frames import Kind
 from tests.parties.memory import frame_of, receive
-
-
-def program(s):
-    x = s.share(None, owner="bob", shape=(6, 4))
-    w = s.share(None, owner="alice", shape=(4, 5))
-    y = (x @ w).relu()
-    z = (y[[2, 0, 1], :3].T * y[:3, ::2][:, :3].T) * (x[:3, :3] > 0)
-    return (z @ y[1:4][:, np.array([True, False, True, True, False])]).argmax(axis=1).reveal()
+from tests.parties.programs import many_requests
 
 
 def planned():
     with mpc.Session() as s:
-        return [c for _, c in s.plan(program).correlations]
+        return [c for _, c in s.plan(many_requests).correlations]
 
 
 @pytest.mark.parametrize("correlation", planned(), ids=lambda c: type(c).__name__)

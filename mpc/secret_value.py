@@ -1,0 +1,212 @@
+"""What a process holds of a secret array, and what the array never tells."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import prod
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.errors import ArgumentError, DtypeError, RevealError
+from mpc.protocols import truncation
+from mpc.protocols.convert import MaskedBit
+from mpc.protocols.masking import Mask
+from mpc.protocols.sharing import Given
+
+if TYPE_CHECKING:
+    from mpc.session import Session
+
+__all__ = ["LARGEST_BOUND", "SecretValue"]
+
+Words = NDArray[np.uint64]
+
+# Truncation and comparison are right for values below 2^62 in magnitude.
+LARGEST_BOUND = 1 << truncation.OFFSET_BITS
+
+
+class SecretValue:
+    """The part of a shared array that protocols work with: shares, mask, bit, bound."""
+
+    __slots__ = ("_mask", "_shares", "bit", "bound", "frac_bits", "given", "session", "shape")
+
+    def __init__(
+        self,
+        session: Session,
+        shares: Words | None,
+        frac_bits: int,
+        bound: int,
+        *,
+        mask: Mask | None = None,
+        bit: MaskedBit | None = None,
+        given: Given | None = None,
+    ) -> None:
+        self.session = session
+        self._shares = shares
+        self._mask = mask
+        self.frac_bits = frac_bits
+        self.bound = min(bound, LARGEST_BOUND)
+        self.bit = bit
+        self.given = given
+        if shares is not None:
+            held = shares
+        elif given is not None:
+            held = given.encoded
+        elif mask is not None:
+            held = mask.delta
+        else:
+            raise ArgumentError("a SharedArray needs shares, a mask, or a value that was given")
+        self.shape: tuple[int, ...] = held.shape[1:]
+
+    def derive(
+        self,
+        shares: Words | None,
+        *,
+        frac_bits: int,
+        bound: int,
+        mask: Mask | None = None,
+        bit: MaskedBit | None = None,
+        given: Given | None = None,
+    ) -> Self:
+        """Make an array of the same session (for protocols)."""
+        return type(self)(self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given)
+
+    def without_shares(self, planned: Session) -> Self:
+        """Make the same array in a session where no party lives (for plans)."""
+        empty = np.empty((0, *self.shape), np.uint64)
+        mask = None if self._mask is None else Mask(self._mask.ref, (), empty, empty)
+        given = None if self.given is None else self.given.without_value(planned)
+        bit = self.bit
+        if bit is not None:
+            bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
+        shares = empty if mask is None and given is None else None
+        return type(self)(
+            planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given
+        )
+
+    def outline(self) -> Hashable:
+        """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
+        return (
+            self.shape,
+            self.frac_bits,
+            self.bound,
+            None if self.given is None else self.given.owner,
+            None if self._mask is None else self._mask.ref,
+            None if self.bit is None else self.bit.ref,
+        )
+
+    def with_integer_bound(self, bound: int) -> Self:
+        """Narrow the bound on the encoded value (for protocols)."""
+        if bound >= self.bound:
+            return self
+        return self.derive(
+            self._shares,
+            frac_bits=self.frac_bits,
+            bound=bound,
+            mask=self._mask,
+            bit=self.bit,
+            given=self.given,
+        )
+
+    # What it is.
+
+    @property
+    def shares(self) -> Words:
+        """This process's shares, of shape (p, *shape) (for protocols)."""
+        if self.given is not None:
+            return self.given.shares()
+        if self._shares is None:
+            assert self._mask is not None
+            shares = self._mask.shares.copy()
+            first = self.session.first_row
+            if first is not None:
+                shares[first : first + 1] += self._mask.delta
+            self._shares = shares
+        return self._shares
+
+    def addends(self) -> list[tuple[int, Words]]:
+        """Return rows of the party axis with what adds up to the value over all parties.
+
+        To be opened under a mask of each party alone: what a party has given is its own addend,
+        not a share (for protocols).
+        """
+        if self.given is None and self._shares is None:
+            # Not by `shares`, which copies the mask for the sake of one row.
+            assert self._mask is not None
+            lam, first = self._mask.shares, self.session.first_row
+            return [
+                (row, lam[row, ...] + self._mask.delta[0, ...] if row == first else lam[row, ...])
+                for row in range(len(lam))
+            ]
+        if self.given is None:
+            return list(enumerate(self.shares))
+        if self.given.owner not in self.session.here:
+            return []
+        return [(self.session.here.index(self.given.owner), self.given.encoded[0])]
+
+    @property
+    def mask(self) -> Mask | None:
+        """The mask, once there is one (for protocols)."""
+        return self._mask
+
+    def set_mask(self, mask: Mask) -> None:
+        """Keep the mask from now on; shares follow from it (for protocols)."""
+        self._mask, self._shares = mask, None
+
+    @property
+    def ndim(self) -> int:
+        """How many axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        return prod(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that revealing gives."""
+        return np.dtype(np.float64 if self.frac_bits else np.int64)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DtypeError("len() of a SharedArray without axes")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        parties = ", ".join(self.session.parties)
+        return f"SharedArray(shape={self.shape}, frac_bits={self.frac_bits}, parties={parties})"
+
+    # What it refuses.
+
+    def _refuse(self, what: str) -> RevealError:
+        return RevealError(f"{what} would reveal a secret; call .reveal() first, if that is agreed")
+
+    def __array__(self, *args: object, **kwargs: object) -> NDArray[Any]:
+        raise self._refuse("turning a SharedArray into a NumPy array")
+
+    def __bool__(self) -> bool:
+        raise self._refuse("the truth value of a SharedArray")
+
+    def __float__(self) -> float:
+        raise self._refuse("float() of a SharedArray")
+
+    def __int__(self) -> int:
+        raise self._refuse("int() of a SharedArray")
+
+    def __index__(self) -> int:
+        raise self._refuse("indexing by a SharedArray")
+
+    def __contains__(self, item: object) -> bool:
+        raise self._refuse("'in' on a SharedArray")
+
+    def __reduce__(self) -> Any:
+        raise RevealError(
+            "a SharedArray cannot be pickled: it would put several parties' shares in one place"
+        )
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise DtypeError(
+            "a SharedArray cannot be changed in place; build a new one with np.where or np.concatenate"
+        )

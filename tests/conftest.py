@@ -1,0 +1,70 @@
+"""The benchmarks as modules, and a shell for the commands that the pages show."""
+
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark, which is no package; all of them are forgotten afterwards."""
+    folder = ROOT / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for name in {path.stem for path in folder.glob("*.py")} & set(sys.modules):
+        del sys.modules[name]
+
+
+def free_port():
+    """Return the first of three ports in a row that are free."""
+    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
+        try:
+            for k in range(3):
+                socket.create_server(("127.0.0.1", port + k)).close()
+        except OSError:
+            continue
+        return port
+    raise OSError("no free ports")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """A folder with the examples, and with sotto and python in the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for program, what in (("sotto", "-m nn.command"), ("python", "")):
+        script = folder / program
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
+        script.chmod(0o755)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    background = []
+
+    def run(command):
+        environment = {
+            **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        command = command.replace("init trial", f"init trial --port {free_port()}")
+        how = {
+            "shell": True, "cwd": tmp_path, "env": environment, "text": True,
+            "start_new_session": True,
+        }  # fmt: skip
+        if command.endswith("&"):
+            log = (tmp_path / f"{len(background)}.log").open("w")
+            background.append((subprocess.Popen(command[:-1], stdout=log, stderr=log, **how), log))
+            return None
+        return subprocess.run(command, capture_output=True, check=False, timeout=120, **how)
+
+    yield run
+    for process, log in background:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()

@@ -1,0 +1,44 @@
+"""The examples in the docstrings."""
+
+import doctest
+import pkgutil
+from importlib import import_module
+
+import pytest
+
+import mpc
+import nn
+import ring
+
+PACKAGES = (ring, mpc, nn)
+NAMES = [
+    name
+    for package in PACKAGES
+    for name in (
+        package.__name__,
+        *(found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")),
+    )
+]
+# Where a reader looks for one.
+WITH_EXAMPLES = {
+    "mpc.session", "mpc.shared_array", "mpc.split",
+    "nn.datasets", "nn.labels", "nn.metrics", "nn.mlp", "nn.networks", "nn.sequential", "nn.trainable",
+    "ring.bits", "ring.fixed_point", "ring.matmul", "ring.streams",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples(name):
+    result = doctest.testmod(import_module(name))
+    assert result.failed == 0
+    assert result.attempted or name not in WITH_EXAMPLES
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_public_names_exist_and_are_described(package):
+    for name in package.__all__:
+        assert getattr(package, name).__doc__.strip()
+
+
+def test_all_have_been_found():
+    assert set(NAMES) >= WITH_EXAMPLES
