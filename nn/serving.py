@@ -27,7 +27,14 @@ from numpy.typing import NDArray
 from mpc import FrameError, PartyError, PeerError, Session, ShapeError, SharedArray, configuration
 from mpc.configuration import Configuration
 from mpc.events import record
-from mpc.handshake import PROTOCOL_VERSION, disagreement, join_parties, read_hello, send_hello
+from mpc.handshake import (
+    HEALTH,
+    PROTOCOL_VERSION,
+    disagreement,
+    join_parties,
+    read_hello,
+    send_hello,
+)
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.frames import Header, Kind
@@ -99,8 +106,7 @@ class PartyService:
         self._over = threading.Event()
         self._started, self._served = time.monotonic(), 0
         _, server = own_contexts(read, self._me)
-        known = {name: client.der for name, client in read.clients.items()}
-        self._listener = Listener(self._me, sock, server, known, self._admit)
+        self._listener = Listener(self._me, sock, server, read.certificates(), self._admit)
         record("start", role="party", me=self._me, models=",".join(self._models))
 
     def stop(self) -> None:
@@ -153,6 +159,7 @@ class PartyService:
     def _turn(self) -> bool:
         """Agree on what comes next and do it. Returns whether there is another turn."""
         session = self._session
+        session.look_for_provider()
         leader = session.size - 1
         leads = session.here == (leader,)
         chosen = self._choose() if leads else []
@@ -238,15 +245,23 @@ class PartyService:
     # Clients.
 
     def _admit(self, connection: Connection) -> None:
-        timeouts = self._read.timeouts
+        timeouts, peer = self._read.timeouts, connection.peer
+        greeting = read_hello(connection, timeouts.connect)
+        if peer not in self._read.clients and greeting.purpose != HEALTH:
+            # Without a word to it: a party that has come for a new session tries again.
+            record("refused", warning=True, at=self._me, peer=peer, why="no client")
+            return
         mine = {"protocol version": PROTOCOL_VERSION, "ring": "2^64", "parties": self._read.names}
         mine |= {
             "frac_bits": self._read.format.frac_bits,
             "int_bits": self._read.format.int_bits,
         }
         send_hello(connection, "serve", mine, b"")
-        greeting = read_hello(connection, timeouts.connect)
-        problem = disagreement(self._me, mine, connection.peer, greeting.terms)
+        if greeting.purpose == HEALTH:
+            connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
+            exchange([connection], timeouts.answer)
+            return
+        problem = disagreement(self._me, mine, peer, greeting.terms)
         if problem:
             connection.notify(Kind.ABORT, problem)
             return
