@@ -85,6 +85,8 @@ class PartyService:
         Listens at this party's address.
     largest_rows : int
         Rows of one request.
+    progress : bool
+        Whether to show a progress bar for evaluations of more than two seconds, on a terminal.
     """
 
     def __init__(
@@ -95,11 +97,14 @@ class PartyService:
         sock: socket.socket,
         *,
         largest_rows: int = 4096,
+        progress: bool = False,
     ) -> None:
         assert session.me is not None
         self._read, self._session, self._models = read, session, dict(models)
         self._me: str = session.me
         self._largest = largest_rows
+        # As SharedModel has it, where True would be for any stream and at once.
+        self._progress = None if progress else False
         self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
         self._changed = threading.Condition()
         self._stopping = False
@@ -219,14 +224,16 @@ class PartyService:
         x = model.rows_from_shares(shares)
         answer = requests[0].answer
 
-        def program(model: SharedModel, x: SharedArray | ScaledRows) -> SharedArray:
-            outputs = model(x, progress=False)
+        def program(
+            model: SharedModel, x: SharedArray | ScaledRows, progress: bool | None = False
+        ) -> SharedArray:
+            outputs = model(x, progress=progress)
             if answer in ("scores", "values"):
                 return outputs.truncate()
             return outputs.argmax(axis=1, one_hot=answer == "one-hot")
 
         session.prepare(lambda planned: program(model.twin(planned), model.twin_rows(planned, x)))
-        result = program(model, x).shares[0]
+        result = program(model, x, self._progress).shares[0]
         first = 0
         for request in requests:
             request.result = result[first : first + request.rows]
@@ -388,7 +395,9 @@ _CALLS: dict[str, Callable[..., None]] = {
 }
 
 
-def serve(path: str | Path, me: str, folders: Mapping[str, str]) -> None:
+def serve(
+    path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False
+) -> None:
     """Run a party: meet the others, load this party's shares of the models, answer clients.
 
     Returns when this or another party has got SIGTERM or SIGINT and all turns are done.
@@ -402,7 +411,7 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str]) -> None:
     links = join_parties(read, me, f"sotto serve {' '.join(sorted(folders))}", sock.dup())
     with Session.from_links(read, me, links) as session:
         models = {name: load_shares(session, folder) for name, folder in folders.items()}
-        service = PartyService(read, session, models, sock)
+        service = PartyService(read, session, models, sock, progress=progress)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         service.run()

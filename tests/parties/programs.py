@@ -288,6 +288,23 @@ def ask(path, model, me):
         sys.exit(3)
 
 
+def slowly():
+    """Be `sotto`, with an evaluation that takes its time for every few rows."""
+    from nn.command import main
+    from nn.shared_model import SharedModel
+
+    evaluate = SharedModel._evaluate
+
+    def slow(model, x):
+        if model.session.here:
+            time.sleep(0.3)
+        return evaluate(model, x)
+
+    SharedModel._evaluate = slow
+    SharedModel.rows_at_once = lambda model: 4
+    sys.exit(main(sys.argv[1:]))
+
+
 class Hoarding:
     """Ask for much more randomness than is ever taken; tell how much memory the provider has."""
 

@@ -67,15 +67,16 @@ class Services:
         for name in self.logs:
             self.start(name)
 
-    def start(self, name):
+    def start(self, name, *, program=("-m", "nn.command"), verbose=True, stderr=None):
         """Start the provider or a party, again if it has run."""
-        what = ["-m", "nn.command", "provider", str(self.path), "--workers", str(self.workers)]
+        what = ["provider", str(self.path), "--workers", str(self.workers)]
         if name != "provider":
-            what = ["-m", "nn.command", "serve", str(self.path), "--me", name]
+            what = ["serve", str(self.path), "--me", name]
             for model in self.models:
                 what += ["--model", f"{model}={self.folder / model}"]
+        what = [*program, *what, *(["--verbose"] if verbose else [])]
         with self.logs[name].open("w") as file:
-            self.processes[name] = self._run([*what, "--verbose"], stderr=file)
+            self.processes[name] = self._run(what, stderr=file if stderr is None else stderr)
 
     def ask(self, name, model="network"):
         """Start a client that asks without end; it prints "ready" with its first answer."""
