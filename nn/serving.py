@@ -395,9 +395,7 @@ _CALLS: dict[str, Callable[..., None]] = {
 }
 
 
-def serve(
-    path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False
-) -> None:
+def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
     """Run a party: meet the others, load this party's shares of the models, answer clients.
 
     Returns when this or another party has got SIGTERM or SIGINT and all turns are done.
