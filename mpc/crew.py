@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc import joblib_processes
 from mpc.errors import ConfigurationError, FrameError, PeerError, PeerTimeoutError, ShapeError
 from mpc.session import Session
 from mpc.transport import wire
@@ -190,22 +190,21 @@ class Crew:
 
     def _dispatch(self) -> None:
         import joblib
-        from joblib.parallel import get_active_backend
 
-        backend, _ = get_active_backend()
+        own = joblib_processes.options()
         offered = joblib.effective_n_jobs(self._n_jobs)
         wanted = offered if self._n_jobs < 0 else min(offered, self._n_jobs)
         self.wanted = max(1, min(wanted, self._most))
         task = self._task
-        if type(backend).__name__ == "LokyBackend":
+        if own:
             # Processes of this machine share out what this one may use.
-            threads = max(1, get_num_threads() // self.wanted)
-            task = replace(task, threads=threads, parent=os.getpid())
-            self._session.at_end(_end_processes)
+            task = replace(task, threads=max(1, get_num_threads() // self.wanted))
+            # They have held shares.
+            self._session.at_end(joblib_processes.shut_down)
         # Nothing large goes this way; still, joblib shall write no argument to a file.
         self._parallel = joblib.Parallel(
             self.wanted, return_as="generator_unordered", batch_size=1, pre_dispatch="all",
-            max_nbytes=None,
+            max_nbytes=None, **own,
         )  # fmt: skip
         tasks = self._parallel(joblib.delayed(task)() for _ in range(self.wanted))
         threading.Thread(
@@ -358,13 +357,6 @@ class Crew:
             raise FrameError(f"a worker of {self._me.name} sent a malformed answer") from None
         part.text = printable(str(text).encode())
         part.state = FAILURE if kind == FAILED else LOSS
-
-
-def _end_processes() -> None:
-    """End the processes that joblib keeps for later calls: they have held shares."""
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def _killed(error: BaseException) -> bool:

@@ -21,10 +21,8 @@ import select
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -66,7 +64,6 @@ LOST, FAILED = "lost", "failed"
 LARGEST_ANSWER = 1 << 13
 _LARGEST_ORDER = 1 << 20
 _LARGEST_TEXT = 1000
-_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -175,8 +172,6 @@ class Task:
     program : Program
     threads : int, optional
         How many of the machine's cores to use; default as :func:`ring.get_num_threads` says.
-    parent : int, optional
-        The process that has started this one, and with which it is to end.
     """
 
     path: str
@@ -187,14 +182,11 @@ class Task:
     token: bytes
     program: Program
     threads: int | None = None
-    parent: int | None = None
 
     def __call__(self) -> None:
         """Do parts until the party's process has no more."""
         if self.threads is not None:
             set_num_threads(self.threads)
-        if self.parent is not None:
-            _end_with(self.parent)
         read = replace(configuration.load(Path(self.path)), format=self.format)
         me = read.parties[self.me]
         try:
@@ -263,18 +255,6 @@ class Task:
                 lambda planned: self.program(planned, *(planned.twin(x) for x in operands))
             )
             return self.program(session, *operands).shares[0]
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """End this process soon after `parent`; joblib's would stay for minutes."""
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=look, name="sotto parent", daemon=True).start()
 
 
 def _own_host(connection: Connection) -> str:

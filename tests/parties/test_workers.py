@@ -2,11 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,26 +13,7 @@ from mpc import configuration, crew, workers
 from tests.parties import spread_programs as programs
 from tests.parties.programs import network
 
-ROOT = Path(__file__).parents[2]
 NAMES = ("alice", "bob", "carol")
-
-
-def worker_processes():
-    """Return the processes of joblib's pools, whosever children they are."""
-    listing = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    return {line for line in listing.stdout.splitlines() if "popen_loky_posix" in line}
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_over():
-    before = worker_processes()
-    yield
-    deadline = time.monotonic() + 5
-    while (left := worker_processes() - before) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
 
 
 def ran(folder):
@@ -207,28 +185,6 @@ def test_every_party_on_its_own_dask_cluster(tmp_path):
     assert pids["alice"] <= before["alice"]
     assert pids["bob"] & before["bob"]
     assert len({session for *_, session in parts}) >= 3
-
-
-def test_a_worker_process_ends_with_the_one_that_started_it():
-    child = (
-        "import os, time; from mpc.worker import _end_with; _end_with(os.getppid());"
-        " print(os.getpid(), flush=True); time.sleep(60)"
-    )
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with subprocess.Popen(
-        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        pid = int(process.stdout.readline())
-        process.kill()
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return
-            time.sleep(0.1)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("it stays")
 
 
 @pytest.mark.parametrize(
