@@ -21,7 +21,7 @@ from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import Listener, bind
-from mpc.worker import FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
+from mpc.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
 from ring import get_num_threads
 
 __all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "Crew", "Part"]
@@ -149,10 +149,13 @@ class Crew:
         # The other parties wait for this one meanwhile, so it must not take long.
         seconds = min(_END_SECONDS, 0.5 * self._limits.answer)
         if not self._over.wait(0.0 if error is not None or self._gave_up else seconds):
-            self._parallel._backend.abort_everything(ensure_ready=False)
+            self._abort()
         self._listener.close()
         if self._client is not None:
             self._client.close()
+
+    def _abort(self) -> None:
+        self._parallel._backend.abort_everything(ensure_ready=False)
 
     # Starting.
 
@@ -216,7 +219,8 @@ class Crew:
             for _ in tasks:
                 pass
         except BaseException as error:
-            self._failure = error
+            if over is self._over:  # others have been started meanwhile otherwise
+                self._failure = error
         finally:
             over.set()
             self._tell()
@@ -235,18 +239,28 @@ class Crew:
             if self._failure is not None and not _killed(self._failure):
                 self.problem = f"{type(self._failure).__name__}: {self._failure}"
                 return BROKEN, 0
-            if self._starts == _STARTS:
-                self.problem = f"workers were lost {_STARTS} times"
-                return BROKEN, 0
-            self.start()
-            return WAITING, 0
+            return self._start_again()
+        waited = time.monotonic() - self._since
+        if self._gave_up and not ready and waited >= _PATIENCE_SECONDS:
+            # Nobody is left but those that stall, for which joblib would wait.
+            self._gave_up = False
+            self._abort()
+            return self._start_again()
         limit = self._limits.connect if first or not ready else _PATIENCE_SECONDS
-        if time.monotonic() - self._since < limit:
+        if waited < limit:
             return WAITING, ready
         if ready:
             return HERE, ready
         self.problem = f"no worker came within {limit:g} s"
         return BROKEN, 0
+
+    def _start_again(self) -> tuple[int, int]:
+        if self._starts == _STARTS:
+            self.problem = f"workers were lost {_STARTS} times"
+            return BROKEN, 0
+        self.wait_anew()
+        self.start()
+        return WAITING, 0
 
     def wait_anew(self) -> None:
         """Begin to wait for workers now."""
@@ -305,7 +319,7 @@ class Crew:
             if part is None:  # dismissed
                 break
             try:
-                self._do(connection, part)
+                self._do(connection, part, worker.address)
             except PeerError as error:
                 part.state, part.text = LOSS, str(error)
                 raise
@@ -328,7 +342,7 @@ class Crew:
         connection.expect_bytes([Kind.ANSWER], LARGEST_ANSWER)
         return host, int(port)
 
-    def _do(self, connection: Connection, part: Part) -> None:
+    def _do(self, connection: Connection, part: Part, address: tuple[str, int]) -> None:
         connection.post_bytes(Kind.CALL, part.order.encode())
         for words in part.words:
             connection.post(Kind.SHARE, [words])
@@ -341,20 +355,28 @@ class Crew:
                 return np.empty(header.nbytes, np.uint8)
             raise ShapeError(f"sent the shapes {header.shapes} where {part.shape} was to come")
 
-        connection.expect(accept)
-        while not wait([connection], 4 * _LOOK_SECONDS):
-            if part.abandoned:
-                self._gave_up = True
-                raise PeerTimeoutError(f"a worker of {self._me.name} did not come back in time")
-        answer = connection.take()
-        if answer.header.words:
-            part.result = answer.arrays()[0]
-            part.state = DONE
-            return
-        try:
-            kind, text = wire.decode(answer.data.tobytes())
-        except (ShapeError, TypeError, ValueError):
-            raise FrameError(f"a worker of {self._me.name} sent a malformed answer") from None
+        who = f"a worker of {self._me.name} at {address[0]}:{address[1]}"
+        moved, heard = -1, time.monotonic()
+        kind = BUSY
+        while kind == BUSY:
+            connection.expect(accept)
+            while not wait([connection], 4 * _LOOK_SECONDS):
+                if moved != (now := connection.sent_bytes + connection.received_bytes):
+                    moved, heard = now, time.monotonic()
+                silent = time.monotonic() - heard >= self._limits.answer
+                if silent or part.abandoned:
+                    self._gave_up = True
+                    limit = f" within {self._limits.answer:g} s" if silent else ", unlike others"
+                    raise PeerTimeoutError(f"{who} did not answer{limit}")
+            answer = connection.take()
+            if answer.header.words:
+                part.result = answer.arrays()[0]
+                part.state = DONE
+                return
+            try:
+                kind, text = wire.decode(answer.data.tobytes())
+            except (ShapeError, TypeError, ValueError):
+                raise FrameError(f"{who} sent a malformed answer") from None
         part.text = printable(str(text).encode())
         part.state = FAILURE if kind == FAILED else LOSS
 

@@ -1,6 +1,7 @@
 """Predictions spread over workers: the same answers, whoever is killed, and nothing left over."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -54,8 +55,8 @@ def test_models_give_the_same_answers(names):
     assert 0 < spent.rounds < 40
 
 
-def launched(tmp_path, harm, times, names=NAMES[:2], answer_timeout=20.0):
-    inputs = dict.fromkeys(names, (tmp_path, harm, times))
+def launched(tmp_path, harm, times, names=NAMES[:2], answer_timeout=20.0, victims=("bob",)):
+    inputs = dict.fromkeys(names, (tmp_path, harm, times, victims))
     return mpc.launch(programs.harmed, names, inputs=inputs, answer_timeout=answer_timeout)
 
 
@@ -101,6 +102,34 @@ def test_a_worker_that_stalls_is_given_up(tmp_path):
     for (first, _), second, _ in found.values():
         np.testing.assert_allclose(first, programs.expected(), atol=1e-3)
         np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+
+
+def test_when_all_workers_of_all_parties_stall_others_do_their_parts(tmp_path):
+    """Nobody closes a connection and nobody reports a loss, as when their machines vanish."""
+    found = launched(tmp_path, "stop", 4, answer_timeout=3.0, victims=NAMES[:2])
+    assert len(list((tmp_path / "first").glob("strike*"))) == 4
+    for (first, _), second, _ in found.values():
+        np.testing.assert_allclose(first, programs.expected(), atol=1e-3)
+        np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+
+
+def test_when_all_workers_stall_at_every_try_a_timeout_names_them(tmp_path):
+    found = launched(tmp_path, "stop", 1000, answer_timeout=3.0, victims=NAMES[:2])
+    for name, ((text, _), second, _) in found.items():
+        assert re.fullmatch(
+            rf"WorkerError: part \d of [12] was lost 3 times at a worker of {name}: a worker of {name}"
+            r" at 127\.0\.0\.1:\d+ did not answer within 3 s",
+            text,
+        ), text
+        np.testing.assert_allclose(second, programs.expected(), atol=1e-3)
+
+
+def test_a_worker_that_computes_for_longer_than_the_timeout_is_waited_for(tmp_path):
+    found = launched(tmp_path, "sleep", 4, answer_timeout=3.0, victims=NAMES[:2])
+    for (first, _), *_ in found.values():
+        np.testing.assert_allclose(first, programs.expected(), atol=1e-3)
+    # Two parts, each of them once.
+    assert len({session for _, _, session in ran(tmp_path / "first")}) == 2
 
 
 def test_a_party_that_is_killed_takes_its_workers_along(tmp_path):
