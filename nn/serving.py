@@ -24,7 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import FrameError, PartyError, PeerError, Session, ShapeError, SharedArray, configuration
+from mpc import (
+    FrameError,
+    PartyError,
+    PeerError,
+    Session,
+    ShapeError,
+    SharedArray,
+    WorkerError,
+    configuration,
+)
 from mpc.configuration import Configuration
 from mpc.events import record
 from mpc.handshake import (
@@ -227,13 +236,16 @@ class PartyService:
         def program(
             model: SharedModel, x: SharedArray | ScaledRows, progress: bool | None = False
         ) -> SharedArray:
-            outputs = model(x, progress=progress)
             if answer in ("scores", "values"):
-                return outputs.truncate()
-            return outputs.argmax(axis=1, one_hot=answer == "one-hot")
+                return model(x, progress=progress).truncate()
+            return model.winners(x, one_hot=answer == "one-hot", progress=progress)
 
         session.prepare(lambda planned: program(model.twin(planned), model.twin_rows(planned, x)))
-        result = program(model, x, self._progress).shares[0]
+        try:
+            result = program(model, x, self._progress).shares[0]
+        except WorkerError as error:
+            self._refuse(requests, error)
+            return
         first = 0
         for request in requests:
             request.result = result[first : first + request.rows]
@@ -248,6 +260,15 @@ class PartyService:
                 shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
                 rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
             )  # fmt: skip
+
+    def _refuse(self, requests: list[_Request], error: WorkerError) -> None:
+        """Say why there is no answer. All parties come here together, and serve on."""
+        # Behind that may be the text of an unforeseen error in a worker, which may hold anything.
+        problem = ": ".join(str(error).split(": ")[:2])
+        record("workers", warning=True, me=self._me, problem=problem)
+        for request in requests:
+            request.problem = problem
+            request.done.set()
 
     # Clients.
 

@@ -40,12 +40,14 @@ def free_ports(count):
 class Services:
     """The provider, both parties, and clients, each a process."""
 
-    def __init__(self, folder, models=MODELS, *, workers=2, answer=20, connect=60):
+    def __init__(self, folder, models=MODELS, *, workers=2, answer=20, connect=60, more=""):
         self.folder, self.models, self.workers = folder, models, workers
         self.path = configuration.write_example(
             folder / "trial", PARTIES, CLIENTS, ports=free_ports(3),
             timeouts=configuration.Timeouts(connect=connect, answer=answer),
         )  # fmt: skip
+        with self.path.open("a") as file:
+            file.write(more)
         # In one process all parties' files are written; each serves its own.
         with mpc.Session(PARTIES) as session:
             for name, (model, options) in models.items():
