@@ -1,4 +1,4 @@
-"""The commands of ``sotto`` that need no neural network: doctor, init, check, provider."""
+"""The commands of ``sotto`` that need no neural network: doctor, init, check, provider, health."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mpc import configuration
-from mpc.errors import SottoError
+from mpc.errors import ArgumentError, SottoError
 from mpc.events import start_log
+from mpc.health import ask, table
 from mpc.provider_service import ProviderService
 from mpc.terminal import paint
 from mpc.transport.tls import own_contexts
@@ -86,6 +87,22 @@ def add_commands(commands: Any) -> None:
     provider.add_argument("--verbose", action="store_true", help="log every session")
     provider.set_defaults(run=_provider)
 
+    health = add_command(
+        commands, "health", "ask the provider and all parties that serve whether they are well",
+        "Ask the provider and every party that serves (sotto serve) how they are, and print a line\n"
+        "for each. The exit code is 1 if one that was asked does not answer. A client asks the\n"
+        "parties alone: the provider answers no clients.",
+    )  # fmt: skip
+    health.add_argument("configuration", type=Path, help="the path of parties.toml")
+    health.add_argument(
+        "--me", required=True, metavar="NAME", help="who asks: a party, the provider or a client"
+    )
+    health.add_argument(
+        "--timeout", type=float, default=5.0, metavar="SECONDS",
+        help="how long to wait for an answer (default: 5)",
+    )  # fmt: skip
+    health.set_defaults(run=_health)
+
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -131,6 +148,19 @@ def _provider(options: argparse.Namespace) -> int:
     )
     serve_until_signal(service.close)
     return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    if not 0 < options.timeout < 1e9:
+        raise ArgumentError(
+            f"--timeout must be a positive number of seconds, got {options.timeout}"
+        )
+    found = ask(configuration.load(options.configuration), options.me, options.timeout)
+    head, *lines = table(found)
+    print(paint(head, "bold"))
+    for each, line in zip(found, lines, strict=True):
+        print(paint(line, "red") if each.problem else line)
+    return 1 if any(each.problem for each in found) else 0
 
 
 def serve_until_signal(close: Callable[[], None]) -> None:

@@ -120,9 +120,9 @@ class Configuration:
         """Everybody, by name."""
         return {**self.parties, self.provider.name: self.provider, **self.clients}
 
-    def certificates(self, *but: str) -> dict[str, bytes]:
+    def certificates(self) -> dict[str, bytes]:
         """Return everybody's certificate by name."""
-        return {name: m.der for name, m in self.members.items() if name not in but}
+        return {name: m.der for name, m in self.members.items()}
 
 
 def load(path: str | Path) -> Configuration:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc import joblib_processes
 from mpc.errors import ArgumentError, SottoError
 from mpc.events import record
 from mpc.provider import Provider
@@ -26,9 +27,6 @@ from ring import set_num_threads
 __all__ = ["CorrectionPool"]
 
 Words = NDArray[np.uint64]
-
-# How often a worker looks whether its provider is still there.
-_LOOK_SECONDS = 1.0
 
 
 class _Kept(threading.local):
@@ -43,19 +41,9 @@ _kept = _Kept()
 
 @lru_cache(maxsize=1)
 def _settle(home: int) -> None:
-    """Make a process other than `home` a worker: of one core, and not outliving its provider."""
-    if os.getpid() == home:
-        return
-    set_num_threads(1)  # the other cores have workers of their own
-    if os.getppid() == home:
-        threading.Thread(target=_end_with, args=(home,), daemon=True).start()
-
-
-def _end_with(home: int) -> None:
-    # joblib's workers wait for minutes when the process that has started them was killed.
-    while os.getppid() == home:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)
+    """Make a process other than `home` a worker of one core."""
+    if os.getpid() != home:
+        set_num_threads(1)  # the other cores have workers of their own
 
 
 def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
@@ -84,15 +72,27 @@ class CorrectionPool:
     """
 
     def __init__(self, workers: int, limit: int) -> None:
-        from joblib import Parallel, delayed  # here: one worker needs none of it
+        from joblib import delayed  # here: one worker needs none of it
+        from joblib.parallel import get_active_backend
 
         self.workers, self._limit = workers, limit
-        self._parallel: Any = Parallel(n_jobs=workers, return_as="generator")
-        # A Parallel does one thing at a time.
+        self._backend, _ = get_active_backend()
+        self._options = joblib_processes.options()
+        # A backend does one thing at a time.
         self._turn = threading.Lock()
         # Processes take seconds to start, which nobody should wait for in a session.
-        for _ in self._parallel(delayed(_settle)(os.getpid()) for _ in range(workers)):
+        for _ in self._run([delayed(_settle)(os.getpid()) for _ in range(workers)]):
             pass
+
+    def _run(self, calls: list[Any]) -> Iterator[Any]:
+        """Yield what calls return, in their order."""
+        from joblib import Parallel
+
+        # Of its own for each time: where one was not used up, or has failed, results of what was
+        # still computed can turn up among those of its next call (joblib 1.5 and 1.6).
+        run = Parallel(self.workers, return_as="generator", backend=self._backend, **self._options)
+        results: Iterator[Any] = run(calls)
+        return results
 
     def deal(self, keys: tuple[bytes, ...], requests: Sequence[Request]) -> Iterator[Words]:
         """Yield corrections in the order of the requests; `requests` should be a few a worker."""
@@ -103,18 +103,22 @@ class CorrectionPool:
             calls = [
                 delayed(_deal)(keys, request, self._limit, os.getpid()) for request in requests
             ]
-            corrections = self._parallel(calls)
+            corrections = self._run(calls)
             try:
                 for correction in corrections:
                     yield correction
                     dealt += 1
+            except GeneratorExit:
+                # Nobody wants the rest. To close it would kill the workers that compute it.
+                with suppress(Exception):
+                    for _ in corrections:
+                        pass
+                raise
             except SottoError:
                 raise
             except Exception as error:
                 # A worker is lost: joblib starts others for the next call.
                 record("workers", warning=True, problem=type(error).__name__)
-            finally:
-                corrections.close()
         for request in requests[dealt:]:
             yield _deal(keys, request, self._limit, os.getpid())
 

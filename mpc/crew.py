@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,13 +14,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc import joblib_processes
 from mpc.errors import ConfigurationError, FrameError, PeerError, PeerTimeoutError, ShapeError
 from mpc.session import Session
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import Listener, bind
-from mpc.worker import FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
+from mpc.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
 from ring import get_num_threads
 
 __all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "Crew", "Part"]
@@ -149,10 +149,13 @@ class Crew:
         # The other parties wait for this one meanwhile, so it must not take long.
         seconds = min(_END_SECONDS, 0.5 * self._limits.answer)
         if not self._over.wait(0.0 if error is not None or self._gave_up else seconds):
-            self._parallel._backend.abort_everything(ensure_ready=False)
+            self._abort()
         self._listener.close()
         if self._client is not None:
             self._client.close()
+
+    def _abort(self) -> None:
+        self._parallel._backend.abort_everything(ensure_ready=False)
 
     # Starting.
 
@@ -190,22 +193,21 @@ class Crew:
 
     def _dispatch(self) -> None:
         import joblib
-        from joblib.parallel import get_active_backend
 
-        backend, _ = get_active_backend()
+        own = joblib_processes.options()
         offered = joblib.effective_n_jobs(self._n_jobs)
         wanted = offered if self._n_jobs < 0 else min(offered, self._n_jobs)
         self.wanted = max(1, min(wanted, self._most))
         task = self._task
-        if type(backend).__name__ == "LokyBackend":
+        if own:
             # Processes of this machine share out what this one may use.
-            threads = max(1, get_num_threads() // self.wanted)
-            task = replace(task, threads=threads, parent=os.getpid())
-            self._session.at_end(_end_processes)
+            task = replace(task, threads=max(1, get_num_threads() // self.wanted))
+            # They have held shares.
+            self._session.at_end(joblib_processes.shut_down)
         # Nothing large goes this way; still, joblib shall write no argument to a file.
         self._parallel = joblib.Parallel(
             self.wanted, return_as="generator_unordered", batch_size=1, pre_dispatch="all",
-            max_nbytes=None,
+            max_nbytes=None, **own,
         )  # fmt: skip
         tasks = self._parallel(joblib.delayed(task)() for _ in range(self.wanted))
         threading.Thread(
@@ -217,7 +219,8 @@ class Crew:
             for _ in tasks:
                 pass
         except BaseException as error:
-            self._failure = error
+            if over is self._over:  # others have been started meanwhile otherwise
+                self._failure = error
         finally:
             over.set()
             self._tell()
@@ -236,18 +239,28 @@ class Crew:
             if self._failure is not None and not _killed(self._failure):
                 self.problem = f"{type(self._failure).__name__}: {self._failure}"
                 return BROKEN, 0
-            if self._starts == _STARTS:
-                self.problem = f"workers were lost {_STARTS} times"
-                return BROKEN, 0
-            self.start()
-            return WAITING, 0
+            return self._start_again()
+        waited = time.monotonic() - self._since
+        if self._gave_up and not ready and waited >= _PATIENCE_SECONDS:
+            # Nobody is left but those that stall, for which joblib would wait.
+            self._gave_up = False
+            self._abort()
+            return self._start_again()
         limit = self._limits.connect if first or not ready else _PATIENCE_SECONDS
-        if time.monotonic() - self._since < limit:
+        if waited < limit:
             return WAITING, ready
         if ready:
             return HERE, ready
         self.problem = f"no worker came within {limit:g} s"
         return BROKEN, 0
+
+    def _start_again(self) -> tuple[int, int]:
+        if self._starts == _STARTS:
+            self.problem = f"workers were lost {_STARTS} times"
+            return BROKEN, 0
+        self.wait_anew()
+        self.start()
+        return WAITING, 0
 
     def wait_anew(self) -> None:
         """Begin to wait for workers now."""
@@ -306,7 +319,7 @@ class Crew:
             if part is None:  # dismissed
                 break
             try:
-                self._do(connection, part)
+                self._do(connection, part, worker.address)
             except PeerError as error:
                 part.state, part.text = LOSS, str(error)
                 raise
@@ -329,7 +342,7 @@ class Crew:
         connection.expect_bytes([Kind.ANSWER], LARGEST_ANSWER)
         return host, int(port)
 
-    def _do(self, connection: Connection, part: Part) -> None:
+    def _do(self, connection: Connection, part: Part, address: tuple[str, int]) -> None:
         connection.post_bytes(Kind.CALL, part.order.encode())
         for words in part.words:
             connection.post(Kind.SHARE, [words])
@@ -342,29 +355,30 @@ class Crew:
                 return np.empty(header.nbytes, np.uint8)
             raise ShapeError(f"sent the shapes {header.shapes} where {part.shape} was to come")
 
-        connection.expect(accept)
-        while not wait([connection], 4 * _LOOK_SECONDS):
-            if part.abandoned:
-                self._gave_up = True
-                raise PeerTimeoutError(f"a worker of {self._me.name} did not come back in time")
-        answer = connection.take()
-        if answer.header.words:
-            part.result = answer.arrays()[0]
-            part.state = DONE
-            return
-        try:
-            kind, text = wire.decode(answer.data.tobytes())
-        except (ShapeError, TypeError, ValueError):
-            raise FrameError(f"a worker of {self._me.name} sent a malformed answer") from None
+        who = f"a worker of {self._me.name} at {address[0]}:{address[1]}"
+        moved, heard = -1, time.monotonic()
+        kind = BUSY
+        while kind == BUSY:
+            connection.expect(accept)
+            while not wait([connection], 4 * _LOOK_SECONDS):
+                if moved != (now := connection.sent_bytes + connection.received_bytes):
+                    moved, heard = now, time.monotonic()
+                silent = time.monotonic() - heard >= self._limits.answer
+                if silent or part.abandoned:
+                    self._gave_up = True
+                    limit = f" within {self._limits.answer:g} s" if silent else ", unlike others"
+                    raise PeerTimeoutError(f"{who} did not answer{limit}")
+            answer = connection.take()
+            if answer.header.words:
+                part.result = answer.arrays()[0]
+                part.state = DONE
+                return
+            try:
+                kind, text = wire.decode(answer.data.tobytes())
+            except (ShapeError, TypeError, ValueError):
+                raise FrameError(f"{who} sent a malformed answer") from None
         part.text = printable(str(text).encode())
         part.state = FAILURE if kind == FAILED else LOSS
-
-
-def _end_processes() -> None:
-    """End the processes that joblib keeps for later calls: they have held shares."""
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def _killed(error: BaseException) -> bool:

@@ -35,18 +35,21 @@ from mpc.transport.tls import Listener, bind, connect, own_contexts
 from ring.streams import KEY_BYTES, fresh_key
 
 __all__ = [
+    "HEALTH",
     "PROTOCOL_VERSION",
+    "SESSION",
     "Greeting",
     "Links",
     "agree",
     "disagreement",
-    "greet",
     "join_parties",
     "pair_key",
     "terms",
 ]
 
 PROTOCOL_VERSION = 2
+# What a HELLO is for, beside what clients want.
+SESSION, HEALTH = "session", "health"
 SESSION_ID_BYTES = 16
 _NONCE_BYTES = 32
 _LARGEST_HELLO = 1 << 16
@@ -75,7 +78,7 @@ class Greeting:
     Attributes
     ----------
     purpose : str
-        "session", or what a client wants.
+        SESSION, HEALTH, or what a client wants.
     terms : dict
     session : bytes
         Empty if the other side does not know it yet.
@@ -117,14 +120,6 @@ def read_hello(connection: Connection, timeout: float) -> Greeting:
     ):
         raise FrameError(f"{connection.peer} sent a HELLO that is malformed")
     return Greeting(purpose, known, session, nonce)
-
-
-def greet(
-    connection: Connection, mine: Terms, session: bytes, timeout: float
-) -> tuple[Greeting, bytes]:
-    """Exchange HELLOs; return the other side's, and this side's part of the key."""
-    nonce = send_hello(connection, "session", mine, session)
-    return read_hello(connection, timeout), nonce
 
 
 def _show(value: Any) -> str:
@@ -204,10 +199,15 @@ class _Joining:
     def left(self) -> float:
         return max(0.01, self.deadline - time.monotonic())
 
-    def greet(self, connection: Connection, accepted: bool) -> None:
+    def greet(self, connection: Connection, accepted: bool) -> bool:
+        """Exchange HELLOs. Returns whether the other side has come for a session."""
         other = connection.peer
         self.connections[other] = connection
-        greeting, nonce = greet(connection, self.terms, self.session, self.left())
+        nonce = send_hello(connection, SESSION, self.terms, self.session)
+        greeting = read_hello(connection, self.left())
+        if accepted and greeting.purpose != SESSION:
+            del self.connections[other]
+            return False
         if not self.session:
             self.session = greeting.session
         first, second = (self.me, other) if accepted else (other, self.me)
@@ -219,6 +219,7 @@ class _Joining:
         self.problem = self.problem or problem
         nonces = (nonce, greeting.nonce) if accepted else (greeting.nonce, nonce)
         self.keys[other] = pair_key(self.session, first, nonces[0], second, nonces[1])
+        return True
 
     def connect(self, member: Member, context: ssl.SSLContext) -> None:
         while True:
@@ -242,12 +243,22 @@ class _Joining:
                     f"{', '.join(missing)} did not connect to {self.me} within"
                     f" {self.configuration.timeouts.connect:g} s"
                 )
-            if connection.peer not in missing:
-                connection.notify(Kind.ABORT, f"{connection.peer} has no place in this session now")
+            other = connection.peer
+            if other not in missing:
+                connection.notify(Kind.ABORT, f"{other} has no place in this session now")
                 connection.close()
-                continue
-            missing.remove(connection.peer)
-            self.greet(connection, accepted=True)
+            elif self._comes(connection):
+                missing.remove(other)
+            else:
+                connection.notify(Kind.ABORT, f"{self.me} waits for {', '.join(missing)} still")
+                connection.close()
+
+    def _comes(self, connection: Connection) -> bool:
+        try:
+            return self.greet(connection, accepted=True)
+        except PeerClosedError:
+            # One that asked for health, or that is started again and will come back.
+            return False
 
 
 def join_parties(

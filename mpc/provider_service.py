@@ -25,7 +25,16 @@ from mpc.configuration import Configuration
 from mpc.correction_pool import CorrectionPool, check_workers
 from mpc.errors import FrameError, PeerError, PeerTimeoutError, ShapeError, SottoError
 from mpc.events import record
-from mpc.handshake import PROTOCOL_VERSION, agree, disagreement, pair_key, read_hello, send_hello
+from mpc.handshake import (
+    HEALTH,
+    PROTOCOL_VERSION,
+    SESSION,
+    agree,
+    disagreement,
+    pair_key,
+    read_hello,
+    send_hello,
+)
 from mpc.provider import Provider
 from mpc.requests import Request, read
 from mpc.transport import wire
@@ -98,7 +107,8 @@ class ProviderService:
         me = read.provider
         assert me.address is not None
         _, server = own_contexts(read, me.name)
-        known = {name: member.der for name, member in read.parties.items()}
+        # Its own process may ask for health.
+        known = {name: read.members[name].der for name in (*read.parties, me.name)}
         self._listener = Listener(me.name, sock or bind(me.address), server, known, self._admit)
         record("start", role="provider", parties=",".join(read.names))
 
@@ -133,13 +143,15 @@ class ProviderService:
             "parties": self._read.names,
         }
         seconds = self._read.timeouts.connect
-        nonce = send_hello(connection, "session", mine, b"")
+        nonce = send_hello(connection, SESSION, mine, b"")
         greeting = read_hello(connection, seconds)
-        if greeting.purpose == "health":
+        if greeting.purpose == HEALTH:
             connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
             exchange([connection], seconds)
             return
         name, me = connection.peer, self._read.provider.name
+        if name not in self._read.parties:
+            raise FrameError(f"{name} is no computing party and may ask for health alone")
         if not greeting.session:
             raise FrameError(f"{name} did not say which session it belongs to")
         with self._changed:

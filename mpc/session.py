@@ -27,8 +27,9 @@ from mpc.remote_provider import RemoteProvider
 from mpc.requests import Block
 from mpc.rounds import Rounds
 from mpc.shared_array import SharedArray
+from mpc.transport.connection import wait
 from mpc.transport.local import LocalTransport
-from mpc.transport.remote import RemoteTransport
+from mpc.transport.remote import RemoteTransport, located
 from ring import FixedPoint
 
 __all__ = ["Plan", "Session"]
@@ -169,6 +170,9 @@ class Session(Planning, Rounds):
         )
         self._start((number,), {number: streams}, provider, transport)
         self._number, self._began = links.session.hex()[:8], time.monotonic()
+        self._provider_link = links.provider
+        if provider is None:
+            links.provider.expect_bytes([], 0)  # nothing but the end
 
     @classmethod
     def from_links(
@@ -346,6 +350,15 @@ class Session(Planning, Rounds):
         planned._start((), [], None)
         planned._next_id = first_id
         return planned
+
+    def look_for_provider(self) -> None:
+        """Raise PeerError if the provider is gone (for services that wait for requests).
+
+        The last party, which has other things to expect of it, is told by the others.
+        """
+        if self.here[0] < self.size - 1:
+            with located(self._where):
+                wait([self._provider_link], 0.0)
 
     def at_end(self, ending: Callable[[], None]) -> None:
         """Let `ending` be called, once, when the session ends."""

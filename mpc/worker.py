@@ -21,12 +21,11 @@ import select
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +45,7 @@ from mpc.transport.tls import bind, connect
 from ring import FixedPoint, set_num_threads
 
 __all__ = [
+    "BUSY",
     "FAILED",
     "LARGEST_ANSWER",
     "LOST",
@@ -62,11 +62,12 @@ Words = NDArray[np.uint64]
 # Called with a session, the rows and the other operands; its result has as many rows.
 Program = Callable[..., SharedArray]
 
-LOST, FAILED = "lost", "failed"
+BUSY, LOST, FAILED = "busy", "lost", "failed"
+# How often a worker says that it computes still, in the time after which it would be given up.
+_BEATS = 4
 LARGEST_ANSWER = 1 << 13
 _LARGEST_ORDER = 1 << 20
 _LARGEST_TEXT = 1000
-_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,6 @@ class Task:
     program : Program
     threads : int, optional
         How many of the machine's cores to use; default as :func:`ring.get_num_threads` says.
-    parent : int, optional
-        The process that has started this one, and with which it is to end.
     """
 
     path: str
@@ -187,14 +186,11 @@ class Task:
     token: bytes
     program: Program
     threads: int | None = None
-    parent: int | None = None
 
     def __call__(self) -> None:
         """Do parts until the party's process has no more."""
         if self.threads is not None:
             set_num_threads(self.threads)
-        if self.parent is not None:
-            _end_with(self.parent)
         read = replace(configuration.load(Path(self.path)), format=self.format)
         me = read.parties[self.me]
         try:
@@ -230,7 +226,8 @@ class Task:
                 exchange([control], read.timeouts.answer)
                 words.append(control.take().arrays()[0][None])
             try:
-                result = self._compute(read, control, sock.dup(), order, words)
+                with _Watch(control, read.timeouts.answer / _BEATS) as watch:
+                    result = self._compute(read, watch, sock.dup(), order, words)
             except PeerError as error:
                 control.post_bytes(Kind.ANSWER, wire.encode((LOST, str(error)[:_LARGEST_TEXT])))
             except Exception as error:
@@ -244,7 +241,7 @@ class Task:
     def _compute(
         self,
         read: Configuration,
-        control: Connection,
+        watch: _Watch,
         sock: socket.socket,
         order: Order,
         words: Sequence[Words],
@@ -254,27 +251,13 @@ class Task:
             for (name, member), address in zip(read.parties.items(), order.addresses, strict=True)
         }
         links = join_parties(replace(read, parties=parties), self.me, order.name, sock)
-        with (
-            Session.from_links(read, self.me, links, self.memory_limit) as session,
-            _Watch(control, links),
-        ):
+        with Session.from_links(read, self.me, links, self.memory_limit) as session:
+            watch.over(links)
             operands = [o.array(session, w) for o, w in zip(order.operands, words, strict=True)]
             session.prepare(
                 lambda planned: self.program(planned, *(planned.twin(x) for x in operands))
             )
             return self.program(session, *operands).shares[0]
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """End this process soon after `parent`; joblib's would stay for minutes."""
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=look, name="sotto parent", daemon=True).start()
 
 
 def _own_host(connection: Connection) -> str:
@@ -284,15 +267,21 @@ def _own_host(connection: Connection) -> str:
 
 
 class _Watch:
-    """Ends a worker's session when its party's process is gone or has given it up."""
+    """Tells the party's process that a part is being computed, and ends it when that is gone.
 
-    def __init__(self, control: Connection, links: Links) -> None:
-        self._control, self._links = control, links
+    A process that stalls, or whose machine vanishes, tells nothing any more, which is noticed.
+    """
+
+    def __init__(self, control: Connection, seconds: float) -> None:
+        self._control, self._seconds = control, seconds
+        self._links: Links | None = None
+        self._over = False
         self._here, self._there = socket.socketpair()
         self._thread = threading.Thread(target=self._look, name="sotto watches", daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
     def __exit__(
         self,
@@ -304,11 +293,34 @@ class _Watch:
         self._thread.join()
         self._there.close()
 
+    def over(self, links: Links) -> None:
+        """End these too, from now on."""
+        self._links = links
+        if self._over:
+            self._abandon()
+
     def _look(self) -> None:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._there, select.POLLIN)
         # Nothing comes from the party's process while a part is computed, except the end.
-        if self._there.fileno() not in dict(poll.poll()):
+        while not (ready := dict(poll.poll(1000 * self._seconds))) and self._tell():
+            pass
+        if self._there.fileno() not in ready:
+            self._over = True
+            self._abandon()
+
+    def _tell(self) -> bool:
+        """Say that this process is there. Returns whether the other one is."""
+        try:
+            if not self._control.outgoing_bytes:
+                self._control.post_bytes(Kind.ANSWER, wire.encode((BUSY, "")))
+            self._control.push()
+        except PeerError:
+            return False
+        return True
+
+    def _abandon(self) -> None:
+        if self._links is not None:
             for connection in (*self._links.peers.values(), self._links.provider):
                 connection.abandon()

@@ -127,8 +127,8 @@ def spread(
         mine.start()
         result = work.run(mine, done or (lambda count: None))
     record(
-        "spread", me=session.me or "", rows=len(rows), workers=mine.wanted, tries=work.tries,
-        seconds=time.monotonic() - begin,
+        "spread", me=session.me or "", program=work.label, rows=len(rows), workers=mine.wanted,
+        tries=work.tries, seconds=time.monotonic() - begin,
     )  # fmt: skip
     return result
 
@@ -167,6 +167,7 @@ class _Work:
         self.operands = [Operand.of(x) for x in arrays]
         self.rows = arrays[0].shape[0]
         self.tries = 0
+        self.label = getattr(program, "__qualname__", type(program).__qualname__)
         self._forms: dict[int, SharedArray] = {}
 
     def form(self, size: int) -> SharedArray:
@@ -257,7 +258,6 @@ class _Work:
     ) -> list[Part]:
         """Step 3."""
         session, number = self.session, self.session.here[0]
-        label = getattr(self.program, "__qualname__", type(self.program).__qualname__)
         held = [
             words_of(x) if operand.held_by(number) else None
             for x, operand in zip(self.arrays, self.operands, strict=True)
@@ -266,7 +266,7 @@ class _Work:
         for k, rows in enumerate(cut):
             # What the workers' handshake compares.
             name = (
-                f"{label}, session {session.session_id.hex()}, call {self.number}, try {self.tries},"
+                f"{self.label}, session {session.session_id.hex()}, call {self.number}, try {self.tries},"
                 f" part {k} of {len(cut)}, {session.memory_limit} bytes a batch"
             )
             first, *others = self.operands

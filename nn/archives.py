@@ -31,7 +31,12 @@ _DAMAGE = (
 
 
 def write(
-    path: Path, arrays: Mapping[str, NDArray[Any]], *, mode: int = 0o666, replace: bool
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    mode: int = 0o666,
+    replace: bool,
+    keep: Path | None = None,
 ) -> None:
     """Write an archive in whole or not at all.
 
@@ -43,12 +48,19 @@ def write(
         Permissions, less those that the process's mask takes away.
     replace : bool
         Whether a file that is there may be replaced; FileExistsError otherwise.
+    keep : Path, optional
+        What a file that is replaced is called from then on. Whenever the process is killed, there
+        is a file in whole under one of the two names.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(handle, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace and keep is not None and path.exists():
+            path.replace(keep)
         if replace:
             part.replace(path)
         else:

@@ -44,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", action="append", required=True, metavar="NAME=FOLDER",
         help="a model, and where this party's shares of it are; may be repeated",
     )  # fmt: skip
-    serve.add_argument("--verbose", action="store_true", help="log every request")
+    serve.add_argument(
+        "--verbose", action="store_true",
+        help="log every request, and show the progress of long ones on a terminal",
+    )  # fmt: skip
     serve.set_defaults(run=_serve)
     return command.run(parser, arguments)
 
@@ -57,7 +60,7 @@ def _serve(options: argparse.Namespace) -> int:
         if not name or not sign or not folder:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
         folders[name] = folder
-    serve(options.configuration, options.me, folders)
+    serve(options.configuration, options.me, folders, progress=options.verbose)
     return 0
 
 

@@ -24,10 +24,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import FrameError, PartyError, PeerError, Session, ShapeError, SharedArray, configuration
+from mpc import (
+    FrameError,
+    PartyError,
+    PeerError,
+    Session,
+    ShapeError,
+    SharedArray,
+    WorkerError,
+    configuration,
+)
 from mpc.configuration import Configuration
 from mpc.events import record
-from mpc.handshake import PROTOCOL_VERSION, disagreement, join_parties, read_hello, send_hello
+from mpc.handshake import (
+    HEALTH,
+    PROTOCOL_VERSION,
+    disagreement,
+    join_parties,
+    read_hello,
+    send_hello,
+)
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.frames import Header, Kind
@@ -65,12 +81,13 @@ class _Request:
         return self.model, self.answer
 
 
-def _answer(model: SharedModel, x: SharedArray | ScaledRows, answer: str) -> SharedArray:
+def _answer(
+    model: SharedModel, x: SharedArray | ScaledRows, answer: str, progress: bool | None = False
+) -> SharedArray:
     """Evaluate a model as far as `answer` wants it; the result is still secret."""
-    outputs = model(x, progress=False)
     if answer in ("scores", "values"):
-        return outputs.truncate()
-    return outputs.argmax(axis=1, one_hot=answer == "one-hot")
+        return model(x, progress=progress).truncate()
+    return model.winners(x, one_hot=answer == "one-hot", progress=progress)
 
 
 class PartyService:
@@ -86,6 +103,8 @@ class PartyService:
         Listens at this party's address.
     largest_rows : int
         Rows of one request.
+    progress : bool
+        Whether to show a progress bar for evaluations of more than two seconds, on a terminal.
     """
 
     def __init__(
@@ -96,19 +115,21 @@ class PartyService:
         sock: socket.socket,
         *,
         largest_rows: int = 4096,
+        progress: bool = False,
     ) -> None:
         assert session.me is not None
         self._read, self._session, self._models = read, session, dict(models)
         self._me: str = session.me
         self._largest = largest_rows
+        # As SharedModel has it, where True would be for any stream and at once.
+        self._progress = None if progress else False
         self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
         self._changed = threading.Condition()
         self._stopping = False
         self._over = threading.Event()
         self._started, self._served = time.monotonic(), 0
         _, server = own_contexts(read, self._me)
-        known = {name: client.der for name, client in read.clients.items()}
-        self._listener = Listener(self._me, sock, server, known, self._admit)
+        self._listener = Listener(self._me, sock, server, read.certificates(), self._admit)
         record("start", role="party", me=self._me, models=",".join(self._models))
 
     def stop(self) -> None:
@@ -161,6 +182,7 @@ class PartyService:
     def _turn(self) -> bool:
         """Agree on what comes next and do it. Returns whether there is another turn."""
         session = self._session
+        session.look_for_provider()
         leader = session.size - 1
         leads = session.here == (leader,)
         chosen = self._choose() if leads else []
@@ -220,7 +242,11 @@ class PartyService:
         x = model.rows_from_shares(shares)
         answer = requests[0].answer
         model.prepare(x, _answer, answer=answer)
-        result = _answer(model, x, answer).shares[0]
+        try:
+            result = _answer(model, x, answer, self._progress).shares[0]
+        except WorkerError as error:
+            self._refuse(requests, error)
+            return
         first = 0
         for request in requests:
             request.result = result[first : first + request.rows]
@@ -236,18 +262,35 @@ class PartyService:
                 rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
             )  # fmt: skip
 
+    def _refuse(self, requests: list[_Request], error: WorkerError) -> None:
+        """Say why there is no answer. All parties come here together, and serve on."""
+        # Behind that may be the text of an unforeseen error in a worker, which may hold anything.
+        problem = ": ".join(str(error).split(": ")[:2])
+        record("workers", warning=True, me=self._me, problem=problem)
+        for request in requests:
+            request.problem = problem
+            request.done.set()
+
     # Clients.
 
     def _admit(self, connection: Connection) -> None:
-        timeouts = self._read.timeouts
+        timeouts, peer = self._read.timeouts, connection.peer
+        greeting = read_hello(connection, timeouts.connect)
+        if peer not in self._read.clients and greeting.purpose != HEALTH:
+            # Without a word to it: a party that has come for a new session tries again.
+            record("refused", warning=True, at=self._me, peer=peer, why="no client")
+            return
         mine = {"protocol version": PROTOCOL_VERSION, "ring": "2^64", "parties": self._read.names}
         mine |= {
             "frac_bits": self._read.format.frac_bits,
             "int_bits": self._read.format.int_bits,
         }
         send_hello(connection, "serve", mine, b"")
-        greeting = read_hello(connection, timeouts.connect)
-        problem = disagreement(self._me, mine, connection.peer, greeting.terms)
+        if greeting.purpose == HEALTH:
+            connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
+            exchange([connection], timeouts.answer)
+            return
+        problem = disagreement(self._me, mine, peer, greeting.terms)
         if problem:
             connection.notify(Kind.ABORT, problem)
             return
@@ -374,7 +417,7 @@ _CALLS: dict[str, Callable[..., None]] = {
 }
 
 
-def serve(path: str | Path, me: str, folders: Mapping[str, str]) -> None:
+def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
     """Run a party: meet the others, load this party's shares of the models, answer clients.
 
     Returns when this or another party has got SIGTERM or SIGINT and all turns are done.
@@ -388,7 +431,7 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str]) -> None:
     links = join_parties(read, me, f"sotto serve {' '.join(sorted(folders))}", sock.dup())
     with Session.from_links(read, me, links) as session:
         models = {name: load_shares(session, folder) for name, folder in folders.items()}
-        service = PartyService(read, session, models, sock)
+        service = PartyService(read, session, models, sock, progress=progress)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         service.run()

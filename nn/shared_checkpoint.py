@@ -1,40 +1,59 @@
-"""Checkpoints of a training on shares: each party's own shares, in a file of its own.
+"""Checkpoints of a training on shares: each party's own shares, in files of its own.
 
 A file is NumPy's .npz without pickle: the party's shares of the weights and of what the optimizer
 remembers, and a header in JSON with the format's version, the setting, the epoch and the state of the
 generator that shuffles the rows, all of which are public. It is written whole or not at all, and for
 its owner's eyes only (mode 600). One party's file tells nothing about the weights; all together tell
 them.
+
+Parties write one after the other, so a crash can leave them at different epochs. Each keeps the epoch
+before the last too; to resume, all tell which they hold, which is public, and go on from the last one
+that all hold. Every call of ``fit`` gives its checkpoints a name of its own: shares of the same epoch
+of two runs do not belong together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-import zipfile
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
+from mpc.correlation import Opening
 from mpc.errors import ArgumentError, DataError
+from nn import archives
 from nn.shared_training import SharedTrainer
 
 __all__ = ["Progress", "load", "save"]
 
+Words = NDArray[np.uint64]
+
 _FORMAT = "sotto training checkpoint"
-_VERSION = 1
+_VERSION = 2
+# Of a header, where parties tell which checkpoints they hold.
+_DIGEST_BYTES = 16
+# That a party holds: the last, and the one before.
+_MOST = 2
 
 
 @dataclass
 class Progress:
-    """How far a training has come, and what was revealed on the way."""
+    """How far a training has come, and what was revealed on the way.
 
+    Attributes
+    ----------
+    run : str
+        Names the call of ``fit``, alike at all parties and unlike any other.
+    """
+
+    run: str
     epoch: int = 0
     scores: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -48,6 +67,11 @@ class Progress:
 
 def _path(folder: Path, party: str) -> Path:
     return folder / f"checkpoint-{quote(party, safe='')}.npz"
+
+
+def _previous(path: Path) -> Path:
+    """Return where the checkpoint of the epoch before is."""
+    return path.with_name(f"previous-{path.name}")
 
 
 def save(
@@ -67,6 +91,7 @@ def save(
         "parties": list(session.parties),
         "fixed_point": [form.frac_bits, form.int_bits],
         "setting": setting,
+        "run": done.run,
         "epoch": done.epoch,
         "steps": trainer.optimizer.steps,
         "scores": done.scores,
@@ -79,26 +104,42 @@ def save(
         own = {"party": session.parties[number]}
         text = json.dumps({**header, **own}).encode()
         words = {name: x.shares[row] for name, x in arrays.items()}
-        target = _path(folder, session.parties[number])
-        # mkstemp makes files that their owner alone can read.
-        handle, name = tempfile.mkstemp(prefix=target.name, dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, header=np.frombuffer(text, np.uint8), **words)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        path = _path(folder, session.parties[number])
+        for part in folder.glob(f"{path.name}.*.part"):
+            part.unlink()  # of a run that was killed
+        keep = _previous(path) if done.epoch > 1 else None
+        if keep is None:
+            # What is there is of another run, with which this one does not go on.
+            _previous(path).unlink(missing_ok=True)
+        words["header"] = np.frombuffer(text, np.uint8)
+        archives.write(path, words, mode=0o600, replace=True, keep=keep)
 
 
-def _read(path: Path, party: str) -> tuple[dict[str, Any], dict[str, Any]]:
+@dataclass
+class _Held:
+    """A checkpoint that a party holds."""
+
+    path: Path
+    header: dict[str, Any]
+    arrays: dict[str, Any]
+
+    @property
+    def epoch(self) -> int:
+        return int(self.header["epoch"])
+
+    def identity(self) -> Words:
+        """Return what is the same at all parties for checkpoints that belong together, alone."""
+        common = {name: value for name, value in self.header.items() if name != "party"}
+        text = json.dumps(common, sort_keys=True).encode()
+        digest = hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
+        return np.concatenate([np.array([self.epoch], np.uint64), np.frombuffer(digest, "<u8")])
+
+
+def _read(path: Path, party: str) -> _Held:
+    arrays = archives.read(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(file["header"].tobytes())
-            arrays = {name: file[name] for name in file.files if name != "header"}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        header = json.loads(arrays.pop("header").tobytes())
+    except (ValueError, KeyError) as error:
         raise DataError(f"{path} is no checkpoint that can be read: {error}") from None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise DataError(f"{path} is not a {_FORMAT}")
@@ -106,57 +147,91 @@ def _read(path: Path, party: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise DataError(
             f"{path} has version {header.get('version')}, this program reads version {_VERSION}"
         )
-    if header["party"] != party:
-        raise DataError(f"{path} must be {party}'s, but is {header['party']}'s")
-    return header, arrays
+    if header.get("party") != party:
+        raise DataError(f"{path} must be {party}'s, but is {header.get('party')}'s")
+    if type(header.get("epoch")) is not int or header["epoch"] < 1:
+        raise DataError(f"{path} is of no epoch: {header.get('epoch')!r}")
+    return _Held(path, header, arrays)
 
 
-def _check_equal(session: Session, header: dict[str, Any]) -> None:
-    """Raise unless every party has read the same header: each opens a digest of it, 1 round."""
-    common = {name: value for name, value in header.items() if name != "party"}
-    # Without a checkpoint, a digest of nothing.
-    digest = hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8).digest()
-    mine = np.frombuffer(digest, np.uint64)
+def _held(folder: Path, party: str) -> list[_Held]:
+    """Read the checkpoints of a party, the last one first."""
+    path = _path(folder, party)
+    return [_read(p, party) for p in (path, _previous(path)) if p.exists()]
+
+
+def _tell(session: Session, held: list[list[_Held]]) -> list[list[bytes]]:
+    """Tell all parties which checkpoints those hold that live here; return everybody's: 1 round."""
+    messages: list[tuple[Words, Opening]] = []
     for number in range(session.size):
-        # One party a time adds its digest, so that a difference cannot cancel out.
-        shares = np.zeros((len(session.here), 1), np.uint64)
-        if number in session.here:
-            shares[session.here.index(number)] = mine
-        (opened,) = session.open((shares, "sum"))
-        if len(opened) and opened[0, 0] != mine[0]:
-            raise DataError(
-                f"the checkpoint of {session.parties[number]} is of another run or epoch than the"
-                " others'; all parties must go on from the same one"
-            )
+        lives = number in session.here
+        words = np.zeros((int(lives), _MOST, 1 + _DIGEST_BYTES // 8), np.uint64)
+        if lives:
+            for row, each in zip(words[0], held[session.here.index(number)], strict=False):
+                row[:] = each.identity()
+        messages.append((words, number))
+    return [
+        [row.tobytes() for row in told[0] if row[0]] if len(told) else []
+        for told in session.open(*messages)
+    ]
+
+
+def _common(session: Session, told: list[list[bytes]]) -> bytes | None:
+    """Return the last checkpoint that all parties hold, None if nobody holds any."""
+    if not any(told):
+        return None
+    shared = set(told[0]).intersection(*told[1:])
+    if shared:
+        return max(shared, key=_epoch)
+    holds = ", ".join(
+        f"{party} has {' and '.join(f'epoch {_epoch(e)}' for e in own) or 'none'}"
+        for party, own in zip(session.parties, told, strict=True)
+    )
+    raise DataError(
+        f"the parties have no checkpoint of the same run and epoch: {holds}; without resume the"
+        " training begins anew"
+    )
+
+
+def _epoch(identity: bytes) -> int:
+    return int.from_bytes(identity[:8], sys.byteorder)
 
 
 def load(
-    folder: Path, trainer: SharedTrainer, random: np.random.Generator, setting: dict[str, Any]
+    folder: Path,
+    trainer: SharedTrainer,
+    random: np.random.Generator,
+    setting: dict[str, Any],
+    run: str,
 ) -> Progress | None:
-    """Put the state of a checkpoint into the trainer and the generator; None if there is none."""
+    """Put the last state that all parties hold into the trainer and the generator.
+
+    Returns
+    -------
+    Progress, or None if nobody holds any
+
+    Raises
+    ------
+    DataError
+        A file that is damaged or another's, or no checkpoint that all parties hold: at every party.
+    ArgumentError
+        Another setting than that of the run which is to go on.
+    """
     session = trainer.session
-    parties = [session.parties[number] for number in session.here]
-    paths = [_path(folder, party) for party in parties]
-    missing = [path for path in paths if not path.exists()]
-    if len(missing) == len(paths):
-        _check_equal(session, {})
+    held = [_held(folder, session.parties[number]) for number in session.here]
+    common = _common(session, _tell(session, held))
+    if common is None:
         return None
-    if missing:
-        raise DataError(f"{missing[0]} is missing, while other parties have their checkpoints")
-    read = [_read(path, party) for path, party in zip(paths, parties, strict=True)]
-    header = read[0][0]
-    for path, (other, _) in zip(paths, read, strict=True):
-        if {**other, "party": ""} != {**header, "party": ""}:
-            raise DataError(f"{path} is of another run or epoch than {paths[0]}")
-    _check_equal(session, header)
+    read = [next(each for each in own if each.identity().tobytes() == common) for own in held]
+    header, path = read[0].header, read[0].path
     form = session.format
     if header["fixed_point"] != [form.frac_bits, form.int_bits]:
         raise DataError(
-            f"{paths[0]} has the fixed-point format {header['fixed_point']}, the session"
+            f"{path} has the fixed-point format {header['fixed_point']}, the session"
             f" {[form.frac_bits, form.int_bits]}"
         )
     if header["parties"] != list(session.parties):
-        raise DataError(f"{paths[0]} is of the parties {header['parties']}")
+        raise DataError(f"{path} is of the parties {header['parties']}")
     for name, value in setting.items():
         if header["setting"].get(name) != value:
             raise ArgumentError(
@@ -165,14 +240,18 @@ def load(
             )
 
     def join(name: str) -> SharedArray:
-        shares = np.stack([arrays[name] for _, arrays in read])
+        shares = np.stack([each.arrays[name] for each in read])
         frac_bits, bound = header["arrays"][name]
         if shares.dtype != np.uint64 or shares.shape[1:] != trainer.weights.shape:
-            raise DataError(f"{paths[0]}: {name} does not fit this network")
+            raise DataError(f"{path}: {name} does not fit this network")
         return SharedArray(session, shares, frac_bits, bound)
 
-    trainer.weights = join("weights")
-    trainer.optimizer.state = {name: join(name) for name in header["arrays"] if name != "weights"}
+    weights = join("weights")
+    state = {name: join(name) for name in header["arrays"] if name != "weights"}
+    for number, each in zip(session.here, read, strict=True):
+        # A later epoch that not all have is no part of what comes now.
+        each.path.replace(_path(folder, session.parties[number]))
+    trainer.weights, trainer.optimizer.state = weights, state
     trainer.optimizer.steps = header["steps"]
     random.bit_generator.state = header["order"]
-    return Progress(header["epoch"], header["scores"], header["losses"])
+    return Progress(run, header["epoch"], header["scores"], header["losses"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,10 +125,10 @@ def fit_shared(
         "layers": [repr(layer) for layer in trainer.layers], "rows": len(data.X), "epochs": epochs,
         "batch_size": batch_size, "optimizer": repr(rule), "schedule": schedule, "loss": loss,
     }  # fmt: skip
-    done = Progress()
+    done = Progress(_run(session))
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None and resume:
-        done = load(folder, trainer, random, setting) or done
+        done = load(folder, trainer, random, setting, done.run) or done
 
     best = SharedModel(
         session, trainer.layers, names, model.n_features_in_, -limit, limit,
@@ -162,6 +163,12 @@ def fit_shared(
     best.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
     best.validation_scores_, best.validation_losses_ = done.scores, done.losses
     return best
+
+
+def _run(session: Session) -> str:
+    """Return a name for this run that all parties have in common, and no other run has."""
+    # The rounds tell runs of one session apart.
+    return f"{session.session_id.hex() or secrets.token_hex(16)}-{session.cost().total.rounds}"
 
 
 def _check_room(session: Session, outputs: int, batch_size: int, limit: float, loss: str) -> None:

@@ -23,7 +23,7 @@ from nn.links import probabilities
 from nn.normalisation import folded
 from nn.progress import progress_bar
 from nn.training import parameters
-from nn.workers import evaluate
+from nn.workers import Answer, evaluate
 
 if TYPE_CHECKING:
     from nn.predictors import Regressor
@@ -359,6 +359,25 @@ class SharedModel:
         model.link, model.feature_names_in_ = self.link, self.feature_names_in_
         return model
 
+    def winners(
+        self,
+        X: SharedArray | ScaledRows,
+        *,
+        one_hot: bool = False,
+        progress: bool | None = None,
+        n_jobs: int | None = None,
+    ) -> SharedArray:
+        """Return the index of each row's class, or zeros and a one for it, still secret.
+
+        As ``model(X).argmax(axis=1, one_hot=one_hot)``, which workers do for their own rows.
+        """
+        rows = self._rows(X)
+        n_jobs = jobs(self.session, n_jobs, len(rows))
+        if n_jobs == 1:
+            return self(X, progress=progress, n_jobs=1).argmax(axis=1, one_hot=one_hot)
+        answer: Answer = "one-hot" if one_hot else "classes"
+        return evaluate(self, rows, answer, n_jobs, progress=progress)
+
     def predict(
         self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
     ) -> Any:
@@ -385,13 +404,9 @@ class SharedModel:
         WorkerError
             If workers are lost time and again, or there are none. The session goes on.
         """
-        rows = self._rows(X)
-        n_jobs = jobs(self.session, n_jobs, len(rows))
+        n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
         self.prepare(X, SharedModel.predict, to=to, n_jobs=n_jobs)
-        if n_jobs == 1:
-            winners = self(X, n_jobs=1).argmax(axis=1).reveal(to)
-        else:
-            winners = evaluate(self, rows, "classes", n_jobs).reveal(to)
+        winners = self.winners(X, n_jobs=n_jobs).reveal(to)
         return None if winners is None else self.classes_[winners]
 
     def decision_function(

@@ -138,10 +138,11 @@ class Network(Classifier):
             Stop when so many epochs in a row have not improved on the best validation score
             before them.
         checkpoint : path, optional
-            On shares: a folder where each party's own shares are saved after each epoch.
+            On shares: a folder where each party's own shares are saved after each epoch; those of
+            the epoch before are kept.
         resume : bool, default=False
-            Go on from the checkpoint, if there is one, as the run that wrote it would have: the
-            other arguments must be the same.
+            Go on from the last checkpoint that all parties hold, if there is one, as the run that
+            wrote it would have: the other arguments must be the same.
         check_range : bool, default=False
             On shares: open one bit after each epoch, whether all weights are inside the fixed-point
             range, and raise RangeError if not. A training that diverges is not noticed otherwise,

@@ -14,9 +14,9 @@ from nn.progress import progress_bar
 if TYPE_CHECKING:
     from nn.shared_model import SharedModel
 
-__all__ = ["evaluate"]
+__all__ = ["Answer", "evaluate"]
 
-Answer = Literal["scores", "classes"]
+Answer = Literal["scores", "classes", "one-hot"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Evaluation:
             for layer in model.layers
         ]
         self._answer, self._batch_size = answer, batch_size
+        # What the log calls it, and what workers of all parties must agree on.
+        self.__qualname__ = f"{type(self).__qualname__} of {answer}"
 
     def __call__(
         self, session: Session, rows: SharedArray, *parameters: SharedArray
@@ -50,7 +52,9 @@ class Evaluation:
         ]
         X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
         scores = model(X, batch_size=self._batch_size, progress=False, n_jobs=1)
-        return scores.argmax(axis=1) if self._answer == "classes" else scores
+        if self._answer == "scores":
+            return scores
+        return scores.argmax(axis=1, one_hot=self._answer == "one-hot")
 
 
 def evaluate(
@@ -62,7 +66,7 @@ def evaluate(
     batch_size: int | None = None,
     progress: bool | None = None,
 ) -> SharedArray:
-    """Return the scores of rows in the model's scale, or the indices of their classes."""
+    """Return the scores of rows in the model's scale, or their classes, as indices or one-hot."""
     program = Evaluation(model, answer, batch_size)
     parameters = [p for layer in model.layers for p in layer.parameters]
     with progress_bar(len(rows), "encrypted evaluation", "row", progress) as bar:

@@ -41,7 +41,8 @@ def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext,
     member = members[me]
     if member.key is None:
         raise ConfigurationError(f"{configuration.path}: {me} needs key = ... on its own machine")
-    known = configuration.certificates(me)
+    # Its own too: its service may be asked for health from its own machine.
+    known = configuration.certificates()
     return (
         client_context(member.certificate, member.key, known),
         server_context(member.certificate, member.key, known),

@@ -228,7 +228,7 @@ def test_checkpoints_are_each_partys_own_shares(tmp_path, digits):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
-            assert header["version"] == 1
+            assert header["version"] == 2
             assert header["party"] in name
             shares.append(file["weights"])
     total = (shares[0] + shares[1]).view(np.int64) * 2.0**-24
@@ -261,19 +261,23 @@ def test_checkpoints_that_do_not_fit(tmp_path, digits):
     bob = tmp_path / "checkpoint-bob.npz"
     good = bob.read_bytes()
     spoil(bob, epoch=7)
-    with pytest.raises(mpc.DataError, match=r"bob.npz is of another run or epoch"):
+    none = "no checkpoint of the same run and epoch: alice has epoch 1, bob has "
+    with pytest.raises(mpc.DataError, match=f"{none}epoch 7; without resume"):
         resume()
-    spoil(bob, version=2)
-    with pytest.raises(mpc.DataError, match="version 2"):
+    spoil(bob, epoch="7")
+    with pytest.raises(mpc.DataError, match="bob.npz is of no epoch: '7'"):
+        resume()
+    spoil(bob, version=3)
+    with pytest.raises(mpc.DataError, match="version 3, this program reads version 2"):
         resume()
     bob.write_bytes(good[:1000])
-    with pytest.raises(mpc.DataError, match="no checkpoint that can be read"):
+    with pytest.raises(mpc.DataError, match="bob.npz is damaged"):
         resume()
     bob.write_bytes((tmp_path / "checkpoint-alice.npz").read_bytes())
     with pytest.raises(mpc.DataError, match="must be bob's, but is alice's"):
         resume()
     bob.unlink()
-    with pytest.raises(mpc.DataError, match="bob.npz is missing"):
+    with pytest.raises(mpc.DataError, match=f"{none}none"):
         resume()
     (tmp_path / "checkpoint-alice.npz").unlink()
     resume()
@@ -290,6 +294,108 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, digits, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         checkpointed(tmp_path, digits)
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+def run(folder, digits, monkeypatch, until=None, epochs=3, **how):
+    """Train, up to the moment when a party is about to write its checkpoint of an epoch."""
+    X, _, y, _ = digits
+
+    def write(path, words, **options):
+        header = json.loads(words["header"].tobytes())
+        if until == (header["party"], header["epoch"]):
+            raise CrashError
+        archives_write(path, words, **options)
+
+    archives_write = nn.shared_checkpoint.archives.write
+    with monkeypatch.context() as patch, mpc.Session() as s:
+        patch.setattr(nn.shared_checkpoint.archives, "write", write)
+        model = network().fit(*share(s, X, y), epochs=epochs, checkpoint=folder, **how)
+        return model.epoch_costs_, model.reveal().parameters
+
+
+def epochs_held(folder):
+    """Return the epochs of the files by name."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with np.load(path) as file:
+            found[path.name] = json.loads(file["header"].tobytes())["epoch"]
+    return found
+
+
+def held(alice, bob):
+    """Return what `epochs_held` gives for so many of each party's, the last first."""
+    names = ("checkpoint-{}.npz", "previous-checkpoint-{}.npz")
+    return {
+        name.format(party): epoch
+        for party, epochs in (("alice", alice), ("bob", bob))
+        for name, epoch in zip(names, epochs, strict=False)
+    }
+
+
+def test_a_crash_between_two_parties_checkpoints(tmp_path, digits, monkeypatch):
+    with pytest.raises(CrashError):
+        run(tmp_path, digits, monkeypatch, until=("bob", 3))
+    assert epochs_held(tmp_path) == held((3, 2), (2, 1))
+    # Twice in a row, at either party, and with a file that was never finished.
+    with pytest.raises(CrashError):
+        run(tmp_path, digits, monkeypatch, until=("alice", 3), resume=True)
+    assert epochs_held(tmp_path) == held((2,), (2, 1))
+    (tmp_path / "checkpoint-bob.npz.abcd.part").touch(0o600)
+    costs, resumed = run(tmp_path, digits, monkeypatch, resume=True)
+    assert len(costs) == 1
+    assert epochs_held(tmp_path) == held((3, 2), (3, 2))
+    # Of what all hold it is the last.
+    assert run(tmp_path, digits, monkeypatch, resume=True)[0] == []
+    _, whole = run(tmp_path / "whole", digits, monkeypatch)
+    for found, expected in zip(resumed, whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+
+
+def test_a_crash_while_a_checkpoint_takes_the_place_of_the_last(tmp_path, digits, monkeypatch):
+    replaced = []
+
+    def replace(source, target):
+        replaced.append(target)
+        if len(replaced) == 5:  # one for each party's first, two for alice's second
+            raise CrashError
+        real(source, target)
+
+    real = os.replace
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(CrashError):
+        run(tmp_path, digits, monkeypatch)
+    monkeypatch.setattr(os, "replace", real)
+    # Bob's first is kept; nothing has its place yet.
+    assert len(replaced) == 5 and "bob" in str(replaced[-1])
+    costs, _ = run(tmp_path, digits, monkeypatch, resume=True)
+    assert len(costs) == 2
+
+
+def test_epochs_of_two_runs_do_not_belong_together(tmp_path, digits, monkeypatch):
+    """The same setting, seed and epochs: the shares do not add up to weights all the same."""
+    with pytest.raises(CrashError):
+        run(tmp_path, digits, monkeypatch, until=("bob", 3))
+    stale = (tmp_path / "checkpoint-alice.npz").read_bytes()
+    # Resumed from epoch 2, alice's third is another one.
+    run(tmp_path, digits, monkeypatch, resume=True)
+    (tmp_path / "checkpoint-alice.npz").write_bytes(stale)
+    costs, _ = run(tmp_path, digits, monkeypatch, resume=True)
+    assert len(costs) == 1
+    # A run from the beginning does not go on with what another one has left.
+    with pytest.raises(CrashError):
+        run(tmp_path, digits, monkeypatch, until=("bob", 1))
+    assert epochs_held(tmp_path) == held((1,), (3,))
+    with pytest.raises(mpc.DataError, match="alice has epoch 1, bob has epoch 3; without resume"):
+        run(tmp_path, digits, monkeypatch, resume=True)
+    run(tmp_path, digits, monkeypatch)
+    (tmp_path / "other").mkdir()
+    run(tmp_path / "other", digits, monkeypatch)
+    for path in (tmp_path / "other").glob("*alice*"):
+        path.replace(tmp_path / path.name)
+    text = "alice has epoch 3 and epoch 2, bob has epoch 3 and epoch 2; without resume"
+    with pytest.raises(mpc.DataError, match=text):
+        run(tmp_path, digits, monkeypatch, resume=True)
 
 
 def test_divergence_is_noticed_if_asked(digits):

@@ -199,12 +199,18 @@ class TwoSessions:
 
 
 class Fit:
-    """One party's part of `fit`, with keys that a local session can have too."""
+    """One party's part of `fit`, with keys that a local session can have too.
 
-    def __init__(self, me, names, how, crash_after=None):
+    All are killed after their checkpoint of the epoch `crash_after`, or the last party alone before
+    its checkpoint of the epoch `crash_before`, when all others have theirs.
+    """
+
+    def __init__(self, me, names, how, crash_after=None, crash_before=None):
         X, y = digits()
         self.data = (X if me == names[0] else None, y if me == names[-1] else None)
         self.how, self.crash_after = how, crash_after
+        self.crash_before = crash_before if me == names[-1] else None
+        self.others = names[:-1]
 
     def __call__(self, place):
         import mpc.handshake
@@ -213,18 +219,33 @@ class Fit:
         mpc.handshake.pair_key = mpc.provider_service.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
-        if self.crash_after is not None:
-            save = nn.shared_fit.save
+        save = nn.shared_fit.save
 
-            def crash(*arguments):
-                save(*arguments)
-                if arguments[-1].epoch == self.crash_after:
-                    os.kill(os.getpid(), signal.SIGKILL)
+        def crash(folder, *arguments):
+            epoch = arguments[-1].epoch
+            if epoch == self.crash_before:
+                while not all(_has_epoch(folder, name, epoch) for name in self.others):
+                    time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(folder, *arguments)
+            if epoch == self.crash_after:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-            nn.shared_fit.save = crash
+        nn.shared_fit.save = crash
         with place.session() as session:
             found = fit(session, *self.data, **self.how)
             return *found, session.cost().total.rounds
+
+
+def epoch_of(path):
+    """Return the epoch of a checkpoint."""
+    with np.load(path) as file:
+        return json.loads(file["header"].tobytes())["epoch"]
+
+
+def _has_epoch(folder, name, epoch):
+    path = folder / f"checkpoint-{name}.npz"
+    return path.exists() and epoch_of(path) == epoch
 
 
 class Struck:
@@ -297,6 +318,23 @@ def ask(path, model, me):
     except SottoError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(3)
+
+
+def slowly():
+    """Be `sotto`, with an evaluation that takes its time for every few rows."""
+    from nn.command import main
+    from nn.shared_model import SharedModel
+
+    evaluate = SharedModel._evaluate
+
+    def slow(model, x):
+        if model.session.here:
+            time.sleep(0.3)
+        return evaluate(model, x)
+
+    SharedModel._evaluate = slow
+    SharedModel.rows_at_once = lambda model: 4
+    sys.exit(main(sys.argv[1:]))
 
 
 class Hoarding:

@@ -5,17 +5,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import mpc
 import nn
 from mpc import configuration
+from tests.parties.processes import gone, marked
 from tests.parties.programs import flower_network, network, picture_network, price_network
 
 ROOT = Path(__file__).parents[2]
 PARTIES = ("alice", "bob")
+# Begins the word in the environment of all processes of one set of services.
+MARK = "SOTTO_TEST="
 CLIENTS = ("carol", "dora", "erin")
 # What is served, and how it was shared.
 MODELS = {
@@ -35,47 +37,38 @@ def free_ports(count):
     return ports
 
 
-def marked(mark):
-    """Return the command lines of all processes with a word in their environment."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and mark in (folder / "environ").read_text():
-                found.append((folder / "cmdline").read_text().replace("\0", " ")[:200])
-        except (OSError, UnicodeDecodeError):
-            pass
-    return [line for line in found if line]
-
-
 class Services:
     """The provider, both parties, and clients, each a process."""
 
-    def __init__(self, folder, models=MODELS, *, workers=2, answer=20, connect=60):
+    def __init__(self, folder, models=MODELS, *, workers=2, answer=20, connect=60, more=""):
         self.folder, self.models, self.workers = folder, models, workers
         self.path = configuration.write_example(
             folder / "trial", PARTIES, CLIENTS, ports=free_ports(3),
             timeouts=configuration.Timeouts(connect=connect, answer=answer),
         )  # fmt: skip
+        with self.path.open("a") as file:
+            file.write(more)
         # In one process all parties' files are written; each serves its own.
         with mpc.Session(PARTIES) as session:
             for name, (model, options) in models.items():
                 nn.save_shares(model.share(session, owner="alice", **options), folder / name)
         self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
         # By which processes are found that are left over, whoever has started them.
-        self.mark = f"SOTTO_TEST={uuid.uuid4().hex}"
+        self.mark = f"{MARK}{uuid.uuid4().hex}"
         self.processes = {}
         for name in self.logs:
             self.start(name)
 
-    def start(self, name):
+    def start(self, name, *, program=("-m", "nn.command"), verbose=True, stderr=None):
         """Start the provider or a party, again if it has run."""
-        what = ["-m", "nn.command", "provider", str(self.path), "--workers", str(self.workers)]
+        what = ["provider", str(self.path), "--workers", str(self.workers)]
         if name != "provider":
-            what = ["-m", "nn.command", "serve", str(self.path), "--me", name]
+            what = ["serve", str(self.path), "--me", name]
             for model in self.models:
                 what += ["--model", f"{model}={self.folder / model}"]
+        what = [*program, *what, *(["--verbose"] if verbose else [])]
         with self.logs[name].open("w") as file:
-            self.processes[name] = self._run([*what, "--verbose"], stderr=file)
+            self.processes[name] = self._run(what, stderr=file if stderr is None else stderr)
 
     def ask(self, name, model="network"):
         """Start a client that asks without end; it prints "ready" with its first answer."""
@@ -96,20 +89,13 @@ class Services:
         """Return what a service has written since its start."""
         return self.logs[name].read_text()
 
-    def running(self):
-        """Return the command lines of all processes that come from here, children too."""
-        return marked(self.mark)
-
     def kill(self, name):
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes[name].wait()
 
-    def stop(self, patience=10):
-        """Kill everything; return what is still there after a while."""
+    def stop(self):
+        """Kill everything; return what is still there after a while, children too."""
         for process in self.processes.values():
             process.kill()
             process.wait()
-        end = time.monotonic() + patience
-        while (left := self.running()) and time.monotonic() < end:
-            time.sleep(0.1)
-        return left
+        return gone(lambda: marked(self.mark))

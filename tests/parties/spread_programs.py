@@ -40,25 +40,28 @@ class Marked:
     ----------
     folder : path
         Where each process that runs a part leaves a file.
-    victim : str, optional
-        At this party's workers `harm` happens, in the middle of the protocol.
-    harm : "raise", "kill" or "stop"
+    victims : sequence of str
+        At these parties' workers `harm` happens, in the middle of the protocol.
+    harm : "raise", "sleep", "kill" or "stop"
     times : int
         How often.
     """
 
-    def __init__(self, folder, victim=None, harm=None, times=1):
-        self.folder, self.victim, self.harm, self.times = folder, victim, harm, times
+    def __init__(self, folder, victims=(), harm=None, times=1):
+        self.folder, self.victims, self.harm, self.times = folder, victims, harm, times
 
     def __call__(self, session, x, w):
         if session.here:
             name = f"{session.me}.{os.getpid()}.{session.session_id.hex()}"
             (self.folder / name).write_text("")
         y = (x @ w).relu()
-        if session.here and session.me == self.victim and self.strikes():
+        if session.here and session.me in self.victims and self.strikes():
             if self.harm == "raise":
                 raise ZeroDivisionError("12345 is a secret")
-            os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[self.harm])
+            if self.harm == "sleep":
+                time.sleep(7)
+            else:
+                os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[self.harm])
         return (y * y).truncate()
 
     def strikes(self):
@@ -89,14 +92,14 @@ def attempt(function):
         return f"{type(error).__name__}: {error}", time.monotonic() - begin
 
 
-def harmed(session, folder, harm, times, n_jobs=2):
-    """Spread with harm done to bob's workers, and then once more without."""
+def harmed(session, folder, harm, times, victims=("bob",), n_jobs=2):
+    """Spread with harm done to some parties' workers, and then once more without."""
     x, w = operands(session)
     for name in ("first", "second"):
         (folder / name).mkdir(exist_ok=True)
     first = attempt(
         lambda: spread(
-            session, Marked(folder / "first", "bob", harm, times), x, w, n_jobs=n_jobs
+            session, Marked(folder / "first", victims, harm, times), x, w, n_jobs=n_jobs
         ).reveal()
     )
     second = spread(session, Marked(folder / "second"), x, w, n_jobs=n_jobs).reveal()
@@ -155,7 +158,7 @@ def stalls(session, folder):
     x, w = operands(session)
     if session.me == "bob":
         (folder / "pid").write_text(str(os.getpid()))
-    return spread(session, Marked(folder, "alice", "stop", 2), x, w, n_jobs=2).reveal()
+    return spread(session, Marked(folder, ("alice",), "stop", 2), x, w, n_jobs=2).reveal()
 
 
 def on_dask(session, folder, scheduler):

@@ -17,11 +17,13 @@ import mpc
 from mpc.correction_pool import CorrectionPool
 from mpc.launch import start
 from mpc.provider import Provider
-from mpc.requests import Block, read
+from mpc.requests import Block, Request, read
+from tests.parties.processes import gone, marked
 from tests.parties.programs import Hoarding, children
-from tests.parties.services import ROOT, marked
+from tests.parties.services import MARK, ROOT
 
 KEYS = (bytes(range(16)), bytes(range(16, 32)))
+OTHER_KEYS = (bytes(range(32, 48)), bytes(range(48, 64)))
 LIMIT = 1 << 24
 
 
@@ -64,17 +66,21 @@ def test_two_workers_deal_what_one_does(asked, right):
     pool = CorrectionPool(2, LIMIT)
     for _ in range(2):
         check(list(pool.deal(KEYS, requests(asked))), right)
-    # And after one who has taken a part alone.
-    half = pool.deal(KEYS, requests(asked))
-    next(half)
-    half.close()
-    check(list(pool.deal(KEYS, requests(asked))), right)
+    workers = children("popen_loky_posix")
+    # And after one who has taken a part alone, as a session does that ends meanwhile.
+    for taken in (1, 3, 7, len(right) - 1):
+        half = pool.deal(OTHER_KEYS, requests(asked))
+        for _ in range(taken):
+            next(half)
+        half.close()
+        check(list(pool.deal(KEYS, requests(asked))), right)
+    assert children("popen_loky_posix") == workers
 
 
 def test_lost_workers_are_made_good(asked, right):
     pool = CorrectionPool(2, LIMIT)
     list(pool.deal(KEYS, requests(asked)))
-    workers = children("loky")
+    workers = children("popen_loky_posix")
     assert len(workers) >= 2
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
@@ -82,32 +88,62 @@ def test_lost_workers_are_made_good(asked, right):
         check(list(pool.deal(KEYS, requests(asked))), right)
 
 
-def test_workers_do_not_outlive_a_provider_that_was_killed():
-    code = (
-        "import time\n"
-        "from mpc.correction_pool import CorrectionPool\n"
-        "pool = CorrectionPool(2, 1000)\n"
-        "print('ready', flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    mark = uuid.uuid4().hex
-    environment = {**os.environ, "SOTTO_TEST": mark}
+PROVIDER = """
+import time
+from mpc.correction_pool import CorrectionPool
+pool = CorrectionPool(2, 1000)
+print("ready", flush=True)
+time.sleep(600)
+"""
+PARTY = """
+import os, time
+from joblib import Parallel, delayed
+from mpc import joblib_processes
+list(Parallel(2, **joblib_processes.options())(delayed(os.getpid)() for _ in range(2)))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def pool_of(mark):
+    return [process for process in marked(mark) if "popen_loky_posix" in process.command]
+
+
+@pytest.mark.parametrize("code", [PROVIDER, PARTY], ids=["provider", "party"])
+@pytest.mark.parametrize(
+    ("workers", "after"), [(1, 0.0), (1, 0.1), (1, 0.4), (2, 0.0), (2, 0.8), (2, "ready")]
+)
+def test_workers_do_not_outlive_a_process_that_was_killed(code, workers, after):
+    """Killed so many seconds after the first or the second process of its pool has begun."""
+    mark = f"{MARK}{uuid.uuid4().hex}"
+    environment = {**os.environ, **dict([mark.split("=")])}
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout.readline() == "ready\n"
-        assert len(marked(mark)) >= 3
+        while len(pool_of(mark)) < workers:
+            assert process.poll() is None
+        if after == "ready":
+            assert process.stdout.readline() == "ready\n"
+            assert len(pool_of(mark)) == 2
+        else:
+            time.sleep(after)
         process.kill()
-    end = time.monotonic() + 20
-    while (left := marked(mark)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not left
+    assert not (left := gone(lambda: marked(mark))), left
 
 
 def test_what_is_refused_is_refused_by_workers_too(asked):
     pool = CorrectionPool(2, 10)
     with pytest.raises(mpc.ShapeError):
         list(pool.deal(KEYS, requests(asked)))
+
+
+def test_after_a_refusal_the_next_gets_its_own(asked, right):
+    pool = CorrectionPool(2, LIMIT)
+    refused = [*requests(asked)[:5], Request(0, 1 << 40, b"Z"), *requests(asked)[5:]]
+    for _ in range(2):
+        with pytest.raises(mpc.ShapeError):
+            list(pool.deal(OTHER_KEYS, refused))
+        check(list(pool.deal(KEYS, requests(asked))), right)
 
 
 class Counting(ThreadingBackend):

@@ -9,11 +9,7 @@ import pytest
 import mpc
 import nn
 from mpc import configuration
-from mpc.handshake import read_hello, send_hello
-from mpc.transport import wire
-from mpc.transport.connection import exchange
-from mpc.transport.frames import Kind
-from mpc.transport.tls import connect, own_contexts
+from mpc.health import ask
 from tests.parties.programs import network
 from tests.parties.services import PARTIES, Services
 
@@ -37,20 +33,6 @@ def lines(path, event):
     return found
 
 
-def provider_health(path):
-    """Ask the provider as alice."""
-    read = configuration.load(path)
-    context, _ = own_contexts(read, "alice")
-    connection = connect(read.provider, context, 10)
-    send_hello(connection, "health", {}, b"")
-    read_hello(connection, 10)
-    connection.expect_bytes([Kind.ANSWER], 1 << 12)
-    exchange([connection], 10)
-    told = dict(wire.decode(connection.take().data.data))
-    connection.close()
-    return told
-
-
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """Two predictions by services, their health meanwhile, and their logs afterwards."""
@@ -62,14 +44,15 @@ def told(tmp_path_factory):
             labels = client.predict(X)
             client.predict(X[:2])
             health = {"before": before, "after": client.health()}
-        health["provider"] = provider_health(running.path)
+        health["provider"] = ask(configuration.load(running.path), "alice")[0].told
         # The parties stop together when one is told to.
         for told, ending in (("alice", PARTIES), ("provider", ("provider",))):
             running.processes[told].send_signal(signal.SIGTERM)
             for name in ending:
                 assert running.processes[name].wait(60) == 0
     finally:
-        running.stop()
+        left = running.stop()
+    assert not left
     np.testing.assert_array_equal(labels, network().predict(X))
     return running.logs, health
 

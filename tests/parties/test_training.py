@@ -6,13 +6,13 @@ import pytest
 import mpc
 from mpc.launch import start
 from tests.parties.bodies import fixed_local_streams
-from tests.parties.programs import Fit, digits, fit, small_convolutions, small_mlp
+from tests.parties.programs import Fit, digits, epoch_of, fit, small_convolutions, small_mlp
 
 NAMES = ("alice", "bob", "carol")
 
 
-def apart(names, how, crash_after=None):
-    return start(lambda me: Fit(me, names, how, crash_after), names, timeout=120, answer_timeout=10)
+def apart(names, how, **crash):
+    return start(lambda me: Fit(me, names, how, **crash), names, timeout=120, answer_timeout=10)
 
 
 @pytest.mark.parametrize(
@@ -40,22 +40,57 @@ def test_training_gives_the_very_words_of_a_local_session(parties, network, how,
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_training_whose_parties_died_is_resumed(tmp_path):
-    names = NAMES[:2]
-    how = {"network": small_mlp, "epochs": 3, "batch_size": 64, "folder": tmp_path}
-    with pytest.raises(mpc.LaunchError, match="exit code -9"):
-        apart(names, how, crash_after=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint-alice.npz", "checkpoint-bob.npz",
-    ]  # fmt: skip
-    resumed = apart(names, {**how, "resume": True})
+def epochs(folder):
+    """Return the epochs of the checkpoints by name."""
+    return {path.name: epoch_of(path) for path in sorted(folder.iterdir())}
+
+
+def check_as_if_never_interrupted(names, resumed, how):
     with mpc.Session(names) as session:
         whole, *_ = fit(session, *digits(), **{**how, "folder": None})
         rounds = session.cost().total.rounds
     for name in names:
         parameters, scores, _, spent = resumed[name]
         assert spent < 0.8 * rounds
-        assert len(scores) == 3
+        assert len(scores) == how["epochs"]
         for found, expected in zip(parameters, whole, strict=True):
             # Up to the truncations' coins.
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+
+
+def test_a_training_whose_parties_died_is_resumed(tmp_path):
+    names = NAMES[:2]
+    how = {"network": small_mlp, "epochs": 3, "batch_size": 64, "folder": tmp_path}
+    with pytest.raises(mpc.LaunchError, match="exit code -9"):
+        apart(names, how, crash_after=1)
+    assert epochs(tmp_path) == {"checkpoint-alice.npz": 1, "checkpoint-bob.npz": 1}
+    check_as_if_never_interrupted(names, apart(names, {**how, "resume": True}), how)
+
+
+@pytest.mark.parametrize("names", [NAMES[:2], NAMES], ids=["two", "three"])
+def test_a_party_that_died_before_its_checkpoint_is_an_epoch_behind(names, tmp_path):
+    how = {"network": small_mlp, "epochs": 4, "batch_size": 64, "folder": tmp_path}
+    with pytest.raises(mpc.LaunchError, match=f"{names[-1]}: .*exit code -9"):
+        apart(names, how, crash_before=3)
+    left = {f"checkpoint-{name}.npz": 3 for name in names}
+    left |= {f"previous-checkpoint-{name}.npz": 2 for name in names}
+    left |= {f"checkpoint-{names[-1]}.npz": 2, f"previous-checkpoint-{names[-1]}.npz": 1}
+    assert epochs(tmp_path) == left
+    check_as_if_never_interrupted(names, apart(names, {**how, "resume": True}), how)
+    assert set(epochs(tmp_path).values()) == {3, 4}
+
+
+def test_no_epoch_in_common_is_an_error_at_all_parties(tmp_path):
+    names = NAMES[:2]
+    how = {"network": small_mlp, "epochs": 2, "batch_size": 64, "folder": tmp_path}
+    with pytest.raises(mpc.LaunchError):
+        apart(names, how, crash_before=1)
+    assert epochs(tmp_path) == {"checkpoint-alice.npz": 1}
+    with pytest.raises(mpc.LaunchError) as caught:
+        apart(names, {**how, "resume": True})
+    for name in names:
+        assert caught.value.errors[name] == (
+            "DataError: the parties have no checkpoint of the same run and epoch: alice has epoch 1,"
+            " bob has none; without resume the training begins anew"
+        )
+    assert epochs(tmp_path) == {"checkpoint-alice.npz": 1}

@@ -1,0 +1,127 @@
+"""Asking the provider and every party service whether they are well."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from mpc.configuration import Configuration, Member
+from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.handshake import HEALTH, read_hello, send_hello
+from mpc.transport import wire
+from mpc.transport.connection import Connection, exchange, printable
+from mpc.transport.frames import Kind
+from mpc.transport.tls import connect, own_contexts
+
+__all__ = ["Health", "ask", "table"]
+
+_LARGEST_ANSWER = 1 << 16
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a service says of itself.
+
+    Attributes
+    ----------
+    role, name : str
+    told : dict of str to int, str or tuple of str
+        Empty if it was not asked or has not answered.
+    problem : str
+        Why it has not answered.
+    """
+
+    role: str
+    name: str
+    told: dict[str, Any]
+    problem: str = ""
+
+
+def ask(read: Configuration, me: str, timeout: float = 5.0) -> list[Health]:
+    """Ask all services at once.
+
+    Parameters
+    ----------
+    read : Configuration
+    me : str
+        Anybody in the configuration whose key is here. The provider answers no client and is not
+        asked by one.
+    timeout : float, default=5
+        Seconds.
+
+    Returns
+    -------
+    list of Health
+        The provider's first.
+
+    Raises
+    ------
+    ConfigurationError
+        If `me` is nobody in the configuration or its key is not here.
+    """
+    context, _ = own_contexts(read, me)
+
+    def one(member: Member) -> Health:
+        role = "provider" if member is read.provider else "party"
+        if role == "provider" and me in read.clients:
+            return Health(role, member.name, {})
+        try:
+            return Health(role, member.name, _ask(member, context, timeout))
+        except PeerError as error:
+            return Health(role, member.name, {}, str(error))
+
+    members = [read.provider, *read.parties.values()]
+    with ThreadPoolExecutor(len(members)) as pool:
+        return list(pool.map(one, members))
+
+
+def _ask(member: Member, context: ssl.SSLContext, timeout: float) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout
+
+    def left() -> float:
+        return max(0.01, deadline - time.monotonic())
+
+    connection = connect(member, context, timeout)
+    try:
+        send_hello(connection, HEALTH, {}, b"")
+        read_hello(connection, left())
+        connection.expect_bytes([Kind.ANSWER], _LARGEST_ANSWER)
+        exchange([connection], left())
+        return _read(connection)
+    finally:
+        connection.close()
+
+
+def _read(connection: Connection) -> dict[str, Any]:
+    try:
+        told = dict(wire.decode(connection.take().data.data))
+        if type(told["seconds"]) is not int or not all(type(name) is str for name in told):
+            raise TypeError
+    except (ShapeError, TypeError, ValueError, KeyError):
+        raise FrameError(f"{connection.peer} sent an answer that is malformed") from None
+    return told
+
+
+def table(found: Sequence[Health]) -> list[str]:
+    """Return a line for each service, below a head."""
+    cells = [("role", "name", "seconds up", "says")]
+    for each in found:
+        rest = {n: v for n, v in each.told.items() if n not in ("role", "me", "seconds")}
+        says = ", ".join(f"{name} {_show(value)}" for name, value in rest.items())
+        if not each.told:
+            says = each.problem or "not asked: the provider answers no clients"
+        cells.append((each.role, each.name, str(each.told.get("seconds", "-")), says))
+    width = [max(len(row[k]) for row in cells) for k in range(3)]
+    return [
+        f"{role:{width[0]}}  {name:{width[1]}}  {seconds:>{width[2]}}  {says}"
+        for role, name, seconds, says in cells
+    ]
+
+
+def _show(value: Any) -> str:
+    parts = value if isinstance(value, tuple) else (value,)
+    return printable(" ".join(str(part) for part in parts).encode())

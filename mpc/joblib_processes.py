@@ -1,0 +1,47 @@
+"""joblib's processes of this machine, which end with the process that has started them.
+
+By themselves they would wait for minutes for work that nobody can send any more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+__all__ = ["end_with", "options", "shut_down"]
+
+_LOOK_SECONDS = 0.5
+
+
+def options() -> dict[str, Any]:
+    """Return what to pass on to a ``joblib.Parallel`` that is made now.
+
+    Nothing, unless joblib's active backend starts processes of this machine.
+    """
+    from joblib.parallel import get_active_backend  # here: nobody else needs it
+
+    backend, _ = get_active_backend()
+    if type(backend).__name__ != "LokyBackend":
+        return {}
+    # Each process calls this before it looks for work. What it does before that needs no parent.
+    return {"initializer": end_with, "initargs": (os.getpid(),)}
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after `parent`, or now if that has ended already."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, name="sotto parent", daemon=True).start()
+
+
+def shut_down() -> None:
+    """End the processes that joblib keeps for later calls."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)

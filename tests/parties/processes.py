@@ -1,0 +1,45 @@
+"""Finding processes that are left over, by a word in their environment, which children inherit."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that runs."""
+
+    pid: int
+    parent: int
+    command: str
+    environment: str
+
+
+def marked(mark):
+    """Return all processes with a word in their environment, whoever has started them."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            environment = (folder / "environ").read_bytes().decode(errors="replace")
+            if mark not in environment:
+                continue
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        # One that has ended and is not waited for has no command any more.
+        if command and int(folder.name) != os.getpid():
+            line = command.replace("\0", " ")[:300]
+            found.append(Process(int(folder.name), parent, line, environment))
+    return found
+
+
+def gone(find, patience=20):
+    """Wait until `find` finds nothing; return what it finds in the end."""
+    end = time.monotonic() + patience
+    while (left := find()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return [f"{each.pid} (of {each.parent}): {each.command}" for each in left]

@@ -1,0 +1,147 @@
+"""`sotto health`: what services say of themselves, and who does not answer."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import mpc
+import nn
+from mpc import configuration
+from mpc.handshake import SESSION, read_hello, send_hello
+from mpc.health import ask
+from mpc.transport.tls import connect, own_contexts
+from nn.command import main
+from tests.parties.programs import network
+from tests.parties.services import MODELS, PARTIES, ROOT, Services
+
+X = np.random.default_rng(9).random((3, 64))
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory):
+    running = Services(
+        tmp_path_factory.mktemp("health"), {"network": MODELS["network"]}, workers=1, answer=6
+    )
+    yield running
+    assert not running.stop()
+
+
+def predict(services):
+    with nn.Client(services.path, me="carol") as client:
+        np.testing.assert_array_equal(client.predict(X), network().predict(X))
+
+
+def health(services, capsys, me, seconds=5):
+    """Return the exit code and the lines behind the head, cut at the columns of the head."""
+    arguments = ["health", str(services.path), "--me", me, "--timeout", str(seconds)]
+    code = main(arguments)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["role", "name", "seconds", "up", "says"]
+    at = [head.index(word) for word in ("name", "seconds", "says")]
+    ends = [0, *at, None]
+    return code, [tuple(line[a:b].strip() for a, b in itertools.pairwise(ends)) for line in lines]
+
+
+def test_all_answer_whoever_asks(services, capsys):
+    predict(services)
+    for me in (*PARTIES, "provider", "carol"):
+        code, lines = health(services, capsys, me)
+        assert code == 0
+        assert [line[:2] for line in lines] == [
+            ("provider", "provider"), ("party", "alice"), ("party", "bob"),
+        ]  # fmt: skip
+        (_, _, up, says), *parties = lines
+        if me == "carol":
+            assert (up, says) == ("-", "not asked: the provider answers no clients")
+        else:
+            assert int(up) < 1000 and says == "sessions 1, served 0"
+        for _, _, up, says in parties:
+            assert int(up) < 1000 and says == "models network, waiting 0, served 1"
+    # Those that asked have disturbed nobody.
+    predict(services)
+    assert all(services.processes[name].poll() is None for name in services.logs)
+
+
+def test_as_a_command(services):
+    command = [sys.executable, "-m", "nn.command", "health", str(services.path), "--me", "alice"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_who_stalls_or_is_gone_is_named_and_the_others_answer(services, capsys):
+    bob = services.processes["bob"]
+    bob.send_signal(signal.SIGSTOP)
+    code, (provider, alice, stopped) = health(services, capsys, "alice", 1)
+    bob.send_signal(signal.SIGCONT)
+    assert code == 1
+    assert provider[3] == "sessions 1, served 0"
+    assert alice[3].startswith("models network")
+    assert stopped[:3] == ("party", "bob", "-")
+    assert stopped[3].startswith("bob at 127.0.0.1:") and stopped[3].endswith("within 1 s")
+    services.kill("provider")
+    for name in PARTIES:
+        # Without a request that would have needed it.
+        assert services.processes[name].wait(30) == 2
+        assert "provider closed the connection in round" in services.told(name)
+    code, lines = health(services, capsys, "bob", 1)
+    assert code == 1
+    for (*_, up, says), name in zip(lines, ("provider", *PARTIES), strict=True):
+        assert up == "-"
+        assert says.startswith(f"{name} at 127.0.0.1:")
+        assert says.endswith("did not accept a connection within 1 s")
+    # The provider is no matter of a client's.
+    services.start("provider")
+    assert health(services, capsys, "carol", 1)[0] == 1
+
+
+def test_a_party_that_waits_for_another_says_so_and_goes_on_waiting(services, capsys):
+    for name in PARTIES:
+        assert services.processes[name].poll() is not None
+    services.start("alice")
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "bob")
+    # Somebody with bob's key who goes without a word.
+    connect(read.parties["alice"], context, 30).close()
+    _, alice, bob = ask(read, "bob")
+    assert alice.problem == "alice stopped: alice waits for bob still"
+    assert "did not accept a connection" in bob.problem
+    services.start("bob")
+    end = time.monotonic() + 60
+    while (code := health(services, capsys, "alice")[0]) and time.monotonic() < end:
+        pass
+    assert code == 0
+    predict(services)
+
+
+def test_the_provider_and_a_party_that_is_late_cannot_begin_a_session(services):
+    read = configuration.load(services.path)
+    for me, member in (("provider", read.provider), ("bob", read.parties["alice"])):
+        context, _ = own_contexts(read, me)
+        connection = connect(member, context, 5)
+        send_hello(connection, SESSION, {}, b"s" * 16)
+        if me == "provider":
+            read_hello(connection, 5)  # which is said to everybody
+        with pytest.raises(mpc.PeerError, match="health alone|closed the connection"):
+            read_hello(connection, 5)
+        connection.close()
+    predict(services)
+    assert "provider is no computing party" in services.told("provider")
+    assert "event=refused at=alice peer=bob why='no client'" in services.told("alice")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--me", "nobody"], "me must be one of alice, bob, provider, carol, dora, erin"),
+        (["--me", "alice", "--timeout", "0"], "--timeout must be a positive number of seconds"),
+    ],
+)
+def test_mistakes(services, capsys, arguments, told):
+    assert main(["health", str(services.path), *arguments]) == 2
+    assert told in capsys.readouterr().err
