@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError,
 from mpc.events import record
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
-from mpc.transport.tls_session import PIECE_BYTES, Tls
+from mpc.transport.tls_session import Tls
 
 __all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
 
@@ -62,28 +62,20 @@ class Incoming:
 class Connection:
     """Frames to and from one process, over a TLS session that has shaken hands.
 
-    TLS works on memory and the socket is read and written in large pieces: one system call for
-    many records.
-
     Nothing here blocks; :func:`exchange` and :func:`wait` do, with a timeout. One thread at a time.
 
     Attributes
     ----------
     peer : str
         Who is there, as its certificate says.
-    sent_bytes, received_bytes : int
-        What went through the socket after TLS's own handshake, headers and TLS included.
     ended : bool
         Whether the peer has said goodbye.
     """
 
     def __init__(self, tls: Tls, peer: str) -> None:
         self.peer = peer
-        self.sent_bytes = self.received_bytes = 0
         self._tls, self._socket = tls, tls.sock
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._cipher = memoryview(b"")
+        tls.start()
         self._outgoing: deque[memoryview] = deque()
         self.outgoing_bytes = 0
         self._next_sent = self._next_received = 0
@@ -103,6 +95,16 @@ class Connection:
     def fileno(self) -> int:
         """Return the socket's number, or -1 once it is closed."""
         return self._socket.fileno()
+
+    @property
+    def sent_bytes(self) -> int:
+        """What went out through the socket after TLS's own handshake, headers and TLS included."""
+        return self._tls.sent_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        """What came in, likewise."""
+        return self._tls.received_bytes
 
     # Sending.
 
@@ -136,35 +138,16 @@ class Connection:
 
     def push(self) -> bool:
         """Send what can be sent now. Returns whether nothing is left."""
-        tls = self._tls
-        while True:
-            if len(self._cipher):
-                try:
-                    count = self._socket.send(self._cipher)
-                except BlockingIOError:
-                    return False
-                except OSError as error:
-                    # It may have said why before it went.
-                    self._fail(self._last_words() or self._lost(error))
-                self.sent_bytes += count
-                self._cipher = self._cipher[count:]
-                continue
-            taken = 0
-            while self._outgoing and taken < PIECE_BYTES:
-                piece = self._outgoing[0][: PIECE_BYTES - taken]
-                try:
-                    count = tls.object.write(piece)
-                except OSError as error:
-                    self._fail(self._lost(error))
-                taken += count
-                if count == len(self._outgoing[0]):
-                    self._outgoing.popleft()
-                else:
-                    self._outgoing[0] = self._outgoing[0][count:]
-            self.outgoing_bytes -= taken
-            if not tls.outgoing.pending:
-                return True
-            self._cipher = memoryview(tls.outgoing.read())
+        try:
+            self.outgoing_bytes -= self._tls.send(self._outgoing)
+        except OSError as error:
+            # It may have said why before it went.
+            self._fail(self._last_words() or self._lost(error))
+        return not self._sending
+
+    @property
+    def _sending(self) -> bool:
+        return bool(self._outgoing) or self._tls.unsent
 
     def _last_words(self) -> PeerError | None:
         try:
@@ -311,36 +294,10 @@ class Connection:
         self._incoming = Incoming(header, data)
 
     def _receive(self, target: memoryview, whole: bool = False) -> int:
-        """Read into `target`, once or until it is full; return how much there is now."""
-        tls, size, done = self._tls, len(target), 0
-        read = tls.object.read
-        while True:
-            # Asking TLS in vain costs an exception.
-            if tls.incoming.pending or tls.object.pending():
-                try:
-                    while done < size:
-                        # Into a buffer it returns a count; the stubs know the other form alone.
-                        count: int = read(size - done, target[done:])  # type: ignore[assignment]
-                        if not count:
-                            self._fail(PeerClosedError(f"{self.peer} closed the connection"))
-                        done += count
-                        if not whole:
-                            break
-                    return done
-                except ssl.SSLWantReadError:
-                    pass
-                except OSError as error:
-                    self._fail(self._lost(error))
-            try:
-                count = self._socket.recv_into(tls.piece)
-            except BlockingIOError:
-                return done
-            except OSError as error:
-                self._fail(self._lost(error))
-            if not count:
-                self._fail(PeerClosedError(f"{self.peer} closed the connection"))
-            self.received_bytes += count
-            tls.incoming.write(tls.piece[:count])
+        try:
+            return self._tls.receive(target, whole)
+        except OSError as error:
+            self._fail(self._lost(error))
 
     def _lost(self, error: OSError) -> PeerError:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
@@ -352,7 +309,7 @@ class Connection:
             return FrameError(f"{self.peer} broke the rules of TLS ({reason.lower()})")
         return PeerClosedError(f"{self.peer} closed the connection")
 
-    def _fail(self, error: PeerError) -> Any:
+    def _fail(self, error: PeerError) -> NoReturn:
         self._broken = error
         raise error from None
 
@@ -360,12 +317,11 @@ class Connection:
 
     def events(self) -> int:
         """Return what to wait for, as select.poll has it."""
-        sending = bool(self._outgoing) or len(self._cipher)
-        return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if sending else 0)
+        return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if self._sending else 0)
 
     def advance(self, most: int = sys.maxsize) -> bool:
         """Send what can be sent now, receive up to about `most` bytes. Returns whether all is done."""
-        sent = self.push() if self._outgoing or len(self._cipher) else True
+        sent = self.push() if self._sending else True
         return (self.pull(most) if self._accept is not None else True) and sent
 
     def notify(self, kind: Kind, text: str = "") -> None:
@@ -386,11 +342,7 @@ class Connection:
     def _drain(self) -> None:
         """Read for a moment what is not wanted: a socket closed before takes back what it has sent."""
         self._socket.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + _NOTICE_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select([self._socket], [], [], left)
-            if not ready or not self._socket.recv_into(self._tls.piece):
-                return
+        self._tls.wait_for_end(_NOTICE_SECONDS)
 
     def abandon(self) -> None:
         """Let whoever waits here find it closed; any thread may call this."""
@@ -402,7 +354,6 @@ class Connection:
     def close(self) -> None:
         """Close the socket. Frames that are sent already still arrive."""
         self._outgoing.clear()
-        self._cipher = memoryview(b"")
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except (OSError, ValueError):

@@ -98,7 +98,7 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
         except (OSError, ValueError) as error:
             plain.close()
             _refuse(place, error)
-        if tls.object.getpeercert(binary_form=True) != member.der:
+        if tls.certificate() != member.der:
             plain.close()
             raise PeerClosedError(
                 f"{place} has another certificate than the one that is pinned to it"
@@ -203,7 +203,7 @@ class Listener:
             try:
                 tls = Tls(plain, self._context, server=True)
                 tls.handshake(time.monotonic() + _STRANGER_SECONDS)
-                name = self._names.get(tls.object.getpeercert(binary_form=True) or b"")
+                name = self._names.get(tls.certificate() or b"")
                 if name is None:
                     raise ssl.SSLError(0, "unknown certificate")
                 connection = Connection(tls, name)

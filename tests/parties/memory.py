@@ -1,38 +1,35 @@
 """A connection without a network: what is read from it is given, what is written is kept."""
 
-import ssl
-from types import SimpleNamespace
-
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
 
 
 class Memory:
-    """Stands in for a TLS session: what is read from it is given, what is written is kept."""
+    """Stands in for a TLS session: what is received from it is given, what is sent is kept."""
+
+    unsent = False
+    sent_bytes = received_bytes = 0
 
     def __init__(self, data=b""):
         self.data, self.written = memoryview(data), bytearray()
-        self.object = self.sock = self
-        # There is always something to read, if only the end; nothing waits for the socket.
-        self.incoming, self.outgoing = SimpleNamespace(pending=1), SimpleNamespace(pending=0)
+        self.sock = None
 
-    def read(self, size, target=None):
+    def start(self):
+        pass
+
+    def receive(self, target, whole=False):
         if not len(self.data):
-            raise ssl.SSLEOFError
-        count = min(size, len(self.data), 700)
+            raise ConnectionResetError
+        count = min(len(target), len(self.data), 700)
         target[:count] = self.data[:count]
         self.data = self.data[count:]
         return count
 
-    def write(self, data):
-        self.written += data
-        return len(data)
-
-    def setblocking(self, flag):
-        pass
-
-    def setsockopt(self, *args):
-        pass
+    def send(self, pieces):
+        taken = sum(map(len, pieces))
+        while pieces:
+            self.written += pieces.popleft()
+        return taken
 
 
 def frame_of(arrays, kind=Kind.OPEN, step=5, sequence=0):
