@@ -382,7 +382,7 @@ class Hoarding:
 def children(word):
     """Return the numbers of this process's children with a word in their command lines."""
     listing = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="],
+        ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "pid=,args="],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return [int(line.split()[0]) for line in listing.stdout.splitlines() if word in line]
