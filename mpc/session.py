@@ -244,6 +244,7 @@ class Session(Planning, Rounds):
             )  # fmt: skip
         self.streams = []
         self._provider = None
+        self._known.clear()
         self._transport.close(problem)
         for ending in self._endings:
             ending()

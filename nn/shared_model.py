@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -486,7 +487,8 @@ class SharedModel:
         outlines = [x.outline() for x in (rows, *parameters(self.layers))]
         self.session.prepare(
             lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments),
-            key=(self, program, *arguments.items(), *outlines),
+            # A plan that is kept keeps no model.
+            key=(weakref.ref(self), program, *arguments.items(), *outlines),
         )
 
     def twin(self, planned: Session) -> SharedModel:

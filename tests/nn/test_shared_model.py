@@ -144,3 +144,26 @@ def test_nothing_plain_is_kept_with_the_shares(digits):
             assert layer._memory is None
             assert all(isinstance(p, mpc.SharedArray) for p in layer.parameters)
     assert "SharedModel" in repr(model.share(mpc.Session(), owner="alice"))
+
+
+def test_a_call_like_an_earlier_one_has_its_plan(digits, monkeypatch):
+    model, X, _ = digits
+    with mpc.Session() as s:
+        secret, keys = model.share(s, owner="alice"), []
+        monkeypatch.setattr(s, "prepare", lambda program, key=None: keys.append(key))
+        for rows in (5, 5, 5, 7):
+            secret.predict(secret.share_rows(X[:rows], owner="bob"))
+            # What predict calls, of the same rows, asks for nothing of its own.
+            del keys[-1]
+        first, second, third, other = keys
+        # The first call opens the weights under their masks.
+        assert first != second == third != other
+        assert hash(second) == hash(third)
+        images = secret.share_rows(X[:5], owner="bob")
+        secret.predict(images, to="bob")
+        assert keys[4] != second
+        secret.predict(images, to="bob")
+        assert keys[6] != keys[4], "the rows have a mask by now"
+        gone = keys[4][0]
+        del secret
+        assert gone() is None, "a key keeps the model"
