@@ -87,6 +87,15 @@ class Calls:
             return [measure(session, rows, self.repeats) for rows in self.rows]
 
 
+def warm_up(rows: int) -> int:
+    """Return how many calls come before those that are timed.
+
+    The first opens the masked weights. Of a few rows it takes dozens until interpreter and caches
+    have settled, as they have in a service.
+    """
+    return max(2, 40 // rows)
+
+
 def measure(session: mpc.Session, rows: int, repeats: int) -> dict[str, Any]:
     """Time calls with `rows` images; the model is alice's, the images are the last party's."""
     model = network()
@@ -100,8 +109,7 @@ def measure(session: mpc.Session, rows: int, repeats: int) -> dict[str, Any]:
         scores: NDArray[np.float64] = secret.decision_function(shared, to=last)
         return scores
 
-    # The first call opens the masked weights, the second warms up what runs from then on.
-    for _ in range(2):
+    for _ in range(warm_up(rows)):
         scores = call()
     if scores is not None and np.max(np.abs(scores - model.decision_function(X))) > TOLERANCE:
         raise mpc.SessionError("the scores are not those of the plain model")

@@ -197,7 +197,8 @@ def apart() -> list[str]:
         "Network A; alice, bob and the provider each in a process of its own over TLS on the loopback,"
         " beside a local session, both on the same cores. A call shares the images, evaluates and"
         " reveals the scores to the last party; the provider's work is in it. Medians of"
-        f" {near['turns']} turns of {near['repeats']} calls [least-most].",
+        f" {near['turns']} turns of {near['repeats']} calls [least-most], of one image after"
+        f" {processes.warm_up(1)} that are not timed.",
         "",
         markdown(processes.rows_of(near)),
         "",
@@ -350,8 +351,7 @@ def workers_text(measured: dict[str, Any]) -> str:
             "",
             markdown(workers.rows_of(measured)),
             "",
-            f"Machine: {describe(measured['machine'])}. Other work ran on it at the same time, hence the"
-            " column for all.",
+            f"Machine: {describe(measured['machine'])}.",
         ]
     )
 

@@ -88,9 +88,13 @@ class CorrectionPool:
         """Yield what calls return, in their order."""
         from joblib import Parallel
 
-        # Of its own for each time: where one was not used up, or has failed, results of what was
-        # still computed can turn up among those of its next call (joblib 1.5 and 1.6).
-        run = Parallel(self.workers, return_as="generator", backend=self._backend, **self._options)
+        # No argument is to be written to a file. Of its own for each time: where one was not used up,
+        # or has failed, results of what was still computed can turn up among those of its next call
+        # (joblib 1.5 and 1.6).
+        run = Parallel(
+            self.workers, return_as="generator", max_nbytes=None, backend=self._backend,
+            **self._options,
+        )  # fmt: skip
         results: Iterator[Any] = run(calls)
         return results
 
