@@ -94,3 +94,24 @@ def test_a_plan_is_made_once_for_equal_keys():
         for k in range(100):
             s._planned(relu, k, 40)
         assert len(s._known) < 50
+
+
+def test_an_outline_has_all_that_a_plan_depends_on():
+    with mpc.Session() as s:
+        x = s.share(np.ones(5), owner="bob")
+        masked = s.share(np.ones(5), owner="bob")
+        (masked * masked).reveal()
+        others = [
+            s.share(np.ones(6), owner="bob"),
+            s.share(np.ones(5), owner="alice"),
+            s.share(np.ones(5), owner="bob", bound=2.0),
+            s.share(np.ones(5, int), owner="bob"),
+            x + 0,
+            (x + 0) > 0,
+            masked,
+        ]
+        outlines = [x.outline(), *(y.outline() for y in others)]
+        assert len(set(outlines)) == len(outlines)
+        assert s.share(np.zeros(5), owner="bob").outline() == x.outline()
+        narrow = x + 0
+        assert narrow.with_integer_bound(7).outline() != narrow.outline()
