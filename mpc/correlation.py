@@ -204,19 +204,19 @@ class Correlation:
 
     def counted_from(self, base: int) -> Self:
         """Return the same with ids of masks that count from `base`, as a request has them."""
-        return self._with_masks({n: ref.counted_from(base) for n, ref in self._mask_refs()})
+        return self._with({n: ref.counted_from(base) for n, ref in self._references()})
 
     def placed_at(self, base: int) -> Self:
         """Undo :meth:`counted_from`."""
-        return self._with_masks({n: ref.placed_at(base) for n, ref in self._mask_refs()})
+        return self._with({n: ref.placed_at(base) for n, ref in self._references()})
 
-    def _mask_refs(self) -> Iterator[tuple[str, MaskRef]]:
+    def _references(self) -> Iterator[tuple[str, MaskRef | Correlation]]:
         for name, value in vars(self).items():
-            if isinstance(value, MaskRef):
+            if isinstance(value, (MaskRef, Correlation)):
                 yield name, value
 
-    def _with_masks(self, refs: dict[str, MaskRef]) -> Self:
-        return replace(self, **refs) if refs else self  # type: ignore[type-var]
+    def _with(self, changed: dict[str, Any]) -> Self:
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]
 
     def check(self, limit: int) -> None:
         """Raise ShapeError unless sizes and mask references fit together, within `limit` words.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.correlation import Correlation
 from mpc.errors import ArgumentError, DtypeError, RevealError
 from mpc.protocols import truncation
 from mpc.protocols.convert import MaskedBit
@@ -29,7 +30,9 @@ LARGEST_BOUND = 1 << truncation.OFFSET_BITS
 class SecretValue:
     """The part of a shared array that protocols work with: shares, mask, bit, bound."""
 
-    __slots__ = ("_mask", "_shares", "bit", "bound", "frac_bits", "given", "session", "shape")
+    __slots__ = (
+        "_mask", "_shares", "_term", "bit", "bound", "frac_bits", "given", "session", "shape",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -41,9 +44,12 @@ class SecretValue:
         mask: Mask | None = None,
         bit: MaskedBit | None = None,
         given: Given | None = None,
+        term: Correlation | None = None,
     ) -> None:
         self.session = session
         self._shares = shares
+        # A correlation whose shares are yet to be added, see `apart`.
+        self._term = term
         self._mask = mask
         self.frac_bits = frac_bits
         self.bound = min(bound, LARGEST_BOUND)
@@ -68,9 +74,12 @@ class SecretValue:
         mask: Mask | None = None,
         bit: MaskedBit | None = None,
         given: Given | None = None,
+        term: Correlation | None = None,
     ) -> Self:
         """Make an array of the same session (for protocols)."""
-        return type(self)(self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given)
+        return type(self)(
+            self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given, term=term
+        )
 
     def without_shares(self, planned: Session) -> Self:
         """Make the same array in a session where no party lives (for plans)."""
@@ -82,8 +91,9 @@ class SecretValue:
             bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
         shares = empty if mask is None and given is None else None
         return type(self)(
-            planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given
-        )
+            planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given,
+            term=self._term,
+        )  # fmt: skip
 
     def outline(self) -> Hashable:
         """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
@@ -94,6 +104,7 @@ class SecretValue:
             None if self.given is None else self.given.owner,
             None if self._mask is None else self._mask.ref,
             None if self.bit is None else self.bit.ref,
+            self._term,
         )
 
     def with_integer_bound(self, bound: int) -> Self:
@@ -107,6 +118,7 @@ class SecretValue:
             mask=self._mask,
             bit=self.bit,
             given=self.given,
+            term=self._term,
         )
 
     # What it is.
@@ -123,7 +135,23 @@ class SecretValue:
             if first is not None:
                 shares[first : first + 1] += self._mask.delta
             self._shares = shares
+        if self._term is not None:
+            with self.session.protocol("product"):
+                words = self.session.correlated(self._term)[1].reshape(self._shares.shape)
+            words += self._shares
+            self._shares, self._term = words, None
         return self._shares
+
+    def apart(self) -> tuple[Self, Correlation | None]:
+        """Return the array without the term that its shares still lack, and the term (for protocols).
+
+        A product leaves its term for later. What is opened under a fresh uniform mask needs no
+        shares of it: the mask takes it in, see :mod:`mpc.protocols.truncation`. Whatever else looks
+        at the shares gets it dealt first.
+        """
+        if self._term is None:
+            return self, None
+        return self.derive(self._shares, frac_bits=self.frac_bits, bound=self.bound), self._term
 
     def addends(self) -> list[tuple[int, Words]]:
         """Return rows of the party axis with what adds up to the value over all parties.

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from mpc.provider import Provider
     from mpc.session import Session
 
-__all__ = ["FAN_IN", "Structure", "all_of", "cost", "evaluate", "structure", "tree"]
+__all__ = [
+    "FAN_IN",
+    "Structure",
+    "all_of",
+    "cost",
+    "deal_products",
+    "evaluate",
+    "structure",
+    "tree",
+]
 
 Words = NDArray[np.uint64]
 Indices = NDArray[np.int64]
@@ -150,10 +159,13 @@ class MaskProducts(Correlation):
                 raise ShapeError(f"subsets must name planes below {self.planes}, got {masks}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        terms = _product_terms(self.subsets)
-        add_polynomials(
-            masks[0], masks[0], terms.outputs, terms.factors, terms.places, terms.literals, out[0]
-        )
+        deal_products(self.subsets, masks[0], out[0])
+
+
+def deal_products(subsets: tuple[tuple[int, ...], ...], masks: Words, out: Words) -> None:
+    """Turn the others' shares of the products of planes into the last's."""
+    terms = _product_terms(subsets)
+    add_polynomials(masks, masks, terms.outputs, terms.factors, terms.places, terms.literals, out)
 
 
 @lru_cache(maxsize=256)
@@ -169,7 +181,9 @@ def cost(parties: int, form: Structure, words: int) -> Spent:
     )
 
 
-def evaluate(session: Session, planes: Words, form: Structure) -> Words:
+def evaluate(
+    session: Session, planes: Words, form: Structure, dealt: tuple[Words, Words] | None = None
+) -> Words:
     """Evaluate polynomials.
 
     Parameters
@@ -177,6 +191,9 @@ def evaluate(session: Session, planes: Words, form: Structure) -> Words:
     planes : uint64 array of shape (p, planes, words)
         XOR shares.
     form : Structure
+    dealt : (uint64 array, uint64 array), optional
+        Shares of step 1's masks and of step 2's products, of shape (p, number, words), if they
+        were dealt with something else.
 
     Returns
     -------
@@ -191,15 +208,17 @@ def evaluate(session: Session, planes: Words, form: Structure) -> Words:
             out[session.first_row, output] ^= ~np.uint64(0)
     if not form.opened:
         return out
-    correlation = MaskProducts(len(form.opened), form.subsets, words)
-    secrets = session.correlated(correlation)[1].reshape(
-        len(planes), len(form.opened) + len(form.subsets), words
-    )
-    m = session.open((planes[:, form.opened] ^ secrets[:, : len(form.opened)], "xor"))[0]
+    if dealt is None:
+        correlation = MaskProducts(len(form.opened), form.subsets, words)
+        lam, products = correlation.split(session.correlated(correlation)[1])
+    else:
+        lam, products = dealt
+    m = session.open((planes[:, form.opened] ^ lam, "xor"))[0]
     for i in range(len(planes)):
+        secrets = np.concatenate([lam[i], products[i]])
         for terms in (form.public, form.secret) if i == session.first_row else (form.secret,):
             add_polynomials(
-                m[0], secrets[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i]
+                m[0], secrets, terms.outputs, terms.factors, terms.places, terms.literals, out[i]
             )
     return out
 

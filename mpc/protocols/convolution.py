@@ -9,7 +9,7 @@
 Both gradients are products too, for the gradient g of the result: of the same windows with g, and of
 g with the kernels, each row then added back to the pixels of its window: local.
 Cost of each: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are); correction
-8 bytes an element of the product.
+8 bytes an element of the product, none if it is truncated.
 
 Source: Beaver 1991 for any bilinear map; the view of a mask is a linear map of it.
 """
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["convolve", "cost", "input_gradient", "kernel_gradient"]
 
 
-def cost(parties: int, masked: int, size: int) -> Spent:
-    """Declare the cost: who sends most opens `masked` elements, the result has `size`."""
+def cost(parties: int, masked: int, size: int = 0) -> Spent:
+    """Declare the cost, see :func:`mpc.protocols.product.cost`."""
     return product.cost(parties, masked, size)
 
 

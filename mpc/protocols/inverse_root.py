@@ -50,11 +50,12 @@ def cost(parties: int, size: int) -> Spent:
     for _ in _STEPS:
         total = total + comparison.cost(parties, size, window((1 << _TOP) + 1), True)
         total = total + select.cost(parties, size, size)
-    multiplied = product.cost(parties, size, size)
     for shift in (_TOP - 2 - _Y_BITS, 2 * _Y_BITS, _Y_BITS, _Y_BITS, _Y_BITS + 1):
         total = total + truncation.cost(parties, size, shift)
-    for _ in range(4):
-        total = total + multiplied
+    # Of all products the first and the last are more than truncated.
+    total = total + product.cost(parties, size, size)
+    for _ in range(3):
+        total = total + product.cost(parties, size)
     total = total + product.cost(parties, 2 * size, size)
     for _ in _STEPS:
         total = total + select.cost(parties, size, size)

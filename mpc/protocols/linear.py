@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import View, apply_views
+from mpc.correlation import Correlation, View, apply_views
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
 from mpc.protocols import truncation
 from ring import encode
@@ -123,15 +123,22 @@ def _broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         ) from None
 
 
+def _apart(x: SharedArray, shape: tuple[int, ...]) -> tuple[SharedArray, Correlation | None]:
+    """Return x and the term that its shares lack apart, if the sum has the shape of x."""
+    return x.apart() if x.shape == shape else (x, None)
+
+
 def add(x: SharedArray, y: Operand) -> SharedArray:
     """x + y."""
     if not is_shared(y):
         return add_public(x, y)
     shape = _broadcast("+", x.shape, y.shape)
     x, y = _level([x, y])
-    frac_bits = x.frac_bits
+    x, term = _apart(x, shape)
+    if term is None:
+        y, term = _apart(y, shape)
     shares = _widen(x.shares, len(shape)) + _widen(y.shares, len(shape))
-    return x.derive(shares, frac_bits=frac_bits, bound=x.bound + y.bound)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + y.bound, term=term)
 
 
 def _encode(values: NDArray[Any], frac_bits: int) -> tuple[Words, int]:
@@ -147,10 +154,11 @@ def add_public(x: SharedArray, y: object) -> SharedArray:
         x = at_bits(x, x.session.format.frac_bits)
     shape = _broadcast("+", x.shape, values.shape)
     encoded, largest = _encode(values, x.frac_bits)
+    x, term = _apart(x, shape)
     shares = np.broadcast_to(_widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += encoded
-    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + largest)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + largest, term=term)
 
 
 def check_operands(name: str, x: SharedArray, y: Operand) -> None:
@@ -259,12 +267,15 @@ def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray
 def view(x: SharedArray, step: View) -> SharedArray:
     """Transpose, reshape or index; a mask goes along."""
     held = x.mask is not None or x.given is not None
+    # Of what is reshaped, the elements stay in their order.
+    x, term = x.apart() if step[0] == "reshape" else (x, None)
     return x.derive(
         None if held else apply_views(x.shares, [step], 1),
         frac_bits=x.frac_bits,
         bound=x.bound,
         mask=None if x.mask is None else x.mask.view(step),
         given=None if x.given is None else x.given.view(step),
+        term=term,
     )
 
 

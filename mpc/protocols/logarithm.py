@@ -64,7 +64,7 @@ def cost(parties: int, size: int, k: int) -> Spent:
     total = truncation.cost(parties, size, _SCALE_BITS)
     count = 1
     while count < degree:
-        total = total + product.cost(parties, count * size, count * size)
+        total = total + product.cost(parties, count * size)
         total = total + truncation.cost(parties, count * size, FRAC_BITS - 1)
         count *= 2
     return total + truncation.cost(parties, size, FRAC_BITS)

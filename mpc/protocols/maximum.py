@@ -39,7 +39,11 @@ def maximum(x: SharedArray, y: Operand) -> SharedArray:
 
 def minimum(x: SharedArray, y: Operand) -> SharedArray:
     """Return the elementwise minimum."""
-    return linear.negative(maximum(linear.negative(x), linear.negative(y)))
+    linear.check_operands("minimum", x, y)
+    with x.session.protocol("maximum"):
+        x = to_format(x)
+        y = to_format(y) if linear.is_shared(y) else y
+        return linear.negative(maximum(linear.negative(x), linear.negative(y)))
 
 
 def max_along(x: SharedArray, axis: int) -> SharedArray:

@@ -1,17 +1,19 @@
 """Products of two secrets: elementwise and matrix.
 
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
-2. Provider: C = lambda_x . lambda_w, shared with one correction.
-3. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w + C_i. The sum over i is x . w.
+2. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w.
+3. Provider: C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. What truncates the
+   product, alone or within ReLU, takes C into its mask, and nothing is dealt for it (see
+   :mod:`mpc.protocols.truncation`); for any other use C is shared with one correction.
 If one operand is as party j has given it, with a mask that j knows, j multiplies the value itself:
-z_j = x . (Delta_w + lambda_{w,j}) + C_j, the others z_i = Delta_x . lambda_{w,i} + C_i, and lambda_{w,j}
-does not enter C. So a product of bob's images with weights, alice's or secret to both, takes one
+z_j = x . (Delta_w + lambda_{w,j}), the others z_i = Delta_x . lambda_{w,i}, and lambda_{w,j} does not
+enter C. So a product of bob's images with weights, alice's or secret to both, takes one
 multiplication each, and one at the provider.
 The product has the fractional bits of both operands together; it is truncated when something
 needs fewer. Operands are truncated to the format first; beside one in the format, the other may
 keep the format's guard bits.
 Cost: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are masked);
-correction 8 bytes an element of z.
+correction 8 bytes an element of z, none if it is truncated.
 
 Source: Beaver 1991; ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 3.1).
 """
@@ -92,7 +94,7 @@ def _refs(x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask) -> tuple[M
 def _terms(
     x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask
 ) -> Iterator[tuple[int, Words, Words]]:
-    """Step 3: yield which row of z gets the product of what."""
+    """Step 2: yield which row of z gets the product of what."""
     here, x_owner, w_owner = x.session.here, _known(x), _known(w)
     if x_owner is not None and w_owner is None:
         for row, lam in enumerate(w_mask.shares):
@@ -113,8 +115,11 @@ def _terms(
             yield row, words, w_mask.delta[0]
 
 
-def cost(parties: int, masked: int, size: int) -> Spent:
-    """Declare the cost: who sends most opens `masked` elements, the product has `size`."""
+def cost(parties: int, masked: int, size: int = 0) -> Spent:
+    """Declare the cost: who sends most opens `masked` elements.
+
+    `size` counts the elements of the product if it is used otherwise than by truncating it.
+    """
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
@@ -149,12 +154,13 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
         x, w = _in_format(x, w)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
-        _, z = session.correlated(ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape))
-        z = z.reshape(len(z), *shape)
+        z = np.zeros((len(session.here), *shape), np.uint64)
         for row, left, right in _terms(x, w, x_mask, w_mask):
             # Not by an operator: of single elements, it warns of what is meant to wrap around.
             z[row, ...] += np.multiply(left, right)
-        return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=x.bound * w.bound)
+        term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
+        bound = x.bound * w.bound
+        return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound, term=term)
 
 
 def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
@@ -174,9 +180,9 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
     x, w = _in_format(x, w)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
-        _, z = session.correlated(ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape))
-        z = z.reshape(len(z), *shape)
+        z = np.zeros((len(session.here), *shape), np.uint64)
         for row, left, right in _terms(x, w, x_mask, w_mask):
             matmul_add(left, right, z[row])
+        term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
         bound = x.bound * w.bound * x.shape[-1]
-        return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound)
+        return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound, term=term)

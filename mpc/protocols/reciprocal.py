@@ -61,9 +61,9 @@ def cost(parties: int, size: int, k: int) -> Spent:
     total = product.cost(parties, size, size)
     total = total + truncation.cost(parties, 2 * size, FRAC_BITS + _START_BITS)
     for _ in range(steps - 1):
-        total = total + product.cost(parties, 2 * size, 2 * size)
+        total = total + product.cost(parties, 2 * size)
         total = total + truncation.cost(parties, 2 * size, FRAC_BITS)
-    total = total + product.cost(parties, 2 * size, size)
+    total = total + product.cost(parties, 2 * size)
     return total + truncation.cost(parties, size, FRAC_BITS)
 
 

@@ -162,7 +162,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int, frac_bits: int = 16)
         + convert.cost(parties, THRESHOLDS, size)
         + product.cost(parties, 3 * size, 3 * size)
         + truncation.cost(parties, 2 * size, frac_bits)
-        + product.cost(parties, 2 * size, size)
+        + product.cost(parties, 2 * size)
     )
 
 

@@ -6,7 +6,8 @@ For z with z / 2^s in L signed bits, L a multiple of 4:
 2. Leaves: the provider XOR-shares truth tables of [v_j > t] for each nibble; every party reads off
    its shares of g_j = [v_j > u_j] and p_j = [v_j = u_j]: local (see ring.nibbles).
 3. Prefix: msb = g_top ^ p_top (g_next ^ p_next (... g_0)), in groups of four: two rounds for any L,
-   one for L <= 16, none for L = 4. Equality to zero instead is the product of all p_j.
+   one for L <= 16, none for L = 4. Equality to zero instead is the product of all p_j. The masks of
+   these bits and their products come with the tables.
 The result is XOR-shared; :mod:`mpc.protocols.relu`, `comparison` and `argmax` go on from there.
 Cost at L = 32: 3 rounds, 8 bytes and 15 bits an element; correction 16 bytes and 38 bits.
 
@@ -29,7 +30,15 @@ from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols import bits
-from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, open_masked, tops_part
+from mpc.protocols.truncation import (
+    OFFSET_BITS,
+    check_term,
+    deal_high,
+    deal_tops,
+    open_masked,
+    take_in,
+    tops_part,
+)
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
@@ -49,12 +58,13 @@ Extras = Literal["none", "bit", "truncation", "relu"]
 
 @dataclass(frozen=True)
 class Window(Correlation):
-    """r with the tables of its nibbles, and beta with its products, for `size` elements.
+    """r with the tables of its nibbles, what step 3 takes, and beta with its products.
 
-    `shift` is s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also
-    [r >> s], [r >> 63], [beta (r >> s)] and [beta (r >> 63)], of which s = 0 needs the third only.
-    With "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0. Of what is shifted by
-    63, s bits are dealt.
+    For `size` elements, each against so many `thresholds`; `term` is the C of a product. `shift` is
+    s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also [r >> s],
+    [r >> 63], [beta (r >> s)] and [beta (r >> 63)], of which s = 0 needs the third only. With
+    "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0. Of what is shifted by 63,
+    s bits are dealt.
     """
 
     size: int
@@ -62,10 +72,22 @@ class Window(Correlation):
     nibbles: int
     signed: bool
     extras: Extras
+    thresholds: int = 1
+    term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
-        r = Part((self.size,))
-        return (r, self.beta) if self.has_beta else (r,)
+        planes = (Part((len(form.opened), self.words), "xor") for form in self.rounds)
+        return (Part((self.size,)), *((self.beta,) if self.has_beta else ()), *planes)
+
+    @property
+    def rounds(self) -> tuple[bits.Structure, ...]:
+        """Step 3: what is opened, and what is dealt for it."""
+        return _rounds(self.nibbles, self.signed)
+
+    @property
+    def words(self) -> int:
+        """Of a plane of bits in step 3."""
+        return self.thresholds * count_words(self.size)
 
     @property
     def has_beta(self) -> bool:
@@ -91,21 +113,30 @@ class Window(Correlation):
             tables,
             Part((self.ring_parts, self.size)),
             tops_part(tops, self.size, self.shift),
+            *(Part((len(form.subsets), self.words), "xor") for form in self.rounds),
         )
 
     def check(self, limit: int) -> None:
-        super().check(limit)
         last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
             raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
+        if self.thresholds < 1:
+            raise ShapeError(f"a window needs a threshold, got {self.thresholds}")
+        super().check(limit)
+        check_term(self.term, self.size, limit)
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+        take_in(self.term, provider, masks[0])
         add_tables(masks[0], self.shift, self.nibbles, self.signed, out[0])
         if self.has_beta:
             run(_deal, self.size, 8, masks[0], masks[1], self.shift, out[1])
         elif self.ring_parts:
             deal_high(masks[0], self.shift, out[1][0])
         deal_tops(masks[0], self.shift, out[2], masks[1] if self.has_beta else None)
+        planes = masks[2:] if self.has_beta else masks[1:]
+        for form, lam, products in zip(self.rounds, planes, out[3:], strict=True):
+            if form.subsets:
+                bits.deal_products(form.subsets, lam, products)
 
 
 @kernel
@@ -190,13 +221,11 @@ def cost(
     thresholds: int = 1,
 ) -> Spent:
     """Declare the cost for `size` elements, each against so many thresholds."""
-    total = Spent(
-        1,
-        8 * (parties - 1) * size,
-        8 * Window(size, shift, nibbles, signed, extras).corrected_words,
-    )
-    for form in _rounds(nibbles, signed):
-        total = total + bits.cost(parties, form, thresholds * count_words(size))
+    window = Window(size, shift, nibbles, signed, extras, thresholds)
+    total = Spent(1, 8 * (parties - 1) * size, 8 * window.corrected_words)
+    for form in window.rounds:
+        opening = bits.cost(parties, form, window.words)
+        total = total + Spent(opening.rounds, opening.bytes_sent)
     return total
 
 
@@ -210,11 +239,15 @@ def _open(
     thresholds: Sequence[int] = (0,),
 ) -> Opened:
     size = x.size
-    correlation = Window(size, shift, nibbles, signed, extras)
+    # Without a shift, ReLU takes the mask itself for [r >> s].
+    x, term = x.apart() if shift or extras != "relu" else (x, None)
+    correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), term)
     number, words = session.correlated(correlation)
-    parts = correlation.split(words)
+    parts, rounds = correlation.split(words), correlation.rounds
+    dealt = len(correlation.masks())
     r, beta = parts[0], parts[1] if correlation.has_beta else None
-    tables, rings, tops = parts[-3:]
+    planes_dealt = list(zip(parts[dealt - len(rounds) : dealt], parts[dealt + 3 :], strict=True))
+    tables, rings, tops = parts[dealt : dealt + 3]
 
     c = open_masked(session, x, r)
     words_each = count_words(size)
@@ -225,11 +258,9 @@ def _open(
                 c[0], shift, nibbles, signed, tables[i], i == session.first_row,
                 planes[i, :nibbles], planes[i, nibbles:], threshold,
             )  # fmt: skip
-    planes = each.transpose(1, 2, 0, 3).reshape(
-        len(words), 2 * nibbles, len(thresholds) * words_each
-    )
-    for form in _rounds(nibbles, signed):
-        planes = bits.evaluate(session, planes, form)
+    planes = each.transpose(1, 2, 0, 3).reshape(len(words), 2 * nibbles, correlation.words)
+    for form, some in zip(rounds, planes_dealt, strict=True):
+        planes = bits.evaluate(session, planes, form, some)
     bit = planes[:, 0]
     ref = MaskRef(number, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, r, beta, rings, tops, ref)

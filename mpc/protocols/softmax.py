@@ -67,7 +67,7 @@ def cost(parties: int, rows: int, k: int, scores: SharedArray) -> Spent:
         + select.cost(parties, size, size)
         + exponential.cost(parties, size, shift, exp_nibbles)
         + reciprocal.cost(parties, rows, k)
-        + product.cost(parties, size + rows, size)
+        + product.cost(parties, size + rows)
         + truncation.cost(parties, size, _surplus(scores.session))
     )
 

@@ -4,6 +4,9 @@ Needs |z| < 2^62.
 1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections; of the latter s bits, since
    it is multiplied by 2^(64 - s) below: for s <= 16 four of them take a word.
 2. c = open(z + 2^62 + r), the first party adding 2^62.
+   Of a product, the parties hold z - C, and the provider knows C. They mask with D = sum PRG(k_i, id)
+   as they do otherwise, c = open((z - C) + 2^62 + D), and the provider takes r = D - C. That is as
+   uniform as D, which is independent of C, and shares of C are never dealt.
 3. kappa = (1 - (c >> 63)) 2^(64 - s), public; locally
    [y] = (c >> s) - 2^(62 - s) - [r >> s] + kappa [r >> 63].
 y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
@@ -37,11 +40,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OFFSET_BITS",
+    "check_term",
     "cost",
     "deal_high",
     "deal_tops",
     "finish",
     "open_masked",
+    "take_in",
     "to_format",
     "tops_part",
     "truncate",
@@ -55,10 +60,11 @@ _OFFSET = np.uint64(1 << OFFSET_BITS)
 
 @dataclass(frozen=True)
 class TruncationPair(Correlation):
-    """r, [r >> shift] and [r >> 63]."""
+    """r, [r >> shift] and [r >> 63]; `term` is the C of a product."""
 
     size: int
     shift: int
+    term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
         return (Part((self.size,)),)
@@ -68,12 +74,31 @@ class TruncationPair(Correlation):
 
     def check(self, limit: int) -> None:
         super().check(limit)
+        check_term(self.term, self.size, limit)
         if not 0 < self.shift < OFFSET_BITS:
             raise ShapeError(f"shift must be in [1, {OFFSET_BITS - 1}], got {self.shift}")
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+        take_in(self.term, provider, masks[0])
         deal_high(masks[0], self.shift, out[0])
         deal_tops(masks[0], self.shift, out[1])
+
+
+def check_term(term: Correlation | None, size: int, limit: int) -> None:
+    """Raise ShapeError unless a mask of `size` elements can take the term in."""
+    if term is None:
+        return
+    term.check(limit)
+    if term.masks() or [(part.size, part.algebra) for part in term.corrected()] != [(size, "sum")]:
+        raise ShapeError(f"a mask of {size} elements cannot take in a {type(term).__name__}")
+
+
+def take_in(term: Correlation | None, provider: Provider, mask: Words) -> None:
+    """Turn D into r = D - C."""
+    if term is not None:
+        (part,) = term.corrected()
+        term.deal(provider, [], [mask.reshape(part.shape)])  # to C - D
+        np.negative(mask, out=mask)
 
 
 def tops_part(rows: int, size: int, shift: int) -> Part:
@@ -143,7 +168,10 @@ def _mask(start: int, stop: int, z: Words, r: Words, offset: np.uint64, out: Wor
 
 
 def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
-    """Open z + 2^62 + r, for shares of r of shape (p, n), n being the size of z."""
+    """Open z + 2^62 + r, for shares of r of shape (p, n), n being the size of z.
+
+    If z is without its term, r stands for D.
+    """
     message = np.empty(r.shape, np.uint64)
     addends = dict(z.addends())
     for row in range(len(message)):
@@ -182,7 +210,8 @@ def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
         )
     session = x.session
     with session.protocol("truncation"):
-        pair = TruncationPair(x.size, shift)
+        x, term = x.apart()
+        pair = TruncationPair(x.size, shift, term)
         r, high, tops = pair.split(session.correlated(pair)[1])
         c = open_masked(session, x, r)
         out = finish(session, c, high, tops, shift)

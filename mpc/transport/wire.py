@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from mpc.correlation import MaskRef, Part, correlation_classes
+from mpc.correlation import Correlation, MaskRef, Part, correlation_classes
 from mpc.errors import DtypeError, ShapeError
 from mpc.windows import Windows
 
@@ -235,4 +235,4 @@ def _matches(value: Any, hint: Any) -> bool:
         return type(value) is str and value in arguments
     if origin in (Union, types.UnionType):
         return any(_matches(value, each) for each in arguments)
-    return type(value) is hint
+    return type(value) is hint or (hint is Correlation and isinstance(value, Correlation))

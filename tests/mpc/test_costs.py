@@ -99,17 +99,45 @@ POLYNOMIALS = bits.structure((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1))
 CASES = [
     Case("masking", two_computed, masking.mask_together, lambda n, e: masking.cost(n, 2 * e)),
     Case("masking of what two have given", two, masking.mask_together, masking.cost),
-    Case("product", two_computed, lambda x, y: x * y, lambda n, e: product.cost(n, 2 * e, e)),
+    Case("product", two_computed, lambda x, y: (x * y).shares, lambda n, e: product.cost(n, 2 * e, e)),
+    Case("product before use", two_computed, lambda x, y: x * y, lambda n, e: product.cost(n, 2 * e)),
     Case(
-        "product of what two have given", two, lambda x, y: x * y, lambda n, e: product.cost(n, e, e)
+        "product of what two have given",
+        two,
+        lambda x, y: (x * y).shares,
+        lambda n, e: product.cost(n, e, e),
     ),
-    Case("square", two_computed, lambda x, y: x * x, lambda n, e: product.cost(n, e, e)),
-    Case("masked product", masked, lambda x, y: x * y, lambda n, e: product.cost(n, 0, e)),
+    Case("square", two_computed, lambda x, y: (x * x).shares, lambda n, e: product.cost(n, e, e)),
+    Case("masked product", masked, lambda x, y: (x * y).shares, lambda n, e: product.cost(n, 0, e)),
     Case(
         "matrix product",
         two_computed,
-        lambda x, y: x.reshape(-1, 1) @ y.reshape(1, -1)[:, :3],
+        lambda x, y: (x.reshape(-1, 1) @ y.reshape(1, -1)[:, :3]).shares,
         lambda n, e: product.cost(n, e + min(3, e), e * min(3, e)),
+    ),
+    Case(
+        "product, truncated",
+        two_computed,
+        lambda x, y: ((x * y + x).reshape(-1, 1) + 1.5).truncate(),
+        lambda n, e: product.cost(n, 2 * e) + truncation.cost(n, e, 16),
+    ),
+    Case(
+        "relu of a product of two secrets",
+        two_computed,
+        lambda x, y: (x * y).relu(),
+        lambda n, e: product.cost(n, 2 * e) + relu.cost(n, e, 16, 12),
+    ),
+    Case(
+        "sign of a product",
+        two_computed,
+        lambda x, y: x * y < 0,
+        lambda n, e: product.cost(n, 2 * e) + comparison.cost(n, e, 16, True),
+    ),
+    Case(
+        "sums of products, truncated",
+        two_computed,
+        lambda x, y: (x * y + x * y).truncate(),
+        lambda n, e: product.cost(n, 2 * e, e) + truncation.cost(n, e, 16),
     ),
     Case(
         "truncation",
@@ -423,7 +451,7 @@ def test_the_outermost_protocol_pays(fresh_session):
     x = s.share(np.ones((2, 10)), owner="alice")
     x.max(axis=1)
     assert set(s.cost().by_protocol) == {"maximum"}
-    (x * x).reveal()
+    (x * s.share(np.ones((2, 10)), owner="bob")).reveal()
     assert set(s.cost().by_protocol) == {"maximum", "product", "truncation", "reveal"}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc import provider
-from mpc.protocols import masking, product
+from mpc.protocols import masking, product, truncation
 
 UNIT = 2.0**-16
 
@@ -306,7 +306,7 @@ def test_what_a_party_has_given_takes_one_product_each(session, monkeypatch, own
         np.testing.assert_array_equal(found, wanted if left is x else wanted.T)
         # One at each party, one at the provider.
         assert len(calls) == session.size + 1
-        term = next(one for one in asked if isinstance(one, product.ProductTerm))
+        (term,) = (one.term for one in asked if one.term is not None)
         assert getattr(term, mine).owner == number
         assert getattr(term, mine).without is None
         assert getattr(term, other).without == number
@@ -343,4 +343,108 @@ def test_a_slice_of_rows_is_a_mask_further_on_in_the_stream(session):
         share = x.mask.shares[party, 1:3]
         np.testing.assert_array_equal(
             session._provider.mask(without) + share, session._provider.mask(x[1:3].mask.ref)
+        )
+
+
+# Products that leave their term for later.
+
+
+def integer_product(session, a, b):
+    return session.share(np.array(a) * UNIT, owner="alice") * session.share(
+        np.array(b) * UNIT, owner=session.parties[-1]
+    )
+
+
+# Both signs, products of which two fit below 2^62, and products that a truncation by 16 bits leaves whole.
+LEFT = [0, 1, -1, 2**31 - 1, -(2**31) + 1, 65536, -65536, 3, -7, 2**30]
+RIGHT = [5, -1, 65535, 2**30 - 1, 2**30 - 1, 65536, 1, -65537, 2**20, -2]
+WHOLE = [i * j for i, j in zip(LEFT, RIGHT, strict=True)]
+
+
+def near(found, exact, shift=16):
+    """Whether integers are others divided by a power of two, rounded either way."""
+    return all(z >> shift <= y <= -(-z >> shift) for y, z in zip(found, exact, strict=True))
+
+
+USES = {
+    "truncated": (lambda z: z.truncate(), WHOLE),
+    "truncated in another shape": (lambda z: z.reshape(2, 5).truncate().reshape(10), WHOLE),
+    "plus a public number": (lambda z: (z + 1.5).truncate(), [z + (3 << 31) for z in WHOLE]),
+    "a public number minus": (lambda z: (1.5 - z).truncate(), [(3 << 31) - z for z in WHOLE]),
+    "twice": (lambda z: (z + z).truncate(), [2 * z for z in WHOLE]),
+    "with a narrower bound": (lambda z: z.with_integer_bound(2**62 - 1).truncate(), WHOLE),
+    "transposed": (lambda z: z.reshape(2, 5).T.truncate().T.reshape(10), WHOLE),
+    "a view": (lambda z: z[::-1].truncate()[::-1], WHOLE),
+    "scaled": (lambda z: (z * 2).truncate(), [2 * z for z in WHOLE]),
+    "relu": (lambda z: z.relu(), [max(z, 0) for z in WHOLE]),
+    "gate": (lambda z: z.gate(z.relu_with_derivative()[1]), [max(z, 0) for z in WHOLE]),
+    "added to one that broadcasts": (
+        lambda z: (z[:1] + z).truncate(), [WHOLE[0] + z for z in WHOLE],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_product_is_right_whatever_it_is_used_for(session, integers, use):
+    run, exact = USES[use]
+    z = integer_product(session, LEFT, RIGHT)
+    assert near(integers(run(z)).tolist(), exact)
+    # Used again, and then as it is.
+    assert near(integers(run(z)).tolist(), exact)
+    assert integers(z).tolist() == WHOLE
+    assert near(integers(run(z)).tolist(), exact)
+
+
+def test_a_product_is_compared_exactly(session):
+    z = integer_product(session, LEFT, RIGHT)
+    np.testing.assert_array_equal((z < 0).reveal(), [w < 0 for w in WHOLE])
+    np.testing.assert_array_equal((z == 0).reveal(), [w == 0 for w in WHOLE])
+
+
+def test_what_is_truncated_is_not_dealt(session, spent):
+    z = integer_product(session, LEFT, RIGHT)
+    for use in (lambda: z.truncate(), lambda: z.relu(), lambda: (z + 1.0).reshape(5, 2).truncate()):
+        assert "product" not in spent_by_protocol(session, use)
+    assert spent(session, lambda: z.shares).correction_bytes == 8 * len(LEFT)
+    assert spent(session, lambda: z.shares).correction_bytes == 0
+
+
+def spent_by_protocol(session, program):
+    before = session.cost()
+    program()
+    return (session.cost() - before).by_protocol
+
+
+def test_the_mask_that_takes_a_term_in_is_as_uniform_as_before(session, monkeypatch):
+    """r = D - C: neither the mask alone nor the term decides what is truncated."""
+    seen = []
+    deal = truncation.deal_high
+    monkeypatch.setattr(
+        truncation, "deal_high", lambda r, s, out: (seen.append(r.copy()), deal(r, s, out))
+    )
+    x = session.share(np.full(4096, 100.0), owner="alice")
+    w = session.share(np.full(4096, -3.0), owner=session.parties[-1])
+    z = x * w
+    for _ in range(2):
+        np.testing.assert_array_equal(z.truncate().reveal(), np.full(4096, -300.0))
+    first, second = seen
+    for r in (first, second, first - second):
+        ones = np.unpackbits(r.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little").sum(axis=0)
+        # Six standard deviations of a fair coin.
+        assert np.all(np.abs(ones - 2048.0) < 6 * 32)
+
+
+def test_a_plan_takes_over_what_a_product_lacks(pair):
+    z = integer_product(pair, LEFT, RIGHT)
+    for program in (lambda x: x.truncate(), lambda x: x.relu(), lambda x: (x * 3).truncate()):
+        asked = []
+        cost = pair.plan(
+            lambda p, program=program, asked=asked: (program(p.twin(z)), asked.extend(p._asked))
+        ).cost
+        before = pair.cost()
+        program(z)
+        spent = pair.cost() - before
+        assert (cost.total.rounds, cost.total.correction_bytes) == (
+            spent.total.rounds,
+            spent.total.correction_bytes,
         )

@@ -288,7 +288,7 @@ OPERANDS = {
         (lambda x, p, v, b: x == np.ones(4), r"must broadcast"),
         (lambda x, p, v, b: np.maximum(x, v), r"^operands of maximum must broadcast"),
         (lambda x, p, v, b: np.maximum(p, np.ones(4)), r"^operands of maximum must broadcast"),
-        (lambda x, p, v, b: np.minimum(p, v), r"^operands of maximum must broadcast"),
+        (lambda x, p, v, b: np.minimum(p, v), r"^operands of minimum must broadcast"),
         (lambda x, p, v, b: np.where(b, x, v), r"must broadcast"),
         (lambda x, p, v, b: np.where(b, v, v), r"must broadcast"),
         (

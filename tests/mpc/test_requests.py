@@ -22,24 +22,25 @@ def program(base):
         (base + 2, ProductTerm("multiply", own, older, (2, 2))),
         (base + 4, TruncationPair(4, 16)),
         (base + 5, ProductTerm("matmul", own, own, (2, 2))),
+        (base + 6, TruncationPair(4, 16, ProductTerm("matmul", older, own, (2, 2)))),
     ]
 
 
 def frames(base):
-    return list(Block.of(program(base), base, base + 5).frames(base))
+    return list(Block.of(program(base), base, base + 6).frames(base))
 
 
 @pytest.mark.parametrize("base", [OLDER, 100, 2**40])
 def test_correlations_come_back_as_they_were_asked_for(base):
-    block = Block.of(program(base), base, base + 5)
+    block = Block.of(program(base), base, base + 6)
     assert list(block.at(base)) == program(base)
-    assert block.ids == 5
+    assert block.ids == 6
     got = [request for frame in block.frames(base) for request in read(frame)]
     assert [(request.id, request.correlation(1 << 10)) for request in got] == program(base)
 
 
 def test_a_block_serves_wherever_the_program_stands():
-    block = Block.of(program(OLDER), OLDER, OLDER + 5)
+    block = Block.of(program(OLDER), OLDER, OLDER + 6)
     assert list(block.at(77)) == program(77)
     assert list(block.frames(77)) == frames(77)
     (first,), (second,) = frames(50), frames(60)

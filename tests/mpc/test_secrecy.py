@@ -218,6 +218,8 @@ PROGRAMS = {
     "matrix product with the last's": lambda s, a: (
         rows_of(computed(s, a), 64) @ rows_of(s.share(a, owner=s.parties[-1]), 64).T
     ),
+    "product, truncated": lambda s, a: (given(s, a) * s.share(a, owner=s.parties[-1])).truncate(),
+    "relu of a product of two": lambda s, a: (computed(s, a) * computed(s, a[::-1]) + 0.5).relu(),
     "truncation": lambda s, a: (given(s, a) * 1.0).truncate(),
     "truncation of what is given": lambda s, a: given(s, a) / 3,
     "relu": lambda s, a: computed(s, a).relu(),
@@ -390,7 +392,10 @@ CHANGES = [
     clear, make_constant, drop_the_top_bit, make_even, keep_half, repeat_a_word,
     clear_every_other,
 ]  # fmt: skip
-ON_MASKS = ["product", "product of computed", "truncation", "relu", "order", "equality", "argmax"]
+ON_MASKS = [
+    "product", "product of computed", "product, truncated", "relu of a product of two", "truncation",
+    "relu", "order", "equality", "argmax",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

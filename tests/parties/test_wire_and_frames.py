@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 import mpc
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.protocols.bits import MaskProducts
+from mpc.protocols.convert import RandomBits
 from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
+from mpc.protocols.truncation import TruncationPair
 from mpc.requests import Request
 from mpc.transport import frames, wire
 from mpc.transport.frames import Kind
@@ -82,6 +85,13 @@ CORRELATIONS = planned()
         Window(-64, 16, 8, True, "relu"),
         Window(64, 16, 200, True, "relu"),
         Window(64, 63, 8, True, "relu"),
+        Window(64, 16, 8, True, "relu", 0),
+        Window(64, 16, 8, True, "relu", 1 << 60),
+        TruncationPair(4, 16, ProductTerm("multiply", *[MaskRef(1, Part((5,)))] * 2, (5,))),
+        TruncationPair(4, 16, ProductTerm("multiply", *[MaskRef(1, Part((5,)))] * 2, (4,))),
+        TruncationPair(4, 16, TruncationPair(4, 16)),
+        TruncationPair(4, 16, RandomBits(1, 4)),
+        Window(4, 16, 8, True, "relu", 1, MaskProducts(2, ((0, 1),), 4)),
         PowerWindow(64, 63, 8),
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         GatePair(128, 16, MaskRef(0, Part((2,), "xor"))),
