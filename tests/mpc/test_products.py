@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc import provider
-from mpc.protocols import masking, product, truncation
+from mpc.protocols import masking, product
 
 UNIT = 2.0**-16
 
@@ -413,25 +413,6 @@ def spent_by_protocol(session, program):
     before = session.cost()
     program()
     return (session.cost() - before).by_protocol
-
-
-def test_the_mask_that_takes_a_term_in_is_as_uniform_as_before(session, monkeypatch):
-    """r = D - C: neither the mask alone nor the term decides what is truncated."""
-    seen = []
-    deal = truncation.deal_high
-    monkeypatch.setattr(
-        truncation, "deal_high", lambda r, s, out: (seen.append(r.copy()), deal(r, s, out))
-    )
-    x = session.share(np.full(4096, 100.0), owner="alice")
-    w = session.share(np.full(4096, -3.0), owner=session.parties[-1])
-    z = x * w
-    for _ in range(2):
-        np.testing.assert_array_equal(z.truncate().reveal(), np.full(4096, -300.0))
-    first, second = seen
-    for r in (first, second, first - second):
-        ones = np.unpackbits(r.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little").sum(axis=0)
-        # Six standard deviations of a fair coin.
-        assert np.all(np.abs(ones - 2048.0) < 6 * 32)
 
 
 def test_a_plan_takes_over_what_a_product_lacks(pair):

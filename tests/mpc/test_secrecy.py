@@ -15,6 +15,7 @@ import pytest
 from scipy.special import chdtrc
 
 import mpc
+from mpc.protocols import truncation
 
 UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
@@ -288,6 +289,23 @@ def test_all_shares_but_one_are_jointly_uniform(session, name):
                 counts = np.bincount(cell, minlength=cells)
                 statistic = ((counts - n / cells) ** 2 / (n / cells)).sum()
                 assert chance(statistic, cells - 1) >= ALARM
+
+
+def test_a_mask_that_takes_a_term_in_is_uniform(session, monkeypatch):
+    """r = D - C of a product that is truncated, twice over."""
+    seen, deal = [], truncation.deal_high
+
+    def listen(r, shift, out):
+        seen.append(r.copy())
+        deal(r, shift, out)
+
+    monkeypatch.setattr(truncation, "deal_high", listen)
+    z = given(session, np.full(SIZE, 100.0)) * computed(session, np.full(SIZE, -3.0))
+    for _ in range(2):
+        np.testing.assert_array_equal(z.truncate().reveal(), np.full(SIZE, -300.0))
+    first, second = seen
+    for r in (first, second, first - second):
+        assert chance_of_uniform(counts_of(r)) >= ALARM
 
 
 def test_split_shares_are_uniform():
