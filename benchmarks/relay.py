@@ -2,8 +2,10 @@
 
 Every process has one line out and one line in, each of the given bandwidth; a byte passes the
 sender's line, then the receiver's, and arrives half a round trip later. Connections that share a
-line take turns, in pieces. The relay ends each TCP connection and opens another, so TCP's own slow
-start and losses are those of the loopback: there are none.
+line take turns, in pieces. A piece starts when the system got it, where the system says so (Linux),
+not when the relay looked: being late for a piece delays it only by what exceeds the way. The relay
+ends each TCP connection and opens another, so TCP's own slow start and losses are those of the
+loopback: there are none.
 
     python benchmarks/relay.py 9101:9001 9102:9002 --round-trip 20 --bandwidth 100
 """
@@ -13,9 +15,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import heapq
+import itertools
 import multiprocessing
 import select
+import selectors
 import socket
+import struct
 import sys
 import threading
 import time
@@ -25,11 +31,19 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 
 HOST = "127.0.0.1"
-# Connections that share a line take turns in pieces of so many bytes.
+# Connections that share a line take turns in pieces of so many bytes; two of a connection may wait
+# for the line.
 PIECE_BYTES = 1 << 15
-# What a connection may have before its line; more stays with the sender.
-_QUEUE_BYTES = 1 << 16
+# Sleeps end late. One is asked to end so many seconds early, looking without sleep bridges the rest;
+# after a long one, which ends later, comes a short one.
+_EARLY = 1e-5
+_LONG, _LONG_EARLY = 1e-3, 3e-4
+# Linux: how a socket says when its bytes came, and how sleeps become exact.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@ll")
+_NOTE_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 _SET_TIMER_SLACK = 29
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 @dataclass
@@ -78,54 +92,103 @@ class Route:
     called: str
 
 
+def _received(sock: socket.socket) -> tuple[bytes, float]:
+    """Return what a socket has, a piece at most, and when the system got it."""
+    data, notes, _, _ = sock.recvmsg(PIECE_BYTES, _NOTE_BYTES)
+    now = time.monotonic()
+    for _, kind, value in notes:
+        if kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack(value)
+            now -= max(0, time.time_ns() - seconds * 10**9 - nanoseconds) * 1e-9
+    return data, now
+
+
 class _Flow:
     """One direction of one connection."""
 
     def __init__(self, source: socket.socket, target: socket.socket, out: Line, into: Line) -> None:
         self.source, self.target, self.out, self.into = source, target, out, into
+        # The other direction, and what the source is waited for.
+        self.twin, self.events = self, 0
         # When each piece has passed the lines, and its bytes; nothing stands for the end.
-        self.pieces: deque[tuple[float, memoryview]] = deque()
+        self.pieces: deque[tuple[float, bytes | memoryview]] = deque()
         self.open = True
         self.blocked = False
+        # What is read is put on the line no earlier than this.
+        self.since = 0.0
+        # When all pieces but the last have passed the lines, and when the last has: more stays
+        # with the sender until there is room.
+        self.room = self._last = 0.0
 
-    def before_the_line(self, now: float) -> int:
-        count = 0
-        for passed, piece in reversed(self.pieces):
-            if passed <= now:
-                break
-            count += len(piece)
-        return count
+    @property
+    def finished(self) -> bool:
+        """Whether all has been delivered, the end too."""
+        return not self.open and not self.pieces
 
-    def read(self, now: float) -> None:
+    def reads(self, now: float) -> bool:
+        """Return whether another piece may be read."""
+        return self.open and not self.blocked and self.room <= now
+
+    def read(self) -> float | None:
+        """Put a piece on the lines; return when it has passed them."""
         try:
-            data = self.source.recv(PIECE_BYTES)
+            data, came = _received(self.source)
         except BlockingIOError:
-            return
+            return None
         except OSError:
-            data = b""
+            data, came = b"", time.monotonic()
         self.open = bool(data)
-        self.pieces.append((arrives(self.out, self.into, len(data), now), memoryview(data)))
+        passed = arrives(self.out, self.into, len(data), max(came, self.since))
+        self.pieces.append((passed, data))
+        self.room, self._last = self._last, passed
+        return passed
 
     def write(self, now: float, delay: float) -> None:
         """Deliver what is due."""
-        self.blocked = False
         while self.pieces and self.pieces[0][0] + delay <= now:
             passed, data = self.pieces.popleft()
             try:
                 if not data:
                     self.target.shutdown(socket.SHUT_WR)
-                    continue
+                    break
                 count = self.target.send(data)
             except BlockingIOError:
                 count = 0
             except OSError:
                 self.pieces.clear()
                 self.open = False
-                return
+                break
             if count < len(data):
-                self.pieces.appendleft((passed, data[count:]))
+                self.pieces.appendleft((passed, memoryview(data)[count:]))
                 self.blocked = True
                 return
+        if self.blocked:
+            # While the receiver took nothing, the line was not used.
+            self.blocked, self.since = False, now
+
+
+class _Timetable:
+    """Which flow is to be looked at when."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, _Flow]] = []
+        self._numbers = itertools.count()
+
+    def add(self, when: float, flow: _Flow) -> None:
+        heapq.heappush(self._entries, (when, next(self._numbers), flow))
+
+    def due(self, now: float) -> _Flow | None:
+        """Take out one that is due."""
+        if self._entries and self._entries[0][0] <= now:
+            return heapq.heappop(self._entries)[2]
+        return None
+
+    def rest(self) -> float | None:
+        """Return how long to sleep before looking again, None if there is nothing to look at."""
+        if not self._entries:
+            return None
+        left = self._entries[0][0] - time.monotonic()
+        return max(0.0, left - (_LONG_EARLY if left > _LONG else _EARLY))
 
 
 class Relay:
@@ -146,41 +209,70 @@ class Relay:
                 "round_trip must not be negative and bandwidth must be positive,"
                 f" got {round_trip} s and {bandwidth} bit/s"
             )
-        self._routes = {route.sock: route for route in routes}
         self._delay = round_trip / 2
         names = {name for route in routes for name in (route.caller, route.called)}
         self._lines = {(name, way): Line(8 / bandwidth) for name in names for way in ("out", "in")}
-        self._flows: list[_Flow] = []
+        self._times = _Timetable()
+        self._waits = selectors.DefaultSelector()
+        for route in routes:
+            self._waits.register(route.sock, _READ, route)
 
     def run(self, stop: Pipe | None = None) -> None:
         """Carry bytes until the other end of `stop` is closed."""
+        with contextlib.suppress(OSError, AttributeError):
+            # Linux rounds sleeps up by 50 microseconds unless asked not to.
+            ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, 1)
+        if stop is not None:
+            self._waits.register(stop, _READ, stop)
         while True:
             now = time.monotonic()
-            due: list[float] = []
-            readers: list[socket.socket | Pipe] = [*self._routes, *([stop] if stop else [])]
-            writers = []
-            sources = {}
-            for flow in self._flows:
-                flow.write(now, self._delay)
-                if flow.blocked:
-                    writers.append(flow.target)
-                elif flow.pieces:
-                    due.append(flow.pieces[0][0] + self._delay)
-                if flow.open and flow.before_the_line(now) < _QUEUE_BYTES:
-                    sources[flow.source] = flow
-                elif flow.open:
-                    due.append(next(passed for passed, _ in flow.pieces if passed > now))
-            self._drop_finished()
-            left = max(0.0, min(due) - time.monotonic()) if due else None
-            ready, _, _ = select.select([*readers, *sources], writers, [], left)
-            now = time.monotonic()
-            for one in ready:
+            while (flow := self._times.due(now)) is not None:
+                self._look_at(flow, now)
+            # Unlike the selector's own, this sleep counts in microseconds.
+            if not select.select([self._waits], [], [], self._times.rest())[0]:
+                continue
+            for key, events in self._waits.select(0):
+                one = key.data
                 if one is stop:
                     return
-                if one in self._routes:
-                    self._connect(self._routes[one])
-                else:
-                    sources[one].read(now)
+                if isinstance(one, Route):
+                    self._connect(one)
+                    continue
+                if events & one.events & _WRITE:
+                    self._look_at(one.twin, time.monotonic())
+                if events & one.events & _READ:
+                    self._read(one)
+
+    def _read(self, flow: _Flow) -> None:
+        passed = flow.read()
+        if passed is None:
+            return
+        self._times.add(passed + self._delay, flow)
+        now = time.monotonic()
+        if not flow.reads(now):
+            self._watch(flow, now)
+            self._times.add(flow.room, flow)
+
+    def _look_at(self, flow: _Flow, now: float) -> None:
+        flow.write(now, self._delay)
+        self._watch(flow, now)
+        self._watch(flow.twin, now)
+        if flow.finished and flow.twin.finished:
+            flow.source.close()
+            flow.target.close()
+
+    def _watch(self, flow: _Flow, now: float) -> None:
+        """Wait for what the source is needed for, to read or for the other direction to write."""
+        events = (_READ if flow.reads(now) else 0) | (_WRITE if flow.twin.blocked else 0)
+        if events == flow.events:
+            return
+        if not flow.events:
+            self._waits.register(flow.source, events, flow)
+        elif events:
+            self._waits.modify(flow.source, events, flow)
+        else:
+            self._waits.unregister(flow.source)
+        flow.events = events
 
     def _connect(self, route: Route) -> None:
         near, _ = route.sock.accept()
@@ -191,26 +283,19 @@ class Relay:
             return
         for sock in (near, far):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sys.platform == "linux":
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             sock.setblocking(False)
         lines = self._lines
         caller, called = route.caller, route.called
-        self._flows.append(_Flow(near, far, lines[caller, "out"], lines[called, "in"]))
-        self._flows.append(_Flow(far, near, lines[called, "out"], lines[caller, "in"]))
-
-    def _drop_finished(self) -> None:
-        done = [flow for flow in self._flows if not flow.open and not flow.pieces]
-        for flow in done:
-            twin = next((f for f in self._flows if f.source is flow.target), None)
-            if twin is None or twin in done:
-                flow.source.close()
-                flow.target.close()
-                self._flows.remove(flow)
+        there = _Flow(near, far, lines[caller, "out"], lines[called, "in"])
+        back = _Flow(far, near, lines[called, "out"], lines[caller, "in"])
+        there.twin, back.twin = back, there
+        for flow in (there, back):
+            self._watch(flow, time.monotonic())
 
 
 def _serve(routes: Sequence[Route], round_trip: float, bandwidth: float, stop: Pipe) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        # Linux rounds sleeps up by 50 microseconds unless asked not to.
-        ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, 1)
     Relay(routes, round_trip, bandwidth).run(stop)
 
 

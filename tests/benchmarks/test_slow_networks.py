@@ -1,8 +1,11 @@
 """The relay does what is asked of it, and the benchmarks over processes and slow networks run."""
 
+import contextlib
 import json
 import socket
+import struct
 import threading
+import time
 
 import pytest
 
@@ -25,6 +28,91 @@ def test_bytes_pass_the_senders_line_then_the_receivers(relay):
     assert relay.arrives(relay.Line(1.0), relay.Line(2.0), 10, now=0.0) == 20.0
     # After a rest nothing is left of the queue.
     assert relay.arrives(out, into, 1, now=100.0) == 101.0
+
+
+@pytest.fixture
+def flow(relay):
+    """One direction whose lines pass a byte a second, its sender and its receiver."""
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(2)]
+        (near, source), (target, far) = [[stack.enter_context(s) for s in p] for p in pairs]
+        source.setblocking(False)
+        target.setblocking(False)
+        yield relay._Flow(source, target, relay.Line(1.0), relay.Line(1.0)), near, far
+
+
+def test_two_pieces_wait_for_the_line_and_the_others_with_the_sender(flow):
+    one, near, far = flow
+    assert one.read() is None
+    near.sendall(bytes(10))
+    first = one.read()
+    assert one.reads(time.monotonic())
+    near.sendall(bytes(10))
+    assert one.read() == first + 10
+    assert not one.reads(first - 1)
+    assert one.reads(first)
+    one.write(first + 1, delay=2)
+    far.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        far.recv(100)
+    one.write(first + 2, delay=2)
+    assert len(far.recv(100)) == 10
+
+
+def test_a_receiver_that_takes_nothing_stops_the_sender(relay, flow):
+    one, near, far = flow
+    one.out, one.into = relay.Line(0.0), relay.Line(0.0)
+    sent = 0
+    now = time.monotonic() + 1000
+    while not one.blocked:
+        near.sendall(bytes(1000))
+        sent += 1000
+        one.read()
+        one.write(now, delay=0)
+    assert not one.reads(now)
+    far.setblocking(False)
+    got = 0
+    while got < sent:
+        with contextlib.suppress(BlockingIOError):
+            got += len(far.recv(1 << 20))
+        one.write(now, delay=0)
+    assert one.reads(now)
+    # What the sender has kept meanwhile starts now.
+    near.sendall(b"1")
+    assert one.read() == now
+
+
+def test_pieces_start_when_the_system_got_them(relay):
+    class Kept:
+        def __init__(self, seconds_ago):
+            self.came = time.time_ns() - seconds_ago * 10**9
+
+        def recvmsg(self, *_):
+            note = struct.pack("@ll", *divmod(self.came, 10**9))
+            return b"1", [(socket.SOL_SOCKET, relay._SO_TIMESTAMPNS, note)], 0, None
+
+    begin = time.monotonic()
+    data, came = relay._received(Kept(500))
+    assert data == b"1"
+    assert begin - 501 < came < time.monotonic() - 499
+    # A clock that was set back moves nothing into the future.
+    _, came = relay._received(Kept(-500))
+    assert begin <= came <= time.monotonic()
+
+
+def test_what_is_due_comes_in_order(relay):
+    times = relay._Timetable()
+    assert times.rest() is None
+    one, other, third = object(), object(), object()
+    for when, what in ((2.0, one), (1.0, other), (1.0, third)):
+        times.add(when, what)
+    assert times.due(0.5) is None
+    assert [times.due(1.0) for _ in range(3)] == [other, third, None]
+    assert times.rest() == 0
+    assert times.due(2.0) is one
+    assert times.rest() is None
+    times.add(time.monotonic() + 1000, one)
+    assert 0 < times.rest() < 1000
 
 
 def test_delay_and_bandwidth_are_no_less_than_asked(relay):
@@ -61,6 +149,58 @@ def test_bytes_come_through_both_ways_and_ends_are_passed_on(relay):
                     got += piece
         thread.join()
     assert got == sent[::-1]
+
+
+def test_bytes_wait_for_a_receiver_that_is_slow(relay):
+    sent = bytes(range(256)) * (1 << 16)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with relay.relayed({("one", "other"): port}, 0.0, 1e11) as ports:
+            near = socket.create_connection(("127.0.0.1", ports["one", "other"]))
+            far, _ = server.accept()
+            with near, far:
+                near.settimeout(60)
+                far.settimeout(60)
+                thread = threading.Thread(target=near.sendall, args=(sent,))
+                thread.start()
+                time.sleep(0.2)
+                got = bytearray()
+                while len(got) < len(sent):
+                    got += far.recv(1 << 20)
+                thread.join()
+    assert got == sent
+
+
+def test_a_connection_that_breaks_ends_no_other(relay):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with relay.relayed({("one", "other"): port}, 0.001, 1e9) as ports:
+
+            def connected():
+                near = socket.create_connection(("127.0.0.1", ports["one", "other"]))
+                far, _ = server.accept()
+                near.settimeout(60)
+                far.settimeout(60)
+                return near, far
+
+            near, far = connected()
+            for number in range(4):
+                broken = connected()
+                for sock in broken:
+                    sock.sendall(bytes(1 << 16))
+                # Closed like this, a socket resets its connection.
+                broken[number % 2].setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+                broken[number % 2].close()
+                near.sendall(b"ping")
+                assert far.recv(4) == b"ping"
+                broken[1 - number % 2].close()
+                far.sendall(b"pong")
+                assert near.recv(4) == b"pong"
+            near.close()
+            assert far.recv(1) == b""
+            far.close()
 
 
 def test_what_a_relay_refuses(relay):
