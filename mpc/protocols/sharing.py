@@ -242,11 +242,10 @@ def reveal(x: SharedArray, to: str | None) -> Any:
     session = x.session
     party = None if to is None else session.number(to, "to")
     x = to_format(x)
+    shares = x.shares
     with session.protocol("reveal"):
         opened = (
-            session.open((x.shares, "sum"))[0]
-            if party is None
-            else session.open_to(party, x.shares)
+            session.open((shares, "sum"))[0] if party is None else session.open_to(party, shares)
         )
     if session.here and not len(opened):
         return None
