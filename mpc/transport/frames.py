@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 from mpc.errors import ArgumentError, ShapeError
 
@@ -39,6 +40,7 @@ __all__ = [
 Shapes = tuple[tuple[int, ...], ...]
 
 _HEADER = struct.Struct("<IIIBBBB")
+_NUMBERED = struct.Struct("<III")
 HEADER_BYTES = _HEADER.size
 LARGEST_HEADER = HEADER_BYTES + 255 + 4 * 255
 BYTES, WORDS = 0, 1
@@ -67,8 +69,7 @@ class Kind(IntEnum):
 _KINDS = frozenset(Kind)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """A frame's header.
 
     Attributes
@@ -93,7 +94,7 @@ class Header:
 
 
 def pack(
-    kind: Kind, sequence: int, step: int, words: bool, shapes: Sequence[Sequence[int]]
+    kind: Kind, sequence: int, step: int, words: bool, shapes: Sequence[tuple[int, ...]]
 ) -> bytes:
     """Return the header of a frame, with its shapes.
 
@@ -102,6 +103,13 @@ def pack(
     ArgumentError
         If it does not fit: 2^32 elements, 255 arrays, 255 axes.
     """
+    length, rest = _unnumbered(kind, words, tuple(shapes))
+    return _NUMBERED.pack(length, sequence & 0xFFFFFFFF, step & 0xFFFFFFFF) + rest
+
+
+@lru_cache(maxsize=1024)
+def _unnumbered(kind: Kind, words: bool, shapes: Shapes) -> tuple[int, bytes]:
+    """Return what a header has before the sequence number, and what behind the step."""
     length = sum(map(prod, shapes))
     axes = [len(shape) for shape in shapes]
     if length >= 1 << 32 or len(shapes) > 255 or sum(axes) > 255:
@@ -109,12 +117,9 @@ def pack(
             "a frame must have fewer than 2^32 elements in at most 255 arrays of 255 axes,"
             f" got {length} elements in {len(shapes)} arrays; compute on fewer rows at once"
         )
-    head = _HEADER.pack(
-        length, sequence & 0xFFFFFFFF, step & 0xFFFFFFFF,
-        kind, WORDS if words else BYTES, len(shapes), sum(axes),
-    )  # fmt: skip
     sizes = [n for shape in shapes for n in shape]
-    return head + bytes(axes) + struct.pack(f"<{len(sizes)}I", *sizes)
+    fixed = bytes([kind, WORDS if words else BYTES, len(shapes), sum(axes)])
+    return length, fixed + bytes(axes) + struct.pack(f"<{len(sizes)}I", *sizes)
 
 
 def shape_bytes(head: bytes | bytearray | memoryview) -> int:
