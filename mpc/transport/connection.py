@@ -26,6 +26,7 @@ __all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
 Words = NDArray[np.uint64]
 
 _LARGEST_ABORT = 2000
+_LAST_WORDS = frozenset((Kind.ABORT, Kind.BYE))
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
 
@@ -275,7 +276,7 @@ class Connection:
                     f"sent frame {header.sequence} where {self._next_received} was to come"
                 )
             assert self._accept is not None
-            if header.kind in (Kind.ABORT, Kind.BYE):
+            if header.kind in _LAST_WORDS:
                 if header.words or header.nbytes > _LARGEST_ABORT:
                     raise ShapeError(f"sent {_name(header)} of {header.nbytes} bytes")
                 self._data = np.empty(header.nbytes, np.uint8)
@@ -287,18 +288,18 @@ class Connection:
         self._start += need
         self._next_received += 1
         self._header = header
-        self._target = memoryview(self._data.view(np.uint8)) if self._data.size else memoryview(b"")
+        self._target = self._data.data.cast("B") if self._data.size else memoryview(b"")
         return True
 
     def _finish(self) -> None:
         header, data = self._header, self._data
         assert header is not None
         self._header, self._data, self._target = None, None, memoryview(b"")
-        if header.kind == Kind.BYE:
+        if header.kind in _LAST_WORDS:
+            if header.kind == Kind.ABORT:
+                self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
             self.ended = True
             self._fail(PeerClosedError(f"{self.peer} ended the session"))
-        if header.kind == Kind.ABORT:
-            self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
         self._accept = None
         self._incoming = Incoming(header, data)
 
