@@ -194,8 +194,7 @@ class Connection:
             return np.empty(header.nbytes // 8, np.uint64) if out is None else out.reshape(-1)
 
         self._accept = accept
-        header = Header(kind, self._next_received & 0xFFFFFFFF, step, True, shapes)
-        self._expected = frames.pack(*header), header
+        self._expected = frames.foresee(kind, self._next_received, step, shapes)
 
     def expect_bytes(self, kinds: Sequence[Kind], largest: int) -> None:
         """Expect bytes, no more than `largest`."""

@@ -31,6 +31,7 @@ __all__ = [
     "RECORD_BYTES",
     "Header",
     "Kind",
+    "foresee",
     "framing",
     "pack",
     "parse",
@@ -79,6 +80,8 @@ class Header(NamedTuple):
     words : bool
         Whether words or bytes follow.
     shapes : tuple of tuple of int
+    nbytes : int
+        How many bytes follow the header.
     """
 
     kind: Kind
@@ -86,11 +89,15 @@ class Header(NamedTuple):
     step: int
     words: bool
     shapes: Shapes
+    nbytes: int
 
-    @property
-    def nbytes(self) -> int:
-        """How many bytes follow the header."""
-        return sum(map(prod, self.shapes)) * (8 if self.words else 1)
+
+def foresee(kind: Kind, sequence: int, step: int, shapes: Shapes) -> tuple[bytes, Header]:
+    """Return the header of a frame of arrays that is to come, as bytes and read."""
+    sequence, step = sequence & 0xFFFFFFFF, step & 0xFFFFFFFF
+    length, rest = _unnumbered(kind, True, shapes)
+    head = _NUMBERED.pack(length, sequence, step) + rest
+    return head, Header(kind, sequence, step, True, shapes, 8 * length)
 
 
 def pack(
@@ -152,7 +159,8 @@ def parse(data: bytes | bytearray | memoryview) -> Header:
         first += ndim
     if sum(map(prod, shapes)) != length:
         raise ShapeError(f"{length} elements do not have the shapes {shapes}"[:300])
-    return Header(Kind(kind), sequence, step, dtype == WORDS, tuple(shapes))
+    words = dtype == WORDS
+    return Header(Kind(kind), sequence, step, words, tuple(shapes), length * (8 if words else 1))
 
 
 def framing(arrays: Sequence[tuple[int, int]]) -> int:

@@ -213,7 +213,7 @@ def pull_single(data):
 
 def test_a_frame_that_comes_byte_by_byte():
     incoming = pull_single(frame_of(ARRAYS))
-    assert incoming.header == (Kind.OPEN, 0, 5, True, ((3, 4), (5,)))
+    assert incoming.header == (Kind.OPEN, 0, 5, True, ((3, 4), (5,)), 136)
     for got, sent in zip(incoming.arrays(), ARRAYS, strict=True):
         np.testing.assert_array_equal(got, sent)
 
