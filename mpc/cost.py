@@ -258,10 +258,8 @@ class Ledger:
         )
 
 
-# Classes, since a generator's context takes thrice the time, and every step has one.
-
-
 class _Protocol:
+    # A class, since a generator takes thrice the time and every step of a protocol is in one.
     __slots__ = ("_ledger", "_name", "_outer")
 
     def __init__(self, ledger: Ledger, name: str) -> None:
