@@ -18,7 +18,7 @@ __all__ = ["Beside", "exchange", "wait"]
 
 # A process that sleeps takes as long to wake up as others take to answer on one machine. So look
 # for so long before going to sleep, letting whoever else wants the core have it.
-_AWAKE_SECONDS = 1e-4
+_AWAKE_SECONDS = 4e-4
 # When waiting for somebody is first reported; then after twice the time, and so on.
 _REPORT_SECONDS = 5.0
 
