@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -195,11 +195,14 @@ class Ledger:
         """Rounds up to now."""
         return sum(spent.rounds for spent in self._other.values())
 
-    def add_round(self, sent: list[int]) -> None:
-        """Book one round in which party i sends ``sent[i]`` bytes."""
+    def add_round(self, sent: Sequence[int], framing: Sequence[int]) -> None:
+        """Book one round in which party i sends ``sent[i]`` bytes, and ``framing[i]`` beside."""
         key = self._key()
         self._other[key].rounds += 1
-        self._sent[key] = [a + b for a, b in zip(self._sent[key], sent, strict=True)]
+        totals = self._sent[key]
+        for party, count in enumerate(sent):
+            totals[party] += count
+            self._framing[party] += framing[party]
 
     def add_framing(self, party: int, count: int) -> None:
         """Book what `party` sends beside contents."""
@@ -222,27 +225,13 @@ class Ledger:
         for key, spent in longest._other.items():
             self._other[key].rounds += spent.rounds
 
-    @contextmanager
-    def protocol(self, name: str) -> Iterator[None]:
+    def protocol(self, name: str) -> AbstractContextManager[None]:
         """Book under `name`, unless a protocol runs already: the outermost one pays."""
-        outer = self._protocol
-        if outer == "-":
-            self._protocol = name
-        try:
-            yield
-        finally:
-            self._protocol = outer
+        return _Protocol(self, name)
 
-    @contextmanager
-    def layer(self, name: str) -> Iterator[None]:
+    def layer(self, name: str) -> AbstractContextManager[None]:
         """Book under the layer `name`, with the time it takes."""
-        outer, self._layer = self._layer, name
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._layer = outer
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+        return _Layer(self, name)
 
     def cost(self) -> Cost:
         """Sum up."""
@@ -267,3 +256,35 @@ class Ledger:
             tuple(self._framing),
             self._correction_framing,
         )
+
+
+class _Protocol:
+    # A class, since a generator takes thrice the time and every step of a protocol is in one.
+    __slots__ = ("_ledger", "_name", "_outer")
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+
+    def __enter__(self) -> None:
+        self._outer = self._ledger._protocol
+        if self._outer == "-":
+            self._ledger._protocol = self._name
+
+    def __exit__(self, *error: object) -> None:
+        self._ledger._protocol = self._outer
+
+
+class _Layer:
+    __slots__ = ("_ledger", "_name", "_outer", "_start")
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+
+    def __enter__(self) -> None:
+        self._outer, self._ledger._layer = self._ledger._layer, self._name
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        seconds, ledger = time.perf_counter() - self._start, self._ledger
+        ledger._layer = self._outer
+        ledger._seconds[self._name] = ledger._seconds.get(self._name, 0.0) + seconds

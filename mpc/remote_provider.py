@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import Correlation
-from mpc.errors import SessionError
+from mpc.errors import PeerError, SessionError
 from mpc.requests import Block
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange
@@ -73,11 +73,13 @@ class RemoteProvider:
             self._last = id
             self._asked[id] = correlation
             self._due.append((id, correlation))
-        with located(self._where):
-            for frame in block.frames(base):
-                self._spent(len(frame))
-                self.connection.post_bytes(Kind.REQUEST, frame)
+        for frame in block.frames(base):
+            self._spent(len(frame))
+            self.connection.post_bytes(Kind.REQUEST, frame)
+        try:
             self.connection.push()
+        except PeerError as error:
+            raise located(error, self._where()) from None
 
     def words(self, id: int, correlation: Correlation) -> Words:
         """Return the last party's words of a correlation: room for the masks, then the rest."""
@@ -91,8 +93,10 @@ class RemoteProvider:
         while True:
             while not self._ready:
                 self._expect()
-                with located(self._where):
+                try:
                     exchange([self.connection], self._timeout)
+                except PeerError as error:
+                    raise located(error, self._where()) from None
                 self._arrived()
             first, words = self._ready.popleft()
             self._ready_bytes -= words.nbytes

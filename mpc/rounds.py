@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -105,18 +106,8 @@ class Rounds:
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
-        contents = [(words.ndim - 1, 8 * _size(words)) for words, _ in messages]
-        self._book(
-            [
-                [
-                    content
-                    for content, (_, opening) in zip(contents, messages, strict=True)
-                    if opening in ("sum", "xor", party)
-                ]
-                for party in range(self.size)
-            ],
-            self.size - 1,
-        )
+        form = tuple([(words.shape[1:], opening) for words, opening in messages])
+        self._ledger.add_round(*_spent(form, self.size))
         try:
             return self._transport.open(messages)
         except PeerError as error:
@@ -126,20 +117,12 @@ class Rounds:
     def open_to(self, party: int, shares: Words) -> Words:
         """Open one array to one party: the others send it their shares."""
         self.check_open()
-        content = (shares.ndim - 1, 8 * _size(shares))
-        self._book([[] if p == party else [content] for p in range(self.size)], 1)
+        self._ledger.add_round(*_spent_on_one(shares.shape[1:], party, self.size))
         try:
             return self._transport.open_to(party, shares)
         except PeerError as error:
             self._end(str(error))
             raise
-
-    def _book(self, frames: list[list[tuple[int, int]]], receivers: int) -> None:
-        """Book a round in which each party sends one frame, if any, to so many receivers."""
-        self._ledger.add_round([receivers * sum(size for _, size in frame) for frame in frames])
-        for party, frame in enumerate(frames):
-            if frame:
-                self._ledger.add_framing(party, receivers * framing(frame))
 
     def book_request(self, count: int) -> None:
         """Book a request of `count` bytes that the last party sends to the provider."""
@@ -187,5 +170,32 @@ class Rounds:
                 self._provider.correct(id, correlation, row[masks:])
 
 
-def _size(shares: Words) -> int:
-    return prod(shares.shape[1:])
+@lru_cache(maxsize=1024)
+def _spent(
+    form: tuple[tuple[tuple[int, ...], Opening], ...], parties: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what each party sends in a round of messages of these shapes, and beside them."""
+    frames = [
+        [shape for shape, opening in form if opening in ("sum", "xor", party)]
+        for party in range(parties)
+    ]
+    return _of_frames(frames, parties - 1)
+
+
+@lru_cache(maxsize=1024)
+def _spent_on_one(
+    shape: tuple[int, ...], receiver: int, parties: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what each party sends if all others send one an array, and beside it."""
+    return _of_frames([[] if p == receiver else [shape] for p in range(parties)], 1)
+
+
+def _of_frames(
+    frames: list[list[tuple[int, ...]]], receivers: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the bytes of a round in which each party sends one frame, if any, to so many."""
+    contents = [[(len(shape), 8 * prod(shape)) for shape in frame] for frame in frames]
+    return (
+        tuple(receivers * sum(size for _, size in content) for content in contents),
+        tuple(receivers * framing(content) if content else 0 for content in contents),
+    )

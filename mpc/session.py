@@ -358,8 +358,10 @@ class Session(Planning, Rounds):
         The last party, which has other things to expect of it, is told by the others.
         """
         if self.here[0] < self.size - 1:
-            with located(self._where):
+            try:
                 wait([self._provider_link], 0.0)
+            except PeerError as error:
+                raise located(error, self._where()) from None
 
     def at_end(self, ending: Callable[[], None]) -> None:
         """Let `ending` be called, once, when the session ends."""

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import FrameError, PeerClosedError, PeerError, PeerTimeoutError, ShapeError
-from mpc.events import record
+from mpc.errors import FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls_session import Tls
+from mpc.transport.waiting import Beside, exchange, wait
 
 __all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
 
 Words = NDArray[np.uint64]
 
 _LARGEST_ABORT = 2000
+_LAST_WORDS = frozenset((Kind.ABORT, Kind.BYE))
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
-# A process that sleeps takes as long to wake up as others take to answer on one machine. So look
-# for so long before going to sleep, letting whoever else wants the core have it.
-_AWAKE_SECONDS = 1e-4
-# When waiting for somebody is first reported; then after twice the time, and so on.
-_REPORT_SECONDS = 5.0
 
 
 def little_endian(words: Words) -> Words:
@@ -54,8 +49,9 @@ class Incoming:
         words = little_endian(self.data)
         out, first = [], 0
         for shape in self.header.shapes:
-            out.append(words[first : first + prod(shape)].reshape(shape))
-            first += prod(shape)
+            behind = first + prod(shape)
+            out.append(words[first:behind].reshape(shape))
+            first = behind
         return out
 
 
@@ -76,15 +72,19 @@ class Connection:
         self.peer = peer
         self._tls, self._socket = tls, tls.sock
         tls.start()
-        self._outgoing: deque[memoryview] = deque()
+        self._outgoing: deque[bytes | memoryview] = deque()
         self.outgoing_bytes = 0
+        self._sending = False
         self._next_sent = self._next_received = 0
-        self._buffer = memoryview(bytearray(2 * frames.RECORD_BYTES))
+        self._buffer = bytearray(2 * frames.RECORD_BYTES)
+        self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._accept: Callable[[Header], Any] | None = None
+        # The header to come, where it is known: its bytes, and what they say.
+        self._expected: tuple[bytes, Header | None] = b"", None
         self._header: Header | None = None
         self._data: Any = None
         self._target = memoryview(b"")
-        self._accept: Callable[[Header], Any] | None = None
         self._incoming: Incoming | None = None
         self._broken: PeerError | None = None
         self.ended = False
@@ -112,9 +112,7 @@ class Connection:
         """Line up a frame of arrays. They must not change before it is sent."""
         whole = [little_endian(np.asarray(array, order="C")) for array in arrays]
         head = frames.pack(kind, self._next_sent, step, True, [array.shape for array in whole])
-        self._line_up(
-            head, [array.reshape(-1).view(np.uint8).data for array in whole if array.size]
-        )
+        self._line_up(head, [array.data for array in whole if array.size])
 
     def post_bytes(self, kind: Kind, data: bytes, step: int = 0) -> None:
         """Line up a frame of bytes."""
@@ -124,35 +122,40 @@ class Connection:
     def _line_up(self, head: bytes, pieces: list[memoryview]) -> None:
         self._next_sent += 1
         # The header and what fits beside it go into one record.
-        first = bytearray(head)
-        while pieces and len(first) < frames.RECORD_BYTES:
-            room = frames.RECORD_BYTES - len(first)
-            first += pieces[0][:room]
-            if len(pieces[0]) > room:
-                pieces[0] = pieces[0][room:]
-                break
-            pieces.pop(0)
-        for piece in (memoryview(first), *pieces):
-            self._outgoing.append(piece)
-            self.outgoing_bytes += len(piece)
+        first: list[bytes | memoryview] = [head]
+        rest: list[memoryview] = []
+        room = frames.RECORD_BYTES - len(head)
+        for piece in pieces:
+            self.outgoing_bytes += piece.nbytes
+            if piece.nbytes <= room:
+                first.append(piece)
+                room -= piece.nbytes
+            else:
+                flat = piece.cast("B")
+                first.append(flat[:room])
+                rest.append(flat[room:])
+                room = 0
+        self.outgoing_bytes += len(head)
+        self._outgoing.append(b"".join(first))
+        self._outgoing.extend(rest)
+        self._sending = True
 
     def push(self) -> bool:
         """Send what can be sent now. Returns whether nothing is left."""
-        try:
-            self.outgoing_bytes -= self._tls.send(self._outgoing)
-        except OSError as error:
-            # It may have said why before it went.
-            self._fail(self._last_words() or self._lost(error))
+        if self._sending:
+            try:
+                self.outgoing_bytes -= self._tls.send(self._outgoing)
+            except OSError as error:
+                # It may have said why before it went.
+                self._fail(self._last_words() or self._lost(error))
+            self._sending = bool(self._outgoing) or self._tls.unsent
         return not self._sending
-
-    @property
-    def _sending(self) -> bool:
-        return bool(self._outgoing) or self._tls.unsent
 
     def _last_words(self) -> PeerError | None:
         try:
             deadline = time.monotonic() + 0.1
-            self._accept = self._accept or _anything
+            if self._accept is None:
+                self.expect(_anything)
             while time.monotonic() < deadline:
                 if self.pull():
                     return None
@@ -174,7 +177,7 @@ class Connection:
             Takes the header of the next frame and returns memory for it, a contiguous array of
             words or of bytes. Raises ShapeError to refuse it.
         """
-        self._accept = accept
+        self._accept, self._expected = accept, (b"", None)
 
     def expect_arrays(
         self, kind: Kind, shapes: frames.Shapes, step: int = 0, out: Words | None = None
@@ -190,7 +193,8 @@ class Connection:
                 raise ShapeError("runs another program: not all steps before this one agree")
             return np.empty(header.nbytes // 8, np.uint64) if out is None else out.reshape(-1)
 
-        self.expect(accept)
+        self._accept = accept
+        self._expected = frames.foresee(kind, self._next_received, step, shapes)
 
     def expect_bytes(self, kinds: Sequence[Kind], largest: int) -> None:
         """Expect bytes, no more than `largest`."""
@@ -223,50 +227,55 @@ class Connection:
         """
         while self._accept is not None:
             if self._header is None:
-                if not self._read_header():
+                if not self._read_header() and not self._read_more():
                     return False
                 continue
-            if not len(self._target):
-                self._finish()
-                continue
-            held = self._end - self._start
-            if held:
-                count = min(held, len(self._target))
-                self._target[:count] = self._buffer[self._start : self._start + count]
-                self._start += count
-            else:
+            if held := min(self._end - self._start, len(self._target)):
+                self._target[:held] = self._view[self._start : self._start + held]
+                self._start += held
+                self._target = self._target[held:]
+            if wanted := min(most, len(self._target)):
                 # Straight into the array.
-                wanted = min(most, len(self._target))
                 count = self._receive(self._target[:wanted], whole=True)
                 most -= count
                 self._target = self._target[count:]
-                if count < wanted or (not most and len(self._target)):
+                if count < wanted:
                     return False
-                continue
-            self._target = self._target[count:]
+            if len(self._target):
+                return False
+            self._finish()
         return True
+
+    def _read_more(self) -> bool:
+        """Receive the next bytes, after those of a header that are there; False if none came."""
+        held = self._view[self._start : self._end]
+        if self._start:
+            self._view[: len(held)] = bytes(held)
+            self._start, self._end = 0, len(held)
+        count = self._receive(self._view[self._end :])
+        self._end += count
+        return count > 0
 
     def _read_header(self) -> bool:
         """Read the header and find memory for what follows; False if more bytes must come."""
-        held = self._buffer[self._start : self._end]
-        need = frames.HEADER_BYTES
-        if len(held) >= need:
-            need += frames.shape_bytes(held)
-        if len(held) < need:
-            if self._start:
-                self._buffer[: len(held)] = bytes(held)
-                self._start, self._end = 0, len(held)
-            count = self._receive(self._buffer[self._end :])
-            self._end += count
-            return count > 0
+        if self._end - self._start < frames.HEADER_BYTES:
+            return False
         try:
-            header = frames.parse(held[:need])
+            head, header = self._expected
+            if header is not None and self._buffer.startswith(head, self._start, self._end):
+                need = len(head)
+            else:
+                held = self._view[self._start : self._end]
+                need = frames.HEADER_BYTES + frames.shape_bytes(held)
+                if len(held) < need:
+                    return False
+                header = frames.parse(held[:need])
             if header.sequence != self._next_received & 0xFFFFFFFF:
                 raise ShapeError(
                     f"sent frame {header.sequence} where {self._next_received} was to come"
                 )
             assert self._accept is not None
-            if header.kind in (Kind.ABORT, Kind.BYE):
+            if header.kind in _LAST_WORDS:
                 if header.words or header.nbytes > _LARGEST_ABORT:
                     raise ShapeError(f"sent {_name(header)} of {header.nbytes} bytes")
                 self._data = np.empty(header.nbytes, np.uint8)
@@ -278,18 +287,18 @@ class Connection:
         self._start += need
         self._next_received += 1
         self._header = header
-        self._target = memoryview(self._data.view(np.uint8)) if self._data.size else memoryview(b"")
+        self._target = self._data.data.cast("B") if self._data.size else memoryview(b"")
         return True
 
     def _finish(self) -> None:
         header, data = self._header, self._data
         assert header is not None
         self._header, self._data, self._target = None, None, memoryview(b"")
-        if header.kind == Kind.BYE:
+        if header.kind in _LAST_WORDS:
+            if header.kind == Kind.ABORT:
+                self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
             self.ended = True
             self._fail(PeerClosedError(f"{self.peer} ended the session"))
-        if header.kind == Kind.ABORT:
-            self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
         self._accept = None
         self._incoming = Incoming(header, data)
 
@@ -321,8 +330,8 @@ class Connection:
 
     def advance(self, most: int = sys.maxsize) -> bool:
         """Send what can be sent now, receive up to about `most` bytes. Returns whether all is done."""
-        sent = self.push() if self._sending else True
-        return (self.pull(most) if self._accept is not None else True) and sent
+        sent = self.push()
+        return self.pull(most) and sent
 
     def notify(self, kind: Kind, text: str = "") -> None:
         """Say a last word, without waiting long and without minding whether it arrives."""
@@ -359,102 +368,6 @@ class Connection:
         except (OSError, ValueError):
             pass
         self._socket.close()
-
-
-class Beside(Protocol):
-    """Something that goes on while others are waited for."""
-
-    connection: Connection
-
-    def advance(self) -> None:
-        """Do a little of what can be done now."""
-
-
-def exchange(
-    connections: Iterable[Connection], timeout: float, beside: Beside | None = None
-) -> None:
-    """Send all that is lined up and receive all that is expected, at the same time.
-
-    Parameters
-    ----------
-    connections : iterable of Connection
-    timeout : float
-        Seconds.
-    beside : Beside, optional
-        Goes on meanwhile, and is not waited for.
-
-    Raises
-    ------
-    PeerTimeoutError
-        If a peer neither takes nor sends a byte for `timeout` seconds while it should.
-    PeerError
-        If one is lost, says that it stopped, or sends what is not expected.
-
-    Notes
-    -----
-    Waiting for longer than a few seconds is reported in the log "sotto".
-    """
-    waiting = [c for c in connections if not c.advance()]
-    if not waiting:
-        return
-    seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
-    patience = _REPORT_SECONDS
-    while waiting:
-        late = min(waiting, key=lambda c: seen[c][1])
-        quiet = time.monotonic() - seen[late][1]
-        if quiet >= timeout:
-            raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
-        if quiet >= patience:
-            record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
-            patience *= 2
-        left = min(timeout, patience) - quiet
-        if beside is not None:
-            beside.advance()
-        _poll(waiting if beside is None else [*waiting, beside.connection], left, _AWAKE_SECONDS)
-        still = []
-        for c in waiting:
-            if not c.advance():
-                moved = c.sent_bytes + c.received_bytes
-                if moved != seen[c][0]:
-                    seen[c] = (moved, time.monotonic())
-                still.append(c)
-        waiting = still
-
-
-def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
-    """Wait until one of the connections has the frame that it expects; send meanwhile.
-
-    Returns
-    -------
-    list of Connection
-        Those with a whole frame; empty after `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        ready = []
-        for c in connections:
-            c.push()
-            if c.expecting and c.pull():
-                ready.append(c)
-        left = deadline - time.monotonic()
-        if ready or left <= 0:
-            return ready
-        _poll(connections, left)
-
-
-def _poll(connections: Sequence[Connection], timeout: float, awake: float = 0.0) -> None:
-    """Wait until something can be done; stay awake for the first `awake` seconds of it."""
-    poll = select.poll()
-    for c in connections:
-        # A connection that is broken would be reported without being asked for, again and again.
-        if events := c.events():
-            poll.register(c, events)
-    until = time.perf_counter() + awake
-    while time.perf_counter() < until:
-        if poll.poll(0):
-            return
-        os.sched_yield()
-    poll.poll(max(1, int(timeout * 1000)))
 
 
 def printable(data: bytes) -> str:

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 from mpc.errors import ArgumentError, ShapeError
 
@@ -30,6 +31,7 @@ __all__ = [
     "RECORD_BYTES",
     "Header",
     "Kind",
+    "foresee",
     "framing",
     "pack",
     "parse",
@@ -39,6 +41,7 @@ __all__ = [
 Shapes = tuple[tuple[int, ...], ...]
 
 _HEADER = struct.Struct("<IIIBBBB")
+_NUMBERED = struct.Struct("<III")
 HEADER_BYTES = _HEADER.size
 LARGEST_HEADER = HEADER_BYTES + 255 + 4 * 255
 BYTES, WORDS = 0, 1
@@ -67,8 +70,7 @@ class Kind(IntEnum):
 _KINDS = frozenset(Kind)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """A frame's header.
 
     Attributes
@@ -78,6 +80,8 @@ class Header:
     words : bool
         Whether words or bytes follow.
     shapes : tuple of tuple of int
+    nbytes : int
+        How many bytes follow the header.
     """
 
     kind: Kind
@@ -85,15 +89,19 @@ class Header:
     step: int
     words: bool
     shapes: Shapes
+    nbytes: int
 
-    @property
-    def nbytes(self) -> int:
-        """How many bytes follow the header."""
-        return sum(map(prod, self.shapes)) * (8 if self.words else 1)
+
+def foresee(kind: Kind, sequence: int, step: int, shapes: Shapes) -> tuple[bytes, Header]:
+    """Return the header of a frame of arrays that is to come, as bytes and read."""
+    sequence, step = sequence & 0xFFFFFFFF, step & 0xFFFFFFFF
+    length, rest = _unnumbered(kind, True, shapes)
+    head = _NUMBERED.pack(length, sequence, step) + rest
+    return head, Header(kind, sequence, step, True, shapes, 8 * length)
 
 
 def pack(
-    kind: Kind, sequence: int, step: int, words: bool, shapes: Sequence[Sequence[int]]
+    kind: Kind, sequence: int, step: int, words: bool, shapes: Sequence[tuple[int, ...]]
 ) -> bytes:
     """Return the header of a frame, with its shapes.
 
@@ -102,6 +110,13 @@ def pack(
     ArgumentError
         If it does not fit: 2^32 elements, 255 arrays, 255 axes.
     """
+    length, rest = _unnumbered(kind, words, tuple(shapes))
+    return _NUMBERED.pack(length, sequence & 0xFFFFFFFF, step & 0xFFFFFFFF) + rest
+
+
+@lru_cache(maxsize=1024)
+def _unnumbered(kind: Kind, words: bool, shapes: Shapes) -> tuple[int, bytes]:
+    """Return what a header has before the sequence number, and what behind the step."""
     length = sum(map(prod, shapes))
     axes = [len(shape) for shape in shapes]
     if length >= 1 << 32 or len(shapes) > 255 or sum(axes) > 255:
@@ -109,12 +124,9 @@ def pack(
             "a frame must have fewer than 2^32 elements in at most 255 arrays of 255 axes,"
             f" got {length} elements in {len(shapes)} arrays; compute on fewer rows at once"
         )
-    head = _HEADER.pack(
-        length, sequence & 0xFFFFFFFF, step & 0xFFFFFFFF,
-        kind, WORDS if words else BYTES, len(shapes), sum(axes),
-    )  # fmt: skip
     sizes = [n for shape in shapes for n in shape]
-    return head + bytes(axes) + struct.pack(f"<{len(sizes)}I", *sizes)
+    fixed = bytes([kind, WORDS if words else BYTES, len(shapes), sum(axes)])
+    return length, fixed + bytes(axes) + struct.pack(f"<{len(sizes)}I", *sizes)
 
 
 def shape_bytes(head: bytes | bytearray | memoryview) -> int:
@@ -147,7 +159,8 @@ def parse(data: bytes | bytearray | memoryview) -> Header:
         first += ndim
     if sum(map(prod, shapes)) != length:
         raise ShapeError(f"{length} elements do not have the shapes {shapes}"[:300])
-    return Header(Kind(kind), sequence, step, dtype == WORDS, tuple(shapes))
+    words = dtype == WORDS
+    return Header(Kind(kind), sequence, step, words, tuple(shapes), length * (8 if words else 1))
 
 
 def framing(arrays: Sequence[tuple[int, int]]) -> int:

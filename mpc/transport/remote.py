@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +13,41 @@ from numpy.typing import NDArray
 from mpc.correlation import Opening
 from mpc.errors import PeerError
 from mpc.transport.connection import Beside, Connection, exchange
-from mpc.transport.frames import Kind
+from mpc.transport.frames import Kind, Shapes
 
 __all__ = ["RemoteTransport", "located"]
 
 Words = NDArray[np.uint64]
 
 
-@contextmanager
-def located(where: Callable[[], str]) -> Iterator[None]:
-    """Add the round and the step to an error about a peer."""
-    try:
-        yield
-    except PeerError as error:
-        raise type(error)(f"{error} in {where()}") from None
+def located(error: PeerError, where: str) -> PeerError:
+    """Return an error about a peer with the round and the step added."""
+    return type(error)(f"{error} in {where}")
+
+
+class _Route(NamedTuple):
+    """Who sends which messages of a round."""
+
+    noted: bytes
+    own: tuple[int, ...]
+    # What each peer sends that sends anything: numbers of messages, and their shapes.
+    incoming: tuple[tuple[int, tuple[int, ...], Shapes], ...]
+
+
+@lru_cache(maxsize=1024)
+def _route(
+    form: tuple[tuple[tuple[int, ...], Opening], ...], me: int, peers: tuple[int, ...]
+) -> _Route:
+    """Find the route of messages of these shapes and openings."""
+    sent = {
+        party: tuple(k for k, (_, o) in enumerate(form) if o in ("sum", "xor", party))
+        for party in (me, *peers)
+    }
+    # Equal arguments must give equal bytes, whoever was here first: True would be 1.
+    openings = [o if isinstance(o, str) else int(o) for _, o in form]
+    noted = repr(("open", [shape for shape, _ in form], openings)).encode()
+    incoming = ((party, sent[party], tuple(form[k][0] for k in sent[party])) for party in peers)
+    return _Route(noted, sent[me], tuple(each for each in incoming if each[1]))
 
 
 class RemoteTransport:
@@ -63,6 +85,7 @@ class RemoteTransport:
     ) -> None:
         self.me = me
         self.peers = dict(peers)
+        self._others = tuple(self.peers)
         self._everybody = [*self.peers.values(), provider]
         self.timeout = timeout
         self._where = where
@@ -87,33 +110,31 @@ class RemoteTransport:
         list of uint64 arrays
             The opened values, of shape (1, ...).
         """
-        shapes = [words.shape[1:] for words, _ in messages]
-        self.note("open", shapes, [opening for _, opening in messages])
-
-        def sent_by(party: int) -> list[int]:
-            return [k for k, (_, o) in enumerate(messages) if o in ("sum", "xor", party)]
-
-        own = {k: np.asarray(messages[k][0][0], order="C") for k in sent_by(self.me)}
-        incoming = {party: sent_by(party) for party in self.peers}
-        with located(self._where):
-            for party, connection in self.peers.items():
-                if own:
-                    connection.post(Kind.OPEN, list(own.values()), self._steps)
-                if incoming[party]:
-                    expected = tuple(shapes[k] for k in incoming[party])
-                    connection.expect_arrays(Kind.OPEN, expected, self._steps)
-            exchange(self.peers.values(), self.timeout, self._beside)
+        form = tuple([(words.shape[1:], opening) for words, opening in messages])
+        route = _route(form, self.me, self._others)
+        self._steps = zlib.crc32(route.noted, self._steps)
         opened: list[Words | None] = [None] * len(messages)
-        for party, numbers in incoming.items():
-            if not numbers:
-                continue
+        own = []
+        for k in route.own:
+            opened[k] = words = np.asarray(messages[k][0][0], order="C")
+            own.append(words)
+        try:
+            if own:
+                for connection in self.peers.values():
+                    connection.post(Kind.OPEN, own, self._steps)
+            for party, _, shapes in route.incoming:
+                self.peers[party].expect_arrays(Kind.OPEN, shapes, self._steps)
+            exchange(self.peers.values(), self.timeout, self._beside)
+        except PeerError as error:
+            raise located(error, self._where()) from None
+        for party, numbers, _ in route.incoming:
             for k, words in zip(numbers, self.peers[party].take().arrays(), strict=True):
                 combine = np.bitwise_xor if messages[k][1] == "xor" else np.add
-                so_far = opened[k] if opened[k] is not None else own.get(k)
+                so_far = opened[k]
                 if so_far is not None:
                     combine(words, so_far, out=words)
                 opened[k] = words
-        return [own[k][None] if o is None else o[None] for k, o in enumerate(opened)]
+        return [words[None] for words in opened if words is not None]
 
     def open_to(self, party: int, shares: Words) -> Words:
         """Send the share to `party`; there, add up what all others send.
@@ -125,7 +146,7 @@ class RemoteTransport:
         """
         own = np.asarray(shares[0], order="C")
         self.note("reveal", party, own.shape)
-        with located(self._where):
+        try:
             if party != self.me:
                 self.peers[party].post(Kind.REVEAL, [own], self._steps)
                 exchange([self.peers[party]], self.timeout, self._beside)
@@ -133,6 +154,8 @@ class RemoteTransport:
             for connection in self.peers.values():
                 connection.expect_arrays(Kind.REVEAL, (own.shape,), self._steps)
             exchange(self.peers.values(), self.timeout, self._beside)
+        except PeerError as error:
+            raise located(error, self._where()) from None
         total = own.copy()
         for connection in self.peers.values():
             total += connection.take().arrays()[0]

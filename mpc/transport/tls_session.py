@@ -36,7 +36,7 @@ class Tls:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
         self.sent_bytes = self.received_bytes = 0
-        self._cipher = memoryview(b"")
+        self._cipher: bytes | memoryview = b""
         self._piece = memoryview(bytearray(_PIECE_BYTES))
 
     def handshake(self, deadline: float) -> None:
@@ -72,13 +72,15 @@ class Tls:
         """Let nothing block from now on."""
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poll = select.poll()
+        self._poll.register(self.sock, select.POLLIN)
 
     @property
     def unsent(self) -> bool:
         """Whether the socket has not taken yet all that was encrypted."""
         return len(self._cipher) > 0
 
-    def send(self, pieces: deque[memoryview]) -> int:
+    def send(self, pieces: deque[bytes | memoryview]) -> int:
         """Send what can be sent now, and take it from `pieces`; return how many bytes were taken.
 
         Raises
@@ -88,25 +90,24 @@ class Tls:
         """
         taken = 0
         while True:
-            while len(self._cipher):
+            while self._cipher:
                 try:
                     count = self.sock.send(self._cipher)
                 except BlockingIOError:
                     return taken
                 self.sent_bytes += count
-                self._cipher = self._cipher[count:]
+                self._cipher = memoryview(self._cipher)[count:]
             some = 0
             while pieces and some < _PIECE_BYTES:
-                count = self._object.write(pieces[0][: _PIECE_BYTES - some])
+                piece = pieces.popleft()
+                count = self._object.write(piece[: _PIECE_BYTES - some])
                 some += count
-                if count == len(pieces[0]):
-                    pieces.popleft()
-                else:
-                    pieces[0] = pieces[0][count:]
+                if count < len(piece):
+                    pieces.appendleft(memoryview(piece)[count:])
             taken += some
             if not self._outgoing.pending:
                 return taken
-            self._cipher = memoryview(self._outgoing.read())
+            self._cipher = self._outgoing.read()
 
     def receive(self, target: memoryview, whole: bool = False) -> int:
         """Read into `target`, once or until it is full; return how many bytes there were.
@@ -118,7 +119,7 @@ class Tls:
         """
         size, done, read = len(target), 0, self._object.read
         while True:
-            # Asking TLS in vain costs an exception.
+            # Asking TLS or the socket in vain costs an exception.
             if self._incoming.pending or self._object.pending():
                 try:
                     while done < size:
@@ -132,10 +133,9 @@ class Tls:
                     return done
                 except ssl.SSLWantReadError:
                     pass
-            try:
-                count = self.sock.recv_into(self._piece)
-            except BlockingIOError:
+            if not self._poll.poll(0):
                 return done
+            count = self.sock.recv_into(self._piece)
             if not count:
                 raise ConnectionResetError
             self.received_bytes += count

@@ -32,9 +32,13 @@ class Memory:
         return taken
 
 
+def connected(memory):
+    return Connection(memory, "bob")
+
+
 def frame_of(arrays, kind=Kind.OPEN, step=5, sequence=0):
     out = Memory()
-    connection = Connection(out, "bob")
+    connection = connected(out)
     connection._next_sent = sequence
     connection.post(kind, arrays, step)
     connection.push()
@@ -42,7 +46,7 @@ def frame_of(arrays, kind=Kind.OPEN, step=5, sequence=0):
 
 
 def receive(data, count=1, shapes=((3, 4), (5,))):
-    connection = Connection(Memory(data), "bob")
+    connection = connected(Memory(data))
     found = []
     for _ in range(count):
         connection.expect_arrays(Kind.OPEN, shapes, 5)

@@ -16,7 +16,7 @@ import numpy as np
 import mpc.provider_service
 import nn
 import nn.shared_fit
-from mpc.transport import connection
+from mpc.transport import waiting
 from mpc.transport.connection import Connection
 from nn.activations import Sigmoid, Tanh
 from nn.convolution import Convolution
@@ -295,7 +295,7 @@ class Slow:
         handler = logging.Handler()
         handler.emit = lambda entry: messages.append(entry.getMessage())
         logging.getLogger("sotto").addHandler(handler)
-        connection._REPORT_SECONDS = self.seconds / 4
+        waiting._REPORT_SECONDS = self.seconds / 4
         with place.session() as session:
             work(session, 2)
             if session.me == "bob":

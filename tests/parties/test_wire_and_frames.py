@@ -18,7 +18,8 @@ from mpc.protocols.truncation import TruncationPair
 from mpc.requests import Request
 from mpc.transport import frames, wire
 from mpc.transport.frames import Kind
-from tests.parties.memory import frame_of, receive
+from mpc.transport.remote import _route
+from tests.parties.memory import Memory, connected, frame_of, receive
 from tests.parties.programs import many_requests
 
 
@@ -165,6 +166,113 @@ def test_arrays_come_back():
 def test_other_frames_are_refused_by_name(data, message):
     with pytest.raises(PeerError, match=message):
         receive(data)
+
+
+def changed(place, *values):
+    data = bytearray(frame_of(ARRAYS))
+    data[place : place + len(values)] = bytes(values)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (changed(0, 18), "sent a frame that is malformed: 18 elements do not have the shapes"
+            " [(3, 4), (5,)]"),
+        (changed(4, 1), "sent frame 1 where 0 was to come"),
+        (changed(8, 6), "runs another program: not all steps before this one agree"),
+        (changed(12, 2), "sent REVEAL (words) where OPEN was to come"),
+        (changed(12, 99), "sent a frame that is malformed: no frame is of kind 99"),
+        (changed(13, 0), "sent a frame that is malformed: 2 arrays do not have 3 axes"),
+        (changed(13, 7), "sent a frame that is malformed: no frame has elements of dtype 7"),
+        (changed(14, 1), "sent a frame that is malformed: 1 arrays do not have 3 axes"),
+        (changed(15, 2), "sent a frame that is malformed: 2 arrays do not have 2 axes"),
+        (changed(16, 3), "sent a frame that is malformed: 2 arrays do not have 3 axes"),
+        (changed(16, 1, 2), "sent a frame that is malformed: 17 elements do not have the shapes"
+            " [(3,), (4, 5)]"),
+        (changed(18, 4), "sent a frame that is malformed: 17 elements do not have the shapes"
+            " [(4, 4), (5,)]"),
+        (frame_of([ARRAYS[0].T, ARRAYS[1]]), "sent the shapes ((4, 3), (5,)) where"
+            " ((3, 4), (5,)) were to come"),
+        (frame_of(ARRAYS[:1]), "sent the shapes ((3, 4),) where ((3, 4), (5,)) were to come"),
+    ],
+)  # fmt: skip
+def test_a_header_that_differs_in_one_field_is_refused(data, message):
+    with pytest.raises(FrameError) as caught:
+        receive(data)
+    assert str(caught.value) == f"bob {message}"
+
+
+class Single(Memory):
+    """Gives a byte, then nothing, then a byte."""
+
+    silent = False
+
+    def receive(self, target, whole=False):
+        self.silent = not self.silent
+        return 0 if self.silent else super().receive(target[:1])
+
+
+def pull_single(data):
+    connection = connected(Single(data))
+    connection.expect_arrays(Kind.OPEN, ((3, 4), (5,)), 5)
+    while not connection.pull():
+        pass
+    return connection.take()
+
+
+def test_a_frame_that_comes_byte_by_byte():
+    incoming = pull_single(frame_of(ARRAYS))
+    assert incoming.header == (Kind.OPEN, 0, 5, True, ((3, 4), (5,)), 136)
+    for got, sent in zip(incoming.arrays(), ARRAYS, strict=True):
+        np.testing.assert_array_equal(got, sent)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [(Kind.ABORT, b"why", "bob stopped: why"), (Kind.BYE, b"", "bob ended the session")],
+)
+def test_last_words_shorter_than_what_is_expected(kind, text, message):
+    out = Memory()
+    sender = connected(out)
+    sender.post_bytes(kind, text)
+    sender.push()
+    with pytest.raises(PeerError, match=message):
+        pull_single(bytes(out.written))
+
+
+def test_frames_that_come_together():
+    data = b"".join(frame_of(ARRAYS, sequence=k) for k in range(3))
+    assert len(data) < 700
+    assert len(receive(data, count=3)) == 3
+
+
+@pytest.mark.parametrize("rest", [-60, -9, -8, 0, 8, 16384, 40000])
+@pytest.mark.parametrize("before", [(), (0,), (3,), (2, 2048)])
+def test_records_hold_what_framing_says(rest, before):
+    """The header and what fits beside it, then each array's rest."""
+    arrays = [np.ones(before, np.uint64), np.ones((16384 + rest) // 8, np.uint64), ARRAYS[0]]
+    out = Memory()
+    connection = connected(out)
+    connection.post(Kind.OPEN, arrays)
+    pieces = [len(piece) for piece in connection._outgoing]
+    assert connection.outgoing_bytes == sum(pieces)
+    contents = [array.nbytes for array in arrays]
+    head = sum(pieces) - sum(contents)
+    records = sum(-(-size // frames.RECORD_BYTES) for size in pieces)
+    assert frames.framing([(a.ndim, a.nbytes) for a in arrays]) == head + 22 * records
+    connection.push()
+    assert connection.outgoing_bytes == 0
+    assert bytes(out.written[head:]) == b"".join(array.tobytes() for array in arrays)
+
+
+def test_equal_rounds_are_noted_alike_whoever_was_first():
+    found = set()
+    for party in (True, np.int64(1), 1):
+        _route.cache_clear()
+        for each in (party, 1):
+            found.add(_route((((2,), "sum"), ((3, 4), each)), 0, (1,)))
+    assert len(found) == 1
 
 
 def test_a_replayed_frame_is_refused():

@@ -1,0 +1,123 @@
+"""Waiting for other processes: awake at first, then asleep, and no longer than a limit."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mpc.errors import PeerTimeoutError
+from mpc.events import record
+
+if TYPE_CHECKING:
+    from mpc.transport.connection import Connection
+
+__all__ = ["Beside", "exchange", "wait"]
+
+# A process that sleeps takes as long to wake up as others take to answer on one machine. So look
+# for so long before going to sleep, letting whoever else wants the core have it.
+_AWAKE_SECONDS = 4e-4
+# When waiting for somebody is first reported; then after twice the time, and so on.
+_REPORT_SECONDS = 5.0
+
+
+class Beside(Protocol):
+    """Something that goes on while others are waited for."""
+
+    connection: Connection
+
+    def advance(self) -> None:
+        """Do a little of what can be done now."""
+
+
+def exchange(
+    connections: Iterable[Connection], timeout: float, beside: Beside | None = None
+) -> None:
+    """Send all that is lined up and receive all that is expected, at the same time.
+
+    Parameters
+    ----------
+    connections : iterable of Connection
+    timeout : float
+        Seconds.
+    beside : Beside, optional
+        Goes on meanwhile, and is not waited for.
+
+    Raises
+    ------
+    PeerTimeoutError
+        If a peer neither takes nor sends a byte for `timeout` seconds while it should.
+    PeerError
+        If one is lost, says that it stopped, or sends what is not expected.
+
+    Notes
+    -----
+    Waiting for longer than a few seconds is reported in the log "sotto".
+    """
+    waiting = _awake(connections, beside)
+    if not waiting:
+        return
+    seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
+    patience = _REPORT_SECONDS
+    while waiting:
+        late = min(waiting, key=lambda c: seen[c][1])
+        quiet = time.monotonic() - seen[late][1]
+        if quiet >= timeout:
+            raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
+        if quiet >= patience:
+            record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
+            patience *= 2
+        left = min(timeout, patience) - quiet
+        _sleep(waiting if beside is None else [*waiting, beside.connection], left)
+        waiting = _awake(waiting, beside)
+        for c in waiting:
+            moved = c.sent_bytes + c.received_bytes
+            if moved != seen[c][0]:
+                seen[c] = (moved, time.monotonic())
+
+
+def _awake(connections: Iterable[Connection], beside: Beside | None) -> list[Connection]:
+    """Do what can be done, staying awake for a moment. Returns those that are not done."""
+    until = time.perf_counter() + _AWAKE_SECONDS
+    while True:
+        connections = [c for c in connections if not c.advance()]
+        if not connections:
+            return []
+        if beside is not None:
+            beside.advance()
+        if time.perf_counter() >= until:
+            return connections
+        os.sched_yield()
+
+
+def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
+    """Wait until one of the connections has the frame that it expects; send meanwhile.
+
+    Returns
+    -------
+    list of Connection
+        Those with a whole frame; empty after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        ready = []
+        for c in connections:
+            c.push()
+            if c.expecting and c.pull():
+                ready.append(c)
+        left = deadline - time.monotonic()
+        if ready or left <= 0:
+            return ready
+        _sleep(connections, left)
+
+
+def _sleep(connections: Iterable[Connection], seconds: float) -> None:
+    """Wait until something can be done."""
+    poll = select.poll()
+    for c in connections:
+        # A connection that is broken would be reported without being asked for, again and again.
+        if events := c.events():
+            poll.register(c, events)
+    poll.poll(max(1, int(seconds * 1000)))
