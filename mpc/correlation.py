@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -56,7 +57,7 @@ class Part:
     shape: tuple[int, ...]
     algebra: Algebra = "sum"
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many words."""
         return prod(self.shape)
@@ -216,7 +217,12 @@ class Correlation:
                 yield name, value
 
     def _with(self, changed: dict[str, Any]) -> Self:
-        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+        """Return the same with other ids, and so of the same sizes: what is known of them stays."""
+        if not changed:
+            return self
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), **changed)
+        return twin
 
     def check(self, limit: int) -> None:
         """Raise ShapeError unless sizes and mask references fit together, within `limit` words.
@@ -255,12 +261,12 @@ class Correlation:
         """
         raise NotImplementedError
 
-    @property
+    @cached_property
     def mask_words(self) -> int:
         """How many words of a party's stream are masks."""
         return sum(part.size for part in self.masks())
 
-    @property
+    @cached_property
     def corrected_words(self) -> int:
         """How many words the last party receives."""
         return sum(part.size for part in self.corrected())

@@ -10,6 +10,7 @@ wait to be dealt, so that a session's memory is bounded whatever it asks.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -276,6 +277,8 @@ class _Dealing:
                 for correction, id in self._deal():
                     last.post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
                     last.push()
+                    # Where cores are few, whoever has waited for this goes first.
+                    os.sched_yield()
                     self._meeting.corrections += 1
                 heard = time.monotonic()
             elif service._stopping and not last.outgoing_bytes:

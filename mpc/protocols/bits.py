@@ -86,6 +86,8 @@ class Structure:
     ----------
     opened : tuple of int
         The planes that enter a product.
+    order : int64 array
+        The same.
     subsets : tuple of tuple of int
         The products of two or more masks, by position in `opened`.
     linear : tuple of (output, literal)
@@ -96,6 +98,7 @@ class Structure:
 
     outputs: int
     opened: tuple[int, ...]
+    order: Indices
     subsets: tuple[tuple[int, ...], ...]
     linear: tuple[tuple[int, Literal], ...]
     public: _Terms
@@ -131,6 +134,7 @@ def structure(polynomials: tuple[Polynomial, ...]) -> Structure:
     return Structure(
         len(polynomials),
         opened,
+        np.array(opened, np.int64),
         tuple(subsets),
         tuple(linear),
         _Terms.of(public),
@@ -213,12 +217,12 @@ def evaluate(
         lam, products = correlation.split(session.correlated(correlation)[1])
     else:
         lam, products = dealt
-    m = session.open((planes[:, form.opened] ^ lam, "xor"))[0]
+    m = session.open((planes.take(form.order, axis=1) ^ lam, "xor"))[0]
+    secrets = np.concatenate([lam, products], axis=1)
     for i in range(len(planes)):
-        secrets = np.concatenate([lam[i], products[i]])
         for terms in (form.public, form.secret) if i == session.first_row else (form.secret,):
             add_polynomials(
-                m[0], secrets, terms.outputs, terms.factors, terms.places, terms.literals, out[i]
+                m[0], secrets[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i]
             )
     return out
 

@@ -48,7 +48,7 @@ class Mask:
         Delta = x - lambda, public to the computing parties.
     """
 
-    __slots__ = ("_shares", "delta", "ref", "rows")
+    __slots__ = ("_shares", "_without_others", "delta", "ref", "rows")
 
     def __init__(
         self, ref: MaskRef, rows: tuple[int, ...], shares: Words | Session, delta: Words
@@ -57,6 +57,8 @@ class Mask:
         self.rows = rows
         self._shares = shares
         self.delta = delta
+        # By row; None once it was asked for.
+        self._without_others: dict[int, Words | None] = {}
 
     @property
     def shares(self) -> Words:
@@ -64,6 +66,17 @@ class Mask:
         if not isinstance(self._shares, np.ndarray):
             self._shares = _expand(self._shares, self.ref, self.rows)
         return self._shares
+
+    def without_others(self, row: int) -> Words:
+        """Return Delta + lambda_row, the value less what the other parties hide of it.
+
+        Kept from the second time on: a model's weights are asked for with every batch.
+        """
+        kept = self._without_others.get(row)
+        if kept is None:
+            kept = np.add(self.delta[0], self.shares[row])
+            self._without_others[row] = kept if row in self._without_others else None
+        return kept
 
     def view(self, view: View) -> Mask:
         """Return the mask of a view of the tensor."""

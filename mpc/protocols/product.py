@@ -101,13 +101,13 @@ def _terms(
             if here[row] != x_owner:
                 yield row, x_mask.delta[0], lam
         for row, words in x.addends():
-            yield row, words, np.add(w_mask.delta[0], w_mask.shares[row])
+            yield row, words, w_mask.without_others(row)
     elif w_owner is not None and x_owner is None:
         for row, lam in enumerate(x_mask.shares):
             if here[row] != w_owner:
                 yield row, lam, w_mask.delta[0]
         for row, words in w.addends():
-            yield row, np.add(x_mask.delta[0], x_mask.shares[row]), words
+            yield row, x_mask.without_others(row), words
     else:
         for row, words in w.addends():
             yield row, x_mask.delta[0], words

@@ -19,8 +19,8 @@ public-input lookup on shared tables (Ishai, Kushilevitz, Meldgaard, Orlandi, Pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -76,8 +76,14 @@ class Window(Correlation):
     term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
-        planes = (Part((len(form.opened), self.words), "xor") for form in self.rounds)
-        return (Part((self.size,)), *((self.beta,) if self.has_beta else ()), *planes)
+        return self._parts[0]
+
+    def corrected(self) -> tuple[Part, ...]:
+        return self._parts[1]
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        return _parts_of(replace(self, term=None) if self.term is not None else self)
 
     @property
     def rounds(self) -> tuple[bits.Structure, ...]:
@@ -106,16 +112,6 @@ class Window(Correlation):
         without = {"none": 0, "bit": 1, "truncation": 0, "relu": 2}
         return (with_shift if self.shift else without)[self.extras]
 
-    def corrected(self) -> tuple[Part, ...]:
-        tables = Part((count_table_words(self.nibbles), self.size), "xor")
-        tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[self.extras] if self.shift else 0
-        return (
-            tables,
-            Part((self.ring_parts, self.size)),
-            tops_part(tops, self.size, self.shift),
-            *(Part((len(form.subsets), self.words), "xor") for form in self.rounds),
-        )
-
     def check(self, limit: int) -> None:
         last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
@@ -137,6 +133,26 @@ class Window(Correlation):
         for form, lam, products in zip(self.rounds, planes, out[3:], strict=True):
             if form.subsets:
                 bits.deal_products(form.subsets, lam, products)
+
+
+@lru_cache(maxsize=256)
+def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Return what is uniform and what is corrected, for a window without a term."""
+    rounds, words = window.rounds, window.words
+    tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[window.extras] if window.shift else 0
+    return (
+        (
+            Part((window.size,)),
+            *((window.beta,) if window.has_beta else ()),
+            *(Part((len(form.opened), words), "xor") for form in rounds),
+        ),
+        (
+            Part((count_table_words(window.nibbles), window.size), "xor"),
+            Part((window.ring_parts, window.size)),
+            tops_part(tops, window.size, window.shift),
+            *(Part((len(form.subsets), words), "xor") for form in rounds),
+        ),
+    )
 
 
 @kernel
