@@ -207,7 +207,8 @@ def apart() -> list[str]:
         "## Slow networks",
         "",
         "The same, over a relay that gives each process a line of the stated bandwidth in each direction"
-        f" and each message half the round trip; medians of {far['repeats']} calls [least-most]. The"
+        f" and each message half the round trip; {far['turns']} turns of each network, with processes"
+        f" of their own, of {far['repeats']} calls; medians of all [least-most]. The"
         " floor is rounds, plus the bytes that the last party receives (from the other and from the"
         " provider) over the bandwidth, plus the local session's time. It is stated twice: a round"
         " taken as half a round trip, which is the least that messages in both directions at once take,"

@@ -57,15 +57,27 @@ def over(round_trip: float, bandwidth: float, repeats: int) -> list[dict[str, An
         return slowest(start(calls.__getitem__, PARTIES, sockets=sockets))
 
 
-def run(repeats: int) -> dict[str, Any]:
+def turn(round_trip: float, bandwidth: float, repeats: int) -> list[dict[str, Any]]:
+    """Measure one network, with processes of its own, and a local session just before."""
+    echo, rate = measured(round_trip, bandwidth)
+    local = Calls(ROWS, repeats).local()
+    return [
+        {**line, "here": here["seconds"], "echo": echo, "rate": rate}
+        for here, line in zip(local, over(round_trip, bandwidth, repeats), strict=True)
+    ]
+
+
+def run(turns: int, repeats: int) -> dict[str, Any]:
     """Measure every network."""
     rows = []
     for round_trip in ROUND_TRIPS:
         for bandwidth in BANDWIDTHS:
-            echo, rate = measured(round_trip, bandwidth)
-            local = Calls(ROWS, repeats).local()
-            for here, line in zip(local, over(round_trip, bandwidth, repeats), strict=True):
-                compute = statistics.median(here["seconds"])
+            taken_turns = [turn(round_trip, bandwidth, repeats) for _ in range(turns)]
+            for lines in zip(*taken_turns, strict=True):
+                echo = statistics.median(each.pop("echo") for each in lines)
+                rate = statistics.median(each.pop("rate") for each in lines)
+                compute = statistics.median(s for each in lines for s in each.pop("here"))
+                line = {**lines[-1], "seconds": [s for each in lines for s in each["seconds"]]}
                 transfer = 8 * line["wire_received"] / bandwidth
                 floors = [line["rounds"] * trip + transfer + compute for trip in (echo / 2, echo)]
                 taken = statistics.median(line["seconds"])
@@ -83,7 +95,7 @@ def run(repeats: int) -> dict[str, Any]:
                         "ratio": taken / floors[1],
                     }
                 )
-    return {"repeats": repeats, "rows": rows, "machine": facts()}
+    return {"turns": turns, "repeats": repeats, "rows": rows, "machine": facts()}
 
 
 def rows_of(result: dict[str, Any]) -> list[list[str]]:
@@ -159,7 +171,10 @@ def write_page(result: dict[str, Any], path: Path) -> None:
 def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = script.parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="calls of each batch (default: 9)")
+    parser.add_argument("--turns", type=int, default=3, help="of each network (default: 3)")
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="calls of each batch in a turn (default: 9)"
+    )
     script.add_report(parser)
     script.add_output(parser)
     return parser.parse_args(line)
@@ -167,8 +182,8 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
 
 def job(options: argparse.Namespace) -> int:
     """Run and print."""
-    script.at_least_one(options, "repeats")
-    result = run(options.repeats)
+    script.at_least_one(options, "turns", "repeats")
+    result = run(options.turns, options.repeats)
     if options.report is not None:
         write_page(result, options.report)
     print(json.dumps(result) if options.json else report(result))

@@ -124,7 +124,7 @@ def test_slow_networks(tmp_path, benchmark, monkeypatch, capsys):
     monkeypatch.setattr(slow, "BANDWIDTHS", (1e8,))
     monkeypatch.setattr(slow, "ROWS", (1, 2))
     path = tmp_path / "run.html"
-    options = slow.arguments(["--repeats", "2", "--report", str(path)])
+    options = slow.arguments(["--turns", "1", "--repeats", "2", "--report", str(path)])
     assert slow.script.main(slow.job, options) == 0
     printed = capsys.readouterr().out
     page, text = check(path, figures=1)

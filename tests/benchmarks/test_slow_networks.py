@@ -214,10 +214,11 @@ def test_slow_networks_are_measured_beside_their_floor(benchmark, monkeypatch):
     monkeypatch.setattr(slow, "ROUND_TRIPS", (0.01,))
     monkeypatch.setattr(slow, "BANDWIDTHS", (1e8,))
     monkeypatch.setattr(slow, "ROWS", (1,))
-    result = slow.run(repeats=2)
+    result = slow.run(turns=2, repeats=2)
     assert json.loads(json.dumps(result))["rows"] == result["rows"]
     (row,) = result["rows"]
     assert row["rounds"] == 13
+    assert len(row["seconds"]) == 4
     # Nobody can be quicker than the messages that wait for one another.
     assert min(row["seconds"]) >= row["rounds"] * 0.01 / 2
     assert row["measured_round_trip"] >= 0.01
