@@ -124,6 +124,8 @@ class PartyService:
         # As SharedModel has it, where True would be for any stream and at once.
         self._progress = None if progress else False
         self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
+        # Those of the turn that runs.
+        self._taken: list[_Request] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._over = threading.Event()
@@ -168,7 +170,7 @@ class PartyService:
         finally:
             self._over.set()
             with self._changed:
-                waiting = list(self._waiting.values())
+                waiting = [*self._waiting.values(), *self._taken]
                 self._waiting.clear()
             for request in waiting:
                 request.problem = problem
@@ -203,7 +205,7 @@ class PartyService:
         votes = session.open((mine, "sum"))[0][0]
         here = [id for k, id in enumerate(ids) if votes[1 + k] == session.size]
         with self._changed:
-            requests = [self._waiting.pop(id) for id in here]
+            self._taken = requests = [self._waiting.pop(id) for id in here]
             lost = [self._waiting.pop(id) for id in ids if id in self._waiting]
         for request in lost:
             request.problem = "the request did not arrive at every party"
