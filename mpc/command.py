@@ -14,6 +14,7 @@ from mpc import configuration
 from mpc.errors import ArgumentError, SottoError
 from mpc.events import start_log
 from mpc.health import ask, table
+from mpc.own_process import settle
 from mpc.provider_service import ProviderService
 from mpc.terminal import paint
 from mpc.transport.tls import own_contexts
@@ -140,8 +141,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _provider(options: argparse.Namespace) -> int:
     start_log(options.verbose)
+    read = configuration.load(options.configuration)
+    settle()
     service = ProviderService(
-        configuration.load(options.configuration),
+        read,
         workers=options.workers,
         memory_limit=options.memory_limit,
         sessions=options.sessions,

@@ -19,11 +19,10 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mpc import configuration
 from mpc.configuration import Timeouts
 from mpc.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
+from mpc.own_process import settle
 from ring import FixedPoint, set_num_threads
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Place", "fingerprint", "launch", "start"]
 
-# A little below what the C library takes for a hint.
-_LARGEST_KEPT = (32 << 20) - (1 << 16)
 # How long the other processes may take to report after one has failed.
 _GRACE_SECONDS = 5.0
 # What says that the fault is somebody else's is not what the user needs to read first.
@@ -334,7 +331,7 @@ def _main(
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
-    _keep_memory()
+    settle()
     finished = threading.Event()
     if me != "provider":
         threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
@@ -354,15 +351,6 @@ def _main(
     # Not before everything sent is read: what is in a pipe outlives its sender.
     finished.set()
     pipe.close()
-
-
-def _keep_memory() -> None:
-    """Have the C library keep what large arrays leave for the next ones.
-
-    GNU's gives memory back that exceeds twice the largest block freed so far, and clearing fresh
-    pages took a tenth of the last party's time. Elsewhere this does nothing.
-    """
-    np.empty(_LARGEST_KEPT, np.uint8)
 
 
 def _end_with_parent(pipe: Pipe, finished: threading.Event) -> None:

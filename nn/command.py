@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc import command
+from mpc.own_process import settle
 from mpc.versions import own_version
 from nn.serving import serve
 from ring.errors import ArgumentError
@@ -60,6 +61,7 @@ def _serve(options: argparse.Namespace) -> int:
         if not name or not sign or not folder:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
         folders[name] = folder
+    settle()
     serve(options.configuration, options.me, folders, progress=options.verbose)
     return 0
 

@@ -135,7 +135,10 @@ class Tls:
                     pass
             if not self._poll.poll(0):
                 return done
-            count = self.sock.recv_into(self._piece)
+            try:
+                count = self.sock.recv_into(self._piece)
+            except BlockingIOError:  # poll may be wrong
+                return done
             if not count:
                 raise ConnectionResetError
             self.received_bytes += count
