@@ -103,8 +103,8 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
 @kernel
 def _add_polynomials(
     start: int, stop: int,
-    planes: Words, secrets: Words, outputs: Indices, factors: Indices, places: Indices, literals: Indices,
-    out: Words,
+    planes: Words, secrets: Words, more: Words,
+    outputs: Indices, factors: Indices, places: Indices, literals: Indices, out: Words,
 ) -> None:  # fmt: skip
     block = 64
     term = np.empty(block, np.uint64)
@@ -112,8 +112,13 @@ def _add_polynomials(
     for left in range(start, stop, block):
         width = min(block, stop - left)
         for t in range(outputs.size):
-            if factors[t] >= 0:
-                secret = secrets[factors[t], left : left + width]
+            factor = factors[t]
+            if factor >= secrets.shape[0]:
+                secret = more[factor - secrets.shape[0], left : left + width]
+                for w in range(width):
+                    term[w] = secret[w]
+            elif factor >= 0:
+                secret = secrets[factor, left : left + width]
                 for w in range(width):
                     term[w] = secret[w]
             else:
@@ -139,6 +144,7 @@ def add_polynomials(
     places: Indices,
     literals: Indices,
     out: Words,
+    more: Words | None = None,
 ) -> None:
     """Add (XOR) sums of products of planes to `out`.
 
@@ -151,9 +157,12 @@ def add_polynomials(
     outputs, factors : int64 arrays of shape (terms,)
     places : int64 array of shape (terms + 1,)
     literals : int64 array of shape (places[-1],)
+    more : uint64 array of shape (number of planes, words), contiguous, optional
+        Planes that follow those of `secrets`.
     """
+    rest = planes[:0] if more is None else more
     run(
         _add_polynomials, out.shape[1], 2 * (literals.size + 2 * outputs.size) // 8 + 1,
-        planes, secrets, outputs, factors, places, literals, out,
+        planes, secrets, rest, outputs, factors, places, literals, out,
         multiple=64,
     )  # fmt: skip

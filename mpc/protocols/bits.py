@@ -218,12 +218,12 @@ def evaluate(
     else:
         lam, products = dealt
     m = session.open((planes.take(form.order, axis=1) ^ lam, "xor"))[0]
-    secrets = np.concatenate([lam, products], axis=1)
     for i in range(len(planes)):
         for terms in (form.public, form.secret) if i == session.first_row else (form.secret,):
             add_polynomials(
-                m[0], secrets[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i]
-            )
+                m[0], lam[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i],
+                products[i],
+            )  # fmt: skip
     return out
 
 

@@ -75,19 +75,22 @@ def test_bits():
         assert np.array_equal(unpack_bits(expected, plane.size), plane)
 
 
-def test_polynomials():
+@pytest.mark.parametrize("split", [None, 0, 1, 3])
+def test_polynomials(split):
+    """The secrets in one array, or the later ones in another."""
     for case in RING["polynomials"]:
-        terms = case["terms"]
+        terms, secrets = case["terms"], words(case["secrets"])
         places = np.cumsum([0, *(len(term["literals"]) for term in terms)]).astype(np.int64)
         out = words(case["before"])
         add_polynomials(
             words(case["planes"]),
-            words(case["secrets"]),
+            secrets[:split],
             np.array([term["output"] for term in terms], np.int64),
             np.array([term["factor"] for term in terms], np.int64),
             places,
             np.array([k for term in terms for k in term["literals"]], np.int64),
             out,
+            None if split is None else secrets[split:],
         )
         assert np.array_equal(out, words(case["after"]))
 
