@@ -476,3 +476,19 @@ def receives_ahead(session):
     transport.open = listening
     assert np.all(program(x))
     return here
+
+
+def prepares_for_a_product(session):
+    """Prepare, twice alike, for what becomes of a product that is there already."""
+    x = session.share([1.5, -2.0] if session.me == "alice" else None, owner="alice", shape=(2,))
+    y = session.share([3.0, 4.0] if session.me == "bob" else None, owner="bob", shape=(2,))
+    found = []
+    for _ in range(2):
+        z = x * y
+
+        def program(product):
+            return product.relu().reveal().tolist(), (product * 2).reveal().tolist()
+
+        session.prepare(lambda planned, z=z, run=program: run(planned.twin(z)))
+        found += program(z)
+    return found

@@ -68,6 +68,11 @@ def test_corrections_arrive_while_another_party_is_waited_for():
     assert last == 0
 
 
+def test_a_plan_over_processes_takes_over_what_a_product_lacks():
+    wanted = [[4.5, 0.0], [9.0, -16.0]] * 2
+    assert mpc.launch(programs.prepares_for_a_product) == {"alice": wanted, "bob": wanted}
+
+
 def test_one_partys_error_is_told_without_its_text_to_the_others():
     with pytest.raises(mpc.LaunchError, match="^bob: ZeroDivisionError") as caught:
         mpc.launch(programs.divides)
