@@ -144,6 +144,12 @@ def _masked(x: SharedArray, y: SharedArray) -> SharedArray:
     return x
 
 
+def _dealt(x: SharedArray, y: SharedArray) -> SharedArray:
+    z = x * y
+    assert z.shares is not None  # gets the product's term
+    return z
+
+
 def _fractions(x: SharedArray, y: SharedArray) -> SharedArray:
     terms = [(x, combination.Fraction(3, 3)), (y, combination.Fraction(-5, 4))]
     return combination.combine(terms, x.frac_bits)
@@ -176,6 +182,7 @@ CHECKS = (
     Check("product", "x y, each known to an owner", _two, lambda x, y: x * y, _X * _Y, _UNIT),
     Check("product", "X @ Y.T", _scores, lambda x, y: x.reshape(SIZE, 1) @ y.reshape(1, SIZE)[:, :1],
           (_X * _Y[0]).reshape(SIZE, 1), _UNIT),
+    Check("product", "x y, used untruncated", _computed, _dealt, _X * _Y, _UNIT),
     Check("convolution", "images with kernels of 2x2", _images,
           lambda x, w: convolution.convolve(x, w, _WINDOWS), _CONVOLVED, _UNIT),
     Check("truncation", "x / 2^16", _product, lambda z: z.truncate(), _X * _Y, _UNIT),
