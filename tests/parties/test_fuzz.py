@@ -23,7 +23,7 @@ from ring import FixedPoint
 from tests.parties.memory import Memory, frame_of
 from tests.parties.programs import flower_network, many_requests, price_network
 
-CASES = int(os.environ.get("SOTTO_FUZZ", "50000"))
+CASES = int(os.environ.get("SOTTO_FUZZ", "100000"))
 SEED = int(os.environ.get("SOTTO_SEED", "20261122"))
 
 ARRAYS = [np.arange(12, dtype=np.uint64).reshape(3, 4), np.arange(5, dtype=np.uint64)]
