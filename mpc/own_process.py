@@ -21,9 +21,8 @@ def settle() -> None:
     fresh pages took a tenth of the last party's time: a large block is freed, so that what large
     arrays leave is kept for the next ones. Elsewhere that does nothing.
 
-    A round is short, and Python's collector looked for cycles dozens of times in a call of one
-    image, a tenth of its time. What sessions make has none, so it looks seldom, and no more at
-    what is here from the start.
+    What a call makes has no cycles, so Python's collector finds nothing, again and again: it looks
+    seldom here, and no more at what is there from the start.
     """
     np.empty(_LARGEST_KEPT, np.uint8)
     gc.collect()
