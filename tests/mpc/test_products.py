@@ -429,3 +429,11 @@ def test_a_plan_takes_over_what_a_product_lacks(pair):
             spent.total.rounds,
             spent.total.correction_bytes,
         )
+
+
+def test_a_product_that_broadcasts_in_a_sum(session):
+    """Its term has another shape than the sum, so it is dealt first."""
+    wide = session.share(np.array([1.0, -2.0, 0.5]), owner="alice")
+    small = integer_product(session, [3 << 16], [-5 << 16])
+    for total in (small + wide, wide + small, small + np.array([1.0, -2.0, 0.5])):
+        np.testing.assert_allclose(total.truncate().reveal(), [-14, -17, -14.5], atol=UNIT)
