@@ -15,6 +15,7 @@ from mpc.errors import (
     PeerError,
     PeerTimeoutError,
     RangeError,
+    RangeWarning,
     RevealError,
     SessionError,
     ShapeError,
@@ -30,7 +31,7 @@ __all__ = [
     "ArgumentError", "ConfigurationError", "Cost", "DataError", "DtypeError",
     "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
     "PeerClosedError",
-    "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RevealError",
+    "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
     "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "WorkerError",
     "join", "launch", "split",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ __all__ = [
     "PeerError",
     "PeerTimeoutError",
     "RangeError",
+    "RangeWarning",
     "RevealError",
     "SessionError",
     "ShapeError",
@@ -30,6 +31,10 @@ class PartyError(ArgumentError):
 
 class SessionError(SottoError, RuntimeError):
     """A session that is closed, or an array of another session."""
+
+
+class RangeWarning(UserWarning):
+    """By the public bounds, a result may leave the ring; nothing has checked that it does not."""
 
 
 class RevealError(SottoError, TypeError):

@@ -72,16 +72,17 @@ class Place:
         program: str | None = None,
         memory_limit: int = 1 << 28,
         format: FixedPoint | None = None,
+        ranges: str = "warn",
     ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
         from mpc.handshake import join_parties
-        from mpc.session import Session
+        from mpc.session import Session, agreed
 
         read = configuration.load(self.path)
         if format is not None:
             read = replace(read, format=format)
-        links = join_parties(read, self.me, program, self.sock.dup())
-        return Session.from_links(read, self.me, links, memory_limit)
+        links = join_parties(read, self.me, agreed(program, ranges), self.sock.dup())
+        return Session.from_links(read, self.me, links, memory_limit, ranges)
 
     def provide(self) -> None:
         """Be the provider until the launch is over."""
@@ -103,17 +104,19 @@ class _Program:
     inputs: Mapping[str, tuple[Any, ...]]
     prepare: bool
     memory_limit: int
+    ranges: str
 
     def only_for(self, name: str) -> _Program:
         """Return the same with the inputs of `name` alone: nobody else's reach its process."""
         inputs = {name: self.inputs[name]} if name in self.inputs else {}
-        return _Program(self.program, inputs, self.prepare, self.memory_limit)
+        return _Program(self.program, inputs, self.prepare, self.memory_limit, self.ranges)
 
     def __call__(self, place: Place) -> Any:
         if place.me == "provider":
             return place.provide()
         inputs = self.inputs.get(place.me, ())
-        with place.session(fingerprint(self.program), self.memory_limit) as session:
+        program = fingerprint(self.program)
+        with place.session(program, self.memory_limit, ranges=self.ranges) as session:
             if self.prepare:
                 session.prepare(lambda planned: self.program(planned, *inputs))
             return self.program(session, *inputs)
@@ -127,6 +130,7 @@ def launch(
     frac_bits: int = 16,
     int_bits: int = 15,
     memory_limit: int = 1 << 28,
+    ranges: str = "warn",
     prepare: bool = False,
     timeout: float = 600.0,
     answer_timeout: float = 60.0,
@@ -146,6 +150,8 @@ def launch(
     inputs : dict of str to tuple, optional
         Further arguments for each party's call. Only that party's process gets them.
     frac_bits, int_bits, memory_limit : int
+        As for :class:`mpc.Session`.
+    ranges : {"warn", "error", "check"}
         As for :class:`mpc.Session`.
     prepare : bool, default=False
         Run the program once without any party first, as :meth:`mpc.Session.plan` does, so that
@@ -188,8 +194,14 @@ def launch(
         raise ArgumentError(
             f"program must be a function that other processes can import, got {program!r}"
         ) from None
+    if ranges not in ("warn", "error", "check"):
+        raise ArgumentError(f"ranges must be one of warn, error, check, got {ranges!r}")
     run = _Program(
-        program, {name: tuple(value) for name, value in given.items()}, prepare, memory_limit
+        program,
+        {name: tuple(value) for name, value in given.items()},
+        prepare,
+        memory_limit,
+        ranges,
     )
     return start(
         run.only_for,

@@ -89,8 +89,10 @@ def _where(condition: Any, x: Any, y: Any) -> SharedArray:
     if not isinstance(condition, SharedArray):
         chosen = np.asarray(condition, dtype=bool).astype(np.int64)
         return x * chosen + y * (1 - chosen)
-    if condition.frac_bits or condition.bound > 1:
-        raise DtypeError("condition must hold secret bits, such as comparisons give")
+    if not condition.binary:
+        raise DtypeError(
+            "condition must hold secret bits: what comparisons give, or bools that were shared"
+        )
     if not isinstance(x, SharedArray) and not isinstance(y, SharedArray):
         x, y = linear.public(x), linear.public(y)
     return condition * (x - y) + y

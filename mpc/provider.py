@@ -65,6 +65,16 @@ class Provider:
         others = self._expand(id, words.size, out, corrected, self._streams[:-1])
         correlation.deal(self, masks, others)
 
+    def plain(self, correlation: Correlation) -> Words:
+        """Return what the corrected part of a correlation without masks of its own is a sharing of.
+
+        For a local session's checks of ranges, see :mod:`mpc.ranges`.
+        """
+        (part,) = correlation.corrected()
+        out = np.zeros(part.shape, np.uint64)
+        correlation.deal(self, [], [out])
+        return out
+
     def mask(self, ref: MaskRef) -> Words:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.

@@ -15,6 +15,7 @@ from mpc.errors import DtypeError, PartyError, PeerError, SessionError
 from mpc.keys import PartyStreams
 from mpc.provider import Provider
 from mpc.remote_provider import RemoteProvider
+from mpc.secret_value import SecretValue
 from mpc.shared_array import SharedArray
 from mpc.transport.frames import framing
 from mpc.transport.local import LocalTransport
@@ -80,6 +81,21 @@ class Rounds:
             raise SessionError(f"{name} belongs to another session")
         self.check_open()
         return x
+
+    def values_of(self, x: SecretValue) -> NDArray[np.int64]:
+        """Return the integers behind an array, where all parties live in this process.
+
+        For checks of ranges alone, see :mod:`mpc.ranges`: the ring does not tell a value from one
+        that has wrapped around. Nothing else may look.
+        """
+        x, term = x.apart()
+        total = np.zeros(x.shape, np.uint64)
+        for _, words in x.addends():
+            total += words
+        if term is not None:
+            assert isinstance(self._provider, Provider)
+            total += self._provider.plain(term).reshape(x.shape)
+        return total.view(np.int64)
 
     def fresh_id(self) -> int:
         """Return the next id. Every party counts alike, and no id is used twice."""

@@ -10,28 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import Correlation
-from mpc.errors import ArgumentError, DtypeError, RevealError
-from mpc.protocols import truncation
+from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError
 from mpc.protocols.convert import MaskedBit
 from mpc.protocols.masking import Mask
 from mpc.protocols.sharing import Given
+from mpc.ranges import LARGEST
 
 if TYPE_CHECKING:
     from mpc.session import Session
 
-__all__ = ["LARGEST_BOUND", "SecretValue"]
+__all__ = ["SecretValue"]
 
 Words = NDArray[np.uint64]
-
-# Truncation and comparison are right for values below 2^62 in magnitude.
-LARGEST_BOUND = 1 << truncation.OFFSET_BITS
 
 
 class SecretValue:
     """The part of a shared array that protocols work with: shares, mask, bit, bound."""
 
     __slots__ = (
-        "_mask", "_shares", "_term", "bit", "bound", "frac_bits", "given", "session", "shape",
+        "_mask", "_shares", "_term", "binary", "bit", "bound", "frac_bits", "given", "session", "shape",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +42,7 @@ class SecretValue:
         bit: MaskedBit | None = None,
         given: Given | None = None,
         term: Correlation | None = None,
+        binary: bool = False,
     ) -> None:
         self.session = session
         self._shares = shares
@@ -52,7 +50,11 @@ class SecretValue:
         self._term = term
         self._mask = mask
         self.frac_bits = frac_bits
-        self.bound = min(bound, LARGEST_BOUND)
+        if bound > LARGEST:
+            # Not for users: every operation settles a larger bound first, see mpc.ranges.
+            raise RangeError(f"a shared array must have a bound below 2^62, got {bound}")
+        self.bound = bound
+        self.binary = binary or bit is not None
         self.bit = bit
         self.given = given
         if shares is not None:
@@ -75,11 +77,13 @@ class SecretValue:
         bit: MaskedBit | None = None,
         given: Given | None = None,
         term: Correlation | None = None,
+        binary: bool = False,
     ) -> Self:
         """Make an array of the same session (for protocols)."""
         return type(self)(
-            self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given, term=term
-        )
+            self.session, shares, frac_bits, bound, mask=mask, bit=bit, given=given, term=term,
+            binary=binary,
+        )  # fmt: skip
 
     def without_shares(self, planned: Session) -> Self:
         """Make the same array in a session where no party lives (for plans)."""
@@ -92,7 +96,7 @@ class SecretValue:
         shares = empty if mask is None and given is None else None
         return type(self)(
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given,
-            term=self._term,
+            term=self._term, binary=self.binary,
         )  # fmt: skip
 
     def outline(self) -> Hashable:
@@ -101,6 +105,7 @@ class SecretValue:
             self.shape,
             self.frac_bits,
             self.bound,
+            self.binary,
             None if self.given is None else self.given.owner,
             None if self._mask is None else self._mask.ref,
             None if self.bit is None else self.bit.ref,
@@ -119,7 +124,15 @@ class SecretValue:
             bit=self.bit,
             given=self.given,
             term=self._term,
+            binary=self.binary,
         )
+
+    def as_binary(self) -> Self:
+        """Return the same, known to hold zeros and ones alone (for protocols)."""
+        return self.derive(
+            self._shares, frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
+            given=self.given, term=self._term, binary=True,
+        )  # fmt: skip
 
     # What it is.
 

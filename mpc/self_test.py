@@ -185,6 +185,8 @@ CHECKS = (
     Check("product", "x y, used untruncated", _computed, _dealt, _X * _Y, _UNIT),
     Check("convolution", "images with kernels of 2x2", _images,
           lambda x, w: convolution.convolve(x, w, _WINDOWS), _CONVOLVED, _UNIT),
+    Check("scaling", "x / 3", _two, lambda x, y: x / 3, _X / 3, _UNIT, ("truncation",)),
+    Check("scaling", "0.1 x", _two, lambda x, y: x * 0.1, 0.1 * _X, _UNIT, ("truncation",)),
     Check("truncation", "x / 2^16", _product, lambda z: z.truncate(), _X * _Y, _UNIT),
     Check("combination", "3/8 x - 5/16 y", _computed, _fractions, 3 / 8 * _X - 5 / 16 * _Y, _UNIT),
     Check("relu", "max(x y, 0), truncated", _product, lambda z: z.relu(), np.maximum(_X * _Y, 0),

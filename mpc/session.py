@@ -21,8 +21,9 @@ from mpc.events import record
 from mpc.handshake import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
 from mpc.planning import Plan, Planning
-from mpc.protocols import sharing
+from mpc.protocols import range_check, sharing
 from mpc.provider import Provider
+from mpc.ranges import MODES, RangePolicy
 from mpc.remote_provider import RemoteProvider
 from mpc.requests import Block
 from mpc.rounds import Rounds
@@ -33,6 +34,11 @@ from mpc.transport.remote import RemoteTransport, located
 from ring import FixedPoint
 
 __all__ = ["Plan", "Session"]
+
+
+def agreed(program: str | None, ranges: str) -> str | None:
+    """Return what all parties must run alike: the program, and how its ranges are checked."""
+    return program if ranges == "warn" else f"{program or ''}, ranges={ranges}"
 
 
 def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
@@ -82,6 +88,14 @@ class Session(Planning, Rounds):
         `me`, the configuration has it.
     memory_limit : int, default=2**28
         Bytes that a batch of a model's evaluation may take; more rows are cut into batches.
+    ranges : {"values", "check", "warn", "error"}, optional
+        What is done where the public bounds of the operands do not prove that a result stays below
+        2^62, encoded, beyond which the ring gives wrong numbers. "values": the operation is checked
+        on the values, which all are in this process; a result out of range is a RangeError. It is
+        the default without `me`, and only there. "warn": a :class:`mpc.RangeWarning`, once a place
+        of the program; the default with `me`. "error": a RangeError before anything is sent.
+        "check": the parties check on shares, open one bit for the operation, and all raise a
+        RangeError or none. All parties must say the same.
 
     Raises
     ------
@@ -117,14 +131,17 @@ class Session(Planning, Rounds):
         frac_bits: int | None = None,
         int_bits: int | None = None,
         memory_limit: int = 1 << 28,
+        ranges: str | None = None,
     ) -> None:
         if isinstance(memory_limit, bool) or not isinstance(memory_limit, int) or memory_limit < 1:
             raise ArgumentError(
                 f"memory_limit must be a positive number of bytes, got {memory_limit!r}"
             )
         self.memory_limit = memory_limit
+        if ranges is not None and ranges not in MODES:
+            raise ArgumentError(f"ranges must be one of {', '.join(MODES)}, got {ranges!r}")
         if me is not None:
-            self._join(parties, me, program, frac_bits, int_bits)
+            self._join(parties, me, program, frac_bits, int_bits, ranges)
             return
         if program is not None:
             raise ArgumentError("program is for a session with me=")
@@ -134,7 +151,9 @@ class Session(Planning, Rounds):
         )
         streams, provider_keys = fresh_streams(len(self.parties))
         here = tuple(range(len(self.parties)))
-        self._start(here, streams, Provider(provider_keys), LocalTransport())
+        self._start(
+            here, streams, Provider(provider_keys), LocalTransport(), ranges or "values"
+        )  # fmt: skip
 
     def _join(
         self,
@@ -143,7 +162,13 @@ class Session(Planning, Rounds):
         program: str | None,
         frac_bits: int | None,
         int_bits: int | None,
+        ranges: str | None,
     ) -> None:
+        if ranges == "values":
+            raise ArgumentError(
+                "ranges='values' is for a session whose parties all live in this process; with me="
+                " there are 'warn', 'error' and 'check'"
+            )
         if not isinstance(parties, (str, Path)):
             raise DtypeError(
                 f"parties must be the path of a configuration for me={me!r}, got {parties!r}"
@@ -153,9 +178,10 @@ class Session(Planning, Rounds):
         read = configuration.load(parties)
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        self._meet(read, me, join_parties(read, me, program))
+        ranges = ranges or "warn"
+        self._meet(read, me, join_parties(read, me, agreed(program, ranges)), ranges)
 
-    def _meet(self, read: Configuration, me: str, links: Links) -> None:
+    def _meet(self, read: Configuration, me: str, links: Links, ranges: str = "warn") -> None:
         """Start with connections that are there already."""
         self.parties, self.format = read.names, read.format
         self.configuration, self.session_id = read, links.session
@@ -168,20 +194,30 @@ class Session(Planning, Rounds):
         transport = RemoteTransport(
             number, links.peers, links.provider, limits.party, self._where, provider
         )
-        self._start((number,), {number: streams}, provider, transport)
+        self._start((number,), {number: streams}, provider, transport, ranges)
         self._number, self._began = links.session.hex()[:8], time.monotonic()
         self._provider_link = links.provider
         if provider is None:
             links.provider.expect_bytes([], 0)  # nothing but the end
 
+    @property
+    def ranges(self) -> str:
+        """What is done where the bounds do not prove that a result fits, see :mod:`mpc.ranges`."""
+        return self.range_policy.mode
+
     @classmethod
     def from_links(
-        cls, read: Configuration, me: str, links: Links, memory_limit: int = 1 << 28
+        cls,
+        read: Configuration,
+        me: str,
+        links: Links,
+        memory_limit: int = 1 << 28,
+        ranges: str = "warn",
     ) -> Session:
         """Make a session of one party over connections that have shaken hands (for services)."""
         session = object.__new__(cls)
         session.memory_limit = memory_limit
-        session._meet(read, me, links)
+        session._meet(read, me, links, ranges)
         return session
 
     def _start(
@@ -190,8 +226,17 @@ class Session(Planning, Rounds):
         streams: list[PartyStreams] | dict[int, PartyStreams],
         provider: Provider | RemoteProvider | None,
         transport: LocalTransport | RemoteTransport | None = None,
+        ranges: str = "values",
+        warned: set[tuple[str, int, str]] | None = None,
     ) -> None:
         self.here = here
+        self.range_policy = RangePolicy(
+            ranges,
+            self.values_of if here else None,
+            range_check.inside,
+            range_check.within,
+            warned,
+        )
         # By the party's number, for those who live here.
         self.streams = streams
         self._provider = provider
@@ -266,8 +311,9 @@ class Session(Planning, Rounds):
         Parameters
         ----------
         x : array_like of reals, or None
-            Floats become fixed-point values in the session's format; integers and bools stay
-            whole numbers. None where `owner` does not live (then `shape` says what is coming).
+            Floats become fixed-point values in the session's format; integers stay whole numbers,
+            and bools are secret bits, as ``& | ^ ~`` and ``np.where`` take them. None where `owner`
+            does not live (then `shape` says what is coming).
         owner : str
             A computing party.
         shape : sequence of int, optional
@@ -275,8 +321,8 @@ class Session(Planning, Rounds):
         dtype : dtype, optional
             What to take `x` as, default its own dtype, or float if it is None.
         bound : float, optional
-            A public bound on the magnitude of `x`, checked at the owner, which makes later
-            comparisons cheaper. Default: the format's limit.
+            A public bound on the magnitude of `x`, checked at the owner. It follows every
+            operation, and makes comparisons cheaper. Default: the format's limit.
         name : str
             What to call `x` in an error.
 
@@ -298,10 +344,10 @@ class Session(Planning, Rounds):
         owner.
         """
         self.check_open()
-        given, frac_bits, largest = sharing.share(
+        given, frac_bits, largest, binary = sharing.share(
             self, x, self.number(owner, "owner"), shape=shape, dtype=dtype, bound=bound, name=name
         )
-        return SharedArray(self, None, frac_bits, largest, given=given)
+        return SharedArray(self, None, frac_bits, largest, given=given, binary=binary)
 
     def reveal(self, x: SharedArray, to: str | None = None) -> Any:
         """Reveal `x` to one party, or to all.
@@ -348,7 +394,8 @@ class Session(Planning, Rounds):
             self.memory_limit,
         )
         planned.configuration = self.configuration
-        planned._start((), [], None)
+        policy = self.range_policy
+        planned._start((), [], None, ranges=policy.mode, warned=policy.places)
         planned._next_id = first_id
         return planned
 

@@ -20,12 +20,14 @@ from mpc.protocols import (
     maximum,
     product,
     relu,
+    scaling,
     select,
     sharing,
     softmax,
     truncation,
 )
-from mpc.secret_value import LARGEST_BOUND, SecretValue
+from mpc.ranges import LARGEST
+from mpc.secret_value import SecretValue
 
 __all__ = ["Operand", "SharedArray"]
 
@@ -47,9 +49,12 @@ class SharedArray(SecretValue):
         Bits behind the point: 0 for whole numbers, the format's for fixed-point values, twice
         the format's for a product that was not truncated yet.
     bound : int
-        A public bound on the magnitude of the encoded value. It chooses how many bits a
-        comparison looks at. Where nothing better is known, 2^62: beyond that, truncation and
-        comparison are wrong.
+        A public bound on the magnitude of the encoded value, below 2^62. It follows every operation,
+        and chooses how many bits a comparison looks at. An operation whose result it does not
+        prove to stay below 2^62 is checked, or refused, or warned of: see `ranges` of
+        :class:`mpc.Session`.
+    binary : bool
+        Whether these are secret bits: what comparisons give, or bools that were shared.
 
     Examples
     --------
@@ -109,7 +114,7 @@ class SharedArray(SecretValue):
             raise DtypeError(
                 "division by a secret is not supported; multiply by a reciprocal shared by its owner"
             )
-        return self._apply(linear.divide_public, other)
+        return self._apply(scaling.divide, other)
 
     def __rtruediv__(self, other: Operand) -> SharedArray:
         raise DtypeError(
@@ -143,14 +148,14 @@ class SharedArray(SecretValue):
 
     def __abs__(self) -> SharedArray:
         self.session.check_open()
-        return maximum.maximum(self, -self).with_integer_bound(self.bound)
+        return maximum.absolute(self)
 
     def __invert__(self) -> SharedArray:
-        """Return the other bit, for an array of zeros and ones."""
+        """Return the other bit, for an array of secret bits."""
         self._check_bits("~")
         if self.bit is not None:
             return comparison.bit_array(self, self.bit.negate())
-        return (1 - self).with_integer_bound(1)
+        return (1 - self).as_binary()
 
     def __and__(self, other: Operand) -> SharedArray:
         return self._bitwise(other, "&", lambda x, y: x * y)
@@ -168,8 +173,11 @@ class SharedArray(SecretValue):
     __rxor__ = __xor__
 
     def _check_bits(self, sign: str) -> None:
-        if self.frac_bits or self.bound > 1:
-            raise DtypeError(f"operands of {sign} must be secret bits, such as comparisons give")
+        if not self.binary:
+            raise DtypeError(
+                f"operands of {sign} must be secret bits: what comparisons give, or bools that were"
+                " shared"
+            )
 
     def _bitwise(
         self, other: Operand, sign: str, rule: Callable[[SharedArray, Any], SharedArray]
@@ -182,7 +190,7 @@ class SharedArray(SecretValue):
             operand._check_bits(sign)
         elif operand.dtype.kind != "i" or np.any((operand != 0) & (operand != 1)):
             raise DtypeError(f"operands of {sign} must be bits, got a public operand with others")
-        return rule(self, operand).with_integer_bound(1)
+        return rule(self, operand).as_binary()
 
     def __lt__(self, other: Operand) -> SharedArray:
         return self._apply(comparison.less, other)
@@ -274,11 +282,15 @@ class SharedArray(SecretValue):
         return linear.sum_along(self, axis)
 
     def mean(self, axis: int | tuple[int, ...] | None = None) -> SharedArray:
-        """Mean along an axis, several, or all. 1 round, for the division."""
+        """Mean along an axis, several, or all.
+
+        Within one unit of the format's last place, 2^-16 by default, of the mean of the encoded
+        values. At most 2 rounds, for the division by their number.
+        """
         total = self.sum(axis)
         if not total.size or not self.size:
             raise ShapeError(f"the mean needs at least one element, got shape {self.shape}")
-        return linear.divide_public(total, self.size // total.size)
+        return scaling.divide(total, self.size // total.size, "mean")
 
     def max(self, axis: int | None = None) -> SharedArray:
         """Maximum along an axis, or of all: 7 rounds for 10 values."""
@@ -382,10 +394,23 @@ class SharedArray(SecretValue):
     def with_bound(self, limit: float) -> SharedArray:
         """State that every value is at most `limit` in magnitude, known by other means.
 
-        Comparisons then look at fewer bits. They are wrong if it does not hold.
+        Comparisons then look at fewer bits, and more operations are proven to fit. Checked as the
+        session's `ranges` say: on the values in a local session; on shares, opening one bit, with
+        "check" and with "error"; with "warn" it is taken on trust, and a :class:`mpc.RangeWarning`
+        says so once.
+
+        Raises
+        ------
+        RangeError
+            If a value is larger.
         """
         number = sharing.check_limit(limit, "limit") * 2.0**self.frac_bits
-        return self.with_integer_bound(int(np.ceil(min(number, LARGEST_BOUND))))
+        bound = int(np.ceil(min(number, LARGEST)))
+        if bound >= self.bound:
+            return self
+        self.session.check_open()
+        self.session.range_policy.settle_bound(self, bound, f"with_bound({limit:g})")
+        return self.with_integer_bound(bound)
 
     def reveal(self, to: str | None = None) -> Any:
         """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`."""
@@ -408,7 +433,7 @@ class SharedArray(SecretValue):
 
 def _multiply(x: SharedArray, y: Any) -> SharedArray:
     if not isinstance(y, SharedArray):
-        return linear.multiply_public(x, y)
+        return scaling.multiply(x, y)
     for bit, other in ((x, y), (y, x)):
         if bit.bit is not None and bit.shape == other.shape:
             return select.multiply_bit(other, bit.bit)
@@ -424,7 +449,7 @@ def _matmul(x: SharedArray, y: Any, reverse: bool) -> SharedArray:
     columns = right.reshape(-1, 1) if right.ndim == 1 else right
     if not isinstance(y, SharedArray):
         shared, public = (columns, rows) if reverse else (rows, columns)
-        z = linear.matmul_public(shared, public, reverse=reverse)
+        z = scaling.matmul(shared, public, reverse=reverse)
     else:
         z = product.matmul(rows, columns)
     shape = z.shape

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
-from mpc.secret_value import LARGEST_BOUND
+from mpc.ranges import LARGEST
 from nn import archives
 from nn.inputs import InputScale, input_range
 from nn.labels import ordered_classes
@@ -280,7 +280,7 @@ class _File:
             raise DataError("its layers and arrays do not fit together")
         for frac_bits, bound in header["parameters"]:
             whole = type(frac_bits) is int and type(bound) is int
-            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= LARGEST_BOUND:
+            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= LARGEST:
                 raise DataError(f"a parameter has {frac_bits} bits, bound {bound}")
         layers = layers_of(header["layers"], self.shares)
         shape = _output_shape(layers, header["n_features"])

@@ -286,10 +286,10 @@ class SharedModel:
         """Yield each layer's output for rows in the scale of the model's inputs."""
         form = self.session.format
         for number, layer in enumerate(self.layers, start=1):
-            with self.session.layer(f"{number} {layer!r}"):
+            # That values stay inside is what the check before sharing has shown.
+            with self.session.layer(f"{number} {layer!r}"), self.session.range_policy.vouched():
                 x = layer(x)
                 if x.frac_bits >= form.frac_bits:
-                    # What the check before sharing has shown.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
             yield x
 

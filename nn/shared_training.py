@@ -85,10 +85,12 @@ class SharedTrainer:
 
     def step(self, x: SharedArray, targets: SharedArray, scale: float) -> None:
         """Make one step on a batch of rows."""
-        self.gradients(x, targets)
-        found = [g.reshape(-1) for layer in self.layers for g in layer.gradients]
-        gradient = linear.concatenate(found)
-        updated = self.optimizer.step(self.weights, gradient, len(x), scale)
+        # Training relies on it; see `fit` on how to have it checked.
+        with self.session.range_policy.vouched():
+            self.gradients(x, targets)
+            found = [g.reshape(-1) for layer in self.layers for g in layer.gradients]
+            gradient = linear.concatenate(found)
+            updated = self.optimizer.step(self.weights, gradient, len(x), scale)
         self.weights = updated.with_integer_bound(self._bound)
 
     def gradients(self, x: SharedArray, targets: SharedArray) -> None:

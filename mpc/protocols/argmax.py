@@ -83,7 +83,11 @@ def winning_bits(x: SharedArray) -> convert.MaskedBit:
     first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
     columns = x.shares.transpose(0, 2, 1)
     differences = columns[:, first] - columns[:, second]
-    d = x.derive(differences, frac_bits=x.frac_bits, bound=2 * x.bound)
+    bound = linear.settled(
+        x, "argmax", 2 * x.bound, x.frac_bits, (x, np.int64(-1)),
+        lambda v, minus: v[:, first] + minus * v[:, second], 2,
+    )  # fmt: skip
+    d = x.derive(differences, frac_bits=x.frac_bits, bound=bound)
     bit = sign.open_sign(d, 0, "none").bit
     winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
     return convert.mask_bits(session, _from_planes(winners, rows), k * rows)
@@ -93,10 +97,10 @@ def _one_hot(x: SharedArray) -> SharedArray:
     """One-hot vectors of an array (rows, k), k <= 16."""
     rows, k = x.shape
     if k == 1:
-        return linear.add_public(linear.zeros_like(x), 1)
+        return linear.add_public(linear.zeros_like(x), 1).as_binary()
     shares = convert.to_number(x.session, winning_bits(x))
     shares = shares.reshape(len(shares), k, rows).transpose(0, 2, 1)
-    return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1)
+    return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1, binary=True)
 
 
 def _any_one_hot(x: SharedArray) -> SharedArray:
@@ -122,7 +126,7 @@ def _any_one_hot(x: SharedArray) -> SharedArray:
     best = linear.sum_along(multiply(inside, values), 2).with_integer_bound(x.bound)
     outside = linear.view(_any_one_hot(best), ("reshape", (rows, count, 1)))
     both = linear.view(multiply(inside, outside), ("reshape", (rows, count * width)))
-    return linear.view(both, ("index", (slice(None), slice(0, k)))).with_integer_bound(1)
+    return linear.view(both, ("index", (slice(None), slice(0, k)))).as_binary()
 
 
 def argmax_one_hot(x: SharedArray, axis: int) -> SharedArray:

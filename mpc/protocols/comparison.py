@@ -67,29 +67,29 @@ def bit_array(like: SharedArray, bit: MaskedBit) -> SharedArray:
 
 def less(x: SharedArray, y: Operand) -> SharedArray:
     """x < y."""
-    return _bit(linear.subtract(x, y), True, False)
+    return _bit(linear.subtract(x, y, "<"), True, False)
 
 
 def greater(x: SharedArray, y: Operand) -> SharedArray:
     """x > y."""
-    return _bit(linear.negative(linear.subtract(x, y)), True, False)
+    return _bit(linear.negative(linear.subtract(x, y, ">")), True, False)
 
 
 def less_equal(x: SharedArray, y: Operand) -> SharedArray:
     """x <= y."""
-    return _bit(linear.negative(linear.subtract(x, y)), True, True)
+    return _bit(linear.negative(linear.subtract(x, y, "<=")), True, True)
 
 
 def greater_equal(x: SharedArray, y: Operand) -> SharedArray:
     """x >= y."""
-    return _bit(linear.subtract(x, y), True, True)
+    return _bit(linear.subtract(x, y, ">="), True, True)
 
 
 def equal(x: SharedArray, y: Operand) -> SharedArray:
     """x == y."""
-    return _bit(linear.subtract(x, y), False, False)
+    return _bit(linear.subtract(x, y, "=="), False, False)
 
 
 def not_equal(x: SharedArray, y: Operand) -> SharedArray:
     """x != y."""
-    return _bit(linear.subtract(x, y), False, True)
+    return _bit(linear.subtract(x, y, "!="), False, True)

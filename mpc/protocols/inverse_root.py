@@ -24,6 +24,7 @@ from mpc.cost import Spent
 from mpc.protocols import comparison, linear, product, select, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.sign import window
+from mpc.ranges import LARGEST
 
 if TYPE_CHECKING:
     from mpc.protocols.convert import MaskedBit
@@ -81,7 +82,7 @@ def _raise_where(x: SharedArray, bit: MaskedBit, k: int, bound: int) -> SharedAr
 
 def times_inverse_root(m: SharedArray, x: SharedArray) -> SharedArray:
     """Return m / sqrt(x), with RESULT_BITS fractional bits, for m with M_BITS and x with X_BITS."""
-    with x.session.protocol("inverse root"):
+    with x.session.protocol("inverse root"), x.session.range_policy.vouched():
         x = linear.add_integer(x, 1).with_integer_bound(1 << _TOP)
         x, bits = _normalise(x)
         one = 1 << _Y_BITS
@@ -104,8 +105,8 @@ def times_inverse_root(m: SharedArray, x: SharedArray) -> SharedArray:
         factor = factor.derive(factor.shares, frac_bits=_Y_BITS + 1, bound=4 * one)
         y = truncation.truncate(product.multiply(y, factor, whole=True), _Y_BITS + 1)
         mask_together(m, y)
-        u = product.multiply(m, y, whole=True).with_integer_bound(1 << 62)
+        u = product.multiply(m, y, whole=True).with_integer_bound(LARGEST)
         u = u.derive(u.shares, frac_bits=RESULT_BITS, bound=u.bound)
         for k, bit in zip(_STEPS, bits, strict=True):
-            u = _raise_where(u, bit, k // 2, 1 << 62)
+            u = _raise_where(u, bit, k // 2, LARGEST)
         return u

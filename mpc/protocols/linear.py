@@ -1,15 +1,20 @@
 """What costs nothing: sums, public factors, and views of shared arrays.
 
-[x] + [y], -[x] and m [x] for a public m are computed share by share; a public value is added by the
-first party alone. Arrays with fewer fractional bits are shifted to those with more, if their bound
-leaves room for it: a product is truncated before a large whole number is added. Dividing by a
-public number takes a truncation: 1 round, 8 (n - 1) bytes an element, correction 10 bytes.
+[x] + [y], -[x] and m [x] for a public integer m are computed share by share; a public value is added
+by the first party alone. Arrays with fewer fractional bits are shifted to those with more, if their
+bound leaves room for it: a product is truncated before a large whole number is added. Public factors
+that are no whole numbers, and divisors: :mod:`mpc.protocols.scaling`.
+
+The bound of a result follows from those of the operands and from public numbers as they are. Where it
+does not prove that the result stays below 2^62, see :mod:`mpc.ranges`.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -18,6 +23,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, View, apply_views
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
 from mpc.protocols import truncation
+from mpc.ranges import LARGEST, Operation
 from ring import encode
 from ring.matmul import matmul_add
 
@@ -32,11 +38,10 @@ __all__ = [
     "check_axis",
     "check_operands",
     "concatenate",
-    "divide_public",
     "is_shared",
     "is_zero",
-    "matmul_public",
-    "multiply_public",
+    "matmul_integers",
+    "multiply_integers",
     "negative",
     "rescale",
     "stack",
@@ -72,7 +77,7 @@ def public(x: object) -> NDArray[Any]:
     return values.astype(np.int64, copy=False)
 
 
-def _widen(shares: Words, ndim: int) -> Words:
+def widen(shares: Words, ndim: int) -> Words:
     """Insert axes behind the party axis, so that shares broadcast like the arrays they stand for."""
     missing = ndim - (shares.ndim - 1)
     return (
@@ -80,41 +85,57 @@ def _widen(shares: Words, ndim: int) -> Words:
     )
 
 
-def at_bits(x: SharedArray, frac_bits: int) -> SharedArray:
+def settled(
+    x: SharedArray, name: str, bound: int, frac_bits: int, operands: tuple[Any, ...],
+    exact: Callable[..., Any], addends: int = 1,
+) -> int:  # fmt: skip
+    """Return a bound that the result of an operation on x has; see :mod:`mpc.ranges`."""
+    if bound <= LARGEST:
+        return bound
+    operation = Operation(name, operands, exact, addends, bound, frac_bits)
+    return x.session.range_policy.settle(operation)
+
+
+def at_bits(x: SharedArray, frac_bits: int, name: str = "+") -> SharedArray:
     """Return x with `frac_bits` fractional bits, of which it has no more yet."""
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
-    return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=x.bound << steps)
+    factor = np.int64(1 << steps)
+    bound = settled(x, name, x.bound << steps, frac_bits, (x,), lambda v: v * v.dtype.type(factor))
+    return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=bound)
 
 
-def _level(arrays: Sequence[SharedArray]) -> list[SharedArray]:
+def _level(arrays: Sequence[SharedArray], name: str = "+") -> list[SharedArray]:
     """Shift all arrays up to the most fractional bits among them.
 
     A large whole number has no room for the bits of a product: then products are truncated first,
     for 1 round.
     """
     most = max(x.frac_bits for x in arrays)
-    if any(x.bound << (most - x.frac_bits) > 1 << truncation.OFFSET_BITS for x in arrays):
+    if any(x.bound << (most - x.frac_bits) > LARGEST for x in arrays if x.frac_bits < most):
         arrays = [truncation.to_format(x) for x in arrays]
         most = max(x.frac_bits for x in arrays)
-    return [at_bits(x, most) for x in arrays]
+    return [at_bits(x, most, name) for x in arrays]
 
 
 def rescale(x: SharedArray, factor: int, frac_bits: int, bound: int) -> SharedArray:
-    """Multiply the encoded value by an integer and place the point anew (for protocols)."""
+    """Multiply the encoded value by an integer and place the point anew (for protocols).
+
+    The caller knows that the result stays within `bound`.
+    """
     return x.derive(x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound)
 
 
 def add_integer(x: SharedArray, value: int) -> SharedArray:
-    """Add an integer to the encoded value (for protocols)."""
+    """Add an integer to the encoded value (for protocols, which know that there is room)."""
     shares = x.shares.copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += np.uint64(value % 2**64)
-    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + abs(value))
+    return x.derive(shares, frac_bits=x.frac_bits, bound=min(LARGEST, x.bound + abs(value)))
 
 
-def _broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
@@ -128,46 +149,70 @@ def _apart(x: SharedArray, shape: tuple[int, ...]) -> tuple[SharedArray, Correla
     return x.apart() if x.shape == shape else (x, None)
 
 
-def add(x: SharedArray, y: Operand) -> SharedArray:
+def _sum(*operands: Any) -> Any:
+    """Add operands elementwise."""
+    return functools.reduce(operator.add, operands)
+
+
+def add(x: SharedArray, y: Operand, name: str = "+") -> SharedArray:
     """x + y."""
     if not is_shared(y):
-        return add_public(x, y)
-    shape = _broadcast("+", x.shape, y.shape)
-    x, y = _level([x, y])
+        return add_public(x, y, name)
+    shape = broadcast(name, x.shape, y.shape)
+    x, y = _level([x, y], name)
+    bound = settled(x, name, x.bound + y.bound, x.frac_bits, (x, y), _sum, 2)
     x, term = _apart(x, shape)
     if term is None:
         y, term = _apart(y, shape)
-    shares = _widen(x.shares, len(shape)) + _widen(y.shares, len(shape))
-    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + y.bound, term=term)
+    shares = widen(x.shares, len(shape)) + widen(y.shares, len(shape))
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, term=term)
 
 
 def _encode(values: NDArray[Any], frac_bits: int) -> tuple[Words, int]:
     """Encode public values; return also their largest magnitude."""
     encoded = encode(values, frac_bits, int_bits=61 - frac_bits, name="the public operand")
-    return encoded, int(np.abs(encoded.view(np.int64)).max(initial=0))
+    return encoded, magnitude(encoded.view(np.int64))
 
 
-def add_public(x: SharedArray, y: object) -> SharedArray:
+def magnitude(values: NDArray[np.int64]) -> int:
+    """Return the largest magnitude of integers, 0 if there are none."""
+    # Not by np.abs, which has no room for the smallest one.
+    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
+
+
+def add_public(x: SharedArray, y: object, name: str = "+") -> SharedArray:
     """x + y for public y, which is rounded to the fractional bits of x."""
     values = public(y)
-    if values.dtype.kind == "f" and x.frac_bits < x.session.format.frac_bits:
-        x = at_bits(x, x.session.format.frac_bits)
-    shape = _broadcast("+", x.shape, values.shape)
-    encoded, largest = _encode(values, x.frac_bits)
+    form = x.session.format
+    if values.dtype.kind == "f" and x.frac_bits < form.frac_bits:
+        x = at_bits(x, form.frac_bits, name)
+    shape = broadcast(name, x.shape, values.shape)
+    shortened = x.frac_bits > form.frac_bits and not _has_room(values, x.frac_bits)
+    encoded, largest = _encode(values, form.frac_bits if shortened else x.frac_bits)
+    if shortened:
+        x = truncation.to_format(x)
+    operands = (x, encoded.view(np.int64))
+    bound = settled(x, name, x.bound + largest, x.frac_bits, operands, _sum, 2)
     x, term = _apart(x, shape)
-    shares = np.broadcast_to(_widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
+    shares = np.broadcast_to(widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += encoded
-    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound + largest, term=term)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, term=term)
+
+
+def _has_room(values: NDArray[Any], frac_bits: int) -> bool:
+    """Whether public values can be encoded with so many fractional bits."""
+    with np.errstate(invalid="ignore"):
+        return bool(np.all(np.abs(values.astype(np.float64)) < 2.0 ** (61 - frac_bits)))
 
 
 def check_operands(name: str, x: SharedArray, y: Operand) -> None:
     """Raise what combining x and y in the session's format would raise, before a round is spent."""
     if is_shared(y):
-        _broadcast(name, x.shape, y.shape)
+        broadcast(name, x.shape, y.shape)
         return
     values = public(y)
-    _broadcast(name, x.shape, values.shape)
+    broadcast(name, x.shape, values.shape)
     most = x.session.format.frac_bits
     _encode(values, most if values.dtype.kind == "f" else min(x.frac_bits, most))
 
@@ -175,93 +220,70 @@ def check_operands(name: str, x: SharedArray, y: Operand) -> None:
 def negative(x: Operand) -> Any:
     """Return -x, for a shared or a public x."""
     if not is_shared(x):
-        return -public(x)
+        return np.asarray(-public(x))
     return x.derive(-x.shares, frac_bits=x.frac_bits, bound=x.bound)
 
 
-def subtract(x: SharedArray, y: Operand) -> SharedArray:
+def subtract(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
     """x - y."""
-    return add(x, negative(y))
+    return add(x, negative(y), name)
 
 
-def multiply_public(x: SharedArray, y: object) -> SharedArray:
-    """x * y for public y: floats bring the format's fractional bits, integers none."""
-    values = public(y)
-    shape = _broadcast("*", x.shape, values.shape)
-    more = x.session.format.frac_bits if values.dtype.kind == "f" else 0
-    encoded, largest = _encode(values, more)
-    if values.dtype.kind == "f":
-        x = truncation.to_format(x)
-    shares = _widen(x.shares, len(shape)) * encoded
-    return x.derive(shares, frac_bits=x.frac_bits + more, bound=x.bound * largest)
+def multiply_integers(x: SharedArray, values: NDArray[np.int64], name: str = "*") -> SharedArray:
+    """x * y for public integers y."""
+    shape = broadcast(name, x.shape, values.shape)
+    bound = settled(
+        x, name, x.bound * magnitude(values), x.frac_bits, (x, values), operator.mul
+    )  # fmt: skip
+    shares = widen(x.shares, len(shape)) * values.view(np.uint64)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
 
 
-def matmul_public(x: SharedArray, y: object, *, reverse: bool = False) -> SharedArray:
-    """x @ y for public y, or y @ x if `reverse`; operands of at least two axes."""
-    values = public(y)
+def row_sums(values: NDArray[Any], axis: int) -> int:
+    """Return the largest sum of magnitudes along an axis of integers, rounded up."""
+    sums = np.abs(values.astype(np.float64)).sum(axis=axis)
+    # Doubles: a little more than the sum, so that it is a bound. Small integers are exact.
+    most = float(sums.max(initial=0.0))
+    return int(most) if most < 2.0**52 else int(most * (1 + 2.0**-20)) + 1
+
+
+def matmul_integers(
+    x: SharedArray, values: NDArray[np.int64], *, reverse: bool = False
+) -> SharedArray:
+    """x @ y for public integers y, or y @ x if `reverse`; operands of at least two axes."""
     left, right = (values.shape, x.shape) if reverse else (x.shape, values.shape)
+    shape = matmul_shape(left, right)
+    bound = x.bound * row_sums(values, -1 if reverse else -2)
+    operands = (values, x) if reverse else (x, values)
+    bound = settled(x, "@", bound, x.frac_bits, operands, operator.matmul, left[-1])
+    words = values.view(np.uint64)
+    shares = np.zeros((len(x.shares), *shape), np.uint64)
+    for share, out in zip(x.shares, shares, strict=True):
+        if reverse:
+            matmul_add(words, share, out)
+        else:
+            matmul_add(share, words, out)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
+
+
+def matmul_shape(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a matrix product, or raise."""
     if left[-1] != right[-2]:
         raise ShapeError(
             f"operands of @ must agree in the inner dimension, got shapes {left} and {right}"
         )
-    shape = (*_broadcast("@", left[:-2], right[:-2]), left[-2], right[-1])
-    more = x.session.format.frac_bits if values.dtype.kind == "f" else 0
-    encoded, _ = _encode(values, more)
-    if values.dtype.kind == "f":
-        x = truncation.to_format(x)
-    magnitudes = np.abs(encoded.view(np.int64)).astype(np.float64)
-    largest = int(np.ceil(magnitudes.sum(axis=-1 if reverse else -2).max(initial=0.0)))
-    shares = np.zeros((len(x.shares), *shape), np.uint64)
-    for share, out in zip(x.shares, shares, strict=True):
-        if reverse:
-            matmul_add(encoded, share, out)
-        else:
-            matmul_add(share, encoded, out)
-    return x.derive(shares, frac_bits=x.frac_bits + more, bound=x.bound * largest)
-
-
-def inverse(divisor: float, bound: int) -> tuple[int, int]:
-    """Return a factor and k with 1 / divisor = factor / 2^k, as exact as values up to `bound` allow."""
-    k = min(
-        truncation.OFFSET_BITS - 1,
-        truncation.OFFSET_BITS - bound.bit_length() + int(np.log2(abs(divisor))) - 1,
-    )
-    if k < 1:
-        raise RangeError(
-            f"x / {divisor} can leave the ring: x has a bound of {bound.bit_length()} bits"
-        )
-    factor = round(2**k / divisor)
-    while factor and factor % 2 == 0 and k > 1:
-        factor, k = factor // 2, k - 1
-    return factor, k
-
-
-def divide_public(x: SharedArray, y: object) -> SharedArray:
-    """x / y for a public number y, as exact as the headroom of the ring allows."""
-    values = public(y)
-    if values.ndim:
-        raise ShapeError(
-            f"a divisor must be one public number, got shape {values.shape}; multiply by its reciprocal"
-        )
-    divisor = float(values)
-    if divisor == 0 or not np.isfinite(divisor):
-        raise ArgumentError(f"a divisor must be finite and not zero, got {values}")
-    x = truncation.to_format(x)
-    if x.frac_bits < x.session.format.frac_bits:
-        x = at_bits(x, x.session.format.frac_bits)
-    factor, k = inverse(divisor, x.bound)
-    scaled = x.derive(
-        x.shares * np.uint64(factor % 2**64), frac_bits=x.frac_bits, bound=x.bound * abs(factor)
-    )
-    return truncation.divide_by_power(scaled, k, x.frac_bits)
+    return (*broadcast("@", left[:-2], right[:-2]), left[-2], right[-1])
 
 
 def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray:
     """Sum along axes, or over everything."""
     axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
-    count = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
+    count = prod(x.shape[a] for a in axes)
+    bound = settled(
+        x, "sum", x.bound * max(1, count), x.frac_bits, (x,), lambda v: v.sum(axis=axes), count
+    )
     shares = x.shares.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64)
-    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound * max(1, count))
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
 
 
 def view(x: SharedArray, step: View) -> SharedArray:
@@ -276,17 +298,18 @@ def view(x: SharedArray, step: View) -> SharedArray:
         mask=None if x.mask is None else x.mask.view(step),
         given=None if x.given is None else x.given.view(step),
         term=term,
+        binary=x.binary,
     )
 
 
-def _align(arrays: Sequence[SharedArray]) -> list[SharedArray]:
+def _align(arrays: Sequence[SharedArray], name: str) -> list[SharedArray]:
     if not arrays:
         raise ArgumentError("need at least one array, got none")
     if any(not is_shared(x) for x in arrays):
         raise DtypeError("all arrays must be SharedArrays; share or add the public ones first")
     if any(x.session is not arrays[0].session for x in arrays):
         raise SessionError("the arrays belong to different sessions")
-    return _level(arrays)
+    return _level(arrays, name)
 
 
 def check_axis(axis: int, ndim: int) -> int:
@@ -302,7 +325,7 @@ def check_axis(axis: int, ndim: int) -> int:
 
 def concatenate(arrays: Sequence[SharedArray], axis: int | None = 0) -> SharedArray:
     """Join along an existing axis, or flattened if it is None."""
-    aligned = _align(arrays)
+    aligned = _align(arrays, "concatenate")
     if axis is None:
         aligned, axis = [x.ravel() for x in aligned], 0
     axis = check_axis(axis, aligned[0].ndim)
@@ -312,13 +335,12 @@ def concatenate(arrays: Sequence[SharedArray], axis: int | None = 0) -> SharedAr
         raise ShapeError(
             f"arrays must agree in all axes but axis {axis}, got shapes {[x.shape for x in aligned]}"
         ) from None
-    first = aligned[0]
-    return first.derive(shares, frac_bits=first.frac_bits, bound=max(x.bound for x in aligned))
+    return _joined(aligned, shares)
 
 
 def stack(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
     """Join along a new axis."""
-    aligned = _align(arrays)
+    aligned = _align(arrays, "stack")
     axis = check_axis(axis, aligned[0].ndim + 1)
     try:
         shares = np.stack([x.shares for x in aligned], axis=axis + 1)
@@ -326,8 +348,17 @@ def stack(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
         raise ShapeError(
             f"arrays must have the same shape, got {[x.shape for x in aligned]}"
         ) from None
-    first = aligned[0]
-    return first.derive(shares, frac_bits=first.frac_bits, bound=max(x.bound for x in aligned))
+    return _joined(aligned, shares)
+
+
+def _joined(arrays: Sequence[SharedArray], shares: Words) -> SharedArray:
+    first = arrays[0]
+    return first.derive(
+        shares,
+        frac_bits=first.frac_bits,
+        bound=max(x.bound for x in arrays),
+        binary=all(x.binary for x in arrays),
+    )
 
 
 def zeros_like(x: SharedArray) -> SharedArray:

@@ -1,6 +1,7 @@
 """Maximum and minimum of two arrays, or along an axis.
 
-max(x, y) = y + relu(x - y), without truncation: 4 rounds. Along an axis of k <= 16 values:
+max(x, y) = y + relu(x - y), and |x| = 2 relu(x) - x, without truncation: 4 rounds.
+Along an axis of k <= 16 values:
 1. The one-hot vector of the largest: see :mod:`mpc.protocols.argmax`. 6 rounds for k = 10.
 2. Its inner product with the values: 1 round.
 Cost of the pairwise maximum: that of :mod:`mpc.protocols.relu` with s = 0 on the difference.
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING
 from mpc.protocols import linear
 from mpc.protocols.argmax import argmax_one_hot
 from mpc.protocols.product import multiply
-from mpc.protocols.relu import relu
+from mpc.protocols.relu import relu, relu_with_derivative
 from mpc.protocols.truncation import to_format
 
 if TYPE_CHECKING:
     from mpc.shared_array import Operand, SharedArray
 
-__all__ = ["max_along", "maximum", "minimum"]
+__all__ = ["absolute", "max_along", "maximum", "minimum"]
 
 
 def maximum(x: SharedArray, y: Operand) -> SharedArray:
@@ -44,6 +45,15 @@ def minimum(x: SharedArray, y: Operand) -> SharedArray:
         x = to_format(x)
         y = to_format(y) if linear.is_shared(y) else y
         return linear.negative(maximum(linear.negative(x), linear.negative(y)))
+
+
+def absolute(x: SharedArray) -> SharedArray:
+    """Return |x|."""
+    with x.session.protocol("maximum"):
+        positive, _ = relu_with_derivative(x, truncate=False)
+        # Modulo 2^64: twice the positive part need not fit, the result does.
+        shares = positive.shares + positive.shares - x.shares
+        return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound)
 
 
 def max_along(x: SharedArray, axis: int) -> SharedArray:

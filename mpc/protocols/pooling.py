@@ -15,10 +15,9 @@ level by level, as the comparisons have left it (:mod:`mpc.protocols.select`): 1
 Mean of k arrays:
 1. Sum: local.
 2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together. Else
-   the sum is truncated to the format, if it has more bits, then divided as by any public number:
-   with both at once, the ring would leave too few bits for the factor 1 / k.
-Cost: 1 round (2 for a k that is no power of two and surplus bits), 8 (n - 1) bytes an element each;
-correction 10 bytes. See :mod:`mpc.protocols.truncation`.
+   the sum is divided as by any public number, see :mod:`mpc.protocols.scaling`.
+Cost: 1 round, 8 (n - 1) bytes an element, correction 10 bytes; twice that for a k that is no power
+of two. See :mod:`mpc.protocols.truncation`.
 
 Source: max(x, y) = x + relu(y - x), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
 """
@@ -26,11 +25,12 @@ Source: max(x, y) = x + relu(y - x), as in SecureNN (Wagh, Gupta, Chandran 2019,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
 from mpc.errors import ArgumentError
-from mpc.protocols import linear, relu, select, truncation
+from mpc.protocols import linear, relu, scaling, select, truncation
 from mpc.protocols.convert import MaskedBit
 
 if TYPE_CHECKING:
@@ -56,16 +56,14 @@ def cost_of_maximum(parties: int, count: int, size: int, nibbles: int) -> Spent:
     return total
 
 
-def cost_of_mean(parties: int, count: int, size: int, surplus: int, last: int = 0) -> Spent:
-    """Declare the cost for `count` arrays of `size` elements with `surplus` fractional bits.
-
-    `last` is the shift that a division by a count takes which is no power of two.
-    """
+def cost_of_mean(parties: int, count: int, size: int, surplus: int, bound: int) -> Spent:
+    """Declare the cost for `count` arrays of `size` elements with `surplus` fractional bits."""
     if count & (count - 1) == 0:
         shift = surplus + count.bit_length() - 1
         return truncation.cost(parties, size, shift) if shift else Spent()
-    once = truncation.cost(parties, size, last)
-    return truncation.cost(parties, size, surplus) + once if surplus else once
+    chosen = scaling.plan(count * bound, 1, Fraction(1, count << surplus))
+    assert chosen is not None
+    return scaling.cost(parties, size, size, chosen)
 
 
 def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
@@ -130,7 +128,7 @@ def mean_of_first(x: SharedArray) -> SharedArray:
     total = linear.sum_along(x, 0)
     power = count.bit_length() - 1
     if count != 1 << power:
-        return linear.divide_public(total, count)
+        return scaling.divide(total, count, "mean")
     frac_bits = min(x.frac_bits, x.session.format.frac_bits)
     extra = x.frac_bits - frac_bits
     if not extra + power:

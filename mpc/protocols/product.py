@@ -20,6 +20,7 @@ Source: Beaver 1991; ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 3.1)
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
+from mpc.protocols import linear
 from mpc.protocols.masking import Mask, mask_together
 from mpc.protocols.truncation import to_format
 from mpc.sizes import broadcast
@@ -123,7 +125,10 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def _in_format(x: SharedArray, w: SharedArray) -> tuple[SharedArray, SharedArray]:
+def _in_format(
+    x: SharedArray, w: SharedArray, name: str, addends: int = 1
+) -> tuple[SharedArray, SharedArray]:
+    """Return the operands with the fractional bits that a product takes."""
     form = x.session.format
 
     def keeps(one: SharedArray, other: SharedArray) -> bool:
@@ -131,17 +136,20 @@ def _in_format(x: SharedArray, w: SharedArray) -> tuple[SharedArray, SharedArray
             other.frac_bits == form.frac_bits and one.frac_bits <= form.frac_bits + form.guard_bits
         )
 
-    return (
-        x if keeps(x, w) else to_format(x),
-        w if keeps(w, x) else to_format(w),
-    )
+    def bound_of(one: SharedArray) -> int:
+        return -(-one.bound >> max(0, one.frac_bits - form.frac_bits))
+
+    # Refused before a round is spent on truncation, where it is refused at all.
+    x_keeps, w_keeps = keeps(x, w), keeps(w, x)
+    left, right = (x.bound if x_keeps else bound_of(x)), (w.bound if w_keeps else bound_of(w))
+    x.session.range_policy.foresee(name, left * right * max(1, addends), 2 * form.frac_bits)
+    return x if x_keeps else to_format(x), w if w_keeps else to_format(w)
 
 
 def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedArray:
     """Elementwise product with broadcasting.
 
-    With `whole`, the operands are taken with all their fractional bits: the caller knows that the
-    product stays below 2^62.
+    With `whole`, the operands are taken with all their fractional bits.
     """
     try:
         shape = np.broadcast_shapes(x.shape, w.shape)
@@ -151,7 +159,10 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
         ) from None
     session = x.session
     if not whole:
-        x, w = _in_format(x, w)
+        x, w = _in_format(x, w, "*")
+    frac_bits = x.frac_bits + w.frac_bits
+    bound = linear.settled(x, "*", x.bound * w.bound, frac_bits, (x, w), operator.mul)
+    binary = x.binary and w.binary
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
@@ -159,8 +170,7 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
             # Not by an operator: of single elements, it warns of what is meant to wrap around.
             z[row, ...] += np.multiply(left, right)
         term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
-        bound = x.bound * w.bound
-        return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound, term=term)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, term=term, binary=binary)
 
 
 def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
@@ -176,13 +186,15 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
             f"leading axes of @ must broadcast, got shapes {x.shape} and {w.shape}"
         ) from None
     shape = (*leading, x.shape[-2], w.shape[-1])
-    session = x.session
-    x, w = _in_format(x, w)
+    session, addends = x.session, x.shape[-1]
+    x, w = _in_format(x, w, "@", addends)
+    frac_bits = x.frac_bits + w.frac_bits
+    bound = x.bound * w.bound * max(1, addends)
+    bound = linear.settled(x, "@", bound, frac_bits, (x, w), operator.matmul, addends)
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
         for row, left, right in _terms(x, w, x_mask, w_mask):
             matmul_add(left, right, z[row])
         term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
-        bound = x.bound * w.bound * x.shape[-1]
-        return x.derive(z, frac_bits=x.frac_bits + w.frac_bits, bound=bound, term=term)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, term=term)

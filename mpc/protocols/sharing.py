@@ -176,8 +176,8 @@ def share(
     dtype: DTypeLike | None,
     bound: float | None,
     name: str,
-) -> tuple[Given, int, int]:
-    """Check and encode x; return it with its fractional bits and the bound on its size."""
+) -> tuple[Given, int, int, bool]:
+    """Check and encode x; return it, its fractional bits, its bound, and whether it holds bits."""
     given = x is not None
     if given:
         values = _as_array(x, dtype, name)
@@ -213,7 +213,7 @@ def share(
         if bound is not None:
             _check_bound(values, bound, name)
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
-    return give(session, owner, encoded, frac_bits, largest), frac_bits, largest
+    return give(session, owner, encoded, frac_bits, largest), frac_bits, largest, kind == "b"
 
 
 def give(session: Session, owner: int, encoded: Words, frac_bits: int, bound: int) -> Given:

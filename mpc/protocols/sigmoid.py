@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from mpc.cost import Spent
 from mpc.protocols import convert, linear, product, sign, truncation
 from mpc.protocols.masking import mask_together
+from mpc.ranges import LARGEST
 from ring import matmul
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _by_pieces(x: SharedArray, pieces: Pieces) -> SharedArray:
     m, a0, a1, a2, a3 = chosen.transpose(1, 0, 2)
 
     def shared(shares: Words, bits: int) -> SharedArray:
-        return x.derive(shares, frac_bits=bits, bound=1 << truncation.OFFSET_BITS)
+        return x.derive(shares, frac_bits=bits, bound=LARGEST)
 
     factors = shared(np.stack([y - m, a3, a1], axis=1), frac_bits)
     # The mask made by indexing a masked array is a view of it, so d is opened once.
@@ -205,11 +206,11 @@ def _by_pieces(x: SharedArray, pieces: Pieces) -> SharedArray:
 
 def sigmoid(x: SharedArray) -> SharedArray:
     """Return 1 / (1 + exp(-x)), with twice the session's fractional bits."""
-    with x.session.protocol("sigmoid"):
+    with x.session.protocol("sigmoid"), x.session.range_policy.vouched():
         return _by_pieces(x, _sigmoid_pieces())
 
 
 def tanh(x: SharedArray) -> SharedArray:
     """Return tanh(x), with twice the session's fractional bits."""
-    with x.session.protocol("tanh"):
+    with x.session.protocol("tanh"), x.session.range_policy.vouched():
         return _by_pieces(x, _tanh_pieces())

@@ -20,6 +20,7 @@ al. 2024.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -167,8 +168,8 @@ def _mask(start: int, stop: int, z: Words, r: Words, offset: np.uint64, out: Wor
         out[e] = z[e] + r[e] + offset
 
 
-def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
-    """Open z + 2^62 + r, for shares of r of shape (p, n), n being the size of z.
+def masked(session: Session, z: SharedArray, r: Words) -> Words:
+    """Return what is opened of z: its shares plus 2^62 and shares of r, of shape (p, n) for z's size.
 
     If z is without its term, r stands for D.
     """
@@ -181,7 +182,12 @@ def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
             run(_mask, z.size, 2, words, r[row], offset, message[row])
         else:
             np.add(r[row], offset, out=message[row])
-    return session.open((message, "sum"))[0]
+    return message
+
+
+def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
+    """Open z + 2^62 + r, see :func:`masked`."""
+    return session.open((masked(session, z, r), "sum"))[0]
 
 
 def finish(session: Session, c: Words, high: Words, tops: Words, shift: int) -> Words:
@@ -202,23 +208,35 @@ def truncate(x: SharedArray, shift: int) -> SharedArray:
 
 def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
     """Shift the shared integers right by `shift` bits; the result has `frac_bits`."""
-    if not 0 < shift < OFFSET_BITS:
-        raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
     if frac_bits < 0:
         raise ArgumentError(
             f"shift must not exceed the fractional bits of x, {x.frac_bits}, got {shift}"
         )
-    session = x.session
+    (y,) = divide_by_powers(x, [shift])
+    return y.derive(y.shares, frac_bits=frac_bits, bound=y.bound)
+
+
+def divide_by_powers(x: SharedArray, shifts: Sequence[int]) -> list[SharedArray]:
+    """Return the shared integers shifted right by each of `shifts`, all in one round."""
+    for shift in shifts:
+        if not 0 < shift < OFFSET_BITS:
+            raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
+    session, shape = x.session, x.shape
     with session.protocol("truncation"):
         x, term = x.apart()
-        pair = TruncationPair(x.size, shift, term)
-        r, high, tops = pair.split(session.correlated(pair)[1])
-        c = open_masked(session, x, r)
-        out = finish(session, c, high, tops, shift)
-        # The rounding goes up by at most one, and not at all for a multiple of 2^shift.
-        return x.derive(
-            out.reshape(len(out), *x.shape), frac_bits=frac_bits, bound=-(-x.bound >> shift)
-        )
+        dealt = []
+        for shift in shifts:
+            pair = TruncationPair(x.size, shift, term)
+            dealt.append(pair.split(session.correlated(pair)[1]))
+        opened = session.open(*((masked(session, x, r), "sum") for r, _, _ in dealt))
+        results = []
+        for shift, c, (_, high, tops) in zip(shifts, opened, dealt, strict=True):
+            out = finish(session, c, high, tops, shift)
+            # The rounding goes up by at most one, and not at all for a multiple of 2^shift.
+            results.append(
+                x.derive(out.reshape(len(out), *shape), frac_bits=0, bound=-(-x.bound >> shift))
+            )
+        return results
 
 
 def to_format(x: SharedArray) -> SharedArray:

@@ -59,9 +59,9 @@ _HIGH = 3 * 2**30
 
 @pytest.fixture(scope="session")
 def share_integers():
-    """Share integers up to 2^62 in magnitude as encoded values with any fractional bits."""
+    """Share integers below 2^62 in magnitude as encoded values with any fractional bits."""
 
-    def share(session, values, frac_bits=0, bound=2**62):
+    def share(session, values, frac_bits=0, bound=2**62 - 1):
         values = np.asarray(values, np.int64)
         high = (values + _HIGH // 2) // _HIGH
         x = session.share(high, owner="alice") * _HIGH

@@ -1,5 +1,6 @@
 """Rounds and bytes: measured as declared, planned as run, and the sums add up."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -12,10 +13,10 @@ from mpc.protocols import (
     bits,
     comparison,
     convert,
-    linear,
     masking,
     product,
     relu,
+    scaling,
     select,
     sharing,
     sign,
@@ -50,6 +51,13 @@ class Case:
 
 def numbers(size):
     return np.linspace(-100, 100, size)
+
+
+def cost_of_mean(parties, count):
+    if count & (count - 1) == 0:
+        return Spent()
+    chosen = scaling.plan(count * NUMBER, 1, Fraction(1, count))
+    return scaling.cost(parties, 1, 1, chosen)
 
 
 def computed(session, size, give, frac_bits=16, bound=NUMBER):
@@ -155,13 +163,13 @@ CASES = [
         "division",
         two_computed,
         lambda x, y: x / 3,
-        lambda n, e: truncation.cost(n, e, linear.inverse(3.0, NUMBER)[1]),
+        lambda n, e: scaling.cost(n, e, e, scaling.plan(NUMBER, 1, Fraction(1, 3))),
     ),
     Case(
         "mean",
         two_computed,
         lambda x, y: x.mean(),
-        lambda n, e: truncation.cost(n, 1, linear.inverse(float(e), e * NUMBER)[1]),
+        cost_of_mean,
     ),
     Case("relu", two_computed, lambda x, y: x.relu(), lambda n, e: relu.cost(n, e, 0, 8)),
     Case("relu of what one has given", two, lambda x, y: x.relu(), lambda n, e: relu.cost(n, e, 0, 8)),
@@ -173,7 +181,7 @@ CASES = [
     ),
     Case(
         "relu of any product",
-        lambda s, e, give: (computed(s, e, give, 32, 2**62),),
+        lambda s, e, give: (computed(s, e, give, 32, 2**62 - 1),),
         lambda x: x.relu(),
         lambda n, e: relu.cost(n, e, 16, 12),
     ),

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
-from mpc.protocols import linear
 from mpc.protocols.convolution import convolve, cost
 from mpc.protocols.pooling import (
     cost_of_gradient,
@@ -155,8 +154,7 @@ def test_declared_costs(fresh_session, spent):
     for count in (1, 3, 4):
         for some in (x[:count], x[:count] * 0.5):
             surplus = some.frac_bits - 16
-            last = linear.inverse(float(count), count * x.bound)[1]
-            wanted = cost_of_mean(parties, count, 70, surplus, last)
+            wanted = cost_of_mean(parties, count, 70, surplus, some.bound)
             assert spent(s, lambda y=some: mean_of_first(y)) == wanted
 
 

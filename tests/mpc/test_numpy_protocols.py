@@ -120,7 +120,7 @@ def test_functions_of_two_arrays(session, function):
 def test_functions_of_bits(session, function):
     want = function(BITS, OTHER_BITS).astype(int)
     x = session.share(BITS.astype(bool), owner="alice")
-    y = session.share(OTHER_BITS, owner="bob", bound=1)
+    y = session.share(OTHER_BITS.astype(bool), owner="bob")
     # A comparison's bit keeps its mask; a shared one has none.
     masked = x > 0
     for left in (x, masked):

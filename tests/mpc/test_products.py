@@ -417,7 +417,7 @@ def spent_by_protocol(session, program):
 
 def test_a_plan_takes_over_what_a_product_lacks(pair):
     z = integer_product(pair, LEFT, RIGHT)
-    for program in (lambda x: x.truncate(), lambda x: x.relu(), lambda x: (x * 3).truncate()):
+    for program in (lambda x: x.truncate(), lambda x: x.relu(), lambda x: (x / 3).truncate()):
         asked = []
         cost = pair.plan(
             lambda p, program=program, asked=asked: (program(p.twin(z)), asked.extend(p._asked))

@@ -92,7 +92,7 @@ def test_combination(session, spent):
     terms = [(a, Fraction(3, 3)), (b * b, Fraction(-5, 20))]
     found = combination.combine(terms, 24)
     assert found.frac_bits == 24
-    revealed = found.derive(found.shares, frac_bits=0, bound=1 << 62).reveal() * 2.0**-24
+    revealed = found.derive(found.shares, frac_bits=0, bound=(1 << 62) - 1).reveal() * 2.0**-24
     assert np.abs(revealed - (3 / 8 * x - 5 * 2.0**-20 * y * y)).max() <= 2.0**-24
     cost = spent(session, lambda: combination.combine(terms, 24))
     assert cost == combination.cost(session.size, 3, 32 + 20 - 24)
