@@ -211,7 +211,8 @@ def _limit(frac_bits: int) -> str:
 def real(value: int | float, frac_bits: int) -> str:
     """Say an encoded value as a number."""
     if not frac_bits:
-        return str(int(value))
+        exact = isinstance(value, int) or abs(value) < 2.0**53
+        return str(int(value)) if exact else f"{value:g}"
     try:
         return f"{value / 2**frac_bits:g}"
     except OverflowError:

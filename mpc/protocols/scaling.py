@@ -12,8 +12,8 @@ Error: less than one unit of the last place, from rounding as truncation does it
 one from rounding G; above the rounding that x itself has had. Nothing where d is exact in the format:
 then y is x . d with twice the format's bits, if there is room.
 Cost: 2 rounds, 8 (n - 1) bytes for each element of x and limb but one, and 8 (n - 1) an element of y;
-1 round with one limb, none where d is exact in the format. Correction 10 bytes for each of these elements, 12 for more
-than 16 bits.
+1 round with one limb, none where d is exact in the format. Correction 10 bytes for each of these
+elements, 12 for more than 16 bits.
 
 Source: ours; limbs by truncation, and one truncation for all of what is behind the point.
 """

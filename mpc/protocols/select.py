@@ -100,4 +100,6 @@ def multiply_bit(g: SharedArray, bit: MaskedBit) -> SharedArray:
         delta = np.ascontiguousarray(mask.delta).reshape(-1, g.size)
         for i in range(len(out)):
             run(_finish, g.size, 8, bit.delta[0], bit.beta[i], shares[i], delta[0], term[i], out[i])
-        return g.derive(out.reshape(len(out), *g.shape), frac_bits=g.frac_bits, bound=g.bound)
+        return g.derive(
+            out.reshape(len(out), *g.shape), frac_bits=g.frac_bits, bound=g.bound, binary=g.binary
+        )
