@@ -206,7 +206,7 @@ CHECKS = (
     Check("argmax", f"of rows of {CLASSES}, one-hot", _scores,
           lambda x, y: x.argmax(axis=1, one_hot=True), _ONE_HOT, 0, ("sign", "bits", "convert")),
     Check("sigmoid", "1 / (1 + exp(-x))", _computed, lambda x, y: sigmoid.sigmoid(x),
-          1 / (1 + np.exp(-_X)), sigmoid.error_bound("sigmoid", 16)),
+          1 / (1 + np.exp(-_X)), sigmoid.error_bound("sigmoid", 16), ("thresholds",)),
     Check("sigmoid", "tanh(x)", _computed, lambda x, y: sigmoid.tanh(x), np.tanh(_X),
           sigmoid.error_bound("tanh", 16)),
     Check("exponential", "exp(x), x <= 0", lambda s: (s.share(-abs(_X), owner="alice"),),

@@ -8,7 +8,9 @@ For k <= 16 values:
 6 rounds for 10 classes. Beyond 16 values, groups of 16 are decided first, then their largest
 values; the winner is the product of both one-hot vectors.
 The values are compared as they are, without truncation: scores straight from a matrix product,
-with twice the fractional bits, need no extra round, and near ties come out exact.
+with twice the fractional bits, need no extra round, and near ties come out exact. More than 16
+values are truncated to the format first.
+Exact for every value below 2^62: the window of a difference has up to 64 bits.
 
 Source: ours; all pairs at once in place of a tournament. The AND of several bits: ABY2.0 (Patra,
 Schneider, Suresh, Yalame 2021, section 3.1.4).
@@ -27,12 +29,13 @@ from mpc.cost import Spent
 from mpc.protocols import bits, convert, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
+from mpc.ranges import LARGEST
 from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
 
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
-__all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "winning_bits"]
+__all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "sum_of_one", "winning_bits"]
 
 Words = NDArray[np.uint64]
 
@@ -83,10 +86,8 @@ def winning_bits(x: SharedArray) -> convert.MaskedBit:
     first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
     columns = x.shares.transpose(0, 2, 1)
     differences = columns[:, first] - columns[:, second]
-    bound = linear.settled(
-        x, "argmax", 2 * x.bound, x.frac_bits, (x, np.int64(-1)),
-        lambda v, minus: v[:, first] + minus * v[:, second], 2,
-    )  # fmt: skip
+    # Below 2^63, for which a window has the whole word.
+    bound = min(2 * x.bound, LARGEST)
     d = x.derive(differences, frac_bits=x.frac_bits, bound=bound)
     bit = sign.open_sign(d, 0, "none").bit
     winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
@@ -101,6 +102,12 @@ def _one_hot(x: SharedArray) -> SharedArray:
     shares = convert.to_number(x.session, winning_bits(x))
     shares = shares.reshape(len(shares), k, rows).transpose(0, 2, 1)
     return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1, binary=True)
+
+
+def sum_of_one(x: SharedArray, axis: int) -> SharedArray:
+    """Sum along an axis where all but one are zero: the bound is that of one (for protocols)."""
+    total = x.shares.sum(axis=axis + 1, dtype=np.uint64)
+    return x.derive(total, frac_bits=x.frac_bits, bound=x.bound)
 
 
 def _any_one_hot(x: SharedArray) -> SharedArray:
@@ -123,7 +130,7 @@ def _any_one_hot(x: SharedArray) -> SharedArray:
     groups = linear.view(filled, ("reshape", (rows * count, width)))
     inside = linear.view(_one_hot(groups), ("reshape", (rows, count, width)))
     values = linear.view(filled, ("reshape", (rows, count, width)))
-    best = linear.sum_along(multiply(inside, values), 2).with_integer_bound(x.bound)
+    best = sum_of_one(multiply(inside, values), 2)
     outside = linear.view(_any_one_hot(best), ("reshape", (rows, count, 1)))
     both = linear.view(multiply(inside, outside), ("reshape", (rows, count * width)))
     return linear.view(both, ("index", (slice(None), slice(0, k)))).as_binary()

@@ -3,7 +3,8 @@
 1. d = x - y, with the same fractional bits: local.
 2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 3 rounds.
 3. To an additively shared number, as in :mod:`mpc.protocols.convert`: 1 round.
-The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values.
+The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values
+below 2^62: their difference, below 2^63, is a signed word, and the window has its 64 bits.
 Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
 10 (n - 1) bytes an element; correction about 37 bytes.
 
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING
 from mpc.cost import Spent
 from mpc.protocols import linear, sign
 from mpc.protocols.convert import MaskedBit, to_number
+from mpc.ranges import LARGEST
 from ring.bits import count_words
 
 if TYPE_CHECKING:
     from mpc.shared_array import Operand, SharedArray
 
 __all__ = [
+    "add_words",
     "cost",
+    "difference",
     "equal",
     "greater",
     "greater_equal",
@@ -38,6 +42,35 @@ def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
     """Declare the cost for `size` pairs."""
     delta = Spent(1, 8 * (parties - 1) * count_words(size), 0)
     return sign.cost(parties, size, 0, nibbles, signed, "bit") + delta
+
+
+def add_words(x: SharedArray, y: Operand, bound: int) -> SharedArray:
+    """x + y modulo 2^64, for a caller that knows the bound of the sum (for protocols).
+
+    An operand may have left the ring's range, as the difference of two values near 2^62 does.
+    """
+    half = LARGEST >> 1
+    x = x.with_integer_bound(half)
+    total = linear.add(x, y.with_integer_bound(half) if linear.is_shared(y) else y)
+    words, term = total.apart()
+    return words.derive(words.shares, frac_bits=words.frac_bits, bound=bound, term=term)
+
+
+def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
+    """Return x - y for a window without a shift, which takes it as a signed word (for protocols).
+
+    Two values below 2^62 may differ by 2^63, where other protocols end: then the bound is 2^62, for
+    which windows have 64 bits.
+    """
+    minus = linear.negative(y)
+    if linear.is_shared(minus):
+        alike, reach = x.frac_bits == minus.frac_bits, x.bound + minus.bound
+    else:
+        alike = minus.dtype.kind != "f" or x.frac_bits >= x.session.format.frac_bits
+        reach = x.bound + (LARGEST >> 1)
+    if not alike or reach <= LARGEST:
+        return linear.add(x, minus, name)
+    return add_words(x, minus, LARGEST)
 
 
 def _masked(d: SharedArray, order: bool) -> MaskedBit:
@@ -67,29 +100,29 @@ def bit_array(like: SharedArray, bit: MaskedBit) -> SharedArray:
 
 def less(x: SharedArray, y: Operand) -> SharedArray:
     """x < y."""
-    return _bit(linear.subtract(x, y, "<"), True, False)
+    return _bit(difference(x, y, "<"), True, False)
 
 
 def greater(x: SharedArray, y: Operand) -> SharedArray:
     """x > y."""
-    return _bit(linear.negative(linear.subtract(x, y, ">")), True, False)
+    return _bit(linear.negative(difference(x, y, ">")), True, False)
 
 
 def less_equal(x: SharedArray, y: Operand) -> SharedArray:
     """x <= y."""
-    return _bit(linear.negative(linear.subtract(x, y, "<=")), True, True)
+    return _bit(linear.negative(difference(x, y, "<=")), True, True)
 
 
 def greater_equal(x: SharedArray, y: Operand) -> SharedArray:
     """x >= y."""
-    return _bit(linear.subtract(x, y, ">="), True, True)
+    return _bit(difference(x, y, ">="), True, True)
 
 
 def equal(x: SharedArray, y: Operand) -> SharedArray:
     """x == y."""
-    return _bit(linear.subtract(x, y, "=="), False, False)
+    return _bit(difference(x, y, "=="), False, False)
 
 
 def not_equal(x: SharedArray, y: Operand) -> SharedArray:
     """x != y."""
-    return _bit(linear.subtract(x, y, "!="), False, True)
+    return _bit(difference(x, y, "!="), False, True)

@@ -1,14 +1,17 @@
 """The natural logarithm of x in a public range [1, k], by Chebyshev polynomials.
 
+For k <= 32:
 1. u = (2 x - k - 1) / (k - 1), in [-1, 1]: 1 round, for the truncation.
 2. T_1(u) ... T_N(u), N a power of two, by T_(m + i) = 2 T_m T_i - T_(m - i) for i = 1 ... m, all at once:
    2 rounds for each doubling of m.
 3. With q = (sqrt(k) - 1) / (sqrt(k) + 1) and A = (k - 1) / (4 q):
    log x = log A - 2 sum of (-q)^n T_n(u) / n. Exact as a series; 1 round, for the truncation.
+For k up to 2^16: j and x / 2^j in [1, 2] as in :mod:`mpc.protocols.reciprocal`, 6 rounds; then
+j log 2 + log(x / 2^j), as above for k = 2: 8 rounds.
 Everything has 24 bits behind the point. N is chosen so that the terms left out stay below 2^-17:
-16 for k = 10.
-Error: at most 2^-17, and 1e-6 from truncations.
-Cost for N = 2^t: 2 + 2 t rounds.
+16 for k = 10. x may be outside of [1, k] by 2^-20 x.
+Error: at most 2^-17, and 3e-6 from truncations. Measured over the whole range by the tests.
+Cost for N = 2^t: 2 + 2 t rounds; 14 for k > 32.
 
 Source: the generating function of Chebyshev's polynomials; on shares as in MP-SPDZ and CrypTen,
 which take other polynomials.
@@ -24,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
-from mpc.errors import RangeError
 from mpc.protocols import linear, product, truncation
 from mpc.protocols.masking import mask_together
+from mpc.protocols.reciprocal import cost_of_normalise, normalise, normalised
+from mpc.protocols.thresholds import choose
 
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
@@ -36,14 +40,11 @@ __all__ = ["FRAC_BITS", "cost", "log"]
 # Fractional bits of x and of the result.
 FRAC_BITS = 24
 _SCALE_BITS = 30
-_LARGEST = 128
 
 
 @lru_cache(maxsize=16)
 def _series(k: int) -> tuple[int, NDArray[np.uint64]]:
     """Return log A with 48 bits and the factors of T_1 ... T_N with 24, as integers."""
-    if not 1 < k <= _LARGEST:
-        raise RangeError(f"k must be in [2, {_LARGEST}], got {k}")
     # Decimal arithmetic is the same on every machine, which parties rely on.
     with localcontext() as context:
         context.prec = 40
@@ -58,8 +59,18 @@ def _series(k: int) -> tuple[int, NDArray[np.uint64]]:
     return constant, np.array(integers, np.int64).view(np.uint64)
 
 
+@lru_cache(maxsize=1)
+def _log_2() -> int:
+    """Return log 2 as an integer."""
+    with localcontext() as context:
+        context.prec = 40
+        return round(Decimal(2).ln() * (1 << FRAC_BITS))
+
+
 def cost(parties: int, size: int, k: int) -> Spent:
     """Declare the cost for `size` elements in [1, k]."""
+    if normalised(k):
+        return cost_of_normalise(parties, size, k) + cost(parties, size, 2)
     degree = len(_series(k)[1])
     total = truncation.cost(parties, size, _SCALE_BITS)
     count = 1
@@ -72,26 +83,40 @@ def cost(parties: int, size: int, k: int) -> Spent:
 
 def log(x: SharedArray, k: int) -> SharedArray:
     """Return log(x), for x of shape (size,) with FRAC_BITS fractional bits, in [1, k]."""
+    with x.session.protocol("log"):
+        powers = normalised(k)
+        if not powers:
+            return _direct(x, k)
+        scaled, _, numbers = normalise(x, k)
+        values = np.array([[j * _log_2() for j in range(len(powers) + 1)]])
+        power = choose(x.session, numbers, values)[:, 0]
+        log_of_power = x.derive(power, frac_bits=FRAC_BITS, bound=int(values[0, -1]))
+        return linear.add(_direct(scaled, 2), log_of_power)
+
+
+def _direct(x: SharedArray, k: int) -> SharedArray:
     constant, factors = _series(k)
     one = 1 << FRAC_BITS
-    with x.session.protocol("log"):
-        bits = FRAC_BITS + _SCALE_BITS
-        scale = (2 << _SCALE_BITS) // (k - 1)
-        middle = scale * ((k + 1) << (FRAC_BITS - 1))
-        u = linear.add_integer(linear.rescale(x, scale, bits, 0), -middle)
-        u = truncation.truncate(u.with_integer_bound(2 << bits), _SCALE_BITS)
-        powers = linear.stack([u.with_integer_bound(one + 16)])
-        while len(powers) < len(factors):
-            count = len(powers)
-            mask_together(powers)
-            twice = product.multiply(powers, powers[count - 1 :], whole=True)
-            products = truncation.truncate(twice, FRAC_BITS - 1).shares
-            # T_0 = 1 for i = m, else T_(m - i).
-            products[:, : count - 1] -= powers.shares[:, : count - 1][:, ::-1]
-            if x.session.first_row is not None:
-                products[x.session.first_row, count - 1] -= np.uint64(one)
-            more = powers.derive(products, frac_bits=FRAC_BITS, bound=2 * one)
-            powers = linear.concatenate([powers, more])
-        total = (powers.shares * factors[:, None]).sum(axis=1, dtype=np.uint64)
-        series = x.derive(total, frac_bits=2 * FRAC_BITS, bound=8 << 2 * FRAC_BITS)
-        return truncation.truncate(linear.add_integer(series, constant), FRAC_BITS)
+    near = one + 64
+    bits = FRAC_BITS + _SCALE_BITS
+    scale = (2 << _SCALE_BITS) // (k - 1)
+    middle = scale * ((k + 1) << (FRAC_BITS - 1))
+    x = x.with_integer_bound((k << FRAC_BITS) + (k << 5))
+    u = linear.add_integer(linear.rescale(x, scale, bits, x.bound * scale), -middle)
+    u = truncation.truncate(u.with_integer_bound(near << _SCALE_BITS), _SCALE_BITS)
+    powers = linear.stack([u])
+    while len(powers) < len(factors):
+        count = len(powers)
+        mask_together(powers)
+        twice = product.multiply(powers, powers[count - 1 :], whole=True)
+        products = truncation.truncate(twice, FRAC_BITS - 1).shares
+        # T_0 = 1 for i = m, else T_(m - i).
+        products[:, : count - 1] -= powers.shares[:, : count - 1][:, ::-1]
+        if x.session.first_row is not None:
+            products[x.session.first_row, count - 1] -= np.uint64(one)
+        more = powers.derive(products, frac_bits=FRAC_BITS, bound=2 * one)
+        powers = linear.concatenate([powers, more])
+    total = (powers.shares * factors[:, None]).sum(axis=1, dtype=np.uint64)
+    # The factors add up to 2 log(1 / (1 - q)), less than 3.
+    series = x.derive(total, frac_bits=2 * FRAC_BITS, bound=3 << 2 * FRAC_BITS)
+    return truncation.truncate(linear.add_integer(series, constant), FRAC_BITS)

@@ -5,6 +5,8 @@ Along an axis of k <= 16 values:
 1. The one-hot vector of the largest: see :mod:`mpc.protocols.argmax`. 6 rounds for k = 10.
 2. Its inner product with the values: 1 round.
 Cost of the pairwise maximum: that of :mod:`mpc.protocols.relu` with s = 0 on the difference.
+Exact for every value below 2^62. The difference may reach 2^63: it counts as a signed word, and x + y
+modulo 2^64 is inside again.
 
 Source: max(x, y) = y + relu(x - y), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
 """
@@ -13,11 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpc.protocols import linear
-from mpc.protocols.argmax import argmax_one_hot
+from mpc.protocols import comparison, linear
+from mpc.protocols.argmax import argmax_one_hot, sum_of_one
 from mpc.protocols.product import multiply
 from mpc.protocols.relu import relu, relu_with_derivative
 from mpc.protocols.truncation import to_format
+from mpc.ranges import LARGEST
 
 if TYPE_CHECKING:
     from mpc.shared_array import Operand, SharedArray
@@ -33,9 +36,12 @@ def maximum(x: SharedArray, y: Operand) -> SharedArray:
     with x.session.protocol("maximum"):
         x = to_format(x)
         y = to_format(y) if linear.is_shared(y) else y
-        difference = linear.subtract(x, y)
-        # |max(x, y)| is at most |x| + |y|, as the difference is.
-        return linear.add(relu(difference), y).with_integer_bound(difference.bound)
+        difference = comparison.difference(x, y, "maximum")
+        if not linear.is_shared(y):
+            y = linear.add_public(linear.zeros_like(x), y)
+        reach = max(v.bound << (difference.frac_bits - v.frac_bits) for v in (x, y))
+        bound = min(LARGEST, reach)
+        return comparison.add_words(relu(difference), y, bound)
 
 
 def minimum(x: SharedArray, y: Operand) -> SharedArray:
@@ -61,5 +67,4 @@ def max_along(x: SharedArray, axis: int) -> SharedArray:
     with x.session.protocol("maximum"):
         x = to_format(x)
         chosen = multiply(argmax_one_hot(x, axis), x)
-        # Only one of the terms differs from zero.
-        return linear.sum_along(chosen, axis).with_integer_bound(x.bound)
+        return sum_of_one(chosen, axis)

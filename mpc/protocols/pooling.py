@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
 from mpc.errors import ArgumentError
-from mpc.protocols import linear, relu, scaling, select, truncation
+from mpc.protocols import comparison, linear, relu, scaling, select, truncation
 from mpc.protocols.convert import MaskedBit
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
             paired = x.shape[0] // 2 * 2
             first = linear.view(x, ("index", (slice(0, paired, 2),)))
             second = linear.view(x, ("index", (slice(1, paired, 2),)))
-            best, bit = relu.relu_with_derivative(linear.subtract(second, first), truncate=False)
+            difference = comparison.difference(second, first)
+            best, bit = relu.relu_with_derivative(difference, truncate=False)
             bits.append(bit)
-            best = linear.add(best, first).with_integer_bound(bound)
+            best = comparison.add_words(best, first, bound)
             odd = linear.view(x, ("index", (slice(paired, None),)))
             x = linear.concatenate([best, odd]) if odd.shape[0] else best
         return linear.view(x, ("index", (0,))), bits
@@ -111,7 +112,8 @@ def maximum_gradient(g: SharedArray, bits: Sequence[MaskedBit], count: int) -> S
             pairs = before // 2
             best = linear.view(x, ("index", (slice(0, pairs),)))
             second = select.multiply_bit(best, bit)
-            both = linear.stack([linear.subtract(best, second), second], axis=1)
+            first = comparison.add_words(best, linear.negative(second), g.bound)
+            both = linear.stack([first, second], axis=1)
             both = linear.view(both, ("reshape", (2 * pairs, *shape)))
             odd = linear.view(x, ("index", (slice(pairs, None),)))
             x = linear.concatenate([both, odd]) if odd.shape[0] else both

@@ -1,16 +1,21 @@
 """1 / x for x in a public range [1, k], by Newton's iteration in Goldschmidt's order.
 
+For k <= 32:
 1. y = a - b x, with e = 1 - x y = 1 - a x + b x^2 equal in magnitude at both ends and in the middle:
    for X = (k + 1) / (k - 1), D = 2 X^2 - 1: b = 8 / ((k - 1)^2 D), a = b (k + 1), |e| <= 1 / D. One
    square, truncated: 2 rounds. (k = 10: y = 0.5466 - 0.0497 x, |e| <= 0.503.)
 2. y <- y + y e, e <- e^2, until |e| < 2^-15 is sure: 2 rounds each, both products at once.
-   (k = 2: 2 times; k = 10: 4 times; k = 100: 10 times.)
-Everything has 24 bits behind the point. a and b are rounded to 12 bits once and for all, so that
-step 1 is exact for them.
-Error, relative: what is left of e, at most 2^-15, and k 2^-24 for each truncation: for k = 2, 10, 100
-at most 2e-5, 3e-5, 2e-4.
+   (k = 2: 2 times; k = 10: 4 times; k = 32: 6 times.)
+For k up to 2^16:
+1. c = 2^-j where 2^j <= x < 2^(j + 1): :mod:`mpc.protocols.thresholds`. 4 rounds. c x, in [1, 2]: 2.
+2. 1 / (c x) as above, for k = 2: 6 rounds.
+3. c times that: 2 rounds.
+x has 24 bits behind the point, and so has all but x^2 and products with c. a and b are rounded to
+12 bits once and for all, so that step 1 is exact for them. x may be outside of [1, k] by 2^-20 x.
+Error: 2^-22 in the end, and relative to 1 / x what is left of e, at most 2^-15, and 2^-24 k for each
+truncation: 4e-5 for any k. Measured over the whole range by the tests.
 Cost for t iterations: 2 + 2 t rounds, 8 (n - 1) (3 + 4 t - 2) bytes an element; correction
-8 (5 + 6 t - 3) bytes.
+8 (5 + 6 t - 3) bytes. For k > 32: 14 rounds.
 
 Source: Goldschmidt 1964; on shares Catrina, Saxena 2010, section 3.4. The start:
 from Chebyshev's polynomial of degree two.
@@ -20,27 +25,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mpc.cost import Spent
 from mpc.errors import RangeError
-from mpc.protocols import linear, product, truncation
+from mpc.protocols import linear, product, thresholds, truncation
 from mpc.protocols.masking import mask_together
+from mpc.protocols.sign import window
 
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
-__all__ = ["FRAC_BITS", "cost", "reciprocal", "start"]
+__all__ = [
+    "FRAC_BITS",
+    "LARGEST",
+    "cost",
+    "cost_of_normalise",
+    "normalise",
+    "normalised",
+    "reciprocal",
+    "start",
+]
+
+Words = NDArray[np.uint64]
 
 # Fractional bits of x and of the result.
 FRAC_BITS = 24
+LARGEST = 1 << 16
+_ONE = 1 << FRAC_BITS
 _START_BITS = 12
 _TOLERANCE_BITS = 15
-LARGEST = 128
+_LARGEST_DIRECT = 32
 
 
 def start(k: int) -> tuple[int, int, int]:
     """Return a and b times 2^12, as integers, and the number of iterations."""
-    if not 1 < k <= LARGEST:
-        raise RangeError(f"k must be in [2, {LARGEST}], got {k}")
+    if not 1 < k <= _LARGEST_DIRECT:
+        raise RangeError(f"k must be in [2, {_LARGEST_DIRECT}] to start at once, got {k}")
     middle = (k + 1) / (k - 1)
     d = 2 * middle**2 - 1
     b = 8 / ((k - 1) ** 2 * d)
@@ -55,8 +77,33 @@ def start(k: int) -> tuple[int, int, int]:
     return a_, b_, max(1, steps)
 
 
+def normalised(k: int) -> tuple[int, ...]:
+    """Return the powers of two that x is compared with, or nothing for a k that needs none.
+
+    Raises RangeError for a k that is none.
+    """
+    if not 1 < k <= LARGEST:
+        raise RangeError(f"k must be in [2, {LARGEST}], got {k}")
+    if k <= _LARGEST_DIRECT:
+        return ()
+    return tuple(_ONE << j for j in range(1, (k - 1).bit_length()))
+
+
+def cost_of_normalise(parties: int, size: int, k: int) -> Spent:
+    """Declare the cost of :func:`normalise` for `size` elements in [1, k]."""
+    powers = normalised(k)
+    total = thresholds.cost(parties, size, window((k << FRAC_BITS) + powers[-1]), len(powers))
+    total = total + product.cost(parties, 2 * size)
+    return total + truncation.cost(parties, size, len(powers))
+
+
 def cost(parties: int, size: int, k: int) -> Spent:
     """Declare the cost for `size` elements in [1, k]."""
+    powers = normalised(k)
+    if powers:
+        # c has its mask by the second product.
+        total = cost_of_normalise(parties, size, k) + cost(parties, size, 2)
+        return total + product.cost(parties, size) + truncation.cost(parties, size, len(powers))
     steps = start(k)[2]
     total = product.cost(parties, size, size)
     total = total + truncation.cost(parties, 2 * size, FRAC_BITS + _START_BITS)
@@ -67,28 +114,58 @@ def cost(parties: int, size: int, k: int) -> Spent:
     return total + truncation.cost(parties, size, FRAC_BITS)
 
 
+def normalise(x: SharedArray, k: int) -> tuple[SharedArray, SharedArray, Words]:
+    """Return c x in [1, 2], c, and the numbers [x < 2^j], j = 1, 2 ..., for k that takes it.
+
+    c has a fractional bit for each of the powers of two.
+    """
+    powers = normalised(k)
+    count = len(powers)
+    numbers = thresholds.below(x, powers)
+    values = np.array([[1 << j for j in range(count, -1, -1)]])
+    chosen = thresholds.choose(x.session, numbers, values)[:, 0]
+    c = x.derive(chosen, frac_bits=count, bound=1 << count)
+    # c x is at most 2, a little more for the errors of x.
+    scaled = product.multiply(x.with_integer_bound(LARGEST << FRAC_BITS + 1), c, whole=True)
+    scaled = scaled.with_integer_bound(2 * _ONE + 64 << count)
+    return truncation.truncate(scaled, count), c, numbers
+
+
 def reciprocal(x: SharedArray, k: int) -> SharedArray:
     """Return 1 / x, for x of shape (size,) with FRAC_BITS fractional bits, in [1, k]."""
-    a, b, steps = start(k)
-    one = 1 << FRAC_BITS
     with x.session.protocol("reciprocal"):
-        # x^2 has 48 bits behind the point, b x^2 and a x at 48 + 12.
-        bits = 2 * FRAC_BITS + _START_BITS
-        square = linear.rescale(product.multiply(x, x, whole=True), b, bits, 1 << bits)
-        e = linear.subtract(square, linear.rescale(x, a << FRAC_BITS, bits, 1 << bits))
-        y = linear.rescale(x, -b << FRAC_BITS, bits, 1 << bits)
-        starts = linear.stack(
-            [linear.add_integer(e, 1 << bits), linear.add_integer(y, a << (2 * FRAC_BITS))]
-        )
-        both = truncation.truncate(starts, bits - FRAC_BITS)
-        for _ in range(steps - 1):
-            # Masked as one array, whose rows e and y are.
-            mask_together(both)
-            squares = product.multiply(both, both[:1], whole=True)
-            e_and_change = truncation.truncate(squares, FRAC_BITS)
-            y = linear.add(both[1:], e_and_change[1:])
-            both = linear.concatenate([e_and_change[:1], y])
+        powers = normalised(k)
+        if not powers:
+            return _direct(x, k)
+        scaled, c, _ = normalise(x, k)
+        y = product.multiply(_direct(scaled, 2), c, whole=True)
+        return truncation.truncate(y, len(powers))
+
+
+def _direct(x: SharedArray, k: int) -> SharedArray:
+    a, b, steps = start(k)
+    # x^2 has 48 bits behind the point, b x^2 and a x at 48 + 12. Those may leave the ring's range,
+    # e and y, the results of step 1, do not.
+    bits = 2 * FRAC_BITS + _START_BITS
+    x = x.with_integer_bound((k << FRAC_BITS) + (k << 5))
+    square = product.multiply(x, x, whole=True)
+    e = x.derive(
+        square.shares * np.uint64(b) - x.shares * np.uint64(a << FRAC_BITS),
+        frac_bits=bits, bound=2 << bits,
+    )  # fmt: skip
+    y = linear.rescale(x, -b << FRAC_BITS, bits, x.bound * b << FRAC_BITS)
+    starts = linear.stack(
+        [linear.add_integer(e, 1 << bits), linear.add_integer(y, a << (2 * FRAC_BITS))]
+    ).with_integer_bound(1 << bits)
+    both = truncation.truncate(starts, bits - FRAC_BITS)
+    for _ in range(steps - 1):
+        # Masked as one array, whose rows e and y are.
         mask_together(both)
-        change = product.multiply(both[1], both[0], whole=True)
-        y = linear.add(both[1], truncation.truncate(change, FRAC_BITS))
-        return y.with_integer_bound(one + (one >> 4))
+        squares = product.multiply(both, both[:1], whole=True)
+        e_and_change = truncation.truncate(squares, FRAC_BITS)
+        y = linear.add(both[1:], e_and_change[1:])
+        both = linear.concatenate([e_and_change[:1], y]).with_integer_bound(2 * _ONE)
+    mask_together(both)
+    change = product.multiply(both[1], both[0], whole=True)
+    y = linear.add(both[1], truncation.truncate(change, FRAC_BITS))
+    return y.with_integer_bound(_ONE + (_ONE >> 4))

@@ -12,7 +12,10 @@ d = y - m, m being the middle of the piece; outside of them it is constant.
 5. d^2 and e = a_3 d + a_2 are truncated: 1 round.
 6. The result is d^2 e + a_1 d + a_0, with twice the format's fractional bits: 1 round.
 On the outer pieces a_1, a_2 and a_3 are zero, and so are e and its truncation, exactly, whatever
-d^2 has become modulo 2^64. The bits are exact, so a value is never taken for a neighbour's piece.
+d and d^2 have become modulo 2^64. The bits are exact, so a value is never taken for a neighbour's
+piece. A whole number is compared as it is, and shifted to f bits modulo 2^64 in step 3.
+For every value that an array can hold, in every format with a fractional bit. Thresholds beyond the
+bound of y are left out, with the pieces behind them.
 Cost at L = 36, K = 20: 7 rounds, about 127 (n - 1) bytes an element; correction about 424 bytes.
 Values that need no truncation save 10 bytes of correction.
 
@@ -37,10 +40,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
+from mpc.errors import RangeError
 from mpc.protocols import convert, linear, product, sign, truncation
 from mpc.protocols.masking import mask_together
-from mpc.ranges import LARGEST
-from ring import matmul
+from mpc.protocols.thresholds import choose
 
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
@@ -115,21 +118,26 @@ def _scaled(value: int, frac_bits: int) -> int:
     return value << -shift if shift <= 0 else (value + (1 << shift - 1)) >> shift
 
 
-@lru_cache(maxsize=16)
-def _encoded(pieces: Pieces, frac_bits: int) -> tuple[tuple[int, ...], Words, Words]:
-    """Return the thresholds, the last row, and each row minus the next, of shape (5, K).
+@lru_cache(maxsize=64)
+def _encoded(
+    pieces: Pieces, frac_bits: int, up: int, bound: int
+) -> tuple[tuple[int, ...], NDArray[np.int64]]:
+    """Return thresholds and rows, of shape (5, pieces), for y up to `bound`.
 
-    m, a_1 and a_3 have `frac_bits`; a_0 and a_2 are added to products and have twice as many.
+    m, a_1 and a_3 have `frac_bits`; a_0 and a_2 are added to products and have twice as many. y and
+    the thresholds have `up` bits fewer.
     """
     places = (frac_bits, 2 * frac_bits, frac_bits, 2 * frac_bits, frac_bits)
     rows = [
         [_scaled(value, bits) for value, bits in zip(row, places, strict=True)]
         for row in pieces.rows
     ]
-    table = np.array(rows, np.int64).T
-    steps = np.ascontiguousarray(table[:, :-1] - table[:, 1:])
-    thresholds = tuple(_scaled(t, frac_bits) for t in pieces.thresholds)
-    return thresholds, table[:, -1:].astype(np.uint64), steps.view(np.uint64)
+    # A whole number is below t if it is below the next whole number from t on.
+    whole = [-(-_scaled(t, frac_bits) >> up) for t in pieces.thresholds]
+    half = len(whole) // 2
+    count = max(1, sum(t <= bound for t in whole[half:]))
+    kept = slice(half - count, half + count)
+    return tuple(whole[kept]), np.array(rows[kept.start : kept.stop + 1], np.int64).T
 
 
 def error_bound(name: str, frac_bits: int) -> float:
@@ -156,61 +164,68 @@ def by_pieces(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(a0 + np.where(a1 == 0, 0.0, d) * (a1 + d * (a2 + d * a3)))
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int, frac_bits: int = 16) -> Spent:
+def cost(
+    parties: int,
+    size: int,
+    shift: int,
+    nibbles: int,
+    frac_bits: int = 16,
+    thresholds: int = THRESHOLDS,
+) -> Spent:
     """Declare the cost for `size` elements that lose `shift` bits and then have `frac_bits`."""
     return (
-        sign.cost(parties, size, shift, nibbles, True, "truncation", THRESHOLDS)
-        + convert.cost(parties, THRESHOLDS, size)
+        sign.cost(parties, size, shift, nibbles, True, "truncation", thresholds)
+        + convert.cost(parties, thresholds, size)
         + product.cost(parties, 3 * size, 3 * size)
         + truncation.cost(parties, 2 * size, frac_bits)
         + product.cost(parties, 2 * size)
     )
 
 
-def _by_pieces(x: SharedArray, pieces: Pieces) -> SharedArray:
+def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
     session = x.session
     frac_bits = session.format.frac_bits
-    if x.frac_bits < frac_bits:
-        x = linear.add_public(x, 0.0)
-    shift = x.frac_bits - frac_bits
-    thresholds, last, steps = _encoded(pieces, frac_bits)
+    if not frac_bits:
+        raise RangeError(f"{name} needs a format with fractional bits, got frac_bits = 0")
+    shift, up = max(0, x.frac_bits - frac_bits), max(0, frac_bits - x.frac_bits)
+    thresholds, rows = _encoded(pieces, frac_bits, up, -(-x.bound >> shift))
 
     opened = sign.open_signs(x, shift, thresholds)
     numbers = convert.convert(session, opened.bit, x.size)
     y = x.shares
     if shift:
         y = truncation.finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
-    y = y.reshape(len(numbers), x.size)
+    y = y.reshape(len(numbers), x.size) << np.uint64(up)
+    m, a0, a1, a2, a3 = choose(session, numbers, rows).transpose(1, 0, 2)
 
-    chosen = np.empty((len(numbers), len(steps), x.size), np.uint64)
-    for row, number in zip(chosen, numbers, strict=True):
-        row[:] = matmul(steps, number)
-    if session.first_row is not None:
-        chosen[session.first_row] += last
-    m, a0, a1, a2, a3 = chosen.transpose(1, 0, 2)
+    def shared(shares: Words, bits: int, bound: int) -> SharedArray:
+        return x.derive(shares, frac_bits=bits, bound=bound)
 
-    def shared(shares: Words, bits: int) -> SharedArray:
-        return x.derive(shares, frac_bits=bits, bound=LARGEST)
-
-    factors = shared(np.stack([y - m, a3, a1], axis=1), frac_bits)
+    # On all pieces but the outer ones, where d is anything and is multiplied by zero: |d| <= 1, and
+    # no coefficient is larger; a little more for rounding m, y and the thresholds.
+    one = 1 << frac_bits
+    largest = one + 4
+    factors = shared(np.stack([y - m, a3, a1], axis=1), frac_bits, largest)
     # The mask made by indexing a masked array is a view of it, so d is opened once.
     mask_together(factors)
     products = product.multiply(factors, factors[0])
-    e = linear.add(products[1], shared(a2, 2 * frac_bits))
+    e = linear.add(products[1], shared(a2, 2 * frac_bits, one * one))
     pair = truncation.truncate(linear.stack([products[0], e]), frac_bits)
+    pair = pair.with_integer_bound((largest * largest >> frac_bits) + 2)
     mask_together(pair)
     cubic = product.multiply(pair[0], pair[1])
-    total = linear.add(linear.add(cubic, products[2]), shared(a0, 2 * frac_bits))
-    return linear.view(total, ("reshape", x.shape)).with_integer_bound(5 << 2 * frac_bits >> 2)
+    total = linear.add(linear.add(cubic, products[2]), shared(a0, 2 * frac_bits, one * one))
+    result = linear.view(total, ("reshape", x.shape))
+    return result.with_integer_bound(5 * one * one // 4 + 16 * one)
 
 
 def sigmoid(x: SharedArray) -> SharedArray:
     """Return 1 / (1 + exp(-x)), with twice the session's fractional bits."""
-    with x.session.protocol("sigmoid"), x.session.range_policy.vouched():
-        return _by_pieces(x, _sigmoid_pieces())
+    with x.session.protocol("sigmoid"):
+        return _by_pieces(x, "sigmoid", _sigmoid_pieces())
 
 
 def tanh(x: SharedArray) -> SharedArray:
     """Return tanh(x), with twice the session's fractional bits."""
-    with x.session.protocol("tanh"), x.session.range_policy.vouched():
-        return _by_pieces(x, _tanh_pieces())
+    with x.session.protocol("tanh"):
+        return _by_pieces(x, "tanh", _tanh_pieces())

@@ -1,6 +1,7 @@
 """The sign of a truncated value, and equality to zero, from one opening.
 
-For z with z / 2^s in L signed bits, L a multiple of 4:
+For z with z / 2^s in L signed bits, L a multiple of 4, or 64 - s: for s = 0 every z below 2^63 in
+magnitude, such as the difference of two values below 2^62.
 1. c = open(z + 2^62 + r). With v = (r >> s) mod 2^L, which the provider knows, and
    u = ((c >> s) - 2^(62 - s)) mod 2^L, which is public, the truncated y has y = u - v mod 2^L.
 2. Leaves: the provider XOR-shares truth tables of [v_j > t] for each nibble; every party reads off
@@ -39,7 +40,7 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
-from ring.bits import count_words
+from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
 from ring.threads import run
@@ -196,9 +197,14 @@ class Opened:
     ref: MaskRef | None
 
 
-def window(bound: int) -> int:
-    """Return how many nibbles hold every integer up to `bound` in magnitude, with its sign."""
-    return max(1, -(-(bound.bit_length() + 1) // NIBBLE_BITS))
+def window(bound: int, shift: int = 0) -> int:
+    """Return how many nibbles hold every integer up to `bound` in magnitude, with its sign.
+
+    Never more than a word has above bit `shift`: what is below 2^(63 - shift) fits those. Without a
+    shift that is the difference of any two values below 2^62.
+    """
+    most = -(-(WORD_BITS - shift) // NIBBLE_BITS)
+    return max(1, min(most, -(-(bound.bit_length() + 1) // NIBBLE_BITS)))
 
 
 @lru_cache(maxsize=64)
@@ -294,10 +300,11 @@ def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = Fals
 def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
     """Share the sign bits of y - t for y = x / 2^shift and each public integer t, from one opening.
 
+    y - t must stay below 2^(63 - shift) in magnitude, as it does for thresholds up to the bound of y.
     The rings and tops are what finishing the truncation to y takes, see
     :func:`mpc.protocols.truncation.finish`.
     """
-    nibbles = window(-(-x.bound >> shift) + max(map(abs, thresholds)))
+    nibbles = window(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
     opened.bit = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
     return opened

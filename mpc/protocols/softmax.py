@@ -1,5 +1,6 @@
-"""Softmax of k <= 16 scores a row, for training with cross-entropy.
+"""Softmax of the scores of each row, k of them.
 
+For k <= 16:
 1. The row's maximum: winning bits as in :mod:`mpc.protocols.argmax`, times the scores as in
    :mod:`mpc.protocols.select`. 7 rounds for k = 10. The scores need no truncation.
 2. e_j = exp(s_j - max), below -11.13 zero: :mod:`mpc.protocols.exponential`. 5 rounds.
@@ -7,10 +8,22 @@
 4. p_j = e_j y, truncated to the format. 2 rounds.
 24 rounds for k = 10, of which most move few bytes. The gradient of the cross-entropy with respect to
 the scores is p - targets.
-More than 16 scores: the maximum as in :mod:`mpc.protocols.maximum`, with more rounds.
-Error: at most (k - 1) 2^-16 where that many e_j are cut off, 2.4e-5 p from 1 / S, and 2^-16 from
-rounding the result: 1.8e-4 in all for k = 10 and scores of any size in the format, if nine of them lie
-just below the cut. For scores as they come, 3e-5. Both measured by the tests.
+For more than 16 the maximum is as in :mod:`mpc.protocols.maximum`, with more rounds, of the scores
+truncated to the format. For k > 32, up to 2^16, e_j = exp((s_j - max) / 2)^2, which is cut off below
+-22.26 only: 2 rounds more; and S is normalised, in [1, 2].
+log softmax, for losses: s_j - max - log S, :mod:`mpc.protocols.logarithm` in place of the reciprocal.
+
+For every score that an array can hold. s_j - max, which may be a signed word of 64 bits, is cut off by
+comparison where step 2 would have no room for it, or the scores lose low bits first: see
+:mod:`mpc.protocols.exponential`. log softmax does not end at the cut, and is refused by the scores'
+bound where its own values could reach 2^62.
+
+Error, for f fractional bits in the format: from the cut (k - 1) 2^-16, which nine scores just below
+it do reach for k = 10, and k 2^-22 for k > 32; from 1 / S 4e-5 p; 2^-f from rounding the result; 2^-16
+from the rest, and as much for scores that lose low bits, or 2^-f, if that is more, for k > 16. For
+k = 10 and f = 16 1.8e-4 where all scores keep their bits, for scores as they come 3e-5. log softmax: the
+same with twice the errors of scores, 2^-17 from the logarithm in place of 2^-f, and three times its own
+last bit where it has no room for 24. See `error_bound`. Measured by the tests, over formats and bounds.
 
 Source: the maximum is subtracted first, as in plain code, so that exponentials stay in [0, 1]; the
 other steps' sources are in their files.
@@ -18,58 +31,158 @@ other steps' sources are in their files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
+from mpc.errors import RangeError
 from mpc.protocols import (
     argmax,
+    comparison,
     exponential,
     linear,
     logarithm,
     product,
     reciprocal,
+    relu,
     select,
     truncation,
 )
 from mpc.protocols.maximum import max_along
 from mpc.protocols.sign import window
+from mpc.ranges import LARGEST
 
 if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["cost", "log_softmax", "softmax"]
+__all__ = ["cost", "error_bound", "log_softmax", "softmax"]
 
 
-def _differences(scores: SharedArray) -> SharedArray:
-    """Return s - max(s) for scores (rows, k), of shape (k, rows)."""
+# Beyond so many columns the cut at -11.13 would add up.
+_FEW = 32
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the bound and the format of scores ask for: nothing of it needs to be opened.
+
+    Attributes
+    ----------
+    drop : int
+        So many low bits of the scores are truncated first.
+    saturate : bool
+        Whether the differences are cut off by comparison before their exponential.
+    reach : int
+        A bound on the differences: a signed word.
+    place : int or None
+        Fractional bits of the log softmax; None if it has no room.
+    """
+
+    drop: int
+    saturate: bool
+    reach: int
+    place: int | None
+
+
+def _plan(scores: SharedArray, k: int, *, log: bool = False) -> _Plan:
+    frac_bits, own = scores.session.format.frac_bits, scores.frac_bits
+    extra = max(0, own - frac_bits)
+    half = int(k > _FEW)
+    few = k <= argmax.LARGEST_GROUP
+    for drop in (0, extra) if few and log else (0 if few else extra,):
+        reach = 2 * -(-scores.bound >> drop)
+        more = exponential.surplus(reach, own - drop + half)
+        if more:
+            drop, reach = drop + more, 2 * -(-scores.bound >> drop + more)
+        place = _place(reach, own - drop, frac_bits, k)
+        if place is not None:
+            break
+    return _Plan(drop, more is None, reach, place)
+
+
+def _place(reach: int, own: int, frac_bits: int, k: int) -> int | None:
+    """Return how many fractional bits log softmax can have, with differences up to `reach`."""
+    enough = min(frac_bits, exponential.LEAST_BITS)
+    for place in (max(own, logarithm.FRAC_BITS), max(own, frac_bits), max(own, enough)):
+        if (reach << place - own) + (k.bit_length() << place) <= LARGEST:
+            return place
+    return None
+
+
+def _check(name: str, scores: SharedArray) -> None:
+    k = scores.shape[1]
+    if k > reciprocal.LARGEST:
+        raise RangeError(
+            f"{name} takes at most {reciprocal.LARGEST} columns, got {k}: each adds an error of 2^-22"
+        )
+
+
+def _powers(scores: SharedArray, plan: _Plan) -> tuple[SharedArray, SharedArray, SharedArray]:
+    """Return s - max(s) and its exponentials, both of shape (k, rows), and the sums of those."""
+    if plan.drop:
+        scores = truncation.truncate(scores, plan.drop)
     columns = linear.view(scores, ("transpose", (1, 0)))
     k, rows = columns.shape
     if k > argmax.LARGEST_GROUP:
-        columns = truncation.to_format(columns)
-        largest = linear.view(max_along(columns, 0), ("reshape", (1, rows)))
+        largest = max_along(columns, 0)
     else:
         bit = argmax.winning_bits(scores)
-        chosen = select.multiply_bit(columns, bit)
-        largest = linear.view(linear.sum_along(chosen, 0), ("reshape", (1, rows)))
-        largest = largest.with_integer_bound(scores.bound)
-    return linear.subtract(columns, largest)
+        largest = argmax.sum_of_one(select.multiply_bit(columns, bit), 0)
+    largest = linear.view(largest, ("reshape", (1, rows)))
+    differences = comparison.difference(columns, largest)
+    half = int(k > _FEW)
+    d = differences.derive(
+        differences.shares, frac_bits=differences.frac_bits + half, bound=differences.bound
+    )
+    if plan.saturate:
+        d = exponential.saturated(d)
+    powers = exponential.exp(d)
+    if half:
+        squares = product.multiply(powers, powers, whole=True)
+        powers = truncation.truncate(squares, exponential.FRAC_BITS)
+    bound = (k << exponential.FRAC_BITS) + (k << 5)
+    return differences, powers, linear.sum_along(powers, 0).with_integer_bound(bound)
 
 
 def cost(parties: int, rows: int, k: int, scores: SharedArray) -> Spent:
     """Declare the cost for `rows` rows of k <= 16 scores like `scores`."""
     size = rows * k
-    nibbles = window(2 * scores.bound)
-    d = scores.derive(scores.shares, frac_bits=scores.frac_bits, bound=2 * scores.bound)
+    plan = _plan(scores, k)
+    d = scores.derive(
+        scores.shares,
+        frac_bits=scores.frac_bits - plan.drop,
+        bound=min(plan.reach, LARGEST),
+    )
+    nibbles = window(d.bound)
+    total = argmax.cost(parties, rows, k, nibbles) + select.cost(parties, size, size)
+    if plan.drop:
+        total = total + truncation.cost(parties, size, plan.drop)
+    if plan.saturate:
+        total = total + relu.cost(parties, size, 0, window(LARGEST))
+        d = d.with_integer_bound(exponential.SATURATED << d.frac_bits)
     _, shift, exp_nibbles = exponential.prepare(d)
     return (
-        argmax.cost(parties, rows, k, nibbles)
-        + select.cost(parties, size, size)
+        total
         + exponential.cost(parties, size, shift, exp_nibbles)
         + reciprocal.cost(parties, rows, k)
         + product.cost(parties, size + rows)
         + truncation.cost(parties, size, _surplus(scores.session))
     )
+
+
+def error_bound(columns: int, frac_bits: int, *, log: bool = False, place: int = 24) -> float:
+    """Return how far a probability may lie from the softmax in a format with `frac_bits`.
+
+    Or, with `log`, its logarithm, which has `place` fractional bits.
+    """
+    cut = (columns - 1) * 2.0**-16 if columns <= _FEW else columns * 2.0**-22
+    score = 2.0**-16 if columns <= argmax.LARGEST_GROUP else max(2.0**-16, 2.0**-frac_bits)
+    common = cut + 4e-5 + 2.0**-16
+    if log:
+        last = 3 * 2.0**-place if place < logarithm.FRAC_BITS else 0.0
+        return common + 2 * score + 2.0**-17 + last
+    return common + score + 2.0**-frac_bits
 
 
 def _surplus(session: Session) -> int:
@@ -78,17 +191,27 @@ def _surplus(session: Session) -> int:
 
 
 def log_softmax(scores: SharedArray) -> SharedArray:
-    """Return the logarithm of the softmax, s - max - log(S), of shape (k, rows): for losses.
+    """Return the logarithm of the softmax, of shape (k, rows).
 
-    Steps 1 to 3, with a logarithm in place of the reciprocal. Error: at most (k - 1) 2^-16 + 2^-17
-    where that many e_j are cut off, for scores as they come 4e-5.
+    It has 24 fractional bits, or as many as the scores, if those are more; where the scores' bound
+    leaves no room for 24 the format's, or else 16.
     """
-    with scores.session.protocol("softmax"):
-        k, rows = scores.shape[1], scores.shape[0]
-        differences = _differences(scores)
-        total = linear.sum_along(exponential.exp(differences), 0)
-        total = total.with_integer_bound(k << exponential.FRAC_BITS)
+    session = scores.session
+    rows, k = scores.shape
+    _check("log_softmax", scores)
+    plan = _plan(scores, k, log=True)
+    if plan.place is None:
+        most = 2.0 ** (truncation.OFFSET_BITS - 2 - session.format.frac_bits)
+        raise RangeError(
+            "log_softmax can leave the ring: in this format the scores need a bound of"
+            f" {most:g} or less, got {scores.bound / 2.0**scores.frac_bits:g}; share them with bound=,"
+            f" or state what is known by .with_bound({most:g})"
+        )
+    with session.protocol("softmax"):
+        differences, _, total = _powers(scores, plan)
         log = linear.view(logarithm.log(total, k), ("reshape", (1, rows)))
+        if plan.place < logarithm.FRAC_BITS:
+            log = truncation.truncate(log, logarithm.FRAC_BITS - plan.place)
         return linear.subtract(differences, log)
 
 
@@ -96,13 +219,15 @@ def softmax(scores: SharedArray) -> SharedArray:
     """Return the softmax of each row of scores (rows, k), with the format's fractional bits."""
     session = scores.session
     rows, k = scores.shape
+    _check("softmax", scores)
+    frac_bits = session.format.frac_bits
+    one = 1 << frac_bits
     with session.protocol("softmax"):
         if k == 1:
-            return linear.add_public(linear.zeros_like(scores), 1.0)
-        powers = exponential.exp(_differences(scores))
-        total = linear.sum_along(powers, 0).with_integer_bound(k << exponential.FRAC_BITS)
+            return linear.add_integer(linear.at_bits(linear.zeros_like(scores), frac_bits), one)
+        _, powers, total = _powers(scores, _plan(scores, k))
         inverse = linear.view(reciprocal.reciprocal(total, k), ("reshape", (1, rows)))
         p = product.multiply(powers, inverse, whole=True)
         p = truncation.truncate(p, _surplus(session))
         p = linear.view(p, ("transpose", (1, 0)))
-        return p.with_integer_bound((1 << session.format.frac_bits) + 4)
+        return p.with_integer_bound(one + (one >> 13) + 4)

@@ -118,7 +118,11 @@ class Machine:
         assert found.shape == value.exact.shape
         for got, want in zip(found.reshape(-1), value.exact.reshape(-1), strict=True):
             # Decoding to a double rounds what has more than 53 bits.
-            assert abs(got - want) <= error + abs(want) / 2**52, (float(got), float(want), float(error))
+            assert abs(got - want) <= error + abs(want) / 2**52, (
+                float(got),
+                float(want),
+                float(error),
+            )
         return found
 
 
@@ -348,9 +352,7 @@ def shape(m: Machine, a: int, b: int, c: int) -> None:
         m.keep(x.shared[b % len(x.exact)], np.asarray(x.exact[b % len(x.exact)], object), x.error)
     elif kind == 4 and x.exact.ndim and x.exact.shape[1:] == y.exact.shape[1:] and y.exact.ndim:
         error = max(x.error, y.error) + m.rounding(x, y)
-        m.keep(
-            np.concatenate([x.shared, y.shared]), np.concatenate([x.exact, y.exact]), error
-        )
+        m.keep(np.concatenate([x.shared, y.shared]), np.concatenate([x.exact, y.exact]), error)
 
 
 STEPS = {

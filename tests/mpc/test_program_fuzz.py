@@ -30,7 +30,10 @@ def test_random_programs(parties):
     count = max(20, int(PROGRAMS * SHARES[parties]))
 
     @settings(
-        max_examples=count, deadline=None, database=None, derandomize="SOTTO_PROGRAMS" not in os.environ,
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize="SOTTO_PROGRAMS" not in os.environ,
         suppress_health_check=list(HealthCheck),
     )
     @given(programs())
@@ -39,7 +42,9 @@ def test_random_programs(parties):
         ends[run(session_of(parties, form, mode), inputs, steps)[0]] += 1
 
     check()
-    print(f"{parties} parties: {sum(ends.values())} programs, {ends['right']} right to the end,"
-          f" refused at {dict(ends.most_common())}")
+    print(
+        f"{parties} parties: {sum(ends.values())} programs, {ends['right']} right to the end,"
+        f" refused at {dict(ends.most_common())}"
+    )
     # Refusing everything would be no proof of anything.
     assert ends["right"] > 0.4 * sum(ends.values())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mpc.protocols import exponential, linear, logarithm, reciprocal, softmax
+from mpc.protocols.sharing import from_public
 from ring import FixedPoint
 
 UNIT = 2.0**-16
@@ -48,15 +49,6 @@ def test_exponential_rounds_without_bias(session, values):
     assert abs(found.mean() - np.exp(fixed(-1.23456))) < 1e-7
 
 
-@pytest.mark.parametrize(
-    ("k", "bound"), [(2, 2e-5), (3, 2e-6), (10, 3e-5), (16, 2e-5), (100, 2e-4)]
-)
-def test_reciprocal(session, values, k, bound):
-    x = fixed(np.linspace(1, k, 3001))
-    found = values(reciprocal.reciprocal(linear.at_bits(session.share(x, owner="bob"), 24), k))
-    assert np.abs(found * x - 1).max() < bound
-
-
 def test_reciprocal_starts_as_published():
     a, b, steps = reciprocal.start(10)
     assert a / 2**12 == pytest.approx(0.54658, abs=2e-4)
@@ -64,17 +56,34 @@ def test_reciprocal_starts_as_published():
     assert steps == 4
 
 
-@pytest.mark.parametrize("k", [1, 129])
-def test_reciprocal_refuses_other_ranges(k):
-    with pytest.raises(ValueError, match=r"k must be in \[2, 128\]"):
-        reciprocal.start(k)
+@pytest.mark.parametrize("k", [1, 65537])
+def test_other_ranges_are_refused(session, k):
+    x = session.share([1.0], owner="bob")
+    for function in (reciprocal.reciprocal, logarithm.log):
+        with pytest.raises(ValueError, match=r"k must be in \[2, 65536\]"):
+            function(x, k)
 
 
-@pytest.mark.parametrize("k", [2, 3, 10, 16, 100])
-def test_logarithm(session, values, k):
-    x = fixed(np.linspace(1, k, 3001))
-    found = values(logarithm.log(linear.at_bits(session.share(x, owner="bob"), 24), k))
-    assert np.abs(found - np.log(x)).max() < 2.0**-17
+def over(k):
+    """All of [1, k] and a little more, finely at both ends, and around the powers of two."""
+    powers = 2.0 ** np.arange(17)
+    near = [powers + step * 2.0**-24 for step in (-2, -1, 0, 1, 2)]
+    x = np.concatenate([np.linspace(1, k, 3001), np.geomspace(1, k, 3001), *near])
+    edge = 2.0**-20
+    x = np.append(x, [1 - edge, k * (1 + edge)])
+    return np.round(x[(x >= 1 - edge) & (x <= k * (1 + edge))] * 2.0**24) * 2.0**-24
+
+
+@pytest.mark.parametrize("k", [2, 3, 10, 16, 17, 27, 31, 32, 33, 100, 128, 1000, 65536])
+def test_reciprocal_and_logarithm_over_the_whole_range(session, values, k):
+    x = over(k)
+    inverse = reciprocal.reciprocal(from_public(session, x, 24, (k + 1) << 24), k)
+    error = np.abs(values(inverse) - 1 / x)
+    assert np.all(error <= 4e-5 / x + 2.0**-22)
+    log = logarithm.log(from_public(session, x, 24, (k + 1) << 24), k)
+    assert np.abs(values(log) - np.log(x)).max() <= 2.0**-17 + 3e-6
+    for result in (inverse, log):
+        assert np.abs(values(result)).max() * 2.0**result.frac_bits <= result.bound
 
 
 def plain(z):
@@ -123,10 +132,10 @@ def test_costs_are_as_declared(session, spent, rows):
     for k in (2, 10):
         scores = session.share(np.zeros((rows, k)), owner="alice")
         assert spent(session, scores.softmax) == softmax.cost(n, rows, k, scores)
-    x = linear.at_bits(session.share(np.ones(rows), owner="bob"), 24)
-    assert spent(session, lambda: reciprocal.reciprocal(x, 10)) == reciprocal.cost(n, rows, 10)
-    x = linear.at_bits(session.share(np.ones(rows), owner="bob"), 24)
-    assert spent(session, lambda: logarithm.log(x, 10)) == logarithm.cost(n, rows, 10)
+    for k in (2, 10, 32, 33, 1000):
+        x = [from_public(session, np.ones(rows), 24, k << 24) for _ in range(2)]
+        assert spent(session, lambda: reciprocal.reciprocal(x[0], k)) == reciprocal.cost(n, rows, k)  # noqa: B023
+        assert spent(session, lambda: logarithm.log(x[1], k)) == logarithm.cost(n, rows, k)  # noqa: B023
     x = session.share(np.zeros(rows), owner="bob")
     _, shift, nibbles = exponential.prepare(x)
     cost = exponential.cost(n, rows, shift, nibbles)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mpc
+from mpc.protocols import pooling
 from mpc.protocols.sign import window
 
 UNIT = 2.0**-16
@@ -33,17 +34,62 @@ def test_the_largest_values_of_a_window(session, share_integers, integers, bound
     np.testing.assert_array_equal((x > 0).reveal(), z > 0)
     np.testing.assert_array_equal((x == 0).reveal(), z == 0)
     np.testing.assert_array_equal(x.relu().reveal(), np.maximum(z, 0))
-    if bound < 2**61:
-        rows = np.stack([z, z[::-1], np.zeros_like(z)], axis=1)
-        y = share_integers(session, rows, bound=bound)
-        np.testing.assert_array_equal(y.argmax(axis=1).reveal(), rows.argmax(axis=1))
-        np.testing.assert_array_equal(y.max(axis=1).reveal(), rows.max(axis=1))
+    # Twice the bound, which may be 2^63.
+    rows = np.stack([z, z[::-1], np.zeros_like(z)], axis=1)
+    y = share_integers(session, rows, bound=bound)
+    np.testing.assert_array_equal(y.argmax(axis=1).reveal(), rows.argmax(axis=1))
+    np.testing.assert_array_equal(y.max(axis=1).reveal(), rows.max(axis=1))
     # The same values with a shift in front of the window.
     y = share_integers(session, z, frac_bits=32, bound=bound)
     got = integers(y.relu())
     low = np.maximum(z >> 16, 0)
     high = np.maximum((z >> 16) + (z % 2**16 != 0), 0)
     assert np.all((got == low) | (got == high))
+
+
+def differences(bound):
+    """Pairs whose differences are as large as the bound allows, and zero, and one."""
+    z = [n for n in (0, 1, bound // 2, bound - 1, bound) if n < 2**62]
+    z = sorted({*z, *(-n for n in z)})
+    return np.repeat(z, len(z)), np.tile(z, len(z))
+
+
+@pytest.mark.parametrize("bound", [1, 2**31 - 1, 2**60, 2**61 - 1, 2**61, 2**61 + 1, 2**62])
+def test_two_values_may_differ_by_twice_their_bound(session, share_integers, bound):
+    a, b = differences(bound)
+    x, y = (share_integers(session, v, bound=bound) for v in (a, b))
+    for z, right in (
+        (x < y, a < b), (x <= y, a <= b), (x > y, a > b), (x >= y, a >= b), (x == y, a == b),
+        (x != y, a != b), (np.maximum(x, y), np.maximum(a, b)), (np.minimum(x, y), np.minimum(a, b)),
+        (abs(x), abs(a)),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(z.reveal(), right)
+        assert np.abs(right).max() <= z.bound <= bound
+    layers = np.stack([x, y, -x, -y, x])
+    largest, bits = pooling.maximum_with_bits(layers)
+    np.testing.assert_array_equal(largest.reveal(), np.maximum(abs(a), abs(b)))
+    assert largest.bound == bound
+    passed = pooling.maximum_gradient(x, bits, 5)
+    np.testing.assert_array_equal(passed.sum(axis=0).reveal(), a)
+    assert passed.bound == bound
+    # And public values, as large as may be.
+    for public in (2**61 - 1, -(2**61) + 1, 0):
+        np.testing.assert_array_equal((x < public).reveal(), a < public)
+        np.testing.assert_array_equal((x >= public).reveal(), a >= public)
+        np.testing.assert_array_equal(np.maximum(x, public).reveal(), np.maximum(a, public))
+        np.testing.assert_array_equal(np.minimum(x, public).reveal(), np.minimum(a, public))
+
+
+def test_many_values_are_as_large_as_few(session, share_integers):
+    """In groups: no sum of one of many goes by the bounds of all."""
+    z = np.array([-(2**62) + 1, 2**62 - 1, *range(40), 2**62 - 1, 2**62 - 2])
+    x = share_integers(session, z, bound=2**62)
+    assert (x.argmax().reveal(), x.max().reveal(), x.min().reveal()) == (1, z[1], z[0])
+    assert x.max().bound == 2**62
+
+
+def test_a_window_ends_where_the_word_does():
+    assert [window(2**63, s) for s in (0, 1, 3, 4, 60)] == [16, 16, 16, 15, 1]
 
 
 @pytest.mark.parametrize("limit", [1, 1.0, 0.5, 3, 1000.25, 32767, 1e9, np.float32(2)])
