@@ -50,9 +50,9 @@ class SecretValue:
         self._term = term
         self._mask = mask
         self.frac_bits = frac_bits
-        if bound > LARGEST:
+        if bound > LARGEST + 1:
             # Not for users: every operation settles a larger bound first, see mpc.ranges.
-            raise RangeError(f"a shared array must have a bound below 2^62, got {bound}")
+            raise RangeError(f"a shared array must have a bound of at most 2^62, got {bound}")
         self.bound = bound
         self.binary = binary or bit is not None
         self.bit = bit

@@ -44,10 +44,6 @@ def exactly(values: Any) -> np.ndarray:
     return out
 
 
-class Refused(Exception):
-    """A step was refused; `reach` is the largest magnitude that it has seen."""
-
-
 SHAPES = ((3,), (2, 3), (2, 2))
 
 
