@@ -122,7 +122,11 @@ class SharedAdam(SharedOptimizer):
         square = product.multiply(h, h, whole=True)
         first = self._moment("first", h, rule.beta_1, inverse_root.M_BITS)
         second = self._moment("second", square, rule.beta_2, inverse_root.X_BITS)
-        ratio = inverse_root.times_inverse_root(first, second)
+        # Training relies on it, as on the range of weights and activations.
+        ratio = inverse_root.times_inverse_root(
+            first.with_integer_bound(inverse_root.M_BOUND),
+            second.with_integer_bound(int(inverse_root.X_LIMIT) << inverse_root.X_BITS),
+        )
         ratio = truncation.truncate(ratio, ratio.frac_bits - self._RATIO_BITS)
         self.steps += 1
         # Both moments start at zero; these factors undo that bias.

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpc.cost import Spent
-from mpc.protocols import truncation
+from mpc.errors import RangeError
+from mpc.protocols import linear, truncation
+from mpc.ranges import LARGEST
 
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
@@ -72,11 +74,25 @@ def combine(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> Sh
     first = terms[0][0]
     most = max(frac_bits, *(x.frac_bits + c.bits for x, c in terms))
     with first.session.protocol("combination"):
-        shares, bound = None, 0
-        for x, c in terms:
-            factor = c.numerator << (most - x.frac_bits - c.bits)
+        factors = [c.numerator << (most - x.frac_bits - c.bits) for x, c in terms]
+        if max(map(abs, factors)) > LARGEST:
+            raise RangeError(
+                f"combination: {most} bits behind the point leave no room in the ring for a factor of"
+                f" {max(abs(c.value) for _, c in terms):g}"
+            )
+        arrays = [x for x, _ in terms]
+        bound = linear.settled(
+            first,
+            "combination",
+            sum(x.bound * abs(factor) for x, factor in zip(arrays, factors, strict=True)),
+            most,
+            (*arrays, *map(np.int64, factors)),
+            lambda *v: sum(x * f for x, f in zip(v[: len(v) // 2], v[len(v) // 2 :], strict=True)),
+            len(terms),
+        )
+        shares = None
+        for x, factor in zip(arrays, factors, strict=True):
             scaled = x.shares * np.uint64(factor % 2**64)
             shares = scaled if shares is None else np.add(shares, scaled, out=shares)
-            bound += x.bound * abs(factor)
         total = first.derive(shares, frac_bits=most, bound=bound)
         return truncation.truncate(total, most - frac_bits) if most > frac_bits else total

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
+from mpc import SharedArray
 from mpc.protocols import combination, gate, inverse_root, masking
 from mpc.protocols.combination import Fraction
 from mpc.protocols.sharing import from_public
@@ -107,28 +108,53 @@ def test_combination_with_nothing_to_truncate_or_nothing_at_all(session):
 # m / sqrt(x).
 
 
-def test_inverse_root_over_its_whole_range(session, integers):
+@pytest.mark.parametrize("top", [10, 26], ids=["narrow", "wide"])
+def test_inverse_root_over_its_whole_range(session, integers, top):
     rng = np.random.default_rng(0)
-    x = 2.0 ** np.concatenate([rng.uniform(-36, 10, 3000), np.arange(-36, 10), [0.0]])
-    x = np.append(np.round(x[:-1] * 2.0**36) * 2.0**-36, 0.0)
-    x[0] = 1024 - 2.0**-36
-    ratio = rng.uniform(-3, 3, len(x))
-    m = np.clip(np.round(ratio * np.sqrt(x) * 2.0**24) * 2.0**-24, -31, 31)
-    m[-1] = 2.0**-20
-    shared = from_public(session, m, 24, 1 << 29), from_public(session, x, 36, 1 << 46)
-    found = integers(inverse_root.times_inverse_root(*shared)) * 2.0**-inverse_root.RESULT_BITS
+    limit = 2 ** (top + 36) - 2
+    x = 2.0 ** np.concatenate([rng.uniform(-36, top, 3000), np.arange(-36, top), np.zeros(2)])
+    x = np.minimum((x * 2.0**36).astype(np.int64), limit)
+    x[:3], x[-1] = (limit, limit - 1, 1), 0
+    # Up to the largest m, and to the largest ratio.
+    ratio = 2.0 ** rng.uniform(-10, 12.99, len(x)) * rng.choice([-1, 1], len(x))
+    root = np.sqrt(x + 1) * 2.0**-18
+    m = np.clip(np.round(ratio * root * 2.0**24), -(2**41), 2**41).astype(np.int64)
+    m[0] = 0
+    shared = exact(session, m, 24, inverse_root.M_BOUND), exact(session, x, 36, limit)
+    result = inverse_root.times_inverse_root(*shared)
+    found = integers(result)
+    assert result.frac_bits == inverse_root.RESULT_BITS and np.abs(found).max() <= result.bound
     # Zero counts as 2^-36; adding that is what the protocol does to all.
-    expected = m / np.sqrt(x + 2.0**-36)
-    assert np.abs(found / np.where(m, expected, 1) - 1)[m != 0].max() < 1e-3
-    assert not found[m == 0].any()
+    expected = m * 2.0**-24 / root
+    error = np.abs(found * 2.0**-inverse_root.RESULT_BITS - expected)
+    assert np.all(error <= 1e-3 * np.abs(expected) + (2.0**-36 / root if top > 10 else 0))
 
 
-def test_inverse_root_costs_as_declared(session, spent):
+def exact(session, integers, frac_bits, bound):
+    """Shares of encoded values as large as a product's."""
+    shares = np.zeros((session.size, len(integers)), np.uint64)
+    shares[0] = integers.view(np.uint64)
+    return SharedArray(session, shares, frac_bits, bound)
+
+
+@pytest.mark.parametrize("bound", [1 << 46, (1 << 46) + 1, inverse_root.X_BOUND])
+def test_inverse_root_costs_as_declared(session, spent, bound):
     m = from_public(session, np.ones(100), 24, 1 << 29)
-    x = from_public(session, np.ones(100), 36, 1 << 46)
+    x = from_public(session, np.ones(100), 36, bound)
     cost = spent(session, lambda: inverse_root.times_inverse_root(m, x))
-    assert cost == inverse_root.cost(session.size, 100)
-    assert cost.rounds == 40
+    assert cost == inverse_root.cost(session.size, 100, bound)
+    assert cost.rounds == (40 if bound == 1 << 46 else 41)
+
+
+@pytest.mark.parametrize(
+    ("name", "m_bound", "x_bound"),
+    [("m", inverse_root.M_BOUND + 1, 1), ("x", 1, inverse_root.X_BOUND + 1)],
+)
+def test_inverse_root_refuses_bounds_outside_of_its_domain(pair, name, m_bound, x_bound):
+    m, x = from_public(pair, [1.0], 24, m_bound), from_public(pair, [1.0], 36, x_bound)
+    with pytest.raises(mpc.RangeError, match=f"^{name} of m / sqrt.* got a bound of"):
+        inverse_root.times_inverse_root(m, x)
+    assert pair.cost().rounds == 0
 
 
 # Masks of data sets.
