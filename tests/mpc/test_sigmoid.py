@@ -101,7 +101,7 @@ def test_numpy_and_scipy_call_them(session):
 def test_cost_is_as_declared_and_planned(fresh_session, spent, size, product):
     def make(s):
         x = s.share(np.zeros(size), owner="alice")
-        return x * 1.0 if product else x
+        return x * 0.5 if product else x
 
     x = make(fresh_session)
     shift = 16 if product else 0

@@ -85,7 +85,7 @@ def test_many_values_are_as_large_as_few(session, share_integers):
     z = np.array([-(2**62) + 1, 2**62 - 1, *range(40), 2**62 - 1, 2**62 - 2])
     x = share_integers(session, z, bound=2**62)
     assert (x.argmax().reveal(), x.max().reveal(), x.min().reveal()) == (1, z[1], z[0])
-    assert x.max().bound == 2**62
+    assert 2**62 - 1 <= x.max().bound <= 2**62
 
 
 def test_a_window_ends_where_the_word_does():
