@@ -6,21 +6,22 @@ For operands within public bounds and a result R over the integers that may be f
    :mod:`mpc.protocols.truncation`, and x_i = (x >> a_i) - 2^(a_(i+1) - a_i) (x >> a_(i+1)): local.
    No limb exceeds 2^(a_(i+1) - a_i) + 1, however the truncations round.
 2. Mask the limbs together and multiply each with each: R = sum of p_k 2^s_k, every p_k below 2^62.
-3. For levels S, the highest first, W_S = sum of p_k 2^(s_k - S) over the s_k >= S, modulo 2^64:
-   local. What is left out is at most e_S 2^S for a public e_S. R is below 2^62 only if
-   |W_S| <= 2^62 / 2^S + e_S; and the claim of a level implies |W| <= 2^63 at the next, which is
-   then no more than its word. The highest is that by its bound, and W_0 = R has the limit 2^62 - 1.
-   So all claims together hold if and only if R is in range: exact, with no failure probability.
-4. For the words W and limits t of all claims: the top bits of W - t - 1 and W + t from one
-   opening, see :mod:`mpc.protocols.sign` with L = 64; W is within t if they are 1 and 0.
-5. Both to numbers, as in :mod:`mpc.protocols.convert`; their sum counts what is wrong. Whether the
+3. For levels S, W_S = sum of p_k 2^(s_k - S) over the s_k >= S, modulo 2^64: local. What is left
+   out of R is at most e_S 2^S for a public e_S. So |R| <= 2^62 implies |W_S| <= 2^62 / 2^S + e_S,
+   the claim of the level. The levels are chosen so that the claim of each implies |W| <= 2^63 at
+   the next lower one, whose word then tells W itself; at the highest the bounds imply it, and the
+   lowest is W_0 = R with the limit 2^62 - 1. So all claims hold if and only if R is in range:
+   exact, with no probability of failure and no value refused that is in range.
+4. For the words W and the limits t of all claims, t < 2^62: the top bits of W - t - 1 and W + t
+   from one opening, see :mod:`mpc.protocols.sign` with L = 64. W is within t if they are 1 and 0.
+5. Bits to numbers, as in :mod:`mpc.protocols.convert`; their sum counts what is wrong. Whether the
    count is zero is the one bit that is opened.
-Sums take steps 3 to 5, and step 1 if three or more are added; multiples with public integers
-take steps 4 and 5 alone, with another limit.
-Cost: 8 or 9 rounds, 3 of them for the count. For products of two operands of 62 bits 2 more, one
-of which the product itself then saves; 64 (n - 1) bytes an element of the operands; five claims
-and nine products an element of the result. A claim takes about 16 (n - 1) bytes; correction
-about 57 bytes.
+Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
+with public integers take steps 4 and 5 alone.
+Cost of steps 4 and 5: 7 rounds, 8 for more than 2^14 claims; about 17 (n - 1) bytes a claim;
+correction about 58 bytes. A product of two operands of 62 bits has four claims an element, and
+before them 2 rounds, of which the product itself then saves one, 32 (n - 1) bytes an element of
+the operands, correction 28 bytes, and 72 an element of the result.
 
 Source: levels that each bound the next are this library's own. See :mod:`mpc.protocols.truncation`,
 `product`, `sign` and `convert` for their parts.
@@ -56,6 +57,7 @@ __all__ = [
     "bilinear",
     "cost",
     "cost_of_product",
+    "cost_of_sum",
     "linear",
     "magnitude",
     "multiple",
@@ -114,7 +116,7 @@ class Claim:
     words : uint64 array of shape (p, n)
         Shares.
     limits : uint64 array of shape (n,)
-        Below 2^63 - 1.
+        Below 2^62.
     """
 
     like: SharedArray
@@ -206,10 +208,10 @@ def _levels(pieces: Sizes) -> tuple[tuple[int, int], ...] | None:
     shifts = sorted({shift for shift, _ in pieces})
     level, levels = 0, [(0, LIMIT - 1)]
     while size(level) > 1 << 63:
-        for higher in reversed(shifts):
+        for higher in (shift for shift in reversed(shifts) if shift > level):
             limit = (LIMIT >> higher) + left_out(higher)
             implied = (limit + left_out(higher) << higher - level) + left_out(level)
-            if higher > level and implied <= 1 << 63:
+            if implied <= 1 << 63:
                 break
         else:
             return None
@@ -239,9 +241,10 @@ def _claim(like: SharedArray, pieces: Sequence[_Piece], shape: tuple[int, ...]) 
 
 def magnitude(x: SharedArray, limits: int | Integers) -> Claim:
     """Claim that encoded values are within limits, which broadcast to the shape of x."""
-    held = np.minimum(np.asarray(limits), LIMIT - 1).astype(np.uint64)
+    most = LIMIT - 1
+    held = min(limits, most) if isinstance(limits, int) else np.minimum(limits, most)
     words = x.shares.reshape(len(x.shares), x.size)
-    return Claim(x, words, np.broadcast_to(held, x.shape).reshape(-1))
+    return Claim(x, words, np.broadcast_to(np.asarray(held, np.uint64), x.shape).reshape(-1))
 
 
 def multiple(x: SharedArray, factors: int | Integers) -> Claim:
@@ -271,24 +274,27 @@ def linear(
     """
     like = next(x for x, _ in terms if not isinstance(x, np.ndarray))
     session = like.session
-    sized = [
-        (x, shift, prod(x.shape[a] for a in axes), _largest(x) if isinstance(x, np.ndarray) else x.bound)
-        for x, shift in terms
-    ]  # fmt: skip
-    limbs = _fewest_limbs(tuple((shift, count, bound) for _, shift, count, bound in sized))
-    pieces = []
+    bounds = [_largest(x) if isinstance(x, np.ndarray) else x.bound for x, _ in terms]
+    sized = tuple(
+        (shift, prod(x.shape[a] for a in axes), bound)
+        for (x, shift), bound in zip(terms, bounds, strict=True)
+    )
+    limbs = _fewest_limbs(sized)
+    sums: list[Words] = []
     with session.protocol("range check"):
-        cut = [x for x, _, _, bound in sized if len(_cuts(bound, limbs)) > 1]
-        masking.mask_together(*(x for x in cut if not isinstance(x, np.ndarray)))
-        for x, shift, count, bound in sized:
-            cuts = _cuts(bound, limbs)
-            for low, most, words in zip(
-                cuts, _limb_bounds(bound, cuts), _words_of_limbs(session, x, cuts), strict=True
-            ):
-                added = words.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64)
-                pieces.append(_Piece(shift + low, count * most, added))
-    shape = broadcast(*(piece.words.shape[1:] for piece in pieces))
-    return _claim(like, pieces, shape)
+        cuts = [_cuts(bound, limbs) for bound in bounds]
+        secret = [
+            x
+            for (x, _), some in zip(terms, cuts, strict=True)
+            if len(some) > 1 and not isinstance(x, np.ndarray)
+        ]
+        masking.mask_together(*secret)
+        for (x, _), some in zip(terms, cuts, strict=True):
+            for words in _words_of_limbs(session, x, some):
+                sums.append(words.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64))
+    sizes = _sizes_of_terms(sized, limbs)
+    pieces = [_Piece(*size, words) for size, words in zip(sizes, sums, strict=True)]
+    return _claim(like, pieces, broadcast(*(words.shape[1:] for words in sums)))
 
 
 def _words_of_limbs(
@@ -304,16 +310,21 @@ def _words_of_limbs(
         yield words
 
 
+def _sizes_of_terms(terms: tuple[tuple[int, int, int], ...], limbs: int) -> Sizes:
+    """Return (shift, bound) of the limbs of a sum of (shift, count, bound)."""
+    sizes: list[tuple[int, int]] = []
+    for shift, count, bound in terms:
+        cuts = _cuts(bound, limbs)
+        bounds = _limb_bounds(bound, cuts)
+        sizes += [(shift + c, count * b) for c, b in zip(cuts, bounds, strict=True)]
+    return tuple(sizes)
+
+
 @lru_cache(maxsize=1024)
 def _fewest_limbs(terms: tuple[tuple[int, int, int], ...]) -> int:
     """Return how many limbs a sum of (shift, count, bound) takes."""
     for limbs in range(1, _MOST_LIMBS):
-        pieces: list[tuple[int, int]] = []
-        for shift, count, bound in terms:
-            cuts = _cuts(bound, limbs)
-            bounds = _limb_bounds(bound, cuts)
-            pieces += [(shift + c, count * b) for c, b in zip(cuts, bounds, strict=True)]
-        if _levels(tuple(pieces)) is not None:
+        if _levels(_sizes_of_terms(terms, limbs)) is not None:
             return limbs
     raise RangeError(f"no check on shares takes a sum of this size: {terms}")
 
@@ -401,6 +412,22 @@ def cost(parties: int, size: int) -> Spent:
     )
 
 
+def _cost_of_limbs(size: int, cuts: tuple[int, ...]) -> Spent:
+    return Spent(0, 0, sum(8 * (size + tops_part(1, size, shift).size) for shift in cuts[1:]))
+
+
+def cost_of_sum(parties: int, size: int, bound: int, count: int) -> Spent:
+    """Declare the cost of the claim on sums of `count` elements each, and of the verdict on it alone.
+
+    They are of an array of `size` elements within a bound, which has no mask yet.
+    """
+    cuts = _cuts(bound, _fewest_limbs(((0, count, bound),)))
+    levels = _levels(_sizes_of_terms(((0, count, bound),), len(cuts)))
+    assert levels is not None
+    masked = masking.cost(parties, size) if len(cuts) > 1 else Spent()
+    return masked + _cost_of_limbs(size, cuts) + cost(parties, len(levels) * size // count)
+
+
 def cost_of_product(
     parties: int, x: tuple[int, int], y: tuple[int, int], terms: int, size: int
 ) -> Spent:
@@ -412,12 +439,10 @@ def cost_of_product(
     levels = _levels(_sizes_of_products(x[1], x_cuts, y[1], y_cuts, terms))
     assert levels is not None
     total = masking.cost(parties, x[0] + y[0])
-    opened = sum(n * len(cuts) for (n, _), cuts in ((x, x_cuts), (y, y_cuts)) if len(cuts) > 1)
+    total += _cost_of_limbs(x[0], x_cuts) + _cost_of_limbs(y[0], y_cuts)
+    opened = sum(n * len(cuts) for n, cuts in ((x[0], x_cuts), (y[0], y_cuts)) if len(cuts) > 1)
     if opened:
         total += masking.cost(parties, opened)
-    for (n, _), cuts in ((x, x_cuts), (y, y_cuts)):
-        for shift in cuts[1:]:
-            total += Spent(0, 0, 8 * (n + tops_part(1, n, shift).size))
     dealt = Spent(0, 0, 8 * size * len(x_cuts) * len(y_cuts))
     return total + dealt + cost(parties, len(levels) * size)
 
