@@ -18,10 +18,10 @@ For operands within public bounds and a result R over the integers that may be f
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
-Cost of steps 4 and 5: 7 rounds, 8 for more than 2^14 claims; about 17 (n - 1) bytes a claim;
-correction about 58 bytes. A product of two operands of 62 bits has four claims an element, and
-before them 2 rounds, of which the product itself then saves one, 32 (n - 1) bytes an element of
-the operands, correction 28 bytes, and 72 an element of the result.
+Cost of steps 4 and 5: 7 rounds, 8 from 2^14 claims on; 16.5 (n - 1) bytes a claim; correction 72
+bytes. A product of two operands of 62 bits has four claims an element, and before them 2 rounds,
+one of which the product itself then saves, 32 (n - 1) bytes an element of the operands, correction
+28 bytes, and 72 an element of the result.
 
 Source: levels that each bound the next are this library's own. See :mod:`mpc.protocols.truncation`,
 `product`, `sign` and `convert` for their parts.
@@ -383,14 +383,14 @@ def _cheapest_cuts(x: int, y: int, terms: int) -> tuple[tuple[int, ...], tuple[i
     best: tuple[int, tuple[int, ...], tuple[int, ...]] | None = None
     for left, right in sorted(product(range(1, _MOST_LIMBS), repeat=2), key=prod):
         # Bytes for two parties and an elementwise product, roughly.
-        spent = 8 * left * right + 16 * (left + right)
+        spent = 8 * left * right + 20 * (left + right)
         if best is not None and spent >= best[0]:
             continue
         x_cuts, y_cuts = _cuts(x, left), _cuts(y, right)
         sizes = _sizes_of_products(x, x_cuts, y, y_cuts, terms)
         levels = _levels(sizes) if max(bound for _, bound in sizes) <= LIMIT else None
-        if levels is not None and (best is None or spent + 73 * len(levels) < best[0]):
-            best = spent + 73 * len(levels), x_cuts, y_cuts
+        if levels is not None and (best is None or spent + 88 * len(levels) < best[0]):
+            best = spent + 88 * len(levels), x_cuts, y_cuts
     if best is None:
         raise RangeError(
             f"no check on shares takes sums of {terms} products of {x.bit_length()} and"

@@ -280,12 +280,13 @@ def _open(
     for planes, threshold in zip(each, thresholds, strict=True):
         for i in range(len(planes)):
             # What differs from element to element is taken from c, which has no shift then.
-            seen, number = (
-                (c[0], threshold) if isinstance(threshold, int) else (c[0] - threshold, 0)
-            )
+            if isinstance(threshold, np.ndarray):
+                seen, rest = c[0] - threshold, 0
+            else:
+                seen, rest = c[0], threshold
             read_tables(
                 seen, shift, nibbles, signed, tables[i], i == session.first_row,
-                planes[i, :nibbles], planes[i, nibbles:], number,
+                planes[i, :nibbles], planes[i, nibbles:], rest,
             )  # fmt: skip
     planes = each.transpose(1, 2, 0, 3).reshape(len(words), 2 * nibbles, correlation.words)
     for form, some in zip(rounds, planes_dealt, strict=True):
