@@ -462,8 +462,9 @@ def verdict(*claims: Claim) -> bool:
         planes = sign.open_top_bits(held, (limits + np.uint64(1), np.negative(limits)))
         bits = convert.convert(session, planes, size)
         shares = (bits[:, 1] - bits[:, 0]).sum(axis=1, dtype=np.uint64)
-        if session.first_row is not None:
-            shares[session.first_row] += np.uint64(size)
+        first = session.first_row
+        if first is not None:
+            shares[first : first + 1] += np.uint64(size)
         wrong = like.derive(shares, frac_bits=0, bound=2 * size)
         none = sign.open_zero(wrong, "none").bit & np.uint64(1)
         opened = session.open((none, "xor"))[0]
