@@ -68,6 +68,8 @@ class Operation:
         On the magnitude of the result, as the bounds of the operands tell it.
     frac_bits : int
         Of the result.
+    claims : callable
+        Returns what parties have to check on shares, see :mod:`mpc.protocols.range_check`.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Operation:
     addends: int
     bound: int
     frac_bits: int
+    claims: Callable[[], tuple[Any, ...]]
 
 
 class RangePolicy:

@@ -21,6 +21,8 @@ from mpc.protocols import (
     logarithm,
     masking,
     pooling,
+    product,
+    range_check,
     reciprocal,
     sharing,
     sigmoid,
@@ -162,6 +164,22 @@ def _roots(s: Session) -> tuple[Any, ...]:
     )
 
 
+def _wide(s: Session) -> tuple[Any, ...]:
+    """Numbers whose product, 2^62 - 1, is in range."""
+    numbers = (np.full(SIZE, 2**31 - 1), np.full(SIZE, 2**31 + 1))
+    return tuple(sharing.from_public(s, n, 0, range_check.LIMIT) for n in numbers)
+
+
+def _product_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
+    claim = range_check.bilinear(x, y, product.multiply, 1)
+    return np.full(SIZE, range_check.verdict(claim))
+
+
+def _sum_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
+    claim = range_check.linear([(x, 31), (y, 0)])
+    return np.full(SIZE, range_check.verdict(claim))
+
+
 def _softmax(scores: NDArray[Any]) -> NDArray[Any]:
     e = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))
@@ -217,6 +235,10 @@ CHECKS = (
           lambda x: logarithm.log(x, 10), np.log(_POSITIVE), 3 * _UNIT, ("product", "truncation")),
     Check("inverse_root", "m / sqrt(x)", _roots, inverse_root.times_inverse_root,
           0.5 / np.sqrt(_POSITIVE), 1e-3, ("comparison", "select", "product", "truncation")),
+    Check("range_check", "whether |x y| < 2^62", _wide, _product_in_range, np.ones(SIZE), 0,
+          ("sign", "bits", "convert")),
+    Check("range_check", "whether |2^31 x + y| < 2^62", _wide, _sum_in_range, np.zeros(SIZE), 0,
+          ("sign", "bits", "convert")),
     Check("softmax", f"of rows of {CLASSES}", _scores, lambda x, y: x.softmax(), _softmax(_TABLE),
           1.8e-4, ("argmax", "exponential", "reciprocal")),
 )  # fmt: skip

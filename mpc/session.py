@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -233,8 +233,10 @@ class Session(Planning, Rounds):
         self.range_policy = RangePolicy(
             ranges,
             self.values_of if here else None,
-            range_check.inside,
-            range_check.within,
+            lambda operation: range_check.verdict(*operation.claims()),
+            lambda x, bound: range_check.verdict(
+                range_check.magnitude(cast(SharedArray, x), bound)
+            ),
             warned,
         )
         # By the party's number, for those who live here.

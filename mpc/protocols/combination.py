@@ -23,7 +23,7 @@ import numpy as np
 
 from mpc.cost import Spent
 from mpc.errors import RangeError
-from mpc.protocols import linear, truncation
+from mpc.protocols import linear, range_check, truncation
 from mpc.ranges import LARGEST
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ def combine(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> Sh
             (*arrays, *map(np.int64, factors)),
             lambda *v: sum(x * f for x, f in zip(v[: len(v) // 2], v[len(v) // 2 :], strict=True)),
             len(terms),
+            lambda: tuple(
+                range_check.magnitude(x, LARGEST // sum(map(abs, factors))) for x in arrays
+            ),
         )
         shares = None
         for x, factor in zip(arrays, factors, strict=True):

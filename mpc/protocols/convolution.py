@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols import linear, product
+from mpc.protocols import linear, product, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
+from mpc.ranges import LARGEST
 from mpc.windows import Windows
 
 if TYPE_CHECKING:
@@ -102,4 +103,10 @@ def input_gradient(
         z = product.matmul(_matrix(g), linear.view(_matrix(w), ("transpose", (1, 0))))
         seen = linear.view(z, ("reshape", (*g.shape[:3], *windows.kernel, shape[-1])))
         back = windows.add_back(seen.shares, (len(seen.shares), *shape))
-        return z.derive(back, frac_bits=z.frac_bits, bound=z.bound * prod(windows.kernel))
+        times = prod(windows.kernel)
+        bound = linear.settled(
+            z, "convolution", z.bound * times, z.frac_bits, (seen,),
+            lambda v: windows.add_back(v, shape), times,
+            lambda: (range_check.magnitude(z, LARGEST // times),),
+        )  # fmt: skip
+        return z.derive(back, frac_bits=z.frac_bits, bound=bound)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, View, apply_views
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
-from mpc.protocols import truncation
+from mpc.protocols import range_check, truncation
 from mpc.ranges import LARGEST, Operation
 from ring import encode
 from ring.matmul import matmul_add
@@ -87,12 +87,12 @@ def widen(shares: Words, ndim: int) -> Words:
 
 def settled(
     x: SharedArray, name: str, bound: int, frac_bits: int, operands: tuple[Any, ...],
-    exact: Callable[..., Any], addends: int = 1,
+    exact: Callable[..., Any], addends: int, claims: Callable[[], tuple[Any, ...]],
 ) -> int:  # fmt: skip
     """Return a bound that the result of an operation on x has; see :mod:`mpc.ranges`."""
     if bound <= LARGEST:
         return bound
-    operation = Operation(name, operands, exact, addends, bound, frac_bits)
+    operation = Operation(name, operands, exact, addends, bound, frac_bits, claims)
     return x.session.range_policy.settle(operation)
 
 
@@ -101,8 +101,10 @@ def at_bits(x: SharedArray, frac_bits: int, name: str = "+") -> SharedArray:
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
-    factor = np.int64(1 << steps)
-    bound = settled(x, name, x.bound << steps, frac_bits, (x,), lambda v: v * v.dtype.type(factor))
+    bound = settled(
+        x, name, x.bound << steps, frac_bits, (x,), lambda v: v * (1 << steps), 1,
+        lambda: (range_check.magnitude(x, LARGEST >> steps),),
+    )  # fmt: skip
     return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=bound)
 
 
@@ -159,8 +161,12 @@ def add(x: SharedArray, y: Operand, name: str = "+") -> SharedArray:
     if not is_shared(y):
         return add_public(x, y, name)
     shape = broadcast(name, x.shape, y.shape)
-    x, y = _level([x, y], name)
-    bound = settled(x, name, x.bound + y.bound, x.frac_bits, (x, y), _sum, 2)
+    arrays = _level([x, y], name)
+    x, y = arrays
+    bound = settled(
+        x, name, x.bound + y.bound, x.frac_bits, (x, y), _sum, 2,
+        lambda: (range_check.linear([(z, 0) for z in arrays]),),
+    )  # fmt: skip
     x, term = _apart(x, shape)
     if term is None:
         y, term = _apart(y, shape)
@@ -192,7 +198,10 @@ def add_public(x: SharedArray, y: object, name: str = "+") -> SharedArray:
     if shortened:
         x = truncation.to_format(x)
     operands = (x, encoded.view(np.int64))
-    bound = settled(x, name, x.bound + largest, x.frac_bits, operands, _sum, 2)
+    bound = settled(
+        x, name, x.bound + largest, x.frac_bits, operands, _sum, 2,
+        lambda: (range_check.linear([(x, 0), (encoded.view(np.int64), 0)]),),
+    )  # fmt: skip
     x, term = _apart(x, shape)
     shares = np.broadcast_to(widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
     if x.session.first_row is not None:
@@ -233,7 +242,8 @@ def multiply_integers(x: SharedArray, values: NDArray[np.int64], name: str = "*"
     """x * y for public integers y."""
     shape = broadcast(name, x.shape, values.shape)
     bound = settled(
-        x, name, x.bound * magnitude(values), x.frac_bits, (x, values), operator.mul
+        x, name, x.bound * magnitude(values), x.frac_bits, (x, values), operator.mul, 1,
+        lambda: (range_check.multiple(x, values),),
     )  # fmt: skip
     shares = widen(x.shares, len(shape)) * values.view(np.uint64)
     return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
@@ -255,7 +265,14 @@ def matmul_integers(
     shape = matmul_shape(left, right)
     bound = x.bound * row_sums(values, -1 if reverse else -2)
     operands = (values, x) if reverse else (x, values)
-    bound = settled(x, "@", bound, x.frac_bits, operands, operator.matmul, left[-1])
+    bound = settled(
+        x, "@", bound, x.frac_bits, operands, operator.matmul, left[-1],
+        lambda: (
+            range_check.bilinear(
+                x, values, lambda a, b: matmul_integers(a, b, reverse=reverse), left[-1]
+            ),
+        ),
+    )  # fmt: skip
     words = values.view(np.uint64)
     shares = np.zeros((len(x.shares), *shape), np.uint64)
     for share, out in zip(x.shares, shares, strict=True):
@@ -280,8 +297,9 @@ def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray
     axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
     count = prod(x.shape[a] for a in axes)
     bound = settled(
-        x, "sum", x.bound * max(1, count), x.frac_bits, (x,), lambda v: v.sum(axis=axes), count
-    )
+        x, "sum", x.bound * max(1, count), x.frac_bits, (x,), lambda v: v.sum(axis=axes), count,
+        lambda: (range_check.linear([(x, 0)], axes),),
+    )  # fmt: skip
     shares = x.shares.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64)
     return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
 

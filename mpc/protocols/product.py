@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols import linear
+from mpc.protocols import linear, range_check
 from mpc.protocols.masking import Mask, mask_together
 from mpc.protocols.truncation import to_format
 from mpc.sizes import broadcast
@@ -161,7 +161,10 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
     if not whole:
         x, w = _in_format(x, w, "*")
     frac_bits = x.frac_bits + w.frac_bits
-    bound = linear.settled(x, "*", x.bound * w.bound, frac_bits, (x, w), operator.mul)
+    bound = linear.settled(
+        x, "*", x.bound * w.bound, frac_bits, (x, w), operator.mul, 1,
+        lambda: (range_check.bilinear(x, w, multiply, 1),),
+    )  # fmt: skip
     binary = x.binary and w.binary
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
@@ -190,7 +193,10 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
     x, w = _in_format(x, w, "@", addends)
     frac_bits = x.frac_bits + w.frac_bits
     bound = x.bound * w.bound * max(1, addends)
-    bound = linear.settled(x, "@", bound, frac_bits, (x, w), operator.matmul, addends)
+    bound = linear.settled(
+        x, "@", bound, frac_bits, (x, w), operator.matmul, addends,
+        lambda: (range_check.bilinear(x, w, matmul, addends),),
+    )  # fmt: skip
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, RangeError
-from mpc.protocols import linear, truncation
+from mpc.protocols import linear, range_check, truncation
 from mpc.ranges import LARGEST, LIMIT_BITS, at_index
 from ring.matmul import matmul_add
 
@@ -196,6 +196,14 @@ class _Map:
     sums: Fraction
     apply: Callable[[Words, Words], Words]
     exact: Callable[..., Any]
+    limits: Callable[[], int | Integers]
+
+    def settled(self, bound: int, frac_bits: int) -> int:
+        """Return a bound that y has, see :mod:`mpc.ranges`."""
+        return linear.settled(
+            self.x, self.name, bound, frac_bits, (self.x, self.factors.doubles()), self.exact,
+            self.addends, lambda: (range_check.magnitude(self.x, self.limits()),),
+        )  # fmt: skip
 
     def integers(self, factors: Integers, frac_bits: int, bound: int) -> SharedArray:
         """Return x . m for integers m, with a bound that the caller knows."""
@@ -232,15 +240,10 @@ def _scaled(map: _Map) -> SharedArray:
                 shift = form.frac_bits
                 return map.integers(map.factors.integers(shift), 2 * form.frac_bits, full)
         if behind == 0 or larger <= LARGEST:
-            larger = linear.settled(
-                x, map.name, larger, form.frac_bits, (x, map.factors.doubles()), map.exact,
-                map.addends,
-            )  # fmt: skip
+            larger = map.settled(larger, form.frac_bits)
             z = map.integers(_wrapped(map.factors, behind), form.frac_bits + behind, larger)
             return truncation.truncate(z, behind) if behind else z
-    bound = linear.settled(
-        x, map.name, bound + 1, form.frac_bits, (x, map.factors.doubles()), map.exact, map.addends
-    )
+    bound = map.settled(bound + 1, form.frac_bits)
     chosen = plan(x.bound, map.addends, map.sums)
     if chosen is None:
         raise RangeError(_no_room(map))
@@ -309,8 +312,14 @@ def _elementwise(
     def apply(shares: Words, integers: Words) -> Words:
         return np.asarray(linear.widen(shares, dimensions) * integers)
 
+    def limits() -> Integers:
+        # In doubles, so a little less than what would just fit.
+        met = range_check.largest_met(x.shape, np.abs(factors.doubles()))
+        with np.errstate(divide="ignore"):
+            return np.minimum(LARGEST * (1 - 2.0**-40) / met, 2.0**61).astype(np.int64)
+
     return _scaled(
-        _Map(name, x, factors, 1, _largest(factors), apply, lambda v, d: v * d)
+        _Map(name, x, factors, 1, _largest(factors), apply, lambda v, d: v * d, limits)
     )  # fmt: skip
 
 
@@ -362,7 +371,9 @@ def matmul(x: SharedArray, y: object, *, reverse: bool = False) -> SharedArray:
     with x.session.protocol("scaling"):
         factors = Dyadic.of(_finite(values), x.session.format.frac_bits - x.frac_bits)
         sums = _largest(factors, -1 if reverse else -2)
-        return _scaled(_Map("@", x, factors, addends, sums, apply, exact))
+        return _scaled(
+            _Map("@", x, factors, addends, sums, apply, exact, lambda: int(LARGEST / sums))
+        )
 
 
 def cost(parties: int, size: int, out_size: int, chosen: Plan) -> Spent:

@@ -50,7 +50,16 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["Opened", "Window", "cost", "open_sign", "open_signs", "open_zero", "window"]
+__all__ = [
+    "Opened",
+    "Window",
+    "cost",
+    "open_sign",
+    "open_signs",
+    "open_top_bits",
+    "open_zero",
+    "window",
+]
 
 Words = NDArray[np.uint64]
 # What else is dealt with r: nothing, shares of a random bit, or what truncation or ReLU need.
@@ -258,7 +267,7 @@ def _open(
     nibbles: int,
     signed: bool,
     extras: Extras,
-    thresholds: Sequence[int] = (0,),
+    thresholds: Sequence[int | Words] = (0,),
 ) -> Opened:
     size = x.size
     # Without a shift, ReLU takes the mask itself for [r >> s].
@@ -276,9 +285,14 @@ def _open(
     each = np.empty((len(thresholds), len(words), 2 * nibbles, words_each), np.uint64)
     for planes, threshold in zip(each, thresholds, strict=True):
         for i in range(len(planes)):
+            # What differs from element to element is taken from c, which has no shift then.
+            if isinstance(threshold, np.ndarray):
+                seen, rest = c[0] - threshold, 0
+            else:
+                seen, rest = c[0], threshold
             read_tables(
-                c[0], shift, nibbles, signed, tables[i], i == session.first_row,
-                planes[i, :nibbles], planes[i, nibbles:], threshold,
+                seen, shift, nibbles, signed, tables[i], i == session.first_row,
+                planes[i, :nibbles], planes[i, nibbles:], rest,
             )  # fmt: skip
     planes = each.transpose(1, 2, 0, 3).reshape(len(words), 2 * nibbles, correlation.words)
     for form, some in zip(rounds, planes_dealt, strict=True):
@@ -308,6 +322,16 @@ def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
     opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
     opened.bit = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
     return opened
+
+
+def open_top_bits(x: SharedArray, offsets: Sequence[Words]) -> Words:
+    """Share the top bits of w - t for the words w of x, whatever they are, from one opening.
+
+    Each t of `offsets` is an array of public words, one an element; the bound of x does not count.
+    The result has the shape (p, len(offsets), words).
+    """
+    opened = _open(x.session, x, 0, 64 // NIBBLE_BITS, True, "none", offsets)
+    return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
 def open_zero(x: SharedArray, extras: Extras) -> Opened:

@@ -15,6 +15,7 @@ from mpc.protocols import (
     convert,
     masking,
     product,
+    range_check,
     relu,
     scaling,
     select,
@@ -72,6 +73,18 @@ def two(session, size, give):
 
 def two_computed(session, size, give):
     return computed(session, size, give), computed(session, size, give)
+
+
+def two_wide(session, size, give):
+    return tuple(computed(session, size, give, bound=2**62) for _ in range(2))
+
+
+def on_a_product(x, y, form=product.multiply, terms=1):
+    return range_check.verdict(range_check.bilinear(x, y, form, terms))
+
+
+def outer(x, y):
+    return product.matmul(x.reshape(-1, 1), y.reshape(1, -1))
 
 
 def masked(session, size, give):
@@ -213,6 +226,52 @@ CASES = [
         scores(10),
         lambda x: x.max(axis=1),
         lambda n, e: argmax.cost(n, e, 10, 9) + product.cost(n, 20 * e, 10 * e),
+    ),
+    Case(
+        "range check of values",
+        two_computed,
+        lambda x, y: range_check.verdict(range_check.magnitude(x, 5)),
+        range_check.cost,
+    ),
+    Case(
+        "range check of two sums",
+        two_wide,
+        lambda x, y: range_check.verdict(
+            range_check.linear([(x, 0), (y, 0)]), range_check.linear([(x, 0), (-y, 0)])
+        ),
+        lambda n, e: range_check.cost(n, 2 * e),
+    ),
+    Case(
+        "range check of a sum of all",
+        two_wide,
+        lambda x, y: range_check.verdict(range_check.linear([(x, 0)], (0,))),
+        lambda n, e: range_check.cost_of_sum(n, e, 2**62, e),
+    ),
+    Case(
+        "range check of a product",
+        two_wide,
+        on_a_product,
+        lambda n, e: range_check.cost_of_product(n, (e, 2**62), (e, 2**62), 1, e),
+    ),
+    Case(
+        "range check of a product with something small",
+        two_wide,
+        lambda x, y: on_a_product(x, y.with_integer_bound(2**20)),
+        lambda n, e: range_check.cost_of_product(n, (e, 2**62), (e, 2**20), 1, e),
+    ),
+    Case(
+        "range check of a product with small ones, which stay whole",
+        two_wide,
+        lambda x, y: on_a_product(x, y.with_integer_bound(2)),
+        lambda n, e: range_check.cost_of_product(n, (e, 2**62), (e, 2), 1, e),
+    ),
+    Case(
+        "range check of a matrix product",
+        two_wide,
+        lambda x, y: on_a_product(x, y[:3], outer),
+        lambda n, e: range_check.cost_of_product(
+            n, (e, 2**62), (min(3, e), 2**62), 1, e * min(3, e)
+        ),
     ),
     Case("reveal", two, lambda x, y: x.reveal(), sharing.cost_of_reveal),
     Case("reveal to one", two, lambda x, y: x.reveal(to="bob"), lambda n, e: Spent(1, 8 * e, 0)),
@@ -497,6 +556,13 @@ def test_costs_that_the_files_state():
     assert order.bytes_sent / 6400 < 10.5
     assert order.correction_bytes / 6400 < 39
     assert argmax.cost(2, 64, 10, 9).rounds == 6
+    assert [range_check.cost(2, size).rounds for size in (2**14 - 1, 2**14)] == [7, 8]
+    claims = range_check.cost(2, 2**13)
+    assert claims.bytes_sent / 2**13 < 16.6
+    assert claims.correction_bytes / 2**13 < 72.1
+    whole = range_check.cost_of_product(2, (640, 2**62), (640, 2**62), 1, 640)
+    before = whole - range_check.cost(2, 4 * 640)
+    assert before == Spent(2, 2 * 32 * 640, (2 * 28 + 72) * 640)
     # 16 bits of [r >> 63] are dealt, 32 for a shift of more, then 64.
     assert truncation.cost(2, 10, 16) == Spent(1, 80, 104)
     assert truncation.cost(5, 10, 17) == Spent(1, 320, 120)

@@ -15,6 +15,8 @@ import mpc
 import ring
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.keys import fresh_streams
+from mpc.protocols import range_check
+from mpc.protocols.range_check import LIMIT
 from mpc.provider import Provider
 
 UNIT = 2.0**-16
@@ -134,6 +136,8 @@ def everything(s, a, b):
     best = hot[:, [0, 2]] * x[:, [3, 1]]
     equal = (x == 0.5) * y
     gated = (x * y).gate(x > y)
+    wide = x.derive(x.shares, frac_bits=0, bound=LIMIT)
+    assert range_check.verdict(range_check.linear([(wide, 0)], (0,)))
     return (
         product, chosen, hot, best, equal, gated, x.softmax(), x.T[1:, None].max(), (x + 1) ** 3,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 from scipy.special import chdtrc
 
 import mpc
-from mpc.protocols import truncation
+from mpc.protocols import product, range_check, truncation
 
 UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
@@ -256,6 +256,67 @@ def test_what_is_revealed_is_the_value_alone(session, tap):
         assert examine(session, tap, program, *secrets, revealed=True) == []
 
 
+# Whether something is in range. Small parts of it are seen many times, to be examined.
+
+TIMES, SOME = 32, 64
+
+
+def on_a_product(s, a):
+    x, y = given(s, a[:SOME]), computed(s, a[SOME : 2 * SOME]) * 2
+    x, y = (z.derive(z.shares, frac_bits=0, bound=range_check.LIMIT) for z in (x, y))
+    return [range_check.bilinear(x, y, product.multiply, 1)]
+
+
+def on_what_is_given(s, a):
+    x, y = given(s, a[:SOME]).reshape(2, -1), s.share(a[SOME : 2 * SOME], owner=s.parties[-1])
+    return [range_check.bilinear(x, y.reshape(-1, 2), product.matmul, SOME // 2)]
+
+
+def on_sums(s, a):
+    x = computed(s, a[:SOME]) * 2**30
+    y = given(s, a[SOME : 2 * SOME]) * given(s, a[:SOME])
+    return [
+        range_check.linear([(x, 0), (y, 1), (x, 0)]),
+        range_check.linear([(x.reshape(-1, 2), 0)], (1,)),
+        range_check.multiple(y, 4),
+    ]
+
+
+def seen_of_a_verdict(session, tap, claims, secret):
+    """Return everything that must be uniform, and the last message: its shares and what it opens."""
+    seen, last = {}, []
+    for _ in range(TIMES):
+        with tap(session) as heard:
+            verdict = range_check.verdict(*claims(session, SECRETS[secret]()))
+        ((words, opening),), (opened,) = heard.sent.pop(), heard.opened.pop()
+        assert (words.shape[1:], opening) == ((1,), "xor")
+        assert np.all(words <= 1)
+        assert np.bitwise_xor.reduce(words) == opened == verdict
+        last.append((words[:-1].reshape(-1), verdict))
+        for name, some in views_of(session, heard, None, False).items():
+            seen.setdefault(name, []).append(some)
+    return {name: np.concatenate(some) for name, some in seen.items()}, last
+
+
+@pytest.mark.parametrize("claims", [on_a_product, on_what_is_given, on_sums])
+def test_a_verdict_opens_one_bit(session, tap, claims):
+    seen, verdicts = [], []
+    for secret in ("zeros", "limit"):
+        views, last = seen_of_a_verdict(session, tap, claims, secret)
+        seen.append(views)
+        verdicts.append({verdict for _, verdict in last})
+        # Shares of the bit: of all parties but one, uniform bits.
+        bits = np.concatenate([words for words, _ in last])
+        assert chance((2 * bits.sum(dtype=float) - bits.size) ** 2 / bits.size, 1) >= ALARM
+    assert verdicts == [{True}, {False}]
+    assert seen[0].keys() == seen[1].keys()
+    for name, words in seen[0].items():
+        counts, other = counts_of(words), counts_of(seen[1][name])
+        assert chance_of_uniform(counts) >= ALARM, name
+        assert chance_of_uniform(other) >= ALARM, name
+        assert chance_of_same(counts, other) >= ALARM, name
+
+
 def test_revealing_to_one_party_shows_the_others_nothing(session, tap, monkeypatch):
     x = session.share(SECRETS["limit"](), owner="alice")
     with tap(session) as heard:
@@ -434,6 +495,15 @@ def test_one_partys_broken_mask_is_found(broken_session, tap, monkeypatch, chang
         with monkeypatch.context() as patch:
             break_streams(s, patch, change, [party])
             assert seen_without(0, examine(s, tap, PROGRAMS[name], "zeros", "limit"))
+
+
+@pytest.mark.parametrize("change", [clear, keep_half], ids=lambda change: change.__name__)
+def test_broken_masks_of_a_verdict_are_found(broken_session, tap, monkeypatch, change):
+    s = broken_session
+    break_streams(s, monkeypatch, change, range(s.size))
+    views, _ = seen_of_a_verdict(s, tap, on_a_product, "limit")
+    chances = [(name, "", chance_of_uniform(counts_of(some))) for name, some in views.items()]
+    assert seen_without(0, [finding for finding in chances if finding[2] < ALARM])
 
 
 @pytest.mark.parametrize("name", ["square", "product of computed"])

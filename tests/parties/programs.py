@@ -16,6 +16,7 @@ import numpy as np
 import mpc.provider_service
 import nn
 import nn.shared_fit
+from mpc.protocols import product, range_check
 from mpc.transport import waiting
 from mpc.transport.connection import Connection
 from nn.activations import Sigmoid, Tanh
@@ -32,6 +33,7 @@ def many_requests(s):
     x = s.share(None, owner="bob", shape=(6, 4))
     w = s.share(None, owner="alice", shape=(4, 5))
     y = (x @ w).relu()
+    range_check.verdict(range_check.bilinear(x[[0, 2]], y[:2, :4], product.multiply, 1))
     z = (y[[2, 0, 1], :3].T * y[:3, ::2][:, :3].T) * (x[:3, :3] > 0)
     return (z @ y[1:4][:, np.array([True, False, True, True, False])]).argmax(axis=1).reveal()
 

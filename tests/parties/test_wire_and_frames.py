@@ -13,6 +13,7 @@ from mpc.protocols.convert import RandomBits
 from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
+from mpc.protocols.range_check import MaskShifts
 from mpc.protocols.sign import Window
 from mpc.protocols.truncation import TruncationPair
 from mpc.requests import Request
@@ -96,6 +97,10 @@ CORRELATIONS = planned()
         PowerWindow(64, 63, 8),
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         GatePair(128, 16, MaskRef(0, Part((2,), "xor"))),
+        MaskShifts(MaskRef(1, Part((4,))), 5, (16,)),
+        MaskShifts(MaskRef(1, Part((4,))), 4, (16, 62)),
+        MaskShifts(MaskRef(1, Part((4,))), 4, (0,)),
+        MaskShifts(MaskRef(1, Part((4,))), 4, (16,) * (1 << 17)),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((8, 9))), (9, 9)),
         ProductTerm("matmul", MaskRef(1, Part((9, 9))), MaskRef(2, Part((9, 9))), (10, 9)),
         ProductTerm("multiply", MaskRef(1, Part((4,)), owner=-1), MaskRef(2, Part((4,))), (4,)),
