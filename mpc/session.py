@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -233,10 +233,8 @@ class Session(Planning, Rounds):
         self.range_policy = RangePolicy(
             ranges,
             self.values_of if here else None,
-            lambda operation: range_check.verdict(*operation.claims()),
-            lambda x, bound: range_check.verdict(
-                range_check.magnitude(cast(SharedArray, x), bound)
-            ),
+            range_check.inside,
+            range_check.within,
             warned,
         )
         # By the party's number, for those who live here.

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,12 @@ from mpc.cost import Spent
 from mpc.errors import RangeError, ShapeError
 from mpc.protocols import convert, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
+from mpc.ranges import Operation
 from mpc.sizes import broadcast
 
 if TYPE_CHECKING:
     from mpc.provider import Provider
+    from mpc.secret_value import SecretValue
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
@@ -58,11 +60,13 @@ __all__ = [
     "cost",
     "cost_of_product",
     "cost_of_sum",
+    "inside",
     "largest_met",
     "linear",
     "magnitude",
     "multiple",
     "verdict",
+    "within",
 ]
 
 Words = NDArray[np.uint64]
@@ -451,6 +455,16 @@ def cost_of_product(
         total += masking.cost(parties, opened)
     dealt = Spent(0, 0, 8 * size * len(x_cuts) * len(y_cuts))
     return total + dealt + cost(parties, len(levels) * size)
+
+
+def inside(operation: Operation) -> bool:
+    """Open whether the results of an operation are in range."""
+    return verdict(*operation.claims())
+
+
+def within(x: SecretValue, bound: int) -> bool:
+    """Open whether encoded values are within a bound."""
+    return verdict(magnitude(cast("SharedArray", x), bound))
 
 
 def verdict(*claims: Claim) -> bool:

@@ -201,7 +201,7 @@ def power(m: Machine, a: int, b: int, c: int) -> None:
     total, error = x, x.error
     for _ in range(exponent - 1):
         error = _of_product(m, Value(x.shared, total.exact, error + m.unit), x) + m.unit
-        total = Value(x.shared, total.exact * x.exact, error)
+        total = Value(x.shared, np.asarray(total.exact * x.exact, object), error)
     # By squaring: each factor is as far off as the power it stands for.
     m.keep(x.shared**exponent, total.exact, 2 * error)
 
@@ -218,7 +218,11 @@ def total(m: Machine, a: int, b: int, c: int) -> None:
     if c % 2:
         m.keep(x.shared.sum(axis), exact, count * x.error)
     else:
-        m.keep(x.shared.mean(axis), exact / Fraction(count), x.error + PLACE * m.unit)
+        m.keep(
+            x.shared.mean(axis),
+            np.asarray(exact / Fraction(count), object),
+            x.error + PLACE * m.unit,
+        )
 
 
 def extreme(m: Machine, a: int, b: int, c: int) -> None:

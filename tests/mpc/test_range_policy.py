@@ -221,7 +221,7 @@ EDGES = [0, 1, -1, 2**31, -(2**31), 2**61, 2**62 - 1, 1 - 2**62, 2**32 + 1, 3]
 
 
 def decided(operands, exact, addends):
-    operation = Operation("test", tuple(operands), exact, addends, 1 << 200, 0)
+    operation = Operation("test", tuple(operands), exact, addends, 1 << 200, 0, tuple)
     return beyond(operation, lambda x: x)
 
 
