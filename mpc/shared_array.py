@@ -368,14 +368,14 @@ class SharedArray(SecretValue):
         return gate.gate(self, other.bit)
 
     def softmax(self) -> SharedArray:
-        """Return the softmax of each row: 24 rounds for 10 columns, error at most 2e-4."""
+        """Return the softmax of each row of up to 2^16: 24 rounds and error at most 2e-4 for 10."""
         self.session.check_open()
         if self.ndim != 2 or not self.size:
             raise ShapeError(f"softmax needs a shape (rows, columns), got {self.shape}")
         return softmax.softmax(self)
 
     def log_softmax(self) -> SharedArray:
-        """Return the logarithm of the softmax of each row, for losses."""
+        """Return the logarithm of the softmax of each row; refused if its bound is beyond the ring."""
         self.session.check_open()
         if self.ndim != 2 or self.shape[1] < 2 or not self.size:
             raise ShapeError(f"log_softmax needs a shape (rows, columns >= 2), got {self.shape}")

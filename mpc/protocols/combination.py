@@ -5,7 +5,9 @@ For fractions m_k / 2^t_k and secrets x_k with f_k fractional bits, and F the la
 2. Truncate by F minus the fractional bits that are wanted: :mod:`mpc.protocols.truncation`.
 A learning rate over the number of rows is such a fraction: where it is a power of two, m = 1, and it
 is part of the truncation.
-Needs |z| < 2^62, that is a result below 2^(62 - F).
+Needs |z| < 2^62, that is a result below 2^(62 - F); of sums in between nothing, they may wrap around.
+`reach` gives the bound that follows from those of the x_k: what it does not prove the caller has to know.
+Error: less than one unit in the last place of the result.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for more
 than 16 bits.
 
@@ -29,7 +31,7 @@ from mpc.ranges import LARGEST
 if TYPE_CHECKING:
     from mpc.shared_array import SharedArray
 
-__all__ = ["Fraction", "combine", "cost"]
+__all__ = ["Fraction", "combine", "cost", "reach"]
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,28 @@ def cost(parties: int, size: int, shift: int) -> Spent:
     return truncation.cost(parties, size, shift)
 
 
+def _most(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> int:
+    """Return F."""
+    return max(frac_bits, *(x.frac_bits + c.bits for x, c in terms))
+
+
+def _factor(x: SharedArray, c: Fraction, most: int) -> int:
+    return c.numerator << (most - x.frac_bits - c.bits)
+
+
+def reach(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> int:
+    """Return the bound on |z|, which has to stay below 2^62, by those of the arrays."""
+    most = _most(terms, frac_bits)
+    return sum(x.bound * abs(_factor(x, c, most)) for x, c in terms)
+
+
 def combine(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> SharedArray:
     """Return the sum of arrays of one shape times fractions, with `frac_bits` fractional bits."""
     terms = [(x, c) for x, c in terms if c.numerator] or [(terms[0][0], Fraction(0, 0))]
     first = terms[0][0]
-    most = max(frac_bits, *(x.frac_bits + c.bits for x, c in terms))
+    most = _most(terms, frac_bits)
     with first.session.protocol("combination"):
-        factors = [c.numerator << (most - x.frac_bits - c.bits) for x, c in terms]
+        factors = [_factor(x, c, most) for x, c in terms]
         if max(map(abs, factors)) > LARGEST:
             raise RangeError(
                 f"combination: {most} bits behind the point leave no room in the ring for a factor of"
@@ -84,7 +101,7 @@ def combine(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> Sh
         bound = linear.settled(
             first,
             "combination",
-            sum(x.bound * abs(factor) for x, factor in zip(arrays, factors, strict=True)),
+            reach(terms, frac_bits),
             most,
             (*arrays, *map(np.int64, factors)),
             lambda *v: sum(x * f for x, f in zip(v[: len(v) // 2], v[len(v) // 2 :], strict=True)),

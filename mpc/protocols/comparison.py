@@ -63,14 +63,17 @@ def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
     which windows have 64 bits.
     """
     minus = linear.negative(y)
-    if linear.is_shared(minus):
-        alike, reach = x.frac_bits == minus.frac_bits, x.bound + minus.bound
-    else:
-        alike = minus.dtype.kind != "f" or x.frac_bits >= x.session.format.frac_bits
-        reach = x.bound + (LARGEST >> 1)
-    if not alike or reach <= LARGEST:
+    terms = [v for v in (x, minus) if linear.is_shared(v)]
+    most = max(v.frac_bits for v in terms)
+    if len(terms) == 1 and minus.dtype.kind == "f":
+        most = max(most, x.session.format.frac_bits)
+    reaches = [v.bound << most - v.frac_bits for v in terms]
+    # A public operand is below 2^61. What has no room for its bits is for `add` to see to.
+    reach = sum(reaches) + (LARGEST >> 1) * (2 - len(terms))
+    if reach <= LARGEST or max(reaches) > LARGEST:
         return linear.add(x, minus, name)
-    return add_words(x, minus, LARGEST)
+    terms = [linear.at_bits(v, most, name) for v in terms]
+    return add_words(terms[0], terms[1] if len(terms) == 2 else minus, LARGEST)
 
 
 def _masked(d: SharedArray, order: bool) -> MaskedBit:

@@ -105,6 +105,28 @@ def test_combination_with_nothing_to_truncate_or_nothing_at_all(session):
     assert combination.combine([(a, Fraction(0, 0))], 16).reveal().tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("bits", [0, 1, 20, 61])
+def test_combination_up_to_the_end_of_the_ring(pair, integers, bits):
+    """Sums in between that wrap around do no harm; the result counts."""
+    largest = 2**62 - 1
+    values = np.array([largest, -largest, 0, 1])
+    x = exact(pair, values, 61, largest)
+    terms = [(x, Fraction(7, 0)), (x, Fraction(-6, 0))]
+    assert combination.reach(terms, 61 - bits) == 13 * largest
+    result = combination.combine(terms, 61 - bits)
+    assert result.frac_bits == 61 - bits
+    for value, found in zip(values.tolist(), integers(result).tolist(), strict=True):
+        assert value >> bits <= found <= -(-value >> bits) and abs(found) <= result.bound
+
+
+def test_combination_bounds_the_sum(pair):
+    x, y = exact(pair, np.array([5]), 16, 5), exact(pair, np.array([-7]), 24, 7)
+    # 3 / 2^3 x and -5 y, with 24 bits: 96 x and -5 y.
+    terms = [(x, Fraction(3, 3)), (y, Fraction(-5, 0))]
+    assert combination.reach(terms, 24) == 96 * 5 + 5 * 7
+    assert combination.combine(terms, 24).bound == 96 * 5 + 5 * 7
+
+
 # m / sqrt(x).
 
 
@@ -132,8 +154,9 @@ def test_inverse_root_over_its_whole_range(session, integers, top):
 
 def exact(session, integers, frac_bits, bound):
     """Shares of encoded values as large as a product's."""
-    shares = np.zeros((session.size, len(integers)), np.uint64)
-    shares[0] = integers.view(np.uint64)
+    shares = np.zeros((len(session.here), len(integers)), np.uint64)
+    if session.first_row is not None:
+        shares[session.first_row] = integers.view(np.uint64)
     return SharedArray(session, shares, frac_bits, bound)
 
 

@@ -80,6 +80,23 @@ def test_two_values_may_differ_by_twice_their_bound(session, share_integers, bou
         np.testing.assert_array_equal(np.minimum(x, public).reveal(), np.minimum(a, public))
 
 
+def test_whole_numbers_beside_fixed_point_at_the_ends_of_the_ring(session, share_integers):
+    """The whole numbers have room for 16 bits behind the point, their differences have not."""
+    whole = np.array([2**46 - 1, 1 - 2**46, 0, 2**46 - 1])
+    fixed = np.array([1 - 2**62, 2**62 - 1, 1, 2**62 - 2**16])
+    x = share_integers(session, whole, bound=2**46)
+    y = share_integers(session, fixed, frac_bits=16, bound=2**62)
+    np.testing.assert_array_equal((x < y).reveal(), whole << 16 < fixed)
+    np.testing.assert_array_equal((y <= x).reveal(), fixed <= whole << 16)
+    np.testing.assert_array_equal((x == y).reveal(), whole << 16 == fixed)
+    largest = np.maximum(x, y)
+    np.testing.assert_array_equal(largest.reveal(), np.maximum(whole << 16, fixed) * 2.0**-16)
+    assert largest.bound == 2**62
+    # And a public number, which brings the format's bits.
+    np.testing.assert_array_equal((x > 0.5).reveal(), whole > 0)
+    np.testing.assert_array_equal((x < -(2.0**44)).reveal(), whole < -(2**44))
+
+
 def test_many_values_are_as_large_as_few(session, share_integers):
     """In groups: no sum of one of many goes by the bounds of all."""
     z = np.array([-(2**62) + 1, 2**62 - 1, *range(40), 2**62 - 1, 2**62 - 2])

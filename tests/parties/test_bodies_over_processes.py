@@ -15,6 +15,7 @@ OF_MODELS = ("shared_model", "shared_layers", "networks", "shared_training")
 LOCAL_ONLY = {
     "test_provider_keys": "all parties' keys side by side",
     "test_secrecy": "all parties' shares side by side",
+    "test_domains": "makes all parties' shares by hand",
     "test_parties_apart": "builds sessions of its own",
     "test_mpc_examples": "examples in the documentation, of local sessions",
     "no_other_generator": "about the source",
