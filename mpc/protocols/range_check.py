@@ -4,7 +4,8 @@ For operands within public bounds and a result R over the integers that may be f
 1. Cut each operand into limbs, x = sum of x_i 2^a_i. The mask of x is opened, if it was not; with
    c = Delta_x + 2^62 and r = -lambda_x the parties truncate by each a_i as in
    :mod:`mpc.protocols.truncation`, and x_i = (x >> a_i) - 2^(a_(i+1) - a_i) (x >> a_(i+1)): local.
-   No limb exceeds 2^(a_(i+1) - a_i) + 1, however the truncations round.
+   No limb but the highest exceeds 2^(a_(i+1) - a_i), however the truncations round: each is off by
+   less than 1.
 2. Mask the limbs together and multiply each with each: R = sum of p_k 2^s_k, every p_k below 2^62.
 3. For levels S, W_S = sum of p_k 2^(s_k - S) over the s_k >= S, modulo 2^64: local. What is left
    out of R is at most e_S 2^S for a public e_S. So |R| <= 2^62 implies |W_S| <= 2^62 / 2^S + e_S,
@@ -149,7 +150,7 @@ def _cuts(bound: int, limbs: int) -> tuple[int, ...]:
 
 
 def _limb_bounds(bound: int, cuts: tuple[int, ...]) -> list[int]:
-    lower = [(1 << high - low) + 1 for low, high in pairwise(cuts)]
+    lower = [1 << high - low for low, high in pairwise(cuts)]
     return [*lower, -(-bound >> cuts[-1])]
 
 

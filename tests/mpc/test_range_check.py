@@ -85,6 +85,20 @@ def test_claims_hold_if_and_only_if_the_result_is_in_range(data):
     assert all(claims) == (abs(result) < LIMIT)
 
 
+@pytest.mark.parametrize("rest", [2**60, 2**60 + 1, 2**61 - 8, 2**61, 2**61 + 8, 2**62, 3 * 2**61])
+def test_a_level_claims_enough_for_the_next(rest):
+    """Nothing that passes the level 3 may come back into range at level 0."""
+    sizes = ((0, rest), (3, 2**61))
+    levels = range_check._levels(sizes)
+    assert (levels is None) == (rest > 2**61)
+    # With what is left out at its largest, the claim of level 3 allows this much:
+    claimed = 2**59 + -(-rest // 8)
+    allowed = 8 * claimed + rest
+    assert (allowed > 2**63) == (levels is None)
+    if levels is not None:
+        assert levels == ((0, LIMIT - 1), (3, claimed))
+
+
 def test_every_sum_and_product_of_operands_has_levels():
     for x in (1, 2**20, 2**31, LIMIT - 1, LIMIT):
         for y in (1, 3, 2**31, LIMIT):
@@ -356,6 +370,29 @@ def test_limbs_add_up_within_their_bounds(session, share_integers, integers, mon
         )
         for limb, values_of_limb in zip(limbs, found, strict=True):
             assert max(abs(values_of_limb)) <= limb.bound <= LIMIT
+
+
+@pytest.mark.parametrize("up", ["all", "none", "low", "high"])
+def test_truncations_that_do_their_worst(session, share_integers, integers, monkeypatch, up):
+    values = [LIMIT - 1, 1 - LIMIT, 2**42 - 1, 1 - 2**42, 2**21 - 1, -(2**21), 1, 0, 2**61 + 1]
+
+    def rounded(x, shifts):
+        found = []
+        for k, shift in enumerate(shifts):
+            upwards = up == "all" or (up == "low" and k == 0) or (up == "high" and k > 0)
+            some = [-(-v >> shift) if upwards else v >> shift for v in values]
+            found.append(share_integers(session, some).shares)
+        return found
+
+    seen = with_limbs(monkeypatch)
+    monkeypatch.setattr(range_check, "_truncations", rounded)
+    x = share_integers(session, values, bound=LIMIT - 1)
+    for factor in (1, -1, 2, 2**20, 2**21, 3 * 2**30, LIMIT // 2, LIMIT - 1):
+        claim = range_check.bilinear(x, np.array(factor), linear.multiply_public, 1)
+        assert verdict(claim) == in_range(exactly(values) * factor), factor
+    assert not verdict(range_check.bilinear(x, x, product.multiply, 1))
+    for limb in (limb for limbs in seen for limb in limbs):
+        assert max(abs(exactly(integers(limb)))) <= limb.bound
 
 
 def test_several_claims_take_one_verdict(session, share_integers, spent):
