@@ -1,18 +1,19 @@
 """Correlated randomness: what it is made of, and how its shares come to the parties.
 
 A correlation is an ordered list of parts. First come the masks, uniform arrays of which every
-party expands its own share from the key it has in common with the provider. Then come the
-corrected parts, arrays that depend on the masks: the shares of all parties but the last are
-expanded just so, and the last party's share is what the provider sends. A correlation has an id,
-its place in every stream, and carries shapes and ids only.
+party expands its own share from a key it has in common with the provider. Then come the corrected
+parts, arrays that depend on the masks: the shares of all parties but the last are expanded from
+another key, see :mod:`mpc.keys`, and the last party's share is what the provider sends. A
+correlation has an id, its place in the streams of masks, and carries shapes and ids only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from math import prod
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LANES",
     "Correlation",
+    "Layout",
     "MaskRef",
     "Opening",
     "Part",
@@ -211,6 +213,73 @@ class Correlation:
         """Undo :meth:`counted_from`."""
         return self._with({n: ref.placed_at(base) for n, ref in self._references()})
 
+    def without_ids(self) -> Self:
+        """Return the same with zeros for the ids of masks."""
+        return self._with(
+            {
+                n: replace(ref, id=0) if isinstance(ref, MaskRef) else ref.without_ids()
+                for n, ref in self._references()
+            }
+        )
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the masks it refers to, in the order of its fields."""
+        found: list[int] = vars(self).get("_ids") or []
+        if not found:
+            for value in self._values():
+                if type(value) is MaskRef:
+                    found.append(value.id)
+                elif isinstance(value, Correlation):
+                    found += value.ids
+            vars(self)["_ids"] = found
+        return found
+
+    def _values(self) -> tuple[Any, ...]:
+        return _fields_of(type(self))(self)  # type: ignore[arg-type]
+
+    @property
+    def layout(self) -> Layout:
+        """What does not depend on ids; correlations that differ in ids alone share it."""
+        found: Layout | None = vars(self).get("_layout")
+        if found is None:
+            key = self._key()
+            found = None if key is None else _layouts.get(key)
+            if found is None:
+                found = Layout(self)
+                if key is not None:
+                    if len(_layouts) >= _MOST_LAYOUTS:
+                        _layouts.clear()
+                    _layouts[key] = found
+            vars(self)["_layout"] = found
+        return found
+
+    def keep_layout(self) -> None:
+        """Make a layout of its own: of what comes from outside, nothing is exchanged for others.
+
+        Values that are equal, such as True and 1, differ on the wire.
+        """
+        vars(self)["_layout"] = Layout(self)
+
+    def _key(self) -> tuple[Any, ...] | None:
+        """Return what the layout follows from, if it can be looked up."""
+        key: list[Any] = [type(self)]
+        for value in self._values():
+            if type(value) is MaskRef:
+                # A key of an index can be an array, and may hold True as well as 1.
+                for kind, _ in value.views:
+                    if kind == "index":
+                        return None
+                key.append(_of_ref(value))
+            elif isinstance(value, Correlation):
+                inner = value._key()
+                if inner is None:
+                    return None
+                key.append(inner)
+            else:
+                key.append(value)
+        return tuple(key)
+
     def _references(self) -> Iterator[tuple[str, MaskRef | Correlation]]:
         for name, value in vars(self).items():
             if isinstance(value, (MaskRef, Correlation)):
@@ -222,6 +291,7 @@ class Correlation:
             return self
         twin = object.__new__(type(self))
         vars(twin).update(vars(self), **changed)
+        vars(twin).pop("_ids", None)
         return twin
 
     def check(self, limit: int) -> None:
@@ -261,21 +331,55 @@ class Correlation:
         """
         raise NotImplementedError
 
-    @cached_property
+    @property
     def mask_words(self) -> int:
         """How many words of a party's stream are masks."""
-        return sum(part.size for part in self.masks())
+        return self.layout.mask_words
 
-    @cached_property
+    @property
     def corrected_words(self) -> int:
         """How many words the last party receives."""
-        return sum(part.size for part in self.corrected())
+        return self.layout.corrected_words
 
     def split(self, words: Words) -> list[Words]:
         """Cut the last axis of an array of all parts' words into the parts."""
-        pieces, start = [], 0
-        for part in (*self.masks(), *self.corrected()):
+        pieces, start, leading = [], 0, words.shape[:-1]
+        for part in self.layout.parts:
             piece = words[..., start : start + part.size]
-            pieces.append(piece.reshape(*words.shape[:-1], *part.shape))
+            pieces.append(piece.reshape(*leading, *part.shape))
             start += part.size
         return pieces
+
+
+class Layout:
+    """What correlations have in common that differ in ids alone.
+
+    Attributes
+    ----------
+    masks, corrected, parts : tuple of Part
+    mask_words, corrected_words : int
+    form : bytes, optional
+        For :mod:`mpc.names`.
+    """
+
+    __slots__ = ("corrected", "corrected_words", "form", "mask_words", "masks", "parts")
+
+    def __init__(self, correlation: Correlation) -> None:
+        self.masks = correlation.masks()
+        self.corrected = correlation.corrected()
+        self.parts = (*self.masks, *self.corrected)
+        self.mask_words = sum(part.size for part in self.masks)
+        self.corrected_words = sum(part.size for part in self.corrected)
+        self.form: bytes | None = None
+
+
+_MOST_LAYOUTS = 4096
+_layouts: dict[Any, Layout] = {}
+_of_ref = attrgetter("part.shape", "part.algebra", "start", "owner", "without", "views")
+
+
+@lru_cache(maxsize=64)
+def _fields_of(cls: type[Correlation]) -> Callable[[Correlation], tuple[Any, ...]]:
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    # Of one name it would return no tuple.
+    return attrgetter(*names) if len(names) > 1 else lambda c: (getattr(c, names[0]),)

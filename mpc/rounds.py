@@ -13,6 +13,7 @@ from mpc.correlation import Correlation, Opening
 from mpc.cost import Ledger
 from mpc.errors import DtypeError, PartyError, PeerError, SessionError
 from mpc.keys import PartyStreams
+from mpc.names import name_of
 from mpc.provider import Provider
 from mpc.remote_provider import RemoteProvider
 from mpc.shared_array import SharedArray
@@ -148,7 +149,7 @@ class Rounds:
             except PeerError as error:
                 self._end(str(error))
                 raise
-            self.streams[self.here[0]].provider.fill(words[0, :masks], id)
+            self.streams[self.here[0]].masks.fill(words[0, :masks], id)
         else:
             words = np.empty((len(self.here), masks + corrected), np.uint64)
             self._expand(id, correlation, words, masks)
@@ -161,11 +162,15 @@ class Rounds:
     def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
         """Fill in the shares of a correlation that follow from keys held in this process."""
         for row, party in zip(words, self.here, strict=True):
-            if party < self.size - 1:
-                self.streams[party].provider.fill(row, id)
+            streams = self.streams[party]
+            if masks:
+                streams.masks.fill(row[:masks], id)
+            if masks == len(row):
                 continue
-            self.streams[party].provider.fill(row[:masks], id)
-            if masks < len(row):
+            if party < self.size - 1:
+                corrections = streams.corrections
+                corrections.fill(row[masks:], corrections.place(name_of(id, correlation)))
+            else:
                 assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
                 self._provider.correct(id, correlation, row[masks:])
 
