@@ -20,6 +20,7 @@ from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError
 from mpc.events import record
 from mpc.handshake import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
+from mpc.owner import Owner
 from mpc.planning import Plan, Planning
 from mpc.protocols import sharing
 from mpc.provider import Provider
@@ -30,7 +31,7 @@ from mpc.shared_array import SharedArray
 from mpc.transport.connection import wait
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport, located
-from ring import FixedPoint
+from ring import FixedPoint, processes
 
 __all__ = ["Plan", "Session"]
 
@@ -65,7 +66,8 @@ class Session(Planning, Rounds):
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
     them short of all may collude, and the provider colludes with nobody. Keys are fresh from the
-    operating system's generator.
+    operating system's generator. A session serves one process, and in it one thread at a time, see
+    :meth:`hand_over`; threads and processes that work side by side make a session each.
 
     Parameters
     ----------
@@ -202,6 +204,7 @@ class Session(Planning, Rounds):
         self._next_id = self._prepared = 0
         self._known: OrderedDict[Hashable, Block] = OrderedDict()
         self._closed = False
+        self._owner = Owner()
 
     def _where(self) -> str:
         """Return the round and the step, for errors."""
@@ -235,6 +238,10 @@ class Session(Planning, Rounds):
         if self._closed:
             return
         self._closed = True
+        if self._owner.generation != processes.generation:
+            # The connections are the parent's, which goes on.
+            self.streams, self._provider = [], None
+            return
         if isinstance(self._transport, RemoteTransport):
             total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
             record(

@@ -25,6 +25,7 @@ from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
 from nn.shaping import Flatten, Reshape
 from ring import SottoError
+from tests.parties.processes import in_child
 
 
 def many_requests(s):
@@ -196,6 +197,24 @@ class TwoSessions:
             for thread in threads:
                 thread.join()
         return found
+
+
+class Forking:
+    """A party forks while the session runs; its children try to go on with it, and end it."""
+
+    def __call__(self, place):
+        if place.me == "provider":
+            return place.provide()
+        with place.session() as session:
+            x = session.share(np.arange(50.0), owner=session.parties[0])
+            y = (x * x).relu()
+
+            def end():
+                with session:
+                    raise ArithmeticError("in the child")
+
+            said = [in_child(y.reveal), in_child(session.close), in_child(end)]
+            return said, y.reveal()
 
 
 class Fit:

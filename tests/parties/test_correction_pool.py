@@ -14,7 +14,7 @@ import pytest
 from joblib._parallel_backends import MultiprocessingBackend, ThreadingBackend
 
 import mpc
-from mpc.correction_pool import CorrectionPool, _deal
+from mpc.correction_pool import CorrectionPool
 from mpc.launch import start
 from mpc.provider import Provider
 from mpc.requests import Block, Request, read
