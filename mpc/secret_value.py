@@ -32,6 +32,7 @@ class SecretValue:
 
     __slots__ = (
         "_mask", "_shares", "_term", "bit", "bound", "frac_bits", "given", "session", "shape",
+        "truncated",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,8 @@ class SecretValue:
         self.bound = min(bound, LARGEST_BOUND)
         self.bit = bit
         self.given = given
+        # In the format, once it was needed so: another truncation would round anew.
+        self.truncated: Self | None = None
         if shares is not None:
             held = shares
         elif given is not None:
@@ -90,10 +93,13 @@ class SecretValue:
         if bit is not None:
             bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
         shares = empty if mask is None and given is None else None
-        return type(self)(
+        twin = type(self)(
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given,
             term=self._term,
         )  # fmt: skip
+        if self.truncated is not None:
+            twin.truncated = self.truncated.without_shares(planned)
+        return twin
 
     def outline(self) -> Hashable:
         """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
@@ -105,6 +111,7 @@ class SecretValue:
             None if self._mask is None else self._mask.ref,
             None if self.bit is None else self.bit.ref,
             self._term,
+            None if self.truncated is None else self.truncated.outline(),
         )
 
     def with_integer_bound(self, bound: int) -> Self:

@@ -322,13 +322,20 @@ class Session(Planning, Rounds):
         Returns
         -------
         float64 or int64 array, or a scalar; None where `to` does not live
-            Values with twice the fractional bits are truncated first, so that nothing beyond the
-            format's precision is revealed.
+            Values with twice the fractional bits are truncated first.
 
         Notes
         -----
         1 round, 8 bytes an element to each party that learns the value; before it, 1 round and
         8 bytes an element if `x` needs truncation. In a plan the result is all zeros.
+
+        Of a product z that is truncated to be revealed, more is learnt than the result: z + U
+        exactly, for each element a U that is uniform below one unit of the result's last place, by
+        the computing parties that learn the result. What truncation opened to all of them says at
+        which fraction it rounds up, and the result says the rest; that alone says nothing to those
+        that do not learn the result. The truncated array is kept, so that revealing `x` again, to
+        whomever, tells no more and costs no truncation. What is computed anew from the same operands,
+        or a view of `x`, is an array of its own with another U.
         """
         return sharing.reveal(self.check_own(x, "x"), to=to)
 

@@ -388,7 +388,11 @@ class SharedArray(SecretValue):
         return self.with_integer_bound(int(np.ceil(min(number, LARGEST_BOUND))))
 
     def reveal(self, to: str | None = None) -> Any:
-        """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`."""
+        """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`.
+
+        A product z with more fractional bits than the format's is truncated first, once in its life.
+        Then z + U is learnt exactly, U uniform below one unit of the result's last place.
+        """
         return self.session.reveal(self, to)
 
     # NumPy's protocols.
