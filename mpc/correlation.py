@@ -37,6 +37,7 @@ __all__ = [
     "chosen_rows",
     "combine",
     "correlation_classes",
+    "with_runs",
 ]
 
 Words = NDArray[np.uint64]
@@ -171,6 +172,47 @@ def _run_of_rows(view: View, shape: tuple[int, ...]) -> range | None:
         return None
     rows = range(shape[0])[keys[0]] if isinstance(keys[0], slice) else None
     return rows if rows is not None and rows.step == 1 else None
+
+
+def with_runs(keys: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the same index with a slice for an array of evenly spaced numbers, or bools.
+
+    The provider is told an index of what is masked already, and a slice tells less. Of several
+    arrays, or one beside a number, NumPy makes axes that slices do not make: these stay.
+    """
+    places = [k for k, key in enumerate(keys) if not _is_basic(key)]
+    numbers_too = any(isinstance(key, (int, np.integer)) for key in keys)
+    if len(places) != 1 or numbers_too:
+        return keys
+    (place,) = places
+    key = keys[place]
+    if not isinstance(key, np.ndarray) or key.ndim != 1:
+        return keys
+    before, behind = keys[:place], keys[place + 1 :]
+    from_the_end = any(k is Ellipsis for k in before)
+    count = sum(k is not None for k in (behind if from_the_end else before))
+    axis = len(shape) - 1 - count if from_the_end else count
+    run = _run_of(key, shape[axis]) if 0 <= axis < len(shape) else None
+    return keys if run is None else (*before, run, *behind)
+
+
+def _run_of(key: NDArray[Any], length: int) -> slice | None:
+    """Return the slice that picks the same of `length` elements, if there is one."""
+    if key.dtype == np.bool_:
+        if len(key) != length:
+            return None
+        key = np.flatnonzero(key)
+    if not len(key):
+        return slice(0, 0)
+    if key.dtype.kind not in "iu" or key.min() < -length or key.max() >= length:
+        return None
+    numbers = key.astype(np.int64) % length
+    first, last = int(numbers[0]), int(numbers[-1])
+    step = int(numbers[1]) - first if len(numbers) > 1 else 1
+    if step == 0 or (np.diff(numbers) != step).any():
+        return None
+    stop = last + step
+    return slice(first, stop if stop >= 0 else None, step)
 
 
 def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:

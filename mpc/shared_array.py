@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpc.correlation import with_runs
 from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError
 from mpc.protocols import (
     argmax,
@@ -216,7 +217,7 @@ class SharedArray(SecretValue):
             for k in keys
         )
         try:
-            return linear.view(self, ("index", keys))
+            return linear.view(self, ("index", with_runs(keys, self.shape)))
         except IndexError as error:
             raise ShapeError(f"index out of range for shape {self.shape}: {error}") from None
 

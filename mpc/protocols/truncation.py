@@ -16,8 +16,8 @@ nobody's. So a product is truncated once, however often it is revealed.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
 
 Source: Escudero, Ghosh, Keller, Rachuri, Scholl 2020, section 5; Dalskov, Escudero, Keller 2020.
-What c tells of z without y: nothing, r is uniform. On the leak of other probabilistic truncations: Santos et
-al. 2024.
+What c tells of z without y: nothing, r is uniform. On the leak of other probabilistic truncations:
+Santos et al. 2024.
 """
 
 from __future__ import annotations
