@@ -136,6 +136,17 @@ def test_forked_children_can_neither_use_nor_end_a_session():
         np.testing.assert_allclose(revealed, np.arange(50.0) ** 2)
 
 
+def test_a_last_party_that_asks_for_something_else_reads_nothing():
+    found = start(lambda _: programs.Forging(), ("alice", "bob"))
+    secret = programs.Forging.SECRET
+    result, read = found["bob"]
+    # Nobody notices: all results are right.
+    np.testing.assert_array_equal(found["alice"], secret)
+    np.testing.assert_array_equal(result, secret)
+    assert not set(read.tolist()) & set(secret.tolist())
+    assert (np.abs(read) > 1 << 24).all()
+
+
 def test_strangers_do_not_disturb():
     found = start(lambda _: programs.Strangers(), ("alice", "bob"))
     assert found == {"alice": 1000.0, "bob": 1000.0}
