@@ -1,8 +1,9 @@
-"""Corrections computed by joblib workers, for a provider with several cores or a cluster.
+"""Corrections computed by joblib workers, for a provider with several cores.
 
 A correction follows from keys, id and sizes alone, so it does not matter which worker computes it,
-nor that another computes it again when one is lost. joblib's own ``parallel_config`` says where the
-workers run: processes of this machine by default.
+nor that another computes it again when one is lost. A task carries the keys of a session's masks, so
+workers are processes or threads of this machine: joblib's ``parallel_config`` may choose among
+these, and what would send tasks elsewhere, such as Dask, is refused.
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ class CorrectionPool:
     limit : int
         Words that one correction may take.
 
+    Raises
+    ------
+    ArgumentError
+        If joblib's active backend does not stay on this machine.
+
     Notes
     -----
     joblib keeps what ``parallel_config`` has set for the thread that calls it. The pool is made by
@@ -77,6 +83,11 @@ class CorrectionPool:
 
         self.workers, self._limit = workers, limit
         self._backend, _ = get_active_backend()
+        if not joblib_processes.stays_here(self._backend):
+            raise ArgumentError(
+                "workers of a provider must be on its own machine, since their tasks carry the keys of"
+                f" all masks: joblib's 'loky' or 'threading', got {type(self._backend).__name__}"
+            )
         self._options = joblib_processes.options()
         # A backend does one thing at a time.
         self._turn = threading.Lock()

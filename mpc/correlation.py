@@ -1,18 +1,19 @@
 """Correlated randomness: what it is made of, and how its shares come to the parties.
 
 A correlation is an ordered list of parts. First come the masks, uniform arrays of which every
-party expands its own share from the key it has in common with the provider. Then come the
-corrected parts, arrays that depend on the masks: the shares of all parties but the last are
-expanded just so, and the last party's share is what the provider sends. A correlation has an id,
-its place in every stream, and carries shapes and ids only.
+party expands its own share from a key it has in common with the provider. Then come the corrected
+parts, arrays that depend on the masks: the shares of all parties but the last are expanded from
+another key, see :mod:`mpc.keys`, and the last party's share is what the provider sends. A
+correlation has an id, its place in the streams of masks, and carries shapes and ids only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from math import prod
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LANES",
     "Correlation",
+    "Layout",
     "MaskRef",
     "Opening",
     "Part",
@@ -35,6 +37,7 @@ __all__ = [
     "chosen_rows",
     "combine",
     "correlation_classes",
+    "with_runs",
 ]
 
 Words = NDArray[np.uint64]
@@ -171,6 +174,47 @@ def _run_of_rows(view: View, shape: tuple[int, ...]) -> range | None:
     return rows if rows is not None and rows.step == 1 else None
 
 
+def with_runs(keys: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the same index with a slice for an array of evenly spaced numbers, or bools.
+
+    The provider is told an index of what is masked already, and a slice tells less. Of several
+    arrays, or one beside a number, NumPy makes axes that slices do not make: these stay.
+    """
+    places = [k for k, key in enumerate(keys) if not _is_basic(key)]
+    numbers_too = any(isinstance(key, (int, np.integer)) for key in keys)
+    if len(places) != 1 or numbers_too:
+        return keys
+    (place,) = places
+    key = keys[place]
+    if not isinstance(key, np.ndarray) or key.ndim != 1:
+        return keys
+    before, behind = keys[:place], keys[place + 1 :]
+    from_the_end = any(k is Ellipsis for k in before)
+    count = sum(k is not None for k in (behind if from_the_end else before))
+    axis = len(shape) - 1 - count if from_the_end else count
+    run = _run_of(key, shape[axis]) if 0 <= axis < len(shape) else None
+    return keys if run is None else (*before, run, *behind)
+
+
+def _run_of(key: NDArray[Any], length: int) -> slice | None:
+    """Return the slice that picks the same of `length` elements, if there is one."""
+    if key.dtype == np.bool_:
+        if len(key) != length:
+            return None
+        key = np.flatnonzero(key)
+    if not len(key):
+        return slice(0, 0)
+    if key.dtype.kind not in "iu" or key.min() < -length or key.max() >= length:
+        return None
+    numbers = key.astype(np.int64) % length
+    first, last = int(numbers[0]), int(numbers[-1])
+    step = int(numbers[1]) - first if len(numbers) > 1 else 1
+    if step == 0 or (np.diff(numbers) != step).any():
+        return None
+    stop = last + step
+    return slice(first, stop if stop >= 0 else None, step)
+
+
 def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
     """Return the rows that the first view of `ref` picks, if that is all it does."""
     if not ref.views or ref.views[0][0] != "index" or not ref.part.shape:
@@ -211,6 +255,73 @@ class Correlation:
         """Undo :meth:`counted_from`."""
         return self._with({n: ref.placed_at(base) for n, ref in self._references()})
 
+    def without_ids(self) -> Self:
+        """Return the same with zeros for the ids of masks."""
+        return self._with(
+            {
+                n: replace(ref, id=0) if isinstance(ref, MaskRef) else ref.without_ids()
+                for n, ref in self._references()
+            }
+        )
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the masks it refers to, in the order of its fields."""
+        found: list[int] = vars(self).get("_ids") or []
+        if not found:
+            for value in self._values():
+                if type(value) is MaskRef:
+                    found.append(value.id)
+                elif isinstance(value, Correlation):
+                    found += value.ids
+            vars(self)["_ids"] = found
+        return found
+
+    def _values(self) -> tuple[Any, ...]:
+        return _fields_of(type(self))(self)  # type: ignore[arg-type]
+
+    @property
+    def layout(self) -> Layout:
+        """What does not depend on ids; correlations that differ in ids alone share it."""
+        found: Layout | None = vars(self).get("_layout")
+        if found is None:
+            key = self._key()
+            found = None if key is None else _layouts.get(key)
+            if found is None:
+                found = Layout(self)
+                if key is not None:
+                    if len(_layouts) >= _MOST_LAYOUTS:
+                        _layouts.clear()
+                    _layouts[key] = found
+            vars(self)["_layout"] = found
+        return found
+
+    def keep_layout(self) -> None:
+        """Make a layout of its own: of what comes from outside, nothing is exchanged for others.
+
+        Values that are equal, such as True and 1, differ on the wire.
+        """
+        vars(self)["_layout"] = Layout(self)
+
+    def _key(self) -> tuple[Any, ...] | None:
+        """Return what the layout follows from, if it can be looked up."""
+        key: list[Any] = [type(self)]
+        for value in self._values():
+            if type(value) is MaskRef:
+                # A key of an index can be an array, and may hold True as well as 1.
+                for kind, _ in value.views:
+                    if kind == "index":
+                        return None
+                key.append(_of_ref(value))
+            elif isinstance(value, Correlation):
+                inner = value._key()
+                if inner is None:
+                    return None
+                key.append(inner)
+            else:
+                key.append(value)
+        return tuple(key)
+
     def _references(self) -> Iterator[tuple[str, MaskRef | Correlation]]:
         for name, value in vars(self).items():
             if isinstance(value, (MaskRef, Correlation)):
@@ -222,6 +333,7 @@ class Correlation:
             return self
         twin = object.__new__(type(self))
         vars(twin).update(vars(self), **changed)
+        vars(twin).pop("_ids", None)
         return twin
 
     def check(self, limit: int) -> None:
@@ -261,21 +373,55 @@ class Correlation:
         """
         raise NotImplementedError
 
-    @cached_property
+    @property
     def mask_words(self) -> int:
         """How many words of a party's stream are masks."""
-        return sum(part.size for part in self.masks())
+        return self.layout.mask_words
 
-    @cached_property
+    @property
     def corrected_words(self) -> int:
         """How many words the last party receives."""
-        return sum(part.size for part in self.corrected())
+        return self.layout.corrected_words
 
     def split(self, words: Words) -> list[Words]:
         """Cut the last axis of an array of all parts' words into the parts."""
-        pieces, start = [], 0
-        for part in (*self.masks(), *self.corrected()):
+        pieces, start, leading = [], 0, words.shape[:-1]
+        for part in self.layout.parts:
             piece = words[..., start : start + part.size]
-            pieces.append(piece.reshape(*words.shape[:-1], *part.shape))
+            pieces.append(piece.reshape(*leading, *part.shape))
             start += part.size
         return pieces
+
+
+class Layout:
+    """What correlations have in common that differ in ids alone.
+
+    Attributes
+    ----------
+    masks, corrected, parts : tuple of Part
+    mask_words, corrected_words : int
+    form : bytes, optional
+        For :mod:`mpc.names`.
+    """
+
+    __slots__ = ("corrected", "corrected_words", "form", "mask_words", "masks", "parts")
+
+    def __init__(self, correlation: Correlation) -> None:
+        self.masks = correlation.masks()
+        self.corrected = correlation.corrected()
+        self.parts = (*self.masks, *self.corrected)
+        self.mask_words = sum(part.size for part in self.masks)
+        self.corrected_words = sum(part.size for part in self.corrected)
+        self.form: bytes | None = None
+
+
+_MOST_LAYOUTS = 4096
+_layouts: dict[Any, Layout] = {}
+_of_ref = attrgetter("part.shape", "part.algebra", "start", "owner", "without", "views")
+
+
+@lru_cache(maxsize=64)
+def _fields_of(cls: type[Correlation]) -> Callable[[Correlation], tuple[Any, ...]]:
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    # Of one name it would return no tuple.
+    return attrgetter(*names) if len(names) > 1 else lambda c: (getattr(c, names[0]),)

@@ -1,6 +1,14 @@
 """Exceptions of the protocols; those on values, shapes and dtypes come from the ring."""
 
-from ring.errors import ArgumentError, DataError, DtypeError, RangeError, ShapeError, SottoError
+from ring.errors import (
+    ArgumentError,
+    DataError,
+    DtypeError,
+    ProcessError,
+    RangeError,
+    ShapeError,
+    SottoError,
+)
 
 __all__ = [
     "ArgumentError",
@@ -15,6 +23,7 @@ __all__ = [
     "PeerClosedError",
     "PeerError",
     "PeerTimeoutError",
+    "ProcessError",
     "RangeError",
     "RangeWarning",
     "RevealError",
@@ -30,7 +39,7 @@ class PartyError(ArgumentError):
 
 
 class SessionError(SottoError, RuntimeError):
-    """A session that is closed, or an array of another session."""
+    """A session that is closed, or of another thread or process; or an array of another session."""
 
 
 class RangeWarning(UserWarning):

@@ -47,7 +47,7 @@ __all__ = [
     "terms",
 ]
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 # What a HELLO is for, beside what clients want.
 SESSION, HEALTH = "session", "health"
 SESSION_ID_BYTES = 16

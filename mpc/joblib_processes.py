@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-__all__ = ["end_with", "options", "shut_down"]
+__all__ = ["end_with", "options", "shut_down", "stays_here"]
 
 _LOOK_SECONDS = 0.5
 
@@ -27,6 +27,16 @@ def options() -> dict[str, Any]:
         return {}
     # Each process calls this before it looks for work. What it does before that needs no parent.
     return {"initializer": end_with, "initargs": (os.getpid(),)}
+
+
+# joblib's own, by name: classes derived from them may go elsewhere.
+_HERE = ("LokyBackend", "SequentialBackend", "ThreadingBackend")
+
+
+def stays_here(backend: object) -> bool:
+    """Whether what a backend of joblib is given stays on this machine."""
+    kind = type(backend)
+    return kind.__module__ == "joblib._parallel_backends" and kind.__name__ in _HERE
 
 
 def end_with(parent: int) -> None:

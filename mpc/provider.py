@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, MaskRef, Part, apply_views, chosen_rows, combine
-from ring import Stream
+from mpc.keys import provider_streams
+from mpc.names import name_of
+from ring.streams import NamedStream, Stream
 
 __all__ = ["Provider"]
 
 Words = NDArray[np.uint64]
 
-# Id, start, size, and whose words are left out.
-_Place = tuple[int, int, int, int | None]
+# Id, start, part, whose words alone, and whose are left out: all that a mask follows from.
+_Place = tuple[int, int, Part, int | None, int | None]
 
 _CHUNK_WORDS = 1 << 13
 # Up to this size a mask is expanded and cached whole.
@@ -34,20 +36,23 @@ class Provider:
     Parameters
     ----------
     keys : sequence of bytes
-        The key of each computing party, in their order.
+        The key that each computing party has agreed on, in their order.
     cache_bytes : int
         How much memory recently used tensor masks may take. A model's weights are used again
         with every batch; what is not in the cache is expanded anew.
     """
 
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
-        self._streams = [Stream(key) for key in keys]
+        streams = [provider_streams(key) for key in keys]
+        self._masks = [masks for masks, _ in streams]
+        # The last party's share is what the others' leave.
+        self._corrections = [corrections for _, corrections in streams[:-1]]
         self._cache: OrderedDict[tuple[_Place, bytes], Words] = OrderedDict()
         self._cache_room = cache_bytes
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
     def __repr__(self) -> str:
-        return f"Provider({len(self._streams)} parties)"
+        return f"Provider({len(self._masks)} parties)"
 
     def correct(self, id: int, correlation: Correlation, out: Words) -> None:
         """Write the last party's share of the corrected parts to `out`.
@@ -59,10 +64,12 @@ class Provider:
         correlation : Correlation
         out : contiguous uint64 array of `correlation.corrected_words` words
         """
-        hidden, corrected = correlation.masks(), correlation.corrected()
-        words = np.empty(sum(part.size for part in hidden), np.uint64)
-        masks = self._expand(id, 0, words, hidden, self._streams)
-        others = self._expand(id, words.size, out, corrected, self._streams[:-1])
+        layout = correlation.layout
+        words = np.empty(layout.mask_words, np.uint64)
+        masks = self._expand([(stream, id) for stream in self._masks], 0, words, layout.masks)
+        name = name_of(id, correlation)
+        places = [(stream, stream.place(name)) for stream in self._corrections]
+        others = self._expand(places, 0, out, layout.corrected)
         correlation.deal(self, masks, others)
 
     def plain(self, correlation: Correlation) -> Words:
@@ -79,7 +86,7 @@ class Provider:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
-        place = (ref.id, ref.start, ref.part.size, ref.without)
+        place = (ref.id, ref.start, ref.part, ref.owner, ref.without)
         key = (place, b"" if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
@@ -94,12 +101,13 @@ class Provider:
 
     def _hidden(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
         """Expand a mask, or some rows of it."""
-        streams = self._streams if ref.owner is None else [self._streams[ref.owner]]
-        gone = None if ref.without is None else self._streams[ref.without]
+        streams = self._masks if ref.owner is None else [self._masks[ref.owner]]
+        gone = None if ref.without is None else self._masks[ref.without]
         holders = [stream for stream in streams if stream is not gone]
         if rows is None:
             words = np.empty(ref.part.shape, np.uint64)
-            self._expand(ref.id, ref.start, words.reshape(-1), (ref.part,), holders)
+            places = [(stream, ref.id) for stream in holders]
+            self._expand(places, ref.start, words.reshape(-1), (ref.part,))
             return words
         words = np.empty((len(rows), *ref.part.shape[1:]), np.uint64)
         holders[0].fill_rows(words, ref.id, rows, ref.start)
@@ -110,19 +118,27 @@ class Provider:
         return words
 
     def _expand(
-        self, id: int, start: int, out: Words, parts: Sequence[Part], streams: Sequence[Stream]
+        self,
+        places: Sequence[tuple[Stream | NamedStream, int]],
+        start: int,
+        out: Words,
+        parts: Sequence[Part],
     ) -> list[Words]:
-        """Write the sums (XORs) of the streams' words from `start` on to `out`; return its parts."""
-        streams[0].fill(out, id, start)
+        """Write the sums (XORs) of words from `start` on, behind places in streams, to `out`.
+
+        Returns its parts.
+        """
+        stream, place = places[0]
+        stream.fill(out, place, start)
         found, first = [], 0
         for part in parts:
             found.append(out[first : first + part.size].reshape(part.shape))
             first += part.size
-        for stream in streams[1:]:
+        for stream, place in places[1:]:
             # Piece by piece, so that the second stream's words never leave the cache of the core.
             for first in range(0, out.size, _CHUNK_WORDS):
                 piece = self._scratch[: out.size - first]
-                stream.fill(piece, id, start + first)
+                stream.fill(piece, place, start + first)
                 self._combine(out, first, piece, parts)
         return found
 

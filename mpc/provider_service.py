@@ -75,7 +75,8 @@ class ProviderService:
         Listens at the provider's address already.
     workers : int, default=1
         More than one: corrections are computed by so many joblib workers. ``joblib``'s own
-        ``parallel_config``, around the making of this object, chooses where they run.
+        ``parallel_config``, around the making of this object, chooses processes or threads of this
+        machine; others are refused, as keys would leave it.
     memory_limit : int, default=2**30
         Bytes that one correlation may take; larger ones are refused.
     ahead_bytes : int, default=2**26

@@ -87,6 +87,7 @@ def _decode(encoded: bytes, limit: int) -> Correlation:
     if not isinstance(correlation, Correlation):
         raise ShapeError(f"a request must be for a correlation, got {type(correlation).__name__}")
     correlation.check(limit)
+    correlation.keep_layout()
     return correlation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from mpc.correlation import Correlation, Opening
 from mpc.cost import Ledger
 from mpc.errors import DtypeError, PartyError, PeerError, SessionError
 from mpc.keys import PartyStreams
+from mpc.names import name_of
+from mpc.owner import Owner
 from mpc.provider import Provider
 from mpc.remote_provider import RemoteProvider
 from mpc.secret_value import SecretValue
@@ -20,6 +23,7 @@ from mpc.shared_array import SharedArray
 from mpc.transport.frames import framing
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
+from ring import processes
 
 __all__ = ["Rounds"]
 
@@ -39,6 +43,7 @@ class Rounds:
         _asked: list[tuple[int, Correlation]]
         _next_id: int
         _closed: bool
+        _owner: Owner
 
         def _end(self, problem: str | None) -> None: ...
 
@@ -69,9 +74,39 @@ class Rounds:
         return self.parties.index(party)
 
     def check_open(self) -> None:
-        """Raise SessionError if the session is closed."""
+        """Raise SessionError if the session is closed, or not this thread's and process's."""
         if self._closed:
             raise SessionError("the session is closed")
+        owner = self._owner
+        if owner.thread != get_ident() or owner.generation != processes.generation:
+            owner.claim()
+
+    def hand_over(self) -> None:
+        """Let another thread use the session: the next one that does.
+
+        A session belongs to the thread that uses it first, until that ends or calls this. Other
+        threads get a SessionError. Between processes all parties must hand over at the same points
+        of the same program, like all that they do.
+
+        Raises
+        ------
+        SessionError
+            If it belongs to another thread.
+
+        Examples
+        --------
+        >>> import threading
+        >>> import mpc
+        >>> with mpc.Session() as s:
+        ...     x = s.share([1.5, -2.0], owner="alice")
+        ...     s.hand_over()
+        ...     thread = threading.Thread(target=lambda: print(x.relu().reveal()))
+        ...     thread.start()
+        ...     thread.join()
+        [1.5 0. ]
+        """
+        self.check_open()
+        self._owner.release()
 
     def check_own(self, x: object, name: str) -> SharedArray:
         """Return `x` if it is a shared array of this session, or raise."""
@@ -99,6 +134,7 @@ class Rounds:
 
     def fresh_id(self) -> int:
         """Return the next id. Every party counts alike, and no id is used twice."""
+        self.check_open()
         self._next_id += 1
         return self._next_id
 
@@ -164,7 +200,7 @@ class Rounds:
             except PeerError as error:
                 self._end(str(error))
                 raise
-            self.streams[self.here[0]].provider.fill(words[0, :masks], id)
+            self.streams[self.here[0]].masks.fill(words[0, :masks], id)
         else:
             words = np.empty((len(self.here), masks + corrected), np.uint64)
             self._expand(id, correlation, words, masks)
@@ -177,11 +213,15 @@ class Rounds:
     def _expand(self, id: int, correlation: Correlation, words: Words, masks: int) -> None:
         """Fill in the shares of a correlation that follow from keys held in this process."""
         for row, party in zip(words, self.here, strict=True):
-            if party < self.size - 1:
-                self.streams[party].provider.fill(row, id)
+            streams = self.streams[party]
+            if masks:
+                streams.masks.fill(row[:masks], id)
+            if masks == len(row):
                 continue
-            self.streams[party].provider.fill(row[:masks], id)
-            if masks < len(row):
+            if party < self.size - 1:
+                corrections = streams.corrections
+                corrections.fill(row[masks:], corrections.place(name_of(id, correlation)))
+            else:
                 assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
                 self._provider.correct(id, correlation, row[masks:])
 

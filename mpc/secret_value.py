@@ -29,6 +29,7 @@ class SecretValue:
 
     __slots__ = (
         "_mask", "_shares", "_term", "binary", "bit", "bound", "frac_bits", "given", "session", "shape",
+        "truncated",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,8 @@ class SecretValue:
         self.binary = binary or bit is not None
         self.bit = bit
         self.given = given
+        # In the format, once it was needed so: another truncation would round anew.
+        self.truncated: Self | None = None
         if shares is not None:
             held = shares
         elif given is not None:
@@ -94,10 +97,13 @@ class SecretValue:
         if bit is not None:
             bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
         shares = empty if mask is None and given is None else None
-        return type(self)(
+        twin = type(self)(
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, given=given,
             term=self._term, binary=self.binary,
         )  # fmt: skip
+        if self.truncated is not None:
+            twin.truncated = self.truncated.without_shares(planned)
+        return twin
 
     def outline(self) -> Hashable:
         """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
@@ -110,6 +116,7 @@ class SecretValue:
             None if self._mask is None else self._mask.ref,
             None if self.bit is None else self.bit.ref,
             self._term,
+            None if self.truncated is None else self.truncated.outline(),
         )
 
     def with_integer_bound(self, bound: int) -> Self:

@@ -20,6 +20,7 @@ from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError
 from mpc.events import record
 from mpc.handshake import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
+from mpc.owner import Owner
 from mpc.planning import Plan, Planning
 from mpc.protocols import range_check, sharing
 from mpc.provider import Provider
@@ -31,7 +32,7 @@ from mpc.shared_array import SharedArray
 from mpc.transport.connection import wait
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport, located
-from ring import FixedPoint
+from ring import FixedPoint, processes
 
 __all__ = ["Plan", "Session"]
 
@@ -71,7 +72,8 @@ class Session(Planning, Rounds):
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
     them short of all may collude, and the provider colludes with nobody. Keys are fresh from the
-    operating system's generator.
+    operating system's generator. A session serves one process, and in it one thread at a time, see
+    :meth:`hand_over`; threads and processes that work side by side make a session each.
 
     Parameters
     ----------
@@ -247,6 +249,7 @@ class Session(Planning, Rounds):
         self._next_id = self._prepared = 0
         self._known: OrderedDict[Hashable, Block] = OrderedDict()
         self._closed = False
+        self._owner = Owner()
 
     def _where(self) -> str:
         """Return the round and the step, for errors."""
@@ -280,6 +283,10 @@ class Session(Planning, Rounds):
         if self._closed:
             return
         self._closed = True
+        if self._owner.generation != processes.generation:
+            # The connections are the parent's, which goes on.
+            self.streams, self._provider = [], None
+            return
         if isinstance(self._transport, RemoteTransport):
             total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
             record(
@@ -361,13 +368,20 @@ class Session(Planning, Rounds):
         Returns
         -------
         float64 or int64 array, or a scalar; None where `to` does not live
-            Values with twice the fractional bits are truncated first, so that nothing beyond the
-            format's precision is revealed.
+            Values with twice the fractional bits are truncated first.
 
         Notes
         -----
         1 round, 8 bytes an element to each party that learns the value; before it, 1 round and
         8 bytes an element if `x` needs truncation. In a plan the result is all zeros.
+
+        Of a product z that is truncated to be revealed, more is learnt than the result: z + U
+        exactly, for each element a U that is uniform below one unit of the result's last place, by
+        the computing parties that learn the result. What truncation opened to all of them says at
+        which fraction it rounds up, and the result says the rest; that alone says nothing to those
+        that do not learn the result. The truncated array is kept, so that revealing `x` again, to
+        whomever, tells no more and costs no truncation. What is computed anew from the same operands,
+        or a view of `x`, is an array of its own with another U.
         """
         return sharing.reveal(self.check_own(x, "x"), to=to)
 

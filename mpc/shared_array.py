@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpc.correlation import with_runs
 from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError
 from mpc.protocols import (
     argmax,
@@ -224,7 +225,7 @@ class SharedArray(SecretValue):
             for k in keys
         )
         try:
-            return linear.view(self, ("index", keys))
+            return linear.view(self, ("index", with_runs(keys, self.shape)))
         except IndexError as error:
             raise ShapeError(f"index out of range for shape {self.shape}: {error}") from None
 
@@ -413,7 +414,11 @@ class SharedArray(SecretValue):
         return self.with_integer_bound(bound)
 
     def reveal(self, to: str | None = None) -> Any:
-        """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`."""
+        """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`.
+
+        A product z with more fractional bits than the format's is truncated first, once in its life.
+        Then z + U is learnt exactly, U uniform below one unit of the result's last place.
+        """
         return self.session.reveal(self, to)
 
     # NumPy's protocols.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from mpc import (
     configuration,
 )
 from mpc.handshake import disagreement, read_hello, send_hello, terms
+from mpc.owner import check_process
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Header, Kind
@@ -31,7 +33,7 @@ from nn.checks import check_names, feature_matrix
 from nn.inputs import check_inside
 from nn.links import probabilities
 from nn.model_description import Description
-from ring import Stream, decode, encode, fresh_key
+from ring import Stream, decode, encode, fresh_key, processes
 
 __all__ = ["Client"]
 
@@ -47,7 +49,8 @@ class Client:
     """Asks parties for predictions without telling any of them the rows or the answers.
 
     Each row is split into shares in this process, one for each party; each party returns a share
-    of the answer. Used like a scikit-learn classifier that is fitted already.
+    of the answer. Used like a scikit-learn classifier that is fitted already. Threads that use one
+    client wait for each other; a forked child must make a client of its own.
 
     Parameters
     ----------
@@ -91,6 +94,7 @@ class Client:
                 f"me must be one of {', '.join(self._read.clients)}, got {self._me!r}"
             )
         self._lock = threading.Lock()
+        self._generation, self._pid = processes.generation, os.getpid()
         self._connections: list[Connection] = []
         self._closed = False
         try:
@@ -125,6 +129,8 @@ class Client:
     def close(self) -> None:
         """Say goodbye to the parties."""
         self._closed = True
+        if self._generation != processes.generation:
+            return  # the connections are the parent's, which goes on
         for connection in self._connections:
             connection.notify(Kind.BYE)
             connection.close()
@@ -186,6 +192,7 @@ class Client:
 
     def health(self) -> list[dict[str, Any]]:
         """Return what each party says of itself."""
+        check_process("client", self._generation, self._pid)
         with self._lock:
             return [dict(pairs) for pairs in self._ask(("health",))]
 
@@ -260,6 +267,8 @@ class Client:
     def _send(self, encoded: Words, answer: str) -> Words:
         rows = len(encoded)
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
+        # Before the lock, which a thread of the parent may have held.
+        check_process("client", self._generation, self._pid)
         with self._lock:
             if self._closed:
                 raise SessionError("the client is closed")

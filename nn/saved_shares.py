@@ -119,7 +119,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     number = session.fresh_id()
     words = np.empty((len(session.here), 2), np.uint64)
     for row, party in zip(words, session.here, strict=True):
-        session.streams[party].provider.fill(row, number)
+        session.streams[party].masks.fill(row, number)
     header["set"] = session.open((words, "sum"))[0].tobytes().hex()
     for place, (party, path) in enumerate(zip(session.here, paths, strict=True)):
         text = json.dumps({**header, "party": session.parties[party]}).encode()

@@ -6,7 +6,15 @@ Each message names the argument or party, the rule and the value. All of them de
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "DataError", "DtypeError", "RangeError", "ShapeError", "SottoError"]
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "DtypeError",
+    "ProcessError",
+    "RangeError",
+    "ShapeError",
+    "SottoError",
+]
 
 
 class SottoError(Exception):
@@ -31,3 +39,7 @@ class DtypeError(SottoError, TypeError):
 
 class DataError(SottoError):
     """A data set or file that is missing, incomplete or damaged."""
+
+
+class ProcessError(SottoError, RuntimeError):
+    """A stream used by a forked child of the process that has made it."""

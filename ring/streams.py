@@ -1,30 +1,39 @@
-"""Pseudo-random words: AES-128 in counter mode, with random access by id.
+"""Pseudo-random words: AES-128 in counter mode, with random access by id or by name.
 
 The stream of a key for an id starts at the counter block ``id (64 bits) || 0 (64 bits)``, so a
-stream can be read at any place, in any order, and by whoever else holds the key.
+stream can be read at any place, in any order, and by whoever else holds the key. The stream for a
+name, which may be any bytes, starts at the counter block that BLAKE2b gives for the name under a
+key of its own. So setting up a cipher for each name is saved. Blocks of two names are the same with
+probability q b / 2^128 at most, for q names of b blocks in all, since without the key nobody can
+look for names whose streams meet: 2^-48 for 2^40 names and 2^40 blocks.
 """
 
 from __future__ import annotations
 
 import operator
 import os
+import threading
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from ring.errors import ArgumentError, DtypeError
+from ring import processes
+from ring.errors import ArgumentError, DtypeError, ProcessError
 
-__all__ = ["KEY_BYTES", "Stream", "fresh_key"]
+__all__ = ["KEY_BYTES", "NAME_KEY_BYTES", "NamedStream", "Stream", "fresh_key"]
 
 KEY_BYTES = 16
-_BLOCK_WORDS = 2
+NAME_KEY_BYTES = 32
+_COUNTER = (1 << 128) - 1
 # Behind its last block a counter would run into the next id's stream.
-_STREAM_WORDS = _BLOCK_WORDS << 64
+_STREAM_WORDS = 2 << 64
 
 # The cipher adds its keystream to zeros. One buffer of them stays in the cache of the core.
-_ZEROS = memoryview(bytes(1 << 16))
+_ZEROS_BYTES = 1 << 16
+_ZEROS = memoryview(bytes(_ZEROS_BYTES))
 
 
 def fresh_key() -> bytes:
@@ -39,7 +48,51 @@ def fresh_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
-class Stream:
+def _check_out(out: object) -> None:
+    # A NumPy scalar has a dtype and flags too, but what is written to it is lost.
+    if not isinstance(out, np.ndarray) or out.dtype != np.uint64 or not out.flags.c_contiguous:
+        raise DtypeError("out must be a contiguous uint64 array")
+
+
+class _Keystream:
+    """The keystream of one key, two words a block, in the process that has made it."""
+
+    __slots__ = ("_encryptor", "_generation", "_turn")
+
+    def __init__(self, key: bytes) -> None:
+        if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+            raise ArgumentError(f"key must be {KEY_BYTES} bytes")
+        # Setting up a cipher takes as long as 70 kB of its output, moving its counter next to nothing.
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._generation = processes.generation
+        self._turn = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<key>)"
+
+    def _write(self, target: memoryview, first: int, start: int) -> None:
+        """Write what follows `start` words behind the counter block `first`."""
+        if self._generation != processes.generation:
+            raise ProcessError(
+                "a stream belongs to the process that has made it: this one was forked from that,"
+                " and would use the same words again"
+            )
+        counter = (first + (start >> 1) & _COUNTER).to_bytes(16, "big")
+        size = len(target)
+        with self._turn:
+            encryptor = self._encryptor
+            encryptor.reset_nonce(counter)
+            if start & 1:
+                encryptor.update_into(_ZEROS[:8], bytearray(8))
+            if size <= _ZEROS_BYTES:
+                encryptor.update_into(_ZEROS[:size], target)
+                return
+            for begin in range(0, size, _ZEROS_BYTES):
+                piece = target[begin : begin + _ZEROS_BYTES]
+                encryptor.update_into(_ZEROS[: len(piece)], piece)
+
+
+class Stream(_Keystream):
     """The pseudo-random streams of one key.
 
     Parameters
@@ -49,7 +102,8 @@ class Stream:
 
     Notes
     -----
-    One object serves one thread at a time. Up to 2^64 blocks of 16 bytes an id.
+    Up to 2^64 blocks of 16 bytes an id. Several threads may use one object: they wait for each
+    other. A forked child cannot use its parent's; see :class:`ring.errors.ProcessError`.
 
     Examples
     --------
@@ -63,16 +117,7 @@ class Stream:
     True
     """
 
-    __slots__ = ("_encryptor",)
-
-    def __init__(self, key: bytes) -> None:
-        if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-            raise ArgumentError(f"key must be {KEY_BYTES} bytes")
-        # Setting up a cipher takes as long as 70 kB of its output, moving its counter next to nothing.
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-
-    def __repr__(self) -> str:
-        return "Stream(<key>)"
+    __slots__ = ()
 
     def fill(self, out: NDArray[np.uint64], id: int, start: int = 0) -> None:
         """Write the words `start`, `start` + 1, ... of stream `id` into `out`.
@@ -90,9 +135,7 @@ class Stream:
         DtypeError, ArgumentError
             If `out` is no contiguous uint64 array, or `id` or `start` is out of range.
         """
-        # A NumPy scalar has a dtype and flags too, but what is written to it is lost.
-        if not isinstance(out, np.ndarray) or out.dtype != np.uint64 or not out.flags.c_contiguous:
-            raise DtypeError("out must be a contiguous uint64 array")
+        _check_out(out)
         # NumPy's integers would wrap around below.
         id, start = operator.index(id), operator.index(start)
         if not 0 <= id < 1 << 64:
@@ -102,7 +145,7 @@ class Stream:
                 f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
             )
         if out.size:
-            self._write(out.data.cast("B"), id, start)
+            self._write(out.data.cast("B"), id << 64, start)
 
     def fill_rows(
         self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0
@@ -139,18 +182,53 @@ class Stream:
         lines = out.reshape(len(out), width).view(np.uint8)
         id, start = operator.index(id), operator.index(start)
         for k, row in enumerate(rows.tolist()):
-            self._write(lines[k].data, id, start + row * width)
+            self._write(lines[k].data, id << 64, start + row * width)
 
-    def _write(self, target: memoryview, id: int, start: int) -> None:
-        block, skip = divmod(start, _BLOCK_WORDS)
-        update = self._encryptor.update_into
-        self._encryptor.reset_nonce((id << 64 | block).to_bytes(16, "big"))
-        if skip:
-            update(_ZEROS[:8], bytearray(8))
-        size = len(target)
-        if size <= len(_ZEROS):
-            update(_ZEROS[:size], target)
-            return
-        for begin in range(0, size, len(_ZEROS)):
-            piece = target[begin : begin + len(_ZEROS)]
-            update(_ZEROS[: len(piece)], piece)
+
+class NamedStream(_Keystream):
+    """The pseudo-random streams of one key, for names in place of ids.
+
+    Parameters
+    ----------
+    key : bytes
+        16 bytes, for the cipher.
+    name_key : bytes
+        32 bytes, from which and the name it follows where a stream starts. Neither key is shown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ring.streams import NamedStream
+    >>> stream = NamedStream(bytes(16), bytes(32))
+    >>> one, other = np.empty(4, np.uint64), np.empty(4, np.uint64)
+    >>> stream.fill(one, stream.place(b"a name"))
+    >>> stream.fill(other, stream.place(b"another name"))
+    >>> bool((one == other).any())
+    False
+    """
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, key: bytes, name_key: bytes) -> None:
+        if not isinstance(name_key, bytes) or len(name_key) != NAME_KEY_BYTES:
+            raise ArgumentError(f"name_key must be {NAME_KEY_BYTES} bytes")
+        super().__init__(key)
+        self._hash = blake2b(key=name_key, digest_size=16)
+
+    def place(self, name: bytes) -> int:
+        """Return the counter block at which the stream of a name starts."""
+        place = self._hash.copy()
+        place.update(name)
+        return int.from_bytes(place.digest(), "big")
+
+    def fill(self, out: NDArray[np.uint64], place: int, start: int = 0) -> None:
+        """Write the words `start`, `start` + 1, ... of the stream at `place` into `out`.
+
+        Raises
+        ------
+        DtypeError
+            If `out` is no contiguous uint64 array.
+        """
+        _check_out(out)
+        if out.size:
+            self._write(out.data.cast("B"), place, start)

@@ -101,7 +101,7 @@ def _expand(session: Session, ref: MaskRef, rows: tuple[int, ...]) -> Words:
     shape = ref.part.shape if chosen is None else (len(chosen), *ref.part.shape[1:])
     shares = np.empty((len(rows), *shape), np.uint64)
     for k, row in enumerate(rows):
-        stream = session.streams[session.here[row]].provider
+        stream = session.streams[session.here[row]].masks
         if chosen is None:
             stream.fill(shares[k, ...], ref.id, ref.start)
         else:

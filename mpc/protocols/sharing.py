@@ -9,7 +9,11 @@ shares: there x enters as j's addend, the others' being zero.
 Cost: no rounds, no bytes.
 
 Revealing [x]:
-1. Each party sends its share to those that are to learn x; they add up.
+1. A product z is truncated to x first, by the s bits that it has too many, if it was not yet. The
+   truncated array stays with it, so that revealing it again tells no more.
+2. Each party sends its share to those that are to learn x; they add up.
+Of a truncated product they learn 2^s x + (c mod 2^s) = z + U exactly, with c as truncation has opened
+it and U = r mod 2^s, uniform in [0, 2^s): less than one unit of x. See :mod:`mpc.protocols.truncation`.
 Cost: 1 round; 8 (n - 1) bytes an element to reveal to all, 8 to reveal to one.
 
 Source: additive secret sharing with pseudo-random shares (Cramer, Damgard, Ishai 2005).

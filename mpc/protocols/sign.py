@@ -275,7 +275,7 @@ def _open(
     correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), term)
     number, words = session.correlated(correlation)
     parts, rounds = correlation.split(words), correlation.rounds
-    dealt = len(correlation.masks())
+    dealt = len(correlation.layout.masks)
     r, beta = parts[0], parts[1] if correlation.has_beta else None
     planes_dealt = list(zip(parts[dealt - len(rounds) : dealt], parts[dealt + 3 :], strict=True))
     tables, rings, tops = parts[dealt : dealt + 3]

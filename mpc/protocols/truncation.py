@@ -10,12 +10,14 @@ Needs |z| < 2^62.
 3. kappa = (1 - (c >> 63)) 2^(64 - s), public; locally
    [y] = (c >> s) - 2^(62 - s) - [r >> s] + kappa [r >> 63].
 y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
-unbiased, and never a wrap-around.
+unbiased, and never a wrap-around. It goes up if z mod 2^s is more than c mod 2^s, which is public:
+whoever learns y learns z + (r mod 2^s) = 2^s y + (c mod 2^s), of which r mod 2^s is uniform and
+nobody's. So a product is truncated once, however often it is revealed.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
 
 Source: Escudero, Ghosh, Keller, Rachuri, Scholl 2020, section 5; Dalskov, Escudero, Keller 2020.
-What c tells of z: nothing, r is uniform. On the leak of other probabilistic truncations: Santos et
-al. 2024.
+What c tells of z without y: nothing, r is uniform. On the leak of other probabilistic truncations:
+Santos et al. 2024.
 """
 
 from __future__ import annotations
@@ -240,6 +242,10 @@ def divide_by_powers(x: SharedArray, shifts: Sequence[int]) -> list[SharedArray]
 
 
 def to_format(x: SharedArray) -> SharedArray:
-    """Truncate x to the session's fractional bits, if it has more."""
+    """Truncate x to the session's fractional bits, if it has more; once in its life."""
     extra = x.frac_bits - x.session.format.frac_bits
-    return truncate(x, extra) if extra > 0 else x
+    if extra <= 0:
+        return x
+    if x.truncated is None:
+        x.truncated = truncate(x, extra)
+    return x.truncated

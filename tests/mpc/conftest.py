@@ -103,14 +103,17 @@ class _Listened:
         self.stream.fill(out, id, start)
         self.tell(id, out.copy())
 
+    def place(self, name):
+        return self.stream.place(name)
+
 
 class Tap:
     """What the parties expanded, were sent and opened, in order, as copies.
 
     Attributes
     ----------
-    filled : list of (party, whom the stream is shared with, id, words)
-        With "provider" or another party's number.
+    filled : list of (party, which of its streams, id or place, words)
+        "masks", "corrections", or the number of the other party that the stream is shared with.
     dealt : list of (id, correlation, words of shape (p, ...))
     sent : list of rounds, each a list of (words of shape (p, ...), opening)
     opened : list of rounds, each a list of arrays
@@ -131,7 +134,12 @@ class Tap:
             return lambda id, words: self.filled.append((party, other, id, words))
 
         pairs = {j: _Listened(stream, tell(j)) for j, stream in streams.pairs.items()}
-        return replace(streams, provider=_Listened(streams.provider, tell("provider")), pairs=pairs)
+        return replace(
+            streams,
+            masks=_Listened(streams.masks, tell("masks")),
+            corrections=_Listened(streams.corrections, tell("corrections")),
+            pairs=pairs,
+        )
 
 
 @pytest.fixture(scope="session")

@@ -159,6 +159,9 @@ class Garbage:
         self.stream.fill(out, id, start)
         out += np.uint64(0x9E3779B97F4A7C15)
 
+    def place(self, name):
+        return self.stream.place(name)
+
 
 @every_program
 def test_one_partys_garbage_stays_in_its_row(keyed, tap, program):
@@ -171,7 +174,8 @@ def test_one_partys_garbage_stays_in_its_row(keyed, tap, program):
     for bad in {0, 1, n - 1}:
         poisoned = list(streams)
         poisoned[bad] = type(streams[bad])(
-            Garbage(streams[bad].provider),
+            Garbage(streams[bad].masks),
+            Garbage(streams[bad].corrections),
             {j: Garbage(stream) for j, stream in streams[bad].pairs.items()},
         )
         s = start(parties, everybody, poisoned, keys, Replay(heard.opened))

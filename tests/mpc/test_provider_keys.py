@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import hmac
 import inspect
 import itertools
 import os
@@ -14,10 +15,11 @@ import pytest
 import mpc
 import ring
 from mpc.correlation import Correlation, MaskRef, Part
-from mpc.keys import fresh_streams
+from mpc.keys import fresh_streams, provider_streams
 from mpc.protocols import range_check
 from mpc.protocols.range_check import LIMIT
 from mpc.provider import Provider
+from ring.streams import NamedStream
 
 UNIT = 2.0**-16
 SOURCES = sorted(
@@ -82,17 +84,50 @@ def test_keys_are_held_by_those_who_share_them():
 
     def words(stream):
         out = np.empty(4, np.uint64)
-        stream.fill(out, id=3)
+        stream.fill(out, 3)
         return tuple(out.tolist())
 
     for i, party in enumerate(streams):
-        assert words(party.provider) == words(ring.Stream(keys[i]))
+        masks, corrections = provider_streams(keys[i])
+        assert words(party.masks) == words(masks)
+        assert words(party.corrections) == words(corrections)
+        assert party.corrections.place(b"name") == corrections.place(b"name")
         assert sorted(party.pairs) == [j for j in range(4) if j != i]
         for j, stream in party.pairs.items():
             assert words(stream) == words(streams[j].pairs[i])
     alike = {words(stream) for party in streams for stream in party.pairs.values()}
     assert len(alike) == 6
-    assert not alike & {words(party.provider) for party in streams}
+    with_the_provider = {words(some) for p in streams for some in (p.masks, p.corrections)}
+    assert len(with_the_provider) == 8
+    assert not alike & with_the_provider
+    assert len({party.corrections.place(b"name") for party in streams}) == 4
+
+
+def expanded(key, label, count):
+    """HKDF-SHA256 as RFC 5869 has it, without salt."""
+    pseudo_random = hmac.digest(bytes(32), key, "sha256")
+    return hmac.digest(pseudo_random, label + b"\1", "sha256")[:count]
+
+
+def test_three_keys_follow_from_the_one_that_is_agreed_on():
+    agreed = bytes(range(16))
+    masks, corrections = provider_streams(agreed)
+    keys = {
+        label: expanded(agreed, b"sotto " + label, count)
+        for label, count in (
+            (b"masks", 16), (b"shares of corrections", 16), (b"names of corrections", 32),
+        )
+    }  # fmt: skip
+    assert len({agreed, *keys.values()}) == 4
+    named = NamedStream(keys[b"shares of corrections"], keys[b"names of corrections"])
+    for mine, other, place in (
+        (masks, ring.Stream(keys[b"masks"]), 5),
+        (corrections, named, named.place(b"name")),
+    ):
+        mine.fill(one := np.empty(9, np.uint64), place)
+        other.fill(two := np.empty(9, np.uint64), place)
+        np.testing.assert_array_equal(one, two)
+    assert corrections.place(b"name") == named.place(b"name")
 
 
 def imported_by(tree):
@@ -233,8 +268,10 @@ def test_ids_are_never_used_twice(fresh_session, tap):
     used = [(party, source, id) for party, source, id, words in heard.filled if words.size]
     assert len(set(used)) == len(used)
     # A share and a mask never have the same id either.
-    with_the_provider = {id for _, source, id in used if source == "provider"}
-    assert not with_the_provider & {id for _, source, id in used if source != "provider"}
+    masks = {id for _, source, id in used if source == "masks"}
+    assert not masks & {id for _, source, id in used if isinstance(source, int)}
+    places = {id for _, source, id in used if source == "corrections"}
+    assert len(places) == sum(source == "corrections" for _, source, _ in used)
 
 
 # Out of sight.
@@ -256,7 +293,8 @@ def test_nothing_secret_is_shown(fresh_session):
     product, bit = x * y, x < y
     shown = [
         s, x, y, product, bit, product.relu(), x.mask, x.given, bit.bit, bit.bit.ref, product.shares.shape,
-        *s.streams, *(streams.provider for streams in s.streams), *s.streams[0].pairs.values(),
+        *s.streams, *(streams.masks for streams in s.streams), *s.streams[0].pairs.values(),
+        s.streams[0].corrections,
         s._provider, s._transport, s._ledger, s.cost(), s.plan(lambda p: everything(p, A, B)),
         x.given.base,
     ]  # fmt: skip
@@ -297,9 +335,11 @@ def test_keys_cannot_be_read_from_the_objects():
             elif isinstance(thing, dict):
                 stack.extend(thing.values())
             elif type(thing).__module__.split(".")[0] in ("mpc", "ring"):
-                slots = [getattr(thing, n) for n in getattr(type(thing), "__slots__", ())]
+                names = [n for c in type(thing).__mro__ for n in getattr(c, "__slots__", ())]
+                slots = [getattr(thing, n) for n in names]
                 stack.extend([*getattr(thing, "__dict__", {}).values(), *slots])
         assert any(isinstance(thing, ring.Stream) for thing in seen)
+        assert any(isinstance(thing, NamedStream) for thing in seen)
 
 
 def test_nothing_can_be_pickled_or_copied_out(session):

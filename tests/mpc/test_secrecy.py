@@ -97,9 +97,9 @@ def pieces_of(heard):
             pieces.append((name, part.algebra, dict(enumerate(rows))))
     expanded = {}
     for party, source, number, words in heard.filled:
-        if number not in ids:
+        if source != "corrections" and number not in ids:
             # The owner and one other party both know that party's share.
-            pair = source != "provider" and sorted((party, source))
+            pair = source != "masks" and sorted((party, source))
             kind = f"share of {pair}" if pair else "mask"
             expanded.setdefault((number, kind), {})[party] = words.reshape(-1)
     pieces += [
@@ -407,6 +407,9 @@ class Broken:
         self.stream.fill(out, id, start)
         self.change(out)
 
+    def place(self, name):
+        return self.stream.place(name)
+
 
 class SameId:
     """A stream that does not care for ids."""
@@ -450,7 +453,10 @@ def clear_every_other(out):
 def break_streams(session, monkeypatch, change, parties):
     streams = list(session.streams)
     for party in parties:
-        streams[party] = replace(streams[party], provider=Broken(streams[party].provider, change))
+        masks, corrections = streams[party].masks, streams[party].corrections
+        streams[party] = replace(
+            streams[party], masks=Broken(masks, change), corrections=Broken(corrections, change)
+        )
     monkeypatch.setattr(session, "streams", streams)
 
 
@@ -509,7 +515,7 @@ def test_broken_masks_of_a_verdict_are_found(broken_session, tap, monkeypatch, c
 @pytest.mark.parametrize("name", ["square", "product of computed"])
 def test_a_mask_that_serves_two_tensors_is_found(broken_session, tap, monkeypatch, name):
     s = broken_session
-    streams = [replace(some, provider=SameId(some.provider)) for some in s.streams]
+    streams = [replace(some, masks=SameId(some.masks)) for some in s.streams]
     monkeypatch.setattr(s, "streams", streams)
     # One secret alone, so that it is the two operands' masks that are found.
     findings = examine(s, tap, PROGRAMS[name], "mixed", "mixed")
@@ -540,26 +546,14 @@ def test_a_zero_bit_mask_is_found(broken_session, tap, monkeypatch):
         assert examine(s, tap, PROGRAMS[name], "zeros", "limit")
 
 
-class MaskAlone:
-    """A stream that holds a mask for the values, and zeros for the shares behind it."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-    def fill(self, out, id, start=0):
-        self.stream.fill(out, id, start)
-        out.reshape(-1)[max(0, SIZE - start) :] = 0
-
-
 def test_a_missing_share_of_a_correction_is_found(broken_session, tap, monkeypatch):
     # The provider knows no better, so the others' shares add up to what was dealt.
     s = broken_session
-    streams = [replace(s.streams[0], provider=MaskAlone(s.streams[0].provider)), *s.streams[1:]]
-    monkeypatch.setattr(s, "streams", streams)
+    none = Broken(s.streams[0].corrections, clear)
+    monkeypatch.setattr(s, "streams", [replace(s.streams[0], corrections=none), *s.streams[1:]])
     provider = s._provider
-    monkeypatch.setattr(
-        provider, "_streams", [MaskAlone(provider._streams[0]), *provider._streams[1:]]
-    )
+    theirs = Broken(provider._corrections[0], clear)
+    monkeypatch.setattr(provider, "_corrections", [theirs, *provider._corrections[1:]])
     for name in ("truncation", "relu", "order"):
         assert seen_without(0, examine(s, tap, PROGRAMS[name], "zeros", "limit"))
 

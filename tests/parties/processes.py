@@ -43,3 +43,25 @@ def gone(find, patience=20):
     while (left := find()) and time.monotonic() < end:
         time.sleep(0.1)
     return [f"{each.pid} (of {each.parent}): {each.command}" for each in left]
+
+
+def in_child(function):
+    """Fork; return what the child says, which is what the function returns or raises."""
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            try:
+                said = f"returned {function()}"
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            os.write(there, said.encode()[:4000])
+        finally:
+            os._exit(0)
+    os.close(there)
+    said = b""
+    while piece := os.read(here, 4096):
+        said += piece
+    os.close(here)
+    os.waitpid(child, 0)
+    return said.decode()

@@ -16,7 +16,9 @@ import numpy as np
 import mpc.provider_service
 import nn
 import nn.shared_fit
+from mpc.correlation import MaskRef, Part
 from mpc.protocols import product, range_check
+from mpc.protocols.product import ProductTerm
 from mpc.transport import waiting
 from mpc.transport.connection import Connection
 from nn.activations import Sigmoid, Tanh
@@ -26,6 +28,7 @@ from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
 from nn.shaping import Flatten, Reshape
 from ring import SottoError
+from tests.parties.processes import in_child
 
 
 def many_requests(s):
@@ -198,6 +201,58 @@ class TwoSessions:
             for thread in threads:
                 thread.join()
         return found
+
+
+class Forking:
+    """A party forks while the session runs; its children try to go on with it, and end it."""
+
+    def __call__(self, place):
+        if place.me == "provider":
+            return place.provide()
+        with place.session() as session:
+            x = session.share(np.arange(50.0), owner=session.parties[0])
+            y = (x * x).relu()
+
+            def end():
+                with session:
+                    raise ArithmeticError("in the child")
+
+            said = [in_child(y.reveal), in_child(session.close), in_child(end)]
+            return said, y.reveal()
+
+
+class Forging:
+    """The last party asks for a product that it knows, under the id of alice's next mask.
+
+    It says what the mask would be if shares of corrections were masks, and what alice's secret.
+    """
+
+    SECRET = np.arange(40, dtype=np.int64) * 1000 - 7
+
+    def __call__(self, place):
+        if place.me == "provider":
+            return place.provide()
+        with place.session() as session:
+            shape = self.SECRET.shape
+            x = session.share(
+                self.SECRET if place.me == "alice" else None, "alice", shape=shape, dtype=int
+            )
+            y = session.share(
+                np.ones(shape, int) if place.me == "bob" else None, "bob", shape=shape, dtype=int
+            )
+            lam = None
+            if place.me == "bob":
+                known = MaskRef(10**6, Part(shape), owner=1)
+                asked = ProductTerm("multiply", known, known, shape)
+                own = np.empty(shape, np.uint64)
+                session.streams[1].masks.fill(own, known.id)
+                lam = own * own - session._provider.words(session._next_id + 1, asked)
+            z = x * y
+            result = z.reveal()
+            if lam is None:
+                return result
+            # The words that it took for alice's mask, behind which delta hides the secret.
+            return result, (x.mask.delta[0] + lam).view(np.int64)
 
 
 class Fit:

@@ -11,7 +11,7 @@ import uuid
 import joblib
 import numpy as np
 import pytest
-from joblib._parallel_backends import ThreadingBackend
+from joblib._parallel_backends import MultiprocessingBackend, ThreadingBackend
 
 import mpc
 from mpc.correction_pool import CorrectionPool
@@ -146,27 +146,63 @@ def test_after_a_refusal_the_next_gets_its_own(asked, right):
         check(list(pool.deal(KEYS, requests(asked))), right)
 
 
-class Counting(ThreadingBackend):
-    """Counts what it is given."""
-
-    calls = 0
-
-    def submit(self, func, callback=None):
-        Counting.calls += 1
-        return super().submit(func, callback)
-
-
-def test_joblib_chooses_where_workers_run(asked, right):
-    joblib.register_parallel_backend("counting", Counting)
-    with joblib.parallel_config("counting"):
-        pool = CorrectionPool(2, LIMIT)
+def deal_in_another_thread(pool, asked):
+    """As a session does: behind the with block, in a thread of its own."""
     dealt = []
-    # As a session does: in another thread, behind the with block.
     thread = threading.Thread(target=lambda: dealt.extend(pool.deal(KEYS, requests(asked))))
     thread.start()
     thread.join()
-    check(dealt, right)
-    assert Counting.calls == 2 + len(asked)  # two to start with
+    return dealt
+
+
+def test_joblib_chooses_where_workers_run(asked, right, monkeypatch):
+    calls = []
+    submit = ThreadingBackend.submit
+    monkeypatch.setattr(
+        ThreadingBackend, "submit", lambda *args, **more: calls.append(1) or submit(*args, **more)
+    )
+    with joblib.parallel_config("threading"):
+        pool = CorrectionPool(2, LIMIT)
+    check(deal_in_another_thread(pool, asked), right)
+    assert len(calls) == 2 + len(asked)  # two to start with
+
+
+class Elsewhere(ThreadingBackend):
+    """Of joblib's own kind, but who knows where it sends its tasks?"""
+
+    tasks = 0
+
+    def submit(self, func, callback=None):
+        Elsewhere.tasks += 1
+        return super().submit(func, callback)
+
+
+class OtherProcesses(MultiprocessingBackend):
+    pass
+
+
+@pytest.mark.parametrize("backend", [Elsewhere, OtherProcesses])
+def test_keys_go_nowhere_else(backend):
+    joblib.register_parallel_backend("elsewhere", backend)
+    with (
+        joblib.parallel_config("elsewhere"),
+        pytest.raises(mpc.ArgumentError, match=f"own machine.* got {backend.__name__}"),
+    ):
+        CorrectionPool(2, LIMIT)
+    assert Elsewhere.tasks == 0
+
+
+def test_keys_do_not_go_to_dask():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, processes=False, dashboard_address=None, host="tcp://127.0.0.1"
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask"),
+        pytest.raises(mpc.ArgumentError, match="own machine.* got DaskDistributedBackend"),
+    ):
+        mpc.provider_service.ProviderService(None, workers=2)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])

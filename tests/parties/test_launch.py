@@ -1,6 +1,7 @@
 """All parties as processes: results, errors, faults, and what is on the wire."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -125,6 +126,25 @@ def test_two_sessions_at_once():
     found = start(lambda _: programs.TwoSessions(), ("alice", "bob"))
     right = {(n, k): float(((np.arange(200) + n) ** 2).sum()) for n in range(2) for k in range(30)}
     assert found == {"alice": right, "bob": right}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_children_can_neither_use_nor_end_a_session():
+    for said, revealed in start(lambda _: programs.Forking(), ("alice", "bob")).values():
+        assert said[0].startswith("SessionError: the session belongs to the process")
+        assert said[1:] == ["returned None", "ArithmeticError: in the child"]
+        np.testing.assert_allclose(revealed, np.arange(50.0) ** 2)
+
+
+def test_a_last_party_that_asks_for_something_else_reads_nothing():
+    found = start(lambda _: programs.Forging(), ("alice", "bob"))
+    secret = programs.Forging.SECRET
+    result, read = found["bob"]
+    # Nobody notices: all results are right.
+    np.testing.assert_array_equal(found["alice"], secret)
+    np.testing.assert_array_equal(result, secret)
+    assert not set(read.tolist()) & set(secret.tolist())
+    assert (np.abs(read) > 1 << 24).all()
 
 
 def test_strangers_do_not_disturb():

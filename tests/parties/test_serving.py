@@ -22,6 +22,7 @@ from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
 from nn import serving
+from tests.parties.processes import in_child
 from tests.parties.programs import (
     flower_network,
     flower_rows,
@@ -150,6 +151,34 @@ def test_two_clients_at_once(services, client):
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+def test_threads_with_one_client_wait_for_each_other(client):
+    plain, wrong = network().predict(X), []
+
+    def ask(first):
+        for k in range(first, 40 + first):
+            rows = slice(k % 30, k % 30 + 1 + k % 3)
+            if not np.array_equal(client.predict(X[rows]), plain[rows]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=ask, args=(7 * k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_client_stays_with_its_process(services):
+    with nn.Client(services.path, me="dora", model="network") as client:
+        for refused in (lambda: client.predict(X[:2]), client.health):
+            assert in_child(refused).startswith(
+                f"SessionError: the client belongs to the process {os.getpid()}, which this one, "
+            )
+        assert in_child(client.close) == "returned None"
+        np.testing.assert_array_equal(client.predict(X[:3]), network().predict(X[:3]))
 
 
 def test_garbage_and_clients_that_go_disturb_nobody(services, client):

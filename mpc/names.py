@@ -1,0 +1,40 @@
+"""The names under which shares of corrections are expanded, see :mod:`mpc.keys`.
+
+A name is all that the provider is told of a correlation: class, sizes and references, its own id and
+those of the masks that it refers to. So a provider that is asked for anything else than what the
+parties compute with takes shares that are nobody's.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+
+from mpc.correlation import Correlation
+from mpc.errors import ArgumentError
+from mpc.transport import wire
+
+__all__ = ["name_of"]
+
+
+@lru_cache(maxsize=16)
+def _numbers(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}Q")
+
+
+def name_of(id: int, correlation: Correlation) -> bytes:
+    """Return the name of the shares that correct `correlation` at its place `id`.
+
+    Raises
+    ------
+    ArgumentError
+        If an id is not in [0, 2^64).
+    """
+    layout, ids = correlation.layout, correlation.ids
+    if layout.form is None:
+        layout.form = wire.encode(correlation.without_ids())
+    try:
+        # The form says where it ends and how many ids follow, so no two names are the same.
+        return layout.form + _numbers(1 + len(ids)).pack(id, *ids)
+    except struct.error:
+        raise ArgumentError(f"ids must be in [0, 2^64), got {[id, *ids]}") from None

@@ -1,0 +1,113 @@
+"""What revealing a product tells: z + U, U uniform below a unit, once for each array."""
+
+import numpy as np
+import pytest
+
+from mpc.protocols.truncation import TruncationPair
+
+SHIFT = 16
+SIZE = 1 << 13
+
+
+def balanced(words, bits):
+    """Whether each of the lowest bits is set in half of the words, to within six deviations."""
+    ones = np.array([(words >> np.uint64(k) & np.uint64(1)).sum() for k in range(bits)])
+    return bool((np.abs(ones - words.size / 2) < 3 * np.sqrt(words.size)).all())
+
+
+def told(heard, y):
+    """Return z + U, from what was opened for the truncation and the result."""
+    ((c,),) = heard.opened[-2:-1]
+    low = c.reshape(-1) & np.uint64(2**SHIFT - 1)
+    encoded = np.round(y * 2**16).astype(np.int64).view(np.uint64)
+    return (encoded << np.uint64(SHIFT)) + low, c.reshape(-1)
+
+
+VALUES = {
+    "zero": np.zeros(SIZE),
+    "units": np.full(SIZE, 2.0**-16),
+    "large": np.full(SIZE, 30000.0),
+    "mixed": np.linspace(-30000, 30000, SIZE),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_revealed_product_is_z_and_something_uniform_below_a_unit(fresh_session, tap, name):
+    s = fresh_session
+    a, b = VALUES[name], np.linspace(-1, 1, SIZE)
+    exact = (np.round(a * 2**16).astype(np.int64) * np.round(b * 2**16).astype(np.int64)).view(
+        np.uint64
+    )
+    x, w = s.share(a, owner="alice"), s.share(b, owner="bob")
+    z = x * w
+    with tap(s) as heard:
+        y = z.reveal()
+    v, c = told(heard, y)
+    u = v - exact
+    # Exactly: y and what was opened say z + U, and U is what it is said to be, whatever z is.
+    assert (u < 2**SHIFT).all()
+    assert balanced(u, SHIFT)
+    assert balanced(u ^ exact, SHIFT)
+    # And no more: the rest of what was opened is uniform, whatever y is.
+    assert balanced(c >> np.uint64(SHIFT), 64 - SHIFT)
+    assert balanced((c ^ v) >> np.uint64(SHIFT), 64 - SHIFT)
+
+
+def revealed(s, z):
+    """Reveal to all twice and to each party."""
+    found = [z.reveal(), s.reveal(z)]
+    return found + [z.reveal(to=party) for party in s.parties]
+
+
+def test_the_same_array_is_truncated_once(fresh_session, tap):
+    s = fresh_session
+    x, w = s.share(np.linspace(-9, 9, 2000), owner="alice"), s.share(1 / 3, owner="bob")
+    z = x * w
+    before = s.cost()
+    with tap(s) as heard:
+        found = revealed(s, z)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+    # One correlation, and one masked value beside the shares of the result.
+    assert len(heard.dealt) == 1
+    assert len(heard.opened) == 1 + 2 + s.size
+    spent = (s.cost() - before).total
+    assert spent.rounds == 1 + 2 + s.size
+    # Other uses in the format take the same array.
+    np.testing.assert_array_equal(z.truncate().reveal(), found[0])
+    assert (s.cost() - before).total.rounds == spent.rounds + 1
+
+
+def test_a_plan_knows_what_is_truncated_already(pair):
+    x = pair.share(np.linspace(-9, 9, 20), owner="alice")
+    z = x * x
+
+    def program(p):
+        return p.twin(z).reveal()
+
+    outlines = [z.outline()]
+    for rounds in (2, 1):
+        assert pair.plan(program).cost.rounds == rounds
+        before = pair.cost()
+        z.reveal()
+        assert (pair.cost() - before).total.rounds == rounds
+        outlines.append(z.outline())
+    assert outlines[0] != outlines[1] == outlines[2]
+
+
+def test_an_array_that_is_computed_anew_tells_more(pair, tap):
+    """As the docs say: what should be revealed twice must be kept."""
+    a = np.full(SIZE, 2.0**-9 + 2.0**-16)
+    x = pair.share(a, owner="alice")
+    exact = np.uint64(int(a[0] * 2**16) ** 2)
+    seen = []
+    for _ in range(2):
+        with tap(pair) as heard:
+            seen.append(told(heard, (x * x).reveal())[0] - exact)
+    assert (seen[0] != seen[1]).mean() > 0.9
+    # A view is an array of its own, too.
+    z = x * x
+    with tap(pair) as heard:
+        z.reveal()
+        z[:10].reveal()
+    assert sum(isinstance(c, TruncationPair) for _, c, _ in heard.dealt) == 2
