@@ -8,15 +8,19 @@ a ReLU behind the maximum truncates, and the maximum costs no round for that.
 Cost for pairs of 48 bits: a level takes 4 rounds, about 11.3 (n - 1) bytes a pair; correction about
 60 bytes a pair. k arrays make k - 1 pairs.
 
+Exact for every value below 2^62, see :mod:`mpc.protocols.maximum`.
+
 Ties go to the lower number. The way back multiplies the maximum's gradient by the bit of each pair,
 level by level, as the comparisons have left it (:mod:`mpc.protocols.select`): 1 round a level,
 8 (n - 1) bytes a pair; correction 8 bytes.
 
 Mean of k arrays:
 1. Sum: local.
-2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together. Else
+2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together, less
+   than a unit of the result off; a mean of whole numbers is exact, with log2 k bits. Else
    the sum is truncated to the format, if it has more bits, then divided as by any public number:
    with both at once, the ring would leave too few bits for the factor 1 / k.
+The sum has to stay below 2^62.
 Cost: 1 round (2 for a k that is no power of two and surplus bits), 8 (n - 1) bytes an element each;
 correction 10 bytes. See :mod:`mpc.protocols.truncation`.
 
@@ -62,7 +66,7 @@ def cost_of_mean(parties: int, count: int, size: int, surplus: int, last: int = 
     `last` is the shift that a division by a count takes which is no power of two.
     """
     if count & (count - 1) == 0:
-        shift = surplus + count.bit_length() - 1
+        shift = max(0, surplus + count.bit_length() - 1)
         return truncation.cost(parties, size, shift) if shift else Spent()
     once = truncation.cost(parties, size, last)
     return truncation.cost(parties, size, surplus) + once if surplus else once
@@ -133,10 +137,11 @@ def mean_of_first(x: SharedArray) -> SharedArray:
     power = count.bit_length() - 1
     if count != 1 << power:
         return linear.divide_public(total, count)
-    frac_bits = min(x.frac_bits, x.session.format.frac_bits)
-    extra = x.frac_bits - frac_bits
-    if not extra + power:
-        return total
+    # The sum is the mean with `power` more bits behind the point, which whole numbers have room for.
+    drop = max(0, x.frac_bits + power - x.session.format.frac_bits)
+    bound = -(-x.bound << power >> drop)
+    if not drop:
+        return total.derive(total.shares, frac_bits=x.frac_bits + power, bound=bound)
     with x.session.protocol("mean"):
-        y = truncation.divide_by_power(total, extra + power, frac_bits)
-        return y.with_integer_bound((x.bound >> extra) + 1)
+        y = truncation.divide_by_power(total, drop, x.frac_bits + power - drop)
+        return y.with_integer_bound(bound)
