@@ -26,6 +26,7 @@ from nn.shared_losses import SHARED_LOSSES
 from nn.shared_model import SharedModel
 from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
+from ring.real_arrays import plain_array
 
 if TYPE_CHECKING:
     from nn.trainable import Network
@@ -97,7 +98,7 @@ def fit_shared(
     outputs = model._classes
     data = _data("", X, y, model.n_features_in_, outputs)
     session = data.X.session
-    names = np.arange(outputs) if classes is None else np.asarray(classes)
+    names = np.arange(outputs) if classes is None else plain_array(classes, "classes")
     names = ordered_classes(names, outputs)
     held_out = None
     if validation is not None:
