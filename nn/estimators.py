@@ -204,7 +204,6 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
                 momentum=self.momentum,
                 schedule=self.learning_rate,
                 loss=loss,
-                check_range=True,
                 progress=bool(self.verbose),
             )
             layers: list[Layer] = fitted.reveal_layers()

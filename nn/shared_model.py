@@ -29,6 +29,7 @@ from ring.real_arrays import real_array
 
 if TYPE_CHECKING:
     from nn.predictors import Regressor
+    from nn.shared_range import RangeWatch
     from nn.trainable import Network
 
 __all__ = ["SharedModel", "share_layers"]
@@ -116,6 +117,8 @@ class SharedModel:
 
     # Of the model that was shared, see nn.model.Model.
     feature_names_in_: NDArray[Any] | None = None
+    # Looks at each layer's output, where it is not known beforehand to be in range.
+    range: RangeWatch | None = None
 
     def __init__(
         self,
@@ -303,7 +306,9 @@ class SharedModel:
         self._check_bound(x)
         for number, layer in enumerate(self.layers, start=1):
             with self.session.layer(f"{number} {layer!r}"):
-                x = layer(x)
+                before, x = x, layer(x)
+                if self.range is not None:
+                    self.range.forward(f"layer {number}, {layer!r}", layer, before, x)
                 if x.frac_bits >= form.frac_bits:
                     # What the check before sharing has shown.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
@@ -504,13 +509,14 @@ class SharedModel:
         self.session.prepare(
             lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments),
             # A plan that is kept keeps no model.
-            key=(weakref.ref(self), program, *arguments.items(), *outlines),
+            key=(weakref.ref(self), program, self.range is None, *arguments.items(), *outlines),
         )
 
     def twin(self, planned: Session) -> SharedModel:
         """Return this model in a plan's session, see :meth:`mpc.Session.prepare`."""
         twin = copy.copy(self)
         twin.session = planned
+        twin.range = None if self.range is None else self.range.twin(planned)
         twin.layers = [
             layer.with_parameters([planned.twin(p) for p in layer.parameters])
             for layer in self.layers
