@@ -77,6 +77,19 @@ def test_numbers_that_wrap_together_are_found(session):
         assert not watch.in_range()
 
 
+@pytest.mark.parametrize(
+    ("word", "inside"),
+    [(TOP // 2 - 1, True), (TOP // 2, False), (2**64 - TOP // 2, True), (2**64 - TOP // 2 - 1, False),
+     (2**63 - 1, False), (2**63, False), (0, True)],
+)  # fmt: skip
+def test_a_sum_is_looked_at_on_both_sides(session, word, inside):
+    watch = RangeWatch(session)
+    watch._coins = np.ones_like(watch._coins)
+    watch.watch(words(session, [word]), LIMIT)
+    watch.gather()
+    assert watch.in_range() == inside
+
+
 def test_what_is_inside_passes(session):
     watch = RangeWatch(session)
     random = np.random.default_rng(4)
