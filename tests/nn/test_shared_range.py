@@ -77,6 +77,19 @@ def test_numbers_that_wrap_together_are_found(session):
         assert not watch.in_range()
 
 
+@pytest.mark.parametrize(
+    ("word", "inside"),
+    [(TOP // 2 - 1, True), (TOP // 2, False), (2**64 - TOP // 2, True), (2**64 - TOP // 2 - 1, False),
+     (2**63 - 1, False), (2**63, False), (0, True)],
+)  # fmt: skip
+def test_a_sum_is_looked_at_on_both_sides(session, word, inside):
+    watch = RangeWatch(session)
+    watch._coins = np.ones_like(watch._coins)
+    watch.watch(words(session, [word]), LIMIT)
+    watch.gather()
+    assert watch.in_range() == inside
+
+
 def test_what_is_inside_passes(session):
     watch = RangeWatch(session)
     random = np.random.default_rng(4)
@@ -259,3 +272,19 @@ def test_decay_of_large_weights_is_watched(rule):
             step.step(weights, zeros, 1, 1.0, watch)
             watch.gather()
             assert watch.in_range() == inside
+
+
+@pytest.mark.parametrize(("gradient", "inside"), [(0.5, True), (8.0, False)])
+def test_adams_second_moment_is_looked_at(gradient, inside):
+    """(16 g)^2 / 10 must be below 2^10, long before anything wraps around."""
+    from nn.shared_optimizers import on_shares
+
+    with mpc.Session() as s:
+        watch = RangeWatch(s)
+        watch._local = False
+        step = on_shares(Adam(0.01, beta_2=0.9), s)
+        g = s.share(np.full(3, gradient), "alice") * s.share(np.ones(3), "bob")
+        watch.begin()
+        step.step(linear.at_bits(s.share(np.zeros(3), "alice"), 24), g, 1, 1.0, watch)
+        watch.gather()
+        assert watch.in_range() == inside
