@@ -189,7 +189,7 @@ class Rounds:
             words = np.empty((len(self.here), masks + corrected), np.uint64)
             self._expand(id, correlation, words, masks)
         if corrected:
-            self._ledger.add_correction(8 * corrected, framing([(1, 8 * corrected)]))
+            self._ledger.add_correction(8 * corrected, _beside(8 * corrected))
         if not self.here:
             self._asked.append((id, correlation))
         return id, words
@@ -208,6 +208,12 @@ class Rounds:
             else:
                 assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
                 self._provider.correct(id, correlation, row[masks:])
+
+
+@lru_cache(maxsize=1024)
+def _beside(count: int) -> int:
+    """Return what is sent beside a correction of so many bytes."""
+    return framing([(1, count)])
 
 
 @lru_cache(maxsize=1024)
