@@ -35,6 +35,7 @@ class Rounds:
     if TYPE_CHECKING:
         parties: tuple[str, ...]
         here: tuple[int, ...]
+        first_row: int | None
         streams: list[PartyStreams] | dict[int, PartyStreams]
         _provider: Provider | RemoteProvider | None
         _transport: LocalTransport | RemoteTransport
@@ -60,11 +61,6 @@ class Rounds:
     def bytes_on_the_wire(self) -> tuple[int, int]:
         """Bytes sent to and received from the others and the provider, headers included."""
         return self._transport.bytes_on_the_wire
-
-    @property
-    def first_row(self) -> int | None:
-        """Where on the party axis the first party is, which adds public values; None if elsewhere."""
-        return self.here.index(0) if 0 in self.here else None
 
     def number(self, party: str, name: str = "party") -> int:
         """Return the number of a party, or raise PartyError."""

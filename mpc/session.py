@@ -194,6 +194,8 @@ class Session(Planning, Rounds):
         transport: LocalTransport | RemoteTransport | None = None,
     ) -> None:
         self.here = here
+        # Where on the party axis the first party is, which adds public values; None if elsewhere.
+        self.first_row = here.index(0) if 0 in here else None
         # By the party's number, for those who live here.
         self.streams = streams
         self._provider = provider
