@@ -7,6 +7,7 @@ import pytest
 
 import mpc
 from mpc.ranges import LARGEST, Operation, beyond
+from mpc.session import agreed
 
 UNIT = 2.0**-16
 
@@ -295,7 +296,10 @@ def test_secret_bits_are_a_kind_of_their_own(session):
         assert bit.binary
         assert bit.bound == 1
         (~bit).reveal()
-    for other in (bits + bits, bits * 1, bits.sum(), one, 1 - bits, bits * a):
+    for other in (
+        bits + bits, bits * 1, bits.sum(), one, 1 - bits, bits * a, np.concatenate([bits, one]),
+        np.stack([a, a * 0 + 1, a, a]),
+    ):  # fmt: skip
         assert not other.binary
     np.testing.assert_array_equal(np.where(bits, a, b).reveal(), [3, 5, 3])
     with pytest.raises(mpc.DtypeError, match="secret bits"):
@@ -322,3 +326,11 @@ def test_factors_with_many_bits(session, factor):
         np.testing.assert_allclose(
             (x * factor).reveal(), np.array(values) * factor, rtol=0, atol=UNIT
         )
+
+
+def test_parties_must_say_the_same():
+    """What is agreed on in the handshake tells sessions apart that check in other ways."""
+    names = {
+        agreed(program, mode) for program in ("p", None) for mode in ("warn", "error", "check")
+    }
+    assert len(names) == 6
