@@ -74,7 +74,7 @@ class Place:
         format: FixedPoint | None = None,
     ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
-        from mpc.handshake import join_parties
+        from mpc.joining import join_parties
         from mpc.session import Session
 
         read = configuration.load(self.path)
