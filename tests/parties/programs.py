@@ -1,5 +1,6 @@
 """Programs that tests run in processes of their own."""
 
+import itertools
 import json
 import logging
 import os
