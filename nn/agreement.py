@@ -48,25 +48,27 @@ class Request:
         This party's share of the answer.
     problem : str
         Why there is none.
+    version : bytes
+        Which files the model is from.
     later : bool
         Whether the same rows may well be answered if they are sent again.
     """
 
     __slots__ = (
         "answer", "client", "done", "id", "key", "later", "model", "problem", "result", "rows",
-        "shares", "wake",
+        "shares", "version", "wake",
     )  # fmt: skip
 
     def __init__(
-        self, client: str, id: bytes, model: str, answer: str, rows: int, shares: Words,
-        wake: Callable[[], None],
+        self, client: str, id: bytes, model: str, version: bytes, answer: str, rows: int,
+        shares: Words, wake: Callable[[], None],
     ) -> None:  # fmt: skip
         self.client, self.id, self.model, self.answer, self.rows = client, id, model, answer, rows
-        self.shares, self.wake = shares, wake
+        self.version, self.shares, self.wake = version, shares, wake
         self.done, self.later, self.problem = False, False, ""
         self.result: Words | None = None
         tag = hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES)
-        whole = wire.encode((client, id, model, answer, rows))
+        whole = wire.encode((client, id, model, version, answer, rows))
         self.key = tag.digest() + hashlib.blake2b(whole, digest_size=16).digest()
 
     @property

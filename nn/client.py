@@ -161,6 +161,8 @@ class Client:
         """Do something with all parties connected, again where one is lost meanwhile."""
         deadline, said = None, ""
         with self._lock:
+            # Connections of an earlier call may have gone since, which is no loss.
+            old = bool(self._connections)
             while True:
                 if self._closed:
                     raise SessionError("the client is closed")
@@ -175,6 +177,9 @@ class Client:
                     deadline = now + self._patience if deadline is None else deadline
                     if not isinstance(error, LaterError):
                         self._hang_up()
+                        if old:
+                            old = False
+                            continue
                     if now >= deadline:
                         raise
                     if str(error) != said:

@@ -131,6 +131,7 @@ class Calls:
         if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
             raise ShapeError("a prediction needs an id and a number of rows")
         models, problem = service.models, ("", "")
+        version = service.sets.get(name, b"") if isinstance(name, str) else b""
         if not isinstance(name, str) or name not in models:
             problem = self._unknown(name)
         elif answer not in answers_of(models[name]):
@@ -146,7 +147,9 @@ class Calls:
         shares = yield from self._receive(connection, rows, models[name].n_features_in_)
         loop, seat = service.loop, service.loop.current
         assert seat is not None
-        request = Request(connection.peer, id, name, answer, rows, shares, lambda: loop.wake(seat))
+        request = Request(
+            connection.peer, id, name, version, answer, rows, shares, lambda: loop.wake(seat)
+        )
         service.book.add(request, service.read.limits)
         # The turns end with all of them answered, or with a problem.
         while not request.done:

@@ -15,7 +15,6 @@ says so first; then all finish what every party has got already.
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import socket
 import threading
@@ -33,9 +32,7 @@ from mpc import (
     PeerError,
     Session,
     ShapeError,
-    SharedArray,
     SottoError,
-    WorkerError,
     configuration,
 )
 from mpc.configuration import Configuration
@@ -48,48 +45,29 @@ from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Loop, Seat, Talk
 from mpc.transport.tls import bind, own_contexts
-from nn.agreement import KEY_BYTES, PER_TURN, Book, Request
+from nn.agreement import KEY_BYTES, Book
 from nn.client_calls import CLIENT_STREAM, Calls
-from nn.inputs import ScaledRows
-from nn.model_description import answers_of
-from nn.saved_shares import SharesFile, shared_model
+from nn.saved_shares import SharesFile
 from nn.shared_model import SharedModel
+from nn.turns import Turns, Wishes
 
 __all__ = ["CLIENT_STREAM", "PartyService", "serve"]
 
 Words = NDArray[np.uint64]
 
 _PROGRAM = "sotto serve"
-_TURN_SECONDS = 1.0
 _LARGEST_NOTICE = 1 << 20
-_KEY_WORDS = KEY_BYTES // 8
-# How long one that leaves may go on with what every party has got, and until it ends in any case.
-_FINISH_SECONDS = 2.5
+# How long one that leaves may take to end in any case.
 _STOP_SECONDS = 4.0
 # After a session that has ended, or a try to join that has failed.
 _PAUSE_SECONDS = 0.1
 _LONG_PAUSE_SECONDS = 1.0
-# What a turn says beside its requests.
-_END, _RELOAD = 1, 2
 # How long a party's other line may live on after its line for notices.
 _SUSPECT_SECONDS = 1.0
 
 
 class _StopError(Exception):
     """This service is told to stop, while it waits for others."""
-
-
-class _LeavingError(SottoError):
-    """All parties end the session together; the message says who leaves."""
-
-
-def _answer(
-    model: SharedModel, x: SharedArray | ScaledRows, answer: str, progress: bool | None = False
-) -> SharedArray:
-    """Evaluate a model as far as `answer` wants it; the result is still secret."""
-    if answer in ("scores", "values"):
-        return model(x, progress=progress).truncate()
-    return model.winners(x, one_hot=answer == "one-hot", progress=progress)
 
 
 class PartyService:
@@ -111,8 +89,6 @@ class PartyService:
 
     Attributes
     ----------
-    models : dict of str to SharedModel
-        What can be asked for now.
     state : str
         Why nothing can, or nothing.
 
@@ -145,8 +121,6 @@ class PartyService:
         self.names = tuple(self._folders)
         # Each model's files, the newest first, until all parties have that one.
         self._files = {name: [file] for name, file in self._read_files().items()}
-        self.models: dict[str, SharedModel] = {}
-        self._sets: dict[str, bytes] = {}
         self.state = f"{me} starts"
         self.book = Book(self._number, len(read.names), read.timeouts.answer)
         self._calls = Calls(self)
@@ -154,11 +128,11 @@ class PartyService:
         self._links: Links | None = None
         self._told: dict[str, Seat] = {}
         self._suspect: tuple[float, Links, int] | None = None
-        # Who has said that it leaves, and when; and whether models are to be agreed on again.
-        self._leaves: tuple[str, float] | None = None
-        self._reload = False
+        self._wishes = Wishes()
+        self._turns: Turns | None = None
+        self._served = 0
         self._stop_by = float("inf")
-        self._started, self._served = time.monotonic(), 0
+        self._started = time.monotonic()
         _, server = own_contexts(read, me)
         sock = sock or bind(address)
         self._listener = Listener(me, sock, server, read.certificates(), self._admit)
@@ -182,6 +156,18 @@ class PartyService:
             self.loop.call(self._leave)
 
     @property
+    def models(self) -> dict[str, SharedModel]:
+        """What can be asked for now."""
+        turns = self._turns
+        return {} if turns is None else turns.models
+
+    @property
+    def sets(self) -> dict[str, bytes]:
+        """Which files these models are from, by a name that all parties have in common."""
+        turns = self._turns
+        return {} if turns is None else turns.sets
+
+    @property
     def _stopping(self) -> bool:
         return self._stop_by < float("inf")
 
@@ -193,9 +179,13 @@ class PartyService:
             "state": self.state or "ready",
             "models": tuple(self.models),
             "waiting": len(self.book),
-            "served": self._served,
+            "served": self._all_served(),
             "seconds": int(time.monotonic() - self._started),
         }
+
+    def _all_served(self) -> int:
+        turns = self._turns
+        return self._served + (0 if turns is None else turns.served)
 
     def reload(self, read: Configuration) -> None:
         """Take clients, certificates and limits of another configuration, and the models' files.
@@ -273,194 +263,34 @@ class PartyService:
         """Serve for as long as the session lasts."""
         problem = ""
         session = Session.from_links(self.read, self.me, links)
-        self._leaves = None
+        self._wishes = wishes = Wishes()
+        turns = Turns(
+            session, self.read.provider.name, self.book, self._files, wishes, self._progress
+        )
         self._links = links
         self.loop.call(lambda: self._open_notices(links))
         try:
             with session:
                 self.state = f"{self.me} prepares its models"
-                self._agree_on_models(session)
-                self.state = ""
+                turns.agree_on_models()
+                self._turns, self.state = turns, ""
                 self.book.open()
                 record("ready", me=self.me, models=",".join(self.models))
                 print(f"{self.me} is ready: {', '.join(self.models) or 'no model'}", flush=True)
-                problem = self._take_turns(session)
+                problem = f"{turns.run()} shuts down"
         except PeerError as error:
-            problem = self._explained(error)
+            problem = wishes.explain(error)
         except Exception as error:
             # Its text may hold anything. The others go on as after any loss.
             problem = f"{type(error).__name__} at {self.me}"
         self._links = None
         self.state = problem
-        self.models, self._sets = {}, {}
+        self._served, self._turns = self._all_served(), None
         self.loop.call(lambda: self._close_notices(links))
         self.book.close(problem)
         if not self._stopping:
             record("lost", warning=True, me=self.me, why=problem)
             time.sleep(_PAUSE_SECONDS)
-
-    def _take_turns(self, session: Session) -> str:
-        """Serve until somebody leaves; return who."""
-        while True:
-            try:
-                self._turn(session)
-            except _LeavingError as error:
-                return str(error)
-
-    def _explained(self, error: PeerError) -> str:
-        """Return why a session is over: who has said that it leaves is not lost."""
-        return f"{self._leaves[0]} shuts down" if self._leaves is not None else str(error)
-
-    # Models.
-
-    def _agree_on_models(self, session: Session) -> None:
-        """Find the sets of files that all have, and prepare the models that are new; 2 rounds."""
-        files = {name: tuple(each) for name, each in self._files.items()}
-        rows = [
-            np.concatenate([_name_words(name), file.name])
-            for name in sorted(files)
-            for file in files[name]
-        ]
-        counts = _tell_all(session, np.array([len(rows)], np.uint64), [1] * session.size)
-        sizes = [min(int(count[0]), 4096) for count in counts]
-        told = _tell_all(session, np.array(rows).reshape(-1), [4 * size for size in sizes])
-        tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in told]
-        models: dict[str, SharedModel] = {}
-        sets: dict[str, bytes] = {}
-        # The first party's order, so that all choose the same where they have two sets.
-        for row in tables[0]:
-            name = next((n for n in files if _name_words(n).tobytes() == row[:8]), None)
-            if name is None or name in models or not all(row in table for table in tables):
-                continue
-            file = next(each for each in files[name] if each.name.tobytes() == row[8:])
-            if self._sets.get(name) == row:
-                models[name] = self.models[name]
-            else:
-                models[name] = shared_model(session, [file])
-                self._warm(session, models[name])
-            sets[name] = row
-            self._files[name] = [
-                each for each in self._files[name]
-                if each is file or each is self._files[name][0]
-            ]  # fmt: skip
-        for name in files:
-            if name not in models:
-                why = "not all parties have shares of one set"
-                record("models", warning=True, me=self.me, model=name, why=why)
-        self.models = {name: models[name] for name in self.names if name in models}
-        self._sets = sets
-
-    def _warm(self, session: Session, model: SharedModel) -> None:
-        """Evaluate one row that nobody has sent, so that no client waits for what comes but once."""
-        answer = answers_of(model)[0]
-        words = np.zeros((1, 1, model.n_features_in_), np.uint64)
-        x = model.rows_from_shares(words)
-        model.prepare(x, _answer, answer=answer)
-        _answer(model, x, answer)
-
-    # Turns.
-
-    def _turn(self, session: Session) -> None:
-        """Agree on what comes next and do it."""
-        leader = session.size - 1
-        if session.look_for_provider():
-            self._hear_leaving(self.read.provider.name)
-        plan = np.zeros((int(self.leads), 2 + _KEY_WORDS * PER_TURN), np.uint64)
-        if self.leads:
-            self._plan(plan[0])
-        turn = session.open((plan, leader))[0][0]
-        flags, taken, refused = int(turn[0]), int(turn[1]) & 0xFFFF, int(turn[1]) >> 16
-        if taken + refused > PER_TURN:
-            raise FrameError(f"{session.parties[leader]} sent a turn of {taken + refused} requests")
-        data = turn[2:].tobytes()
-        keys = [data[k : k + KEY_BYTES] for k in range(0, (taken + refused) * KEY_BYTES, KEY_BYTES)]
-        self.book.refuse(keys[taken:])
-        try:
-            requests = self.book.take(keys[:taken])
-        except KeyError:
-            raise FrameError(
-                f"{session.parties[leader]} sent a turn with a request that {self.me} has not"
-            ) from None
-        try:
-            for group in self._groups(requests):
-                self._evaluate(session, group)
-        except BaseException as error:
-            problem = self._explained(error) if isinstance(error, PeerError) else "a request failed"
-            for request in requests:
-                if not request.done:
-                    request.finish(None, problem, later=True)
-            raise
-        if flags & _RELOAD:
-            self._agree_on_models(session)
-        if flags & _END:
-            members = (*session.parties, self.read.provider.name)
-            raise _LeavingError(f"{members[min(flags >> 8, len(members) - 1)]} shuts down")
-
-    def _plan(self, plan: Words) -> None:
-        """Wait for something to do, and write what all parties are to do."""
-        self.book.await_turn(_TURN_SECONDS, lambda: self._leaves is not None or self._reload)
-        chosen, refused = self.book.choose(lambda name: self.models[name].rows_at_once())
-        keys = b"".join([*chosen, *refused])
-        plan[1] = len(chosen) | len(refused) << 16
-        plan[2 : 2 + len(keys) // 8] = np.frombuffer(keys, np.uint64)
-        if self._reload:
-            self._reload = False
-            plan[0] |= np.uint64(_RELOAD)
-        if self._leaves is not None:
-            name, since = self._leaves
-            if self.book.idle or time.monotonic() > since + _FINISH_SECONDS:
-                members = (*self.read.names, self.read.provider.name)
-                plan[0] |= np.uint64(_END | members.index(name) << 8)
-
-    def _groups(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Cut a turn into what is evaluated together."""
-        groups: list[list[Request]] = []
-        rows = 0
-        for request in requests:
-            together = groups and groups[-1][0].kind == request.kind
-            if together and rows + request.rows <= self.models[request.model].rows_at_once():
-                groups[-1].append(request)
-                rows += request.rows
-            else:
-                groups.append([request])
-                rows = request.rows
-        return groups
-
-    def _evaluate(self, session: Session, requests: Sequence[Request]) -> None:
-        begin, before = time.monotonic(), session.cost()
-        model = self.models[requests[0].model]
-        shares = np.concatenate([request.shares for request in requests])[None]
-        for request in requests:
-            session.note("request", request.key)
-        x = model.rows_from_shares(shares)
-        answer = requests[0].answer
-        model.prepare(x, _answer, answer=answer)
-        try:
-            result = _answer(model, x, answer, self._progress).shares[0]
-        except WorkerError as error:
-            self._refuse(requests, error)
-            return
-        first = 0
-        for request in requests:
-            request.finish(result[first : first + request.rows])
-            first += request.rows
-        self._served += len(requests)
-        spent, seconds = session.cost() - before, time.monotonic() - begin
-        for request in requests:
-            # What is computed together has rounds and bytes in common.
-            record(
-                "request", id=request.id.hex()[:8], model=request.model, answer=answer,
-                shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
-                rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
-            )  # fmt: skip
-
-    def _refuse(self, requests: Sequence[Request], error: WorkerError) -> None:
-        """Say why there is no answer. All parties come here together, and serve on."""
-        # Behind that may be the text of an unforeseen error in a worker, which may hold anything.
-        problem = ": ".join(str(error).split(": ")[:2])
-        record("workers", warning=True, me=self.me, problem=problem)
-        for request in requests:
-            request.finish(None, problem)
 
     # In the listener's thread: who comes, and what parties tell one another beside the session.
 
@@ -517,8 +347,8 @@ class PartyService:
                     word, one, other = wire.decode(connection.take().data.data)
                     if word == "news":
                         self.book.heard(number, _cut(one), _cut(other))
-                    elif word == "leaves":
-                        self._hear_leaving(str(one)[:64])
+                    elif word == "leaves" and one in (*self.read.names, self.read.provider.name):
+                        self._hear_leaving(one)
                     elif word == "reload":
                         self._ask_for_reload()
                 except (ShapeError, TypeError, ValueError):
@@ -539,6 +369,10 @@ class PartyService:
         has, has_not = self.book.news()
         if has or has_not:
             self._tell(self.read.names[-1:], "news", has, has_not)
+        wishes = self._wishes
+        if wishes.leaves and not wishes.told and self._told:
+            wishes.told = True
+            self._tell([n for n in self.read.names if n != self.me], "leaves", wishes.leaves, b"")
 
     def _leave(self) -> None:
         """Say that this party leaves."""
@@ -547,20 +381,19 @@ class PartyService:
 
     def _hear_leaving(self, name: str) -> None:
         """Let the leader end the session, as soon as what all have is done."""
-        if self._leaves is None:
-            self._leaves = name, time.monotonic()
-            others = [n for n in self.read.names if n != self.me]
-            self.loop.call(lambda: self._tell(others, "leaves", name, b""))
-            with self.book.changed:
-                self.book.changed.notify_all()
+        if self._wishes.leave(name):
+            self._prompt()
 
     def _ask_for_reload(self) -> None:
         if self.leads:
-            self._reload = True
-            with self.book.changed:
-                self.book.changed.notify_all()
+            self._wishes.reload = True
+            self._prompt()
         else:
             self._tell(self.read.names[-1:], "reload", b"", b"")
+
+    def _prompt(self) -> None:
+        with self.book.changed:
+            self.book.changed.notify_all()
 
     def _look(self) -> None:
         """End what waits for others longer than it should."""
@@ -573,22 +406,6 @@ class PartyService:
         if now > self._stop_by and links is not None:
             for connection in (*links.peers.values(), links.provider):
                 connection.abandon()
-
-
-def _name_words(name: str) -> Words:
-    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), np.uint64)
-
-
-def _tell_all(session: Session, words: Words, sizes: Sequence[int]) -> list[Words]:
-    """Tell all parties some public words; return every party's, of these sizes."""
-    me = session.here[0]
-    told = session.open(
-        *[
-            (words[None] if party == me else np.empty((0, size), np.uint64), party)
-            for party, size in enumerate(sizes)
-        ]
-    )
-    return [each[0] for each in told]
 
 
 def _cut(data: bytes) -> list[bytes]:

@@ -23,7 +23,7 @@ from tests.parties.programs import network
 from tests.parties.services import MODELS, PARTIES, Services
 
 X = np.random.default_rng(15).random((5, 64))
-IDLE = 1
+IDLE = 2
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def services(tmp_path_factory):
     running = Services(
         tmp_path_factory.mktemp("lasting"),
         {"network": MODELS["network"], "flowers": MODELS["flowers"]},
-        workers=1, idle=IDLE, answer=6, more="[limits]\nconnections = 80\nrequests = 20\n",
+        workers=1, idle=IDLE, answer=6, more="[limits]\nconnections = 40\nrequests = 20\n",
     )  # fmt: skip
     yield running
     assert not running.stop()
@@ -79,7 +79,7 @@ def test_silence_ends_nothing_and_a_quiet_client_connects_again(services):
     with client(services) as one:
         one.predict(X)
         over, before = sessions(services), one._connections
-        threading.Event().wait(3 * IDLE)
+        threading.Event().wait(1.8 * IDLE)
         np.testing.assert_array_equal(one.predict(X), network().predict(X))
         assert one._connections is not before, "the parties have not let it go"
     assert sessions(services) == over
@@ -115,7 +115,7 @@ def test_requests_that_one_party_alone_gets_hold_nobody_up(services, party):
     over = sessions(services)
     lone = [greeted(services, party) for _ in range(32)]
     for number, connection in enumerate(lone):
-        send(connection, bytes([number]) * 16, 1)
+        send(connection, party.encode().ljust(15) + bytes([number]), 1)
     for _ in range(5):
         works(services)
     answers = []
@@ -132,10 +132,10 @@ def test_requests_that_one_party_alone_gets_hold_nobody_up(services, party):
 
 
 def test_more_connections_than_a_client_may_have_are_refused_to_it_alone(services):
-    many = [greeted(services, "alice") for _ in range(80)]
+    many = [greeted(services, "alice") for _ in range(40)]
     last = greeted(services, "alice")
     last.expect_bytes([Kind.ANSWER], 1000)
-    with pytest.raises(PeerError, match="erin has 80 connections already"):
+    with pytest.raises(PeerError, match="erin has 40 connections already"):
         exchange([last], 10)
     works(services)
     for connection in many:
