@@ -12,7 +12,7 @@ from typing import Any
 
 from mpc import configuration
 from mpc.errors import ArgumentError, SottoError
-from mpc.events import start_log
+from mpc.events import record, start_log
 from mpc.health import ask, table
 from mpc.own_process import settle
 from mpc.provider_service import ProviderService
@@ -149,7 +149,11 @@ def _provider(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
         sessions=options.sessions,
     )
-    serve_until_signal(service.close)
+    host, port = read.provider.address or ("", 0)
+    print(f"provider listens at {host}:{port} for {', '.join(read.names)}", flush=True)
+    serve_until_signal(
+        service.close, lambda: service.reload(configuration.load(options.configuration))
+    )
     return 0
 
 
@@ -166,13 +170,19 @@ def _health(options: argparse.Namespace) -> int:
     return 1 if any(each.problem for each in found) else 0
 
 
-def serve_until_signal(close: Callable[[], None]) -> None:
-    """Wait for SIGTERM or SIGINT, then close."""
-    stop = threading.Event()
+def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT, then close; reload at each SIGHUP."""
+    stop, again = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(1.0):
-        pass
+    signal.signal(signal.SIGHUP, lambda *_: again.set())
+    while not stop.wait(0.25):
+        if again.is_set():
+            again.clear()
+            try:
+                reload()
+            except SottoError as error:
+                record("reload", warning=True, me="provider", problem=str(error))
     close()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpc.errors import ConfigurationError, SottoError
+from mpc.limits import Limits
 from mpc.transport.certificates import load_certificate, make_certificate
 from ring import FixedPoint
 
@@ -54,7 +55,7 @@ class Timeouts:
     answer : float, default=60
         For an answer, while none of its bytes arrives.
     idle : float, default=3600
-        For a session's or a client's next request, at a service.
+        For a client's next request, at a service, which then lets its connection go.
     """
 
     connect: float = 30.0
@@ -100,6 +101,7 @@ class Configuration:
     format : ring.FixedPoint
     timeouts : Timeouts
     workers : Workers
+    limits : Limits
     """
 
     path: Path
@@ -109,6 +111,7 @@ class Configuration:
     format: FixedPoint
     timeouts: Timeouts
     workers: Workers = Workers()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -235,7 +238,9 @@ class _Reader:
         return host.strip("[]"), int(port)
 
     def configuration(self) -> Configuration:
-        self.table((), ("format", "timeouts", "workers", "provider", "parties", "clients"))
+        self.table(
+            (), ("format", "timeouts", "workers", "limits", "provider", "parties", "clients")
+        )
         parties = self.table(("parties",), ())
         if len(parties) < 2:
             raise self.error(
@@ -254,6 +259,7 @@ class _Reader:
             self.format(),
             self.timeouts(),
             self.workers(),
+            Limits(**self.whole_numbers(("limits",), Limits.defaults())),
         )
         self.check_different(read)
         return read
@@ -289,6 +295,15 @@ class _Reader:
                 table, "rows", f"rows must be a whole number of at least 1, got {rows!r}"
             )
         return Workers(n_jobs, rows)
+
+    def whole_numbers(self, table: tuple[str, ...], defaults: Mapping[str, int]) -> dict[str, int]:
+        values = self.table(table, tuple(defaults))
+        for key, value in values.items():
+            if type(value) is not int or value < 1:
+                raise self.error(
+                    table, key, f"{key} must be a whole number of at least 1, got {value!r}"
+                )
+        return {**defaults, **values}
 
     def check_different(self, read: Configuration) -> None:
         """Refuse two members of the same name, address or certificate."""

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from mpc import joblib_processes
 from mpc.errors import ConfigurationError, FrameError, PeerError, PeerTimeoutError, ShapeError
+from mpc.events import record
 from mpc.session import Session
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.frames import Header, Kind
-from mpc.transport.tls import Listener, bind
+from mpc.transport.listener import Listener
+from mpc.transport.loop import KEEP, Talk
+from mpc.transport.tls import bind
 from mpc.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
 from ring import get_num_threads
 
@@ -130,7 +133,7 @@ class Crew:
         )  # fmt: skip
         _, context = own_contexts(self._me)
         known = {self._me.name: self._me.der}
-        self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._admit)
+        self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._come)
 
     def __enter__(self) -> Self:
         return self
@@ -299,7 +302,28 @@ class Crew:
 
     # One worker, in a thread of its own.
 
+    def _come(self, connection: Connection) -> Talk:
+        threading.Thread(
+            target=self._admit, args=(connection,), name="sotto crew", daemon=True
+        ).start()
+        return KEEP
+        yield  # there is nothing to wait for, but a conversation is a generator
+
     def _admit(self, connection: Connection) -> None:
+        name = f"{self._me.name}'s crew"
+        try:
+            self._attend(connection)
+        except PeerError as error:
+            record("lost", warning=True, at=name, why=str(error))
+        except Exception as error:
+            # The text of an unforeseen error may hold anything; its type does not.
+            why = type(error).__name__
+            record("failed", warning=True, at=name, peer=connection.peer, why=why)
+            connection.notify(Kind.ABORT, f"{why} at {name}")
+        finally:
+            connection.close()
+
+    def _attend(self, connection: Connection) -> None:
         while not self._closed:
             worker = _Worker(self._hear(connection))
             with self._changed:

@@ -75,7 +75,7 @@ class Place:
         ranges: str = "warn",
     ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
-        from mpc.handshake import join_parties
+        from mpc.joining import join_parties
         from mpc.session import Session, agreed
 
         read = configuration.load(self.path)

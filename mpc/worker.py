@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from mpc import configuration
 from mpc.configuration import Configuration, Member
 from mpc.errors import PeerError, PeerTimeoutError
-from mpc.handshake import Links, join_parties
+from mpc.joining import Links, join_parties
 from mpc.protocols.sharing import give
 from mpc.session import Session
 from mpc.shared_array import SharedArray

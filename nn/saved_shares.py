@@ -29,9 +29,10 @@ from nn.layers import Layer
 from nn.links import LINKS
 from nn.shared_model import SharedModel
 from nn.shared_regressor import SharedRegressor
+from ring import FixedPoint
 from ring.errors import DataError, SottoError
 
-__all__ = ["load_shares", "save_shares"]
+__all__ = ["SharesFile", "load_shares", "save_shares", "shared_model"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -150,7 +151,9 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     -----
     1 round, 24 bytes.
     """
-    files = [_File(session, party, Path(folder)) for party in session.here]
+    files = [
+        SharesFile(session.parties, session.format, party, Path(folder)) for party in session.here
+    ]
     if not files:
         raise DataError("shares are loaded by parties, not in a plan")
     # Everybody tells its set's name and a digest of what is public, and compares: sum and own fit.
@@ -161,10 +164,21 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
             f"the parties' files in {folder} are not of one set: they were saved at different times"
             " or changed since"
         )
+    return shared_model(session, files)
+
+
+def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
+    """Return the model in the files of the parties that live here, which are known to be of one set."""
     first = files[0]
     header = first.header
+
+    def stacked(k: int) -> NDArray[np.uint64]:
+        return (
+            files[0].shares[k][None] if len(files) == 1 else np.stack([f.shares[k] for f in files])
+        )
+
     parameters = [
-        SharedArray(session, np.stack([file.shares[k] for file in files]), frac_bits, bound)
+        SharedArray(session, stacked(k), frac_bits, bound)
         for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
     layers = layers_of(header["layers"], parameters)
@@ -186,11 +200,33 @@ class _OtherFileError(DataError):
     """A file in order, but not the one that is meant."""
 
 
-class _File:
-    """One party's file, read and checked."""
+class SharesFile:
+    """One party's file, read and checked.
 
-    def __init__(self, session: Session, party: int, folder: Path) -> None:
-        self.path = folder / f"{session.parties[party]}.npz"
+    Parameters
+    ----------
+    parties : tuple of str
+        Who computes.
+    form : FixedPoint
+    party : int
+        Whose file it is.
+    folder : Path
+
+    Attributes
+    ----------
+    name : uint64 array of shape (3,)
+        The same for all parties' files of one set, and for no others.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another version, party or format.
+    """
+
+    def __init__(
+        self, parties: tuple[str, ...], form: FixedPoint, party: int, folder: Path
+    ) -> None:
+        self.path = folder / f"{parties[party]}.npz"
         try:
             mode = self.path.stat().st_mode
             if mode & 0o077:
@@ -204,7 +240,7 @@ class _File:
             raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
         try:
             self.header = self._read_header(arrays.pop("header", np.empty(0, np.uint8)))
-            self._check_meant(session, party)
+            self._check_meant(parties, form, party)
             shares = {name: arrays.pop(name) for name in list(arrays) if _SHARES.fullmatch(name)}
             self.name = self._name(arrays)
             self._read_public(arrays)
@@ -220,13 +256,13 @@ class _File:
             raise DataError("no header")
         return header
 
-    def _check_meant(self, session: Session, party: int) -> None:
+    def _check_meant(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
         expected = {
             "version": VERSION,
-            "party": session.parties[party],
-            "parties": list(session.parties),
-            "frac_bits": session.format.frac_bits,
-            "int_bits": session.format.int_bits,
+            "party": parties[party],
+            "parties": list(parties),
+            "frac_bits": form.frac_bits,
+            "int_bits": form.int_bits,
         }
         for name, value in expected.items():
             if self.header.get(name) != value:

@@ -19,6 +19,9 @@ __all__ = ["Beside", "exchange", "wait"]
 # A process that sleeps takes as long to wake up as others take to answer on one machine. So look
 # for so long before going to sleep, letting whoever else wants the core have it.
 _AWAKE_SECONDS = 4e-4
+# Where several are late, some of them wait for another one just as long, and say so: how long to
+# wait for that.
+_EXPLAIN_SECONDS = 1.0
 # When waiting for somebody is first reported; then after twice the time, and so on.
 _REPORT_SECONDS = 5.0
 
@@ -64,12 +67,15 @@ def exchange(
     while waiting:
         late = min(waiting, key=lambda c: seen[c][1])
         quiet = time.monotonic() - seen[late][1]
-        if quiet >= timeout:
-            raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
+        limit = timeout + (_EXPLAIN_SECONDS if len(waiting) > 1 else 0.0)
+        if quiet >= limit:
+            now = time.monotonic()
+            names = [c.peer for c in waiting if now - seen[c][1] >= timeout]
+            raise PeerTimeoutError(f"{' and '.join(names)} did not answer within {timeout:g} s")
         if quiet >= patience:
             record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
             patience *= 2
-        left = min(timeout, patience) - quiet
+        left = min(limit, patience) - quiet
         _sleep(waiting if beside is None else [*waiting, beside.connection], left)
         waiting = _awake(waiting, beside)
         for c in waiting:

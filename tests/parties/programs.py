@@ -1,5 +1,6 @@
 """Programs that tests run in processes of their own."""
 
+import itertools
 import json
 import logging
 import os
@@ -375,6 +376,41 @@ def ask(path, model, me):
     except SottoError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(3)
+
+
+def load(path, model, me, clients):
+    """Be several clients that ask until standard input ends; say what fails, and how much was asked."""
+    rows, plain = np.random.default_rng(5).random((40, 64)), network()
+    expected, over, counts = plain.predict(rows), threading.Event(), [0] * clients
+    first = threading.Barrier(clients + 1)
+
+    def one(number):
+        with nn.Client(path, me=me, model=model, patience=60) as client:
+            for k in itertools.count(number):
+                try:
+                    found = client.predict(rows[k % 39 : k % 39 + 2])
+                except SottoError as error:
+                    print(f"{type(error).__name__}: {error}", flush=True)
+                    continue
+                if (found != expected[k % 39 : k % 39 + 2]).any():
+                    print("a wrong answer", flush=True)
+                    os._exit(4)
+                counts[number] += 1
+                if counts[number] == 1:
+                    first.wait()
+                if over.is_set():
+                    return
+
+    threads = [threading.Thread(target=one, args=(k,)) for k in range(clients)]
+    for thread in threads:
+        thread.start()
+    first.wait()
+    print("ready", flush=True)
+    sys.stdin.read()
+    over.set()
+    for thread in threads:
+        thread.join()
+    print(f"answered {sum(counts)}", flush=True)
 
 
 def slowly():

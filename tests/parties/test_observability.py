@@ -19,6 +19,7 @@ FIELDS = {
     "event", "role", "me", "parties", "models", "session", "id", "model", "answer", "shape",
     "at", "peer", "why", "limit", "together", "rounds", "bytes", "sent", "received",
     "corrections", "served", "seconds", "problem",
+    "more", "clients",
 }  # fmt: skip
 
 
@@ -45,11 +46,9 @@ def told(tmp_path_factory):
             client.predict(X[:2])
             health = {"before": before, "after": client.health()}
         health["provider"] = ask(configuration.load(running.path), "alice")[0].told
-        # The parties stop together when one is told to.
-        for told, ending in (("alice", PARTIES), ("provider", ("provider",))):
-            running.processes[told].send_signal(signal.SIGTERM)
-            for name in ending:
-                assert running.processes[name].wait(60) == 0
+        for name in (*PARTIES, "provider"):
+            running.processes[name].send_signal(signal.SIGTERM)
+            assert running.processes[name].wait(60) == 0
     finally:
         left = running.stop()
     assert not left
