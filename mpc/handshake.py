@@ -290,9 +290,9 @@ def join_parties(
     listener = None
     try:
         if number < len(names) - 1:
-            address = configuration.parties[me].address
+            address = configuration.parties[me].listen
             assert address is not None
-            later = {n: configuration.parties[n].der for n in names[number + 1 :]}
+            later = {n: configuration.parties[n].accepted for n in names[number + 1 :]}
             listener = Listener(me, sock or bind(address), server, later)
         for name in names[:number]:
             joining.connect(configuration.parties[name], client)

@@ -106,11 +106,11 @@ class ProviderService:
         self._started = time.monotonic()
         self._served = 0
         me = read.provider
-        assert me.address is not None
+        assert me.listen is not None
         _, server = own_contexts(read, me.name)
         # Its own process may ask for health.
-        known = {name: read.members[name].der for name in (*read.parties, me.name)}
-        self._listener = Listener(me.name, sock or bind(me.address), server, known, self._admit)
+        known = {name: read.members[name].accepted for name in (*read.parties, me.name)}
+        self._listener = Listener(me.name, sock or bind(me.listen), server, known, self._admit)
         record("start", role="provider", parties=",".join(read.names))
 
     def health(self) -> dict[str, Any]:

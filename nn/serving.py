@@ -427,7 +427,7 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bo
     read = configuration.load(path)
     if me not in read.parties:
         raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-    address = read.parties[me].address
+    address = read.parties[me].listen
     assert address is not None
     sock = bind(address)
     links = join_parties(read, me, f"sotto serve {' '.join(sorted(folders))}", sock.dup())

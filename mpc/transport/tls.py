@@ -8,12 +8,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from mpc.configuration import Configuration, Member
 from mpc.errors import ConfigurationError, PeerClosedError, PeerError, PeerTimeoutError
 from mpc.events import record
+from mpc.transport.addresses import bind
 from mpc.transport.certificates import client_context, server_context
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
@@ -25,6 +26,8 @@ __all__ = ["Listener", "bind", "connect", "own_contexts"]
 _STRANGER_SECONDS = 10.0
 _STRANGERS = 64
 _RETRY_SECONDS = 0.05
+# OpenSSL's numbers for a certificate that is not valid yet, and for one that has expired.
+_NOT_NOW = (9, 10)
 
 
 def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -44,21 +47,9 @@ def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext,
     # Its own too: its service may be asked for health from its own machine.
     known = configuration.certificates()
     return (
-        client_context(member.certificate, member.key, known),
-        server_context(member.certificate, member.key, known),
+        client_context(member.certificates, member.key, known),
+        server_context(member.certificates, member.key, known),
     )
-
-
-def bind(address: tuple[str, int]) -> socket.socket:
-    """Return a socket that listens at `address`."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        sock = socket.create_server(address, family=family, backlog=128)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen at {address[0]}:{address[1]}: {error.strerror}"
-        ) from None
-    return sock
 
 
 def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connection:
@@ -72,15 +63,14 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
         If whoever listens does not talk TLS 1.3, or has another certificate.
     """
     assert member.address is not None
-    host, port = member.address
-    place = f"{member.name} at {host}:{port}"
+    place = member.place
     deadline = time.monotonic() + timeout
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
             raise PeerTimeoutError(f"{place} did not accept a connection within {timeout:g} s")
         try:
-            plain = socket.create_connection((host, port), timeout=left)
+            plain = socket.create_connection(member.address, timeout=left)
         except TimeoutError:
             continue
         except socket.gaierror as error:
@@ -98,7 +88,7 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
         except (OSError, ValueError) as error:
             plain.close()
             _refuse(place, error)
-        if tls.certificate() != member.der:
+        if tls.certificate() not in member.accepted:
             plain.close()
             raise PeerClosedError(
                 f"{place} has another certificate than the one that is pinned to it"
@@ -108,6 +98,11 @@ def connect(member: Member, context: ssl.SSLContext, timeout: float) -> Connecti
 
 def _refuse(place: str, error: Exception) -> NoReturn:
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _NOT_NOW:
+            raise PeerClosedError(
+                f"{place} has a certificate that is not valid now ({error.verify_message}):"
+                " sotto check says more"
+            ) from None
         raise PeerClosedError(
             f"{place} has another certificate than the one that is pinned to it"
         ) from None
@@ -127,7 +122,7 @@ class Listener:
         Whose socket this is, for the log.
     sock : socket that listens
     context : ssl.SSLContext
-    known : dict of str to bytes
+    known : dict of str to sequence of bytes
         Certificates by name; nobody else gets in.
     handle : callable, optional
         Called with each connection, in a thread of its own. Without it, :meth:`accept` returns
@@ -139,12 +134,12 @@ class Listener:
         me: str,
         sock: socket.socket,
         context: ssl.SSLContext,
-        known: Mapping[str, bytes],
+        known: Mapping[str, Sequence[bytes]],
         handle: Callable[[Connection], None] | None = None,
     ) -> None:
         self.me = me
         self._socket, self._context = sock, context
-        self._names = {der: name for name, der in known.items()}
+        self._names = {der: name for name, accepted in known.items() for der in accepted}
         self._accepted: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._handle = handle
         self._places = threading.BoundedSemaphore(_STRANGERS)
@@ -208,7 +203,8 @@ class Listener:
                     raise ssl.SSLError(0, "unknown certificate")
                 connection = Connection(tls, name)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+                reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+                reason = reason or str(error) or type(error).__name__
                 record("refused", warning=True, at=self.me, peer=where, why=str(reason))
                 plain.close()
                 return

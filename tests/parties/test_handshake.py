@@ -24,7 +24,7 @@ def trial(tmp_path):
 
 def listen(read, sock):
     _, server = own_contexts(read, "alice")
-    return Listener("alice", sock, server, {"bob": read.parties["bob"].der})
+    return Listener("alice", sock, server, {"bob": read.parties["bob"].accepted})
 
 
 def join(read, problems):
