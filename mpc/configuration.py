@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mpc.errors import ConfigurationError, SottoError
+from mpc.toml_text import TomlText, decode
 from mpc.transport import addresses
 from mpc.transport.certificates import (
     Certificate,
@@ -26,7 +26,6 @@ __all__ = [
     "Workers",
     "check_name",
     "check_text",
-    "decode",
     "load",
     "write_example",
 ]
@@ -180,17 +179,6 @@ def load(path: str | Path) -> Configuration:
     return _Reader(path, decode(path, data)).configuration()
 
 
-def decode(path: Path, data: bytes) -> str:
-    """Return the text of a file, without the mark with which some editors let UTF-8 begin."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-        raise ConfigurationError(
-            f"{path} must be text in UTF-8{', got UTF-16' if utf16 else ''}: save it anew"
-        ) from None
-
-
 def check_text(path: Path, text: str) -> None:
     """Check what a file that is to be written says, complete or not: parties may be missing yet.
 
@@ -199,7 +187,11 @@ def check_text(path: Path, text: str) -> None:
     ConfigurationError
         The message names the file and the line.
     """
-    _Reader(path, text).members()
+    reader = _Reader(path, text)
+    reader.members()
+    reader.format()
+    reader.timeouts()
+    reader.workers()
 
 
 def check_name(name: str) -> None:
@@ -210,57 +202,7 @@ def check_name(name: str) -> None:
         )
 
 
-class _Reader:
-    def __init__(self, path: Path, text: str) -> None:
-        self.path, self.text = path, text
-        try:
-            self.data = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"{path}: {error}") from None
-
-    def error(self, table: Sequence[str], key: str | None, message: str) -> ConfigurationError:
-        """Return an error that says in which line `key` of `table` stands."""
-        inside = not table
-        found = None
-        for number, line in enumerate(self.text.splitlines(), start=1):
-            bare = line.strip()
-            if bare.startswith("["):
-                head = [
-                    part.strip().strip("\"'") for part in bare.split("]")[0].strip("[").split(".")
-                ]
-                inside = head == list(table)
-                # A key that is missing is reported where its table begins.
-                found = number if inside else found
-            elif (
-                inside and key is not None and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*=", bare)
-            ):
-                found = number
-                break
-        where = f"{self.path}, line {found}" if found else str(self.path)
-        return ConfigurationError(f"{where}: {message}")
-
-    def table(self, table: tuple[str, ...], keys: Sequence[str]) -> dict[str, Any]:
-        """Return a table, or an empty one, after checking that it holds known keys alone."""
-        value: Any = self.data
-        for part in table:
-            value = value.get(part, {})
-            if not isinstance(value, dict):
-                raise self.error(table[:-1], part, f"{'.'.join(table)} must be a table")
-        for key in value:
-            if keys and key not in keys:
-                raise self.error(table, key, f"no {key!r} goes here, only {', '.join(keys)}")
-        return value
-
-    def number(
-        self, table: tuple[str, ...], values: Mapping[str, Any], key: str, default: float
-    ) -> float:
-        value = values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-            raise self.error(
-                table, key, f"{key} must be a positive number of seconds, got {value!r}"
-            )
-        return float(value)
-
+class _Reader(TomlText):
     def member(
         self, table: tuple[str, ...], name: str, listens: bool, computes: bool = False
     ) -> Member:
@@ -409,6 +351,32 @@ class _Reader:
                 raise self.error(table, "successor", f"{one.name}'s successor is its certificate")
 
 
+PROVIDER = (
+    "# The crypto provider: sees shapes, never data. It must not work with any of the parties."
+)
+PARTIES = "# The computing parties, in this order."
+CLIENTS = "# Who may ask for predictions."
+
+
+def head(
+    about: Sequence[str], format: FixedPoint | None = None, timeouts: Timeouts | None = None
+) -> list[str]:
+    """Return the lines with which a configuration begins: what it is, format, timeouts."""
+    form, limits = format or FixedPoint(), timeouts or Timeouts()
+    return [
+        *(f"# {line}" for line in about),
+        "",
+        "[format]",
+        f"frac_bits = {form.frac_bits}",
+        f"int_bits = {form.int_bits}",
+        "",
+        "[timeouts]  # seconds",
+        f"connect = {limits.connect:g}",
+        f"answer = {limits.answer:g}",
+        f"idle = {limits.idle:g}",
+    ]
+
+
 def write_example(
     folder: str | Path,
     parties: Sequence[str] = ("alice", "bob"),
@@ -440,7 +408,7 @@ def write_example(
     ConfigurationError
         If a name is unfit or used twice, or a file exists already.
     """
-    folder, form, limits = Path(folder), format or FixedPoint(), timeouts or Timeouts()
+    folder = Path(folder)
     members = [*parties, "provider", *clients]
     for k, name in enumerate(members):
         check_name(name)
@@ -453,35 +421,34 @@ def write_example(
     if path.exists():
         raise ConfigurationError(f"{path} exists already and is not overwritten")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in members:
-        make_certificate(name, folder / f"{name}.crt", folder / f"{name}.key")
 
     def member(table: str, name: str, port: int | None) -> list[str]:
         address = [] if port is None else [f'address = "127.0.0.1:{port}"']
         return ["", f"[{table}]", *address, f'certificate = "{name}.crt"', f'key = "{name}.key"']
 
-    lines = [
-        "# For a trial on one machine: the keys of all are in this folder, and protect nobody from",
-        "# whoever can read it. Between organisations each makes its own with sotto key.",
-        "",
-        "[format]",
-        f"frac_bits = {form.frac_bits}",
-        f"int_bits = {form.int_bits}",
-        "",
-        "[timeouts]  # seconds",
-        f"connect = {limits.connect:g}",
-        f"answer = {limits.answer:g}",
-        f"idle = {limits.idle:g}",
-        "",
-        "# The crypto provider: sees shapes, never data. It must not work with any of the parties.",
-    ]
+    lines = head(
+        (
+            "For a trial on one machine: the keys of all are in this folder, and protect nobody from",
+            "whoever can read it. Between organisations each makes its own with sotto key.",
+        ),
+        format,
+        timeouts,
+    )
+    lines += ["", PROVIDER]
     lines += member("provider", "provider", ports[len(parties)])[1:]
-    lines += ["", "# The computing parties, in this order."]
+    lines += ["", PARTIES]
     for name, port in zip(parties, ports, strict=False):
         lines += member(f"parties.{name}", name, port)[0 if name != parties[0] else 1 :]
     if clients:
-        lines += ["", "# Who may ask for predictions."]
+        lines += ["", CLIENTS]
         for name in clients:
             lines += member(f"clients.{name}", name, None)[0 if name != clients[0] else 1 :]
-    write_new([(path, ("\n".join(lines) + "\n").encode(), 0o644)])
+    with ExitStack() as undo:
+        for name in members:
+            files = folder / f"{name}.crt", folder / f"{name}.key"
+            make_certificate(name, *files)
+            for file in files:
+                undo.callback(file.unlink, missing_ok=True)
+        write_new([(path, ("\n".join(lines) + "\n").encode(), 0o644)])
+        undo.pop_all()
     return path

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpc import command
+from mpc import command, configuration
+from mpc.expiry import watch_certificates
 from mpc.own_process import settle
 from mpc.versions import own_version
 from nn.serving import serve
@@ -23,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Encrypted deep learning by secret sharing.",
         epilog="first steps:\n"
         "  sotto doctor                         does it work here?\n"
-        "  sotto init trial                     an example configuration in ./trial\n"
+        "  sotto init trial                     a trial on this machine, in ./trial\n"
         "  sotto provider trial/parties.toml    the crypto provider, one terminal\n"
+        "  sotto key NAME                       your own key, to work with other organisations\n"
         "  sotto COMMAND --help                 what a command takes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,6 +63,7 @@ def _serve(options: argparse.Namespace) -> int:
         if not name or not sign or not folder:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
         folders[name] = folder
+    watch_certificates(configuration.load(options.configuration))
     settle()
     serve(options.configuration, options.me, folders, progress=options.verbose)
     return 0

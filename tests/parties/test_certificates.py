@@ -3,12 +3,14 @@
 import ssl
 import stat
 import subprocess
+import time
 from datetime import UTC, datetime
 
 import pytest
 
 import mpc
 from mpc import configuration
+from mpc.expiry import watch_certificates
 from mpc.handshake import read_hello
 from mpc.transport.addresses import bind
 from mpc.transport.certificates import load_certificate, make_certificate
@@ -211,3 +213,16 @@ def test_what_is_no_certificate_of_one(example):
         load_certificate(path)
     path.write_bytes(b"Subject: as some programs write it\n" + own)
     assert load_certificate(path).name == "bob"
+
+
+def test_the_log_warns_at_the_start_and_again(example, caplog):
+    expire(example, "carol", -300, 5)
+    over = watch_certificates(configuration.load(example), every=0.01)
+    end = time.monotonic() + 20
+    while len(caplog.records) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    over.set()
+    assert len(caplog.records) >= 3
+    for record in caplog.records[:3]:
+        assert record.levelname == "WARNING"
+        assert "event=certificate of=carol" in record.message and "in 4 days" in record.message
