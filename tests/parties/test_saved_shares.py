@@ -299,6 +299,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         saved(tmp_path / "file" / "model")
 
 
-def test_plain_models_and_checkpoints_name_the_file_that_cannot_be_written(tmp_path):
+def test_a_plain_model_names_the_file_that_cannot_be_written(tmp_path):
     with pytest.raises(mpc.DataError, match=r"none/model\.npz cannot be written: No such file"):
         network().save(tmp_path / "none" / "model.npz")
