@@ -6,17 +6,21 @@ import subprocess
 import time
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 import mpc
+import nn
 from mpc import configuration
 from mpc.expiry import watch_certificates
 from mpc.handshake import read_hello
 from mpc.transport.addresses import bind
 from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.tls import Listener, connect, own_contexts
+from nn.command import main
 from tests.parties.dates import redate
-from tests.parties.services import free_ports
+from tests.parties.programs import network
+from tests.parties.services import MODELS, Services, free_ports
 
 
 @pytest.fixture
@@ -226,3 +230,21 @@ def test_the_log_warns_at_the_start_and_again(example, caplog):
     for record in caplog.records[:3]:
         assert record.levelname == "WARNING"
         assert "event=certificate of=carol" in record.message and "in 4 days" in record.message
+
+
+def test_services_live_with_a_client_whose_certificate_has_expired(tmp_path, capsys):
+    services = Services(tmp_path, {"network": MODELS["network"]}, workers=1, expired=("erin",))
+    try:
+        with nn.Client(services.path, me="carol") as client:
+            x = np.random.default_rng(1).random((3, 64))
+            np.testing.assert_array_equal(client.predict(x), network().predict(x))
+            assert main(["health", str(services.path), "--me", "dora"]) == 0
+            assert "warning: erin's certificate" in (told := capsys.readouterr()).err
+            assert "models network" in told.out
+            with pytest.raises(mpc.ConfigurationError, match=r"erin\.crt expired at"):
+                nn.Client(services.path, me="erin")
+            np.testing.assert_array_equal(client.predict(x), network().predict(x))
+        for name in services.logs:
+            assert "event=certificate of=erin why=" in services.told(name)
+    finally:
+        assert not services.stop()
