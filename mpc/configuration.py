@@ -417,6 +417,8 @@ def write_example(
     if len(parties) < 2:
         raise ConfigurationError(f"at least two parties must be named, got {len(parties)}")
     ports = list(ports) if ports is not None else list(range(9001, 9002 + len(parties)))
+    for port in ports:
+        addresses.parse(f"127.0.0.1:{port}", "each address")
     path = folder / "parties.toml"
     if path.exists():
         raise ConfigurationError(f"{path} exists already and is not overwritten")

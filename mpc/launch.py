@@ -220,8 +220,8 @@ def _check_program(program: Callable[..., Any]) -> None:
     found = getattr(main, "__spec__", None) or Path(getattr(main, "__file__", None) or "").is_file()
     if getattr(program, "__module__", "") == "__main__" and not found:
         raise ArgumentError(
-            f"program must be a function that other processes can import, got {program!r}, which"
-            f" stands in a notebook or an interactive session: {_WAY_OUT}"
+            f"program must be a function that other processes can import, got {program!r}:"
+            f" {_WAY_OUT}"
         )
 
 

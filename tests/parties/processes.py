@@ -1,6 +1,10 @@
-"""Finding processes that are left over, by a word in their environment, which children inherit."""
+"""Finding processes that are left over, by a word in their environment, which children inherit.
+
+And what this machine can do.
+"""
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,3 +47,12 @@ def gone(find, patience=20):
     while (left := find()) and time.monotonic() < end:
         time.sleep(0.1)
     return [f"{each.pid} (of {each.parent}): {each.command}" for each in left]
+
+
+def has_ipv6():
+    """Whether this machine can talk to itself by IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True

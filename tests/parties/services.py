@@ -11,7 +11,6 @@ from pathlib import Path
 import mpc
 import nn
 from mpc import configuration
-from tests.parties.dates import redate
 from tests.parties.processes import gone, marked
 from tests.parties.programs import flower_network, network, picture_network, price_network
 
@@ -42,7 +41,7 @@ class Services:
     """The provider, both parties, and clients, each a process."""
 
     def __init__(
-        self, folder, models=MODELS, *, workers=2, answer=20, connect=60, more="", expired=()
+        self, folder, models=MODELS, *, workers=2, answer=20, connect=60, more="", edit=None
     ):
         self.folder, self.models, self.workers = folder, models, workers
         self.path = configuration.write_example(
@@ -51,8 +50,8 @@ class Services:
         )  # fmt: skip
         with self.path.open("a") as file:
             file.write(more)
-        for name in expired:
-            redate(self.path.with_name(f"{name}.crt"), self.path.with_name(f"{name}.key"), -9, -1)
+        if edit is not None:
+            edit(self.path)
         # In one process all parties' files are written; each serves its own.
         with mpc.Session(PARTIES) as session:
             for name, (model, options) in models.items():

@@ -19,6 +19,7 @@ from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.tls import Listener, connect, own_contexts
 from nn.command import main
 from tests.parties.dates import redate
+from tests.parties.processes import has_ipv6
 from tests.parties.programs import network
 from tests.parties.services import MODELS, Services, free_ports
 
@@ -51,9 +52,9 @@ def own_copy(example, name, key):
 class Door:
     """Alice's listener, and everybody who comes."""
 
-    def __init__(self, example):
+    def __init__(self, example, context=None):
         self.read = configuration.load(example)
-        _, server = own_contexts(self.read, "alice")
+        server = context or own_contexts(self.read, "alice")[1]
         sock = bind(self.read.parties["alice"].listen)
         self.listener = Listener("alice", sock, server, self.read.certificates())
 
@@ -158,9 +159,15 @@ def test_a_service_whose_certificate_has_expired_is_not_taken_for_another(exampl
         expire(example, "alice")
         # The files are new, what is presented is the old one: another certificate.
         assert "has another certificate" in door.comes(example, "bob")
-    read = configuration.load(example)
+    # As it is when it expires while she runs.
+    late = configuration.load(example)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(example.parent / "alice.crt", example.parent / "alice.key")
+    with Door(example, context) as door:
+        told = door.comes(example, "bob")
+        assert "alice at 127.0.0.1" in told and "not valid now (certificate has expired)" in told
     with pytest.raises(mpc.ConfigurationError, match=r"alice\.crt expired"):
-        own_contexts(read, "alice")
+        own_contexts(late, "alice")
 
 
 def test_renewal_both_are_accepted_and_its_owner_alone_decides(example):
@@ -233,8 +240,29 @@ def test_the_log_warns_at_the_start_and_again(example, caplog):
 
 
 def test_services_live_with_a_client_whose_certificate_has_expired(tmp_path, capsys):
-    services = Services(tmp_path, {"network": MODELS["network"]}, workers=1, expired=("erin",))
+    """And listen where they are told to, which is not where they are looked for."""
+
+    def edit(path):
+        expire(path, "erin")
+        text = path.read_text()
+        for name, member in configuration.load(path).parties.items():
+            _, port = member.address
+            listen = "[::]" if has_ipv6() and name == "alice" else "0.0.0.0"
+            line = f'address = "127.0.0.1:{port}"'
+            text = text.replace(line, f'{line}\nlisten = "{listen}:{port}"')
+        if has_ipv6():
+            head, mark, rest = text.partition("[provider]")
+            text = head + mark + rest.replace("127.0.0.1", "[::1]", 1)
+        path.write_text(text)
+
+    services = Services(tmp_path, {"network": MODELS["network"]}, workers=1, edit=edit)
     try:
+        if has_ipv6():
+            port = configuration.load(services.path).parties["alice"].listen[1]
+            mine = tmp_path / "trial" / "by IPv6.toml"
+            text = services.path.read_text().replace(f"127.0.0.1:{port}", f"[::1]:{port}")
+            mine.write_text(text)
+            nn.Client(mine, me="dora").close()
         with nn.Client(services.path, me="carol") as client:
             x = np.random.default_rng(1).random((3, 64))
             np.testing.assert_array_equal(client.predict(x), network().predict(x))

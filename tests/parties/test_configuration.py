@@ -14,15 +14,8 @@ from mpc.transport import addresses
 from mpc.transport.certificates import make_certificate
 from mpc.transport.tls import own_contexts
 from nn.command import main
+from tests.parties.processes import has_ipv6
 from tests.parties.services import ROOT
-
-
-def has_ipv6():
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture

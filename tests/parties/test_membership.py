@@ -306,3 +306,5 @@ def test_init_says_that_it_is_for_a_trial(tmp_path, capsys):
     (tmp_path / "other" / "provider.key").write_text("somebody's")
     assert main(["init", str(tmp_path / "other")]) == 2
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["provider.key"]
+    assert main(["init", str(tmp_path / "third"), "--port", "65534"]) == 2
+    assert "port below 65536" in capsys.readouterr().err and not (tmp_path / "third").exists()
