@@ -289,8 +289,10 @@ class _Change:
 
     def _replace(self, data: bytes) -> None:
         part = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.part")
-        write_new([(part, data, self.path.stat().st_mode & 0o777)])
+        mode = self.path.stat().st_mode & 0o777
+        write_new([(part, data, mode)])
         try:
+            part.chmod(mode)
             if self.path.read_bytes() != self._old:
                 raise ConfigurationError(f"{self.path} has changed meanwhile: try again")
             part.replace(self.path)

@@ -116,7 +116,7 @@ class Certificate:
 
 
 def write_new(files: Iterable[tuple[Path, bytes, int]]) -> None:
-    """Write new files with their permissions, all of them or none.
+    """Write new files, all of them or none; the process's mask narrows their permissions.
 
     Raises
     ------
@@ -129,8 +129,6 @@ def write_new(files: Iterable[tuple[Path, bytes, int]]) -> None:
                 handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 undo.callback(path.unlink, missing_ok=True)
                 with os.fdopen(handle, "wb") as file:
-                    # Whatever the process's mask is.
-                    os.fchmod(file.fileno(), mode)
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

@@ -129,13 +129,17 @@ def test_comments_and_layout_are_kept(example, erin, mark, newline, ending):
     text = text.replace('certificate = "bob.crt"', "\tcertificate  =  'bob.crt'  # his")
     text = (text if ending else text.rstrip()).replace("\n", newline)
     example.write_bytes(mark + text.encode())
-    example.chmod(0o640)
-    join(example, [erin], "client")
+    example.chmod(0o664)
+    umask = os.umask(0o077)
+    try:
+        join(example, [erin], "client")
+    finally:
+        os.umask(umask)
     new = example.read_bytes()
     added = f'[clients.erin]{newline}certificate = "erin.crt"{newline}'
     gap = newline if ending else 2 * newline
     assert new == mark + (text + gap + added).encode()
-    assert stat.S_IMODE(example.stat().st_mode) == 0o640
+    assert stat.S_IMODE(example.stat().st_mode) == 0o664
     bob = example.parent / "bob-2.crt"
     make_certificate("bob", bob, example.parent / "bob-2.key")
     join(example, [bob])
