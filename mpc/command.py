@@ -77,7 +77,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _provider(options: argparse.Namespace) -> int:
     start_log(options.verbose)
     read = configuration.load(options.configuration)
-    watch_certificates(read)
+    watch_certificates(lambda: read)
     settle()
     service = ProviderService(
         read,

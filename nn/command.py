@@ -63,7 +63,8 @@ def _serve(options: argparse.Namespace) -> int:
         if not name or not sign or not folder:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
         folders[name] = folder
-    watch_certificates(configuration.load(options.configuration))
+    read = configuration.load(options.configuration)
+    watch_certificates(lambda: read)
     settle()
     serve(options.configuration, options.me, folders, progress=options.verbose)
     return 0

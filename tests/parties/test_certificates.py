@@ -228,7 +228,8 @@ def test_what_is_no_certificate_of_one(example):
 
 def test_the_log_warns_at_the_start_and_again(example, caplog):
     expire(example, "carol", -300, 5)
-    over = watch_certificates(configuration.load(example), every=0.01)
+    read = configuration.load(example)
+    over = watch_certificates(lambda: read, every=0.01)
     end = time.monotonic() + 20
     while len(caplog.records) < 3 and time.monotonic() < end:
         time.sleep(0.01)
