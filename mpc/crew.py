@@ -19,11 +19,11 @@ from mpc.errors import ConfigurationError, FrameError, PeerError, PeerTimeoutErr
 from mpc.events import record
 from mpc.session import Session
 from mpc.transport import wire
+from mpc.transport.addresses import EVERYWHERE, bind
 from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.frames import Header, Kind
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Talk
-from mpc.transport.tls import bind
 from mpc.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
 from ring import get_num_threads
 
@@ -111,7 +111,7 @@ class Crew:
         read, self._session = session.configuration, session
         assert read is not None and session.me is not None
         self._me = read.parties[session.me]
-        assert self._me.address is not None
+        assert self._me.address is not None and self._me.listen is not None
         self._limits = read.timeouts
         self._token = session.session_id + number.to_bytes(8, "little")
         self._n_jobs, self._most = n_jobs, most
@@ -125,14 +125,16 @@ class Crew:
         self._since = 0.0
         self._gave_up = False
         self.wanted, self.problem = 0, ""
-        sock = bind((self._me.address[0], 0))
-        address = sock.getsockname()
+        host = self._me.listen[0]
+        sock = bind((host, 0))
+        # Who listens on all networks is found where the other parties find it.
+        reached = self._me.address[0] if host in EVERYWHERE else host
         self._task = Task(
             str(read.path.absolute()), session.me, session.format, session.memory_limit,
-            (self._me.address[0], int(address[1])), self._token, program,
+            (reached, int(sock.getsockname()[1])), self._token, program,
         )  # fmt: skip
         _, context = own_contexts(self._me)
-        known = {self._me.name: self._me.der}
+        known = {self._me.name: self._me.accepted}
         self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._come)
 
     def __enter__(self) -> Self:

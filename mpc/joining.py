@@ -33,11 +33,12 @@ from mpc.handshake import (
     take_hello,
     terms,
 )
+from mpc.transport.addresses import bind
 from mpc.transport.connection import Connection, wait
 from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Talk, farewell
-from mpc.transport.tls import bind, connect, own_contexts
+from mpc.transport.tls import connect, own_contexts
 from ring.streams import fresh_key
 
 __all__ = ["Joining", "Links", "Lobby", "join_parties"]
@@ -432,9 +433,9 @@ def join_parties(
     listener = None
     try:
         if me != names[-1]:
-            address = configuration.parties[me].address
+            address = configuration.parties[me].listen
             assert address is not None
-            others = {n: m.der for n, m in configuration.parties.items() if n != me}
+            others = {n: m.accepted for n, m in configuration.parties.items() if n != me}
             listener = Listener(
                 me, sock or bind(address), server, others,
                 lobby.receive(configuration, me, program),

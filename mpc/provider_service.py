@@ -33,6 +33,7 @@ from mpc.errors import (
     SottoError,
 )
 from mpc.events import record
+from mpc.expiry import warn_of_certificates
 from mpc.handshake import (
     HEALTH,
     PROTOCOL_VERSION,
@@ -47,11 +48,12 @@ from mpc.handshake import (
 from mpc.provider import Provider
 from mpc.requests import Request, read
 from mpc.transport import wire
+from mpc.transport.addresses import bind
 from mpc.transport.connection import Connection, wait
 from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, By, Seat, Talk, farewell
-from mpc.transport.tls import bind, own_contexts
+from mpc.transport.tls import own_contexts
 
 __all__ = ["ProviderService"]
 
@@ -108,7 +110,7 @@ class ProviderService:
         ahead_bytes: int = 1 << 26,
         sessions: int = 64,
     ) -> None:
-        self._read = read
+        self.read = read
         self.workers = check_workers(workers)
         self._limit = memory_limit // 8
         self._pool = CorrectionPool(workers, self._limit) if workers > 1 else None
@@ -122,17 +124,17 @@ class ProviderService:
         self._started = time.monotonic()
         self._served = 0
         me = read.provider
-        assert me.address is not None
+        assert me.listen is not None
         _, server = own_contexts(read, me.name)
         self._listener = Listener(
-            me.name, sock or bind(me.address), server, self._known(), self._admit
+            me.name, sock or bind(me.listen), server, self._known(), self._admit
         )
         record("start", role="provider", parties=",".join(read.names))
 
-    def _known(self) -> dict[str, bytes]:
+    def _known(self) -> dict[str, tuple[bytes, ...]]:
         # Its own process may ask for health.
-        read = self._read
-        return {name: read.members[name].der for name in (*read.parties, read.provider.name)}
+        read = self.read
+        return {name: read.members[name].accepted for name in (*read.parties, read.provider.name)}
 
     @property
     def _stopping(self) -> bool:
@@ -151,9 +153,11 @@ class ProviderService:
 
     def reload(self, read: Configuration) -> None:
         """Let in those whose certificates are in this configuration from now on."""
-        self._read = read
         _, server = own_contexts(read, read.provider.name)
+        self.read = read
         self._listener.know(server, self._known())
+        record("reload", me=read.provider.name)
+        warn_of_certificates(read)
 
     def close(self, grace: float = 4.0) -> None:
         """Stop listening, tell all parties, and end sessions as soon as they let it, or after `grace`."""
@@ -168,7 +172,7 @@ class ProviderService:
     def _shut(self) -> None:
         """Let nobody come any more. In the listener's thread, as all up to a session's beginning."""
         self._listener.shut()
-        loop, problem = self._listener.loop, f"{self._read.provider.name} shuts down"
+        loop, problem = self._listener.loop, f"{self.read.provider.name} shuts down"
         for meeting in tuple(self._meetings.values()):
             for seat in () if meeting.complete else tuple(meeting.seats.values()):
                 loop.detach(seat)
@@ -182,17 +186,17 @@ class ProviderService:
         mine = {
             "protocol version": PROTOCOL_VERSION,
             "ring": "2^64",
-            "parties": self._read.names,
+            "parties": self.read.names,
         }
-        seconds = self._read.timeouts.connect
+        seconds = self.read.timeouts.connect
         nonce = send_hello(connection, SESSION, mine, b"")
         greeting = yield from hear_hello(connection, seconds)
         if greeting.purpose == HEALTH:
             connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
             yield seconds
             return None
-        name, me = connection.peer, self._read.provider.name
-        if name not in self._read.parties:
+        name, me = connection.peer, self.read.provider.name
+        if name not in self.read.parties:
             raise FrameError(f"{name} is no computing party and may ask for health alone")
         if not greeting.session:
             raise FrameError(f"{name} did not say which session it belongs to")
@@ -208,7 +212,7 @@ class ProviderService:
         meeting.problem = meeting.problem or problem
         meeting.keys[name] = pair_key(greeting.session, me, nonce, name, greeting.nonce)
         meeting.connections[name] = connection
-        if len(meeting.connections) == len(self._read.names):
+        if len(meeting.connections) == len(self.read.names):
             return self._begin(meeting)
         return (yield from self._wait_for_all(meeting, connection, seconds))
 
@@ -227,7 +231,7 @@ class ProviderService:
             yield deadline
             raise FrameError(f"{name} sent something that was not asked for")
         except PeerTimeoutError:
-            missing = [n for n in self._read.names if n not in meeting.connections]
+            missing = [n for n in self.read.names if n not in meeting.connections]
             problem = f"{', '.join(missing)} did not come to the session within {seconds:g} s"
             record("session", warning=True, session=meeting.id.hex()[:8], problem=problem)
             return farewell(connection, problem)
@@ -257,10 +261,10 @@ class ProviderService:
 
     def _serve(self, meeting: _Meeting) -> None:
         begin = time.monotonic()
-        connections = {n: meeting.connections[n] for n in self._read.names}
+        connections = {n: meeting.connections[n] for n in self.read.names}
         problem = "-"
         try:
-            agree(connections, meeting.problem, self._read.timeouts.connect)
+            agree(connections, meeting.problem, self.read.timeouts.connect)
             keys = [meeting.keys[name] for name in connections]
             _Dealing(self, meeting, list(connections.values()), keys).run()
         except SottoError as error:
@@ -332,7 +336,7 @@ class _Dealing:
                 # Services end their session themselves, once they have done what was begun.
                 now = time.monotonic()
                 if now >= service._deadline or now >= quiet + _STOP_SECONDS:
-                    raise PeerClosedError(f"{service._read.provider.name} shuts down")
+                    raise PeerClosedError(f"{service.read.provider.name} shuts down")
 
     def _answer(self) -> None:
         for correction, id in self._deal():

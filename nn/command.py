@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Encrypted deep learning by secret sharing.",
         epilog="first steps:\n"
         "  sotto doctor                         does it work here?\n"
-        "  sotto init trial                     an example configuration in ./trial\n"
+        "  sotto init trial                     a trial on this machine, in ./trial\n"
         "  sotto provider trial/parties.toml    the crypto provider, one terminal\n"
+        "  sotto key NAME                       your own key, to work with other organisations\n"
         "  sotto COMMAND --help                 what a command takes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mpc import (
     FrameError,
+    HandshakeError,
     PartyError,
     PeerError,
     Session,
@@ -36,15 +37,18 @@ from mpc import (
     configuration,
 )
 from mpc.configuration import Configuration
+from mpc.errors import ConfigurationError
 from mpc.events import record
+from mpc.expiry import warn_of_certificates, watch_certificates
 from mpc.handshake import COMPARE, HEALTH, NOTICES, SESSION, hear_hello
 from mpc.joining import Joining, Links, Lobby
 from mpc.transport import wire
+from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Loop, Seat, Talk
-from mpc.transport.tls import bind, own_contexts
+from mpc.transport.tls import own_contexts
 from nn.agreement import KEY_BYTES, Book
 from nn.client_calls import CLIENT_STREAM, Calls
 from nn.saved_shares import SharesFile
@@ -62,6 +66,7 @@ _STOP_SECONDS = 4.0
 # After a session that has ended, or a try to join that has failed.
 _PAUSE_SECONDS = 0.1
 _LONG_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
 # How long a party's other line may live on after its line for notices.
 _SUSPECT_SECONDS = 1.0
 
@@ -110,7 +115,7 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        address = read.parties[me].address
+        address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)
         self.leads = self._number == len(read.names) - 1
@@ -130,7 +135,7 @@ class PartyService:
         self._suspect: tuple[float, Links, int] | None = None
         self._wishes = Wishes()
         self._turns: Turns | None = None
-        self._served = 0
+        self._served = self._failures = 0
         self._stop_by = float("inf")
         self._started = time.monotonic()
         _, server = own_contexts(read, me)
@@ -211,6 +216,7 @@ class PartyService:
         self.read = read
         self._listener.know(server, read.certificates())
         record("reload", me=self.me, clients=",".join(read.clients))
+        warn_of_certificates(read)
         self.loop.call(self._ask_for_reload)
 
     def run(self) -> None:
@@ -236,22 +242,25 @@ class PartyService:
         """Wait for all others, however long that takes, and join a session with them."""
         said = ""
         while True:
-            joining = Joining(
-                self.read, self.me, _PROGRAM, self._lobby, float("inf"),
-                look=self._waits,
-            )  # fmt: skip
             try:
-                return joining.run(notices=True)
-            except PeerError as error:
+                return Joining(
+                    self.read, self.me, _PROGRAM, self._lobby, float("inf"),
+                    look=self._waits,
+                ).run(notices=True)  # fmt: skip
+            except (PeerError, ConfigurationError) as error:
+                # This party's own certificate may have expired, until one is read that has not.
                 if str(error) != said:
                     said = str(error)
                     record("waiting", warning=True, me=self.me, why=said)
                 self.state = f"{self.me} waits: {said}"
-                until = time.monotonic() + _LONG_PAUSE_SECONDS
-                while time.monotonic() < until and not self._stopping:
-                    time.sleep(_PAUSE_SECONDS)
-                    if type(error) is not PeerError or "disagree" not in said:
-                        break
+                # What parties disagree on will not change at once, nor will files.
+                lasts = isinstance(error, HandshakeError | ConfigurationError) or "disagree" in said
+                self._pause(_LONG_PAUSE_SECONDS if lasts else _PAUSE_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping:
+            time.sleep(min(seconds, _PAUSE_SECONDS))
 
     def _waits(self, awaited: str) -> None:
         if self._stopping:
@@ -283,6 +292,8 @@ class PartyService:
         except Exception as error:
             # Its text may hold anything. The others go on as after any loss.
             problem = f"{type(error).__name__} at {self.me}"
+        # What fails before it serves anybody may fail again: less and less often.
+        self._failures = self._failures + 1 if self._turns is None else 0
         self._links = None
         self.state = problem
         self._served, self._turns = self._all_served(), None
@@ -290,7 +301,7 @@ class PartyService:
         self.book.close(problem)
         if not self._stopping:
             record("lost", warning=True, me=self.me, why=problem)
-            time.sleep(_PAUSE_SECONDS)
+            self._pause(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**self._failures))
 
     # In the listener's thread: who comes, and what parties tell one another beside the session.
 
@@ -298,9 +309,9 @@ class PartyService:
         peer, read = connection.peer, self.read
         greeting = yield from hear_hello(connection, read.timeouts.connect)
         purpose = greeting.purpose
-        if purpose == HEALTH or (
-            peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE)
-        ):
+        if purpose == HEALTH:
+            return (yield from self._calls.tell_anybody(connection))
+        if peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE):
             return (yield from self._calls.greet(connection, greeting))
         if peer in read.parties and purpose == COMPARE:
             return (
@@ -428,11 +439,13 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bo
     """Run a party until SIGTERM or SIGINT; SIGHUP reads the configuration and the models again."""
     read = configuration.load(path)
     service = PartyService(read, me, folders, progress=progress)
+    watch_certificates(lambda: service.read)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     reload = _reload(service, path)
     signal.signal(signal.SIGHUP, lambda *_: reload())
+    listen = read.parties[me].listen
+    assert listen is not None
     others = [name for name in (*read.names, read.provider.name) if name != me]
-    host, port = read.parties[me].address or ("", 0)
-    print(f"{me} listens at {host}:{port} and waits for {', '.join(others)}", flush=True)
+    print(f"{me} listens at {show(listen)} and waits for {', '.join(others)}", flush=True)
     service.run()

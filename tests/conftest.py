@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -46,12 +47,17 @@ def shell(tmp_path):
         script.chmod(0o755)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     background = []
+    port = free_port()
 
     def run(command):
         environment = {
             **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
         }  # fmt: skip
-        command = command.replace("init trial", f"init trial --port {free_port()}")
+        command = command.replace("init trial", f"init trial --port {port}")
+        # What the pages say, at ports that are free.
+        command = re.sub(
+            r"127\.0\.0\.1:900([1-3])", lambda m: f"127.0.0.1:{port + int(m[1]) - 1}", command
+        )
         how = {
             "shell": True, "cwd": tmp_path, "env": environment, "text": True,
             "start_new_session": True,

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from mpc.errors import PeerClosedError, PeerError
 from mpc.events import record
@@ -111,8 +111,8 @@ class _Newcomer:
         try:
             return self.tls.step()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise PeerClosedError(str(reason)) from None
+            reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+            raise PeerClosedError(str(reason or error or type(error).__name__)) from None
 
     def moved(self) -> int:
         return 0
@@ -130,7 +130,7 @@ class Listener:
         Whose socket this is, for the log.
     sock : socket that listens
     context : ssl.SSLContext
-    known : dict of str to bytes
+    known : dict of str to sequence of bytes
         Certificates by name; nobody else gets in.
     handle : callable
         Takes a connection and returns the conversation that it begins.
@@ -141,7 +141,7 @@ class Listener:
         me: str,
         sock: socket.socket,
         context: ssl.SSLContext,
-        known: Mapping[str, bytes],
+        known: Mapping[str, Sequence[bytes]],
         handle: Callable[[Connection], Talk],
     ) -> None:
         self.me = me
@@ -155,9 +155,10 @@ class Listener:
         self.loop.call(lambda: self._open(door))
         self.loop.start()
 
-    def know(self, context: ssl.SSLContext, known: Mapping[str, bytes]) -> None:
+    def know(self, context: ssl.SSLContext, known: Mapping[str, Sequence[bytes]]) -> None:
         """Let in those with these certificates from now on."""
-        self._context, self._names = context, {der: name for name, der in known.items()}
+        self._context = context
+        self._names = {der: name for name, accepted in known.items() for der in accepted}
 
     def close(self, seconds: float = 0.0) -> None:
         """Stop listening and end all conversations, letting last answers out for so long."""

@@ -13,12 +13,14 @@ from mpc.transport.certificates import client_context, server_context
 from mpc.transport.connection import Connection
 from mpc.transport.tls_session import Tls
 
-__all__ = ["bind", "connect", "own_contexts"]
+__all__ = ["connect", "own_contexts"]
 
 _RETRY_SECONDS = 0.05
 # How long one try may take, for the connection and for TLS.
 _TRY_SECONDS = 3.0
 _TLS_SECONDS = 10.0
+# OpenSSL's numbers for a certificate that is not valid yet, and for one that has expired.
+_NOT_NOW = (9, 10)
 
 
 def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -38,21 +40,9 @@ def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext,
     # Its own too: its service may be asked for health from its own machine.
     known = configuration.certificates()
     return (
-        client_context(member.certificate, member.key, known),
-        server_context(member.certificate, member.key, known),
+        client_context(member.certificates, member.key, known),
+        server_context(member.certificates, member.key, known),
     )
-
-
-def bind(address: tuple[str, int]) -> socket.socket:
-    """Return a socket that listens at `address`."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        sock = socket.create_server(address, family=family, backlog=128)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen at {address[0]}:{address[1]}: {error.strerror}"
-        ) from None
-    return sock
 
 
 def connect(
@@ -84,8 +74,7 @@ def connect(
         certificate.
     """
     assert member.address is not None
-    host, port = member.address
-    place = f"{member.name} at {host}:{port}"
+    place = member.place
     deadline = time.monotonic() + timeout
     problem: PeerError = PeerTimeoutError(
         f"{place} did not accept a connection within {timeout:g} s"
@@ -96,7 +85,7 @@ def connect(
             raise problem
         plain = None
         try:
-            plain = socket.create_connection((host, port), timeout=min(left, _TRY_SECONDS))
+            plain = socket.create_connection(member.address, timeout=min(left, _TRY_SECONDS))
             tls = Tls(plain, context, server=False)
             tls.handshake(time.monotonic() + min(left, _TLS_SECONDS))
         except socket.gaierror as error:
@@ -115,7 +104,7 @@ def connect(
             if plain is not None:
                 problem = _refused(place, error)
         else:
-            if tls.certificate() == member.der:
+            if tls.certificate() in member.accepted:
                 return Connection(tls, member.name)
             plain.close()
             raise PeerClosedError(
@@ -130,6 +119,11 @@ def connect(
 
 def _refused(place: str, error: Exception) -> PeerClosedError:
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _NOT_NOW:
+            return PeerClosedError(
+                f"{place} has a certificate that is not valid now ({error.verify_message}):"
+                " sotto check says more"
+            )
         return PeerClosedError(f"{place} has another certificate than the one that is pinned to it")
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         return PeerClosedError(f"{place} does not talk TLS 1.3 ({(error.reason or '?').lower()})")

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 import mpc.provider_service
 import nn
@@ -46,6 +49,37 @@ def network():
     rng = np.random.default_rng(0)
     sizes = [(64, 32), (32,), (32, 10), (10,)]
     return nn.MLP.from_parameters([rng.normal(0, 0.2, s) for s in sizes])
+
+
+def save_where_the_disk_is_full(session, folder, full):
+    """Save twice: first where no file may grow, then where there is room. Returns what was told."""
+    shared = network().share(session, owner="alice", low=0, high=1)
+    folder, told = Path(folder) / session.me, []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if full:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    for _ in range(2):
+        try:
+            nn.save_shares(shared, folder)
+        except mpc.DataError as error:
+            told.append(str(error))
+        told.append(sorted(path.name for path in folder.iterdir()))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = nn.load_shares(session, folder)
+    rows = again.share_rows(np.ones((1, 64)) if session.me == "bob" else None, owner="bob", rows=1)
+    return told, again.predict(rows)
+
+
+def save_where_a_file_is(session, folder):
+    """Save where one party has a file already, which stays."""
+    shared = network().share(session, owner="alice", low=0, high=1)
+    folder = Path(folder) / session.me
+    if session.me == "alice":
+        folder.mkdir()
+        (folder / "alice.npz").write_text("mine")
+    with pytest.raises(mpc.DataError) as caught:
+        nn.save_shares(shared, folder)
+    return str(caught.value), sorted(path.name for path in folder.iterdir())
 
 
 def picture_network():

@@ -41,7 +41,16 @@ class Services:
     """The provider, both parties, and clients, each a process."""
 
     def __init__(
-        self, folder, models=MODELS, *, workers=2, answer=20, connect=60, idle=3600, more=""
+        self,
+        folder,
+        models=MODELS,
+        *,
+        workers=2,
+        answer=20,
+        connect=60,
+        idle=3600,
+        more="",
+        edit=None,
     ):
         self.folder, self.models, self.workers = folder, models, workers
         self.path = configuration.write_example(
@@ -50,6 +59,8 @@ class Services:
         )  # fmt: skip
         with self.path.open("a") as file:
             file.write(more)
+        if edit is not None:
+            edit(self.path)
         for name in models:
             self.save(name, folder / name)
         self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}

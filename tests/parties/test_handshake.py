@@ -26,7 +26,7 @@ def trial(tmp_path):
 
 def listen(read, sock, talk):
     _, server = own_contexts(read, "alice")
-    return Listener("alice", sock, server, {"bob": read.parties["bob"].der}, talk)
+    return Listener("alice", sock, server, {"bob": read.parties["bob"].accepted}, talk)
 
 
 def join(read, me, problems, sock=None):

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from mpc.errors import PeerError
 from mpc.handshake import read_hello, send_hello, terms
 from mpc.health import ask
 from mpc.transport import waiting, wire
+from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
 from nn.command import main
+from nn.serving import PartyService
+from tests.parties.dates import redate
 from tests.parties.programs import network
 from tests.parties.services import MODELS, PARTIES, Services
 
@@ -218,6 +222,57 @@ def test_a_new_set_of_shares_and_new_clients_are_taken_without_losing_a_request(
     load.stdin.close()
     told = load.stdout.read().splitlines()
     assert len(told) == 1 and told[0].startswith("answered ")
+
+
+def test_certificates_are_renewed_without_losing_a_request(services):
+    load = services.load("dora")
+    trial, text = services.path.parent, services.path.read_text()
+    new_alone = text
+    for name in ("provider", *PARTIES, "carol"):
+        make_certificate(name, trial / f"{name}-2.crt", trial / f"{name}-2.key")
+        line, other = f'certificate = "{name}.crt"', f'"{name}-2.crt"'
+        text = text.replace(line, f"{line}\nsuccessor = {other}")
+        new_alone = new_alone.replace(line, f"certificate = {other}").replace(
+            f'"{name}.key"', f'"{name}-2.key"'
+        )
+    # First all know the successors; then everybody presents one.
+    for each in (text, new_alone):
+        services.path.write_text(each)
+        for name in services.logs:
+            before = len(services.lines(name, "reload"))
+            services.processes[name].send_signal(signal.SIGHUP)
+            while len(services.lines(name, "reload")) == before:
+                pass
+    # Who knows the new ones alone gets in, and finds nobody with an old one.
+    works(services)
+    load.stdin.close()
+    told = load.stdout.read().splitlines()
+    assert len(told) == 1 and told[0].startswith("answered ")
+    services.kill("provider")
+    services.start("provider")
+    works(services)
+
+
+def test_a_party_outlives_its_own_certificate(services):
+    old = configuration.load(services.path)
+    own = services.path.parent / "old.crt", services.path.parent / "old.key"
+    make_certificate("alice", *own)
+    redate(*own, -9, -1)
+    expired = replace(old.parties["alice"], certificates=(load_certificate(own[0]),), key=own[1])
+    sock = socket.create_server(("127.0.0.1", 0))
+    folders = {"network": services.folder / "network"}
+    party = PartyService(old, "alice", folders, sock=sock)
+    party.read = replace(old, parties={**old.parties, "alice": expired})
+    thread = threading.Thread(target=party.run)
+    thread.start()
+    while "old.crt expired" not in party.state:
+        assert thread.is_alive()
+    party.reload(old)
+    while "expired" in party.state:
+        assert thread.is_alive()
+    party.stop()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_what_is_wrong_at_a_party_is_said_before_others_are_waited_for(services, capsys):
