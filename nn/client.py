@@ -28,6 +28,7 @@ from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import connect, own_contexts
 from nn.checks import check_names, feature_matrix
+from nn.exchange import Exchange, Seen
 from nn.inputs import check_inside
 from nn.links import probabilities
 from nn.model_description import Description
@@ -66,6 +67,12 @@ class Client:
     answers_ : tuple of str
         What the model's owner allows: "class", "one-hot" and perhaps "scores"; for a regressor
         "values".
+    input_range_ : (ndarray, ndarray)
+        The least and the largest that a feature may be.
+    feature_names_in_ : ndarray of str
+        Where the model's owner has given names.
+    last_exchange_ : Exchange
+        What the last call with rows has sent to each party; None before.
 
     Raises
     ------
@@ -93,6 +100,7 @@ class Client:
         self._lock = threading.Lock()
         self._connections: list[Connection] = []
         self._closed = False
+        self.last_exchange_: Exchange | None = None
         try:
             self._connect()
             self._describe(model)
@@ -181,6 +189,9 @@ class Client:
         except DataError as error:
             raise PeerError(f"{self._connections[0].peer} sent {error}") from None
         self.n_features_in_, self.answers_ = self._model.n_features, self._model.answers
+        self.input_range_ = self._model.low, self._model.high
+        if self._model.feature_names is not None:
+            self.feature_names_in_ = self._model.feature_names
         if "values" not in self.answers_:
             self.classes_ = self._model.classes
 
@@ -188,6 +199,23 @@ class Client:
         """Return what each party says of itself."""
         with self._lock:
             return [dict(pairs) for pairs in self._ask(("health",))]
+
+    def last_cost(self) -> tuple[int, int]:
+        """Return the rounds and bytes of the last call, as the parties have counted them.
+
+        Bytes are those that a party has sent to the other parties, at most. Requests that were
+        computed together have both in common. (0, 0) before the first call.
+        """
+        exchange = self.last_exchange_
+        rounds = sent = 0
+        with self._lock:
+            for id in exchange.ids if exchange is not None else ():
+                told = self._ask(("cost", id))
+                if any([type(n) for n in each] != [int, int] for each in told):
+                    raise PeerError("the parties sent an answer that is malformed")
+                rounds += max(each[0] for each in told)
+                sent += max(each[1] for each in told)
+        return rounds, sent
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the label of each row, or the values of a regressor.
@@ -250,6 +278,7 @@ class Client:
             rows = model.inputs.apply(rows)
         form = self._read.format
         encoded = encode(rows, form.frac_bits, int_bits=form.int_bits, name="X")
+        self.last_exchange_ = None
         pieces = [
             self._send(encoded[k : k + model.largest_rows], answer)
             for k in range(0, len(encoded), model.largest_rows)
@@ -263,13 +292,17 @@ class Client:
         with self._lock:
             if self._closed:
                 raise SessionError("the client is closed")
-            call = wire.encode(("predict", fresh_key(), self._model.name, answer, rows))
+            id = fresh_key()
+            call = wire.encode(("predict", id, self._model.name, answer, rows))
             last = encoded.copy()
+            before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
+            first_rows = []
             for connection in self._connections[:-1]:
                 seed = fresh_key()
                 share = np.empty(encoded.shape, np.uint64)
                 Stream(seed).fill(share, _CLIENT_STREAM)
                 last -= share
+                first_rows.append(share[0].copy())
                 connection.post_bytes(Kind.CALL, call)
                 connection.post_bytes(Kind.SHARE, seed)
             self._connections[-1].post_bytes(Kind.CALL, call)
@@ -296,6 +329,16 @@ class Client:
                 problem = f"{connection.peer}: {reason}"
             if problem is not None:
                 raise PeerError(problem)
+            first_rows.append(last[0])
+            seen = tuple(
+                Seen(c.peer, k < len(before) - 1, c.sent_bytes - a, c.received_bytes - b, row)
+                for k, (c, (a, b), row) in enumerate(
+                    zip(self._connections, before, first_rows, strict=True)
+                )
+            )
+            exchanged = Exchange((id,), rows, seen)
+            past = self.last_exchange_
+            self.last_exchange_ = exchanged if past is None else past + exchanged
         return total
 
 

@@ -64,6 +64,8 @@ _PER_TURN = 32
 _TURN_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0
 _LARGEST_CALL = 4096
+# How many requests' costs can be asked for afterwards.
+_COSTS_KEPT = 1024
 
 
 class _Request:
@@ -124,6 +126,7 @@ class PartyService:
         # As SharedModel has it, where True would be for any stream and at once.
         self._progress = None if progress else False
         self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
+        self._costs: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         # Those of the turn that runs.
         self._taken: list[_Request] = []
         self._changed = threading.Condition()
@@ -249,13 +252,15 @@ class PartyService:
         except WorkerError as error:
             self._refuse(requests, error)
             return
+        spent = session.cost() - before
+        self._keep_costs(ids, (spent.rounds, spent.bytes_sent_per_party))
         first = 0
         for request in requests:
             request.result = result[first : first + request.rows]
             first += request.rows
             request.done.set()
         self._served += len(requests)
-        spent, seconds = session.cost() - before, time.monotonic() - begin
+        seconds = time.monotonic() - begin
         for id, request in zip(ids, requests, strict=True):
             # What is computed together has rounds and bytes in common.
             record(
@@ -263,6 +268,12 @@ class PartyService:
                 shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
                 rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
             )  # fmt: skip
+
+    def _keep_costs(self, ids: list[bytes], cost: tuple[int, int]) -> None:
+        with self._changed:
+            self._costs.update(dict.fromkeys(ids, cost))
+            while len(self._costs) > _COSTS_KEPT:
+                self._costs.popitem(last=False)
 
     def _refuse(self, requests: list[_Request], error: WorkerError) -> None:
         """Say why there is no answer. All parties come here together, and serve on."""
@@ -331,6 +342,15 @@ class PartyService:
 
     def _tell_health(self, connection: Connection) -> None:
         self._reply(connection, "ok", *self.health().items())
+
+    def _tell_cost(self, connection: Connection, id: object) -> None:
+        """Tell rounds and bytes of a request to whoever knows its id: the client that made it."""
+        with self._changed:
+            cost = self._costs.get(id) if type(id) is bytes else None
+        if cost is None:
+            self._reply(connection, "error", "no request of the last ones has this id")
+        else:
+            self._reply(connection, "ok", *cost)
 
     def _describe(self, connection: Connection, name: object) -> None:
         if name is None and len(self._models) == 1:
@@ -414,6 +434,7 @@ class PartyService:
 
 _CALLS: dict[str, Callable[..., None]] = {
     "health": PartyService._tell_health,
+    "cost": PartyService._tell_cost,
     "describe": PartyService._describe,
     "predict": PartyService._predict,
 }
