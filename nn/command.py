@@ -10,6 +10,7 @@ from pathlib import Path
 from mpc import command
 from mpc.own_process import settle
 from mpc.versions import own_version
+from nn.gateway.command import add_gateway
 from nn.serving import serve
 from ring.errors import ArgumentError
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="log every request, and show the progress of long ones on a terminal",
     )  # fmt: skip
     serve.set_defaults(run=_serve)
+    add_gateway(commands)
     return command.run(parser, arguments)
 
 

@@ -23,9 +23,9 @@ def benchmark(monkeypatch):
         del sys.modules[name]
 
 
-def free_port():
+def free_port(first=20_000, last=60_000):
     """Return the first of three ports in a row that are free."""
-    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
+    for port in range(first + os.getpid() % ((last - first) // 2), last, 7):
         try:
             for k in range(3):
                 socket.create_server(("127.0.0.1", port + k)).close()
@@ -45,13 +45,14 @@ def shell(tmp_path):
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
         script.chmod(0o755)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    background = []
+    background, gateway = [], free_port(60_000, 65_000)
 
     def run(command):
         environment = {
             **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         command = command.replace("init trial", f"init trial --port {free_port()}")
+        command = command.replace("127.0.0.1:8080", f"127.0.0.1:{gateway}")
         how = {
             "shell": True, "cwd": tmp_path, "env": environment, "text": True,
             "start_new_session": True,
