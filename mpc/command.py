@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -10,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpc import configuration
+from mpc import configuration, observing
 from mpc.errors import ArgumentError, SottoError
 from mpc.events import start_log
-from mpc.health import ask, table
+from mpc.health import as_json, ask, table
 from mpc.own_process import settle
 from mpc.provider_service import ProviderService
 from mpc.terminal import paint
@@ -86,6 +87,7 @@ def add_commands(commands: Any) -> None:
         "--sessions", type=int, default=64, metavar="N", help="how many at once (default: 64)"
     )
     provider.add_argument("--verbose", action="store_true", help="log every session")
+    observing.add_options(provider)
     provider.set_defaults(run=_provider)
 
     health = add_command(
@@ -101,6 +103,12 @@ def add_commands(commands: Any) -> None:
     health.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS",
         help="how long to wait for an answer (default: 5)",
+    )  # fmt: skip
+    health.add_argument("--of", metavar="NAME", help="ask this service alone")
+    health.add_argument("--json", action="store_true", help="print an object, for a program")
+    health.add_argument(
+        "--live", action="store_true",
+        help="exit code 0 if what was asked runs, though it may wait for others still",
     )  # fmt: skip
     health.set_defaults(run=_health)
 
@@ -140,7 +148,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _provider(options: argparse.Namespace) -> int:
-    start_log(options.verbose)
+    observing.start(options, options.configuration)
     read = configuration.load(options.configuration)
     settle()
     service = ProviderService(
@@ -158,12 +166,17 @@ def _health(options: argparse.Namespace) -> int:
         raise ArgumentError(
             f"--timeout must be a positive number of seconds, got {options.timeout}"
         )
-    found = ask(configuration.load(options.configuration), options.me, options.timeout)
-    head, *lines = table(found)
-    print(paint(head, "bold"))
-    for each, line in zip(found, lines, strict=True):
-        print(paint(line, "red") if each.problem else line)
-    return 1 if any(each.problem for each in found) else 0
+    read = configuration.load(options.configuration)
+    found = ask(read, options.me, options.timeout, of=options.of)
+    told = as_json(found)
+    if options.json:
+        print(json.dumps(told))
+    else:
+        head, *lines = table(found)
+        print(paint(head, "bold"))
+        for each, line in zip(found, lines, strict=True):
+            print(paint(line, "red") if each.problem else line)
+    return 0 if told["live" if options.live else "ready"] else 1
 
 
 def serve_until_signal(close: Callable[[], None]) -> None:

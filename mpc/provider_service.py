@@ -36,6 +36,7 @@ from mpc.handshake import (
     read_hello,
     send_hello,
 )
+from mpc.metrics import present
 from mpc.provider import Provider
 from mpc.requests import Request, read
 from mpc.transport import wire
@@ -63,6 +64,10 @@ class _Meeting:
     problem: str = ""
     over: threading.Event = field(default_factory=threading.Event)
     corrections: int = 0
+
+    def sent_bytes(self) -> int:
+        """What all its parties have been sent."""
+        return sum(connection.sent_bytes for connection in tuple(self.connections.values()))
 
 
 class ProviderService:
@@ -105,6 +110,8 @@ class ProviderService:
         self._stopping = False
         self._started = time.monotonic()
         self._served = 0
+        # Of sessions that are over.
+        self._corrections = self._sent = 0
         me = read.provider
         assert me.address is not None
         _, server = own_contexts(read, me.name)
@@ -112,6 +119,7 @@ class ProviderService:
         known = {name: read.members[name].der for name in (*read.parties, me.name)}
         self._listener = Listener(me.name, sock or bind(me.address), server, known, self._admit)
         record("start", role="provider", parties=",".join(read.names))
+        present(self.figures)
 
     def health(self) -> dict[str, Any]:
         """Return how many sessions run and have run, and the seconds since the start."""
@@ -123,6 +131,17 @@ class ProviderService:
             "served": self._served,
             "seconds": int(time.monotonic() - self._started),
         }
+
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
+        with self._changed:
+            running = tuple(self._meetings.values())
+            return {
+                "ready": int(not self._stopping),
+                "sessions": len(running),
+                "corrections": self._corrections + sum(m.corrections for m in running),
+                "correction_bytes": self._sent + sum(m.sent_bytes() for m in running),
+            }
 
     def close(self, grace: float = 30.0) -> None:
         """Stop listening, let sessions finish what they have asked for, and end them."""
@@ -199,7 +218,9 @@ class ProviderService:
 
     def _end(self, meeting: _Meeting) -> None:
         with self._changed:
-            self._meetings.pop(meeting.id, None)
+            if self._meetings.pop(meeting.id, None) is not None:
+                self._corrections += meeting.corrections
+                self._sent += meeting.sent_bytes()
             self._changed.notify_all()
         meeting.over.set()
 
@@ -231,7 +252,7 @@ class ProviderService:
                 session=meeting.id.hex()[:8],
                 parties=",".join(connections),
                 corrections=meeting.corrections,
-                bytes=sum(c.sent_bytes for c in connections.values()),
+                bytes=meeting.sent_bytes(),
                 seconds=time.monotonic() - begin,
                 problem=problem,
             )

@@ -44,6 +44,7 @@ from mpc.handshake import (
     read_hello,
     send_hello,
 )
+from mpc.metrics import present
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.frames import Header, Kind
@@ -52,6 +53,7 @@ from nn.inputs import ScaledRows
 from nn.model_description import Description, answers_of
 from nn.saved_shares import load_shares
 from nn.shared_model import SharedModel
+from nn.warming import warm_up
 from ring import Stream
 
 __all__ = ["CLIENT_STREAM", "PartyService", "serve"]
@@ -71,8 +73,10 @@ _COSTS_KEPT = 1024
 class _Request:
     """One client's rows, until they are answered."""
 
-    def __init__(self, model: str, answer: str, rows: int, shares: Words) -> None:
+    def __init__(self, client: str, model: str, answer: str, rows: int, shares: Words) -> None:
+        self.client = client
         self.model, self.answer, self.rows, self.shares = model, answer, rows, shares
+        self.arrived = time.monotonic()
         self.done = threading.Event()
         self.result: Words | None = None
         self.problem = ""
@@ -132,10 +136,11 @@ class PartyService:
         self._changed = threading.Condition()
         self._stopping = False
         self._over = threading.Event()
-        self._started, self._served = time.monotonic(), 0
+        self._started, self._served, self._clients = time.monotonic(), 0, 0
         _, server = own_contexts(read, self._me)
         self._listener = Listener(self._me, sock, server, read.certificates(), self._admit)
         record("start", role="party", me=self._me, models=",".join(self._models))
+        present(self.figures)
 
     def stop(self) -> None:
         """Let all parties finish the turn and stop."""
@@ -154,6 +159,13 @@ class PartyService:
             "served": self._served,
             "seconds": int(time.monotonic() - self._started),
         }
+
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
+        with self._changed:
+            waiting = len(self._waiting)
+        ready = int(not self._stopping and not self._over.is_set())
+        return {"ready": ready, "waiting": waiting, "clients": self._clients}
 
     def run(self) -> None:
         """Take turns until all are to stop.
@@ -264,9 +276,10 @@ class PartyService:
         for id, request in zip(ids, requests, strict=True):
             # What is computed together has rounds and bytes in common.
             record(
-                "request", id=id.hex()[:8], model=request.model, answer=answer,
+                "request", id=id.hex()[:8], client=request.client, model=request.model, answer=answer,
                 shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
-                rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
+                rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
+                waited=begin - request.arrived, seconds=seconds,
             )  # fmt: skip
 
     def _keep_costs(self, ids: list[bytes], cost: tuple[int, int]) -> None:
@@ -307,12 +320,17 @@ class PartyService:
         if problem:
             connection.notify(Kind.ABORT, problem)
             return
+        with self._changed:
+            self._clients += 1
         try:
             self._talk(connection)
         except PeerError as error:
             if not connection.ended:
                 connection.notify(Kind.ABORT, str(error))
                 raise
+        finally:
+            with self._changed:
+                self._clients -= 1
 
     def _talk(self, connection: Connection) -> None:
         """Answer one client's calls until it goes."""
@@ -384,7 +402,7 @@ class PartyService:
             return
         assert isinstance(name, str) and isinstance(answer, str)
         shares = self._receive(connection, rows, self._models[name].n_features_in_)
-        request = _Request(name, answer, rows, shares)
+        request = _Request(connection.peer, name, answer, rows, shares)
         with self._changed:
             if id in self._waiting or self._over.is_set():
                 raise FrameError(f"{connection.peer} sent a request twice, or too late")
@@ -395,6 +413,7 @@ class PartyService:
         if not request.done.wait(limit):
             request.problem = f"no turn came within {limit:g} s"
         if request.result is None:
+            record("unanswered", client=request.client, model=name, why=request.problem)
             self._reply(connection, "error", request.problem)
             return
         connection.post(Kind.ANSWER, [request.result])
@@ -454,6 +473,7 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bo
     links = join_parties(read, me, f"sotto serve {' '.join(sorted(folders))}", sock.dup())
     with Session.from_links(read, me, links) as session:
         models = {name: load_shares(session, folder) for name, folder in folders.items()}
+        warm_up(session, models, _answer)
         service = PartyService(read, session, models, sock, progress=progress)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())

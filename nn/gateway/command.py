@@ -45,11 +45,12 @@ def add_gateway(commands: Any) -> None:
         help="requests that the parties are asked at a time (default: 4)",
     )  # fmt: skip
     gateway.add_argument("--verbose", action="store_true", help="log every request")
+    gateway.add_argument("--log", choices=("text", "json"), default="text", help="json: everything")
     gateway.set_defaults(run=_gateway)
 
 
 def _gateway(options: argparse.Namespace) -> int:
-    command.start_log(options.verbose)
+    command.start_log(options.verbose, options.log)
     try:
         from nn.gateway.server import run
     except ModuleNotFoundError as error:
