@@ -29,6 +29,8 @@ from nn.gateway.turnstile import Turnstile
 __all__ = ["Limits", "application"]
 
 _PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+# How many bodies of the largest size all requests together may hold.
+_BODIES = 8
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -168,6 +170,7 @@ def _answering(handler: Handler) -> Handler:
 class _Paths:
     def __init__(self, asking: Asking, limits: Limits) -> None:
         self.asking, self._limits = asking, limits
+        self._held = 0
         self._turnstile = Turnstile(limits.at_once, limits.waiting, limits.seconds)
         folder = resources.files("nn.gateway") / "page"
         self._files = {path: (folder / name).read_bytes() for path, name in _PAGE.items()}
@@ -211,30 +214,39 @@ class _Paths:
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media not in FORMS:
             read_rows(media, b"", 0)  # which says so before the body is read
-        data = await self._body(request)
+        data = bytearray()
+        try:
+            await self._receive(request, data)
 
-        def work() -> Response:
-            rows = read_rows(media, data, self._limits.rows)
-            answer = self.asking.answer(name, kind, rows, detailed=detailed)
-            if form == NPY:
-                return Response(write_npy(answer.values), media_type=NPY)
-            return JSONResponse(_as_json(name, answer))
+            def work() -> Response:
+                rows = read_rows(media, bytes(data), self._limits.rows)
+                answer = self.asking.answer(name, kind, rows, detailed=detailed)
+                if form == NPY:
+                    return Response(write_npy(answer.values), media_type=NPY)
+                return JSONResponse(_as_json(name, answer))
 
-        return await self._turnstile.run(work)
+            return await self._turnstile.run(work)
+        finally:
+            self._held -= len(data)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _receive(self, request: Request, data: bytearray) -> None:
+        """Receive the body, and count what all hold."""
         most = self._limits.body
         stated = request.headers.get("content-length", "0")
-        data = bytearray()
         try:
             async with asyncio.timeout(self._limits.seconds):
                 if not stated.isdigit() or int(stated) <= most:
                     async for piece in request.stream():
                         data += piece
+                        self._held += len(piece)
                         if len(data) > most:
                             break
+                        if self._held > _BODIES * most:
+                            raise HttpError(
+                                503, "too many bodies are here already: try again", "Busy", retry=1
+                            )
                     else:
-                        return bytes(data)
+                        return
         except TimeoutError:
             raise HttpError(
                 408, f"the body did not arrive within {self._limits.seconds:g} s", "SlowBody"

@@ -88,5 +88,10 @@ class Turnstile:
                 pass  # the loop has ended
 
         # A daemon: what waits for a party that is lost does not keep the process from ending.
-        threading.Thread(target=run, daemon=True).start()
+        try:
+            threading.Thread(target=run, daemon=True).start()
+        except RuntimeError:
+            done.cancel()
+            leave(None, None)
+            raise HttpError(503, "no thread could be started", "Busy", retry=1) from None
         return await done

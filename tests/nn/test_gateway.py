@@ -5,6 +5,8 @@ import io
 import json
 import re
 import threading
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 import mpc
 from nn.command import main
 from nn.gateway import openapi
+from nn.gateway.application import Limits, application
 from nn.gateway.bodies import ARROW, CSV, FORMS, JSON, NPY, read_rows, write_npy
 from nn.gateway.guard import check_origin
 from nn.gateway.problems import HttpError, as_problem
@@ -141,8 +144,13 @@ def test_a_size_that_is_only_stated_takes_no_memory():
     with pytest.raises(HttpError, match="400"):
         read_rows(NPY, header, 10**12)
     lists = b'{"rows": [' + b"[]," * 1_000_000 + b"[]]}"
-    with pytest.raises(HttpError, match="413"):
-        read_rows(JSON, lists, 1000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError, match="413"):
+            read_rows(JSON, lists, 1000)
+        assert tracemalloc.get_traced_memory()[1] < len(lists)
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=300, deadline=None)
@@ -251,6 +259,47 @@ def test_who_waits_too_long_is_told_and_holds_no_place_for_good():
     assert [each.status for each in (first, second, third)] == [504] * 3
     assert "parties" in first.detail and "no place" in second.detail and "no place" in third.detail
     assert last == "done"
+
+
+def test_all_bodies_together_are_bounded_too():
+    asking = SimpleNamespace(me="carol")
+    made = application(asking, Limits(body=1000, seconds=20), "127.0.0.1")
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/models/x/predict", "query_string": b"",
+        "headers": headers, "raw_path": b"", "root_path": "", "scheme": "http",
+    }  # fmt: skip
+
+    async def program():
+        go, told = asyncio.Event(), []
+
+        async def post():
+            pieces = [b" " * 999, b""]
+
+            async def receive():
+                if len(pieces) == 1:
+                    await go.wait()
+                return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+            async def send(message):
+                if message["type"] == "http.response.start":
+                    told.append(message["status"])
+
+            await made(dict(scope), receive, send)
+
+        tasks = [asyncio.ensure_future(post()) for _ in range(10)]
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+        go.set()
+        await asyncio.gather(*tasks)
+        # What they held is free again.
+        tasks = [asyncio.ensure_future(post()) for _ in range(8)]
+        await asyncio.gather(*tasks)
+        return told
+
+    told = asyncio.run(program())
+    # The others' bodies are read, and hold no JSON.
+    assert told == [503] * 2 + [400] * 16
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import nn
@@ -164,6 +165,26 @@ def test_other_libraries_errors_are_told_by_their_type_alone(capsys):
     (line,) = map(json.loads, done.stderr.splitlines())
     assert (line["event"], line["logger"], line["error"]) == ("message", "other", "ValueError")
     assert "secret" not in done.stderr
+
+
+def test_what_is_computed_together_is_counted_once():
+    registry = CollectorRegistry()
+    counted = metrics._Counted(registry)
+    for client in ("carol", "dora", "carol"):
+        fields = {"model": "m", "answer": "class", "shape": "2x64", "client": client, "rounds": 12}
+        counted.hear("request", False, {**fields, "together": 3, "bytes": 600, "seconds": 0.5})
+    counted.hear("lost", True, {})
+    counted.hear("unanswered", False, {})
+    counted.hear("session", False, {})
+
+    def value(name, **labels):
+        return registry.get_sample_value(f"sotto_{name}_total", labels)
+
+    assert value("rounds", model="m") == pytest.approx(12)
+    assert value("sent_bytes", model="m") == pytest.approx(600)
+    assert value("rows", model="m", answer="class", client="carol") == 4
+    assert (value("errors", kind="lost"), value("errors", kind="unanswered")) == (1, 1)
+    assert value("errors", kind="session") is None
 
 
 @pytest.mark.parametrize(
