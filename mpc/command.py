@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from mpc import configuration
+from mpc import configuration, observing
 from mpc.command_line import add_command, run, serve_until_signal
 from mpc.errors import ArgumentError
 from mpc.events import start_log
 from mpc.expiry import watch_certificates
-from mpc.health import ask, table
+from mpc.health import as_json, ask, table
 from mpc.key_commands import add_key_commands
 from mpc.own_process import settle
 from mpc.provider_service import ProviderService
@@ -49,6 +50,7 @@ def add_commands(commands: Any) -> None:
         "--sessions", type=int, default=64, metavar="N", help="how many at once (default: 64)"
     )
     provider.add_argument("--verbose", action="store_true", help="log every session")
+    observing.add_options(provider)
     provider.set_defaults(run=_provider)
 
     health = add_command(
@@ -65,6 +67,12 @@ def add_commands(commands: Any) -> None:
         "--timeout", type=float, default=5.0, metavar="SECONDS",
         help="how long to wait for an answer (default: 5)",
     )  # fmt: skip
+    health.add_argument("--of", metavar="NAME", help="ask this service alone")
+    health.add_argument("--json", action="store_true", help="print an object, for a program")
+    health.add_argument(
+        "--live", action="store_true",
+        help="exit code 0 if what was asked runs, though it may wait for others still",
+    )  # fmt: skip
     health.set_defaults(run=_health)
 
 
@@ -76,7 +84,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _provider(options: argparse.Namespace) -> int:
-    start_log(options.verbose)
+    observing.start(options)
     read = configuration.load(options.configuration)
     settle()
     service = ProviderService(
@@ -102,11 +110,15 @@ def _health(options: argparse.Namespace) -> int:
             f"--timeout must be a positive number of seconds, got {options.timeout}"
         )
     read = configuration.load(options.configuration)
-    found = ask(read, options.me, options.timeout)
-    head, *lines = table(found)
-    print(paint(head, "bold"))
-    for each, line in zip(found, lines, strict=True):
-        print(paint(line, "red") if each.problem else line)
+    found = ask(read, options.me, options.timeout, of=options.of)
+    told = as_json(found)
+    if options.json:
+        print(json.dumps(told))
+    else:
+        head, *lines = table(found)
+        print(paint(head, "bold"))
+        for each, line in zip(found, lines, strict=True):
+            print(paint(line, "red") if each.trouble else line)
     for text in read.warnings().values():
         print(f"{paint('warning:', 'yellow', sys.stderr)} {text}", file=sys.stderr)
-    return 1 if any(each.problem for each in found) else 0
+    return 0 if told["live" if options.live else "ready"] else 1

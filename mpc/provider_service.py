@@ -45,6 +45,7 @@ from mpc.handshake import (
     pair_key,
     send_hello,
 )
+from mpc.metrics import present
 from mpc.provider import Provider
 from mpc.requests import Request, read
 from mpc.transport import wire
@@ -78,6 +79,10 @@ class _Meeting:
     problem: str = ""
     complete: bool = False
     corrections: int = 0
+
+    def sent_bytes(self) -> int:
+        """What all its parties have been sent."""
+        return sum(connection.sent_bytes for connection in tuple(self.connections.values()))
 
 
 class ProviderService:
@@ -123,6 +128,8 @@ class ProviderService:
         self._deadline = float("inf")
         self._started = time.monotonic()
         self._served = 0
+        # Of sessions that are over.
+        self._corrections = self._sent = 0
         me = read.provider
         assert me.listen is not None
         _, server = own_contexts(read, me.name)
@@ -130,6 +137,7 @@ class ProviderService:
             me.name, sock or bind(me.listen), server, self._known(), self._admit
         )
         record("start", role="provider", parties=",".join(read.names))
+        present(self.figures, lambda: self.read)
 
     def _known(self) -> dict[str, tuple[bytes, ...]]:
         # Its own process may ask for health.
@@ -150,6 +158,17 @@ class ProviderService:
             "served": self._served,
             "seconds": int(time.monotonic() - self._started),
         }
+
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
+        with self._changed:
+            running = tuple(self._meetings.values())
+            return {
+                "ready": int(not self._stopping),
+                "sessions": len(running),
+                "corrections": self._corrections + sum(m.corrections for m in running),
+                "correction_bytes": self._sent + sum(m.sent_bytes() for m in running),
+            }
 
     def reload(self, read: Configuration) -> None:
         """Let in those whose certificates are in this configuration from now on."""
@@ -254,7 +273,9 @@ class ProviderService:
 
     def _end(self, meeting: _Meeting) -> None:
         with self._changed:
-            self._meetings.pop(meeting.id, None)
+            if self._meetings.pop(meeting.id, None) is not None:
+                self._corrections += meeting.corrections
+                self._sent += meeting.sent_bytes()
             self._changed.notify_all()
 
     # A session.
@@ -286,7 +307,7 @@ class ProviderService:
                 session=meeting.id.hex()[:8],
                 parties=",".join(connections),
                 corrections=meeting.corrections,
-                bytes=sum(c.sent_bytes for c in connections.values()),
+                bytes=meeting.sent_bytes(),
                 seconds=time.monotonic() - begin,
                 problem=problem,
             )

@@ -50,13 +50,17 @@ class Request:
         Why there is none.
     version : bytes
         Which files the model is from.
+    cost : (int, int)
+        Rounds and bytes of all that was computed together with it.
+    arrived : float
+        When, by :func:`time.monotonic`.
     later : bool
         Whether the same rows may well be answered if they are sent again.
     """
 
     __slots__ = (
-        "answer", "client", "done", "id", "key", "later", "model", "problem", "result", "rows",
-        "shares", "version", "wake",
+        "answer", "arrived", "client", "cost", "done", "id", "key", "later", "model", "problem",
+        "result", "rows", "shares", "version", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +71,7 @@ class Request:
         self.version, self.shares, self.wake = version, shares, wake
         self.done, self.later, self.problem = False, False, ""
         self.result: Words | None = None
+        self.cost, self.arrived = (0, 0), time.monotonic()
         tag = hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES)
         whole = wire.encode((client, id, model, version, answer, rows))
         self.key = tag.digest() + hashlib.blake2b(whole, digest_size=16).digest()

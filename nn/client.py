@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import connect, own_contexts
 from nn.checks import check_names, feature_matrix
+from nn.exchange import Exchange, Seen
 from nn.inputs import check_inside
 from nn.links import probabilities
 from nn.model_description import Description
@@ -85,6 +87,12 @@ class Client:
     answers_ : tuple of str
         What the model's owner allows: "class", "one-hot" and perhaps "scores"; for a regressor
         "values".
+    input_range_ : (ndarray, ndarray)
+        The least and the largest that a feature may be.
+    feature_names_in_ : ndarray of str
+        Where the model's owner has given names.
+    last_exchange_ : Exchange
+        What the last call with rows has sent to each party; None before.
 
     Raises
     ------
@@ -121,6 +129,7 @@ class Client:
         self._closed = self._described = False
         self._asked = model
         self._known: tuple[Any, ...] | None = None
+        self.last_exchange_: Exchange | None = None
         try:
             # Connects, and finds out what the model is.
             self._tried(lambda: None)
@@ -258,12 +267,31 @@ class Client:
             )
         self._known, self._described, self._model = first, True, model
         self.n_features_in_, self.answers_ = model.n_features, model.answers
+        self.input_range_ = model.low, model.high
+        if model.feature_names is not None:
+            self.feature_names_in_ = model.feature_names
         if "values" not in self.answers_:
             self.classes_ = model.classes
 
     def health(self) -> list[dict[str, Any]]:
         """Return what each party says of itself."""
         return self._tried(lambda: [dict(pairs) for pairs in self._ask(("health",))])
+
+    def last_cost(self) -> tuple[int, int]:
+        """Return the rounds and bytes of the last call, as the parties have counted them.
+
+        Bytes are those that a party has sent to the other parties, at most. Requests that were
+        computed together have both in common. (0, 0) before the first call.
+        """
+        exchange = self.last_exchange_
+        rounds = sent = 0
+        for id in exchange.ids if exchange is not None else ():
+            told = self._tried(functools.partial(self._ask, ("cost", id)))
+            if any([type(n) for n in each] != [int, int] for each in told):
+                raise PeerError("the parties sent an answer that is malformed")
+            rounds += max(each[0] for each in told)
+            sent += max(each[1] for each in told)
+        return rounds, sent
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the label of each row, or the values of a regressor.
@@ -326,6 +354,7 @@ class Client:
             rows = model.inputs.apply(rows)
         form = self._read.format
         encoded = encode(rows, form.frac_bits, int_bits=form.int_bits, name="X")
+        self.last_exchange_ = None
         pieces = [
             self._send(encoded[k : k + model.largest_rows], answer)
             for k in range(0, len(encoded), model.largest_rows)
@@ -339,17 +368,22 @@ class Client:
     def _send_once(self, encoded: Words, answer: str) -> Words:
         rows = len(encoded)
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
-        call = wire.encode(("predict", fresh_key(), self._model.name, answer, rows))
+        id = fresh_key()
+        call = wire.encode(("predict", id, self._model.name, answer, rows))
         last = encoded.copy()
+        before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
+        first_rows = []
         for connection in self._connections[:-1]:
             seed = fresh_key()
             share = np.empty(encoded.shape, np.uint64)
             Stream(seed).fill(share, _CLIENT_STREAM)
             last -= share
+            first_rows.append(share[0].copy())
             connection.post_bytes(Kind.CALL, call)
             connection.post_bytes(Kind.SHARE, seed)
         self._connections[-1].post_bytes(Kind.CALL, call)
         self._connections[-1].post(Kind.SHARE, [last])
+        first_rows.append(last[0])
         for connection in self._connections:
             connection.expect(_expect(shape))
         # An answer takes a turn of the parties, who have a timeout of their own.
@@ -371,6 +405,15 @@ class Client:
                 problem = LaterError(text) if status == "later" else PeerError(text)
         if problem is not None:
             raise problem
+        seen = tuple(
+            Seen(c.peer, k < len(before) - 1, c.sent_bytes - a, c.received_bytes - b, row)
+            for k, (c, (a, b), row) in enumerate(
+                zip(self._connections, before, first_rows, strict=True)
+            )
+        )
+        exchanged = Exchange((id,), rows, seen)
+        past = self.last_exchange_
+        self.last_exchange_ = exchanged if past is None else past + exchanged
         return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpc import FrameError, PeerError, ShapeError
 from mpc.errors import PeerTimeoutError
+from mpc.events import record
 from mpc.handshake import PROTOCOL_VERSION, Greeting, disagreement, send_hello
 from mpc.transport import wire
 from mpc.transport.connection import Connection
@@ -31,6 +32,8 @@ Answering = Generator[float, None, None]
 # Which stream of a client's seed its shares are.
 CLIENT_STREAM = 1
 _LARGEST_CALL = 4096
+# How many requests' costs can be asked for afterwards.
+_COSTS_KEPT = 1024
 
 
 class Calls:
@@ -44,6 +47,13 @@ class Calls:
     def __init__(self, service: PartyService) -> None:
         self._service = service
         self._connected: Counter[str] = Counter()
+        # Of the last requests, by client and id.
+        self._costs: OrderedDict[tuple[str, bytes], tuple[int, int]] = OrderedDict()
+
+    @property
+    def connected(self) -> int:
+        """How many connections of clients there are."""
+        return sum(tuple(self._connected.values()))
 
     def greet(self, connection: Connection, greeting: Greeting) -> Talk:
         """Begin the conversation with one that has said HELLO."""
@@ -114,6 +124,14 @@ class Calls:
         """Answer with what runs here."""
         yield from self._reply(connection, "ok", *self._service.health().items())
 
+    def tell_cost(self, connection: Connection, id: object) -> Answering:
+        """Answer with rounds and bytes of one of the client's last requests."""
+        cost = self._costs.get((connection.peer, id)) if type(id) is bytes else None
+        if cost is None:
+            yield from self._reply(connection, "error", "no request of the last ones has this id")
+        else:
+            yield from self._reply(connection, "ok", *cost)
+
     def describe(self, connection: Connection, name: object) -> Answering:
         """Answer with what a client needs to know of a model."""
         service = self._service
@@ -168,8 +186,12 @@ class Calls:
             yield ASLEEP
         if request.result is None:
             word = "later" if request.later else "error"
+            record("unanswered", client=request.client, model=name, why=request.problem)
             yield from self._reply(connection, word, request.problem[:1000])
             return
+        self._costs[request.client, id] = request.cost
+        if len(self._costs) > _COSTS_KEPT:
+            self._costs.popitem(last=False)
         connection.post(Kind.ANSWER, [request.result])
         yield service.read.timeouts.answer
 
@@ -208,6 +230,7 @@ class Calls:
 
 _CALLS: dict[str, Callable[..., Answering]] = {
     "health": Calls.tell_health,
+    "cost": Calls.tell_cost,
     "describe": Calls.describe,
     "predict": Calls.predict,
 }

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpc import command
+from mpc import command, observing
 from mpc.own_process import settle
 from mpc.versions import own_version
+from nn.gateway.command import add_gateway
 from nn.serving import serve
 from ring.errors import ArgumentError
 
@@ -50,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--verbose", action="store_true",
         help="log every request, and show the progress of long ones on a terminal",
     )  # fmt: skip
+    observing.add_options(serve)
     serve.set_defaults(run=_serve)
+    add_gateway(commands)
     return command.run(parser, arguments)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    command.start_log(options.verbose)
+    observing.start(options)
     folders = {}
     for text in options.model:
         name, sign, folder = text.partition("=")

@@ -42,6 +42,7 @@ from mpc.events import record
 from mpc.expiry import warn_of_certificates, watch_certificates
 from mpc.handshake import COMPARE, HEALTH, NOTICES, SESSION, hear_hello
 from mpc.joining import Joining, Links, Lobby
+from mpc.metrics import present
 from mpc.transport import wire
 from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
@@ -143,6 +144,7 @@ class PartyService:
         self._listener = Listener(me, sock, server, read.certificates(), self._admit)
         self.loop: Loop = self._listener.loop
         self.loop.after, self.loop.now_and_then = self._tell_news, self._look
+        present(self.figures, lambda: self.read)
 
     def _read_files(self) -> dict[str, SharesFile]:
         read = self.read
@@ -186,6 +188,14 @@ class PartyService:
             "waiting": len(self.book),
             "served": self._all_served(),
             "seconds": int(time.monotonic() - self._started),
+        }
+
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
+        return {
+            "ready": int(not self.state and not self._stopping),
+            "waiting": len(self.book),
+            "clients": self._calls.connected,
         }
 
     def _all_served(self) -> int:

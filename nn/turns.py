@@ -14,9 +14,9 @@ from mpc import FrameError, PeerError, Session, SharedArray, WorkerError
 from mpc.events import record
 from nn.agreement import KEY_BYTES, PER_TURN, Book, Request
 from nn.inputs import ScaledRows
-from nn.model_description import answers_of
 from nn.saved_shares import SharesFile, shared_model
 from nn.shared_model import SharedModel
+from nn.warming import warm_up
 
 __all__ = ["Turns", "Wishes"]
 
@@ -141,7 +141,7 @@ class Turns:
                 models[name] = self.models[name]
             else:
                 models[name] = shared_model(self.session, [file])
-                self._warm(models[name])
+                warm_up(models[name], _answer)
             sets[name] = row
             self._files[name] = [
                 each for each in self._files[name]
@@ -153,14 +153,6 @@ class Turns:
                 record("models", warning=True, me=self._me, model=name, why=why)
         self.models = {name: models[name] for name in self._files if name in models}
         self.sets = sets
-
-    def _warm(self, model: SharedModel) -> None:
-        """Evaluate one row that nobody has sent, so that no client waits for what comes but once."""
-        answer = answers_of(model)[0]
-        words = np.zeros((1, 1, model.n_features_in_), np.uint64)
-        x = model.rows_from_shares(words)
-        model.prepare(x, _answer, answer=answer)
-        _answer(model, x, answer)
 
     def run(self) -> str:
         """Take turns until somebody leaves; return who."""
@@ -263,18 +255,21 @@ class Turns:
         except WorkerError as error:
             self._refuse(requests, error)
             return
+        spent = self.session.cost() - before
         first = 0
         for request in requests:
+            request.cost = spent.rounds, spent.bytes_sent_per_party
             request.finish(result[first : first + request.rows])
             first += request.rows
         self.served += len(requests)
-        spent, seconds = self.session.cost() - before, time.monotonic() - begin
+        seconds = time.monotonic() - begin
         for request in requests:
             # What is computed together has rounds and bytes in common.
             record(
-                "request", id=request.id.hex()[:8], model=request.model, answer=answer,
-                shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
-                rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
+                "request", id=request.id.hex()[:8], client=request.client, model=request.model,
+                answer=answer, shape=f"{request.rows}x{model.n_features_in_}",
+                together=len(requests), rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
+                waited=begin - request.arrived, seconds=seconds,
             )  # fmt: skip
 
     def _refuse(self, requests: Sequence[Request], error: WorkerError) -> None:

@@ -34,8 +34,10 @@ def _host_problem(host: str, bracketed: bool) -> str:
     return ""
 
 
-def parse(text: str, what: str = "address") -> tuple[str, int]:
+def parse(text: str, what: str = "address", *, any_port: bool = False) -> tuple[str, int]:
     """Return the host and the port of "host:port"; an IPv6 host stands in brackets.
+
+    With `any_port`, the port may be 0, for one that is free.
 
     Raises
     ------
@@ -43,10 +45,10 @@ def parse(text: str, what: str = "address") -> tuple[str, int]:
         The message begins with `what`.
     """
     host, _, port = text.rpartition(":")
-    number = int(port) if re.fullmatch("[0-9]{1,5}", port) else 0
+    number = int(port) if re.fullmatch("[0-9]{1,5}", port) else -1
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
-    problem = "" if host and 0 < number < 65536 else " "
+    problem = "" if host and (0 if any_port else 1) <= number < 65536 else " "
     if "//" in text or (host and not problem):
         problem = _host_problem(host, bracketed)
     if problem:

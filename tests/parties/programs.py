@@ -619,3 +619,22 @@ def prepares_for_a_product(session):
         session.prepare(lambda planned, z=z, run=program: run(planned.twin(z)))
         found += program(z)
     return found
+
+
+def counting_kernels():
+    """Be `sotto`; write to the file SOTTO_TEST_KERNELS who gets which kernel, compiled or cached."""
+    from numba.core.dispatcher import Dispatcher
+
+    from nn.command import main
+
+    get = Dispatcher.compile
+
+    def counted(dispatcher, signature):
+        with open(os.environ["SOTTO_TEST_KERNELS"], "a") as file:
+            # ["provider", path, ...] or ["serve", path, "--me", name, ...]
+            name = sys.argv[4] if sys.argv[1] == "serve" else sys.argv[1]
+            file.write(f"{name} {dispatcher.py_func.__qualname__} {signature}\n")
+        return get(dispatcher, signature)
+
+    Dispatcher.compile = counted
+    sys.exit(main(sys.argv[1:]))

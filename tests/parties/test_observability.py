@@ -19,7 +19,7 @@ FIELDS = {
     "event", "role", "me", "parties", "models", "session", "id", "model", "answer", "shape",
     "at", "peer", "why", "limit", "together", "rounds", "bytes", "sent", "received",
     "corrections", "served", "seconds", "problem",
-    "more", "clients",
+    "more", "clients", "client", "waited",
 }  # fmt: skip
 
 
@@ -64,8 +64,9 @@ def test_each_request_is_a_line_at_every_party(told):
         assert (line["model"], line["answer"], line["together"]) == ("network", "class", "1")
         assert re.fullmatch("[0-9a-f]{8}", line["id"])
         assert float(line["seconds"]) > 0
-        # Everything but the time is the same at both.
-        assert {**line, "seconds": 0} == {**other, "seconds": 0}
+        # Everything but the times is the same at both.
+        apart = {"seconds": 0, "waited": 0}
+        assert {**line, **apart} == {**other, **apart}
     with mpc.Session() as s:
         secret = network().share(s, owner="alice", low=0, high=1)
         secret.predict(secret.share_rows(X, owner="bob"))
