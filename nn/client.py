@@ -43,8 +43,9 @@ Words = NDArray[np.uint64]
 _CLIENT_STREAM = 1
 # Of what describes a model.
 _LARGEST_ANSWER = 1 << 26
-# Between two tries; and how long the only one may take where there is but one.
-_PAUSE_SECONDS = 0.1
+# Between two tries, at first and later; and how long the only one may take where there is but one.
+_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
 _ONE_TRY_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -159,7 +160,7 @@ class Client:
 
     def _tried(self, ask: Callable[[], T]) -> T:
         """Do something with all parties connected, again where one is lost meanwhile."""
-        deadline, said = None, ""
+        deadline, said, pause = None, "", _PAUSE_SECONDS
         with self._lock:
             # Connections of an earlier call may have gone since, which is no loss.
             old = bool(self._connections)
@@ -185,7 +186,8 @@ class Client:
                     if str(error) != said:
                         said = str(error)
                         record("waiting", warning=True, me=self._me, why=said)
-                    time.sleep(_PAUSE_SECONDS)
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 except PeerError:
                     # Answers that are late would be taken for those of the next call.
                     self._hang_up()

@@ -49,14 +49,7 @@ class Calls:
         """Begin the conversation with one that has said HELLO."""
         service, peer = self._service, connection.peer
         read = service.read
-        mine = {
-            "protocol version": PROTOCOL_VERSION,
-            "ring": "2^64",
-            "parties": read.names,
-            "frac_bits": read.format.frac_bits,
-            "int_bits": read.format.int_bits,
-        }
-        send_hello(connection, "serve", mine, b"")
+        mine = self._hello(connection)
         problem = disagreement(service.me, mine, peer, greeting.terms)
         if not problem and self._connected[peer] >= read.limits.connections:
             problem = f"{peer} has {read.limits.connections} connections already"
@@ -67,6 +60,25 @@ class Calls:
             return (yield from self._talk(connection))
         finally:
             self._connected[peer] -= 1
+
+    def _hello(self, connection: Connection) -> dict[str, Any]:
+        read = self._service.read
+        mine = {
+            "protocol version": PROTOCOL_VERSION,
+            "ring": "2^64",
+            "parties": read.names,
+            "frac_bits": read.format.frac_bits,
+            "int_bits": read.format.int_bits,
+        }
+        send_hello(connection, "serve", mine, b"")
+        return mine
+
+    def tell_anybody(self, connection: Connection) -> Talk:
+        """Tell what runs here, once."""
+        self._hello(connection)
+        connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self._service.health().items())))
+        yield self._service.read.timeouts.answer
+        return None
 
     def _talk(self, connection: Connection) -> Talk:
         """Answer one client's calls until it goes."""

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mpc import (
     FrameError,
+    HandshakeError,
     PartyError,
     PeerError,
     Session,
@@ -62,6 +63,7 @@ _STOP_SECONDS = 4.0
 # After a session that has ended, or a try to join that has failed.
 _PAUSE_SECONDS = 0.1
 _LONG_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
 # How long a party's other line may live on after its line for notices.
 _SUSPECT_SECONDS = 1.0
 
@@ -130,7 +132,7 @@ class PartyService:
         self._suspect: tuple[float, Links, int] | None = None
         self._wishes = Wishes()
         self._turns: Turns | None = None
-        self._served = 0
+        self._served = self._failures = 0
         self._stop_by = float("inf")
         self._started = time.monotonic()
         _, server = own_contexts(read, me)
@@ -247,11 +249,14 @@ class PartyService:
                     said = str(error)
                     record("waiting", warning=True, me=self.me, why=said)
                 self.state = f"{self.me} waits: {said}"
-                until = time.monotonic() + _LONG_PAUSE_SECONDS
-                while time.monotonic() < until and not self._stopping:
-                    time.sleep(_PAUSE_SECONDS)
-                    if type(error) is not PeerError or "disagree" not in said:
-                        break
+                # What parties disagree on will not change at once.
+                disagree = isinstance(error, HandshakeError) or "disagree" in said
+                self._pause(_LONG_PAUSE_SECONDS if disagree else _PAUSE_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping:
+            time.sleep(min(seconds, _PAUSE_SECONDS))
 
     def _waits(self, awaited: str) -> None:
         if self._stopping:
@@ -283,6 +288,8 @@ class PartyService:
         except Exception as error:
             # Its text may hold anything. The others go on as after any loss.
             problem = f"{type(error).__name__} at {self.me}"
+        # What fails before it serves anybody may fail again: less and less often.
+        self._failures = self._failures + 1 if self._turns is None else 0
         self._links = None
         self.state = problem
         self._served, self._turns = self._all_served(), None
@@ -290,7 +297,7 @@ class PartyService:
         self.book.close(problem)
         if not self._stopping:
             record("lost", warning=True, me=self.me, why=problem)
-            time.sleep(_PAUSE_SECONDS)
+            self._pause(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**self._failures))
 
     # In the listener's thread: who comes, and what parties tell one another beside the session.
 
@@ -298,9 +305,9 @@ class PartyService:
         peer, read = connection.peer, self.read
         greeting = yield from hear_hello(connection, read.timeouts.connect)
         purpose = greeting.purpose
-        if purpose == HEALTH or (
-            peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE)
-        ):
+        if purpose == HEALTH:
+            return (yield from self._calls.tell_anybody(connection))
+        if peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE):
             return (yield from self._calls.greet(connection, greeting))
         if peer in read.parties and purpose == COMPARE:
             return (
