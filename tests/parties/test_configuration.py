@@ -47,7 +47,12 @@ def test_the_example_is_not_overwritten(example):
         ("[parties.bob]", '[parties."b b"]', '[parties."b b"]', "a name must have letters"),
         ("[clients.carol]", "[clients.bob]", "[clients.bob]", "bob is a party already"),
         ("[format]", "[format", "[format", "at line"),
-        ("[format]", "[limits]\nrequests = 0\n[format]", "requests", "a whole number of at least 1"),
+        (
+            "[format]",
+            "[limits]\nrequests = 0\n[format]",
+            "requests",
+            "a whole number of at least 1",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(example, old, new, line, message):
