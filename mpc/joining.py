@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from mpc.configuration import Configuration, Member
 from mpc.errors import HandshakeError, PeerClosedError, PeerError, PeerTimeoutError
-from mpc.events import record
 from mpc.handshake import (
     COMPARE,
     NOTICES,
@@ -39,6 +38,7 @@ from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Talk, farewell
 from mpc.transport.tls import connect, own_contexts
+from mpc.transport.waiting import Report
 from ring.streams import fresh_key
 
 __all__ = ["Joining", "Links", "Lobby", "join_parties"]
@@ -47,7 +47,6 @@ _LOOK_SECONDS = 0.1
 # When somebody that is waited for is first asked for its terms, and how often then.
 _COMPARE_SECONDS = 1.0
 _COMPARE_AGAIN_SECONDS = 10.0
-_REPORT_SECONDS = 5.0
 
 
 @dataclass(repr=False)
@@ -208,7 +207,7 @@ class Joining:
         self._context, _ = own_contexts(configuration, me)
         # Who is waited for now.
         self._awaited = ""
-        self._since, self._patience = time.monotonic(), _REPORT_SECONDS
+        self._report = Report()
 
     def run(self, notices: bool = False) -> Links:
         """Join; with `notices`, a second connection to each party too.
@@ -253,14 +252,12 @@ class Joining:
         self._ask_to_look(self._awaited)
         # One that is lost meanwhile is no use to those that have yet to come.
         wait([c for c in self._connections.values() if c.expecting], 0.0)
-        waited = time.monotonic() - self._since
-        if waited >= self._patience and self._awaited:
-            record("waiting", warning=True, me=self._me, peer=self._awaited, seconds=waited)
-            self._patience *= 2
+        if self._awaited:
+            self._report()
 
     def _now_for(self, *names: str) -> None:
         self._awaited = ", ".join(names)
-        self._since, self._patience = time.monotonic(), _REPORT_SECONDS
+        self._report = Report(me=self._me, peer=self._awaited)
 
     def _reach(self, member: Member) -> None:
         """Connect to somebody and exchange HELLOs, again if it is started again meanwhile."""

@@ -65,7 +65,7 @@ _MOST_PENDING = 4096
 # How often a session that has nothing to do looks whether the service is to stop.
 _LOOK_SECONDS = 0.25
 # How long the parties of a session may ask for nothing before the service ends it to stop.
-_STOP_SECONDS = 2.0
+_STOP_SECONDS = 3.0
 
 
 @dataclass(repr=False, eq=False)

@@ -32,6 +32,7 @@ from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import connect, own_contexts
+from mpc.transport.waiting import Report
 from nn.checks import check_names, feature_matrix
 from nn.exchange import Exchange, Seen
 from nn.inputs import check_inside
@@ -216,7 +217,8 @@ class Client:
         mine = {name: v for name, v in terms(self._read, None).items() if name != "program"}
         for member in self._read.parties.values():
             left = max(0.01, min(deadline - time.monotonic(), self._patience or _ONE_TRY_SECONDS))
-            connection = connect(member, context, left)
+            report = Report(me=self._me, peer=member.name)
+            connection = connect(member, context, left, report)
             self._connections.append(connection)
             send_hello(connection, "predict", mine, b"")
             greeting = read_hello(connection, max(0.01, deadline - time.monotonic()))

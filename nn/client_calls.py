@@ -46,30 +46,18 @@ class Calls:
 
     def __init__(self, service: PartyService) -> None:
         self._service = service
-        self._connected: Counter[str] = Counter()
+        # How many connections each client has.
+        self.connected: Counter[str] = Counter()
         # Of the last requests, by client and id.
         self._costs: OrderedDict[tuple[str, bytes], tuple[int, int]] = OrderedDict()
 
-    @property
-    def connected(self) -> int:
-        """How many connections of clients there are."""
-        return sum(tuple(self._connected.values()))
-
     def greet(self, connection: Connection, greeting: Greeting) -> Talk:
         """Begin the conversation with one that has said HELLO."""
-        service, peer = self._service, connection.peer
-        read = service.read
         mine = self._hello(connection)
-        problem = disagreement(service.me, mine, peer, greeting.terms)
-        if not problem and self._connected[peer] >= read.limits.connections:
-            problem = f"{peer} has {read.limits.connections} connections already"
+        problem = disagreement(self._service.me, mine, connection.peer, greeting.terms)
         if problem:
             return farewell(connection, problem)
-        self._connected[peer] += 1
-        try:
-            return (yield from self._talk(connection))
-        finally:
-            self._connected[peer] -= 1
+        return (yield from self._talk(connection))
 
     def _hello(self, connection: Connection) -> dict[str, Any]:
         read = self._service.read

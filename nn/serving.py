@@ -48,7 +48,7 @@ from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
-from mpc.transport.loop import KEEP, Loop, Seat, Talk
+from mpc.transport.loop import KEEP, Loop, Seat, Talk, farewell
 from mpc.transport.tls import own_contexts
 from nn.agreement import KEY_BYTES, Book
 from nn.client_calls import CLIENT_STREAM, Calls
@@ -195,7 +195,7 @@ class PartyService:
         return {
             "ready": int(not self.state and not self._stopping),
             "waiting": len(self.book),
-            "clients": self._calls.connected,
+            "clients": sum(tuple(self._calls.connected.values())),
         }
 
     def _all_served(self) -> int:
@@ -316,6 +316,19 @@ class PartyService:
     # In the listener's thread: who comes, and what parties tell one another beside the session.
 
     def _admit(self, connection: Connection) -> Talk:
+        peer, read = connection.peer, self.read
+        if peer not in read.clients:
+            return (yield from self._attend(connection))
+        connected = self._calls.connected
+        if connected[peer] >= read.limits.connections:
+            return farewell(connection, f"{peer} has {read.limits.connections} connections already")
+        connected[peer] += 1
+        try:
+            return (yield from self._attend(connection))
+        finally:
+            connected[peer] -= 1
+
+    def _attend(self, connection: Connection) -> Talk:
         peer, read = connection.peer, self.read
         greeting = yield from hear_hello(connection, read.timeouts.connect)
         purpose = greeting.purpose

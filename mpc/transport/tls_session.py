@@ -13,6 +13,8 @@ __all__ = ["Tls"]
 
 # The socket is read and written in pieces of so many bytes.
 _PIECE_BYTES = 1 << 18
+# So many pieces that nobody wants are read at once.
+_DISCARDED = 16
 # A line that carries nothing is asked after so many seconds whether it is still there, and given
 # up after so many more: nobody else would notice, and what stands in between would forget it.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
@@ -188,10 +190,12 @@ class Tls:
     def discard(self) -> bool:
         """Read what is not wanted. Returns whether the peer has nothing more to send."""
         try:
-            while self.sock.recv_into(_pieces.piece):
-                pass
+            # Not for as long as somebody sends: others wait.
+            for _ in range(_DISCARDED):
+                if not self.sock.recv_into(_pieces.piece):
+                    return True
+            return False
         except BlockingIOError:
             return False
         except OSError:
-            pass
-        return True
+            return True

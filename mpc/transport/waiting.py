@@ -14,7 +14,7 @@ from mpc.events import record
 if TYPE_CHECKING:
     from mpc.transport.connection import Connection
 
-__all__ = ["Beside", "exchange", "wait"]
+__all__ = ["Beside", "Report", "exchange", "wait"]
 
 # A process that sleeps takes as long to wake up as others take to answer on one machine. So look
 # for so long before going to sleep, letting whoever else wants the core have it.
@@ -33,6 +33,27 @@ class Beside(Protocol):
 
     def advance(self) -> None:
         """Do a little of what can be done now."""
+
+
+class Report:
+    """Tells the log that somebody is waited for: after some seconds, then after twice the time.
+
+    Parameters
+    ----------
+    **fields : str
+        What the line says beside the seconds.
+    """
+
+    def __init__(self, **fields: str) -> None:
+        self._fields = fields
+        self._since, self._patience = time.monotonic(), _REPORT_SECONDS
+
+    def __call__(self) -> None:
+        """Look whether it is time for a line."""
+        waited = time.monotonic() - self._since
+        if waited >= self._patience:
+            record("waiting", warning=True, **self._fields, seconds=waited)
+            self._patience *= 2
 
 
 def exchange(

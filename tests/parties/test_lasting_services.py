@@ -137,10 +137,8 @@ def test_requests_that_one_party_alone_gets_hold_nobody_up(services, party):
 
 def test_more_connections_than_a_client_may_have_are_refused_to_it_alone(services):
     many = [greeted(services, "alice") for _ in range(40)]
-    last = greeted(services, "alice")
-    last.expect_bytes([Kind.ANSWER], 1000)
     with pytest.raises(PeerError, match="erin has 40 connections already"):
-        exchange([last], 10)
+        greeted(services, "alice")
     works(services)
     for connection in many:
         connection.close()
@@ -196,7 +194,7 @@ def test_the_provider_drains_under_load_and_ends(services):
     # Nobody was told of an error: what had begun was finished, the rest was asked again.
     assert len(told) == 1 and told[0].startswith("answered ")
     for name in PARTIES:
-        assert services.lines(name, "lost")[-1].endswith("why='provider shuts down'")
+        assert "provider shuts down" in services.lines(name, "lost")[-1]
 
 
 def test_a_new_set_of_shares_and_new_clients_are_taken_without_losing_a_request(services):

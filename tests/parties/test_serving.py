@@ -384,5 +384,5 @@ def test_sigterm_stops_one_party_and_the_provider_and_the_others_wait(services, 
     assert "event=stop" in services.told("provider")
     services.start("provider")
     np.testing.assert_array_equal(client.predict(X), network().predict(X))
-    assert "why='provider shuts down'" in services.told("bob")
+    assert "provider shuts down" in services.lines("bob", "lost")[-1]
     assert all(process.poll() is None for process in services.processes.values())
