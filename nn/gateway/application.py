@@ -190,9 +190,15 @@ class _Paths:
     @_answering
     async def ready(self, request: Request) -> Response:
         found = await self._turnstile.run(self.asking.look)
-        ready = not any(each.problem for each in found)
+        ready = all(each.ready for each in found)
         return JSONResponse(
-            {"ready": ready, "parties": {each.name: each.problem or "ok" for each in found}},
+            {
+                "ready": ready,
+                "parties": {
+                    each.name: each.problem or str(each.told.get("state", "ready"))
+                    for each in found
+                },
+            },
             200 if ready else 503,
             None if ready else {"Retry-After": "5"},
         )

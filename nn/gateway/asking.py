@@ -108,8 +108,8 @@ class Asking:
         """
         served = []
         for each in self.look():
-            if each.problem:
-                raise PeerError(each.problem)
+            if not each.ready:
+                raise PeerError(each.problem or str(each.told["state"]))
             served.append([str(name) for name in each.told.get("models", ())])
         return [name for name in served[0] if all(name in others for others in served[1:])]
 
