@@ -376,7 +376,9 @@ def test_who_waits_for_a_turn_and_who_is_in_it_are_told_why_it_failed(monkeypatc
     service._changed, service._over = threading.Condition(), threading.Event()
     service._listener = SimpleNamespace(close=lambda: None)
     service._models = {"network": SimpleNamespace(rows_at_once=lambda: 1)}
-    requests = [serving._Request("network", "labels", 1, np.zeros((1, 2), np.uint64)) for _ in "12"]
+    requests = [
+        serving._Request("carol", "network", "labels", 1, np.zeros((1, 2), np.uint64)) for _ in "12"
+    ]
     service._waiting.update({bytes([k] * 16): request for k, request in enumerate(requests)})
 
     def fail(ids, taken):
