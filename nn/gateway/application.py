@@ -192,7 +192,7 @@ class _Paths:
         found = await self._turnstile.run(self.asking.look)
         ready = all(each.ready for each in found)
         return JSONResponse(
-            {"ready": ready, "parties": {each.name: each.trouble or "ok" for each in found}},
+            {"ready": ready, "parties": {each.name: each.trouble or "ready" for each in found}},
             200 if ready else 503,
             None if ready else {"Retry-After": "5"},
         )
