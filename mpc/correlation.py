@@ -267,14 +267,15 @@ class Correlation:
     @property
     def ids(self) -> list[int]:
         """The ids of the masks it refers to, in the order of its fields."""
-        found: list[int] = vars(self).get("_ids") or []
-        if not found:
+        known = vars(self)
+        if "_ids" not in known:
+            known["_ids"] = ids = []
             for value in self._values():
                 if type(value) is MaskRef:
-                    found.append(value.id)
+                    ids.append(value.id)
                 elif isinstance(value, Correlation):
-                    found += value.ids
-            vars(self)["_ids"] = found
+                    ids += value.ids
+        found: list[int] = known["_ids"]
         return found
 
     def _values(self) -> tuple[Any, ...]:
@@ -283,9 +284,11 @@ class Correlation:
     @property
     def layout(self) -> Layout:
         """What does not depend on ids; correlations that differ in ids alone share it."""
-        found: Layout | None = vars(self).get("_layout")
+        known = vars(self)
+        found: Layout | None = known.get("_layout")
         if found is None:
-            key = self._key()
+            ids: list[int] = []
+            key = self._key(ids)
             found = None if key is None else _layouts.get(key)
             if found is None:
                 found = Layout(self)
@@ -293,7 +296,9 @@ class Correlation:
                     if len(_layouts) >= _MOST_LAYOUTS:
                         _layouts.clear()
                     _layouts[key] = found
-            vars(self)["_layout"] = found
+            if key is not None:
+                known["_ids"] = ids
+            known["_layout"] = found
         return found
 
     def keep_layout(self) -> None:
@@ -303,23 +308,23 @@ class Correlation:
         """
         vars(self)["_layout"] = Layout(self)
 
-    def _key(self) -> tuple[Any, ...] | None:
-        """Return what the layout follows from, if it can be looked up."""
+    def _key(self, ids: list[int]) -> tuple[Any, ...] | None:
+        """Return what the layout follows from, if it can be looked up; add the rest to `ids`."""
         key: list[Any] = [type(self)]
         for value in self._values():
-            if type(value) is MaskRef:
+            kind = type(value)
+            if kind is MaskRef:
                 # A key of an index can be an array, and may hold True as well as 1.
-                for kind, _ in value.views:
-                    if kind == "index":
+                for step, _ in value.views:
+                    if step == "index":
                         return None
-                key.append(_of_ref(value))
-            elif isinstance(value, Correlation):
-                inner = value._key()
-                if inner is None:
+                ids.append(value.id)
+                value = _of_ref(value)
+            elif kind not in _PLAIN and isinstance(value, Correlation):
+                value = value._key(ids)
+                if value is None:
                     return None
-                key.append(inner)
-            else:
-                key.append(value)
+            key.append(value)
         return tuple(key)
 
     def _references(self) -> Iterator[tuple[str, MaskRef | Correlation]]:
@@ -333,7 +338,8 @@ class Correlation:
             return self
         twin = object.__new__(type(self))
         vars(twin).update(vars(self), **changed)
-        vars(twin).pop("_ids", None)
+        for of_other_ids in ("_ids", "_name"):
+            vars(twin).pop(of_other_ids, None)
         return twin
 
     def check(self, limit: int) -> None:
@@ -415,6 +421,8 @@ class Layout:
         self.form: bytes | None = None
 
 
+# What fields are made of beside references and terms.
+_PLAIN = {bool, int, str, tuple, type(None)}
 _MOST_LAYOUTS = 4096
 _layouts: dict[Any, Layout] = {}
 _of_ref = attrgetter("part.shape", "part.algebra", "start", "owner", "without", "views")

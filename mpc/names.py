@@ -30,11 +30,17 @@ def name_of(id: int, correlation: Correlation) -> bytes:
     ArgumentError
         If an id is not in [0, 2^64).
     """
+    # In a local session, all parties and the provider ask for the same one.
+    known: tuple[int, bytes] | None = vars(correlation).get("_name")
+    if known is not None and known[0] == id:
+        return known[1]
     layout, ids = correlation.layout, correlation.ids
     if layout.form is None:
         layout.form = wire.encode(correlation.without_ids())
     try:
         # The form says where it ends and how many ids follow, so no two names are the same.
-        return layout.form + _numbers(1 + len(ids)).pack(id, *ids)
+        name = layout.form + _numbers(1 + len(ids)).pack(id, *ids)
     except struct.error:
         raise ArgumentError(f"ids must be in [0, 2^64), got {[id, *ids]}") from None
+    vars(correlation)["_name"] = (id, name)
+    return name

@@ -79,7 +79,7 @@ class Rounds:
             raise SessionError("the session is closed")
         owner = self._owner
         if owner.thread != get_ident() or owner.generation != processes.generation:
-            owner.claim()
+            owner.claim()  # raises unless it is free
 
     def hand_over(self) -> None:
         """Let another thread use the session: the next one that does.
@@ -190,9 +190,9 @@ class Rounds:
         uint64 array of shape (p, mask words + corrected words)
             To be cut by `correlation.split`.
         """
-        self.check_open()
         id = self.fresh_id()
-        masks, corrected = correlation.mask_words, correlation.corrected_words
+        layout = correlation.layout
+        masks, corrected = layout.mask_words, layout.corrected_words
         self.note(type(correlation).__name__, id, masks, corrected)
         if corrected and isinstance(self._provider, RemoteProvider):
             try:

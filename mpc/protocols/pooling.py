@@ -8,14 +8,17 @@ a ReLU behind the maximum truncates, and the maximum costs no round for that.
 Cost for pairs of 48 bits: a level takes 4 rounds, about 11.3 (n - 1) bytes a pair; correction about
 60 bytes a pair. k arrays make k - 1 pairs.
 
+Exact for every value below 2^62, see :mod:`mpc.protocols.maximum`.
+
 Ties go to the lower number. The way back multiplies the maximum's gradient by the bit of each pair,
 level by level, as the comparisons have left it (:mod:`mpc.protocols.select`): 1 round a level,
 8 (n - 1) bytes a pair; correction 8 bytes.
 
 Mean of k arrays:
 1. Sum: local.
-2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together. Else
-   the sum is divided as by any public number, see :mod:`mpc.protocols.scaling`.
+2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together, less
+   than a unit of the result off; a mean of whole numbers is exact, with log2 k bits. Else the sum is
+   divided as by any public number, see :mod:`mpc.protocols.scaling`.
 Cost: 1 round, 8 (n - 1) bytes an element, correction 10 bytes; twice that for a k that is no power
 of two. See :mod:`mpc.protocols.truncation`.
 
@@ -59,7 +62,7 @@ def cost_of_maximum(parties: int, count: int, size: int, nibbles: int) -> Spent:
 def cost_of_mean(parties: int, count: int, size: int, surplus: int, bound: int) -> Spent:
     """Declare the cost for `count` arrays of `size` elements with `surplus` fractional bits."""
     if count & (count - 1) == 0:
-        shift = surplus + count.bit_length() - 1
+        shift = max(0, surplus + count.bit_length() - 1)
         return truncation.cost(parties, size, shift) if shift else Spent()
     chosen = scaling.plan(count * bound, 1, Fraction(1, count << surplus))
     assert chosen is not None
@@ -131,10 +134,11 @@ def mean_of_first(x: SharedArray) -> SharedArray:
     power = count.bit_length() - 1
     if count != 1 << power:
         return scaling.divide(total, count, "mean")
-    frac_bits = min(x.frac_bits, x.session.format.frac_bits)
-    extra = x.frac_bits - frac_bits
-    if not extra + power:
-        return total
+    # The sum is the mean with `power` more bits behind the point, which whole numbers have room for.
+    drop = max(0, x.frac_bits + power - x.session.format.frac_bits)
+    bound = -(-x.bound << power >> drop)
+    if not drop:
+        return total.derive(total.shares, frac_bits=x.frac_bits + power, bound=total.bound)
     with x.session.protocol("mean"):
-        y = truncation.divide_by_power(total, extra + power, frac_bits)
-        return y.with_integer_bound((x.bound >> extra) + 1)
+        y = truncation.divide_by_power(total, drop, x.frac_bits + power - drop)
+        return y.with_integer_bound(bound)

@@ -1,7 +1,7 @@
 """Public values chosen by the place of a secret number among public thresholds.
 
 For thresholds t_1 < ... < t_K and values a_0 ... a_K, a_k is chosen where x is in [t_k, t_(k + 1)).
-1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 3 rounds, less
+1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 3 rounds, 2
    where 16 bits do.
 2. They become numbers [b_k]: 1 round (:mod:`mpc.protocols.convert`).
 3. a_K + sum over k of (a_(k - 1) - a_k) [b_k]: local, for as many rows of values as are wanted.

@@ -144,6 +144,22 @@ def test_mean(session, share_integers, integers, count, frac_bits):
     assert np.abs(integers(result)).max() <= result.bound
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 64, 2**17])
+@pytest.mark.parametrize("frac_bits", [0, 16])
+def test_mean_of_whole_numbers(count, frac_bits):
+    """Exact as far as the format has bits for it."""
+    values = np.random.default_rng(count).integers(-999, 1000, (count, 3))
+    values[:, 0] = 999
+    with mpc.Session(frac_bits=frac_bits, int_bits=29) as s:
+        result = mean_of_first(s.share(values, owner="alice", bound=999))
+        assert result.frac_bits == min(frac_bits, count.bit_length() - 1)
+        found = result.reveal()
+        assert np.abs(found).max() * 2**result.frac_bits <= result.bound
+        error = np.abs(found - values.mean(axis=0)).max()
+        exact = count <= 2**frac_bits
+        assert error == 0 if exact else error < 2.0**-result.frac_bits
+
+
 def test_declared_costs(fresh_session, spent):
     s, parties = fresh_session, fresh_session.size
     x = s.share(np.ones((5, 70)), owner="alice")

@@ -19,8 +19,8 @@ NAMES = ("alice", "bob", "carol", "dave", "erin")
 SHARES = {2: 0.7, 3: 0.2, 5: 0.1}
 
 
-# What a session does where bounds prove nothing; three of four check on the values.
-MODES = ("values", "values", "values", "check")
+# What a session does where bounds prove nothing; most check on the values.
+MODES = ("values", "values", "values", "check", "warn")
 
 
 @cache
@@ -51,4 +51,4 @@ def test_random_programs(parties):
         f" refused at {dict(ends.most_common())}"
     )
     # Refusing everything would be no proof of anything.
-    assert ends["right"] > 0.4 * sum(ends.values())
+    assert ends["right"] > 0.35 * sum(ends.values())

@@ -15,7 +15,7 @@ import pytest
 from scipy.special import chdtrc
 
 import mpc
-from mpc.protocols import product, range_check, truncation
+from mpc.protocols import inverse_root, product, range_check, sigmoid, truncation
 
 UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
@@ -209,6 +209,20 @@ def log_softmax(s, a):
     rows_of(given(s, a * 0.25), 8).log_softmax()
 
 
+def softmax_cut_off(s, a):
+    # With the ring's own bound there is no room: low bits go, or a comparison comes first.
+    x = rows_of(computed(s, a[:1024]), 8)
+    x.derive(x.shares, frac_bits=32, bound=2**62).softmax()
+    x.derive(x.shares, frac_bits=16, bound=2**62).softmax()
+
+
+def inverse_root_of_few(s, a):
+    m, x = computed(s, a[:1024]), computed(s, np.abs(a[:1024]))
+    m = m.derive(m.shares, frac_bits=inverse_root.M_BITS, bound=m.bound)
+    x = x.derive(x.shares, frac_bits=inverse_root.X_BITS, bound=inverse_root.X_BOUND)
+    inverse_root.times_inverse_root(m, x)
+
+
 PROGRAMS = {
     "share": computed,
     "share of the last": lambda s, a: s.share(a, owner=s.parties[-1]) + 0,
@@ -234,7 +248,11 @@ PROGRAMS = {
     "largest": lambda s, a: rows_of(given(s, a), 8).max(axis=1),
     "gate": lambda s, a: (computed(s, a) * 0.5).gate(given(s, a) > 0),
     "softmax": lambda s, a: rows_of(computed(s, a), 8).softmax(),
+    "softmax, cut off": softmax_cut_off,
+    "softmax of many columns": lambda s, a: rows_of(computed(s, a), 64).softmax(),
     "log softmax": log_softmax,
+    "sigmoid": lambda s, a: sigmoid.sigmoid(computed(s, a)),
+    "inverse root": inverse_root_of_few,
 }
 
 

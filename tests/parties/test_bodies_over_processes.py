@@ -16,6 +16,8 @@ LOCAL_ONLY = {
     "test_provider_keys": "all parties' keys side by side",
     "test_secrecy": "all parties' shares side by side",
     "test_domains": "makes all parties' shares by hand",
+    "test_range_policy": "checks on the values of all parties",
+    "test_program_fuzz": "has a file of its own for processes",
     "test_parties_apart": "builds sessions of its own",
     "test_mpc_examples": "examples in the documentation, of local sessions",
     "no_other_generator": "about the source",
