@@ -73,7 +73,7 @@ def description(body: int, rows: int) -> dict[str, Any]:
             },
             "/v1/health/ready": {
                 "get": _operation(
-                    "ready", "Whether all parties answer.", {"type": "object"}, "503", "504"
+                    "ready", "Whether all parties serve.", {"type": "object"}, "503", "504"
                 )
             },
         },
