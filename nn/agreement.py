@@ -153,14 +153,16 @@ class Book:
         client, key = request.client, request.key
         with self.changed:
             problem, later = self._closed, True
-            if not problem and key in self._waiting:
+            if problem:
+                self._refuse(key)
+            elif key in self._waiting:
                 problem, later = "this request is in progress already", False
-            elif not problem and self._in_progress[client] >= limits.requests:
+            elif self._in_progress[client] >= limits.requests:
                 problem = (
                     f"{client} has {limits.requests} requests in progress, and may have no more"
                 )
                 self._refuse(key)
-            elif not problem:
+            else:
                 allowance = self._allowances.setdefault(client, Allowance())
                 if not allowance.take(request.rows, limits.rows_an_hour):
                     problem = f"{client} may ask for {limits.rows_an_hour} rows an hour"
@@ -200,7 +202,7 @@ class Book:
         """Let the others know that this party has no such request."""
         if self._leads:
             self._drop(key, "")
-        else:
+        elif len(self._has_not) < _KEPT:
             self._has_not.append(key)
 
     def _note(self, key: bytes, bit: int) -> None:
@@ -240,7 +242,8 @@ class Book:
     def _finish(self, key: bytes, problem: str) -> None:
         request = self._pop(key)
         if request is not None:
-            request.finish(None, problem)
+            # Of one that keeps to the rules this is what a session's beginning or end has done.
+            request.finish(None, problem, later=True)
 
     def _pop(self, key: bytes) -> Request | None:
         request = self._waiting.pop(key, None)

@@ -400,11 +400,13 @@ class PartyService:
                 self.loop.push(seat)
 
     def _tell_news(self) -> None:
+        if not self._told:
+            return
         has, has_not = self.book.news()
         if has or has_not:
             self._tell(self.read.names[-1:], "news", has, has_not)
         wishes = self._wishes
-        if wishes.leaves and not wishes.told and self._told:
+        if wishes.leaves and not wishes.told:
             wishes.told = True
             self._tell([n for n in self.read.names if n != self.me], "leaves", wishes.leaves, b"")
 

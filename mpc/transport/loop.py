@@ -190,7 +190,7 @@ class Loop:
                     look = time.monotonic() + _LOOK_SECONDS
                     self._guarded(self._look)
         finally:
-            for seat in self._seats:
+            for seat in tuple(self._seats):
                 seat.talk.close()
                 seat.line.close()
             self._seats.clear()

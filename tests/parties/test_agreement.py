@@ -161,6 +161,19 @@ def test_rows_come_back_in_an_hour(monkeypatch):
     assert not allowance.take(101, 100) and allowance.take(100, 100)
 
 
+@pytest.mark.parametrize("late", [0, 2])
+def test_what_comes_before_a_party_is_ready_is_refused_by_all_to_be_sent_again(late):
+    parties = Parties()
+    parties.books[late].close("not ready")
+    sent = parties.send("carol", "a")
+    assert sent[late].done and sent[late].later
+    parties.books[late].open()
+    assert parties.turn() + parties.turn() == []
+    assert all(request.done and request.later for request in sent)
+    parties.send("carol", "b")
+    assert parties.turn() == [("carol", "b", 1)]
+
+
 def test_the_end_of_a_session_answers_all_and_forgets_all():
     parties = Parties()
     sent = parties.send("carol", "a", to=[0, 2]) + parties.send("dora", "b")

@@ -97,7 +97,7 @@ def test_a_request_that_parties_get_differently_is_refused_and_nothing_else(serv
     exchange(both, 30)
     for connection in both:
         status, text = wire.decode(connection.take().data.data)
-        assert status == "error" and "not every party has got this request alike" in text
+        assert status == "later" and "not every party has got this request alike" in text
         # Its connections live on.
         send(connection, b"e" * 16, 2)
     works(services)
@@ -197,26 +197,36 @@ def test_the_provider_drains_under_load_and_ends(services):
         assert "provider shuts down" in services.lines(name, "lost")[-1]
 
 
+def reload(services, name):
+    """Send SIGHUP; return what the service says of it."""
+    before = len(services.lines(name, "reload"))
+    services.processes[name].send_signal(signal.SIGHUP)
+    while len(services.lines(name, "reload")) == before:
+        pass
+    return services.lines(name, "reload")[-1]
+
+
 def test_a_new_set_of_shares_and_new_clients_are_taken_without_losing_a_request(services):
     load = services.load("dora", model="network")
+    text = services.path.read_text()
+    # What is wrong changes nothing.
+    services.path.write_text(text + "[nonsense]\n")
+    for name in services.logs:
+        assert "no 'nonsense' goes here" in reload(services, name)
+    services.path.write_text(text.replace("[clients.erin]", "[clients.frank]"))
     folder = services.folder / "network"
     for file in folder.iterdir():
         file.unlink()
+    assert "network/alice.npz does not exist" in reload(services, "alice")
     services.save("network", folder)
-    text = services.path.read_text()
-    services.path.write_text(text.replace("[clients.erin]", "[clients.frank]"))
     for name in PARTIES:
         # In between the parties have different sets, and serve the one that both have.
-        services.processes[name].send_signal(signal.SIGHUP)
-        while not services.lines(name, "reload"):
-            pass
+        assert reload(services, name).endswith("clients=carol,dora,frank")
         works(services)
     works(services, "frank")
     services.path.write_text(text)
     for name in PARTIES:
-        services.processes[name].send_signal(signal.SIGHUP)
-        while len(services.lines(name, "reload")) < 2:
-            pass
+        assert reload(services, name).endswith("clients=carol,dora,erin")
     load.stdin.close()
     told = load.stdout.read().splitlines()
     assert len(told) == 1 and told[0].startswith("answered ")
