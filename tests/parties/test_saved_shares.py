@@ -293,6 +293,16 @@ def test_a_file_that_is_in_the_way_of_one_stops_all(tmp_path):
     assert found["bob"] == ("alice cannot write its file, so nobody keeps one", [])
 
 
+def test_saving_costs_what_is_said(tmp_path):
+    with mpc.Session() as session:
+        shared = network().share(session, owner="alice", low=0, high=1)
+        before = session.cost()
+        nn.save_shares(shared, tmp_path)
+        spent = session.cost() - before
+    assert (spent.rounds, spent.bytes_sent_per_party) == (2, 32)
+    assert "2 rounds, 32 bytes." in nn.save_shares.__doc__
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(mpc.DataError, match="folder .*file/model cannot be made: Not a directory"):
