@@ -199,44 +199,42 @@ def _arrow(data: bytes, most: int) -> Table:
 
     batches, count = [], 0
     try:
-        messages = pyarrow.ipc.MessageReader.open_stream(pyarrow.py_buffer(data))
-        schema = pyarrow.ipc.read_schema(messages.read_next_message())
+        whole = pyarrow.py_buffer(data)
+        for k, message in enumerate(pyarrow.ipc.MessageReader.open_stream(whole)):
+            wanted = "record batch" if k else "schema"
+            if message.type != wanted:
+                _refuse(f"an Arrow stream must have a {wanted} here, got a {message.type}")
+            # A few bytes could unfold to any number.
+            if k and is_compressed(message.metadata.to_pybytes()):
+                _refuse("an Arrow stream must not be compressed")
+        stream = pyarrow.ipc.open_stream(whole)
+        schema = stream.schema
+        names = tuple(str(name) for name in schema.names)
         for field in schema:
             if not _is_numeric(pyarrow, field.type):
                 _refuse(f"column {str(field.name)[:100]!r} must hold numbers, got {field.type}")
-        while True:
-            try:
-                message = messages.read_next_message()
-            except StopIteration:
-                break
-            if message.type != "record batch":
-                _refuse(f"an Arrow stream must hold record batches alone, got a {message.type}")
-            # A few bytes could unfold to any number.
-            if is_compressed(message.metadata.to_pybytes()):
-                _refuse("an Arrow stream must not be compressed")
-            batch = pyarrow.ipc.read_record_batch(message, schema)
+        for batch in stream:
             batch.validate(full=True)
             count += batch.num_rows
             _check_count(count, most)
-            for name, column in zip(schema.names, batch.columns, strict=True):
+            for name, column in zip(names, batch.columns, strict=True):
                 if column.null_count:
-                    _refuse(f"column {str(name)[:100]!r} must have a number in every row")
+                    _refuse(f"column {name[:100]!r} must have a number in every row")
             batches.append(batch)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, StopIteration):
         _refuse("the body is no Arrow stream")
-    width = len(schema)
-    rows = np.empty((count, width), np.float64)
+    rows = np.empty((count, len(names)), np.float64)
     first = 0
     for batch in batches:
         for j, column in enumerate(batch.columns):
             rows[first : first + batch.num_rows, j] = column.to_numpy(zero_copy_only=False)
         first += batch.num_rows
-    return Table(rows, tuple(str(name) for name in schema.names))
+    return Table(rows, names)
 
 
 def _is_numeric(pyarrow: Any, kind: Any) -> bool:
-    types = pyarrow.types
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+    # No booleans: eight in a byte would become 64 bytes.
+    return bool(pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind))
 
 
 _READERS: dict[str, Callable[[bytes, int], Table]] = {
