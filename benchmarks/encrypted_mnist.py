@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import mpc
 import nn
+from nn.idx_files import has_idx
 
 Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 MEMORY_ROWS = (64, 256, 1024, 4096)
@@ -82,9 +83,12 @@ def load(name: str, say: Any) -> tuple[str, Data]:
         except mpc.DataError as error:
             say(f"{error}. The 8x8 digits are used instead.")
             return "digits", nn.load_digits_8x8()
-    if not Path(name).is_dir():
+    folder = Path(name)
+    if not folder.is_dir():
         raise mpc.DataError(f"--data must be digits, mnist, auto or a folder, got {name!r}")
-    return "mnist", nn.load_mnist(Path(name))
+    # idx files may hold anything of that form; a data home holds MNIST itself.
+    called = f"the folder {folder.resolve().name}" if has_idx(folder) else "mnist"
+    return called, nn.load_mnist(folder)
 
 
 def peak_bytes() -> int:

@@ -22,6 +22,7 @@ import processes
 import script
 import sizing
 import slow_networks
+import training_seeds
 import workers
 from machine import describe, markdown
 from networks_text import networks_text, seconds, training_text
@@ -39,6 +40,7 @@ BENCHMARKS = (
     "main",
     "kernels",
     "training",
+    "training_seeds",
     "networks",
     "conversions",
     "processes",
@@ -55,6 +57,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "main": ["encrypted_mnist.py", "--data", data, "--repeats", "7", "--memory", "--json"],
         "kernels": ["kernels.py", "--json"],
         "training": ["train_mnist.py", "--data", data, "--json"],
+        "training_seeds": ["training_seeds.py", "--data", data, "--rows", "12000", "--json"],
         "networks": [
             "networks.py", "--data", data, "--memory", "--train-encrypted", "6000", "--json"
         ],
@@ -309,6 +312,10 @@ def results() -> str:
         "## Training on shares",
         "",
         *training_text(training),
+        "",
+        "### Encrypted against plain",
+        "",
+        *training_seeds.seeds_text(found["training_seeds"]),
         "",
         "## The papers' networks",
         "",

@@ -11,6 +11,7 @@ import numpy as np
 from mpc.errors import DtypeError, ShapeError
 from mpc.protocols import linear, maximum, sigmoid
 from mpc.shared_array import SharedArray
+from ring.real_arrays import plain_array
 
 __all__ = ["apply_function", "apply_ufunc"]
 
@@ -86,15 +87,14 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
 
 
 def _where(condition: Any, x: Any, y: Any) -> SharedArray:
+    x, y = (part if isinstance(part, SharedArray) else linear.public(part) for part in (x, y))
     if not isinstance(condition, SharedArray):
-        chosen = np.asarray(condition, dtype=bool).astype(np.int64)
+        chosen = plain_array(condition, "condition").astype(bool).astype(np.int64)
         return x * chosen + y * (1 - chosen)
     if not condition.binary:
         raise DtypeError(
             "condition must hold secret bits: what comparisons give, or bools that were shared"
         )
-    if not isinstance(x, SharedArray) and not isinstance(y, SharedArray):
-        x, y = linear.public(x), linear.public(y)
     return condition * (x - y) + y
 
 

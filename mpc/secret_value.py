@@ -232,7 +232,10 @@ class SecretValue:
         return RevealError(f"{what} would reveal a secret; call .reveal() first, if that is agreed")
 
     def __array__(self, *args: object, **kwargs: object) -> NDArray[Any]:
-        raise self._refuse("turning a SharedArray into a NumPy array")
+        raise self._refuse(
+            "turning a SharedArray into a NumPy array, as functions and left operands of other"
+            " libraries do (give them as NumPy arrays),"
+        )
 
     def __bool__(self) -> bool:
         raise self._refuse("the truth value of a SharedArray")

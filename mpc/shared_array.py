@@ -29,6 +29,7 @@ from mpc.protocols import (
 )
 from mpc.ranges import LARGEST
 from mpc.secret_value import SecretValue
+from ring.real_arrays import check_unmasked
 
 __all__ = ["Operand", "SharedArray"]
 
@@ -70,6 +71,8 @@ class SharedArray(SecretValue):
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
+    # Above a Series and a DataFrame, which leave their operators to what has more.
+    __pandas_priority__ = 5000
 
     # Operators.
 
@@ -82,7 +85,9 @@ class SharedArray(SecretValue):
             return other
         if isinstance(other, (np.ndarray, np.generic, int, float, list, tuple)):
             return linear.public(other)
-        return NotImplemented
+        # A table or column of pandas, say; a sparse matrix, to be refused.
+        like = hasattr(other, "__array__") or hasattr(other, "toarray")
+        return linear.public(other) if like else NotImplemented
 
     def _apply(self, function: Callable[[SharedArray, Any], SharedArray], other: object) -> Any:
         operand = self._operand(other)
@@ -219,6 +224,7 @@ class SharedArray(SecretValue):
         for k in keys:
             if isinstance(k, SharedArray):
                 raise self._refuse("indexing by a SharedArray")
+            check_unmasked(k, "an index")
         # Arrays are copied: the caller may change them, and the provider looks later.
         keys = tuple(
             np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
@@ -227,7 +233,12 @@ class SharedArray(SecretValue):
         try:
             return linear.view(self, ("index", with_runs(keys, self.shape)))
         except IndexError as error:
-            raise ShapeError(f"index out of range for shape {self.shape}: {error}") from None
+            problem = error
+            try:  # again without the party axis, which NumPy has counted
+                np.broadcast_to(np.uint8(0), self.shape)[keys]
+            except IndexError as plain:
+                problem = plain
+            raise ShapeError(f"index out of range for shape {self.shape}: {problem}") from None
 
     def __iter__(self) -> Iterator[SharedArray]:
         for k in range(len(self)):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc.errors import ArgumentError, DtypeError, ShapeError
+from ring.real_arrays import plain_array
 
 __all__ = ["join", "split"]
 
@@ -41,7 +42,7 @@ def split(x: ArrayLike, parties: int = 2) -> NDArray[np.uint64]:
     >>> int(mpc.join(mpc.split(5, 3) + mpc.split(-7, 3)))
     -2
     """
-    values = np.asarray(x)
+    values = plain_array(x, "x")
     if values.dtype.kind not in "iu":
         raise DtypeError(
             f"x must hold integers (encode reals with ring.encode), got dtype {values.dtype}"

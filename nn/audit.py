@@ -216,15 +216,32 @@ def check_fits(
     """
     problem = _range_problem(layers, low, high, form, inputs)
     if problem is not None:
-        raise RangeError(problem + _advice(suggest_format(layers, low, high, form), low))
+        better = suggest_format(layers, *reach(low, high, inputs), form)
+        raise RangeError(problem + _advice(better, low))
+
+
+def reach(low: Floats, high: Floats, inputs: InputScale | None) -> tuple[Floats, Floats]:
+    """Return the range of what rows can hold that a model takes.
+
+    All that is public of shared rows is a bound on their magnitude. Scaled rows come from
+    ``share_rows`` alone, which has checked both ends of each feature.
+    """
+    if inputs is not None:
+        return low, high
+    most = np.asarray(_top(_largest(low, high)))
+    return -most, most
 
 
 def _range_problem(
     layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
 ) -> str | None:
     what = None if inputs is None else "inputs in the range given for each feature"
+    least, most = reach(low, high, inputs)
     try:
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
+        if inputs is None:
+            what = f"inputs of magnitude up to {most:g}, which is what is public of shared rows"
+            check_range(layers, least, most, form.limit * MARGIN, inputs=what)
     except RangeError as error:
         return str(error)
     return None
@@ -259,14 +276,15 @@ def find_format(
 
     def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
         return precision_problem(
-            layers, low, high, tried, lambda near: suggest_format(layers, low, high, near),
+            layers, low, high, tried,
+            lambda near: suggest_format(layers, *reach(low, high, fitted.inputs), near),
             features=features, ranked=ranked, scale=scale,
         )  # fmt: skip
 
     problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
     if problem is None:
         return precision(form) or (None, form)
-    better = suggest_format(layers, *fitted.scaled, form)
+    better = suggest_format(layers, *reach(*fitted.scaled, fitted.inputs), form)
     if better is not None:
         _, better = precision(better) or (None, better)
     return problem + _advice(better, fitted.scaled[0]), better
@@ -345,7 +363,8 @@ def audit_layers(
         largest = max(bound, 0.0 if math.isnan(weight) else weight)
         left = math.log2(form.limit / largest) if largest else float(form.int_bits)
         found.append(LayerAudit(name, weight, bound, seen, left, error_bound, error))
-    finest = suggest_format(layers, low, high, FixedPoint(_MOST_FRAC_BITS, 1))
+    ends = reach(low, high, fitted.inputs)
+    finest = suggest_format(layers, *ends, FixedPoint(_MOST_FRAC_BITS, 1))
     finest_bound = math.nan
     if finest is not None:
         finest_bound = _top(error_bounds(layers, low, high, finest.frac_bits)[-1])

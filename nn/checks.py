@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
+from ring.real_arrays import plain_array, real_array
 
 __all__ = [
     "check_names",
@@ -68,7 +69,10 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 def interval(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return `low` and `high` in float64, `low` nowhere above `high`."""
-    lows, highs = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    lows, highs = (
+        real_array(ends, name).astype(np.float64, copy=False)
+        for name, ends in (("low", low), ("high", high))
+    )
     try:
         ordered = np.less_equal(lows, highs)
     except ValueError:
@@ -108,7 +112,7 @@ def feature_matrix(
 
     `dtype` None keeps float32 and turns everything else into float64.
     """
-    matrix = np.asarray(X)
+    matrix = plain_array(X, name)
     if matrix.dtype.kind not in "biuf":
         raise DtypeError(f"{name} must be a dense array of real numbers, got {matrix.dtype}")
     if matrix.ndim != 2:
@@ -150,7 +154,7 @@ def check_names(X: Any, names: NDArray[Any] | None) -> None:
 
 def label_vector(name: str, y: Any, rows: int) -> NDArray[Any]:
     """Return `y` as a vector of `rows` labels without NaN."""
-    labels = np.asarray(y)
+    labels = plain_array(y, name)
     if labels.ndim != 1:
         raise ShapeError(f"{name} must have one axis (one label a row), got shape {labels.shape}")
     if len(labels) != rows:

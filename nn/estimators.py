@@ -37,7 +37,8 @@ from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
 from nn.trainable import Network
 from ring import FixedPoint, get_num_threads, set_num_threads
-from ring.errors import ArgumentError
+from ring.errors import ArgumentError, RangeError
+from ring.real_arrays import check_unmasked
 
 __all__ = ["SecureMLPClassifier", "SecureMLPRegressor"]
 
@@ -130,6 +131,8 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         -------
         self
         """
+        check_unmasked(X, "X")
+        check_unmasked(y, "y")
         X, y = validate_data(
             self,
             X,
@@ -201,7 +204,6 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
                 momentum=self.momentum,
                 schedule=self.learning_rate,
                 loss=loss,
-                check_range=True,
                 progress=bool(self.verbose),
             )
             layers: list[Layer] = fitted.reveal_layers()
@@ -216,6 +218,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
+        check_unmasked(X, "X")
         return np.asarray(
             validate_data(self, X, dtype=[np.float64, np.float32], reset=False), dtype=np.float64
         )
@@ -226,14 +229,31 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
     ) -> Iterator[tuple[SharedModel, Any]]:
         """Give the model and the rows as shares in a session of their own."""
         with _threads(self.n_jobs), self._session(self.model_) as session:
-            owner, other = session.parties[0], session.parties[-1]
-            secret = self.model_.share(session, owner, scores=scores)
-            if not ((X >= secret.low) & (X <= secret.high)).all():
+            secret = self._shared(session, scores, "the model does not fit the format")
+            outside = (X < secret.low) | (X > secret.high)
+            if outside.any():
                 # Nobody else is here to whom the range of these rows could be news.
                 low, high = self.model_.range_for(None, None)
-                low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
-                secret = self.model_.share(session, owner, low=low, high=high, scores=scores)
-            yield secret, secret.share_rows(X, owner=other)
+                ends = {
+                    "low": np.minimum(low, X.min(axis=0)), "high": np.maximum(high, X.max(axis=0))
+                }  # fmt: skip
+                index = tuple(int(i) for i in np.argwhere(outside)[0])
+                secret = self._shared(
+                    session, scores, f"X is too far from the rows of fit, as {X[index]:g} at index"
+                    f" {index} is, for the format", **ends,
+                )  # fmt: skip
+            yield secret, secret.share_rows(X, owner=session.parties[-1])
+
+    def _shared(
+        self, session: Session, scores: bool, problem: str, **inputs: NDArray[Any]
+    ) -> SharedModel:
+        """Share the model; of formats, an error names this estimator's parameters."""
+        try:
+            return self.model_.share(session, session.parties[0], scores=scores, **inputs)
+        except RangeError as error:
+            form = f"frac_bits={session.format.frac_bits}, int_bits={session.format.int_bits}"
+            text = str(error).replace("mpc.Session(", f"{type(self).__name__}(")
+            raise RangeError(f"{problem} {form}: {text}") from None
 
 
 class _Perceptron(Network):

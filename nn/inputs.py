@@ -11,7 +11,7 @@ for as many times the range, up to :data:`MOST_ROOM`, as the format has room for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
 from mpc.errors import DtypeError
+from mpc.protocols import linear
 from nn.checks import interval
 from nn.layers import Dense, Layer
-from ring.errors import DataError, RangeError, ShapeError
+from ring.errors import ArgumentError, DataError, RangeError, ShapeError
 
 __all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
 
@@ -177,6 +178,8 @@ class InputScale:
 class ScaledRows:
     """Shared rows in the scale of one model's inputs. Made by ``share_rows``; rows can be taken.
 
+    ``np.concatenate`` joins those of several owners.
+
     Attributes
     ----------
     scaled : SharedArray of shape (rows, features)
@@ -209,3 +212,34 @@ class ScaledRows:
 
     def __array__(self, *args: object, **kwargs: object) -> Any:
         return self.scaled.__array__(*args, **kwargs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> ScaledRows:
+        """Join rows by ``np.concatenate``; other functions have no meaning in another scale."""
+        if function is not np.concatenate:
+            raise DtypeError(
+                f"np.{function.__name__} is not defined on ScaledRows, which are in the scale of"
+                " one model; np.concatenate joins them"
+            )
+        return _joined(*args, **kwargs)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, *args: object, **kwargs: object) -> Any:
+        raise DtypeError(
+            f"np.{ufunc.__name__} is not defined on ScaledRows, which are in the scale of one model;"
+            " compute on the values before share_rows"
+        )
+
+
+def _joined(parts: Sequence[Any], axis: int = 0) -> ScaledRows:
+    if axis not in (0, -2):
+        raise ShapeError(f"ScaledRows are joined as rows, along axis 0, got axis {axis!r}")
+    for part in parts:
+        if not isinstance(part, ScaledRows):
+            raise DtypeError(
+                f"ScaledRows can be joined with ScaledRows alone, got {type(part).__name__}: share"
+                " all rows by the model's share_rows"
+            )
+        if part.inputs != parts[0].inputs:
+            raise ArgumentError("all rows must be shared by share_rows of the same model")
+    return ScaledRows(linear.concatenate([part.scaled for part in parts]), parts[0].inputs)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nn.checks import integer
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
+from ring.real_arrays import plain_array
 
 __all__ = ["check_kind", "encode_labels", "one_hot", "ordered_classes"]
 
@@ -55,7 +56,7 @@ def encode_labels(
                 f"{len(found)} different labels (classes= names labels that y lacks)"
             )
         return found, positions
-    names = ordered_classes(np.asarray(classes), outputs)
+    names = ordered_classes(plain_array(classes, "classes"), outputs)
     check_kind("y", labels, names)
     places = np.minimum(np.searchsorted(names, found), outputs - 1)
     if not np.array_equal(names[places], found):
@@ -96,7 +97,7 @@ def one_hot(y: ArrayLike, classes: int | None = None) -> NDArray[np.int64]:
     array([[0, 0, 1],
            [1, 0, 0]])
     """
-    labels = np.asarray(y)
+    labels = plain_array(y, "y")
     if labels.ndim != 1:
         raise ShapeError(f"y must have one axis (one label a row), got shape {labels.shape}")
     if not labels.size and classes is None:

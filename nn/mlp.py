@@ -14,6 +14,7 @@ from nn.labels import ordered_classes
 from nn.layers import Dense, Layer, ReLU
 from nn.trainable import Network
 from ring.errors import ArgumentError, DtypeError, RangeError
+from ring.real_arrays import plain_array
 
 __all__ = ["MLP"]
 
@@ -113,7 +114,7 @@ class MLP(Network):
         >>> model.predict([[1.0, 0.2], [1.0, 0.7]])
         array([0, 1])
         """
-        arrays = [np.asarray(parameter) for parameter in parameters]
+        arrays = [plain_array(p, f"parameters[{i}]") for i, p in enumerate(parameters)]
         if not arrays or len(arrays) % 2:
             raise ArgumentError(
                 f"parameters must be weights and a bias for each layer, got {len(arrays)} arrays"
@@ -137,7 +138,7 @@ class MLP(Network):
             layers.append(dense)
             widths += weights.shape if not widths else weights.shape[1:]
         model = cls(tuple(widths))
-        labels = np.arange(widths[-1]) if classes is None else np.asarray(classes)
+        labels = np.arange(widths[-1]) if classes is None else plain_array(classes, "classes")
         model.classes_ = ordered_classes(labels, widths[-1])
         model.layers = layers
         model.input_range_ = (0.0, 1.0)

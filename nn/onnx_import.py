@@ -12,19 +12,30 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nn.activations import Sigmoid
-from nn.onnx_operators import OPERATORS
-from nn.onnx_values import Images, Labels, Probabilities, Rows, Value, as_rows
+from nn.onnx_operators import ATTRIBUTES, OPERATORS
+from nn.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
 from nn.predictors import Classifier, Regressor
 from nn.sklearn_import import ConversionError
 from ring.errors import DataError, DtypeError
+from ring.real_arrays import plain_array
 
 __all__ = ["from_onnx"]
 
 # The oldest version of the standard operators whose meaning is the one below.
 _OLDEST_OPSET = 9
+# Those that put numbers elsewhere and compute nothing, their first input or all of Concat's.
+_PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
+_RANDOM = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+)  # fmt: skip
+# Element types: float, float16, double, bfloat16; whole numbers, and what makes floats of them.
+_FLOATS = (1, 10, 11, 16)
+_INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
+_FROM_WHOLE_NUMBERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
 
 
 def from_onnx(
@@ -70,13 +81,15 @@ def from_onnx(
         raise ConversionError(
             f"the graph must have one input, got {[value.name for value in inputs]}"
         )
-    rows = _input(inputs[0])
+    rows = _input(inputs[0], graph)
     values[inputs[0].name] = rows
     for node in graph.node:
         _run(onnx, opsets, node, values)
-    made = _finish(
-        [values[output.name] for output in graph.output if output.name], rows.width, classes
-    )
+    names = [output.name for output in graph.output if output.name]
+    lost = [name for name in names if name not in values]
+    if lost:
+        raise ConversionError(f"outputs that are not converted: {', '.join(lost)}")
+    made = _finish({name: values[name] for name in names}, rows.width, classes)
     if X is not None:
         made.take_rows(X)
     return made
@@ -121,7 +134,18 @@ def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
     return model.graph, model.opset_import
 
 
-def _input(value: Any) -> Rows:
+def _input(value: Any, graph: Any) -> Rows:
+    kind = value.type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        # Whole numbers are divided and overflow otherwise; what is behind these is floats.
+        takers = [node for node in graph.node if value.name in node.input]
+        other = [node.op_type for node in takers if node.op_type not in _FROM_WHOLE_NUMBERS]
+        if kind not in _INTEGERS or other:
+            raise ConversionError(
+                f"input {value.name!r} must hold floats, or whole numbers that go into"
+                f" {', '.join(_FROM_WHOLE_NUMBERS)} alone, got element type {kind}"
+                f"{f' for {other[0]}' if other else ''}"
+            )
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if len(shape) < 2 or min(shape[1:]) < 1:
         raise ConversionError(
@@ -133,35 +157,51 @@ def _input(value: Any) -> Rows:
 
 
 def _finish(
-    outputs: list[Value], features: int, classes: ArrayLike | None
+    named: dict[str, Value], features: int, classes: ArrayLike | None
 ) -> Classifier | Regressor:
-    outputs = [as_rows(v) if isinstance(v, Images) else v for v in outputs]
-    labels = next((v for v in outputs if isinstance(v, Labels)), None)
-    odds = next((v for v in outputs if isinstance(v, Probabilities)), None)
-    plain = next((v for v in outputs if isinstance(v, Rows)), None)
+    outputs = {n: as_rows(v) if isinstance(v, Images) else v for n, v in named.items()}
+    labels = next((v for v in outputs.values() if isinstance(v, Labels)), None)
+    odds = next((v for v in outputs.values() if isinstance(v, Probabilities)), None)
+    plain = next((v for v in outputs.values() if isinstance(v, Rows)), None)
     found = labels or odds or plain
     if found is None:
         raise ConversionError("the graph's outputs must depend on its input")
     rows = found if isinstance(found, Rows) else found.rows
     link = odds.link if odds is not None else None
-    for other in (odds, plain):
-        theirs = other.rows if isinstance(other, Probabilities) else other
-        if theirs is not None and theirs is not rows:
-            raise ConversionError("the graph must have one result, or labels with their scores")
+    # Every output must be said by the one model: labels, probabilities and scores of the same rows.
+    for name, value in outputs.items():
+        theirs = value.rows if isinstance(value, (Labels, Probabilities)) else value
+        kind = next(v for v in (labels, odds, plain, value) if type(v) is type(value))
+        if theirs is not rows or not _alike(value, kind):
+            raise ConversionError(
+                f"the graph must have one result, or labels with their scores, got the outputs"
+                f" {', '.join(outputs)}, of which {name} is another; keep one of them, as by"
+                " onnx.utils.extract_model"
+            )
     rows, sigmoid = _without_sigmoid(rows)
     link = "softmax" if sigmoid else link
     layers = rows.layers()
     if not layers:
         raise ConversionError("the graph must have a layer between its input and its output")
     names = labels.classes if labels is not None else None
+    if labels is None and odds is not None:
+        names = odds.classes
     if labels is None and odds is None and classes is None:
         return Regressor(layers, features, flat=rows.shape == ())
     if classes is not None:
-        names = np.asarray(classes)
+        names = plain_array(classes, "classes")
         link = "softmax" if labels is None and odds is None else link
     if names is None:
         names = np.arange(prod(rows.shape))
     return Classifier(layers, names, features, link=link)
+
+
+def _alike(value: Any, other: Any) -> bool:
+    """Whether two outputs of the same rows say the same."""
+    if isinstance(value, Rows):
+        return value is other
+    names = value.classes is other.classes or np.array_equal(value.classes, other.classes)
+    return names and getattr(value, "link", None) == getattr(other, "link", None)
 
 
 def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
@@ -198,6 +238,35 @@ def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
     return onnx.reference.ReferenceEvaluator(model).run(None, given)
 
 
+def _worked_out(
+    onnx: Any, opsets: Any, node: Any, given: dict[str, Any]
+) -> dict[str, NDArray[Any] | Sizes]:
+    """Return the outputs of a node by name, those apart that depend on the number of rows."""
+    arrays = {n: v.array if isinstance(v, Sizes) else v for n, v in given.items()}
+    results = [np.asarray(v) for v in _constants(onnx, opsets, node, arrays)]
+    sizes = {n: v for n, v in given.items() if isinstance(v, Sizes)}
+    if not sizes:
+        return dict(zip(node.output, results, strict=True))
+    moved = set(node.input if node.op_type == "Concat" else node.input[:1])
+    if node.op_type in _PLACING and set(sizes) <= moved:
+        # What such a node does to the numbers, it does to what is known of them.
+        marks = {
+            n: sizes[n].of_rows.astype(v.dtype)
+            if n in sizes
+            else np.zeros_like(v)
+            if n in moved
+            else v
+            for n, v in arrays.items()
+        }
+        of_rows = [np.asarray(v) != 0 for v in _constants(onnx, opsets, node, marks)]
+    else:
+        of_rows = [np.ones(v.shape, bool) for v in results]
+    return {
+        name: Sizes(v, marked) if marked.any() else v
+        for name, v, marked in zip(node.output, results, of_rows, strict=True)
+    }
+
+
 def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
     """Work out a node's outputs."""
     missing = [name for name in node.input if name and name not in values]
@@ -205,13 +274,14 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
     if missing:
         raise ConversionError(f"{where} has an input that nothing gives: {', '.join(missing)}")
     inputs = [values[name] if name else None for name in node.input]
-    if all(value is None or isinstance(value, np.ndarray) for value in inputs):
+    if all(value is None or isinstance(value, (np.ndarray, Sizes)) for value in inputs):
+        if node.op_type in _RANDOM:
+            raise ConversionError(f"{where} is random: export the model for inference")
         given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
         try:
-            results = _constants(onnx, opsets, node, given)
+            values.update(_worked_out(onnx, opsets, node, given))
         except Exception as error:  # of whatever kind the evaluator has
             raise ConversionError(f"{where} cannot be worked out: {error}") from None
-        values.update(zip(node.output, map(np.asarray, results), strict=True))
         return
     operator = OPERATORS.get(node.op_type)
     if operator is None or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
@@ -220,6 +290,9 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
             f"{domain}{where} cannot be converted; what can is {', '.join(sorted(OPERATORS))}"
         )
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    unknown = sorted(set(attributes) - set(ATTRIBUTES.get(node.op_type, ())))
+    if unknown:
+        raise ConversionError(f"{where}: needs no attribute {', '.join(unknown)}")
     if node.op_type == "BatchNormalization" and any(node.output[1:]):
         raise ConversionError(f"{where}: needs one output: export the model for inference")
     try:

@@ -18,6 +18,7 @@ from nn.onnx_values import (
     Labels,
     Probabilities,
     Rows,
+    Sizes,
     Value,
     as_images,
     as_rows,
@@ -26,9 +27,12 @@ from nn.onnx_values import (
 )
 from nn.sklearn_import import ConversionError
 
-__all__ = ["OPERATORS"]
+__all__ = ["ATTRIBUTES", "OPERATORS"]
 
 Floats = NDArray[np.float64]
+# Numbers of element types: float, float16, double, bfloat16; those that hold any label's number.
+_FLOATS = (1, 10, 11, 16)
+_INTEGERS = (5, 6, 7, 12, 13)
 
 
 def _pass(attributes: dict[str, Any], x: Value, *other: Value) -> Value:
@@ -46,6 +50,8 @@ def _activation(kind: type[Layer]) -> Callable[..., Rows | Images]:
 
 def _matmul(attributes: dict[str, Any], x: Value, weights: Value) -> Rows:
     rows, matrix = as_rows(x, 1), constant(weights)
+    if matrix.ndim > 2:
+        raise ConversionError(f"needs weights with two axes, got shape {matrix.shape}")
     if matrix.ndim == 1:
         return replace(rows.then(matrix[:, None], np.zeros(1)), shape=())
     return rows.then(matrix, np.zeros(matrix.shape[1]))
@@ -89,7 +95,7 @@ def _by_channel(x: Value, values: Floats) -> Floats | None:
 
 def _either(x: Value, y: Value) -> tuple[Value, Floats]:
     """Return the operand that depends on the input, and the other, which must not."""
-    return (y, constant(x)) if isinstance(x, np.ndarray) else (x, constant(y))
+    return (y, constant(x)) if isinstance(x, (np.ndarray, Sizes)) else (x, constant(y))
 
 
 def _add(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
@@ -97,7 +103,7 @@ def _add(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
 
 
 def _subtract(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
-    if isinstance(x, np.ndarray):
+    if isinstance(x, (np.ndarray, Sizes)):
         return _plus(y, constant(x), -1.0)
     return _plus(x, -constant(y))
 
@@ -128,14 +134,16 @@ def _batch_normalization(
     return as_rows(x, 1).scaled(factor, summand)
 
 
-def _shape(attributes: dict[str, Any], x: Value) -> NDArray[Any]:
+def _shape(attributes: dict[str, Any], x: Value) -> Value:
     rows = x if isinstance(x, Images) else as_rows(x)
     sizes = np.array([rows.batch, *rows.shape], np.int64)
-    return sizes[attributes.get("start", 0) : attributes.get("end")]
+    part = slice(attributes.get("start", 0), attributes.get("end"))
+    of_rows = (np.arange(len(sizes)) == 0)[part]
+    return Sizes(sizes[part], of_rows) if of_rows.any() else sizes[part]
 
 
 def _flatten(attributes: dict[str, Any], x: Value) -> Value:
-    if isinstance(x, (Probabilities, Labels)):
+    if attributes.get("axis", 1) == 1 and isinstance(x, (Probabilities, Labels)):
         return x
     rows = as_rows(x)
     if attributes.get("axis", 1) % (len(rows.shape) + 1) != 1:
@@ -144,10 +152,19 @@ def _flatten(attributes: dict[str, Any], x: Value) -> Value:
 
 
 def _reshape(attributes: dict[str, Any], x: Value, shape: Value) -> Value:
-    if isinstance(x, (Probabilities, Labels)):
-        return x
-    rows = as_rows(x)
+    if isinstance(shape, Sizes):
+        if shape.of_rows[1:].any():
+            raise ConversionError("must keep the rows: their number may be the first size alone")
+        shape = shape.array
     target = [int(n) for n in constant(shape)]
+    if isinstance(x, (Probabilities, Labels)):
+        width = prod(x.rows.shape) if isinstance(x, Probabilities) else 1
+        batch = x.rows.batch
+        kept = target[1:] in ([width], [-1]) or (isinstance(x, Labels) and len(target) == 1)
+        if kept and target[0] in (-1, 0, batch):
+            return x
+        raise ConversionError(f"must keep the rows, got shape {target}")
+    rows = as_rows(x)
     size = prod(rows.shape)
     rest = target[1:]
     if not attributes.get("allowzero", 0):  # 0 is the size that is there
@@ -173,7 +190,8 @@ def _axes(attributes: dict[str, Any], axes: Value | None, count: int) -> list[in
 
 
 def _squeeze(attributes: dict[str, Any], x: Value, axes: Value | None = None) -> Value:
-    if isinstance(x, (Probabilities, Labels)):
+    if isinstance(x, Labels):  # one a row, with an axis of size 1 behind or without
+        _axes(attributes, np.array([1]) if axes is attributes.get("axes") is None else axes, 2)
         return x
     rows = as_rows(x)
     gone = _axes(attributes, axes, len(rows.shape) + 1)
@@ -240,20 +258,28 @@ def _concat(attributes: dict[str, Any], *parts: Value) -> Rows:
 def _array_feature_extractor(attributes: dict[str, Any], x: Value, y: Value) -> Value:
     if isinstance(x, np.ndarray) and isinstance(y, Labels) and y.classes is None:
         return replace(y, classes=x.reshape(-1))
+    # Of two scores the second, which tells the first.
     if isinstance(x, Probabilities) and isinstance(y, np.ndarray):
-        return Probabilities(x.rows, None)
+        if x.rows.shape == (2,) and y.reshape(-1).tolist() == [1]:
+            return Probabilities(x.rows, None)
     raise ConversionError("needs the names of classes, picked by an argmax")
 
 
 def _cast(attributes: dict[str, Any], x: Value) -> Value:
     to = attributes["to"]
-    if isinstance(x, (Rows, Images)) and to not in (1, 10, 11, 16):
+    if to not in _FLOATS and not (isinstance(x, Labels) and to in _INTEGERS):
         raise ConversionError("must turn numbers into floats: rounding is not converted")
     return x
 
 
+def _zip_map(attributes: dict[str, Any], x: Value) -> Value:
+    if not isinstance(x, Probabilities):
+        raise ConversionError("is converted behind probabilities only")
+    return replace(x, classes=_names(attributes))
+
+
 def _names(attributes: dict[str, Any]) -> NDArray[Any]:
-    for key in ("classlabels_strings", "classlabels_ints"):
+    for key in ("classlabels_strings", "classlabels_ints", "classlabels_int64s"):
         if attributes.get(key):
             return np.array([n.decode() if isinstance(n, bytes) else n for n in attributes[key]])
     raise ConversionError("needs the labels of its classes")
@@ -284,7 +310,12 @@ def _linear_regressor(attributes: dict[str, Any], x: Value) -> Rows:
     rows = as_rows(x, 1)
     if attributes.get("post_transform", b"NONE") != b"NONE":
         raise ConversionError("needs post_transform NONE")
-    return rows.then(*_coefficients(attributes, rows))
+    weights, bias = _coefficients(attributes, rows)
+    if weights.shape[1] != attributes.get("targets", 1):
+        raise ConversionError(
+            f"needs coefficients for targets={attributes.get('targets', 1)}, got {weights.shape[1]}"
+        )
+    return rows.then(weights, bias)
 
 
 def _normalizer(attributes: dict[str, Any], x: Value) -> Value:
@@ -323,5 +354,41 @@ OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
     "Tanh": _activation(Tanh),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
-    "ZipMap": _pass,
+    "ZipMap": _zip_map,
 }
+
+# The attributes that each operator looks at, or that make no difference to a prediction. An image
+# operator's are checked where it is converted.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "ArgMax": ("axis", "keepdims", "select_last_index"),
+    "AveragePool": (
+        "auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides",
+    ),
+    "BatchNormalization": ("epsilon", "momentum", "training_mode"),
+    "Cast": ("to", "saturate", "round_mode"),
+    "Concat": ("axis",),
+    "Conv": ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"),
+    "Dropout": ("ratio", "seed"),
+    "Flatten": ("axis",),
+    "Gemm": ("alpha", "beta", "transA", "transB"),
+    "LinearClassifier": (
+        "classlabels_ints", "classlabels_strings", "coefficients", "intercepts", "multi_class",
+        "post_transform",
+    ),
+    "LinearRegressor": ("coefficients", "intercepts", "post_transform", "targets"),
+    "LogSoftmax": ("axis",),
+    "MaxPool": (
+        "auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides",
+    ),
+    "Normalizer": ("norm",),
+    "Pad": ("mode", "pads", "value"),
+    "ReduceMean": ("axes", "keepdims", "noop_with_empty_axes"),
+    "Reshape": ("allowzero",),
+    "Scaler": ("offset", "scale"),
+    "Shape": ("start", "end"),
+    "Softmax": ("axis",),
+    "Squeeze": ("axes",),
+    "Transpose": ("perm",),
+    "Unsqueeze": ("axes",),
+    "ZipMap": ("classlabels_int64s", "classlabels_strings"),
+}  # fmt: skip

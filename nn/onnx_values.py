@@ -21,6 +21,7 @@ __all__ = [
     "Labels",
     "Probabilities",
     "Rows",
+    "Sizes",
     "Value",
     "as_images",
     "as_rows",
@@ -185,10 +186,14 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Probabilities:
-    """Rows of probabilities made from scores by a link; of scores themselves without one."""
+    """Rows of probabilities made from scores by a link; of scores themselves without one.
+
+    `classes` are their columns' names, if the graph says them.
+    """
 
     rows: Rows
     link: str | None
+    classes: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +204,23 @@ class Labels:
     classes: NDArray[Any] | None = None
 
 
-Value = Rows | Images | Probabilities | Labels | NDArray[Any]
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Numbers that depend on how many rows there are, which only a Reshape may use.
+
+    Attributes
+    ----------
+    array : array
+        Worked out for the number of rows that the graph was made for, -1 if that is open.
+    of_rows : bool array of the same shape
+        Which of them are that number or depend on it.
+    """
+
+    array: NDArray[Any]
+    of_rows: NDArray[Any]
+
+
+Value = Rows | Images | Probabilities | Labels | Sizes | NDArray[Any]
 
 
 def as_rows(value: Any, ndim: int | None = None) -> Rows:
@@ -258,6 +279,10 @@ def as_images(value: Any) -> Images:
 
 def constant(value: Any) -> Floats:
     """Return a constant of numbers, or refuse."""
+    if isinstance(value, Sizes):
+        raise ConversionError(
+            "must not compute with the number of rows, which is another in every call"
+        )
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         raise ConversionError("needs a constant of numbers for its other operand")
     return value.astype(np.float64)

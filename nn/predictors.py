@@ -15,6 +15,7 @@ from nn.layers import Layer
 from nn.links import LINKS, probabilities
 from nn.model import Model
 from ring.errors import ArgumentError, ShapeError
+from ring.real_arrays import plain_array
 
 if TYPE_CHECKING:
     from mpc import Session
@@ -62,7 +63,7 @@ class Classifier(Model):
         link: str | None = "softmax",
     ) -> None:
         super().__init__(layers, n_features, input_range_)
-        self.classes_ = ordered_classes(np.asarray(classes), self.n_outputs_)
+        self.classes_ = ordered_classes(plain_array(classes, "classes"), self.n_outputs_)
         if link is not None and link not in LINKS:
             raise ArgumentError(f"link must be one of {sorted(LINKS)} or None, got {link!r}")
         self.link = link

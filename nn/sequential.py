@@ -15,6 +15,7 @@ from nn.labels import ordered_classes
 from nn.layers import Layer
 from nn.trainable import Network
 from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.real_arrays import plain_array
 
 __all__ = ["Sequential"]
 
@@ -131,7 +132,7 @@ class Sequential(Network):
         array([1, 0])
         """
         model = cls(layers, n_features)
-        labels = np.arange(model._classes) if classes is None else np.asarray(classes)
+        labels = np.arange(model._classes) if classes is None else plain_array(classes, "classes")
         model.classes_ = ordered_classes(labels, model._classes)
         model.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         model.input_range_ = (0.0, 1.0)

@@ -21,11 +21,13 @@ from nn.labels import ordered_classes
 from nn.links import LINK_OF_LOSS
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.progress import progress_bar
+from nn.shared_bounds import largest_inputs
 from nn.shared_checkpoint import Progress, load, save
 from nn.shared_losses import SHARED_LOSSES
 from nn.shared_model import SharedModel
 from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
+from ring.real_arrays import plain_array
 
 if TYPE_CHECKING:
     from nn.trainable import Network
@@ -97,7 +99,7 @@ def fit_shared(
     outputs = model._classes
     data = _data("", X, y, model.n_features_in_, outputs)
     session = data.X.session
-    names = np.arange(outputs) if classes is None else np.asarray(classes)
+    names = np.arange(outputs) if classes is None else plain_array(classes, "classes")
     names = ordered_classes(names, outputs)
     held_out = None
     if validation is not None:
@@ -108,6 +110,12 @@ def fit_shared(
         held_out = _data("validation ", validation[0], validation[1], model.n_features_in_, outputs)
         if held_out.X.session is not session:
             raise SessionError("validation belongs to another session than X")
+        if held_out.X.bound << data.X.frac_bits > data.X.bound << held_out.X.frac_bits:
+            raise RangeError(
+                "validation X must have a public bound of at most that of X,"
+                f" {data.X.bound / 2**data.X.frac_bits:g}, got"
+                f" {held_out.X.bound / 2**held_out.X.frac_bits:g}; share it with that bound="
+            )
     rule = choose_optimizer(optimizer, learning_rate, momentum)
     random = _random_state(session, model.random_state)
     trainer = SharedTrainer(
@@ -115,9 +123,12 @@ def fit_shared(
         model._fresh_layers(random, np.dtype(np.float64)),
         SHARED_LOSSES[loss],
         on_shares(rule, session),
+        check_range=check_range,
     )
     # The magnitude of a row's values is public: what `share` was told, or the format's limit.
     limit = data.X.bound / 2**data.X.frac_bits
+    if data.X.bound == session.format.bound and data.X.frac_bits:
+        limit = session.format.limit  # a rounder number
     _check_room(session, outputs, batch_size, limit, loss)
     total = epochs * -(-len(data.X) // batch_size)
     # What a resumed run must have in common with the one that it goes on with.
@@ -142,25 +153,35 @@ def fit_shared(
         while done.epoch < epochs and not (session.here and done.stops(patience)):
             factor = _factor(SCHEDULES[schedule], total)
             before, begun = session.cost().total, time.perf_counter()
-            for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
-                bar.update(rows)
+            advice = f"a lower learning_rate may help than {rule!r}, or inputs that are scaled down"
+            try:
+                for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
+                    bar.update(rows)
+            except RangeError as error:
+                raise RangeError(f"in epoch {done.epoch + 1}, {error}; {advice}") from None
             trainer.place()
             done.epoch += 1
+            inside = trainer.in_range()
             spent = session.cost().total - before
             spent.seconds = time.perf_counter() - begun
             best.epoch_costs_.append(spent)
-            if check_range and not trainer.in_range():
+            if not inside:
                 raise RangeError(
-                    f"the weights have left the fixed-point range, 2^{session.format.int_bits}, in"
-                    f" epoch {done.epoch}; a lower learning_rate may help than {rule!r}"
+                    f"in epoch {done.epoch}, activations, gradients, the optimizer's moments or the"
+                    f" weights have left the range that is right on shares; {advice}"
                 )
             if held_out is not None:
-                _validate(best, trainer, held_out, done)
+                try:
+                    _validate(best, trainer, held_out, done)
+                except RangeError as error:
+                    raise RangeError(f"after epoch {done.epoch}, {error}; {advice}") from None
                 bar.set_postfix(epoch=done.epoch, accuracy=f"{done.scores[-1]:.2%}", refresh=False)
             if folder is not None:
                 save(folder, trainer, random, setting, done)
     trainer.place()
     best.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
+    limit = largest_inputs(session, best.layers, model.n_features_in_, limit)
+    best.low, best.high = np.asarray(-limit), np.asarray(limit)
     best.validation_scores_, best.validation_losses_ = done.scores, done.losses
     return best
 
@@ -196,12 +217,16 @@ def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done:
     rows = len(held_out.X)
     held_out.X.mask_data()
     hits, losses = [], []
+    model.range = trainer.range
     with session.layer("validation"):
         for start in range(0, rows, model.rows_at_once()):
             piece = slice(start, start + model.rows_at_once())
             scores, targets = model(held_out.X[piece]), held_out.targets[piece]
             hits.append((scores.argmax(axis=1, one_hot=True) * targets).sum())
             losses.append(trainer.loss.value(scores, targets))
+        model.range = None
+        if not trainer.in_range():
+            raise RangeError("activations for the validation rows have left the range")
         accuracy = _total(hits).reveal() / rows
         loss = _total(losses).reveal() / rows
     done.scores.append(float(accuracy))

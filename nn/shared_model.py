@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session, SharedArray
 from mpc.cost import Spent
-from mpc.errors import DtypeError, RevealError, SessionError, ShapeError
+from mpc.errors import DtypeError, RangeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
 from mpc.workers import jobs
 from nn.audit import check_fits
@@ -25,9 +25,11 @@ from nn.normalisation import folded
 from nn.progress import progress_bar
 from nn.training import parameters
 from nn.workers import Answer, evaluate
+from ring.real_arrays import real_array
 
 if TYPE_CHECKING:
     from nn.predictors import Regressor
+    from nn.shared_range import RangeWatch
     from nn.trainable import Network
 
 __all__ = ["SharedModel", "share_layers"]
@@ -84,7 +86,7 @@ class SharedModel:
         Features of a row.
     low, high : float, or array of shape (features,)
         Range of the inputs for which the model was found to stay inside the fixed-point format.
-        It is public.
+        It is public. Rows whose public bound is beyond it are refused.
     inputs : InputScale, optional
         In which scale rows are shared; follows from the range.
     link : str, optional
@@ -115,6 +117,8 @@ class SharedModel:
 
     # Of the model that was shared, see nn.model.Model.
     feature_names_in_: NDArray[Any] | None = None
+    # Looks at each layer's output, where it is not known beforehand to be in range.
+    range: RangeWatch | None = None
 
     def __init__(
         self,
@@ -177,9 +181,7 @@ class SharedModel:
         shape = None if rows is None else (rows, self.n_features_in_)
         if X is not None:
             check_names(X, self.feature_names_in_)
-            values = np.asarray(X)
-            if values.dtype.kind not in "biuf":
-                raise DtypeError(f"X must be a dense array of real numbers, got {values.dtype}")
+            values = real_array(X, "X")
             if values.dtype.kind != "f":
                 values = values.astype(np.float64)
             self._check_shape(values.shape)
@@ -198,17 +200,16 @@ class SharedModel:
         """
         self._check_shape(shares.shape[1:])
         form = self.session.format
-        limit = self._row_bound()
-        bound = form.bound if limit is None else math.ceil(limit * 2**form.frac_bits)
+        bound = math.ceil(self._row_bound() * 2**form.frac_bits)
         rows = SharedArray(self.session, shares, form.frac_bits, min(form.bound, bound))
         return rows if self.inputs is None else ScaledRows(rows, self.inputs)
 
-    def _row_bound(self) -> float | None:
-        """Return the largest magnitude that shared rows can have, None where all are zero."""
+    def _row_bound(self) -> float:
+        """Return the largest magnitude that shared rows can have, a unit where all are zero."""
         ends = [self.low, self.high]
         if self.inputs is not None:
             ends = [self.inputs.apply(end) for end in ends]
-        return float(np.max(np.abs(ends), initial=0.0)) or None
+        return float(np.max(np.abs(ends), initial=2.0**-self.session.format.frac_bits))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] != self.n_features_in_:
@@ -226,7 +227,18 @@ class SharedModel:
         if scale != self.inputs:
             raise SessionError("X was shared for a model with another range: use its share_rows")
         self._check_shape(array.shape)
+        self._check_bound(array)
         return array
+
+    def _check_bound(self, array: SharedArray) -> None:
+        """Raise RangeError if rows can hold what the model was not found to be right for."""
+        limit = self._row_bound()
+        if array.bound > math.ceil(limit * 2**array.frac_bits):
+            raise RangeError(
+                f"X must lie in [{self.low.min():g}, {self.high.max():g}], the range this model was"
+                f" shared for, but its public bound is {array.bound / 2**array.frac_bits:g}; share"
+                f" it by the model's share_rows, or by session.share(..., bound={limit:g})"
+            )
 
     def __call__(
         self,
@@ -241,7 +253,8 @@ class SharedModel:
         Parameters
         ----------
         X : SharedArray or ScaledRows of shape (rows, features)
-            Inside [low, high]: :meth:`share_rows` checks that at the owner.
+            With a public bound inside [low, high]: :meth:`share_rows` checks the values at their
+            owner and sets it.
         batch_size : int, optional
             Rows evaluated at once; by default as many as the session's memory limit allows.
             More rows than that take as many times the rounds.
@@ -254,6 +267,11 @@ class SharedModel:
         -------
         SharedArray of shape (rows, outputs)
             The scores or values, with twice the format's fractional bits.
+
+        Raises
+        ------
+        RangeError
+            If the rows' public bound is beyond the range that the model was shared for.
 
         Notes
         -----
@@ -285,10 +303,13 @@ class SharedModel:
     def outputs(self, x: SharedArray) -> Iterator[SharedArray]:
         """Yield each layer's output for rows in the scale of the model's inputs."""
         form = self.session.format
+        self._check_bound(x)
         for number, layer in enumerate(self.layers, start=1):
-            # That values stay inside is what the check before sharing has shown.
+            # That values stay inside is what the check before sharing has shown, or what is watched.
             with self.session.layer(f"{number} {layer!r}"), self.session.range_policy.vouched():
-                x = layer(x)
+                before, x = x, layer(x)
+                if self.range is not None:
+                    self.range.forward(f"layer {number}, {layer!r}", layer, before, x)
                 if x.frac_bits >= form.frac_bits:
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
             yield x
@@ -488,13 +509,14 @@ class SharedModel:
         self.session.prepare(
             lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments),
             # A plan that is kept keeps no model.
-            key=(weakref.ref(self), program, *arguments.items(), *outlines),
+            key=(weakref.ref(self), program, self.range is None, *arguments.items(), *outlines),
         )
 
     def twin(self, planned: Session) -> SharedModel:
         """Return this model in a plan's session, see :meth:`mpc.Session.prepare`."""
         twin = copy.copy(self)
         twin.session = planned
+        twin.range = None if self.range is None else self.range.twin(planned)
         twin.layers = [
             layer.with_parameters([planned.twin(p) for p in layer.parameters])
             for layer in self.layers

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from mpc import Session, SharedArray
 from mpc.errors import DtypeError, RangeError
 from mpc.protocols import inverse_root, product, truncation
 from mpc.protocols.combination import Fraction, combine
 from nn.optimizers import SGD, Adam, Optimizer
+from nn.shared_range import LONG_BLOCK, RangeWatch
 
 __all__ = ["SharedOptimizer", "on_shares"]
 
 # Fractional bits before the truncation at most: a change of a weight stays below 2^6 then.
 _MOST_BITS = 56
+# Of Adam's scaled gradient, whose square has 36 fractional bits.
+_LARGEST_H = 2.0**12
+
+Terms = Sequence[tuple[SharedArray, Fraction]]
 
 
 class SharedOptimizer(ABC):
@@ -46,7 +52,12 @@ class SharedOptimizer(ABC):
 
     @abstractmethod
     def step(
-        self, weights: SharedArray, gradient: SharedArray, rows: int, scale: float
+        self,
+        weights: SharedArray,
+        gradient: SharedArray,
+        rows: int,
+        scale: float,
+        watch: RangeWatch | None = None,
     ) -> SharedArray:
         """Make one step.
 
@@ -59,7 +70,18 @@ class SharedOptimizer(ABC):
             How many rows.
         scale : float
             Factor on the learning rate for this step.
+        watch : RangeWatch, optional
+            Looks at what must stay in range.
         """
+
+    def combined(
+        self, terms: Terms, frac_bits: int, watch: RangeWatch | None, what: str
+    ) -> SharedArray:
+        """Return the sum of arrays times fractions, watched."""
+        if watch is not None:
+            bits = max(frac_bits, *(x.frac_bits + c.bits for x, c in terms if c.numerator), 0)
+            watch.total_below(terms, 2.0 ** (truncation.OFFSET_BITS - bits), what)
+        return combine(terms, frac_bits)
 
     def fraction(self, value: float, frac_bits: int) -> Fraction:
         """Return the fraction for a factor of an array with `frac_bits` fractional bits."""
@@ -80,9 +102,22 @@ class SharedSGD(SharedOptimizer):
             )
 
     def step(
-        self, weights: SharedArray, gradient: SharedArray, rows: int, scale: float
+        self,
+        weights: SharedArray,
+        gradient: SharedArray,
+        rows: int,
+        scale: float,
+        watch: RangeWatch | None = None,
     ) -> SharedArray:
         rate = self.rule.learning_rate * scale
+        if watch is not None:
+            # Half the room of a change is for the gradient, half for velocity and decay.
+            room = 2.0 ** (truncation.OFFSET_BITS - _MOST_BITS - 1)
+            most = 2.0 ** (truncation.OFFSET_BITS - gradient.frac_bits - 1)
+            limit = min(most, room * rows / rate) if rate else most
+            watch.watch(gradient, limit, LONG_BLOCK)
+            if self.state and self.rule.momentum:
+                watch.watch(self.state["velocity"], room, LONG_BLOCK)
         terms = [(gradient, self.fraction(-rate / rows, gradient.frac_bits))]
         if self.rule.weight_decay:
             decay = self.fraction(-rate * self.rule.weight_decay, weights.frac_bits)
@@ -90,7 +125,7 @@ class SharedSGD(SharedOptimizer):
         if self.state and self.rule.momentum:
             velocity = self.state["velocity"]
             terms.append((velocity, self.fraction(self.rule.momentum, velocity.frac_bits)))
-        velocity = combine(terms, self.frac_bits)
+        velocity = self.combined(terms, self.frac_bits, watch, "a step's change of the weights")
         self.state["velocity"] = velocity
         self.steps += 1
         return weights + velocity
@@ -114,15 +149,29 @@ class SharedAdam(SharedOptimizer):
         self.rule = rule
 
     def step(
-        self, weights: SharedArray, gradient: SharedArray, rows: int, scale: float
+        self,
+        weights: SharedArray,
+        gradient: SharedArray,
+        rows: int,
+        scale: float,
+        watch: RangeWatch | None = None,
     ) -> SharedArray:
         rule = self.rule
         mean = self.fraction(self._GRADIENT_SCALE / rows, gradient.frac_bits)
-        h = combine([(gradient, mean)], self._GRADIENT_BITS)
+        if watch is not None:
+            # Then the square of h stays below 2^62, and the second moment is what it should be.
+            watch.watch(gradient, _LARGEST_H * rows / self._GRADIENT_SCALE, LONG_BLOCK)
+        h = self.combined([(gradient, mean)], self._GRADIENT_BITS, watch, "the mean gradient")
+        if watch is not None:
+            watch.below(h, _LARGEST_H, "16 times the mean gradient")
         square = product.multiply(h, h, whole=True)
-        first = self._moment("first", h, rule.beta_1, inverse_root.M_BITS)
-        second = self._moment("second", square, rule.beta_2, inverse_root.X_BITS)
-        # Training relies on it, as on the range of weights and activations.
+        first = self._moment("first", h, rule.beta_1, inverse_root.M_BITS, watch)
+        second = self._moment("second", square, rule.beta_2, inverse_root.X_BITS, watch)
+        if watch is not None:
+            watch.below(second, inverse_root.X_LIMIT, "Adam's second moment")
+            watch.compare(second, inverse_root.X_LIMIT, signed=False)
+            watch.ratio_below(first, second, 2.0**-inverse_root.X_BITS, 2.0**9)
+        # What is watched, as the range of weights and activations is.
         ratio = inverse_root.times_inverse_root(
             first.with_integer_bound(inverse_root.M_BOUND),
             second.with_integer_bound(int(inverse_root.X_LIMIT) << inverse_root.X_BITS),
@@ -136,15 +185,19 @@ class SharedAdam(SharedOptimizer):
         terms = [(ratio, self.fraction(-size, ratio.frac_bits))]
         if rule.weight_decay:
             terms.append((weights, self.fraction(-rate * rule.weight_decay, weights.frac_bits)))
-        return weights + combine(terms, self.frac_bits)
+        return weights + self.combined(
+            terms, self.frac_bits, watch, "a step's change of the weights"
+        )
 
-    def _moment(self, name: str, value: SharedArray, beta: float, frac_bits: int) -> SharedArray:
+    def _moment(
+        self, name: str, value: SharedArray, beta: float, frac_bits: int, watch: RangeWatch | None
+    ) -> SharedArray:
         """Update a running mean, and return it."""
         new = _share(beta)
         terms = [(value, new)]
         if name in self.state:
             terms.append((self.state[name], Fraction((1 << 16) - new.numerator, 16)))
-        self.state[name] = combine(terms, frac_bits)
+        self.state[name] = self.combined(terms, frac_bits, watch, f"Adam's {name} moment")
         return self.state[name]
 
 

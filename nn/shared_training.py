@@ -19,7 +19,8 @@ from mpc.protocols.masking import mask_together
 from nn.layers import Layer
 from nn.shared_losses import SharedLoss
 from nn.shared_optimizers import SharedOptimizer
-from nn.training import backward, parameters, shuffled_batches
+from nn.shared_range import RangeWatch
+from nn.training import parameters, shuffled_batches
 
 __all__ = ["SharedTrainer"]
 
@@ -38,6 +39,8 @@ class SharedTrainer:
     loss : SharedLoss
     optimizer : SharedOptimizer
         At its start.
+    check_range : bool
+        Whether the steps are watched, see :mod:`nn.shared_range`.
 
     Attributes
     ----------
@@ -51,8 +54,11 @@ class SharedTrainer:
         layers: Sequence[Layer],
         loss: SharedLoss,
         optimizer: SharedOptimizer,
+        *,
+        check_range: bool = True,
     ) -> None:
         self.session = session
+        self.range = RangeWatch(session) if check_range else None
         self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         self.loss = loss
         self.optimizer = optimizer
@@ -85,37 +91,61 @@ class SharedTrainer:
 
     def step(self, x: SharedArray, targets: SharedArray, scale: float) -> None:
         """Make one step on a batch of rows."""
-        # Training relies on it; see `fit` on how to have it checked.
+        # What is watched where `fit` checks the range.
         with self.session.range_policy.vouched():
             self.gradients(x, targets)
             found = [g.reshape(-1) for layer in self.layers for g in layer.gradients]
             gradient = linear.concatenate(found)
-            updated = self.optimizer.step(self.weights, gradient, len(x), scale)
+            updated = self.optimizer.step(self.weights, gradient, len(x), scale, self.range)
         self.weights = updated.with_integer_bound(self._bound)
+
+    @property
+    def _limit(self) -> float:
+        return float(2.0**self.session.format.int_bits)
 
     def gradients(self, x: SharedArray, targets: SharedArray) -> None:
         """Leave each layer the gradients of the loss summed over the rows."""
         self.place()
-        scores = self.forward(x)
-        backward(self.layers, self.loss.gradient(scores, targets))
+        inputs: list[Any] = []
+        scores = self.forward(x, inputs)
+        gradient: Any = self.loss.gradient(scores, targets)
+        for number in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[number]
+            if self.range is not None:
+                self.range.backward(_named(number + 1, layer), layer, inputs[number], gradient)
+            gradient = layer.backward(gradient, input_gradient=number > 0)
 
-    def forward(self, x: Any) -> SharedArray:
-        """Return the scores, each layer keeping what its way back needs."""
+    def forward(self, x: Any, inputs: list[Any] | None = None) -> SharedArray:
+        """Return the scores, each layer keeping what its way back needs.
+
+        `inputs` takes what goes into each layer.
+        """
         form = self.session.format
         for number, layer in enumerate(self.layers, start=1):
+            if inputs is not None:
+                inputs.append(x)
             with self.session.layer(f"{number} {layer!r}"):
-                x = layer.forward(x)
+                before, x = x, layer.forward(x)
+                if self.range is not None:
+                    self.range.forward(_named(number, layer), layer, before, x)
                 if layer.parameters:
-                    # Training relies on it; see `fit` on how to have it checked.
+                    # Training relies on it; see `fit` on how it is checked.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
         return x
 
     def in_range(self) -> bool:
-        """Open one bit: whether every parameter is inside the format's range."""
-        limit = 2.0**self.session.format.int_bits
-        outside = (self.weights >= limit).sum() + (self.weights <= -limit).sum()
-        # In a plan there is nothing to see.
-        return bool((outside == 0).reveal()) or not self.session.here
+        """Open one bit: whether all steps since the last time and all parameters were in range."""
+        if self.range is None:
+            return True
+        watch = self.range
+
+        def look(watch: RangeWatch, weights: SharedArray) -> bool:
+            watch.gather()
+            watch.compare(weights, self._limit)
+            return watch.in_range()
+
+        self.session.prepare(lambda planned: look(watch.twin(planned), planned.twin(self.weights)))
+        return look(watch, self.weights)
 
     def epoch(
         self,
@@ -127,6 +157,8 @@ class SharedTrainer:
     ) -> Iterator[int]:
         """Train on every row once, yielding the rows of each step; `scale` takes the step's number."""
         X.mask_data()
+        if self.range is not None:
+            self.range.begin()
         batches = list(shuffled_batches(len(X), batch_size, random))
 
         def steps(
@@ -135,6 +167,8 @@ class SharedTrainer:
             for rows in batches[first : first + _STEPS_AHEAD]:
                 trainer.step(x[rows], y[rows], scale(trainer.optimizer.steps))
                 yield len(rows)
+            if trainer.range is not None:
+                trainer.range.gather()
 
         for first in range(0, len(batches), _STEPS_AHEAD):
             self.session.prepare(
@@ -149,7 +183,12 @@ class SharedTrainer:
         twin = copy.copy(self)
         twin.session = planned
         twin.weights = planned.twin(self.weights)
+        twin.range = None if self.range is None else self.range.twin(planned)
         twin.layers = [layer.with_parameters(layer.parameters) for layer in self.layers]
         twin.optimizer = copy.copy(self.optimizer)
         twin.optimizer.state = {n: planned.twin(x) for n, x in self.optimizer.state.items()}
         return twin
+
+
+def _named(number: int, layer: Layer) -> str:
+    return f"layer {number}, {layer!r}"

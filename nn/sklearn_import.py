@@ -16,6 +16,7 @@ from nn.layers import Dense, Layer, ReLU
 from nn.predictors import Classifier, Regressor
 from nn.trainable import NotFittedError
 from ring.errors import ArgumentError
+from ring.real_arrays import real_array
 
 __all__ = ["ConversionError", "from_sklearn"]
 
@@ -166,7 +167,7 @@ def _check_agreement(original: Any, made: Classifier | Regressor, X: ArrayLike |
             low, high = made.input_range_
             rows = np.clip((low + high) / 2 + rows * (high - low) / 4, low, high)
     else:
-        rows = np.asarray(X, np.float64)[:_ROWS]
+        rows = real_array(X, "X").astype(np.float64, copy=False)[:_ROWS]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # on names of features, and versions
         try:

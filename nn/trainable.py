@@ -94,7 +94,7 @@ class Network(Classifier):
         patience: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
-        check_range: bool = False,
+        check_range: bool = True,
         progress: bool | None = None,
     ) -> Any:
         """Train from fresh weights, which replace those of an earlier ``fit``.
@@ -133,7 +133,7 @@ class Network(Classifier):
             All labels in ascending order, for when `y` lacks some; default those in `y`.
         validation : (X, y), optional
             Data to score after each epoch; see ``validation_scores_``. On shares, the accuracy and
-            the mean loss are revealed after each epoch, and nothing else; without it, nothing is.
+            the mean loss are revealed after each epoch, and a bit as by `check_range`.
         patience : int, optional
             Stop when so many epochs in a row have not improved on the best validation score
             before them.
@@ -143,10 +143,11 @@ class Network(Classifier):
         resume : bool, default=False
             Go on from the last checkpoint that all parties hold, if there is one, as the run that
             wrote it would have: the other arguments must be the same.
-        check_range : bool, default=False
-            On shares: open one bit after each epoch, whether all weights are inside the fixed-point
-            range, and raise RangeError if not. A training that diverges is not noticed otherwise,
-            as nothing is revealed.
+        check_range : bool, default=True
+            On shares: open one bit after each epoch, whether activations, gradients, the optimizer's
+            moments and the weights were inside the range that is right on shares in every step, and
+            raise RangeError if not; see :mod:`nn.shared_range`. Where all parties live in one
+            process, the layer is named. Without it, a training that diverges is not noticed.
         progress : bool, optional
             Progress bar with the time left on stderr. Default: if stderr is a terminal and the
             work takes more than a moment.
@@ -154,7 +155,9 @@ class Network(Classifier):
         Returns
         -------
         Self or SharedModel
-            The model itself; on shares a new one. The model is unchanged if ``fit`` raises.
+            The model itself; on shares a new one. The model is unchanged if ``fit`` raises. A shared
+            one is for inputs up to the bound of `X`, halved as often as it takes for no layer to
+            leave the format, up to 16 times, which is revealed.
 
         Raises
         ------
@@ -198,9 +201,8 @@ class Network(Classifier):
                 classes=classes, validation=validation, patience=patience, checkpoint=checkpoint,
                 resume=resume, check_range=check_range, progress=progress,
             )  # fmt: skip
-        for name, given in (("checkpoint", checkpoint is not None), ("check_range", check_range)):
-            if given:
-                raise ArgumentError(f"{name} is for training on shares")
+        if checkpoint is not None:
+            raise ArgumentError("checkpoint is for training on shares")
 
         matrix, labels = self._data("X", X, "y", y)
         if not len(matrix):

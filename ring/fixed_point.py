@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ring.compile import kernel
 from ring.errors import ArgumentError, DtypeError, RangeError
+from ring.real_arrays import real_array
 
 __all__ = ["FixedPoint", "decode", "encode"]
 
@@ -147,9 +148,7 @@ def encode(
             f" got {frac_bits} and {int_bits}"
         )
     largest = 2 ** (int_bits + frac_bits) - 1
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise DtypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
+    values = real_array(x, name)
     if frac_bits == 0 and values.dtype.kind == "f":
         raise DtypeError(
             f"{name} must hold whole numbers for a format without fractional bits,"

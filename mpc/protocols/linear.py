@@ -26,6 +26,7 @@ from mpc.protocols import range_check, truncation
 from mpc.ranges import LARGEST, Operation
 from ring import encode
 from ring.matmul import matmul_add
+from ring.real_arrays import real_array
 
 if TYPE_CHECKING:
     from mpc.shared_array import Operand, SharedArray
@@ -66,9 +67,7 @@ def is_zero(x: Any) -> bool:
 
 def public(x: object) -> NDArray[Any]:
     """Return a public operand as an array of floats or int64, or raise DtypeError."""
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise DtypeError(f"a public operand must hold real numbers, got dtype {values.dtype}")
+    values = real_array(x, "a public operand")
     if values.dtype.kind == "f":
         return values
     # Signed and wide: small and unsigned integers wrap around when they are negated.

@@ -35,6 +35,7 @@ from mpc.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from mpc.protocols import truncation
 from mpc.protocols.truncation import to_format
 from ring import decode, encode
+from ring.real_arrays import plain_array
 
 if TYPE_CHECKING:
     from mpc.session import Session
@@ -137,10 +138,7 @@ def _check_dtype(dtype: DTypeLike, name: str) -> np.dtype[Any]:
 
 
 def _as_array(x: ArrayLike | None, dtype: DTypeLike | None, name: str) -> NDArray[Any]:
-    try:
-        values = np.asarray(x)
-    except ValueError as error:
-        raise ShapeError(f"{name} must be an array: {error}") from None
+    values = plain_array(x, name)
     if dtype is None:
         return values
     wanted = _check_dtype(dtype, name)

@@ -265,7 +265,7 @@ def compare(m: Machine, a: int, b: int, c: int) -> None:
         return
     doubt = x.error + y.error + 2 * m.rounding(x, y)
     found = exactly(np.asarray(bit.reveal()))
-    difference = x.exact - y.exact
+    difference = np.asarray(x.exact - y.exact, object)
     want = np.asarray(function(difference, 0), object)
     assert found.shape == want.shape
     for got, right, d in zip(

@@ -1,6 +1,7 @@
 """Estimators by scikit-learn's conventions: its own checks, its tools, and what they reveal."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -244,8 +245,12 @@ def test_rows_far_from_those_of_the_training(iris):
     secure = nn.SecureMLPClassifier((8,), max_iter=5, random_state=0).fit(X, y)
     far = X * np.array([1, 1, 500, 1])
     assert (secure.predict(far) == secure.model_.predict(far)).mean() >= 0.98
-    with pytest.raises(mpc.RangeError, match="layer 1"):
+    with pytest.raises(mpc.RangeError, match="layer 1") as caught:
         secure.predict(X * 1e9)
+    # What its user can change, not what it makes inside.
+    assert "mpc.Session" not in str(caught.value)
+    for part in (r"X is too far from the rows of fit, as \S+ at index", "SecureMLPClassifier"):
+        assert re.search(part, str(caught.value))
 
 
 def test_the_format_suits_the_model_unless_one_is_asked_for(iris):

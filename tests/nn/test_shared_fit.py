@@ -89,13 +89,19 @@ def test_nothing_is_revealed_unless_asked(digits, monkeypatch):
             s, "reveal", lambda x, to=None: revealed.append(x.shape) or reveal(x, to)
         )
         data, test = share(s, X, y), share(s, X_test, y_test)
-        network().fit(*data, epochs=2)
-        assert revealed == []
-        network().fit(*data, epochs=2, validation=test)
-        assert revealed == [(), ()] * 2
+        # The range of the model's inputs, in the end.
+        network().fit(*data, epochs=2, check_range=False)
+        assert revealed == [()]
         revealed.clear()
-        network().fit(*data, epochs=3, check_range=True)
-        assert revealed == [()] * 3
+        network().fit(*data, epochs=2, validation=test, check_range=False)
+        assert revealed == [(), ()] * 2 + [()]
+        revealed.clear()
+        # A bit more for each epoch, and for each validation.
+        network().fit(*data, epochs=3)
+        assert revealed == [()] * 3 + [()]
+        revealed.clear()
+        network().fit(*data, epochs=3, validation=test)
+        assert revealed == [(), (), (), ()] * 3 + [()]
 
 
 def test_data_of_several_owners(session, digits):
@@ -127,16 +133,22 @@ def test_data_of_several_owners(session, digits):
 def test_memory_and_costs_do_not_grow_with_epochs(digits):
     X, _, y, _ = digits
     with mpc.Session() as s:
-        secret = network().fit(*share(s, X, y), epochs=4)
+        # What the check of the range costs has a part for each epoch, see below.
+        how = {"check_range": False}
+        secret = network().fit(*share(s, X, y), epochs=4, **how)
         costs = [(c.rounds, c.bytes_sent, c.correction_bytes) for c in secret.epoch_costs_]
         # The first opens the images and the initial weights under their masks.
         assert len(set(costs[1:])) == 1
         weights = 64 * 16 + 16 + 16 * 10 + 10
         assert costs[0][1] - costs[1][1] == 8 * (X.size + weights)
         assert s._provider._cache_room >= 0
-        twice = network().fit(*share(s, np.concatenate([X, X]), np.concatenate([y, y])), epochs=2)
+        two = share(s, np.concatenate([X, X]), np.concatenate([y, y]))
+        twice = network().fit(*two, epochs=2, **how)
         assert twice.epoch_costs_[1].bytes_sent == 2 * costs[1][1]
         assert twice.epoch_costs_[1].rounds == 2 * costs[1][0]
+        watched = network().fit(*share(s, X, y), epochs=3).epoch_costs_
+        assert watched[1].rounds - costs[1][0] == watched[2].rounds - costs[2][0]
+        assert watched[1].rounds < 1.2 * costs[1][0]
 
 
 def test_plan_says_what_a_run_costs(session, digits):
@@ -399,14 +411,14 @@ def test_epochs_of_two_runs_do_not_belong_together(tmp_path, digits, monkeypatch
         run(tmp_path, digits, monkeypatch, resume=True)
 
 
-def test_divergence_is_noticed_if_asked(digits):
+def test_divergence_is_noticed(digits):
     X, _, y, _ = digits
     with mpc.Session() as s:
         data = share(s, X, y)
         how = {"epochs": 3, "learning_rate": 60.0, "loss": "squared_error", "schedule": "constant"}
-        with pytest.raises(mpc.RangeError, match=r"left the fixed-point range, 2\^15, in epoch"):
-            network().fit(*data, check_range=True, **how)
-        network().fit(*data, check_range=True, epochs=1)
+        with pytest.raises(mpc.RangeError, match="in epoch 1.*a lower learning_rate may help"):
+            network().fit(*data, **how)
+        network().fit(*data, epochs=1)
 
 
 def test_mistakes(digits):
@@ -431,7 +443,12 @@ def test_mistakes(digits):
                 mpc.RangeError,
                 "batch_size times the rows' bound",
             ),
-            ((X, y), {"check_range": True}, mpc.ArgumentError, "check_range is for training on"),
+            (
+                (x, targets),
+                {"validation": (s.share(X, "bob"), targets)},
+                mpc.RangeError,
+                r"validation X must have a public bound of at most that of X, 1, got 32768",
+            ),
         ]
         for data, how, kind, said in cases:
             with pytest.raises(kind, match=said):

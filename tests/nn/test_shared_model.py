@@ -27,7 +27,7 @@ def session(request):
 def test_scores_and_labels(digits, session):
     model, X, _ = digits
     secret = model.share(session, owner=session.parties[0])
-    rows = session.share(X, owner=session.parties[-1])
+    rows = session.share(X, owner=session.parties[-1], bound=1)
     scores = secret(rows).reveal()
     assert scores.shape == (len(X), 10)
     # 64 products of values below 2 in steps of 2^-16, through three layers.
@@ -58,7 +58,9 @@ def test_batches_change_nothing_but_the_rounds(digits, session):
 def test_accuracy_is_computed_on_shares(digits, session):
     model, X, y = digits
     secret = model.share(session, owner=session.parties[0])
-    predicted = secret(session.share(X, owner=session.parties[1])).argmax(axis=1, one_hot=True)
+    predicted = secret(session.share(X, owner=session.parties[1], bound=1)).argmax(
+        axis=1, one_hot=True
+    )
     targets = session.share(nn.one_hot(y), owner=session.parties[1])
     hits = (predicted * targets).sum().reveal()
     assert hits == pytest.approx(model.score(X, y) * len(y), abs=1)
@@ -68,7 +70,7 @@ def test_costs_of_a_hidden_layer(digits):
     model, X, _ = digits
     with mpc.Session() as s:
         secret = model.share(s, owner="alice")
-        rows = s.share(X[:4], owner="bob")
+        rows = s.share(X[:4], owner="bob", bound=1)
         secret(rows)
         layers = s.cost().by_layer
     assert list(layers) == [
@@ -133,7 +135,7 @@ def test_bad_input(digits):
         with pytest.raises(mpc.RangeError, match="nan at index"):
             secret.share_rows(wrong, owner="bob")
         with pytest.raises(SottoError, match="batch_size"):
-            secret(s.share(X[:3], owner="bob"), batch_size=0)
+            secret(s.share(X[:3], owner="bob", bound=1), batch_size=0)
 
 
 def test_nothing_plain_is_kept_with_the_shares(digits):

@@ -5,6 +5,7 @@ import pytest
 
 import mpc
 from mpc.launch import start
+from nn.optimizers import Adam
 from tests.parties.bodies import fixed_local_streams
 from tests.parties.programs import Fit, digits, epoch_of, fit, small_convolutions, small_mlp
 
@@ -38,6 +39,21 @@ def test_training_gives_the_very_words_of_a_local_session(parties, network, how,
         assert revealed == [scores, losses, rounds]
         for one, other in zip(theirs, parameters, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"learning_rate": 30.0}, {"optimizer": Adam(100.0)},
+     {"loss": "squared_error", "learning_rate": 20.0, "momentum": 0.99}],
+    ids=["sgd", "adam", "squared error"],
+)  # fmt: skip
+def test_a_training_that_leaves_its_range_is_an_error_at_all_parties_alike(how):
+    names = NAMES[:2]
+    with pytest.raises(mpc.LaunchError) as caught:
+        apart(names, {"network": small_mlp, "epochs": 2, "batch_size": 32, **how})
+    first, second = (caught.value.errors[name] for name in names)
+    assert first == second
+    assert "RangeError: in epoch" in first and "a lower learning_rate may help" in first
 
 
 def epochs(folder):
