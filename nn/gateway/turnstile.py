@@ -49,11 +49,13 @@ class Turnstile:
         self._there += 1
         entered = False
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds) as limit:
                 await self._free.acquire()
                 entered = True
                 return await self._start(work)
         except TimeoutError:
+            if not limit.expired():
+                raise  # the work's own
             where = "the parties did not answer" if entered else "no place became free"
             raise HttpError(
                 504, f"{where} within {self._seconds:g} s: try again", "TooSlow", retry=1

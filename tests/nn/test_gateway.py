@@ -265,6 +265,18 @@ def test_who_waits_too_long_is_told_and_holds_no_place_for_good():
     assert last == "done"
 
 
+def test_a_party_that_did_not_answer_is_named_though_nobody_here_waited_too_long():
+    def work():
+        raise mpc.PeerTimeoutError("bob did not answer")
+
+    async def program():
+        await Turnstile(1, 1, 20).run(work)
+
+    with pytest.raises(mpc.PeerTimeoutError, match="bob did not answer") as caught:
+        asyncio.run(program())
+    assert as_problem(caught.value).status == 503
+
+
 def test_all_bodies_together_are_bounded_too():
     asking = SimpleNamespace(me="carol")
     made = application(asking, Limits(body=1000, seconds=20), "127.0.0.1")
