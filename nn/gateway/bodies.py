@@ -214,6 +214,8 @@ def _arrow(data: bytes, most: int) -> Table:
             if not _is_numeric(pyarrow, field.type):
                 _refuse(f"column {str(field.name)[:100]!r} must hold numbers, got {field.type}")
         for batch in stream:
+            if batch.num_rows < 0:  # which is valid to pyarrow
+                _refuse("a record batch must have rows")
             batch.validate(full=True)
             count += batch.num_rows
             _check_count(count, most)

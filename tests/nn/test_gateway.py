@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+import struct
 import threading
 import tracemalloc
 from types import SimpleNamespace
@@ -115,6 +116,7 @@ REFUSED = [
     (NPY, npy(X).replace(b"(2, 3)", b"(1<<60, 3)"), "no .npy"),
     (ARROW, b"", "no Arrow"),
     (ARROW, BODIES[ARROW][:-40], "no Arrow"),
+    (ARROW, BODIES[ARROW].replace(struct.pack("<q", 2), struct.pack("<q", -1)), "must have rows"),
     # pyarrow alone would end the process here.
     (ARROW, BODIES[ARROW][BODIES[ARROW].index(b"\xff" * 4, 1) :], "must have a schema here"),
     (ARROW, arrow(pyarrow.table({"name": [1]})).replace(b"name\0", b"nam\xff\0"), "no Arrow"),
