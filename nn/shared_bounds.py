@@ -68,7 +68,8 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
     def beyond(x: SharedArray, limit: float) -> SharedArray:
         return ~(anywhere(linear.add_integer(x, -int(limit * 2.0**x.frac_bits))) < 0)
 
-    with session.protocol("range"):
+    # That nothing wraps around follows from the choice of bits, or is what is found out.
+    with session.protocol("range"), session.range_policy.vouched():
         signed = True
         for number, layer in enumerate(layers):
             if isinstance(layer, ReLU):

@@ -22,8 +22,9 @@ from nn.shared_range import LONG_BLOCK, RangeWatch
 
 __all__ = ["SharedOptimizer", "on_shares"]
 
-# Fractional bits before the truncation at most: a change of a weight stays below 2^6 then.
+# Fractional bits before the truncation at most, and what is left: a change of a weight is below it.
 _MOST_BITS = 56
+_ROOM = 2.0 ** (truncation.OFFSET_BITS - _MOST_BITS)
 # Of Adam's scaled gradient, whose square has 36 fractional bits.
 _LARGEST_H = 2.0**12
 
@@ -74,6 +75,15 @@ class SharedOptimizer(ABC):
             Looks at what must stay in range.
         """
 
+    def _watch_decay(
+        self, watch: RangeWatch, weights: SharedArray, decay: float, room: float
+    ) -> float:
+        """Note that half of the room is enough for the decay; return the other half."""
+        if decay:
+            most = 2.0 ** (truncation.OFFSET_BITS - weights.frac_bits - 1)
+            watch.watch(weights, min(most, room / 2 / decay), LONG_BLOCK)
+        return room / 2
+
     def combined(
         self, terms: Terms, frac_bits: int, watch: RangeWatch | None, what: str
     ) -> SharedArray:
@@ -112,10 +122,12 @@ class SharedSGD(SharedOptimizer):
         rate = self.rule.learning_rate * scale
         if watch is not None:
             # Half the room of a change is for the gradient, half for velocity and decay.
-            room = 2.0 ** (truncation.OFFSET_BITS - _MOST_BITS - 1)
+            room = _ROOM / 2
             most = 2.0 ** (truncation.OFFSET_BITS - gradient.frac_bits - 1)
             limit = min(most, room * rows / rate) if rate else most
             watch.watch(gradient, limit, LONG_BLOCK)
+            if self.rule.weight_decay:
+                room = self._watch_decay(watch, weights, rate * self.rule.weight_decay, room)
             if self.state and self.rule.momentum:
                 watch.watch(self.state["velocity"], room, LONG_BLOCK)
         terms = [(gradient, self.fraction(-rate / rows, gradient.frac_bits))]
@@ -136,8 +148,9 @@ class SharedAdam(SharedOptimizer):
 
     The gradient's mean over the rows, times 16, has 18 fractional bits, the first moment 24, the
     second 36. The second moment counts as at least 2^-36, which stands for epsilon, and must stay
-    below 2^10. 1 - beta_1 and 1 - beta_2 are rounded to 2^-16. m / sqrt(v) is within 1e-3, see
-    :mod:`mpc.protocols.inverse_root`.
+    below 2^10, so that a mean gradient of 2 is as large as it can be for long: inputs in [0, 255] go
+    beyond, and are to be scaled down. That is watched, as all else is. 1 - beta_1 and 1 - beta_2 are
+    rounded to 2^-16. m / sqrt(v) is within 1e-3, see :mod:`mpc.protocols.inverse_root`.
     """
 
     _GRADIENT_SCALE = 16.0
@@ -184,6 +197,8 @@ class SharedAdam(SharedOptimizer):
         size = rate * math.sqrt(unbias[1]) / unbias[0]
         terms = [(ratio, self.fraction(-size, ratio.frac_bits))]
         if rule.weight_decay:
+            if watch is not None:
+                self._watch_decay(watch, weights, rate * rule.weight_decay, _ROOM)
             terms.append((weights, self.fraction(-rate * rule.weight_decay, weights.frac_bits)))
         return weights + self.combined(
             terms, self.frac_bits, watch, "a step's change of the weights"

@@ -55,7 +55,7 @@ class SharedTrainer:
         loss: SharedLoss,
         optimizer: SharedOptimizer,
         *,
-        check_range: bool = True,
+        check_range: bool = False,
     ) -> None:
         self.session = session
         self.range = RangeWatch(session) if check_range else None

@@ -239,7 +239,7 @@ def _scaled(map: _Map) -> SharedArray:
             if full <= LARGEST:
                 shift = form.frac_bits
                 return map.integers(map.factors.integers(shift), 2 * form.frac_bits, full)
-        if behind == 0 or larger <= LARGEST:
+        if behind == 0 or (larger <= LARGEST and behind < LIMIT_BITS):
             larger = map.settled(larger, form.frac_bits)
             z = map.integers(_wrapped(map.factors, behind), form.frac_bits + behind, larger)
             return truncation.truncate(z, behind) if behind else z

@@ -298,3 +298,15 @@ def test_vouching_ends_with_its_block(session):
         x**5
     with pytest.raises(mpc.RangeError):
         x**5
+
+
+@pytest.mark.parametrize(
+    "factor", [3.2236248948130263e-308, 1 + 2.0**-52, -1e-17, 2.0**-61, 2.0**-80]
+)
+def test_factors_with_many_bits(session, factor):
+    """Exact, of small values, or too many bits for one shift."""
+    for values, bound in (([1.0, -1.0], 1), ([30000.0, 0.0], None), ([7.0, UNIT], 8)):
+        x = fixed(session, values, bound=bound)
+        np.testing.assert_allclose(
+            (x * factor).reveal(), np.array(values) * factor, rtol=0, atol=UNIT
+        )

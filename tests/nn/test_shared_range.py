@@ -241,3 +241,21 @@ def test_the_range_of_a_trained_model_is_one_that_it_was_found_right_for(digits,
         with pytest.raises(mpc.RangeError, match="public bound"):
             secret.predict(s.share(X, "alice", bound=1.01 * high))
         assert len(secret.predict(s.share(X, "alice", bound=min(high, 1)))) == len(X)
+
+
+@pytest.mark.parametrize("rule", [SGD(0.5, weight_decay=0.9), Adam(0.5, weight_decay=0.9)])
+def test_decay_of_large_weights_is_watched(rule):
+    """Of a weight of 2^14 the decay alone is more than a step has room for."""
+    from nn.shared_optimizers import on_shares
+
+    with mpc.Session() as s:
+        watch = RangeWatch(s)
+        watch._local = False
+        step = on_shares(rule, s)
+        zeros = s.share(np.zeros(3), "alice") * s.share(np.zeros(3), "bob")
+        for weight, inside in ((2.0, True), (2.0**14, False)):
+            weights = linear.at_bits(s.share(np.full(3, weight), "alice"), 24)
+            watch.begin()
+            step.step(weights, zeros, 1, 1.0, watch)
+            watch.gather()
+            assert watch.in_range() == inside
