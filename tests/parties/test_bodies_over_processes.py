@@ -25,6 +25,7 @@ LOCAL_ONLY = {
     "test_secret_bits": "makes all parties' shares by hand",
     "bits_are_ordinary_numbers_too": "only one party learns the value",
     "test_refusals": "only the owner of a value can refuse it",
+    "missing_values_are_refused": "only the owner of a value can refuse it",
     "rows_asked_for_alone": "the provider lives elsewhere",
     "reveal_truncates": "only one party learns the value",
     "reveal_to": "only one party learns the value",
