@@ -186,6 +186,8 @@ def test_the_provider_drains_under_load_and_ends(services):
     load = services.load("dora")
     services.processes["provider"].send_signal(signal.SIGTERM)
     assert services.processes["provider"].wait(20) == 0
+    # The parties have ended their session, having done what had begun; nobody cut it off.
+    assert services.lines("provider", "session")[-1].endswith("problem=-")
     assert load.poll() is None
     services.start("provider")
     works(services)
