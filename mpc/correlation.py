@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LANES",
+    "Algebra",
     "Correlation",
     "Layout",
     "MaskRef",

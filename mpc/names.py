@@ -1,14 +1,15 @@
 """The names under which shares of corrections are expanded, see :mod:`mpc.keys`.
 
-A name is all that the provider is told of a correlation: class, sizes and references, its own id and
-those of the masks that it refers to. So a provider that is asked for anything else than what the
-parties compute with takes shares that are nobody's.
+A name is all that the provider is told of a correlation: class, sizes and references, by their
+digest, its own id and those of the masks that it refers to. So a provider that is asked for anything
+else than what the parties compute with takes shares that are nobody's.
 """
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from hashlib import sha256
 
 from mpc.correlation import Correlation
 from mpc.errors import ArgumentError
@@ -36,9 +37,8 @@ def name_of(id: int, correlation: Correlation) -> bytes:
         return known[1]
     layout, ids = correlation.layout, correlation.ids
     if layout.form is None:
-        layout.form = wire.encode(correlation.without_ids())
+        layout.form = sha256(wire.encode(correlation.without_ids())).digest()
     try:
-        # The form says where it ends and how many ids follow, so no two names are the same.
         name = layout.form + _numbers(1 + len(ids)).pack(id, *ids)
     except struct.error:
         raise ArgumentError(f"ids must be in [0, 2^64), got {[id, *ids]}") from None

@@ -13,7 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, apply_views, chosen_rows, combine
+from mpc.correlation import (
+    Algebra,
+    Correlation,
+    MaskRef,
+    Part,
+    apply_views,
+    chosen_rows,
+    combine,
+)
 from mpc.keys import provider_streams
 from mpc.names import name_of
 from ring.streams import NamedStream, Stream
@@ -22,8 +30,8 @@ __all__ = ["Provider"]
 
 Words = NDArray[np.uint64]
 
-# Id, start, part, whose words alone, and whose are left out: all that a mask follows from.
-_Place = tuple[int, int, Part, int | None, int | None]
+# All that a mask follows from: id, start, shape, algebra, whose words alone, whose are left out.
+_Place = tuple[int, int, tuple[int, ...], Algebra, int | None, int | None]
 
 _CHUNK_WORDS = 1 << 13
 # So many masks that were used once are remembered; one that is used again is kept.
@@ -68,9 +76,10 @@ class Provider:
         correlation : Correlation
         out : contiguous uint64 array of `correlation.corrected_words` words
         """
-        layout = correlation.layout
-        words = np.empty(layout.mask_words, np.uint64)
-        masks = self._expand([(stream, id) for stream in self._masks], 0, words, layout.masks)
+        layout, masks = correlation.layout, []
+        if layout.masks:
+            words = np.empty(layout.mask_words, np.uint64)
+            masks = self._expand([(stream, id) for stream in self._masks], 0, words, layout.masks)
         name = name_of(id, correlation)
         places = [(stream, stream.place(name)) for stream in self._corrections]
         others = self._expand(places, 0, out, layout.corrected)
@@ -90,7 +99,8 @@ class Provider:
         """Return the mask that `ref` names: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
-        place = (ref.id, ref.start, ref.part, ref.owner, ref.without)
+        part = ref.part
+        place = (ref.id, ref.start, part.shape, part.algebra, ref.owner, ref.without)
         key = (place, b"" if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:

@@ -36,6 +36,7 @@ class Rounds:
     if TYPE_CHECKING:
         parties: tuple[str, ...]
         here: tuple[int, ...]
+        first_row: int | None
         streams: list[PartyStreams] | dict[int, PartyStreams]
         _provider: Provider | RemoteProvider | None
         _transport: LocalTransport | RemoteTransport
@@ -61,11 +62,6 @@ class Rounds:
     def bytes_on_the_wire(self) -> tuple[int, int]:
         """Bytes sent to and received from the others and the provider, headers included."""
         return self._transport.bytes_on_the_wire
-
-    @property
-    def first_row(self) -> int | None:
-        """Where on the party axis the first party is, which adds public values; None if elsewhere."""
-        return self.here.index(0) if 0 in self.here else None
 
     def number(self, party: str, name: str = "party") -> int:
         """Return the number of a party, or raise PartyError."""
@@ -205,7 +201,7 @@ class Rounds:
             words = np.empty((len(self.here), masks + corrected), np.uint64)
             self._expand(id, correlation, words, masks)
         if corrected:
-            self._ledger.add_correction(8 * corrected, framing([(1, 8 * corrected)]))
+            self._ledger.add_correction(8 * corrected, _beside(8 * corrected))
         if not self.here:
             self._asked.append((id, correlation))
         return id, words
@@ -224,6 +220,12 @@ class Rounds:
             else:
                 assert self._provider is not None and not isinstance(self._provider, RemoteProvider)
                 self._provider.correct(id, correlation, row[masks:])
+
+
+@lru_cache(maxsize=1024)
+def _beside(count: int) -> int:
+    """Return what is sent beside a correction of so many bytes."""
+    return framing([(1, count)])
 
 
 @lru_cache(maxsize=1024)

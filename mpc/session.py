@@ -241,6 +241,8 @@ class Session(Planning, Rounds):
             range_check.within,
             warned,
         )
+        # Where on the party axis the first party is, which adds public values; None if elsewhere.
+        self.first_row = here.index(0) if 0 in here else None
         # By the party's number, for those who live here.
         self.streams = streams
         self._provider = provider

@@ -28,6 +28,7 @@ __all__ = ["KEY_BYTES", "NAME_KEY_BYTES", "NamedStream", "Stream", "fresh_key"]
 KEY_BYTES = 16
 NAME_KEY_BYTES = 32
 _COUNTER = (1 << 128) - 1
+_WORD = np.dtype(np.uint64)
 # Behind its last block a counter would run into the next id's stream.
 _STREAM_WORDS = 2 << 64
 
@@ -48,12 +49,6 @@ def fresh_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
-def _check_out(out: object) -> None:
-    # A NumPy scalar has a dtype and flags too, but what is written to it is lost.
-    if not isinstance(out, np.ndarray) or out.dtype != np.uint64 or not out.flags.c_contiguous:
-        raise DtypeError("out must be a contiguous uint64 array")
-
-
 class _Keystream:
     """The keystream of one key, two words a block, in the process that has made it."""
 
@@ -70,15 +65,25 @@ class _Keystream:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<key>)"
 
-    def _write(self, target: memoryview, first: int, start: int) -> None:
+    def _fill(self, out: NDArray[np.uint64], first: int, start: int) -> None:
         """Write what follows `start` words behind the counter block `first`."""
+        # A NumPy scalar has a dtype and flags too, but what is written to it is lost.
+        if not isinstance(out, np.ndarray) or out.dtype != _WORD or not out.flags.c_contiguous:
+            raise DtypeError("out must be a contiguous uint64 array")
         if self._generation != processes.generation:
             raise ProcessError(
                 "a stream belongs to the process that has made it: this one was forked from that,"
                 " and would use the same words again"
             )
+        if not 0 <= start <= _STREAM_WORDS - out.size:
+            raise ArgumentError(
+                f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
+            )
+        size = out.nbytes
+        if not size:
+            return
+        target = out.data.cast("B")
         counter = (first + (start >> 1) & _COUNTER).to_bytes(16, "big")
-        size = len(target)
         with self._turn:
             encryptor = self._encryptor
             encryptor.reset_nonce(counter)
@@ -135,17 +140,11 @@ class Stream(_Keystream):
         DtypeError, ArgumentError
             If `out` is no contiguous uint64 array, or `id` or `start` is out of range.
         """
-        _check_out(out)
         # NumPy's integers would wrap around below.
         id, start = operator.index(id), operator.index(start)
         if not 0 <= id < 1 << 64:
             raise ArgumentError(f"id must be in [0, 2^64), got {id}")
-        if not 0 <= start <= _STREAM_WORDS - out.size:
-            raise ArgumentError(
-                f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
-            )
-        if out.size:
-            self._write(out.data.cast("B"), id << 64, start)
+        self._fill(out, id << 64, start)
 
     def fill_rows(
         self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0
@@ -179,10 +178,10 @@ class Stream(_Keystream):
             self.fill(out, id, start + low * width)
             return
         self.fill(out[:1], id, start + high * width)
-        lines = out.reshape(len(out), width).view(np.uint8)
+        lines = out.reshape(len(out), width)
         id, start = operator.index(id), operator.index(start)
         for k, row in enumerate(rows.tolist()):
-            self._write(lines[k].data, id << 64, start + row * width)
+            self._fill(lines[k], id << 64, start + row * width)
 
 
 class NamedStream(_Keystream):
@@ -226,9 +225,7 @@ class NamedStream(_Keystream):
 
         Raises
         ------
-        DtypeError
-            If `out` is no contiguous uint64 array.
+        DtypeError, ArgumentError
+            If `out` is no contiguous uint64 array, or `start` is out of range.
         """
-        _check_out(out)
-        if out.size:
-            self._write(out.data.cast("B"), place, start)
+        self._fill(out, place, start)

@@ -143,7 +143,9 @@ def test_every_benchmark_can_be_published(benchmark):
         else:
             # Exits where an option is not known.
             assert benchmark(Path(script).stem).arguments(options).json
-        assert ("somewhere" in options) == (name in ("main", "training", "networks"))
+        assert ("somewhere" in options) == (
+            name in ("main", "training", "training_seeds", "networks")
+        )
     with pytest.raises(KeyError):
         publish.command("other", "somewhere", None)
 

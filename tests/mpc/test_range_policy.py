@@ -182,6 +182,13 @@ def test_without_values(mode):
             with pytest.raises(mpc.RangeError, match="may reach"):
                 x @ x
             assert s.cost() == before
+            # Nor is an operand truncated first.
+            wide = fixed(s, [2.0, 3.0], bound=8) * fixed(s, [2.0, 3.0], bound=8)
+            wide = wide + fixed(s, [1.0, 1.0], bound=2.0**14) * fixed(s, [1.0, 1.0], bound=2.0**14)
+            before = s.cost()
+            with pytest.raises(mpc.RangeError, match=r"^\*: .* may reach"):
+                wide * fixed(s, [30000.0, 1.0])
+            assert s.cost() == before
         else:
             for _ in range(3):
                 with warnings.catch_warnings(record=True) as caught:
@@ -261,6 +268,11 @@ def test_wraps_that_come_back():
         message = decided((x, y), lambda a, b: (a * b).sum(), 2)
         assert message is not None
         assert "which is not below 2^62" in message
+    # 2^64, of terms that cancel but for what doubles do not hold.
+    x, y = np.array([2**61, 2**61]), np.array([2**61 - 1, 9 - 2**61])
+    assert decided((x, y), lambda a, b: (a * b).sum(), 2) is not None
+    y[1] = 1 - 2**61
+    assert decided((x, y), lambda a, b: (a * b).sum(), 2) is None
 
 
 def test_secret_bits_are_a_kind_of_their_own(session):

@@ -42,6 +42,13 @@ def words(session, values, frac_bits=32):
     return mpc.SharedArray(session, shares, frac_bits, 2**62)
 
 
+def apart(session):
+    """Watch as between processes, where nobody can look at values."""
+    watch = RangeWatch(session)
+    watch._local = False
+    return watch
+
+
 TOP = LIMIT << 32
 BEYOND = [TOP, TOP + 1, 2**50, 2**61, 2**62 - 1, 2**62, 2**63 - 1, 2**63, 2**63 + TOP, 2**64 - 2**62,
           2**64 - 2**50, 2**64 - TOP, 3 * 2**62 + 12345, 2**63 + 2**20]  # fmt: skip
@@ -49,7 +56,7 @@ BEYOND = [TOP, TOP + 1, 2**50, 2**61, 2**62 - 1, 2**62, 2**63 - 1, 2**63, 2**63 
 
 @pytest.mark.parametrize("word", BEYOND, ids=hex)
 def test_one_number_beyond_the_limit_is_found_wherever_it_lies(session, word):
-    watch = RangeWatch(session)
+    watch = apart(session)
     others = np.random.default_rng(2).integers(-(2**34), 2**34, 700).astype(np.uint64)
     for place in (0, 300, 699):
         others[place] = word
@@ -63,7 +70,7 @@ def test_one_number_beyond_the_limit_is_found_wherever_it_lies(session, word):
 
 
 def test_numbers_that_wrap_together_are_found(session):
-    watch = RangeWatch(session)
+    watch = apart(session)
     random = np.random.default_rng(3)
     for values in (
         np.full(256, 2**63, np.uint64),
@@ -77,8 +84,21 @@ def test_numbers_that_wrap_together_are_found(session):
         assert not watch.in_range()
 
 
+@pytest.mark.parametrize(
+    ("word", "inside"),
+    [(TOP // 2 - 1, True), (TOP // 2, False), (2**64 - TOP // 2, True), (2**64 - TOP // 2 - 1, False),
+     (2**63 - 1, False), (2**63, False), (0, True)],
+)  # fmt: skip
+def test_a_sum_is_looked_at_on_both_sides(session, word, inside):
+    watch = apart(session)
+    watch._coins = np.ones_like(watch._coins)
+    watch.watch(words(session, [word]), LIMIT)
+    watch.gather()
+    assert watch.in_range() == inside
+
+
 def test_what_is_inside_passes(session):
-    watch = RangeWatch(session)
+    watch = apart(session)
     random = np.random.default_rng(4)
     # At the norm that is promised to pass, and far below it.
     near = random.normal(size=(30, 256))
@@ -259,3 +279,34 @@ def test_decay_of_large_weights_is_watched(rule):
             step.step(weights, zeros, 1, 1.0, watch)
             watch.gather()
             assert watch.in_range() == inside
+
+
+@pytest.mark.parametrize(("gradient", "inside"), [(0.5, True), (8.0, False)])
+def test_adams_second_moment_is_looked_at(gradient, inside):
+    """(16 g)^2 / 10 must be below 2^10, long before anything wraps around."""
+    from nn.shared_optimizers import on_shares
+
+    with mpc.Session() as s:
+        watch = RangeWatch(s)
+        watch._local = False
+        step = on_shares(Adam(0.01, beta_2=0.9), s)
+        g = s.share(np.full(3, gradient), "alice") * s.share(np.ones(3), "bob")
+        watch.begin()
+        with s.range_policy.vouched():
+            step.step(linear.at_bits(s.share(np.zeros(3), "alice"), 24), g, 1, 1.0, watch)
+        watch.gather()
+        assert watch.in_range() == inside
+
+
+def test_where_values_are_looked_at_sums_do_not_decide(digits):
+    """Inputs up to 16 make activations that sums take for outside, and no result wrong."""
+    X, y = digits
+    with mpc.Session() as s:
+        assert np.isfinite(train(s, X * 16, y, 16, learning_rate=0.01).reveal().score(X * 16, y))
+        watch = RangeWatch(s)
+        watch.begin()
+        watch.watch(words(s, [2**62]), LIMIT)
+        watch.gather()
+        assert watch.in_range()
+        watch.compare(words(s, [2**62]), LIMIT)
+        assert not watch.in_range()

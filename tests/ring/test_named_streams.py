@@ -38,7 +38,7 @@ def filled(stream, place, start, count):
 @given(
     st.binary(min_size=16, max_size=16),
     st.one_of(st.integers(0, 2**128 - 1), st.sampled_from([0, 2**64 - 1, 2**128 - 1, 2**128 - 7])),
-    st.one_of(st.integers(0, 50), st.integers(0, 2**65)),
+    st.one_of(st.integers(0, 50), st.integers(0, 2**65 - 40), st.just(2**65 - 40)),
     st.integers(0, 40),
 )
 def test_known_answers(key, place, start, count):
