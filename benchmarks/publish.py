@@ -20,6 +20,7 @@ import conversions
 import kernels
 import processes
 import script
+import sizing
 import slow_networks
 import training_seeds
 import workers
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 RESULTS = HERE / "RESULTS.md"
 SCALING = HERE.parent / "docs" / "scaling.md"
+RUNNING = HERE.parent / "docs" / "running.md"
 FILES = HERE / "results"
 
 
@@ -44,6 +46,7 @@ BENCHMARKS = (
     "processes",
     "slow_networks",
     "workers",
+    "sizing",
     "peers",
 )
 
@@ -62,6 +65,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "processes": ["processes.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
+        "sizing": ["sizing.py", "--json"],
         "peers": [
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
@@ -322,6 +326,10 @@ def results() -> str:
         "",
         workers_text(found["workers"]),
         "",
+        "## Memory of the services",
+        "",
+        sizing_text(found["sizing"]),
+        "",
         "## Kernels",
         "",
         "```",
@@ -362,6 +370,22 @@ def workers_text(measured: dict[str, Any]) -> str:
             f"Machine: {describe(measured['machine'])}.",
         ]
     )
+
+
+def sizing_text(measured: dict[str, Any]) -> str:
+    """Return what memory the services take."""
+    return "\n".join(
+        [
+            markdown(sizing.rows_of(measured)),
+            "",
+            f"Machine: {describe(measured['machine'])}.",
+        ]
+    )
+
+
+def with_sizing(page: str) -> str:
+    """Return the page on running services with its figures filled in."""
+    return between(page, "figures: sizing", sizing_text(read("sizing")))
 
 
 def with_paper(page: str) -> str:
@@ -406,6 +430,7 @@ def main() -> int:
     README.write_text(with_figures(README.read_text()))
     RESULTS.write_text(results())
     SCALING.write_text(with_paper(SCALING.read_text()))
+    RUNNING.write_text(with_sizing(RUNNING.read_text()))
     return 0
 
 

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mpc.errors import ConfigurationError, SottoError
-from mpc.transport.certificates import load_certificate, make_certificate
+from mpc.limits import Limits
+from mpc.toml_text import TomlText, decode
+from mpc.transport import addresses
+from mpc.transport.certificates import (
+    Certificate,
+    load_certificate,
+    make_certificate,
+    write_new,
+)
 from ring import FixedPoint
 
-__all__ = ["Configuration", "Member", "Timeouts", "Workers", "load", "write_example"]
+__all__ = [
+    "Configuration",
+    "Member",
+    "Timeouts",
+    "Workers",
+    "check_name",
+    "check_text",
+    "load",
+    "write_example",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -26,21 +42,33 @@ class Member:
     ----------
     name : str
     address : (str, int), or None for a client
-        Where it listens: host and port.
-    certificate, key : Path
-        The key is there on its owner's machine only.
-    der : bytes
-        The certificate itself.
+        Where the others reach it: host and port.
+    certificates : tuple of Certificate
+        What it may prove who it is with: its certificate, and a successor if there is one.
+    key : Path, optional
+        It is there on its owner's machine only, and belongs to the certificate that is presented.
+    listen : (str, int), or None for a client
+        Where it listens itself; as `address` unless the configuration says otherwise.
     scheduler : str, optional
         Of the Dask cluster on which a party's workers run.
     """
 
     name: str
     address: tuple[str, int] | None
-    certificate: Path
+    certificates: tuple[Certificate, ...]
     key: Path | None
-    der: bytes = field(repr=False)
+    listen: tuple[str, int] | None = None
     scheduler: str | None = None
+
+    @property
+    def accepted(self) -> tuple[bytes, ...]:
+        """Its certificates themselves, in DER."""
+        return tuple(certificate.der for certificate in self.certificates)
+
+    @property
+    def place(self) -> str:
+        """Its name, and where the others reach it."""
+        return f"{self.name} at {addresses.show(self.address)}" if self.address else self.name
 
 
 @dataclass(frozen=True)
@@ -54,7 +82,7 @@ class Timeouts:
     answer : float, default=60
         For an answer, while none of its bytes arrives.
     idle : float, default=3600
-        For a session's or a client's next request, at a service.
+        For a client's next request, at a service, which then lets its connection go.
     """
 
     connect: float = 30.0
@@ -100,6 +128,7 @@ class Configuration:
     format : ring.FixedPoint
     timeouts : Timeouts
     workers : Workers
+    limits : Limits
     """
 
     path: Path
@@ -109,6 +138,7 @@ class Configuration:
     format: FixedPoint
     timeouts: Timeouts
     workers: Workers = Workers()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,9 +150,20 @@ class Configuration:
         """Everybody, by name."""
         return {**self.parties, self.provider.name: self.provider, **self.clients}
 
-    def certificates(self) -> dict[str, bytes]:
-        """Return everybody's certificate by name."""
-        return {name: m.der for name, m in self.members.items()}
+    def certificates(self) -> dict[str, tuple[bytes, ...]]:
+        """Return everybody's certificates by name."""
+        return {name: m.accepted for name, m in self.members.items()}
+
+    def warnings(self) -> dict[str, str]:
+        """Return what is to be said of certificates, by name: not valid now, or not for long.
+
+        Nothing is said of one that has a successor which is valid for long enough.
+        """
+        found: dict[str, str] = {}
+        for name, member in self.members.items():
+            if all(certificate.warning for certificate in member.certificates):
+                found[name] = f"{name}'s certificate {member.certificates[-1].warning}"
+        return found
 
 
 def load(path: str | Path) -> Configuration:
@@ -133,109 +174,99 @@ def load(path: str | Path) -> Configuration:
     ConfigurationError
         The message names the file and the line.
     """
-    return _Reader(Path(path)).configuration()
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    return _Reader(path, decode(path, data)).configuration()
 
 
-class _Reader:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}") from None
-        try:
-            self.data = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"{path}: {error}") from None
+def check_text(path: Path, text: str) -> None:
+    """Check what a file that is to be written says, complete or not: parties may be missing yet.
 
-    def error(self, table: Sequence[str], key: str | None, message: str) -> ConfigurationError:
-        """Return an error that says in which line `key` of `table` stands."""
-        inside = not table
-        found = None
-        for number, line in enumerate(self.text.splitlines(), start=1):
-            bare = line.strip()
-            if bare.startswith("["):
-                head = [
-                    part.strip().strip("\"'") for part in bare.split("]")[0].strip("[").split(".")
-                ]
-                inside = head == list(table)
-                # A key that is missing is reported where its table begins.
-                found = number if inside else found
-            elif (
-                inside and key is not None and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*=", bare)
-            ):
-                found = number
-                break
-        where = f"{self.path}, line {found}" if found else str(self.path)
-        return ConfigurationError(f"{where}: {message}")
+    Raises
+    ------
+    ConfigurationError
+        The message names the file and the line.
+    """
+    reader = _Reader(path, text)
+    reader.members()
+    reader.format()
+    reader.timeouts()
+    reader.workers()
+    reader.limits()
 
-    def table(self, table: tuple[str, ...], keys: Sequence[str]) -> dict[str, Any]:
-        """Return a table, or an empty one, after checking that it holds known keys alone."""
-        value: Any = self.data
-        for part in table:
-            value = value.get(part, {})
-            if not isinstance(value, dict):
-                raise self.error(table[:-1], part, f"{'.'.join(table)} must be a table")
-        for key in value:
-            if keys and key not in keys:
-                raise self.error(table, key, f"no {key!r} goes here, only {', '.join(keys)}")
-        return value
 
-    def number(
-        self, table: tuple[str, ...], values: Mapping[str, Any], key: str, default: float
-    ) -> float:
-        value = values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-            raise self.error(
-                table, key, f"{key} must be a positive number of seconds, got {value!r}"
-            )
-        return float(value)
+def check_name(name: str) -> None:
+    """Refuse a name that a member cannot have."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"a name must have letters, digits, - and _ alone, at most 64, got {name!r}"
+        )
 
+
+class _Reader(TomlText):
     def member(
         self, table: tuple[str, ...], name: str, listens: bool, computes: bool = False
     ) -> Member:
         keys = (
-            *(("address",) if listens else ()), "certificate", "key",
+            *(("address", "listen") if listens else ()), "certificate", "successor", "key",
             *(("scheduler",) if computes else ()),
         )  # fmt: skip
         values = self.table(table, keys)
-        if not _NAME.fullmatch(name):
-            raise self.error(
-                table, None, f"a name must have letters, digits, - and _ alone, got {name!r}"
-            )
+        try:
+            check_name(name)
+        except ConfigurationError as error:
+            raise self.error(table, None, str(error)) from None
         for key in ("certificate", "address") if listens else ("certificate",):
             if key not in values:
                 raise self.error(table, None, f"{name} needs {key} = ...")
         for key, value in values.items():
             if not isinstance(value, str) or not value:
                 raise self.error(table, key, f"{key} must be a string, got {value!r}")
-        folder = self.path.parent
-        certificate = folder / values["certificate"]
-        try:
-            der = load_certificate(certificate)
-        except ConfigurationError as error:
-            raise self.error(table, "certificate", str(error)) from None
+        address = self.address(table, "address", values) if listens else None
         return Member(
             name,
-            self.address(table, values["address"]) if listens else None,
-            certificate,
-            folder / values["key"] if "key" in values else None,
-            der,
+            address,
+            tuple(
+                self.certificate(table, key, values)
+                for key in ("certificate", "successor")
+                if key in values
+            ),
+            self.path.parent / values["key"] if "key" in values else None,
+            self.address(table, "listen", values) if "listen" in values else address,
             values.get("scheduler"),
         )
 
-    def address(self, table: tuple[str, ...], text: str) -> tuple[str, int]:
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    def certificate(
+        self, table: tuple[str, ...], key: str, values: Mapping[str, str]
+    ) -> Certificate:
+        try:
+            return load_certificate(self.path.parent / values[key])
+        except ConfigurationError as error:
+            raise self.error(table, key, str(error)) from None
+
+    def address(
+        self, table: tuple[str, ...], key: str, values: Mapping[str, str]
+    ) -> tuple[str, int]:
+        text = values[key]
+        try:
+            address = addresses.parse(text, key)
+        except ConfigurationError as error:
+            raise self.error(table, key, str(error)) from None
+        if key == "address" and address[0] in addresses.EVERYWHERE:
             raise self.error(
                 table,
-                "address",
-                f'address must be "host:port" with a port below 65536, got {text!r}',
+                key,
+                f'nobody can reach {address[0]}: address = "..." says where the others find this'
+                f' one, listen = "{text}" where it listens itself',
             )
-        return host.strip("[]"), int(port)
+        return address
 
     def configuration(self) -> Configuration:
-        self.table((), ("format", "timeouts", "workers", "provider", "parties", "clients"))
+        """Return all that there is, after checking that nothing is missing."""
+        self.check_tables()
         parties = self.table(("parties",), ())
         if len(parties) < 2:
             raise self.error(
@@ -243,20 +274,35 @@ class _Reader:
             )
         if "provider" not in self.data:
             raise self.error((), None, "a table [provider] must say where the crypto provider is")
-        read = Configuration(
+        members = self.members()
+        return Configuration(
             self.path,
-            {name: self.member(("parties", name), name, True, True) for name in parties},
-            self.member(("provider",), "provider", True),
-            {
-                name: self.member(("clients", name), name, False)
-                for name in self.table(("clients",), ())
-            },
+            {name: members["parties", name] for name in parties},
+            members["provider",],
+            {name: members["clients", name] for name in self.table(("clients",), ())},
             self.format(),
             self.timeouts(),
             self.workers(),
+            self.limits(),
         )
-        self.check_different(read)
-        return read
+
+    def check_tables(self) -> None:
+        self.table(
+            (), ("format", "timeouts", "workers", "limits", "provider", "parties", "clients")
+        )
+
+    def members(self) -> dict[tuple[str, ...], Member]:
+        """Return all members that there are, by their tables."""
+        self.check_tables()
+        found: dict[tuple[str, ...], Member] = {}
+        for name in self.table(("parties",), ()):
+            found["parties", name] = self.member(("parties", name), name, True, True)
+        if "provider" in self.data:
+            found["provider",] = self.member(("provider",), "provider", True)
+        for name in self.table(("clients",), ()):
+            found["clients", name] = self.member(("clients", name), name, False)
+        self.check_different(found)
+        return found
 
     def format(self) -> FixedPoint:
         values = self.table(("format",), ("frac_bits", "int_bits"))
@@ -290,30 +336,62 @@ class _Reader:
             )
         return Workers(n_jobs, rows)
 
-    def check_different(self, read: Configuration) -> None:
+    def limits(self) -> Limits:
+        table, defaults = ("limits",), Limits.defaults()
+        values = self.table(table, tuple(defaults))
+        for key, value in values.items():
+            if type(value) is not int or value < 1:
+                raise self.error(
+                    table, key, f"{key} must be a whole number of at least 1, got {value!r}"
+                )
+        return Limits(**{**defaults, **values})
+
+    def check_different(self, found: Mapping[tuple[str, ...], Member]) -> None:
         """Refuse two members of the same name, address or certificate."""
-        tables = {name: ("parties", name) for name in read.parties}
-        members = [*read.parties.values(), read.provider, *read.clients.values()]
-        tables[read.provider.name] = ("provider",)  # type: ignore[assignment]
-        if "provider" in read.parties or "provider" in read.clients:
-            raise self.error(
-                ("parties", "provider"), None, "no party or client can be called provider"
-            )
-        for name in read.clients:
-            if name in read.parties:
-                raise self.error(("clients", name), None, f"{name} is a party already")
-            tables[name] = ("clients", name)
-        for k, one in enumerate(members):
-            for other in members[:k]:
+        for table, one in found.items():
+            if one.name == "provider" and len(table) > 1:
+                raise self.error(table, None, "no party or client can be called provider")
+            for other in found.values():
+                if other is one:
+                    break
+                if one.name == other.name:
+                    raise self.error(table, None, f"{one.name} is a party already")
                 if one.address is not None and one.address == other.address:
                     raise self.error(
-                        tables[one.name], "address", f"{one.name} has the address of {other.name}"
+                        table, "address", f"{one.name} has the address of {other.name}"
                     )
-                if one.der == other.der:
+                if set(one.accepted) & set(other.accepted):
                     raise self.error(
-                        tables[one.name], "certificate",
-                        f"{one.name} has the certificate of {other.name}",
-                    )  # fmt: skip
+                        table, "certificate", f"{one.name} has the certificate of {other.name}"
+                    )
+            if len(set(one.accepted)) < len(one.accepted):
+                raise self.error(table, "successor", f"{one.name}'s successor is its certificate")
+
+
+PROVIDER = (
+    "# The crypto provider: sees shapes, never data. It must not work with any of the parties."
+)
+PARTIES = "# The computing parties, in this order."
+CLIENTS = "# Who may ask for predictions."
+
+
+def head(
+    about: Sequence[str], format: FixedPoint | None = None, timeouts: Timeouts | None = None
+) -> list[str]:
+    """Return the lines with which a configuration begins: what it is, format, timeouts."""
+    form, limits = format or FixedPoint(), timeouts or Timeouts()
+    return [
+        *(f"# {line}" for line in about),
+        "",
+        "[format]",
+        f"frac_bits = {form.frac_bits}",
+        f"int_bits = {form.int_bits}",
+        "",
+        "[timeouts]  # seconds",
+        f"connect = {limits.connect:g}",
+        f"answer = {limits.answer:g}",
+        f"idle = {limits.idle:g}",
+    ]
 
 
 def write_example(
@@ -347,49 +425,49 @@ def write_example(
     ConfigurationError
         If a name is unfit or used twice, or a file exists already.
     """
-    folder, form, limits = Path(folder), format or FixedPoint(), timeouts or Timeouts()
+    folder = Path(folder)
     members = [*parties, "provider", *clients]
     for k, name in enumerate(members):
-        if not _NAME.fullmatch(name) or name in members[:k]:
-            raise ConfigurationError(
-                f"names must be different, of letters, digits, - and _ alone, got {name!r}"
-            )
+        check_name(name)
+        if name in members[:k]:
+            raise ConfigurationError(f"names must be different, got {name!r} twice")
     if len(parties) < 2:
         raise ConfigurationError(f"at least two parties must be named, got {len(parties)}")
     ports = list(ports) if ports is not None else list(range(9001, 9002 + len(parties)))
+    for port in ports:
+        addresses.parse(f"127.0.0.1:{port}", "each address")
     path = folder / "parties.toml"
     if path.exists():
         raise ConfigurationError(f"{path} exists already and is not overwritten")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in members:
-        make_certificate(name, folder / f"{name}.crt", folder / f"{name}.key")
 
     def member(table: str, name: str, port: int | None) -> list[str]:
         address = [] if port is None else [f'address = "127.0.0.1:{port}"']
         return ["", f"[{table}]", *address, f'certificate = "{name}.crt"', f'key = "{name}.key"']
 
-    lines = [
-        "# Who computes together. Everybody has the same copy of this file and of all certificates;",
-        "# each has its own key (mode 600) and nobody else's.",
-        "",
-        "[format]",
-        f"frac_bits = {form.frac_bits}",
-        f"int_bits = {form.int_bits}",
-        "",
-        "[timeouts]  # seconds",
-        f"connect = {limits.connect:g}",
-        f"answer = {limits.answer:g}",
-        f"idle = {limits.idle:g}",
-        "",
-        "# The crypto provider: sees shapes, never data. It must not work with any of the parties.",
-    ]
+    lines = head(
+        (
+            "For a trial on one machine: the keys of all are in this folder, and protect nobody from",
+            "whoever can read it. Between organisations each makes its own with sotto key.",
+        ),
+        format,
+        timeouts,
+    )
+    lines += ["", PROVIDER]
     lines += member("provider", "provider", ports[len(parties)])[1:]
-    lines += ["", "# The computing parties, in this order."]
+    lines += ["", PARTIES]
     for name, port in zip(parties, ports, strict=False):
         lines += member(f"parties.{name}", name, port)[0 if name != parties[0] else 1 :]
     if clients:
-        lines += ["", "# Who may ask for predictions."]
+        lines += ["", CLIENTS]
         for name in clients:
             lines += member(f"clients.{name}", name, None)[0 if name != clients[0] else 1 :]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with ExitStack() as undo:
+        for name in members:
+            files = folder / f"{name}.crt", folder / f"{name}.key"
+            make_certificate(name, *files)
+            for file in files:
+                undo.callback(file.unlink, missing_ok=True)
+        write_new([(path, ("\n".join(lines) + "\n").encode(), 0o644)])
+        undo.pop_all()
     return path

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from mpc import joblib_processes
 from mpc.errors import ConfigurationError, FrameError, PeerError, PeerTimeoutError, ShapeError
+from mpc.events import record
 from mpc.session import Session
 from mpc.transport import wire
+from mpc.transport.addresses import EVERYWHERE, bind
 from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.frames import Header, Kind
-from mpc.transport.tls import Listener, bind
+from mpc.transport.listener import Listener
+from mpc.transport.loop import KEEP, Talk
 from mpc.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
 from ring import get_num_threads
 
@@ -108,7 +111,7 @@ class Crew:
         read, self._session = session.configuration, session
         assert read is not None and session.me is not None
         self._me = read.parties[session.me]
-        assert self._me.address is not None
+        assert self._me.address is not None and self._me.listen is not None
         self._limits = read.timeouts
         self._token = session.session_id + number.to_bytes(8, "little")
         self._n_jobs, self._most = n_jobs, most
@@ -122,15 +125,17 @@ class Crew:
         self._since = 0.0
         self._gave_up = False
         self.wanted, self.problem = 0, ""
-        sock = bind((self._me.address[0], 0))
-        address = sock.getsockname()
+        host = self._me.listen[0]
+        sock = bind((host, 0))
+        # Who listens on all networks is found where the other parties find it.
+        reached = self._me.address[0] if host in EVERYWHERE else host
         self._task = Task(
             str(read.path.absolute()), session.me, session.format, session.memory_limit,
-            (self._me.address[0], int(address[1])), self._token, program,
+            (reached, int(sock.getsockname()[1])), self._token, program,
         )  # fmt: skip
         _, context = own_contexts(self._me)
-        known = {self._me.name: self._me.der}
-        self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._admit)
+        known = {self._me.name: self._me.accepted}
+        self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._come)
 
     def __enter__(self) -> Self:
         return self
@@ -299,7 +304,28 @@ class Crew:
 
     # One worker, in a thread of its own.
 
+    def _come(self, connection: Connection) -> Talk:
+        threading.Thread(
+            target=self._admit, args=(connection,), name="sotto crew", daemon=True
+        ).start()
+        return KEEP
+        yield  # there is nothing to wait for, but a conversation is a generator
+
     def _admit(self, connection: Connection) -> None:
+        name = f"{self._me.name}'s crew"
+        try:
+            self._attend(connection)
+        except PeerError as error:
+            record("lost", warning=True, at=name, why=str(error))
+        except Exception as error:
+            # The text of an unforeseen error may hold anything; its type does not.
+            why = type(error).__name__
+            record("failed", warning=True, at=name, peer=connection.peer, why=why)
+            connection.notify(Kind.ABORT, f"{why} at {name}")
+        finally:
+            connection.close()
+
+    def _attend(self, connection: Connection) -> None:
         while not self._closed:
             worker = _Worker(self._hear(connection))
             with self._changed:

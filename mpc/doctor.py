@@ -14,6 +14,7 @@ from mpc.session import Session
 from mpc.terminal import paint
 from mpc.versions import own_version, version
 from ring import get_num_threads
+from ring.compile import cache_folder
 from ring.vectorised import cpu_features, vector_products
 
 __all__ = ["examine"]
@@ -100,6 +101,8 @@ def examine() -> int:
     features = [name if there else f"no {name}" for name, there in cpu_features().items()]
     _fact("features", ", ".join(features) or "not known for this processor")
     _fact("cores", f"{os.cpu_count()}, of which Sotto uses {get_num_threads()}")
+
+    _fact("compiled code", cache_folder() or "not kept: each process compiles anew")
 
     results = _Results()
     _title("Kernels")

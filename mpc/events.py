@@ -1,4 +1,4 @@
-"""The log of the services: one line of ``key=value`` pairs for each event.
+"""The log of the services: a line for each event, as ``key=value`` pairs or as JSON.
 
 What goes in are names, ids, shapes, counts and seconds, and messages of errors about peers, which
 hold no more than that. Never a value, a share or a key.
@@ -6,23 +6,65 @@ hold no more than that. Never a value, a share or a key.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-__all__ = ["record", "start_log"]
+__all__ = ["Field", "hear", "record", "start_log"]
+
+Field = str | int | float
 
 _log = logging.getLogger("sotto")
+_hearers: list[Callable[[str, bool, Mapping[str, Field]], None]] = []
 
 
-def record(event: str, *, warning: bool = False, **fields: str | int | float) -> None:
-    """Write a line to the log "sotto"."""
+def record(event: str, *, warning: bool = False, **fields: Field) -> None:
+    """Write a line to the log "sotto", and tell those who hear."""
+    for hearer in _hearers:
+        hearer(event, warning, fields)
     words = [f"event={event}"]
     for name, value in fields.items():
         text = f"{value:.3f}" if isinstance(value, float) else str(value)
         words.append(f"{name}={text!r}" if " " in text or not text else f"{name}={text}")
-    _log.log(logging.WARNING if warning else logging.INFO, " ".join(words))
+    level = logging.WARNING if warning else logging.INFO
+    _log.log(level, " ".join(words), extra={"sotto": {"event": event, **fields}})
 
 
-def start_log(verbose: bool) -> None:
-    """Write the log to standard error: warnings alone, or everything."""
-    form = "%(asctime)s level=%(levelname)s %(message)s"
-    logging.basicConfig(format=form, level=logging.INFO if verbose else logging.WARNING)
+def hear(hearer: Callable[[str, bool, Mapping[str, Field]], None]) -> None:
+    """Have every event told, with whether it is a warning and with its fields."""
+    _hearers.append(hearer)
+
+
+class _Json(logging.Formatter):
+    """An object a line, of this log's events and of what other libraries say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+        }
+        event = getattr(record, "sotto", None)
+        if event is None:
+            event = {"event": "message", "logger": record.name, "message": record.getMessage()}
+            if record.exc_info and record.exc_info[0]:
+                # Its text could be anything.
+                event["error"] = record.exc_info[0].__name__
+        return json.dumps(told | event)
+
+
+def start_log(verbose: bool, form: str = "text") -> None:
+    """Write the log to standard error: warnings alone, or everything.
+
+    Parameters
+    ----------
+    verbose : bool
+    form : {"text", "json"}
+        As JSON it is an audit trail, and always has everything.
+    """
+    handler = logging.StreamHandler()
+    text = "%(asctime)s level=%(levelname)s %(message)s"
+    handler.setFormatter(_Json() if form == "json" else logging.Formatter(text))
+    level = logging.INFO if verbose or form == "json" else logging.WARNING
+    logging.basicConfig(handlers=[handler], level=level)

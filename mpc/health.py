@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpc.configuration import Configuration, Member
-from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.errors import ArgumentError, FrameError, PeerError, ShapeError
 from mpc.handshake import HEALTH, read_hello, send_hello
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
 
-__all__ = ["Health", "ask", "table"]
+__all__ = ["Health", "as_json", "ask", "table"]
 
 _LARGEST_ANSWER = 1 << 16
 
@@ -33,15 +32,30 @@ class Health:
         Empty if it was not asked or has not answered.
     problem : str
         Why it has not answered.
+    live : bool
+        Whether it runs: it has proved who it is. One that waits for others is live, and not ready.
     """
 
     role: str
     name: str
     told: dict[str, Any]
     problem: str = ""
+    live: bool = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return bool(self.told) and self.told.get("state", "ready") == "ready"
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not serve, or nothing."""
+        return self.problem or ("" if self.ready else str(self.told.get("state", "")))
 
 
-def ask(read: Configuration, me: str, timeout: float = 5.0) -> list[Health]:
+def ask(
+    read: Configuration, me: str, timeout: float = 5.0, *, of: str | None = None
+) -> list[Health]:
     """Ask all services at once.
 
     Parameters
@@ -52,6 +66,8 @@ def ask(read: Configuration, me: str, timeout: float = 5.0) -> list[Health]:
         asked by one.
     timeout : float, default=5
         Seconds.
+    of : str, optional
+        Which service to ask; default all.
 
     Returns
     -------
@@ -68,24 +84,31 @@ def ask(read: Configuration, me: str, timeout: float = 5.0) -> list[Health]:
     def one(member: Member) -> Health:
         role = "provider" if member is read.provider else "party"
         if role == "provider" and me in read.clients:
-            return Health(role, member.name, {})
+            return Health(role, member.name, {}, live=False)
+        deadline = time.monotonic() + timeout
         try:
-            return Health(role, member.name, _ask(member, context, timeout))
+            connection = connect(member, context, timeout)
+        except PeerError as error:
+            return Health(role, member.name, {}, str(error), live=False)
+        try:
+            return Health(role, member.name, _ask(connection, deadline))
         except PeerError as error:
             return Health(role, member.name, {}, str(error))
 
     members = [read.provider, *read.parties.values()]
+    if of is not None:
+        members = [member for member in members if member.name == of]
+        if not members:
+            names = ", ".join((read.provider.name, *read.names))
+            raise ArgumentError(f"--of must be one of {names}, got {of!r}")
     with ThreadPoolExecutor(len(members)) as pool:
         return list(pool.map(one, members))
 
 
-def _ask(member: Member, context: ssl.SSLContext, timeout: float) -> dict[str, Any]:
-    deadline = time.monotonic() + timeout
-
+def _ask(connection: Connection, deadline: float) -> dict[str, Any]:
     def left() -> float:
         return max(0.01, deadline - time.monotonic())
 
-    connection = connect(member, context, timeout)
     try:
         send_hello(connection, HEALTH, {}, b"")
         read_hello(connection, left())
@@ -104,6 +127,28 @@ def _read(connection: Connection) -> dict[str, Any]:
     except (ShapeError, TypeError, ValueError, KeyError):
         raise FrameError(f"{connection.peer} sent an answer that is malformed") from None
     return told
+
+
+def as_json(found: Sequence[Health]) -> dict[str, Any]:
+    """Return what is to be written as JSON; of who was not asked neither is known."""
+    services = []
+    for each in found:
+        asked = bool(each.told or each.problem)
+        services.append(
+            {
+                "role": each.role,
+                "name": each.name,
+                "live": each.live if asked else None,
+                "ready": each.ready if asked else None,
+                "problem": each.problem,
+                "told": {n: v for n, v in each.told.items() if n not in ("role", "me")},
+            }
+        )
+    return {
+        "live": all(service["live"] is not False for service in services),
+        "ready": all(service["ready"] is not False for service in services),
+        "services": services,
+    }
 
 
 def table(found: Sequence[Health]) -> list[str]:

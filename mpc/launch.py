@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Place", "fingerprint", "launch", "start"]
 
+_WAY_OUT = (
+    "write what a notebook or an interactive session defines into a file of its own, and import it"
+    " from there"
+)
+_UNGUARDED = (
+    "what it has printed says why. A script must call mpc.launch below `if __name__ == "
+    '"__main__":`, since each process imports it first'
+)
 # How long the other processes may take to report after one has failed.
 _GRACE_SECONDS = 5.0
 # What says that the fault is somebody else's is not what the user needs to read first.
@@ -75,7 +84,7 @@ class Place:
         ranges: str = "warn",
     ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
-        from mpc.handshake import join_parties
+        from mpc.joining import join_parties
         from mpc.session import Session, agreed
 
         read = configuration.load(self.path)
@@ -145,7 +154,8 @@ def launch(
     ----------
     program : callable
         Called in each party's process as ``program(session)``, or ``program(session, *inputs)``.
-        It must be importable, not a lambda; ``session.me`` says which party it is.
+        It must be importable: no lambda, and not defined in a notebook but in a file of its own.
+        ``session.me`` says which party it is.
     parties : sequence of str, default=("alice", "bob")
     inputs : dict of str to tuple, optional
         Further arguments for each party's call. Only that party's process gets them.
@@ -170,6 +180,8 @@ def launch(
 
     Raises
     ------
+    ArgumentError
+        A program that other processes cannot import, or inputs that cannot be sent to them.
     LaunchError
         If a process has failed or the time is over; the message says which party and why. No
         process is left over.
@@ -188,14 +200,9 @@ def launch(
     for name in given:
         if name not in names:
             raise PartyError(f"inputs must be for {', '.join(names)}, got {name!r}")
-    try:
-        ForkingPickler.dumps(program)
-    except Exception:
-        raise ArgumentError(
-            f"program must be a function that other processes can import, got {program!r}"
-        ) from None
     if ranges not in ("warn", "error", "check"):
         raise ArgumentError(f"ranges must be one of warn, error, check, got {ranges!r}")
+    _check_program(program)
     run = _Program(
         program,
         {name: tuple(value) for name, value in given.items()},
@@ -211,6 +218,23 @@ def launch(
         answer_timeout=answer_timeout,
         threads=threads,
     )
+
+
+def _check_program(program: Callable[..., Any]) -> None:
+    """Refuse a program that another process cannot find by its name."""
+    try:
+        ForkingPickler.dumps(program)
+    except Exception:
+        raise ArgumentError(
+            f"program must be a function that other processes can import, got {program!r}"
+        ) from None
+    main = sys.modules["__main__"]
+    found = getattr(main, "__spec__", None) or Path(getattr(main, "__file__", None) or "").is_file()
+    if getattr(program, "__module__", "") == "__main__" and not found:
+        raise ArgumentError(
+            f"program must be a function that other processes can import, got {program!r}:"
+            f" {_WAY_OUT}"
+        )
 
 
 def start(
@@ -244,7 +268,9 @@ def start(
                 format=format,
                 timeouts=Timeouts(connect=min(timeout, 120.0), answer=answer_timeout),
             )
-            tasks = [(name, path, sockets[name], each, call_of(name)) for name in members]
+            tasks = [
+                (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members
+            ]
             results = _Processes(tasks).results(timeout)
             return {name: results[name] for name in names}
     finally:
@@ -252,11 +278,22 @@ def start(
             sock.close()
 
 
+def _packed(name: str, call: Callable[[Place], Any]) -> bytes:
+    """Return what a process is to call as bytes, which it can fail to read and say so."""
+    try:
+        return bytes(ForkingPickler.dumps(call))
+    except Exception as error:
+        raise ArgumentError(
+            f"what {name} is given cannot be sent to its process: {type(error).__name__}: {error}"
+        ) from None
+
+
 class _Processes:
     """The processes of one launch, from their start to their end."""
 
-    def __init__(self, tasks: Sequence[tuple[str, Path, socket.socket, int, Any]]) -> None:
+    def __init__(self, tasks: Sequence[tuple[str, Path, socket.socket, int, bytes]]) -> None:
         context = multiprocessing.get_context("spawn")
+        self._began: set[str] = set()
         self._pipes: dict[str, Pipe] = {}
         self._processes: dict[str, Any] = {}
         for name, path, sock, threads, call in tasks:
@@ -310,6 +347,11 @@ class _Processes:
                     self._processes[name].join(1.0)
                     code = self._processes[name].exitcode
                     kind, value = "lost", f"the process ended with exit code {code}"
+                    if name not in self._began:
+                        value += f" before it began; {_UNGUARDED}"
+                if kind == "began":
+                    self._began.add(name)
+                    continue
                 del waiting[name]
                 if kind == "result":
                     results[name] = value
@@ -338,9 +380,10 @@ def _main(
     sock: socket.socket,
     threads: int,
     pipe: Pipe,
-    call: Callable[[Place], Any],
+    packed: bytes,
 ) -> None:
     """Run one process."""
+    pipe.send(("began", None))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
     settle()
@@ -348,7 +391,7 @@ def _main(
     if me != "provider":
         threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
     try:
-        report = ("result", call(Place(me, path, sock, threads, pipe)))
+        report = ("result", _call_of(packed)(Place(me, path, sock, threads, pipe)))
     except SottoError as error:
         kind = "consequence" if isinstance(error, _CONSEQUENCES) else "error"
         report = (kind, f"{type(error).__name__}: {error}")
@@ -363,6 +406,17 @@ def _main(
     # Not before everything sent is read: what is in a pipe outlives its sender.
     finished.set()
     pipe.close()
+
+
+def _call_of(packed: bytes) -> Callable[[Place], Any]:
+    try:
+        call: Callable[[Place], Any] = ForkingPickler.loads(packed)
+    except Exception as error:
+        raise ArgumentError(
+            f"the process cannot import what it was given: {type(error).__name__}: {error};"
+            f" {_WAY_OUT}"
+        ) from None
+    return call
 
 
 def _end_with_parent(pipe: Pipe, finished: threading.Event) -> None:

@@ -34,6 +34,8 @@ Words = NDArray[np.uint64]
 _Place = tuple[int, int, tuple[int, ...], Algebra, int | None, int | None]
 
 _CHUNK_WORDS = 1 << 13
+# So many masks that were used once are remembered; one that is used again is kept.
+_REMEMBERED = 4096
 # Up to this size a mask is expanded and cached whole.
 _WHOLE_WORDS = 1 << 18
 
@@ -57,6 +59,8 @@ class Provider:
         self._corrections = [corrections for _, corrections in streams[:-1]]
         self._cache: OrderedDict[tuple[_Place, bytes], Words] = OrderedDict()
         self._cache_room = cache_bytes
+        # What was used once, of late.
+        self._once: OrderedDict[tuple[_Place, bytes], None] = OrderedDict()
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
     def __repr__(self) -> str:
@@ -101,10 +105,17 @@ class Provider:
         words = self._cache.get(key)
         if words is None:
             words = self._hidden(ref, rows)
-            self._cache[key] = words
-            self._cache_room -= words.nbytes
-            while self._cache_room < 0:
-                self._cache_room += self._cache.popitem(last=False)[1].nbytes
+            # Most masks are used once, and would push out those of weights, or fill the memory.
+            if key in self._once:
+                del self._once[key]
+                self._cache[key] = words
+                self._cache_room -= words.nbytes
+                while self._cache_room < 0:
+                    self._cache_room += self._cache.popitem(last=False)[1].nbytes
+            else:
+                self._once[key] = None
+                if len(self._once) > _REMEMBERED:
+                    self._once.popitem(last=False)
         else:
             self._cache.move_to_end(key)
         return apply_views(words, ref.views if rows is None else ref.views[1:], 0)

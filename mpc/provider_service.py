@@ -24,24 +24,37 @@ from numpy.typing import NDArray
 
 from mpc.configuration import Configuration
 from mpc.correction_pool import CorrectionPool, check_workers
-from mpc.errors import FrameError, PeerError, PeerTimeoutError, ShapeError, SottoError
+from mpc.errors import (
+    FrameError,
+    PeerClosedError,
+    PeerError,
+    PeerTimeoutError,
+    ShapeError,
+    SottoError,
+)
 from mpc.events import record
+from mpc.expiry import warn_of_certificates
 from mpc.handshake import (
     HEALTH,
     PROTOCOL_VERSION,
     SESSION,
     agree,
     disagreement,
+    expect_ready,
+    hear_hello,
     pair_key,
-    read_hello,
     send_hello,
 )
+from mpc.metrics import present
 from mpc.provider import Provider
 from mpc.requests import Request, read
 from mpc.transport import wire
-from mpc.transport.connection import Connection, exchange, wait
+from mpc.transport.addresses import bind
+from mpc.transport.connection import Connection, wait
 from mpc.transport.frames import Kind
-from mpc.transport.tls import Listener, bind, own_contexts
+from mpc.transport.listener import Listener
+from mpc.transport.loop import KEEP, By, Seat, Talk, farewell
+from mpc.transport.tls import own_contexts
 
 __all__ = ["ProviderService"]
 
@@ -50,7 +63,9 @@ Words = NDArray[np.uint64]
 _LARGEST_REQUEST = 1 << 22
 _MOST_PENDING = 4096
 # How often a session that has nothing to do looks whether the service is to stop.
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.25
+# How long the parties of a session may ask for nothing before the service ends it to stop.
+_STOP_SECONDS = 3.0
 
 
 @dataclass(repr=False, eq=False)
@@ -59,10 +74,15 @@ class _Meeting:
 
     id: bytes
     connections: dict[str, Connection] = field(default_factory=dict)
+    seats: dict[str, Seat] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
     problem: str = ""
-    over: threading.Event = field(default_factory=threading.Event)
+    complete: bool = False
     corrections: int = 0
+
+    def sent_bytes(self) -> int:
+        """What all its parties have been sent."""
+        return sum(connection.sent_bytes for connection in tuple(self.connections.values()))
 
 
 class ProviderService:
@@ -95,24 +115,38 @@ class ProviderService:
         ahead_bytes: int = 1 << 26,
         sessions: int = 64,
     ) -> None:
-        self._read = read
+        self.read = read
         self.workers = check_workers(workers)
         self._limit = memory_limit // 8
         self._pool = CorrectionPool(workers, self._limit) if workers > 1 else None
         self._ahead = ahead_bytes
         self._most = sessions
+        # The listener's thread alone adds to them.
         self._meetings: dict[bytes, _Meeting] = {}
         self._changed = threading.Condition()
-        self._stopping = False
+        # When all sessions must be over, once the service is told to stop.
+        self._deadline = float("inf")
         self._started = time.monotonic()
         self._served = 0
+        # Of sessions that are over.
+        self._corrections = self._sent = 0
         me = read.provider
-        assert me.address is not None
+        assert me.listen is not None
         _, server = own_contexts(read, me.name)
-        # Its own process may ask for health.
-        known = {name: read.members[name].der for name in (*read.parties, me.name)}
-        self._listener = Listener(me.name, sock or bind(me.address), server, known, self._admit)
+        self._listener = Listener(
+            me.name, sock or bind(me.listen), server, self._known(), self._admit
+        )
         record("start", role="provider", parties=",".join(read.names))
+        present(self.figures, lambda: self.read)
+
+    def _known(self) -> dict[str, tuple[bytes, ...]]:
+        # Its own process may ask for health.
+        read = self.read
+        return {name: read.members[name].accepted for name in (*read.parties, read.provider.name)}
+
+    @property
+    def _stopping(self) -> bool:
+        return self._deadline < float("inf")
 
     def health(self) -> dict[str, Any]:
         """Return how many sessions run and have run, and the seconds since the start."""
@@ -125,93 +159,133 @@ class ProviderService:
             "seconds": int(time.monotonic() - self._started),
         }
 
-    def close(self, grace: float = 30.0) -> None:
-        """Stop listening, let sessions finish what they have asked for, and end them."""
-        self._stopping = True
-        self._listener.close()
-        deadline = time.monotonic() + grace
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
         with self._changed:
-            while self._meetings and time.monotonic() < deadline:
-                self._changed.wait(0.2)
+            running = tuple(self._meetings.values())
+            return {
+                "ready": int(not self._stopping),
+                "sessions": len(running),
+                "corrections": self._corrections + sum(m.corrections for m in running),
+                "correction_bytes": self._sent + sum(m.sent_bytes() for m in running),
+            }
+
+    def reload(self, read: Configuration) -> None:
+        """Let in those whose certificates are in this configuration from now on."""
+        _, server = own_contexts(read, read.provider.name)
+        self.read = read
+        self._listener.know(server, self._known())
+        record("reload", me=read.provider.name)
+        warn_of_certificates(read)
+
+    def close(self, grace: float = 4.0) -> None:
+        """Stop listening, tell all parties, and end sessions as soon as they let it, or after `grace`."""
+        self._deadline = time.monotonic() + grace
+        self._listener.loop.call(self._shut)
+        with self._changed:
+            while self._meetings and time.monotonic() < self._deadline + 0.5:
+                self._changed.wait(0.05)
+        self._listener.close(0.5)
         record("stop", role="provider", served=self._served)
+
+    def _shut(self) -> None:
+        """Let nobody come any more. In the listener's thread, as all up to a session's beginning."""
+        self._listener.shut()
+        loop, problem = self._listener.loop, f"{self.read.provider.name} shuts down"
+        for meeting in tuple(self._meetings.values()):
+            for seat in () if meeting.complete else tuple(meeting.seats.values()):
+                loop.detach(seat)
+                if (last := farewell(seat.line, problem)) is not None:
+                    loop.add(*last)
 
     # A session's beginning.
 
-    def _admit(self, connection: Connection) -> None:
-        """Serve one connection of a computing party."""
+    def _admit(self, connection: Connection) -> Talk:
+        """Attend to one connection of a computing party."""
         mine = {
             "protocol version": PROTOCOL_VERSION,
             "ring": "2^64",
-            "parties": self._read.names,
+            "parties": self.read.names,
         }
-        seconds = self._read.timeouts.connect
+        seconds = self.read.timeouts.connect
         nonce = send_hello(connection, SESSION, mine, b"")
-        greeting = read_hello(connection, seconds)
+        greeting = yield from hear_hello(connection, seconds)
         if greeting.purpose == HEALTH:
             connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
-            exchange([connection], seconds)
-            return
-        name, me = connection.peer, self._read.provider.name
-        if name not in self._read.parties:
+            yield seconds
+            return None
+        name, me = connection.peer, self.read.provider.name
+        if name not in self.read.parties:
             raise FrameError(f"{name} is no computing party and may ask for health alone")
         if not greeting.session:
             raise FrameError(f"{name} did not say which session it belongs to")
-        with self._changed:
-            meeting = self._meetings.get(greeting.session)
-            if meeting is None:
-                if len(self._meetings) >= self._most or self._stopping:
-                    reason = "shuts down" if self._stopping else f"serves {self._most} sessions"
-                    connection.notify(Kind.ABORT, f"{me} {reason} already")
-                    return
-                meeting = self._meetings[greeting.session] = _Meeting(greeting.session)
-            if name in meeting.connections:
-                connection.notify(Kind.ABORT, f"{name} is in this session already")
-                return
-            problem = disagreement(me, mine, name, greeting.terms)
-            meeting.problem = meeting.problem or problem
-            meeting.keys[name] = pair_key(greeting.session, me, nonce, name, greeting.nonce)
-            meeting.connections[name] = connection
-            complete = len(meeting.connections) == len(self._read.names)
-        if not complete:
-            self._wait_for_all(meeting, seconds)
-            meeting.over.wait()
-            return
-        try:
-            self._serve(meeting)
-        finally:
-            self._end(meeting)
+        meeting = self._meetings.get(greeting.session)
+        if meeting is None:
+            if len(self._meetings) >= self._most or self._stopping:
+                reason = "shuts down" if self._stopping else f"serves {self._most} sessions already"
+                return farewell(connection, f"{me} {reason}")
+            meeting = self._meetings[greeting.session] = _Meeting(greeting.session)
+        if name in meeting.connections:
+            return farewell(connection, f"{name} is in this session already")
+        problem = disagreement(me, mine, name, greeting.terms)
+        meeting.problem = meeting.problem or problem
+        meeting.keys[name] = pair_key(greeting.session, me, nonce, name, greeting.nonce)
+        meeting.connections[name] = connection
+        if len(meeting.connections) == len(self.read.names):
+            return self._begin(meeting)
+        return (yield from self._wait_for_all(meeting, connection, seconds))
 
-    def _wait_for_all(self, meeting: _Meeting, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        names = self._read.names
-        while time.monotonic() < deadline and not meeting.over.is_set():
-            if len(meeting.connections) == len(names):
-                return
-            meeting.over.wait(0.05)
-        with self._changed:
-            missing = [n for n in names if n not in meeting.connections]
-            if not missing or meeting.over.is_set():
-                return
+    def _wait_for_all(self, meeting: _Meeting, connection: Connection, seconds: float) -> Talk:
+        """Keep a party's place until all are there; then the conversation is ended by the last."""
+        seat = self._listener.loop.current
+        assert seat is not None
+        name = connection.peer
+        meeting.seats[name] = seat
+        expect_ready(connection)
+        deadline = By(time.monotonic() + seconds)
+        try:
+            yield deadline
+            # READY stays where it is for those who agree; what may come yet is that the party goes.
+            connection.expect_bytes([], 0)
+            yield deadline
+            raise FrameError(f"{name} sent something that was not asked for")
+        except PeerTimeoutError:
+            missing = [n for n in self.read.names if n not in meeting.connections]
             problem = f"{', '.join(missing)} did not come to the session within {seconds:g} s"
-            for connection in meeting.connections.values():
-                connection.notify(Kind.ABORT, problem)
-        record("session", warning=True, session=meeting.id.hex()[:8], problem=problem)
-        self._end(meeting)
+            record("session", warning=True, session=meeting.id.hex()[:8], problem=problem)
+            return farewell(connection, problem)
+        finally:
+            if not meeting.complete:
+                meeting.connections.pop(name, None)
+                meeting.seats.pop(name, None)
+                if not meeting.connections:
+                    self._end(meeting)
+
+    def _begin(self, meeting: _Meeting) -> bool:
+        """Take all connections out of the listener's hands, and serve them."""
+        meeting.complete = True
+        for seat in meeting.seats.values():
+            self._listener.loop.detach(seat)
+        threading.Thread(
+            target=self._serve, args=(meeting,), name="sotto session", daemon=True
+        ).start()
+        return KEEP
 
     def _end(self, meeting: _Meeting) -> None:
         with self._changed:
-            self._meetings.pop(meeting.id, None)
+            if self._meetings.pop(meeting.id, None) is not None:
+                self._corrections += meeting.corrections
+                self._sent += meeting.sent_bytes()
             self._changed.notify_all()
-        meeting.over.set()
 
     # A session.
 
     def _serve(self, meeting: _Meeting) -> None:
         begin = time.monotonic()
-        connections = {n: meeting.connections[n] for n in self._read.names}
+        connections = {n: meeting.connections[n] for n in self.read.names}
         problem = "-"
         try:
-            agree(connections, meeting.problem, self._read.timeouts.connect)
+            agree(connections, meeting.problem, self.read.timeouts.connect)
             keys = [meeting.keys[name] for name in connections]
             _Dealing(self, meeting, list(connections.values()), keys).run()
         except SottoError as error:
@@ -223,7 +297,8 @@ class ProviderService:
             for connection in connections.values():
                 connection.notify(Kind.ABORT, f"{problem} at the provider")
         finally:
-            self._served += 1
+            with self._changed:
+                self._served += 1
             for connection in connections.values():
                 connection.close()
             record(
@@ -232,10 +307,11 @@ class ProviderService:
                 session=meeting.id.hex()[:8],
                 parties=",".join(connections),
                 corrections=meeting.corrections,
-                bytes=sum(c.sent_bytes for c in connections.values()),
+                bytes=meeting.sent_bytes(),
                 seconds=time.monotonic() - begin,
                 problem=problem,
             )
+            self._end(meeting)
 
 
 class _Dealing:
@@ -256,36 +332,46 @@ class _Dealing:
         self._last_id = 0
 
     def run(self) -> None:
-        """Serve until the last party says goodbye."""
+        """Serve until the last party says goodbye, however long it asks for nothing."""
         service, last = self._service, self._last
-        idle = service._read.timeouts.idle
         for connection in self._connections:
             connection.expect_bytes([], 0)
         last.expect_bytes([Kind.REQUEST], _LARGEST_REQUEST)
-        heard = time.monotonic()
+        told, quiet = False, 0.0
         while True:
             busy = bool(self._pending) and last.outgoing_bytes <= service._ahead
             try:
-                if self._receive(0.0 if busy else _LOOK_SECONDS):
-                    heard = time.monotonic()
-                    if not busy:
-                        continue
+                came = self._receive(0.0 if busy else _LOOK_SECONDS)
             except PeerError:
                 if last.ended:
                     return
                 raise
             if busy:
-                for correction, id in self._deal():
-                    last.post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
-                    last.push()
-                    # Where cores are few, whoever has waited for this goes first.
-                    os.sched_yield()
-                    self._meeting.corrections += 1
-                heard = time.monotonic()
-            elif service._stopping and not last.outgoing_bytes:
-                raise PeerTimeoutError(f"{service._read.provider.name} shuts down")
-            elif time.monotonic() - heard > idle:
-                raise PeerTimeoutError(f"{last.peer} asked for nothing within {idle:g} s")
+                self._answer()
+            if service._stopping:
+                if not told:
+                    told, quiet = True, time.monotonic()
+                    self._tell()
+                if came or busy or last.outgoing_bytes:
+                    quiet = time.monotonic()
+                # Services end their session themselves, once they have done what was begun.
+                now = time.monotonic()
+                if now >= service._deadline or now >= quiet + _STOP_SECONDS:
+                    raise PeerClosedError(f"{service.read.provider.name} shuts down")
+
+    def _answer(self) -> None:
+        for correction, id in self._deal():
+            self._last.post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
+            self._last.push()
+            # Where cores are few, whoever has waited for this goes first.
+            os.sched_yield()
+            self._meeting.corrections += 1
+
+    def _tell(self) -> None:
+        """Let parties know that the provider is about to leave; the last expects nothing but words."""
+        for connection in self._connections:
+            if connection is not self._last:
+                connection.post_bytes(Kind.NOTICE, b"")
 
     def _receive(self, seconds: float) -> bool:
         """Move frames; take in requests. Returns whether anything came."""

@@ -18,7 +18,7 @@ from mpc.correlation import Correlation
 from mpc.cost import Cost, Ledger
 from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError
 from mpc.events import record
-from mpc.handshake import Links, join_parties
+from mpc.joining import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
 from mpc.owner import Owner
 from mpc.planning import Plan, Planning
@@ -30,6 +30,7 @@ from mpc.requests import Block
 from mpc.rounds import Rounds
 from mpc.shared_array import SharedArray
 from mpc.transport.connection import wait
+from mpc.transport.frames import Kind
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport, located
 from ring import FixedPoint, processes
@@ -123,6 +124,7 @@ class Session(Planning, Rounds):
     # Of a session of one party.
     configuration: Configuration | None = None
     session_id = b""
+    _provider_leaves = False
 
     def __init__(
         self,
@@ -200,7 +202,7 @@ class Session(Planning, Rounds):
         self._number, self._began = links.session.hex()[:8], time.monotonic()
         self._provider_link = links.provider
         if provider is None:
-            links.provider.expect_bytes([], 0)  # nothing but the end
+            links.provider.expect_bytes([Kind.NOTICE], 0)  # nothing but the end
 
     @property
     def ranges(self) -> str:
@@ -415,16 +417,25 @@ class Session(Planning, Rounds):
         planned._next_id = first_id
         return planned
 
-    def look_for_provider(self) -> None:
-        """Raise PeerError if the provider is gone (for services that wait for requests).
+    def look_for_provider(self) -> bool:
+        """Return whether the provider has said that it leaves (for services that wait for requests).
 
         The last party, which has other things to expect of it, is told by the others.
+
+        Raises
+        ------
+        PeerError
+            If the provider is gone.
         """
         if self.here[0] < self.size - 1:
             try:
-                wait([self._provider_link], 0.0)
+                if wait([self._provider_link], 0.0):
+                    self._provider_link.take()
+                    self._provider_leaves = True
+                    self._provider_link.expect_bytes([], 0)
             except PeerError as error:
                 raise located(error, self._where()) from None
+        return self._provider_leaves
 
     def at_end(self, ending: Callable[[], None]) -> None:
         """Let `ending` be called, once, when the session ends."""

@@ -33,15 +33,16 @@ from numpy.typing import NDArray
 from mpc import configuration
 from mpc.configuration import Configuration, Member
 from mpc.errors import PeerError, PeerTimeoutError
-from mpc.handshake import Links, join_parties
+from mpc.joining import Links, join_parties
 from mpc.protocols.sharing import give
 from mpc.session import Session
 from mpc.shared_array import SharedArray
 from mpc.transport import wire
+from mpc.transport.addresses import bind
 from mpc.transport.certificates import client_context, server_context
 from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.frames import Kind
-from mpc.transport.tls import bind, connect
+from mpc.transport.tls import connect
 from ring import FixedPoint, set_num_threads
 
 __all__ = [
@@ -109,9 +110,10 @@ class Operand:
 def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return what the processes of one party connect and listen with among themselves."""
     assert me.key is not None
-    known = {me.name: me.der}
-    return client_context(me.certificate, me.key, known), server_context(
-        me.certificate, me.key, known
+    known = {me.name: me.accepted}
+    return (
+        client_context(me.certificates, me.key, known),
+        server_context(me.certificates, me.key, known),
     )
 
 

@@ -51,6 +51,13 @@ def write(
     keep : Path, optional
         What a file that is replaced is called from then on. Whenever the process is killed, there
         is a file in whole under one of the two names.
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there and may not be replaced.
+    DataError
+        If it cannot be written: no space, no permission. Nothing is left then.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -65,6 +72,10 @@ def write(
             part.replace(path)
         else:
             path.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         with suppress(FileNotFoundError):
             part.unlink()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,13 +25,16 @@ from mpc import (
     ShapeError,
     configuration,
 )
+from mpc.events import record
 from mpc.handshake import disagreement, read_hello, send_hello, terms
 from mpc.owner import check_process
 from mpc.transport import wire
-from mpc.transport.connection import Connection, exchange
+from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls import connect, own_contexts
+from mpc.transport.waiting import Report
 from nn.checks import check_names, feature_matrix
+from nn.exchange import Exchange, Seen
 from nn.inputs import check_inside
 from nn.links import probabilities
 from nn.model_description import Description
@@ -43,6 +48,16 @@ Words = NDArray[np.uint64]
 _CLIENT_STREAM = 1
 # Of what describes a model.
 _LARGEST_ANSWER = 1 << 26
+# Between two tries, at first and later; and how long the only one may take where there is but one.
+_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
+_ONE_TRY_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class LaterError(PeerError):
+    """The parties cannot answer now, and say why; the same call may be answered later."""
 
 
 class Client:
@@ -60,6 +75,10 @@ class Client:
         Which client this is. Default: the only one whose key is here.
     model : str, optional
         Which model; default the only one there is.
+    patience : float, optional
+        How many seconds to try again when a party or a connection is lost, or the parties wait for
+        one another; 0 for not at all. Default: ``connect`` of the configuration. Nothing is
+        revealed by a try that fails.
 
     Attributes
     ----------
@@ -69,6 +88,12 @@ class Client:
     answers_ : tuple of str
         What the model's owner allows: "class", "one-hot" and perhaps "scores"; for a regressor
         "values".
+    input_range_ : (ndarray, ndarray)
+        The least and the largest that a feature may be.
+    feature_names_in_ : ndarray of str
+        Where the model's owner has given names.
+    last_exchange_ : Exchange
+        What the last call with rows has sent to each party; None before.
 
     Raises
     ------
@@ -85,7 +110,12 @@ class Client:
     """
 
     def __init__(
-        self, parties: str | Path, *, me: str | None = None, model: str | None = None
+        self,
+        parties: str | Path,
+        *,
+        me: str | None = None,
+        model: str | None = None,
+        patience: float | None = None,
     ) -> None:
         self._read = configuration.load(parties)
         self._me = me if me is not None else self._only_client()
@@ -93,13 +123,17 @@ class Client:
             raise ConfigurationError(
                 f"me must be one of {', '.join(self._read.clients)}, got {self._me!r}"
             )
+        self._patience = self._read.timeouts.connect if patience is None else patience
         self._lock = threading.Lock()
         self._generation, self._pid = processes.generation, os.getpid()
         self._connections: list[Connection] = []
-        self._closed = False
+        self._closed = self._described = False
+        self._asked = model
+        self._known: tuple[Any, ...] | None = None
+        self.last_exchange_: Exchange | None = None
         try:
-            self._connect()
-            self._describe(model)
+            # Connects, and finds out what the model is.
+            self._tried(lambda: None)
         except BaseException:
             self.close()
             raise
@@ -133,26 +167,61 @@ class Client:
             return  # the connections are the parent's, which goes on
         for connection in self._connections:
             connection.notify(Kind.BYE)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for connection in self._connections:
             connection.close()
+        self._connections, self._described = [], False
+
+    def _tried(self, ask: Callable[[], T]) -> T:
+        """Do something with all parties connected, again where one is lost meanwhile."""
+        # Before the lock, which a thread of the parent may have held.
+        check_process("client", self._generation, self._pid)
+        deadline, said, pause = None, "", _PAUSE_SECONDS
+        with self._lock:
+            # Connections of an earlier call may have gone since, which is no loss.
+            old = bool(self._connections)
+            while True:
+                if self._closed:
+                    raise SessionError("the client is closed")
+                try:
+                    if not self._connections:
+                        self._connect()
+                    if not self._described:
+                        self._describe()
+                    return ask()
+                except (PeerClosedError, LaterError) as error:
+                    now = time.monotonic()
+                    deadline = now + self._patience if deadline is None else deadline
+                    if not isinstance(error, LaterError):
+                        self._hang_up()
+                        if old:
+                            old = False
+                            continue
+                    if now >= deadline:
+                        raise
+                    if str(error) != said:
+                        said = str(error)
+                        record("waiting", warning=True, me=self._me, why=said)
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                except PeerError:
+                    # Answers that are late would be taken for those of the next call.
+                    self._hang_up()
+                    raise
 
     def _connect(self) -> None:
         context, _ = own_contexts(self._read, self._me)
         deadline = time.monotonic() + self._read.timeouts.connect
         mine = {name: v for name, v in terms(self._read, None).items() if name != "program"}
         for member in self._read.parties.values():
-            while True:
-                connection = connect(member, context, max(0.01, deadline - time.monotonic()))
-                try:
-                    send_hello(connection, "predict", mine, b"")
-                    greeting = read_hello(connection, max(0.01, deadline - time.monotonic()))
-                    break
-                except PeerClosedError:
-                    # It listens for the other parties still.
-                    connection.close()
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.1)
+            left = max(0.01, min(deadline - time.monotonic(), self._patience or _ONE_TRY_SECONDS))
+            report = Report(me=self._me, peer=member.name)
+            connection = connect(member, context, left, report)
             self._connections.append(connection)
+            send_hello(connection, "predict", mine, b"")
+            greeting = read_hello(connection, max(0.01, deadline - time.monotonic()))
             problem = disagreement(member.name, greeting.terms, self._me, mine)
             if problem:
                 raise HandshakeError(problem)
@@ -163,38 +232,68 @@ class Client:
             connection.post_bytes(Kind.CALL, wire.encode(call))
             connection.expect_bytes([Kind.ANSWER], _LARGEST_ANSWER)
         exchange(self._connections, self._read.timeouts.answer)
-        return [self._answer(connection) for connection in self._connections]
+        # All are taken before one is an error.
+        data = [connection.take().data.data for connection in self._connections]
+        return [
+            self._answer(connection, each)
+            for connection, each in zip(self._connections, data, strict=True)
+        ]
 
-    def _answer(self, connection: Connection) -> tuple[Any, ...]:
+    def _answer(self, connection: Connection, data: Any) -> tuple[Any, ...]:
         try:
-            answer = wire.decode(connection.take().data.data)
+            answer = wire.decode(data)
             status = answer[0]
         except (ShapeError, TypeError, IndexError):
             raise PeerError(f"{connection.peer} sent an answer that is malformed") from None
         if status != "ok":
-            raise ArgumentError(f"{connection.peer}: {str(answer[1])[:500]}")
+            text = printable(str(answer[1] if len(answer) > 1 else "").encode())[:500]
+            if status == "later":
+                raise LaterError(f"{connection.peer}: {text}")
+            raise ArgumentError(f"{connection.peer}: {text}")
         return tuple(answer[1:])
 
-    def _describe(self, model: str | None) -> None:
-        first, *others = self._ask(("describe", model))
+    def _describe(self) -> None:
+        first, *others = self._ask(("describe", self._asked))
         for connection, other in zip(self._connections[1:], others, strict=True):
             if other != first:
                 raise PeerError(
                     f"{self._connections[0].peer} and {connection.peer} serve different models"
                 )
         try:
-            self._model = Description.read(first)
+            model = Description.read(first)
         except DataError as error:
             raise PeerError(f"{self._connections[0].peer} sent {error}") from None
-        self.n_features_in_, self.answers_ = self._model.n_features, self._model.answers
+        if self._known not in (None, first):
+            raise PeerError(
+                f"the parties serve another model as {model.name} now: make a new Client for it"
+            )
+        self._known, self._described, self._model = first, True, model
+        self.n_features_in_, self.answers_ = model.n_features, model.answers
+        self.input_range_ = model.low, model.high
+        if model.feature_names is not None:
+            self.feature_names_in_ = model.feature_names
         if "values" not in self.answers_:
-            self.classes_ = self._model.classes
+            self.classes_ = model.classes
 
     def health(self) -> list[dict[str, Any]]:
         """Return what each party says of itself."""
-        check_process("client", self._generation, self._pid)
-        with self._lock:
-            return [dict(pairs) for pairs in self._ask(("health",))]
+        return self._tried(lambda: [dict(pairs) for pairs in self._ask(("health",))])
+
+    def last_cost(self) -> tuple[int, int]:
+        """Return the rounds and bytes of the last call, as the parties have counted them.
+
+        Bytes are those that a party has sent to the other parties, at most. Requests that were
+        computed together have both in common. (0, 0) before the first call.
+        """
+        exchange = self.last_exchange_
+        rounds = sent = 0
+        for id in exchange.ids if exchange is not None else ():
+            told = self._tried(functools.partial(self._ask, ("cost", id)))
+            if any([type(n) for n in each] != [int, int] for each in told):
+                raise PeerError("the parties sent an answer that is malformed")
+            rounds += max(each[0] for each in told)
+            sent += max(each[1] for each in told)
+        return rounds, sent
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the label of each row, or the values of a regressor.
@@ -257,6 +356,7 @@ class Client:
             rows = model.inputs.apply(rows)
         form = self._read.format
         encoded = encode(rows, form.frac_bits, int_bits=form.int_bits, name="X")
+        self.last_exchange_ = None
         pieces = [
             self._send(encoded[k : k + model.largest_rows], answer)
             for k in range(0, len(encoded), model.largest_rows)
@@ -265,46 +365,57 @@ class Client:
         return np.concatenate(pieces) if pieces else np.empty((0, *width), np.uint64)
 
     def _send(self, encoded: Words, answer: str) -> Words:
+        return self._tried(lambda: self._send_once(encoded, answer))
+
+    def _send_once(self, encoded: Words, answer: str) -> Words:
         rows = len(encoded)
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
-        # Before the lock, which a thread of the parent may have held.
-        check_process("client", self._generation, self._pid)
-        with self._lock:
-            if self._closed:
-                raise SessionError("the client is closed")
-            call = wire.encode(("predict", fresh_key(), self._model.name, answer, rows))
-            last = encoded.copy()
-            for connection in self._connections[:-1]:
-                seed = fresh_key()
-                share = np.empty(encoded.shape, np.uint64)
-                Stream(seed).fill(share, _CLIENT_STREAM)
-                last -= share
-                connection.post_bytes(Kind.CALL, call)
-                connection.post_bytes(Kind.SHARE, seed)
-            self._connections[-1].post_bytes(Kind.CALL, call)
-            self._connections[-1].post(Kind.SHARE, [last])
-            for connection in self._connections:
-                connection.expect(_expect(shape))
+        id = fresh_key()
+        call = wire.encode(("predict", id, self._model.name, answer, rows))
+        last = encoded.copy()
+        before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
+        first_rows = []
+        for connection in self._connections[:-1]:
+            seed = fresh_key()
+            share = np.empty(encoded.shape, np.uint64)
+            Stream(seed).fill(share, _CLIENT_STREAM)
+            last -= share
+            first_rows.append(share[0].copy())
+            connection.post_bytes(Kind.CALL, call)
+            connection.post_bytes(Kind.SHARE, seed)
+        self._connections[-1].post_bytes(Kind.CALL, call)
+        self._connections[-1].post(Kind.SHARE, [last])
+        first_rows.append(last[0])
+        for connection in self._connections:
+            connection.expect(_expect(shape))
+        # An answer takes a turn of the parties, who have a timeout of their own.
+        exchange(self._connections, 2 * self._read.timeouts.party)
+        total = np.zeros(shape, np.uint64)
+        problem: PeerError | None = None
+        for connection in self._connections:
+            incoming = connection.take()
+            if incoming.header.words:
+                total += incoming.arrays()[0]
+                continue
+            status, reason = "error", "an answer that is malformed"
             try:
-                # An answer takes a turn of the parties, who have a timeout of their own.
-                exchange(self._connections, 2 * self._read.timeouts.party)
-            except PeerError:
-                self.close()
-                raise
-            total = np.zeros(shape, np.uint64)
-            problem = None
-            for connection in self._connections:
-                incoming = connection.take()
-                if incoming.header.words:
-                    total += incoming.arrays()[0]
-                    continue
-                try:
-                    reason = str(wire.decode(incoming.data.data)[1])[:500]
-                except (ShapeError, TypeError, IndexError):
-                    reason = "an answer that is malformed"
-                problem = f"{connection.peer}: {reason}"
-            if problem is not None:
-                raise PeerError(problem)
+                status, reason = wire.decode(incoming.data.data)
+            except (ShapeError, TypeError, ValueError):
+                pass
+            text = f"{connection.peer}: {printable(str(reason).encode())[:500]}"
+            if problem is None or status != "later":
+                problem = LaterError(text) if status == "later" else PeerError(text)
+        if problem is not None:
+            raise problem
+        seen = tuple(
+            Seen(c.peer, k < len(before) - 1, c.sent_bytes - a, c.received_bytes - b, row)
+            for k, (c, (a, b), row) in enumerate(
+                zip(self._connections, before, first_rows, strict=True)
+            )
+        )
+        exchanged = Exchange((id,), rows, seen)
+        past = self.last_exchange_
+        self.last_exchange_ = exchanged if past is None else past + exchanged
         return total
 
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpc import command
+from mpc import command, observing
 from mpc.own_process import settle
 from mpc.versions import own_version
+from nn.gateway.command import add_gateway
 from nn.serving import serve
 from ring.errors import ArgumentError
 
@@ -23,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Encrypted deep learning by secret sharing.",
         epilog="first steps:\n"
         "  sotto doctor                         does it work here?\n"
-        "  sotto init trial                     an example configuration in ./trial\n"
+        "  sotto init trial                     a trial on this machine, in ./trial\n"
         "  sotto provider trial/parties.toml    the crypto provider, one terminal\n"
+        "  sotto key NAME                       your own key, to work with other organisations\n"
         "  sotto COMMAND --help                 what a command takes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--verbose", action="store_true",
         help="log every request, and show the progress of long ones on a terminal",
     )  # fmt: skip
+    observing.add_options(serve)
     serve.set_defaults(run=_serve)
+    add_gateway(commands)
     return command.run(parser, arguments)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    command.start_log(options.verbose)
+    observing.start(options)
     folders = {}
     for text in options.model:
         name, sign, folder = text.partition("=")

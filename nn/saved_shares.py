@@ -29,11 +29,13 @@ from nn.layers import Layer
 from nn.links import LINKS
 from nn.shared_model import SharedModel
 from nn.shared_regressor import SharedRegressor
+from ring import FixedPoint
 from ring.errors import DataError, SottoError
 
-__all__ = ["load_shares", "save_shares"]
+__all__ = ["SharesFile", "load_shares", "save_shares", "shared_model"]
 
 Arrays = dict[str, NDArray[Any]]
+Words = NDArray[np.uint64]
 
 VERSION = 2
 _LARGEST_HEADER = 1 << 20
@@ -57,8 +59,9 @@ def _output_shape(layers: Sequence[Layer], n_features: int) -> tuple[int, ...]:
 def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     """Save the shares of every party that lives in this process, a file for each.
 
-    All parties call it, in one round. Files are new, mode 600. Whether scores may be revealed,
-    which the model's owner has said, is saved with them.
+    All parties call it. Files are new, mode 600. Whether scores may be revealed, which the model's
+    owner has said, is saved with them. If one party cannot write its file, all are told, and none
+    keeps one: it can be tried again.
 
     Parameters
     ----------
@@ -73,13 +76,15 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     Raises
     ------
     DataError
-        If a file exists already, or what the model gives is no row of scores or values.
+        At all parties, if a file of one exists already or cannot be written; or what the model
+        gives is no row of scores or values.
     DtypeError
         If a layer or the labels cannot be saved.
 
     Notes
     -----
-    1 round, 16 bytes.
+    2 rounds, 32 bytes. A party that is lost in the second may leave its file, or find it kept by
+    others alone: such files are not of one set, and are refused when they are loaded.
     """
     session = model.session
     shape = _output_shape(model.layers, model.n_features_in_)
@@ -109,27 +114,71 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     if model.inputs is not None:
         public["middle"] = model.inputs.middle
         public["power"] = model.inputs.power.astype(np.int64)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{session.parties[party]}.npz" for party in session.here]
-    for path in paths:
-        if path.exists():
-            raise DataError(f"{path} exists already and is not overwritten")
+    paths = [Path(folder) / f"{session.parties[party]}.npz" for party in session.here]
     # A name that is fresh, and the same for all.
     number = session.fresh_id()
     words = np.empty((len(session.here), 2), np.uint64)
     for row, party in zip(words, session.here, strict=True):
         session.streams[party].masks.fill(row, number)
-    header["set"] = session.open((words, "sum"))[0].tobytes().hex()
-    for place, (party, path) in enumerate(zip(session.here, paths, strict=True)):
-        text = json.dumps({**header, "party": session.parties[party]}).encode()
-        arrays = {f"p{k}": p.shares[place] for k, p in enumerate(parameters)}
-        arrays["header"] = np.frombuffer(text, np.uint8)
-        try:
-            archives.write(path, {**arrays, **public}, mode=0o600, replace=False)
-        except FileExistsError:
-            raise DataError(f"{path} exists already and is not overwritten") from None
+    header["set"] = _agree(session, words, [_prepare(path) for path in paths]).tobytes().hex()
+    written: list[Path] = []
+    try:
+        problems = []
+        for place, (party, path) in enumerate(zip(session.here, paths, strict=True)):
+            text = json.dumps({**header, "party": session.parties[party]}).encode()
+            arrays = {f"p{k}": p.shares[place] for k, p in enumerate(parameters)}
+            arrays["header"] = np.frombuffer(text, np.uint8)
+            problem = ""
+            try:
+                archives.write(path, {**arrays, **public}, mode=0o600, replace=False)
+                written.append(path)
+            except (DataError, FileExistsError) as error:
+                problem = str(error) if isinstance(error, DataError) else _exists(path)
+            problems.append(problem)
+        _agree(session, np.empty((len(paths), 0), np.uint64), problems)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     return paths
+
+
+def _exists(path: Path) -> str:
+    return f"{path} exists already and is not overwritten"
+
+
+def _prepare(path: Path) -> str:
+    """Make a party's folder; return why its file cannot be written there, or nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"folder {path.parent} cannot be made: {error.strerror}"
+    return _exists(path) if path.exists() else ""
+
+
+def _agree(session: Session, words: Words, problems: Sequence[str]) -> Words:
+    """Open the sum of the parties' words, or raise everywhere if one of them has a problem.
+
+    Parameters
+    ----------
+    session : Session
+    words : uint64 array of shape (p, k)
+    problems : sequence of str
+        Of each party that lives here; the text is told in its own process alone.
+    """
+    flags = [
+        1 << party if problem else 0 for party, problem in zip(session.here, problems, strict=True)
+    ]
+    own = np.concatenate([words, np.array(flags, np.uint64).reshape(-1, 1)], axis=1)
+    opened = session.open((own, "sum"))[0]
+    if not len(opened):
+        return opened.reshape(-1)
+    total = opened[0]
+    failed = [name for party, name in enumerate(session.parties) if int(total[-1]) >> party & 1]
+    if failed:
+        here = "; ".join(filter(None, problems))
+        raise DataError(here or f"{', '.join(failed)} cannot write its file, so nobody keeps one")
+    return total[:-1]
 
 
 def load_shares(session: Session, folder: str | Path) -> SharedModel:
@@ -150,7 +199,9 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     -----
     1 round, 24 bytes.
     """
-    files = [_File(session, party, Path(folder)) for party in session.here]
+    files = [
+        SharesFile(session.parties, session.format, party, Path(folder)) for party in session.here
+    ]
     if not files:
         raise DataError("shares are loaded by parties, not in a plan")
     # Everybody tells its set's name and a digest of what is public, and compares: sum and own fit.
@@ -161,10 +212,21 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
             f"the parties' files in {folder} are not of one set: they were saved at different times"
             " or changed since"
         )
+    return shared_model(session, files)
+
+
+def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
+    """Return the model in the files of the parties that live here, which are known to be of one set."""
     first = files[0]
     header = first.header
+
+    def stacked(k: int) -> NDArray[np.uint64]:
+        return (
+            files[0].shares[k][None] if len(files) == 1 else np.stack([f.shares[k] for f in files])
+        )
+
     parameters = [
-        SharedArray(session, np.stack([file.shares[k] for file in files]), frac_bits, bound)
+        SharedArray(session, stacked(k), frac_bits, bound)
         for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
     layers = layers_of(header["layers"], parameters)
@@ -186,11 +248,33 @@ class _OtherFileError(DataError):
     """A file in order, but not the one that is meant."""
 
 
-class _File:
-    """One party's file, read and checked."""
+class SharesFile:
+    """One party's file, read and checked.
 
-    def __init__(self, session: Session, party: int, folder: Path) -> None:
-        self.path = folder / f"{session.parties[party]}.npz"
+    Parameters
+    ----------
+    parties : tuple of str
+        Who computes.
+    form : FixedPoint
+    party : int
+        Whose file it is.
+    folder : Path
+
+    Attributes
+    ----------
+    name : uint64 array of shape (3,)
+        The same for all parties' files of one set, and for no others.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another version, party or format.
+    """
+
+    def __init__(
+        self, parties: tuple[str, ...], form: FixedPoint, party: int, folder: Path
+    ) -> None:
+        self.path = folder / f"{parties[party]}.npz"
         try:
             mode = self.path.stat().st_mode
             if mode & 0o077:
@@ -204,7 +288,7 @@ class _File:
             raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
         try:
             self.header = self._read_header(arrays.pop("header", np.empty(0, np.uint8)))
-            self._check_meant(session, party)
+            self._check_meant(parties, form, party)
             shares = {name: arrays.pop(name) for name in list(arrays) if _SHARES.fullmatch(name)}
             self.name = self._name(arrays)
             self._read_public(arrays)
@@ -220,13 +304,13 @@ class _File:
             raise DataError("no header")
         return header
 
-    def _check_meant(self, session: Session, party: int) -> None:
+    def _check_meant(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
         expected = {
             "version": VERSION,
-            "party": session.parties[party],
-            "parties": list(session.parties),
-            "frac_bits": session.format.frac_bits,
-            "int_bits": session.format.int_bits,
+            "party": parties[party],
+            "parties": list(parties),
+            "frac_bits": form.frac_bits,
+            "int_bits": form.int_bits,
         }
         for name, value in expected.items():
             if self.header.get(name) != value:

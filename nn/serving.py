@@ -3,11 +3,14 @@
 Every party holds its shares of one or more models and a session with the other parties. A client
 sends each party its share of the rows; each party sends back its share of the answer.
 
-The last party leads, as it gets the rows and the others seeds. In turns it opens to all which
-requests come next, several of them together where they ask the same of the same model; all say
-whether they have them, which makes two rounds, and then evaluate. A turn without requests comes at
-least every second, so that whoever is lost is missed. When a party is told to stop, all finish the
-turn and stop together.
+The last party leads, as it gets the rows and the others seeds. The others tell it beside the
+session which requests they have (:mod:`nn.agreement`). In turns it opens to all which come next,
+several of them together, and all evaluate them; that takes one round. A turn without requests comes
+at least every second, so that whoever is lost is missed.
+
+A service lives until it is told to stop. When another party or the provider is lost, it answers
+its clients so, and joins again, with fresh keys, as soon as all are back. Whoever leaves on purpose
+says so first; then all finish what every party has got already.
 """
 
 from __future__ import annotations
@@ -16,8 +19,7 @@ import signal
 import socket
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,68 +28,52 @@ from numpy.typing import NDArray
 
 from mpc import (
     FrameError,
+    HandshakeError,
     PartyError,
     PeerError,
     Session,
     ShapeError,
-    SharedArray,
-    WorkerError,
+    SottoError,
     configuration,
 )
 from mpc.configuration import Configuration
+from mpc.errors import ConfigurationError
 from mpc.events import record
-from mpc.handshake import (
-    HEALTH,
-    PROTOCOL_VERSION,
-    disagreement,
-    join_parties,
-    read_hello,
-    send_hello,
-)
+from mpc.expiry import warn_of_certificates, watch_certificates
+from mpc.handshake import COMPARE, HEALTH, NOTICES, SESSION, hear_hello
+from mpc.joining import Joining, Links, Lobby
+from mpc.metrics import present
 from mpc.transport import wire
-from mpc.transport.connection import Connection, exchange, wait
-from mpc.transport.frames import Header, Kind
-from mpc.transport.tls import Listener, bind, own_contexts
-from nn.inputs import ScaledRows
-from nn.model_description import Description, answers_of
-from nn.saved_shares import load_shares
+from mpc.transport.addresses import bind, show
+from mpc.transport.connection import Connection
+from mpc.transport.frames import Kind
+from mpc.transport.listener import Listener
+from mpc.transport.loop import KEEP, Loop, Seat, Talk, farewell
+from mpc.transport.tls import own_contexts
+from nn.agreement import KEY_BYTES, Book
+from nn.client_calls import CLIENT_STREAM, Calls
+from nn.saved_shares import SharesFile
 from nn.shared_model import SharedModel
-from ring import Stream
+from nn.turns import Turns, Wishes
 
 __all__ = ["CLIENT_STREAM", "PartyService", "serve"]
 
 Words = NDArray[np.uint64]
 
-# Which stream of a client's seed its shares are.
-CLIENT_STREAM = 1
-_PER_TURN = 32
-_TURN_SECONDS = 1.0
-_PATIENCE_SECONDS = 2.0
-_LARGEST_CALL = 4096
+_PROGRAM = "sotto serve"
+_LARGEST_NOTICE = 1 << 20
+# How long one that leaves may take to end in any case.
+_STOP_SECONDS = 4.0
+# After a session that has ended, or a try to join that has failed.
+_PAUSE_SECONDS = 0.1
+_LONG_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
+# How long a party's other line may live on after its line for notices.
+_SUSPECT_SECONDS = 1.0
 
 
-class _Request:
-    """One client's rows, until they are answered."""
-
-    def __init__(self, model: str, answer: str, rows: int, shares: Words) -> None:
-        self.model, self.answer, self.rows, self.shares = model, answer, rows, shares
-        self.done = threading.Event()
-        self.result: Words | None = None
-        self.problem = ""
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """What must agree for requests to be evaluated together."""
-        return self.model, self.answer
-
-
-def _answer(
-    model: SharedModel, x: SharedArray | ScaledRows, answer: str, progress: bool | None = False
-) -> SharedArray:
-    """Evaluate a model as far as `answer` wants it; the result is still secret."""
-    if answer in ("scores", "values"):
-        return model(x, progress=progress).truncate()
-    return model.winners(x, one_hot=answer == "one-hot", progress=progress)
+class _StopError(Exception):
+    """This service is told to stop, while it waits for others."""
 
 
 class PartyService:
@@ -96,344 +82,395 @@ class PartyService:
     Parameters
     ----------
     read : Configuration
-    session : Session
-        Of one party, with the others.
-    models : dict of str to SharedModel
-    sock : socket
-        Listens at this party's address.
+    me : str
+        A computing party.
+    folders : dict of str to path
+        Where this party's shares of each model are.
+    sock : socket, optional
+        Listens at this party's address already.
     largest_rows : int
         Rows of one request.
     progress : bool
         Whether to show a progress bar for evaluations of more than two seconds, on a terminal.
+
+    Attributes
+    ----------
+    state : str
+        Why nothing can, or nothing.
+
+    Raises
+    ------
+    PartyError, DataError, ConfigurationError
+        What is wrong at this party, before anybody else is waited for.
     """
 
     def __init__(
         self,
         read: Configuration,
-        session: Session,
-        models: Mapping[str, SharedModel],
-        sock: socket.socket,
+        me: str,
+        folders: Mapping[str, str | Path],
         *,
+        sock: socket.socket | None = None,
         largest_rows: int = 4096,
         progress: bool = False,
     ) -> None:
-        assert session.me is not None
-        self._read, self._session, self._models = read, session, dict(models)
-        self._me: str = session.me
-        self._largest = largest_rows
+        if me not in read.parties:
+            raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+        address = read.parties[me].listen
+        assert address is not None
+        self.read, self.me, self._number = read, me, read.names.index(me)
+        self.leads = self._number == len(read.names) - 1
+        self.largest_rows = largest_rows
         # As SharedModel has it, where True would be for any stream and at once.
         self._progress = None if progress else False
-        self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
-        # Those of the turn that runs.
-        self._taken: list[_Request] = []
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._over = threading.Event()
-        self._started, self._served = time.monotonic(), 0
-        _, server = own_contexts(read, self._me)
-        self._listener = Listener(self._me, sock, server, read.certificates(), self._admit)
-        record("start", role="party", me=self._me, models=",".join(self._models))
+        self._folders = {name: Path(folder) for name, folder in folders.items()}
+        self.names = tuple(self._folders)
+        # Each model's files, the newest first, until all parties have that one.
+        self._files = {name: [file] for name, file in self._read_files().items()}
+        self.state = f"{me} starts"
+        self.book = Book(self._number, len(read.names), read.timeouts.answer)
+        self._calls = Calls(self)
+        self._lobby = Lobby()
+        self._links: Links | None = None
+        self._told: dict[str, Seat] = {}
+        self._suspect: tuple[float, Links, int] | None = None
+        self._wishes = Wishes()
+        self._turns: Turns | None = None
+        self._served = self._failures = 0
+        self._stop_by = float("inf")
+        self._started = time.monotonic()
+        _, server = own_contexts(read, me)
+        sock = sock or bind(address)
+        self._listener = Listener(me, sock, server, read.certificates(), self._admit)
+        self.loop: Loop = self._listener.loop
+        self.loop.after, self.loop.now_and_then = self._tell_news, self._look
+        present(self.figures, lambda: self.read)
+
+    def _read_files(self) -> dict[str, SharesFile]:
+        read = self.read
+        files = {
+            name: SharesFile(read.names, read.format, self._number, folder)
+            for name, folder in self._folders.items()
+        }
+        self.widest = max(int(file.header["n_features"]) for file in files.values())
+        return files
 
     def stop(self) -> None:
-        """Let all parties finish the turn and stop."""
-        # No lock: this is called by a signal's handler. A turn comes within a second.
-        self._stopping = True
+        """Finish what every party has got, say that this one leaves, and end within seconds."""
+        # No lock: this is called by a signal's handler.
+        if not self._stopping:
+            self._stop_by = time.monotonic() + _STOP_SECONDS
+            self.loop.call(self._leave)
+
+    @property
+    def models(self) -> dict[str, SharedModel]:
+        """What can be asked for now."""
+        turns = self._turns
+        return {} if turns is None else turns.models
+
+    @property
+    def sets(self) -> dict[str, bytes]:
+        """Which files these models are from, by a name that all parties have in common."""
+        turns = self._turns
+        return {} if turns is None else turns.sets
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_by < float("inf")
 
     def health(self) -> dict[str, Any]:
         """Return what runs here, as clients can ask for it."""
-        with self._changed:
-            waiting = len(self._waiting)
         return {
             "role": "party",
-            "me": self._me,
-            "models": tuple(self._models),
-            "waiting": waiting,
-            "served": self._served,
+            "me": self.me,
+            "state": self.state or "ready",
+            "models": tuple(self.models),
+            "waiting": len(self.book),
+            "served": self._all_served(),
             "seconds": int(time.monotonic() - self._started),
         }
 
-    def run(self) -> None:
-        """Take turns until all are to stop.
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
+        return {
+            "ready": int(not self.state and not self._stopping),
+            "waiting": len(self.book),
+            "clients": sum(tuple(self._calls.connected.values())),
+        }
+
+    def _all_served(self) -> int:
+        turns = self._turns
+        return self._served + (0 if turns is None else turns.served)
+
+    def reload(self, read: Configuration) -> None:
+        """Take clients, certificates and limits of another configuration, and the models' files.
+
+        What the files hold is served as soon as all parties have files of the same new set.
 
         Raises
         ------
-        PeerError
-            If another party or the provider is lost; clients are told first.
+        SottoError
+            If something is wrong with the files or the key: nothing changes.
         """
-        problem = "the service stops"
+        same = (read.names, read.format) == (self.read.names, self.read.format)
+        if not same:
+            raise PartyError("parties and format can change only when all services start again")
+        _, server = own_contexts(read, self.me)
+        files = self._read_files()
+        for name, file in files.items():
+            known = self._files[name]
+            self._files[name] = [
+                file,
+                *(each for each in known if not np.array_equal(each.name, file.name)),
+            ][:2]
+        self.read = read
+        self._listener.know(server, read.certificates())
+        record("reload", me=self.me, clients=",".join(read.clients))
+        warn_of_certificates(read)
+        self.loop.call(self._ask_for_reload)
+
+    def run(self) -> None:
+        """Serve until this party is told to stop."""
+        record("start", role="party", me=self.me, models=",".join(self.names))
         try:
-            while self._turn():
-                pass
-        except PeerError as error:
-            problem = str(error)
-            raise
+            while not self._stopping:
+                try:
+                    links = self._join()
+                except _StopError:
+                    break
+                self._serve(links)
         finally:
-            self._over.set()
-            with self._changed:
-                waiting = [*self._waiting.values(), *self._taken]
-                self._waiting.clear()
-            for request in waiting:
-                request.problem = problem
-                request.done.set()
-            self._listener.close()
-            time.sleep(0.2)  # the last answers are on their way
-            record("stop", role="party", me=self._me, served=self._served, problem=problem)
+            self.state = f"{self.me} shuts down"
+            self.book.close(self.state)
+            self._listener.close(0.5)
+            self._lobby.close()
+            record("stop", role="party", me=self.me, served=self._served)
 
-    # Turns.
+    # From one session to the next.
 
-    def _turn(self) -> bool:
-        """Agree on what comes next and do it. Returns whether there is another turn."""
-        session = self._session
-        session.look_for_provider()
-        leader = session.size - 1
-        leads = session.here == (leader,)
-        chosen = self._choose() if leads else []
-        plan = np.zeros((int(leads), 1 + 2 * _PER_TURN), np.uint64)
-        if len(plan):
-            plan[0, 0] = len(chosen)
-            if chosen:
-                plan[0, 1 : 1 + 2 * len(chosen)] = np.frombuffer(b"".join(chosen), np.uint64)
-        turn = session.open((plan, leader))[0][0]
-        count = int(turn[0])
-        if count > _PER_TURN:
-            raise FrameError(f"{session.parties[leader]} sent a turn of {count} requests")
-        ids = [turn[1 + 2 * k : 3 + 2 * k].tobytes() for k in range(count)]
-        mine = np.zeros((1, 1 + _PER_TURN), np.uint64)
-        mine[0, 0] = self._stopping
-        for k, id in enumerate(ids):
-            mine[0, 1 + k] = self._arrived(id)
-        votes = session.open((mine, "sum"))[0][0]
-        here = [id for k, id in enumerate(ids) if votes[1 + k] == session.size]
-        with self._changed:
-            self._taken = requests = [self._waiting.pop(id) for id in here]
-            lost = [self._waiting.pop(id) for id in ids if id in self._waiting]
-        for request in lost:
-            request.problem = "the request did not arrive at every party"
-            request.done.set()
-        if requests:
-            self._evaluate(here, requests)
-        return not votes[0]
-
-    def _choose(self) -> list[bytes]:
-        """Wait for requests; return the first and those that can be evaluated with it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping, _TURN_SECONDS)
-            chosen: list[bytes] = []
-            rows = 0
-            for id, request in self._waiting.items():
-                first = self._waiting[chosen[0]] if chosen else request
-                if request.kind != first.kind or len(chosen) == _PER_TURN:
-                    continue
-                if chosen and rows + request.rows > self._models[request.model].rows_at_once():
-                    continue
-                chosen.append(id)
-                rows += request.rows
-            return chosen
-
-    def _arrived(self, id: bytes) -> bool:
-        """Wait for a request of the turn: a client sends to one party after the other."""
-        with self._changed:
-            return self._changed.wait_for(lambda: id in self._waiting, _PATIENCE_SECONDS)
-
-    def _evaluate(self, ids: list[bytes], requests: list[_Request]) -> None:
-        session, begin, before = self._session, time.monotonic(), self._session.cost()
-        model = self._models[requests[0].model]
-        shares = np.concatenate([request.shares for request in requests])[None]
-        for id, request in zip(ids, requests, strict=True):
-            session.note("request", id, request.model, request.answer, request.rows)
-        x = model.rows_from_shares(shares)
-        answer = requests[0].answer
-        model.prepare(x, _answer, answer=answer)
-        try:
-            result = _answer(model, x, answer, self._progress).shares[0]
-        except WorkerError as error:
-            self._refuse(requests, error)
-            return
-        first = 0
-        for request in requests:
-            request.result = result[first : first + request.rows]
-            first += request.rows
-            request.done.set()
-        self._served += len(requests)
-        spent, seconds = session.cost() - before, time.monotonic() - begin
-        for id, request in zip(ids, requests, strict=True):
-            # What is computed together has rounds and bytes in common.
-            record(
-                "request", id=id.hex()[:8], model=request.model, answer=answer,
-                shape=f"{request.rows}x{model.n_features_in_}", together=len(requests),
-                rounds=spent.rounds, bytes=spent.bytes_sent_per_party, seconds=seconds,
-            )  # fmt: skip
-
-    def _refuse(self, requests: list[_Request], error: WorkerError) -> None:
-        """Say why there is no answer. All parties come here together, and serve on."""
-        # Behind that may be the text of an unforeseen error in a worker, which may hold anything.
-        problem = ": ".join(str(error).split(": ")[:2])
-        record("workers", warning=True, me=self._me, problem=problem)
-        for request in requests:
-            request.problem = problem
-            request.done.set()
-
-    # Clients.
-
-    def _admit(self, connection: Connection) -> None:
-        timeouts, peer = self._read.timeouts, connection.peer
-        greeting = read_hello(connection, timeouts.connect)
-        if peer not in self._read.clients and greeting.purpose != HEALTH:
-            # Without a word to it: a party that has come for a new session tries again.
-            record("refused", warning=True, at=self._me, peer=peer, why="no client")
-            return
-        mine = {"protocol version": PROTOCOL_VERSION, "ring": "2^64", "parties": self._read.names}
-        mine |= {
-            "frac_bits": self._read.format.frac_bits,
-            "int_bits": self._read.format.int_bits,
-        }
-        send_hello(connection, "serve", mine, b"")
-        if greeting.purpose == HEALTH:
-            connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
-            exchange([connection], timeouts.answer)
-            return
-        problem = disagreement(self._me, mine, peer, greeting.terms)
-        if problem:
-            connection.notify(Kind.ABORT, problem)
-            return
-        try:
-            self._talk(connection)
-        except PeerError as error:
-            if not connection.ended:
-                connection.notify(Kind.ABORT, str(error))
-                raise
-
-    def _talk(self, connection: Connection) -> None:
-        """Answer one client's calls until it goes."""
-        idle = self._read.timeouts.idle
+    def _join(self) -> Links:
+        """Wait for all others, however long that takes, and join a session with them."""
+        said = ""
         while True:
-            connection.expect_bytes([Kind.CALL], _LARGEST_CALL)
-            heard = time.monotonic()
-            while not wait([connection], 0.5):
-                if self._over.is_set() or time.monotonic() - heard > idle:
-                    connection.notify(Kind.BYE)
-                    return
             try:
-                call = wire.decode(connection.take().data.data)
-                known: Callable[..., None] | None = _CALLS.get(call[0])
-                if known is None:
-                    raise ShapeError(f"no call is named {str(call[0])[:40]!r}")
-                known(self, connection, *call[1:])
-            except (ShapeError, TypeError, IndexError) as error:
-                text = error if isinstance(error, ShapeError) else "wrong number of arguments"
-                raise FrameError(
-                    f"{connection.peer} sent a call that is malformed: {text}"
-                ) from None
+                return Joining(
+                    self.read, self.me, _PROGRAM, self._lobby, float("inf"),
+                    look=self._waits,
+                ).run(notices=True)  # fmt: skip
+            except (PeerError, ConfigurationError) as error:
+                # This party's own certificate may have expired, until one is read that has not.
+                if str(error) != said:
+                    said = str(error)
+                    record("waiting", warning=True, me=self.me, why=said)
+                self.state = f"{self.me} waits: {said}"
+                # What parties disagree on will not change at once, nor will files.
+                lasts = isinstance(error, HandshakeError | ConfigurationError) or "disagree" in said
+                self._pause(_LONG_PAUSE_SECONDS if lasts else _PAUSE_SECONDS)
 
-    def _reply(self, connection: Connection, *answer: Any) -> None:
-        connection.post_bytes(Kind.ANSWER, wire.encode(answer))
-        exchange([connection], self._read.timeouts.answer)
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping:
+            time.sleep(min(seconds, _PAUSE_SECONDS))
 
-    def _tell_health(self, connection: Connection) -> None:
-        self._reply(connection, "ok", *self.health().items())
+    def _waits(self, awaited: str) -> None:
+        if self._stopping:
+            raise _StopError
+        if awaited:
+            self.state = f"{self.me} waits for {awaited}"
 
-    def _describe(self, connection: Connection, name: object) -> None:
-        if name is None and len(self._models) == 1:
-            name = next(iter(self._models))
-        if not isinstance(name, str) or name not in self._models:
-            self._reply(
-                connection,
-                "error",
-                f"model must be one of {', '.join(self._models)}, got {name!r}"[:500],
-            )
-            return
-        described = Description.of(name, self._models[name], self._largest)
-        self._reply(connection, "ok", *described.values())
-
-    def _predict(
-        self, connection: Connection, id: object, name: object, answer: object, rows: object
-    ) -> None:
-        if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
-            raise ShapeError("a prediction needs an id and a number of rows")
+    def _serve(self, links: Links) -> None:
+        """Serve for as long as the session lasts."""
         problem = ""
-        if not isinstance(name, str) or name not in self._models:
-            problem = f"model must be one of {', '.join(self._models)}"
-        elif answer not in answers_of(self._models[name]):
-            allowed = ", ".join(answers_of(self._models[name]))
-            problem = f"answer must be one of {allowed}: the model's owner allows no other"
-        elif not 1 <= rows <= self._largest:
-            problem = f"rows must be in [1, {self._largest}], got {rows}"
-        if problem:
-            self._receive(connection, 0, 0)
-            self._reply(connection, "error", problem)
-            return
-        assert isinstance(name, str) and isinstance(answer, str)
-        shares = self._receive(connection, rows, self._models[name].n_features_in_)
-        request = _Request(name, answer, rows, shares)
-        with self._changed:
-            if id in self._waiting or self._over.is_set():
-                raise FrameError(f"{connection.peer} sent a request twice, or too late")
-            self._waiting[id] = request
-            self._changed.notify_all()
-        # The turns end with all of them answered, or with a problem.
-        limit = self._read.timeouts.party + _PATIENCE_SECONDS
-        if not request.done.wait(limit):
-            request.problem = f"no turn came within {limit:g} s"
-        if request.result is None:
-            self._reply(connection, "error", request.problem)
-            return
-        connection.post(Kind.ANSWER, [request.result])
-        exchange([connection], self._read.timeouts.answer)
+        session = Session.from_links(self.read, self.me, links)
+        self._wishes = wishes = Wishes()
+        turns = Turns(
+            session, self.read.provider.name, self.book, self._files, wishes, self._progress
+        )
+        self._links = links
+        self.loop.call(lambda: self._open_notices(links))
+        try:
+            with session:
+                self.state = f"{self.me} prepares its models"
+                turns.agree_on_models()
+                self._turns, self.state = turns, ""
+                self.book.open()
+                record("ready", me=self.me, models=",".join(self.models))
+                print(f"{self.me} is ready: {', '.join(self.models) or 'no model'}", flush=True)
+                problem = f"{turns.run()} shuts down"
+        except PeerError as error:
+            problem = wishes.explain(error)
+        except Exception as error:
+            # Its text may hold anything. The others go on as after any loss.
+            problem = f"{type(error).__name__} at {self.me}"
+        # What fails before it serves anybody may fail again: less and less often.
+        self._failures = self._failures + 1 if self._turns is None else 0
+        self._links = None
+        self.state = problem
+        self._served, self._turns = self._all_served(), None
+        self.loop.call(lambda: self._close_notices(links))
+        self.book.close(problem)
+        if not self._stopping:
+            record("lost", warning=True, me=self.me, why=problem)
+            self._pause(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**self._failures))
 
-    def _receive(self, connection: Connection, rows: int, width: int) -> Words:
-        """Receive a client's share: words at the last party, a seed elsewhere."""
-        last = self._session.here[0] == self._session.size - 1
-        widest = max(model.n_features_in_ for model in self._models.values())
+    # In the listener's thread: who comes, and what parties tell one another beside the session.
 
-        def accept(header: Header) -> Any:
-            if header.kind != Kind.SHARE or header.words != last:
-                raise ShapeError(f"sent {header.kind.name} where SHARE was to come")
-            if rows and last and header.shapes != ((rows, width),):
-                raise ShapeError(
-                    f"sent the shape {header.shapes[0]} where {(rows, width)} was to come"
-                )
-            if header.nbytes > (8 * self._largest * widest if last else 16):
-                raise ShapeError(f"sent a share of {header.nbytes} bytes")
+    def _admit(self, connection: Connection) -> Talk:
+        peer, read = connection.peer, self.read
+        if peer not in read.clients:
+            return (yield from self._attend(connection))
+        connected = self._calls.connected
+        if connected[peer] >= read.limits.connections:
+            return farewell(connection, f"{peer} has {read.limits.connections} connections already")
+        connected[peer] += 1
+        try:
+            return (yield from self._attend(connection))
+        finally:
+            connected[peer] -= 1
+
+    def _attend(self, connection: Connection) -> Talk:
+        peer, read = connection.peer, self.read
+        greeting = yield from hear_hello(connection, read.timeouts.connect)
+        purpose = greeting.purpose
+        if purpose == HEALTH:
+            return (yield from self._calls.tell_anybody(connection))
+        if peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE):
+            return (yield from self._calls.greet(connection, greeting))
+        if peer in read.parties and purpose == COMPARE:
             return (
-                np.empty(header.nbytes // 8, np.uint64)
-                if last
-                else np.empty(header.nbytes, np.uint8)
+                yield from self._lobby.answer_comparison(
+                    read, self.me, _PROGRAM, connection, greeting
+                )
             )
+        if peer in read.names[self._number + 1 :] and purpose in (SESSION, NOTICES):
+            links, number = self._links, read.names.index(peer)
+            self._lobby.put(connection, greeting)
+            if links is not None and purpose == SESSION:
+                # It has begun anew, so what is left of the session with it is of no use.
+                links.peers[number].abandon()
+            return KEEP
+        self._listener.refusals.add(peer, f"has no business here for {purpose[:40]!r}")
+        return None
 
-        connection.expect(accept)
-        exchange([connection], self._read.timeouts.answer)
-        arrived = connection.take()
-        if last:
-            return arrived.arrays()[0]
-        shares = np.empty((rows, width), np.uint64)
-        if arrived.data.nbytes != 16:
-            raise FrameError(f"{connection.peer} sent a seed of {arrived.data.nbytes} bytes")
-        Stream(arrived.data.tobytes()).fill(shares, CLIENT_STREAM)
-        return shares
+    def _open_notices(self, links: Links) -> None:
+        if self._links is links:
+            self._told = {
+                name: self.loop.add(connection, self._hear(connection, links))
+                for name, connection in links.notices.items()
+            }
+            if self._stopping:
+                self._leave()
+
+    def _close_notices(self, links: Links) -> None:
+        for name, seat in tuple(self._told.items()):
+            if links.notices.get(name) is seat.line:
+                self.loop.detach(seat)
+                del self._told[name]
+        for connection in links.notices.values():
+            connection.close()
+
+    def _hear(self, connection: Connection, links: Links) -> Talk:
+        """Hear what another party tells beside the session."""
+        peer = connection.peer
+        number = self.read.names.index(peer)
+        try:
+            while True:
+                connection.expect_bytes([Kind.NOTICE], _LARGEST_NOTICE)
+                yield 1e9
+                try:
+                    word, one, other = wire.decode(connection.take().data.data)
+                    if word == "news":
+                        self.book.heard(number, _cut(one), _cut(other))
+                    elif word == "leaves" and one in (*self.read.names, self.read.provider.name):
+                        self._hear_leaving(one)
+                    elif word == "reload":
+                        self._ask_for_reload()
+                except (ShapeError, TypeError, ValueError):
+                    raise FrameError(f"{peer} sent a notice that is malformed") from None
+        except PeerError:
+            # It may have said more on its other line, or end there by itself.
+            self._suspect = time.monotonic() + _SUSPECT_SECONDS, links, number
+            return None
+
+    def _tell(self, names: Sequence[str], *notice: Any) -> None:
+        data = wire.encode(notice)
+        for name in names:
+            if (seat := self._told.get(name)) is not None and isinstance(seat.line, Connection):
+                seat.line.post_bytes(Kind.NOTICE, data)
+                self.loop.push(seat)
+
+    def _tell_news(self) -> None:
+        if not self._told:
+            return
+        has, has_not = self.book.news()
+        if has or has_not:
+            self._tell(self.read.names[-1:], "news", has, has_not)
+        wishes = self._wishes
+        if wishes.leaves and not wishes.told:
+            wishes.told = True
+            self._tell([n for n in self.read.names if n != self.me], "leaves", wishes.leaves, b"")
+
+    def _leave(self) -> None:
+        """Say that this party leaves."""
+        self._listener.shut()
+        self._hear_leaving(self.me)
+
+    def _hear_leaving(self, name: str) -> None:
+        """Let the leader end the session, as soon as what all have is done."""
+        if self._wishes.leave(name):
+            self._prompt()
+
+    def _ask_for_reload(self) -> None:
+        if self.leads:
+            self._wishes.reload = True
+            self._prompt()
+        else:
+            self._tell(self.read.names[-1:], "reload", b"", b"")
+
+    def _prompt(self) -> None:
+        with self.book.changed:
+            self.book.changed.notify_all()
+
+    def _look(self) -> None:
+        """End what waits for others longer than it should."""
+        now, links = time.monotonic(), self._links
+        if self._suspect is not None and now > self._suspect[0]:
+            _, suspected, number = self._suspect
+            self._suspect = None
+            if suspected is links:
+                suspected.peers[number].abandon()
+        if now > self._stop_by and links is not None:
+            for connection in (*links.peers.values(), links.provider):
+                connection.abandon()
 
 
-_CALLS: dict[str, Callable[..., None]] = {
-    "health": PartyService._tell_health,
-    "describe": PartyService._describe,
-    "predict": PartyService._predict,
-}
+def _cut(data: bytes) -> list[bytes]:
+    if type(data) is not bytes or len(data) % KEY_BYTES:
+        raise ShapeError("keys must be whole")
+    return [data[k : k + KEY_BYTES] for k in range(0, len(data), KEY_BYTES)]
+
+
+def _reload(service: PartyService, path: str | Path) -> Callable[[], None]:
+    def again() -> None:
+        try:
+            service.reload(configuration.load(path))
+        except SottoError as error:
+            record("reload", warning=True, me=service.me, problem=str(error))
+
+    return lambda: threading.Thread(target=again, name="sotto reloads", daemon=True).start()
 
 
 def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
-    """Run a party: meet the others, load this party's shares of the models, answer clients.
-
-    Returns when this or another party has got SIGTERM or SIGINT and all turns are done.
-    """
+    """Run a party until SIGTERM or SIGINT; SIGHUP reads the configuration and the models again."""
     read = configuration.load(path)
-    if me not in read.parties:
-        raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-    address = read.parties[me].address
-    assert address is not None
-    sock = bind(address)
-    links = join_parties(read, me, f"sotto serve {' '.join(sorted(folders))}", sock.dup())
-    with Session.from_links(read, me, links) as session:
-        models = {name: load_shares(session, folder) for name, folder in folders.items()}
-        service = PartyService(read, session, models, sock, progress=progress)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        service.run()
+    service = PartyService(read, me, folders, progress=progress)
+    watch_certificates(lambda: service.read)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    reload = _reload(service, path)
+    signal.signal(signal.SIGHUP, lambda *_: reload())
+    listen = read.parties[me].listen
+    assert listen is not None
+    others = [name for name in (*read.names, read.provider.name) if name != me]
+    print(f"{me} listens at {show(listen)} and waits for {', '.join(others)}", flush=True)
+    service.run()

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,9 +24,9 @@ def benchmark(monkeypatch):
         del sys.modules[name]
 
 
-def free_port():
+def free_port(first=20_000, last=60_000):
     """Return the first of three ports in a row that are free."""
-    for port in range(20_000 + os.getpid() % 20_000, 60_000, 7):
+    for port in range(first + os.getpid() % ((last - first) // 2), last, 7):
         try:
             for k in range(3):
                 socket.create_server(("127.0.0.1", port + k)).close()
@@ -45,13 +46,19 @@ def shell(tmp_path):
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
         script.chmod(0o755)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    background = []
+    background, gateway = [], free_port(60_000, 65_000)
+    port = free_port()
 
     def run(command):
         environment = {
             **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
         }  # fmt: skip
-        command = command.replace("init trial", f"init trial --port {free_port()}")
+        command = command.replace("init trial", f"init trial --port {port}")
+        command = command.replace("127.0.0.1:8080", f"127.0.0.1:{gateway}")
+        # What the pages say, at ports that are free.
+        command = re.sub(
+            r"127\.0\.0\.1:900([1-3])", lambda m: f"127.0.0.1:{port + int(m[1]) - 1}", command
+        )
         how = {
             "shell": True, "cwd": tmp_path, "env": environment, "text": True,
             "start_new_session": True,

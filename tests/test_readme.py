@@ -90,6 +90,8 @@ def test_figures_are_those_of_the_result_files(benchmark):
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == publish.results()
     text = (ROOT / "docs" / "scaling.md").read_text()
     assert publish.with_paper(text) == text
+    text = (ROOT / "docs" / "running.md").read_text()
+    assert publish.with_sizing(text) == text
 
 
 def test_training_reaches_what_is_asked_of_it(benchmark):

@@ -1,49 +1,164 @@
-"""Keys and certificates: made, loaded, and pinned to names.
+"""Keys and certificates: made, read, and pinned to names.
 
 Every process has a self-signed certificate of its own; the configuration says which belongs to
-whom. A connection is accepted if the other side proves to hold the key of exactly the certificate
+whom. A connection is accepted if the other side proves to hold the key of exactly a certificate
 that stands beside its name. There is no authority in between that could vouch for somebody else.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, NoReturn
 
 from mpc.errors import ConfigurationError
 
 __all__ = [
+    "DAYS",
+    "Certificate",
     "client_context",
     "load_certificate",
     "make_certificate",
+    "presented",
     "server_context",
-    "write_private",
+    "write_new",
 ]
 
-_YEARS = 10
+# How long a certificate is valid unless its owner says otherwise.
+DAYS = 365
+# Before that much is left, renewing is not urgent.
+_WARN_DAYS = 30
+# The clock of the machine that makes a certificate may be so far ahead of the others'.
+_AHEAD = timedelta(days=1)
+# Where a certificate says at which address its owner listens.
+_SCHEME = "sotto://"
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a new file that its owner alone can read.
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate, which may have expired.
+
+    Attributes
+    ----------
+    path : Path
+    der : bytes
+    name : str
+        Whom it names; what counts is beside which name it stands in the configuration.
+    begin, end : datetime
+        It is valid from the one to the other.
+    address : str
+        Where its owner says that it listens, "host:port", or nothing.
+    """
+
+    path: Path
+    der: bytes = field(repr=False)
+    name: str
+    begin: datetime
+    end: datetime
+    address: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, written as ``openssl x509 -fingerprint -sha256`` does."""
+        return hashlib.sha256(self.der).digest().hex(":").upper()
+
+    def fits(self, fingerprint: str) -> bool:
+        """Whether that is its fingerprint, however it is spaced."""
+        return re.sub(r"[\s:]", "", fingerprint).upper() == self.fingerprint.replace(":", "")
+
+    @property
+    def days_left(self) -> float:
+        """Days until it expires; negative afterwards."""
+        return (self.end - datetime.now(UTC)) / timedelta(days=1)
+
+    @property
+    def validity(self) -> str:
+        """From when to when it is valid."""
+        return f"{_clock(self.begin)} to {_clock(self.end)}"
+
+    @property
+    def problem(self) -> str:
+        """Why it is not valid now, or nothing."""
+        now = datetime.now(UTC)
+        here = f"by this machine's clock it is {_clock(now)}"
+        if now < self.begin:
+            return (
+                f"{self.path} is valid from {_clock(self.begin)} on, and {here}: wait, or set the"
+                " clock that is wrong"
+            )
+        if now > self.end:
+            return (
+                f"{self.path} expired at {_clock(self.end)}, and {here}: its owner makes a"
+                " successor with sotto key"
+            )
+        return ""
+
+    @property
+    def warning(self) -> str:
+        """Why it is not valid now, or that it expires within 30 days, or nothing."""
+        if self.problem or self.days_left > _WARN_DAYS:
+            return self.problem
+        return (
+            f"{self.path} expires in {int(self.days_left)} days, at {_clock(self.end)}: its owner"
+            " makes a successor with sotto key"
+        )
+
+
+def write_new(files: Iterable[tuple[Path, bytes, int]]) -> None:
+    """Write new files, all of them or none; the process's mask narrows their permissions.
 
     Raises
     ------
     ConfigurationError
-        If the file exists already.
+        If a file exists already or cannot be written.
     """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise ConfigurationError(f"{path} exists already and is not overwritten") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
+    with ExitStack() as undo:
+        for path, data, mode in files:
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                undo.callback(path.unlink, missing_ok=True)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except FileExistsError:
+                raise ConfigurationError(f"{path} exists already and is not overwritten") from None
+            except OSError as error:
+                raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+        undo.pop_all()
 
 
-def make_certificate(name: str, certificate: Path, key: Path) -> None:
-    """Draw a new key for `name` and write it, mode 600, with its certificate, valid ten years."""
+def make_certificate(
+    name: str, certificate: Path, key: Path, *, days: int = DAYS, address: str = ""
+) -> Certificate:
+    """Draw a new key for `name` and write it, mode 600, with its certificate: both or neither.
+
+    Parameters
+    ----------
+    name : str
+    certificate, key : Path
+        New files.
+    days : int, default=365
+        How long the certificate is valid, from now on.
+    address : str, optional
+        Where its owner listens, "host:port", for the others to read.
+
+    Raises
+    ------
+    ConfigurationError
+        If a file exists already or cannot be written.
+    """
     # Imported here: only those who make certificates need it.
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -53,66 +168,92 @@ def make_certificate(name: str, certificate: Path, key: Path) -> None:
     secret = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
-    made = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(secret.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=365 * _YEARS))
+        .not_valid_before(now - _AHEAD)
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(secret, hashes.SHA256())
     )
+    if address:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_SCHEME + address)])
+        builder = builder.add_extension(names, critical=False)
+    made = builder.sign(secret, hashes.SHA256())
     form = serialization
-    write_private(
-        key,
-        secret.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()),
+    secret_text = secret.private_bytes(
+        form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()
     )
-    if certificate.exists():
-        raise ConfigurationError(f"{certificate} exists already and is not overwritten")
-    certificate.write_bytes(made.public_bytes(form.Encoding.PEM))
+    write_new(
+        [(key, secret_text, 0o600), (certificate, made.public_bytes(form.Encoding.PEM), 0o644)]
+    )
+    return load_certificate(certificate)
 
 
-def load_certificate(path: Path) -> bytes:
-    """Return the certificate in a PEM file, as DER, after checking that it is valid today.
+def load_certificate(path: Path) -> Certificate:
+    """Return the certificate in a PEM file, whether it is valid now or not.
 
     Raises
     ------
     ConfigurationError
-        If there is no such file, it holds no certificate, or one that is not valid now.
+        If there is no such file, or it does not hold one certificate and nothing that is secret.
     """
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509.oid import NameOID
 
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"certificate {path} cannot be read: {error.strerror}") from None
+    if b"PRIVATE KEY-----" in text:
+        raise ConfigurationError(
+            f"{path} holds a private key, which is for its owner alone, where a certificate (.crt)"
+            " belongs"
+        )
     try:
-        certificate = x509.load_pem_x509_certificate(text)
-        der = ssl.PEM_cert_to_DER_cert(text.decode("ascii", "replace").strip() + "\n")
+        found = x509.load_pem_x509_certificates(text)
     except ValueError:
         raise ConfigurationError(f"{path} holds no PEM certificate") from None
-    now = datetime.now(UTC)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise ConfigurationError(
-            f"the certificate in {path} is valid from {certificate.not_valid_before_utc:%Y-%m-%d}"
-            f" to {certificate.not_valid_after_utc:%Y-%m-%d}, not today; make a new one"
-        )
-    return der
+    if len(found) != 1:
+        raise ConfigurationError(f"{path} must hold one certificate, got {len(found)}")
+    (read,) = found
+    names: Sequence[Any] = read.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return Certificate(
+        path,
+        read.public_bytes(Encoding.DER),
+        str(names[0].value) if names else "",
+        read.not_valid_before_utc,
+        read.not_valid_after_utc,
+        _address(read),
+    )
 
 
-def _context(
-    protocol: int, certificate: Path, key: Path, known: Mapping[str, bytes]
-) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
-    # The certificates themselves are what is trusted, whoever signed them.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+def _address(certificate: Any) -> str:
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        stated = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound):
+        return ""
+    return next((text.removeprefix(_SCHEME) for text in stated if text.startswith(_SCHEME)), "")
+
+
+def presented(certificates: Sequence[Certificate], key: Path) -> Certificate:
+    """Return the certificate to which a key belongs: the one that its owner presents.
+
+    Raises
+    ------
+    ConfigurationError
+        If the key cannot be used, or belongs to none of the certificates.
+    """
     try:
         mode = key.stat().st_mode
+        with key.open("rb"):
+            pass
     except OSError as error:
         raise ConfigurationError(f"key {key} cannot be read: {error.strerror}") from None
     if mode & 0o077:
@@ -120,24 +261,73 @@ def _context(
             f"key {key} must be readable by its owner alone, got mode {mode & 0o777:o};"
             f" run: chmod 600 {key}"
         )
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError):
+
+    def encrypted() -> NoReturn:
         raise ConfigurationError(
-            f"key {key} and certificate {certificate} do not belong together"
-        ) from None
-    for der in known.values():
-        context.load_verify_locations(cadata=der)
+            f"key {key} is encrypted with a passphrase, which nobody is there to type when a service"
+            f" starts; write it without one: (umask 077; openssl pkey -in {key} -out NEW.key)"
+        )
+
+    for certificate in certificates:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+                certificate.path, key, password=encrypted
+            )
+        except (OSError, ssl.SSLError):
+            continue
+        return certificate
+    paths = " or ".join(str(certificate.path) for certificate in certificates)
+    raise ConfigurationError(f"key {key} and certificate {paths} do not belong together")
+
+
+def _context(
+    protocol: int,
+    certificates: Sequence[Certificate],
+    key: Path,
+    known: Mapping[str, Sequence[bytes]],
+) -> ssl.SSLContext:
+    own = presented(certificates, key)
+    if own.problem:
+        raise ConfigurationError(f"certificate {own.problem}")
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    # The certificates themselves are what is trusted, whoever signed them.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_cert_chain(own.path, key)
+    # Whether they are valid is looked at whenever somebody comes with one.
+    for accepted in known.values():
+        for der in accepted:
+            context.load_verify_locations(cadata=der)
     return context
 
 
-def client_context(certificate: Path, key: Path, known: Mapping[str, bytes]) -> ssl.SSLContext:
-    """Return what to connect with; `known` are the certificates accepted, by name."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, certificate, key, known)
+def client_context(
+    certificates: Sequence[Certificate], key: Path, known: Mapping[str, Sequence[bytes]]
+) -> ssl.SSLContext:
+    """Return what to connect with.
+
+    Parameters
+    ----------
+    certificates : sequence of Certificate
+        One's own; the one to which `key` belongs is presented.
+    key : Path
+    known : dict of str to sequence of bytes
+        The certificates accepted, by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If the key cannot be used, or its certificate is not valid now.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, certificates, key, known)
 
 
-def server_context(certificate: Path, key: Path, known: Mapping[str, bytes]) -> ssl.SSLContext:
-    """Return what to listen with; `known` are the certificates accepted, by name."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, key, known)
+def server_context(
+    certificates: Sequence[Certificate], key: Path, known: Mapping[str, Sequence[bytes]]
+) -> ssl.SSLContext:
+    """Return what to listen with, as :func:`client_context`."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, certificates, key, known)
     context.num_tickets = 0
     return context

@@ -106,6 +106,10 @@ class Connection:
         """What came in, likewise."""
         return self._tls.received_bytes
 
+    def moved(self) -> int:
+        """Return how many bytes have gone either way."""
+        return self.sent_bytes + self.received_bytes
+
     # Sending.
 
     def post(self, kind: Kind, arrays: Sequence[Words], step: int = 0) -> None:
@@ -209,10 +213,19 @@ class Connection:
 
         self.expect(accept)
 
+    def rest(self) -> None:
+        """Expect nothing for now."""
+        self._accept = None
+
     @property
     def expecting(self) -> bool:
         """Whether a frame is expected that is not whole yet."""
         return self._accept is not None
+
+    @property
+    def arrived(self) -> bool:
+        """Whether a frame is there that nobody has taken."""
+        return self._incoming is not None
 
     def take(self) -> Incoming:
         """Return the frame that has arrived."""
@@ -335,23 +348,37 @@ class Connection:
 
     def notify(self, kind: Kind, text: str = "") -> None:
         """Say a last word, without waiting long and without minding whether it arrives."""
-        # One that has broken the rules is told so; one that is gone is not.
-        refused = isinstance(self._broken, FrameError)
-        if self.fileno() < 0 or not (self._broken is None or refused):
+        if not self.line_up_last(kind, text):
             return
         try:
-            self._accept = None
-            self.post_bytes(kind, printable(text.encode()).encode()[:_LARGEST_ABORT])
             exchange([self], _NOTICE_SECONDS)
-            if refused:
-                self._drain()
+            if self._broken is not None:
+                deadline = time.monotonic() + _NOTICE_SECONDS
+                while not self.discard() and (left := deadline - time.monotonic()) > 0:
+                    select.select([self._socket], [], [], left)
         except (PeerError, OSError, ValueError):
             pass
 
-    def _drain(self) -> None:
-        """Read for a moment what is not wanted: a socket closed before takes back what it has sent."""
-        self._socket.shutdown(socket.SHUT_WR)
-        self._tls.wait_for_end(_NOTICE_SECONDS)
+    def line_up_last(self, kind: Kind, text: str = "") -> bool:
+        """Line up a last word. Returns whether there is anybody to hear it."""
+        # One that has broken the rules is told so; one that is gone is not.
+        refused = isinstance(self._broken, FrameError)
+        if self.fileno() < 0 or not (self._broken is None or refused):
+            return False
+        self._accept = None
+        self.post_bytes(kind, printable(text.encode()).encode()[:_LARGEST_ABORT])
+        return True
+
+    def discard(self) -> bool:
+        """Read what is not wanted: a socket closed before takes back what it has sent.
+
+        Returns whether the peer has nothing more to send.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            return self._tls.discard()
+        except (OSError, ValueError):
+            return True
 
     def abandon(self) -> None:
         """Let whoever waits here find it closed; any thread may call this."""

@@ -65,6 +65,7 @@ class Kind(IntEnum):
     CALL = 9
     ANSWER = 10
     SHARE = 11
+    NOTICE = 12
 
 
 _KINDS = frozenset(Kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 
@@ -12,6 +13,21 @@ __all__ = ["Tls"]
 
 # The socket is read and written in pieces of so many bytes.
 _PIECE_BYTES = 1 << 18
+# So many pieces that nobody wants are read at once.
+_DISCARDED = 16
+# A line that carries nothing is asked after so many seconds whether it is still there, and given
+# up after so many more: nobody else would notice, and what stands in between would forget it.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+
+
+class _Pieces(threading.local):
+    """Where a thread reads into: what is read is handed on at once."""
+
+    def __init__(self) -> None:
+        self.piece = memoryview(bytearray(_PIECE_BYTES))
+
+
+_pieces = _Pieces()
 
 
 class Tls:
@@ -37,41 +53,72 @@ class Tls:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
         self.sent_bytes = self.received_bytes = 0
         self._cipher: bytes | memoryview = b""
-        self._piece = memoryview(bytearray(_PIECE_BYTES))
+        self._shaken = False
+        sock.setblocking(False)
 
     def handshake(self, deadline: float) -> None:
         """Shake hands before `deadline`, or raise OSError or ssl.SSLError."""
+        poll = select.poll()
+        while not self.step():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            poll.register(self.sock, select.POLLOUT if self._cipher else select.POLLIN)
+            poll.poll(max(1, int(1000 * left)))
+
+    def step(self) -> bool:
+        """Shake hands as far as it goes without waiting. Returns whether it is done.
+
+        Raises
+        ------
+        OSError
+            As :meth:`handshake`.
+        """
         while True:
+            self._push()
+            if self._cipher or self._shaken:
+                return not self._cipher
             try:
                 self._object.do_handshake()
-                done = True
+                self._shaken = True
             except ssl.SSLWantReadError:
-                done = False
+                self._cipher = self._outgoing.read()
+                self._push()
+                try:
+                    count = self.sock.recv_into(_pieces.piece)
+                except BlockingIOError:
+                    return False
+                if not count:
+                    raise ConnectionResetError from None
+                self._incoming.write(_pieces.piece[:count])
             except ssl.SSLError:
-                self._flush(deadline)  # the alert that tells the other side why
+                self._cipher = self._outgoing.read()
+                self._push()  # the alert that tells the other side why
                 raise
-            self._flush(deadline)
-            if done:
-                return
-            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
-            count = self.sock.recv_into(self._piece)
-            if not count or time.monotonic() > deadline:
-                raise TimeoutError if count else ConnectionResetError
-            self._incoming.write(self._piece[:count])
+            self._cipher = self._cipher or self._outgoing.read()
 
-    def _flush(self, deadline: float) -> None:
-        if self._outgoing.pending:
-            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
-            self.sock.sendall(self._outgoing.read())
+    def _push(self) -> None:
+        """Send what is encrypted already, as far as the socket takes it."""
+        while self._cipher:
+            try:
+                count = self.sock.send(self._cipher)
+            except BlockingIOError:
+                return
+            self.sent_bytes += count
+            self._cipher = memoryview(self._cipher)[count:]
 
     def certificate(self) -> bytes | None:
         """Return the peer's certificate, in DER."""
         return self._object.getpeercert(binary_form=True)
 
     def start(self) -> None:
-        """Let nothing block from now on."""
-        self.sock.setblocking(False)
+        """Begin to carry frames: count their bytes, and notice when the line is gone."""
+        self.sent_bytes = self.received_bytes = 0
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                self.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._poll = select.poll()
         self._poll.register(self.sock, select.POLLIN)
 
@@ -90,13 +137,9 @@ class Tls:
         """
         taken = 0
         while True:
-            while self._cipher:
-                try:
-                    count = self.sock.send(self._cipher)
-                except BlockingIOError:
-                    return taken
-                self.sent_bytes += count
-                self._cipher = memoryview(self._cipher)[count:]
+            self._push()
+            if self._cipher:
+                return taken
             some = 0
             while pieces and some < _PIECE_BYTES:
                 piece = pieces.popleft()
@@ -136,18 +179,23 @@ class Tls:
             if not self._poll.poll(0):
                 return done
             try:
-                count = self.sock.recv_into(self._piece)
+                count = self.sock.recv_into(_pieces.piece)
             except BlockingIOError:  # poll may be wrong
                 return done
             if not count:
                 raise ConnectionResetError
             self.received_bytes += count
-            self._incoming.write(self._piece[:count])
+            self._incoming.write(_pieces.piece[:count])
 
-    def wait_for_end(self, seconds: float) -> None:
-        """Read for a while what is not wanted, until the peer has nothing more to send."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select([self.sock], [], [], left)
-            if not ready or not self.sock.recv_into(self._piece):
-                return
+    def discard(self) -> bool:
+        """Read what is not wanted. Returns whether the peer has nothing more to send."""
+        try:
+            # Not for as long as somebody sends: others wait.
+            for _ in range(_DISCARDED):
+                if not self.sock.recv_into(_pieces.piece):
+                    return True
+            return False
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True

@@ -14,11 +14,14 @@ from mpc.events import record
 if TYPE_CHECKING:
     from mpc.transport.connection import Connection
 
-__all__ = ["Beside", "exchange", "wait"]
+__all__ = ["Beside", "Report", "exchange", "wait"]
 
 # A process that sleeps takes as long to wake up as others take to answer on one machine. So look
 # for so long before going to sleep, letting whoever else wants the core have it.
 _AWAKE_SECONDS = 4e-4
+# Where several are late, some of them wait for another one just as long, and say so: how long to
+# wait for that.
+_EXPLAIN_SECONDS = 1.0
 # When waiting for somebody is first reported; then after twice the time, and so on.
 _REPORT_SECONDS = 5.0
 
@@ -30,6 +33,27 @@ class Beside(Protocol):
 
     def advance(self) -> None:
         """Do a little of what can be done now."""
+
+
+class Report:
+    """Tells the log that somebody is waited for: after some seconds, then after twice the time.
+
+    Parameters
+    ----------
+    **fields : str
+        What the line says beside the seconds.
+    """
+
+    def __init__(self, **fields: str) -> None:
+        self._fields = fields
+        self._since, self._patience = time.monotonic(), _REPORT_SECONDS
+
+    def __call__(self) -> None:
+        """Look whether it is time for a line."""
+        waited = time.monotonic() - self._since
+        if waited >= self._patience:
+            record("waiting", warning=True, **self._fields, seconds=waited)
+            self._patience *= 2
 
 
 def exchange(
@@ -64,12 +88,15 @@ def exchange(
     while waiting:
         late = min(waiting, key=lambda c: seen[c][1])
         quiet = time.monotonic() - seen[late][1]
-        if quiet >= timeout:
-            raise PeerTimeoutError(f"{late.peer} did not answer within {timeout:g} s")
+        limit = timeout + (_EXPLAIN_SECONDS if len(waiting) > 1 else 0.0)
+        if quiet >= limit:
+            now = time.monotonic()
+            names = [c.peer for c in waiting if now - seen[c][1] >= timeout]
+            raise PeerTimeoutError(f"{' and '.join(names)} did not answer within {timeout:g} s")
         if quiet >= patience:
             record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
             patience *= 2
-        left = min(timeout, patience) - quiet
+        left = min(limit, patience) - quiet
         _sleep(waiting if beside is None else [*waiting, beside.connection], left)
         waiting = _awake(waiting, beside)
         for c in waiting:

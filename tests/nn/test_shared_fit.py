@@ -1,5 +1,6 @@
 """``MLP.fit`` on shared arrays: the same arguments, what it reveals, checkpoints, mistakes."""
 
+import errno
 import json
 import os
 import stat
@@ -300,10 +301,10 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, digits, monkeypatch):
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
 
     def full(*arguments):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(mpc.DataError, match=r"alice\.npz cannot be written: no space left"):
         checkpointed(tmp_path, digits)
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 

@@ -139,10 +139,10 @@ class Processes:
     parties: tuple
 
     def __call__(self, place):
-        import mpc.handshake
+        import mpc.joining
         import mpc.provider_service
 
-        mpc.handshake.pair_key = mpc.provider_service.pair_key = fixed_key
+        mpc.joining.pair_key = mpc.provider_service.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
         witness = Witness()

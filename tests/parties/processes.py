@@ -1,6 +1,10 @@
-"""Finding processes that are left over, by a word in their environment, which children inherit."""
+"""Finding processes that are left over, by a word in their environment, which children inherit.
+
+And what this machine can do.
+"""
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,3 +69,12 @@ def in_child(function):
     os.close(here)
     os.waitpid(child, 0)
     return said.decode()
+
+
+def has_ipv6():
+    """Whether this machine can talk to itself by IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True

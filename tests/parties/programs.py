@@ -1,8 +1,10 @@
 """Programs that tests run in processes of their own."""
 
+import itertools
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -10,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 import mpc.provider_service
 import nn
@@ -45,6 +49,37 @@ def network():
     rng = np.random.default_rng(0)
     sizes = [(64, 32), (32,), (32, 10), (10,)]
     return nn.MLP.from_parameters([rng.normal(0, 0.2, s) for s in sizes])
+
+
+def save_where_the_disk_is_full(session, folder, full):
+    """Save twice: first where no file may grow, then where there is room. Returns what was told."""
+    shared = network().share(session, owner="alice", low=0, high=1)
+    folder, told = Path(folder) / session.me, []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if full:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    for _ in range(2):
+        try:
+            nn.save_shares(shared, folder)
+        except mpc.DataError as error:
+            told.append(str(error))
+        told.append(sorted(path.name for path in folder.iterdir()))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = nn.load_shares(session, folder)
+    rows = again.share_rows(np.ones((1, 64)) if session.me == "bob" else None, owner="bob", rows=1)
+    return told, again.predict(rows)
+
+
+def save_where_a_file_is(session, folder):
+    """Save where one party has a file already, which stays."""
+    shared = network().share(session, owner="alice", low=0, high=1)
+    folder = Path(folder) / session.me
+    if session.me == "alice":
+        folder.mkdir()
+        (folder / "alice.npz").write_text("mine")
+    with pytest.raises(mpc.DataError) as caught:
+        nn.save_shares(shared, folder)
+    return str(caught.value), sorted(path.name for path in folder.iterdir())
 
 
 def picture_network():
@@ -377,6 +412,41 @@ def ask(path, model, me):
         sys.exit(3)
 
 
+def load(path, model, me, clients):
+    """Be several clients that ask until standard input ends; say what fails, and how much was asked."""
+    rows, plain = np.random.default_rng(5).random((40, 64)), network()
+    expected, over, counts = plain.predict(rows), threading.Event(), [0] * clients
+    first = threading.Barrier(clients + 1)
+
+    def one(number):
+        with nn.Client(path, me=me, model=model, patience=60) as client:
+            for k in itertools.count(number):
+                try:
+                    found = client.predict(rows[k % 39 : k % 39 + 2])
+                except SottoError as error:
+                    print(f"{type(error).__name__}: {error}", flush=True)
+                    continue
+                if (found != expected[k % 39 : k % 39 + 2]).any():
+                    print("a wrong answer", flush=True)
+                    os._exit(4)
+                counts[number] += 1
+                if counts[number] == 1:
+                    first.wait()
+                if over.is_set():
+                    return
+
+    threads = [threading.Thread(target=one, args=(k,)) for k in range(clients)]
+    for thread in threads:
+        thread.start()
+    first.wait()
+    print("ready", flush=True)
+    sys.stdin.read()
+    over.set()
+    for thread in threads:
+        thread.join()
+    print(f"answered {sum(counts)}", flush=True)
+
+
 def slowly():
     """Be `sotto`, with an evaluation that takes its time for every few rows."""
     from nn.command import main
@@ -549,3 +619,22 @@ def prepares_for_a_product(session):
         session.prepare(lambda planned, z=z, run=program: run(planned.twin(z)))
         found += program(z)
     return found
+
+
+def counting_kernels():
+    """Be `sotto`; write to the file SOTTO_TEST_KERNELS who gets which kernel, compiled or cached."""
+    from numba.core.dispatcher import Dispatcher
+
+    from nn.command import main
+
+    get = Dispatcher.compile
+
+    def counted(dispatcher, signature):
+        with open(os.environ["SOTTO_TEST_KERNELS"], "a") as file:
+            # ["provider", path, ...] or ["serve", path, "--me", name, ...]
+            name = sys.argv[4] if sys.argv[1] == "serve" else sys.argv[1]
+            file.write(f"{name} {dispatcher.py_func.__qualname__} {signature}\n")
+        return get(dispatcher, signature)
+
+    Dispatcher.compile = counted
+    sys.exit(main(sys.argv[1:]))

@@ -40,24 +40,42 @@ def free_ports(count):
 class Services:
     """The provider, both parties, and clients, each a process."""
 
-    def __init__(self, folder, models=MODELS, *, workers=2, answer=20, connect=60, more=""):
+    def __init__(
+        self,
+        folder,
+        models=MODELS,
+        *,
+        workers=2,
+        answer=20,
+        connect=60,
+        idle=3600,
+        more="",
+        edit=None,
+    ):
         self.folder, self.models, self.workers = folder, models, workers
         self.path = configuration.write_example(
             folder / "trial", PARTIES, CLIENTS, ports=free_ports(3),
-            timeouts=configuration.Timeouts(connect=connect, answer=answer),
+            timeouts=configuration.Timeouts(connect=connect, answer=answer, idle=idle),
         )  # fmt: skip
         with self.path.open("a") as file:
             file.write(more)
-        # In one process all parties' files are written; each serves its own.
-        with mpc.Session(PARTIES) as session:
-            for name, (model, options) in models.items():
-                nn.save_shares(model.share(session, owner="alice", **options), folder / name)
+        if edit is not None:
+            edit(self.path)
+        for name in models:
+            self.save(name, folder / name)
         self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
+        self.printed = {name: folder / f"{name}.out" for name in self.logs}
         # By which processes are found that are left over, whoever has started them.
         self.mark = f"{MARK}{uuid.uuid4().hex}"
         self.processes = {}
         for name in self.logs:
             self.start(name)
+
+    def save(self, name, folder):
+        """Write all parties' files of a model, in one process; each serves its own."""
+        model, options = self.models[name]
+        with mpc.Session(PARTIES) as session:
+            nn.save_shares(model.share(session, owner="alice", **options), folder)
 
     def start(self, name, *, program=("-m", "nn.command"), verbose=True, stderr=None):
         """Start the provider or a party, again if it has run."""
@@ -67,8 +85,10 @@ class Services:
             for model in self.models:
                 what += ["--model", f"{model}={self.folder / model}"]
         what = [*program, *what, *(["--verbose"] if verbose else [])]
-        with self.logs[name].open("w") as file:
-            self.processes[name] = self._run(what, stderr=file if stderr is None else stderr)
+        with self.logs[name].open("w") as file, self.printed[name].open("w") as out:
+            self.processes[name] = self._run(
+                what, stdout=out, stderr=file if stderr is None else stderr
+            )
 
     def ask(self, name, model="network"):
         """Start a client that asks without end; it prints "ready" with its first answer."""
@@ -78,6 +98,22 @@ class Services:
         client = self._run(["-c", code], stdout=subprocess.PIPE, text=True)
         self.processes[name] = client
         return client
+
+    def load(self, name, clients=8, model="network"):
+        """Start so many clients in one process, which ask until their input ends."""
+        code = (
+            "from tests.parties.programs import load;"
+            f" load({str(self.path)!r}, {model!r}, {name!r}, {clients})"
+        )
+        self.processes[name] = self._run(
+            ["-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.processes[name].stdout.readline() == "ready\n"
+        return self.processes[name]
+
+    def lines(self, name, event):
+        """Return the lines of one kind that a service has logged."""
+        return [line for line in self.told(name).splitlines() if f"event={event} " in line]
 
     def _run(self, arguments, **options):
         key, value = self.mark.split("=")

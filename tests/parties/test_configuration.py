@@ -1,14 +1,21 @@
 """parties.toml: the example works, and what is wrong is named with its line."""
 
+import socket
 import stat
+import subprocess
+import sys
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 import mpc
 from mpc import configuration
+from mpc.transport import addresses
 from mpc.transport.certificates import make_certificate
 from mpc.transport.tls import own_contexts
 from nn.command import main
+from tests.parties.processes import has_ipv6
+from tests.parties.services import ROOT
 
 
 @pytest.fixture
@@ -42,11 +49,47 @@ def test_the_example_is_not_overwritten(example):
         ("127.0.0.1:9002", "127.0.0.1:99999", ":99999", "address must be"),
         ("127.0.0.1:9002", "localhost", '"localhost"', "address must be"),
         ("bob.crt", "none.crt", "none.crt", "cannot be read"),
-        ("bob.crt", "bob.key", 'certificate = "bob.key"', "holds no PEM certificate"),
+        ("bob.crt", "bob.key", 'certificate = "bob.key"', "holds a private key"),
+        ("bob.crt", "parties.toml", "parties.toml", "holds no PEM certificate"),
+        (
+            '"bob.crt"',
+            '"bob.crt"\nsuccessor = "bob.crt"',
+            "successor",
+            "successor is its certificate",
+        ),
+        (
+            "127.0.0.1:9002",
+            "https://b.example:9002",
+            "https",
+            "no URL: leave out what stands before",
+        ),
+        (
+            "127.0.0.1:9002",
+            "0.0.0.0:9002",
+            "0.0.0.0",
+            'nobody can reach 0.0.0.0.*listen = "0.0.0.0',
+        ),
+        ("127.0.0.1:9002", "[::]:9002", "[::]", "nobody can reach ::"),
+        (
+            "127.0.0.1:9002",
+            "::1:9002",
+            "::1",
+            "an IPv6 address, and nothing else, stands in brackets",
+        ),
+        ("127.0.0.1:9002", "[b.example]:9002", "[b.example]", "b.example is no IPv6 address"),
+        ("127.0.0.1:9002", "127.0.0.300:9002", ".300", "127.0.0.300 is no IPv4 address"),
+        ("127.0.0.1:9002", "a b:9002", "a b", "'a b' is no name of a host"),
+        ('"bob.crt"', '"bob.crt"\nlisten = "9002"', "listen", 'listen must be "host:port"'),
         ("bob.crt", "alice.crt", 'certificate = "alice.crt"', "bob has the certificate of alice"),
         ("[parties.bob]", '[parties."b b"]', '[parties."b b"]', "a name must have letters"),
         ("[clients.carol]", "[clients.bob]", "[clients.bob]", "bob is a party already"),
         ("[format]", "[format", "[format", "at line"),
+        (
+            "[format]",
+            "[limits]\nrequests = 0\n[format]",
+            "requests",
+            "a whole number of at least 1",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(example, old, new, line, message):
@@ -89,3 +132,90 @@ def test_commands(tmp_path, capsys):
     assert main(["init", folder]) == 2
     assert main(["check", f"{folder}/nothing.toml"]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_the_text(example):
+    example.write_bytes(b"\xef\xbb\xbf" + example.read_bytes())
+    assert configuration.load(example).names == ("alice", "bob")
+    example.write_text(example.read_text("utf-8-sig"), "utf-16")
+    with pytest.raises(mpc.ConfigurationError, match="must be text in UTF-8, got UTF-16"):
+        configuration.load(example)
+
+
+def test_a_key_with_a_passphrase_is_refused_and_asks_nobody(example):
+    key = example.parent / "alice.key"
+    form = serialization
+    secret = form.load_pem_private_key(key.read_bytes(), None)
+    how = form.BestAvailableEncryption(b"secret")
+    key.write_bytes(secret.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, how))
+    code = (
+        "import sys; from mpc import configuration; from mpc.transport.tls import own_contexts;"
+        "own_contexts(configuration.load(sys.argv[1]), 'alice')"
+    )
+    run = [sys.executable, "-c", code, example]
+    # Without a terminal to ask at: one that asks ends with another error.
+    done = subprocess.run(
+        run, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    (last,) = done.stderr.splitlines()[-1:]
+    assert "passphrase" in last and "openssl pkey -in" in last and "belong" not in last
+    # The way out, as it is told.
+    command = last.partition("(")[2].rpartition(")")[0].replace("NEW.key", f"{key}.new")
+    openssl = subprocess.run(
+        command.replace("-out", "-passin pass:secret -out"), shell=True, check=False
+    )
+    if openssl.returncode == 127:
+        pytest.skip("no openssl")
+    key.with_name("alice.key.new").rename(key)
+    own_contexts(configuration.load(example), "alice")
+
+
+def test_addresses():
+    for text, address in {
+        "127.0.0.1:9001": ("127.0.0.1", 9001),
+        "[::1]:9001": ("::1", 9001),
+        "party-1.example.org:65535": ("party-1.example.org", 65535),
+        "b\u00fccher.example:1": ("b\u00fccher.example", 1),
+        "alice_1:9001": ("alice_1", 9001),
+    }.items():
+        assert addresses.parse(text) == address
+        assert addresses.show(address) == text
+    for text in (
+        "",
+        "9001",
+        ":9001",
+        "a:0",
+        "a:65536",
+        "a:\u0661",
+        "a:-1",
+        "-a:1",
+        "[]:1",
+        "a..b:1",
+    ):
+        with pytest.raises(mpc.ConfigurationError, match="address must be"):
+            addresses.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("listen", "reached"),
+    [("127.0.0.1", ["127.0.0.1"]), ("::1", ["::1"]), ("::", ["127.0.0.1", "::1"]),
+     ("0.0.0.0", ["127.0.0.1"])],
+)  # fmt: skip
+def test_where_one_listens_others_reach_it(listen, reached):
+    if ":" in listen and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    with addresses.bind((listen, 0)) as sock:
+        for host in reached:
+            socket.create_connection((host, sock.getsockname()[1]), timeout=5).close()
+        with pytest.raises(mpc.ConfigurationError, match="cannot listen at.*in use"):
+            addresses.bind(sock.getsockname()[:2])
+    with pytest.raises(mpc.ConfigurationError, match=r"cannot listen at \[2001:db8::1\]:9001"):
+        addresses.bind(("2001:db8::1", 9001))
+
+
+def test_listening_apart_from_the_address(example):
+    text = example.read_text()
+    example.write_text(text.replace(':9001"', ':9001"\nlisten = "[::]:8000"'))
+    alice, bob = configuration.load(example).parties.values()
+    assert (alice.address, alice.listen) == (("127.0.0.1", 9001), ("::", 8000))
+    assert bob.listen == bob.address

@@ -6,18 +6,22 @@ SOTTO_SEED and SOTTO_FUZZ set the seed and the number of frames, and of values.
 import gc
 import os
 import random
+import ssl
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import mpc
+from mpc import configuration
 from mpc.errors import PeerError, ShapeError
 from mpc.handshake import read_hello, terms
 from mpc.requests import Block, Request, read
 from mpc.transport import frames, wire
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
+from mpc.transport.tls import own_contexts
+from mpc.transport.tls_session import Tls
 from nn.model_description import Description
 from ring import FixedPoint
 from tests.parties.memory import Memory, frame_of
@@ -220,3 +224,46 @@ def test_empty_shapes_are_frames_too(shape):
     connection.expect_arrays(Kind.OPEN, (shape,), 5)
     assert connection.pull()
     assert connection.take().arrays()[0].shape == shape
+
+
+class Socket:
+    """Stands in for a socket: gives what it has in pieces, then nothing yet, or the end."""
+
+    def __init__(self, data, draw, ends):
+        self.data, self.draw, self.ends = memoryview(data), draw, ends
+
+    def setblocking(self, blocking):
+        pass
+
+    def send(self, data):
+        return len(data)
+
+    def recv_into(self, target):
+        if not len(self.data):
+            if self.ends:
+                return 0
+            raise BlockingIOError
+        count = min(len(self.data), self.draw.choice([1, 3, 16, 50, 700]))
+        target[:count] = self.data[:count]
+        self.data = self.data[count:]
+        return count
+
+
+def test_strangers_before_they_have_proved_who_they_are(tmp_path):
+    """TLS's own first flight, mutated: refused, or waited for; nobody gets in, nothing else is raised."""
+    read = configuration.load(configuration.write_example(tmp_path / "trial"))
+    client, _ = own_contexts(read, "bob")
+    _, server = own_contexts(read, "alice")
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    good, draw = outgoing.read(), random.Random(SEED + 4)
+    refused = 0
+    for number in range(max(1, CASES // 50)):
+        data = mutated(draw, good) if number % 4 else draw.randbytes(draw.randrange(1, 600))
+        tls = Tls(Socket(data, draw, number % 2), server, server=True)
+        try:
+            assert not tls.step()
+        except OSError:
+            refused += 1
+    assert refused > CASES // 200

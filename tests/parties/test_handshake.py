@@ -7,71 +7,129 @@ import pytest
 
 import mpc
 from mpc import configuration
-from mpc.handshake import join_parties
-from mpc.transport.frames import Kind
-from mpc.transport.tls import Listener, own_contexts
+from mpc.handshake import hear_hello
+from mpc.joining import join_parties
+from mpc.transport.listener import Listener
+from mpc.transport.loop import farewell
+from mpc.transport.tls import own_contexts
 
 
 @pytest.fixture
 def trial(tmp_path):
-    """A configuration whose first party's address is bound already."""
+    """A configuration whose addresses are bound already, and their sockets."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     ports = [s.getsockname()[1] for s in sockets]
-    yield configuration.load(configuration.write_example(tmp_path / "t", ports=ports)), sockets[0]
+    yield configuration.load(configuration.write_example(tmp_path / "t", ports=ports)), sockets
     for sock in sockets:
         sock.close()
 
 
-def listen(read, sock):
+def listen(read, sock, talk):
     _, server = own_contexts(read, "alice")
-    return Listener("alice", sock, server, {"bob": read.parties["bob"].der})
+    return Listener("alice", sock, server, {"bob": read.parties["bob"].accepted}, talk)
 
 
-def join(read, problems):
+def join(read, me, problems, sock=None):
     try:
-        join_parties(read, "bob")
+        join_parties(read, me, sock=sock)
     except mpc.PeerError as error:
-        problems.append(str(error))
+        problems.append(f"{me}: {error}")
+
+
+def joining(*arguments):
+    thread = threading.Thread(target=join, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def test_a_connection_that_an_ended_session_took_is_made_again(trial):
-    read, sock = trial
-    listener = listen(read, sock)
+    read, sockets = trial
+    came = []
+
+    def talk(connection):
+        greeting = yield from hear_hello(connection, 10)
+        came.append((connection.peer, greeting.purpose))
+        return farewell(connection, "enough") if len(came) > 1 else None
+
+    listener = listen(read, sockets[0], talk)
     problems = []
-    bob = threading.Thread(target=join, args=(read, problems), daemon=True)
-    bob.start()
-    listener.accept(10).close()
-    again = listener.accept(10)
-    assert again is not None and again.peer == "bob"
-    again.notify(Kind.ABORT, "enough")
+    bob = joining(read, "bob", problems)
     bob.join(10)
     assert not bob.is_alive()
+    assert came == [("bob", "session")] * 2
     assert len(problems) == 1 and "enough" in problems[0]
     listener.close()
 
 
 def test_a_closed_listener_keeps_no_connection_open(trial):
-    """Neither one that waits in its queue nor one whose TLS ends later."""
-    read, sock = trial
-    listener = listen(read, sock.dup())
-    admit, go = listener._admit, threading.Event()
+    """Neither one that it holds nor one that comes while it closes."""
+    read, sockets = trial
+    held = threading.Event()
 
-    def late(*args):
-        go.wait(10)
-        admit(*args)
+    def talk(connection):
+        yield from hear_hello(connection, 10)
+        held.set()
+        connection.expect_bytes([], 0)
+        yield 1e9
 
-    listener._admit = late
+    listener = listen(read, sockets[0].dup(), talk)
     problems = []
-    bob = threading.Thread(target=join, args=(read, problems), daemon=True)
-    bob.start()
-    while not any(t.name == "alice admits" for t in threading.enumerate()):
-        pass
+    bob = joining(read, "bob", problems)
+    assert held.wait(10)
     listener.close()
-    second = listen(read, sock)
-    go.set()
-    connection = second.accept(10)
-    assert connection is not None and connection.peer == "bob"
-    connection.notify(Kind.ABORT, "enough")
+
+    def refuse(connection):
+        yield from hear_hello(connection, 10)
+        return farewell(connection, "enough")
+
+    second = listen(read, sockets[0], refuse)
     bob.join(10)
     assert len(problems) == 1 and "enough" in problems[0]
     second.close()
+
+
+def test_parties_listed_in_another_order_say_so(trial):
+    """Both wait to be reached, as each holds itself to be the first."""
+    read, sockets = trial
+    text = read.path.read_text()
+    first, second = text.index("[parties.alice]"), text.index("[parties.bob]")
+    end = text.index("# Who may ask")
+    swapped = read.path.with_name("swapped.toml")
+    swapped.write_text(text[:first] + text[second:end] + text[first:second] + text[end:])
+    other = configuration.load(swapped)
+    assert other.names == ("bob", "alice")
+    problems = []
+    threads = [
+        joining(read, "alice", problems, sockets[0].dup()),
+        joining(other, "bob", problems, sockets[1].dup()),
+    ]
+    for thread in threads:
+        thread.join(15)
+    assert len(problems) == 2
+    for problem in problems:
+        assert "disagree on parties: " in problem and "('bob', 'alice')" in problem
+
+
+def test_a_name_that_does_not_resolve_yet_is_tried_until_the_deadline(trial, monkeypatch):
+    read, sockets = trial
+    real, tries = socket.create_connection, []
+
+    def resolve(address, **options):
+        if address == read.parties["alice"].address:
+            tries.append(address)
+        if len(tries) < 4:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(address, **options)
+
+    monkeypatch.setattr(socket, "create_connection", resolve)
+
+    def refuse(connection):
+        yield from hear_hello(connection, 10)
+        return farewell(connection, "enough")
+
+    listener = listen(read, sockets[0], refuse)
+    problems = []
+    join(read, "bob", problems)
+    assert "enough" in problems[0] and len(tries) == 4
+    listener.close()
+    monkeypatch.setattr(socket, "create_connection", real)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -99,6 +100,52 @@ def test_what_cannot_be_launched():
         mpc.launch(programs.divides, inputs={"eve": ()})
     with pytest.raises(mpc.LaunchError, match="did not finish in time"):
         mpc.launch(programs.work, inputs={"alice": (10**9,), "bob": (10**9,)}, timeout=4)
+
+
+def run_script(code, *, path=None):
+    """Run a script, from its text or from a file; return what the first error says."""
+    what = ["-c", code]
+    if path is not None:
+        path.write_text(code)
+        what = [path]
+    root = programs.__file__.rsplit("tests", 1)[0]
+    done = subprocess.run(
+        [sys.executable, *what], env={**os.environ, "PYTHONPATH": root}, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_a_function_of_an_interactive_session_is_refused_before_anything_starts():
+    told = run_script("import mpc\ndef program(session): pass\nmpc.launch(program)")
+    assert "ArgumentError: program must be a function that other processes can import" in told
+    assert "write what a notebook or an interactive session defines into a file" in told
+    # None has been started: it would have printed its own error.
+    assert told.count("Traceback") == 1
+
+
+def test_the_reason_of_a_process_that_cannot_begin_is_in_the_error(tmp_path):
+    told = run_script(
+        "import mpc\nfrom tests.parties import programs\nclass Mine: pass\n"
+        "mpc.launch(programs.work, inputs={'alice': (Mine(),), 'bob': (Mine(),)})"
+    )
+    last = told.rpartition("LaunchError: ")[2]
+    told = "(alice|bob): ArgumentError: the process cannot import what it was given: "
+    assert re.match(told, last)
+    assert "AttributeError" in last and "'Mine'" in last and "into a file of its own" in last
+    told = run_script(
+        "import mpc\nfrom tests.parties import programs\nmpc.launch(programs.divides)",
+        path=tmp_path / "script.py",
+    )
+    last = told.rpartition("LaunchError: ")[2]
+    assert re.match("(alice|bob): the process ended with exit code 1 before it began", last)
+    assert 'must call mpc.launch below `if __name__ == "__main__":`' in last
+
+
+def test_inputs_that_cannot_be_sent_are_named_by_their_party():
+    with pytest.raises(mpc.ArgumentError, match="what bob is given cannot be sent to its process"):
+        mpc.launch(programs.divides, inputs={"bob": (lambda: 1,)})
 
 
 def test_the_provider_sees_ids_and_shapes_alone(tmp_path):

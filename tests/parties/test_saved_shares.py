@@ -18,6 +18,8 @@ from tests.parties.programs import (
     network,
     picture_network,
     price_network,
+    save_where_a_file_is,
+    save_where_the_disk_is_full,
 )
 
 X = np.random.default_rng(5).random((40, 64))
@@ -271,3 +273,42 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     bob.unlink()
     with pytest.raises(mpc.DataError, match="does not exist"):
         load()
+
+
+def test_a_full_disk_is_told_to_all_leaves_nothing_and_can_be_tried_again(tmp_path):
+    inputs = {name: (tmp_path, name == "bob") for name in ("alice", "bob")}
+    found = mpc.launch(save_where_the_disk_is_full, inputs=inputs)
+    (alice, _), (bob, labels) = found.values()
+    path = tmp_path / "bob" / "bob.npz"
+    assert bob == [f"{path} cannot be written: File too large", [], ["bob.npz"]]
+    assert alice == ["bob cannot write its file, so nobody keeps one", [], ["alice.npz"]]
+    np.testing.assert_array_equal(labels, network().predict(np.ones((1, 64))))
+
+
+def test_a_file_that_is_in_the_way_of_one_stops_all(tmp_path):
+    found = mpc.launch(save_where_a_file_is, inputs=dict.fromkeys(("alice", "bob"), (tmp_path,)))
+    told, files = found["alice"]
+    assert told.endswith("alice.npz exists already and is not overwritten")
+    assert (tmp_path / "alice" / "alice.npz").read_text() == "mine" and files == ["alice.npz"]
+    assert found["bob"] == ("alice cannot write its file, so nobody keeps one", [])
+
+
+def test_saving_costs_what_is_said(tmp_path):
+    with mpc.Session() as session:
+        shared = network().share(session, owner="alice", low=0, high=1)
+        before = session.cost()
+        nn.save_shares(shared, tmp_path)
+        spent = session.cost() - before
+    assert (spent.rounds, spent.bytes_sent_per_party) == (2, 32)
+    assert "2 rounds, 32 bytes." in nn.save_shares.__doc__
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(mpc.DataError, match="folder .*file/model cannot be made: Not a directory"):
+        saved(tmp_path / "file" / "model")
+
+
+def test_a_plain_model_names_the_file_that_cannot_be_written(tmp_path):
+    with pytest.raises(mpc.DataError, match=r"none/model\.npz cannot be written: No such file"):
+        network().save(tmp_path / "none" / "model.npz")

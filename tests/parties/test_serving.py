@@ -7,8 +7,6 @@ import signal
 import socket
 import ssl
 import threading
-from collections import OrderedDict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from mpc.transport import frames, wire
 from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
-from nn import serving
 from tests.parties.processes import in_child
 from tests.parties.programs import (
     flower_network,
@@ -372,49 +369,20 @@ def test_plain_tcp_and_old_tls_are_refused(services):
         old.wrap_socket(sock)
 
 
-def test_sigterm_stops_all_parties_after_their_turn(services, client):
+def test_sigterm_stops_one_party_and_the_provider_and_the_others_wait(services, client):
     services.processes["alice"].send_signal(signal.SIGTERM)
-    for name in PARTIES:
-        assert services.processes[name].wait(20) == 0, services.logs[name].read_text()[-1000:]
-    with pytest.raises(mpc.PeerError):
-        client.predict(X[:1])
+    assert services.processes["alice"].wait(20) == 0, services.told("alice")
+    assert "event=stop role=party me=alice" in services.told("alice")
+    with pytest.raises(mpc.PeerError, match="alice"):
+        nn.Client(services.path, me="dora", model="network", patience=0)
+    assert "event=lost me=bob why='alice shuts down'" in services.told("bob")
+    services.start("alice")
+    # The client is the same as before.
+    np.testing.assert_array_equal(client.predict(X), network().predict(X))
     services.processes["provider"].send_signal(signal.SIGTERM)
-    assert services.processes["provider"].wait(40) == 0
-    for log in services.logs.values():
-        assert "event=stop" in log.read_text()
-
-
-class OneOfTwo:
-    """A session of the last of two parties that agree on everything."""
-
-    size, here, parties = 2, (1,), ("alice", "bob")
-
-    def look_for_provider(self):
-        pass
-
-    def open(self, message):
-        words, opening = message
-        return [words * 2 if opening == "sum" else words]
-
-
-def test_who_waits_for_a_turn_and_who_is_in_it_are_told_why_it_failed(monkeypatch):
-    """Else the process ends, and the client hears of the wrong party."""
-    service = object.__new__(serving.PartyService)
-    service._session, service._me, service._served = OneOfTwo(), "bob", 0
-    service._waiting, service._taken, service._stopping = OrderedDict(), [], False
-    service._changed, service._over = threading.Condition(), threading.Event()
-    service._listener = SimpleNamespace(close=lambda: None)
-    service._models = {"network": SimpleNamespace(rows_at_once=lambda: 1)}
-    requests = [serving._Request("network", "labels", 1, np.zeros((1, 2), np.uint64)) for _ in "12"]
-    service._waiting.update({bytes([k] * 16): request for k, request in enumerate(requests)})
-
-    def fail(ids, taken):
-        assert taken == requests[:1]
-        raise mpc.PeerError("alice closed the connection in round 12")
-
-    monkeypatch.setattr(service, "_evaluate", fail)
-    with pytest.raises(mpc.PeerError):
-        service.run()
-    for request in requests:
-        assert request.done.is_set()
-        assert request.problem == "alice closed the connection in round 12"
+    assert services.processes["provider"].wait(20) == 0
+    assert "event=stop" in services.told("provider")
+    services.start("provider")
+    np.testing.assert_array_equal(client.predict(X), network().predict(X))
+    assert "provider shuts down" in services.lines("bob", "lost")[-1]
+    assert all(process.poll() is None for process in services.processes.values())

@@ -1,0 +1,53 @@
+"""What compose.yaml needs for a trial: a folder for each service, with its own key and shares alone.
+
+python examples/deploy/trial.py FOLDER [PORT]
+    writes FOLDER/provider, alice, bob and carol. Services find each other by these names, or at
+    PORT and the next ones of this machine.
+
+All keys are made in one place here, which is for a trial: see "Between organisations".
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import mpc
+import nn
+from mpc import configuration
+
+PARTIES = ("alice", "bob")
+NAMES = (*PARTIES, "provider", "carol")
+
+
+def main(folder, port=None):
+    """Write the folders."""
+    folder = Path(folder)
+    X, _, y, _ = nn.load_digits_8x8()
+    model = nn.MLP((64, 32, 10), random_state=0).fit(X, y, epochs=20, progress=False)
+    with tempfile.TemporaryDirectory() as made:
+        ports = range(int(port or 9001), int(port or 9001) + 3)
+        path = configuration.write_example(Path(made) / "all", PARTIES, ["carol"], ports=ports)
+        text = path.read_text()
+        if port is None:
+            for name, number in zip(NAMES, ports, strict=False):
+                text = text.replace(f"127.0.0.1:{number}", f"{name}:{number}")
+        with mpc.Session(PARTIES) as session:
+            nn.save_shares(
+                model.share(session, owner="alice", low=0, high=1), Path(made) / "shares"
+            )
+        for name in NAMES:
+            own = folder / name
+            own.mkdir(parents=True)
+            (own / "parties.toml").write_text(text)
+            for certificate in path.parent.glob("*.crt"):
+                shutil.copy(certificate, own)
+            shutil.copy(path.with_name(f"{name}.key"), own)
+            (own / "shares").mkdir()
+            if name in PARTIES:
+                shutil.copy(Path(made) / "shares" / f"{name}.npz", own / "shares")
+    print(f"wrote {folder}: {', '.join(NAMES)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

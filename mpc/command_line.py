@@ -1,0 +1,68 @@
+"""What every command of ``sotto`` has in common: its help, its errors, its end."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mpc.errors import SottoError
+from mpc.events import record
+from mpc.terminal import paint
+
+__all__ = ["add_command", "run", "serve_until_signal"]
+
+
+def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.ArgumentParser:
+    """Add a command with its one-line summary, and what its own help says."""
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    added.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS,
+        help="show where an error came from",
+    )  # fmt: skip
+    return added
+
+
+def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT, then close; reload at each SIGHUP."""
+    stop, again = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: again.set())
+    while not stop.wait(0.25):
+        if again.is_set():
+            again.clear()
+            try:
+                reload()
+            except SottoError as error:
+                record("reload", warning=True, me="provider", problem=str(error))
+    close()
+
+
+def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and do what it says; an error is one line and exit code 2."""
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help(sys.stderr)
+        return 2
+    debug = getattr(options, "debug", False)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
+    except (SottoError, OSError) as error:
+        if debug:
+            raise
+        problem = str(error)
+    except Exception as error:
+        if debug:
+            raise
+        # Its text is not ours, and could hold anything.
+        problem = f"{type(error).__name__}, a bug: please report it with what --debug shows"
+    print(f"{paint('sotto: error:', 'red', sys.stderr)} {problem}", file=sys.stderr)
+    return 2

@@ -1,0 +1,51 @@
+"""What one client may take of a service, so that others are served too."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+__all__ = ["Allowance", "Limits"]
+
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What each client may have at each party.
+
+    Attributes
+    ----------
+    connections : int, default=1000
+        At once.
+    requests : int, default=1000
+        In progress at once.
+    rows_an_hour : int, default=10**9
+        In all its requests.
+    """
+
+    connections: int = 1000
+    requests: int = 1000
+    rows_an_hour: int = 10**9
+
+    @classmethod
+    def defaults(cls) -> dict[str, int]:
+        """Return the limits where nothing is said."""
+        return {field.name: int(getattr(cls, field.name)) for field in fields(cls)}
+
+
+class Allowance:
+    """The rows that one client may still ask for: as many as in an hour, which come back evenly."""
+
+    def __init__(self) -> None:
+        self._used, self._since = 0.0, time.monotonic()
+
+    def take(self, rows: int, an_hour: int) -> bool:
+        """Take rows off it. Returns whether there were enough."""
+        now = time.monotonic()
+        self._used = max(0.0, self._used - (now - self._since) * an_hour / _HOUR)
+        self._since = now
+        if self._used + rows > an_hour:
+            return False
+        self._used += rows
+        return True

@@ -1,0 +1,83 @@
+"""Addresses: read, shown, listened at."""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
+
+from mpc.errors import ConfigurationError
+
+__all__ = ["EVERYWHERE", "bind", "parse", "show"]
+
+# Hosts at which one can listen, on all of a machine's networks, but which nobody can reach.
+EVERYWHERE = ("0.0.0.0", "::")
+_LABEL = re.compile(r"[\w]([\w-]{0,61}[\w])?")
+
+
+def _host_problem(host: str, bracketed: bool) -> str:
+    """Return what is wrong with a host, or nothing."""
+    with suppress(ValueError):
+        if isinstance(ip_address(host), IPv6Address) != bracketed:
+            return "an IPv6 address, and nothing else, stands in brackets"
+        return ""
+    if "//" in host or "/" in host:
+        return "it is no URL: leave out what stands before the host"
+    if bracketed:
+        return f"{host} is no IPv6 address"
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        return f"{host!r} is no name of a host"
+    if labels[-1].isdecimal():
+        return f"{host} is no IPv4 address"
+    return ""
+
+
+def parse(text: str, what: str = "address", *, any_port: bool = False) -> tuple[str, int]:
+    """Return the host and the port of "host:port"; an IPv6 host stands in brackets.
+
+    With `any_port`, the port may be 0, for one that is free.
+
+    Raises
+    ------
+    ConfigurationError
+        The message begins with `what`.
+    """
+    host, _, port = text.rpartition(":")
+    number = int(port) if re.fullmatch("[0-9]{1,5}", port) else -1
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    problem = "" if host and (0 if any_port else 1) <= number < 65536 else " "
+    if "//" in text or (host and not problem):
+        problem = _host_problem(host, bracketed)
+    if problem:
+        why = f" ({problem})" if problem.strip() else ""
+        raise ConfigurationError(
+            f'{what} must be "host:port" with a port below 65536, got {text!r}{why}'
+        )
+    return host, number
+
+
+def show(address: tuple[str, int]) -> str:
+    """Return an address as :func:`parse` reads it."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(address: tuple[str, int]) -> socket.socket:
+    """Return a socket that listens at `address`; at "::" for IPv4 and IPv6 alike.
+
+    Raises
+    ------
+    ConfigurationError
+        If that is no address of this machine, or somebody listens there already.
+    """
+    host, port = address
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, place = found[0]
+        return socket.create_server(place, family=family, backlog=128, dualstack_ipv6=both)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen at {show(address)}: {error.strerror}") from None

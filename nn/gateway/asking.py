@@ -1,0 +1,218 @@
+"""Clients of the parties, a few, that all who ask over HTTP share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import ConfigurationError, PeerError, configuration
+from mpc.events import record
+from mpc.health import Health, ask
+from mpc.transport.tls import own_contexts
+from nn.client import Client
+from nn.exchange import Exchange
+from nn.gateway.bodies import Table
+from nn.gateway.problems import HttpError
+
+__all__ = ["ANSWERS", "Answer", "Asking"]
+
+# What may be asked for, and what the model's owner must have allowed for it.
+ANSWERS = {"labels": "class", "scores": "scores", "probabilities": "scores", "values": "values"}
+# How long a party may take to say that it is there.
+_LOOK_SECONDS = 3.0
+# Whoever asks is told soon that parties are away, and when to try again; a loss that parties mend
+# at once is waited for.
+_PATIENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer:
+    """What the parties have answered, and how.
+
+    Attributes
+    ----------
+    kind : str
+        Of :data:`ANSWERS`.
+    values : ndarray
+        Labels, or scores.
+    classes : ndarray, or None for a regressor
+    exchange : Exchange or None
+        None where there were no rows.
+    cost : (int, int) or None
+        Rounds and bytes, if they were asked for.
+    seconds : float
+    """
+
+    kind: str
+    values: NDArray[Any]
+    classes: NDArray[Any] | None
+    exchange: Exchange | None
+    cost: tuple[int, int] | None
+    seconds: float
+
+
+class Asking:
+    """Asks the parties as one client, from several threads.
+
+    Parameters
+    ----------
+    path : path
+        Of parties.toml.
+    me : str
+        Which client.
+    most : int
+        Threads that ask at once: each has a connection to every party of its own.
+
+    Raises
+    ------
+    ConfigurationError
+        If the configuration is wrong or the client's key is not here. The parties need not be there.
+    """
+
+    def __init__(self, path: Path, me: str, most: int) -> None:
+        self._path, self.me, self._most = path, me, most
+        self._read = configuration.load(path)
+        if me not in self._read.clients:
+            raise ConfigurationError(
+                f"me must be one of {', '.join(self._read.clients)}, got {me!r}"
+            )
+        own_contexts(self._read, me)
+        self._lock = threading.Lock()
+        # By model; a client that was idle for long connects again by itself.
+        self._idle: list[tuple[str, Client]] = []
+        self._open = 0
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """The computing parties' names."""
+        return self._read.names
+
+    def look(self) -> list[Health]:
+        """Return what each party says of itself."""
+        # Certificates may have successors by now.
+        read = configuration.load(self._path)
+        return [each for each in ask(read, self.me, _LOOK_SECONDS) if each.role == "party"]
+
+    def models(self) -> list[str]:
+        """Return the models that all parties serve.
+
+        Raises
+        ------
+        PeerError
+            If one of them is not there.
+        """
+        served = []
+        for each in self.look():
+            if not each.ready:
+                raise PeerError(each.trouble)
+            served.append([str(name) for name in each.told.get("models", ())])
+        return [name for name in served[0] if all(name in others for others in served[1:])]
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """Return what is public of a model."""
+        with self._client(model) as client:
+            low, high = (np.broadcast_to(e, client.n_features_in_) for e in client.input_range_)
+            names = getattr(client, "feature_names_in_", None)
+            classes = getattr(client, "classes_", None)
+            return {
+                "name": model,
+                "features": client.n_features_in_,
+                "feature_names": None if names is None else [str(name) for name in names],
+                "low": low.tolist(),
+                "high": high.tolist(),
+                "classes": None if classes is None else classes.tolist(),
+                "answers": [kind for kind in ANSWERS if ANSWERS[kind] in client.answers_],
+            }
+
+    def answer(self, model: str, kind: str | None, rows: Table, *, detailed: bool) -> Answer:
+        """Ask for labels, scores, probabilities or values; None for what there is in any case.
+
+        Raises
+        ------
+        HttpError
+            If there is no such model or answer.
+        SottoError
+            As :class:`nn.Client` does.
+        """
+        with self._client(model) as client:
+            if kind is None:
+                kind = "values" if "values" in client.answers_ else "labels"
+            if ANSWERS[kind] not in client.answers_:
+                allowed = ", ".join(k for k in ANSWERS if ANSWERS[k] in client.answers_)
+                raise HttpError(
+                    403, f"the owner of {model} allows {allowed} alone, not {kind}", "NotAllowed"
+                )
+            call = {
+                "labels": client.predict, "values": client.predict,
+                "scores": client.decision_function, "probabilities": client.predict_proba,
+            }[kind]  # fmt: skip
+            if rows.rows.shape == (0, 0):  # of JSON, where no row says how wide it is
+                rows = Table(np.empty((0, client.n_features_in_)), rows.columns)
+            begin = time.monotonic()
+            values = call(rows)
+            seconds = time.monotonic() - begin
+            exchange = client.last_exchange_ if len(rows) else None
+            cost = client.last_cost() if detailed and exchange is not None else None
+            classes = getattr(client, "classes_", None)
+        return Answer(kind, values, classes, exchange, cost, seconds)
+
+    def close(self) -> None:
+        """Say goodbye to the parties; who asks still is not waited for."""
+        with self._lock:
+            clients = [client for _, client in self._idle]
+            self._open -= len(clients)
+            self._idle.clear()
+        for client in clients:
+            client.close()
+
+    @contextmanager
+    def _client(self, model: str) -> Iterator[Client]:
+        """Lend a client for a model to one thread; one that has failed is not lent again."""
+        client = self._take(model)
+        try:
+            yield client
+        except (PeerError, OSError):
+            self._drop(client)
+            raise
+        except BaseException:
+            self._give_back(model, client)
+            raise
+        self._give_back(model, client)
+
+    def _take(self, model: str) -> Client:
+        with self._lock:
+            found = next((each for each in self._idle if each[0] == model), None)
+            if found is not None:
+                self._idle.remove(found)
+                return found[1]
+            # A place for a new one, in exchange for one that asks for another model.
+            spare = self._idle.pop(0)[1] if self._open >= self._most else None
+            self._open += spare is None
+        if spare is not None:
+            spare.close()
+        try:
+            if model not in self.models():
+                raise HttpError(404, f"no model is named {model[:100]!r}", "UnknownModel")
+            return Client(self._path, me=self.me, model=model, patience=_PATIENCE_SECONDS)
+        except BaseException:
+            with self._lock:
+                self._open -= 1
+            raise
+
+    def _drop(self, client: Client) -> None:
+        with self._lock:
+            self._open -= 1
+        client.close()
+        record("client", warning=True, me=self.me, problem="lost")
+
+    def _give_back(self, model: str, client: Client) -> None:
+        with self._lock:
+            self._idle.append((model, client))

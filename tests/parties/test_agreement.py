@@ -1,0 +1,203 @@
+"""Which requests parties compute: those that all have got alike, whatever clients send."""
+
+import numpy as np
+import pytest
+
+from mpc.limits import Allowance, Limits
+from nn import agreement
+from nn.agreement import PER_TURN, Book, Request
+
+SHARES, LIMITS = np.zeros((1, 2), np.uint64), Limits()
+
+
+class Parties:
+    """The books of several parties, and what they tell one another and compute."""
+
+    def __init__(self, count=3, patience=60.0):
+        self.books = [Book(k, count, patience) for k in range(count)]
+        for book in self.books:
+            book.open()
+
+    def send(self, client, id, *, to=None, rows=1, model="m", version=b"v", limits=LIMITS):
+        """Send a request to parties; return what became of it there."""
+        sent = []
+        for k in range(len(self.books)) if to is None else to:
+            request = Request(
+                client, id.encode().ljust(16), model, version, "class", rows, SHARES, lambda: None
+            )
+            self.books[k].add(request, limits)
+            sent.append(request)
+        return sent
+
+    def turn(self, most=100):
+        """Let the others tell their news, and compute; return who was answered, in order."""
+        leader = self.books[-1]
+        for k, book in enumerate(self.books[:-1]):
+            has, has_not = book.news()
+            leader.heard(k, _cut(has), _cut(has_not))
+        chosen, refused = leader.choose(lambda model: most)
+        answered = []
+        for book in self.books:
+            book.refuse(refused)
+            requests = book.take(chosen)
+            for request in requests:
+                request.finish(SHARES)
+            answered.append([(r.client, r.id.decode().strip(), r.rows) for r in requests])
+        assert answered.count(answered[0]) == len(self.books)
+        return answered[0]
+
+
+def _cut(keys):
+    return [keys[k : k + agreement.KEY_BYTES] for k in range(0, len(keys), agreement.KEY_BYTES)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_what_all_have_is_computed_in_whatever_order_it_comes(count):
+    parties = Parties(count)
+    for order in (range(count), reversed(range(count))):
+        for k in order:
+            assert parties.turn() == []
+            parties.send("carol", "a", to=[k])
+        assert parties.turn() == [("carol", "a", 1)]
+    assert parties.turn() == []
+    assert all(len(book) == 0 for book in parties.books)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rows": 2}, {"model": "n"}, {"version": b"w"}], ids=["rows", "model", "version"]
+)
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_what_parties_got_differently_is_refused_at_once(change, odd):
+    parties = Parties()
+    sent = parties.send("carol", "a", to=[k for k in range(3) if k != odd])
+    sent += parties.send("carol", "a", to=[odd], **change)
+    good = parties.send("dora", "a")
+    # What comes to the leader beside the other parties' news takes a turn more.
+    computed = parties.turn() + parties.turn()
+    assert computed == [("dora", "a", 1)]
+    assert all(r.done and r.result is None and "alike" in r.problem for r in sent)
+    assert all(r.result is not None for r in good)
+    # The client may send it again.
+    parties.send("carol", "b")
+    assert parties.turn() == [("carol", "b", 1)]
+
+
+@pytest.mark.parametrize("some", [[0], [1], [2], [0, 2], [0, 1]])
+def test_what_some_have_waits_beside_and_is_refused_in_the_end(some, monkeypatch):
+    parties = Parties(patience=10.0)
+    now = [100.0]
+    monkeypatch.setattr(agreement.time, "monotonic", lambda: now[0])
+    lone = parties.send("carol", "a", to=some)
+    for number in range(5):
+        parties.send("dora", str(number))
+        assert parties.turn() == [("dora", str(number), 1)]
+        assert not any(request.done for request in lone)
+    now[0] += 11
+    assert parties.turn() == []
+    assert all(request.done and "alike" in request.problem for request in lone)
+    # And where it comes too late.
+    late = parties.send("carol", "a", to=[k for k in range(3) if k not in some])
+    assert parties.turn() + parties.turn() == []
+    assert all(request.done and request.result is None for request in late)
+    assert all(len(book) == 0 for book in parties.books)
+
+
+def test_each_client_has_its_turn_however_many_requests_another_has():
+    parties = Parties()
+    for number in range(3 * PER_TURN):
+        parties.send("mallory", str(number))
+    parties.send("carol", "a")
+    parties.send("dora", "a", model="n")
+    first = parties.turn()
+    assert len(first) == PER_TURN
+    assert ("carol", "a", 1) in first and ("dora", "a", 1) in first
+    # What asks for the same model stands together.
+    assert first[-1] == ("dora", "a", 1)
+
+
+def test_a_turn_is_no_longer_than_one_evaluation():
+    parties = Parties()
+    for number in range(6):
+        parties.send("carol", str(number), rows=40)
+    assert [len(parties.turn(most=100)) for _ in range(4)] == [2, 2, 2, 0]
+    parties.send("carol", "large", rows=1000)
+    assert parties.turn(most=100) == [("carol", "large", 1000)]
+
+
+def test_one_client_has_no_more_requests_in_progress_than_it_may():
+    parties, limits = Parties(), Limits(requests=5)
+    sent = [parties.send("carol", str(k), limits=limits) for k in range(8)]
+    for number, requests in enumerate(sent):
+        for request in requests:
+            assert request.done == (number >= 5)
+            if request.done:
+                assert request.later and "may have no more" in request.problem
+    parties.send("dora", "a", limits=limits)
+    assert len(parties.turn()) == 6
+    parties.send("carol", "again", limits=limits)
+    assert len(parties.turn()) == 1
+
+
+def test_one_party_alone_that_refuses_has_it_refused_by_all():
+    parties = Parties()
+    for refusing in range(3):
+        parties.books[refusing]._allowances["carol"] = full = Allowance()
+        assert full.take(10, 10)
+        sent = parties.send("carol", f"to {refusing}", limits=Limits(rows_an_hour=10))
+        assert parties.turn() + parties.turn() == []
+        assert all(request.done and request.result is None for request in sent)
+        assert "may ask for 10 rows an hour" in sent[refusing].problem
+        parties.books[refusing]._allowances.clear()
+
+
+def test_rows_come_back_in_an_hour(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("mpc.limits.time.monotonic", lambda: now[0])
+    allowance = Allowance()
+    assert allowance.take(100, 100) and not allowance.take(1, 100)
+    now[0] = 1800.0
+    assert allowance.take(50, 100) and not allowance.take(1, 100)
+    now[0] = 10000.0
+    assert not allowance.take(101, 100) and allowance.take(100, 100)
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_what_comes_before_a_party_is_ready_is_refused_by_all_to_be_sent_again(late):
+    parties = Parties()
+    parties.books[late].close("not ready")
+    sent = parties.send("carol", "a")
+    assert sent[late].done and sent[late].later
+    parties.books[late].open()
+    assert parties.turn() + parties.turn() == []
+    assert all(request.done and request.later for request in sent)
+    parties.send("carol", "b")
+    assert parties.turn() == [("carol", "b", 1)]
+
+
+def test_the_end_of_a_session_answers_all_and_forgets_all():
+    parties = Parties()
+    sent = parties.send("carol", "a", to=[0, 2]) + parties.send("dora", "b")
+    for book in parties.books:
+        book.close("bob shuts down")
+    assert all(r.later and r.problem == "bob shuts down" for r in sent)
+    (refused,) = parties.send("carol", "c", to=[0])
+    assert refused.later and refused.problem == "bob shuts down"
+    for book in parties.books:
+        book.open()
+    assert parties.turn() == []
+    parties.send("carol", "a")
+    assert parties.turn() == [("carol", "a", 1)]
+
+
+def test_nothing_is_kept_of_what_is_done(monkeypatch):
+    monkeypatch.setattr(agreement, "_KEPT", 50)
+    parties = Parties()
+    for number in range(300):
+        parties.send("carol", str(number), to=[0, 1, 2] if number % 3 else [number % 2])
+        parties.send("dora", str(number), to=[0, 2])
+        parties.send("dora", str(number), to=[1], rows=2)
+        parties.turn()
+    leader = parties.books[-1]
+    assert len(leader._refused) <= 50
+    assert len(leader._had) == len(leader._since) == len(leader._tags) == 100
+    assert not leader._ready
