@@ -178,8 +178,9 @@ class RangePolicy:
         text = (
             f"{name}: by the bounds of the operands a result may reach"
             f" {_power(bound, frac_bits)}, and it must stay below {_limit(frac_bits)} to be right;"
-            " state a smaller bound= when you share, or .with_bound(...) for an operand, or open the"
-            " session with ranges='check'"
+            " state a smaller bound= when you share, or .with_bound(...) for an operand, so that together"
+            f" they are smaller by a factor of 2^{bound.bit_length() - LIMIT_BITS}; or open the session"
+            " with ranges='check'"
         )
         self.say(name, text)
 
