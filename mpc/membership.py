@@ -10,7 +10,6 @@ import copy
 import json
 import os
 import re
-import secrets
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -288,7 +287,7 @@ class _Change:
             raise
 
     def _replace(self, data: bytes) -> None:
-        part = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.part")
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         mode = self.path.stat().st_mode & 0o777
         write_new([(part, data, mode)])
         try:

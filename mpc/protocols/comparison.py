@@ -70,7 +70,7 @@ def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
     reaches = [v.bound << most - v.frac_bits for v in terms]
     # A public operand is below 2^61. What has no room for its bits is for `add` to see to.
     reach = sum(reaches) + (LARGEST >> 1) * (2 - len(terms))
-    if reach <= LARGEST or max(reaches) > LARGEST:
+    if reach <= LARGEST or max(reaches) > LARGEST + 1:
         return linear.add(x, minus, name)
     terms = [linear.at_bits(v, most, name) for v in terms]
     return add_words(terms[0], terms[1] if len(terms) == 2 else minus, LARGEST)

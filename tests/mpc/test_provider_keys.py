@@ -350,9 +350,12 @@ def test_nothing_can_be_pickled_or_copied_out(session):
                 pickle.dumps(thing, protocol)
         with pytest.raises(mpc.RevealError):
             copy.deepcopy(thing)
-    for thing in (session, session._provider, session.streams[0]):
+    for thing in (session._provider, session.streams[0]):
         with pytest.raises(TypeError):
             pickle.dumps(thing)
+    for function in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(mpc.SessionError, match="cannot be copied or pickled"):
+            function(session)
 
 
 def test_closing_drops_the_keys():

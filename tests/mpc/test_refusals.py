@@ -47,10 +47,10 @@ SHARING = {
         ([1.0], {"bound": 0}, r"^bound of x must be positive, got 0$"),
         ([1.0], {"bound": -1}, r"^bound of x must be positive, got -1$"),
         ([1.0], {"bound": NAN}, r"^bound of x must be positive, got nan$"),
-        ([0, 1.5], {"bound": 1}, r"^x must be within its bound of 1.0 .*, got 1.5 at index .*1"),
-        (-2, {"bound": 1}, r"^x must be within its bound of 1.0 in magnitude, got -2$"),
-        (np.array([-128], np.int8), {"bound": 127}, r"within its bound of 127.0 .*, got -128"),
-        ([NAN], {"bound": 1}, r"^x must be within its bound of 1.0 .*got nan at index"),
+        ([0, 1.5], {"bound": 1}, r"^x must be within its bound of 1 .*, got 1.5 at index .*1"),
+        (-2, {"bound": 1}, r"^x must be within its bound of 1 in magnitude, got -2$"),
+        (np.array([-128], np.int8), {"bound": 127}, r"within its bound of 127 .*, got -128"),
+        ([NAN], {"bound": 1}, r"^x must be finite, got nan at index"),
     ],
     mpc.DtypeError: [
         ([1j], {}, r"^x must hold real numbers, got dtype complex128$"),
@@ -384,7 +384,7 @@ OPERANDS = {
         (lambda x, p, v, b: x + NAN, r"^the public operand must be finite, got nan$"),
         (
             lambda x, p, v, b: x - np.array([0, 1, INF]),
-            r"public operand must be finite, got -inf at index 2$",
+            r"public operand must be finite, got inf at index 2$",
         ),
         (lambda x, p, v, b: x * -INF, r"^the public operand must be finite, got -inf$"),
         (lambda x, p, v, b: p * NAN, r"^the public operand must be finite, got nan$"),
