@@ -19,6 +19,7 @@ __all__ = [
     "Loss",
     "cross_entropy",
     "cross_entropy_gradient",
+    "log_softmax",
     "normalised",
     "softmax",
     "squared_error",
@@ -56,6 +57,29 @@ def softmax(scores: NDArray[Any]) -> NDArray[Any]:
     powers: NDArray[Any] = np.exp(scores - scores.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True)
     return powers
+
+
+def log_softmax(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return the natural logarithms of `softmax`, which stay finite where it underflows.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (rows, classes)
+
+    Returns
+    -------
+    ndarray of the same shape and dtype
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.losses import log_softmax
+    >>> log_softmax(np.array([[0.0, 1000.0]]))
+    array([[-1000.,     0.]])
+    """
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    logarithms: NDArray[Any] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted - logarithms
 
 
 def normalised(scores: NDArray[Any]) -> NDArray[Any]:
@@ -102,9 +126,7 @@ def cross_entropy(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     0.693147
     """
     _check(scores, targets)
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    logarithms = np.log(np.exp(shifted).sum(axis=1))
-    return float((logarithms - (targets * shifted).sum(axis=1)).mean(dtype=np.float64))
+    return float(-(targets * log_softmax(scores)).sum(axis=1).mean(dtype=np.float64))
 
 
 def cross_entropy_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:

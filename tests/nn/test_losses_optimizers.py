@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nn.links import log_probabilities
 from nn.losses import LOSSES, normalised, softmax
 from nn.optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam
 from ring.errors import ArgumentError, DtypeError, ShapeError
@@ -75,6 +76,15 @@ def test_softmax():
         softmax(np.log(np.array([[1.0, 2.0, 5.0]]))), [[1 / 8, 2 / 8, 5 / 8]], atol=1e-15
     )
     assert softmax(np.array([[1e30, 0.0]])).tolist() == [[1.0, 0.0]]
+
+
+def test_logarithms_of_probabilities():
+    scores = np.array([[0.0, 3.0], [0.0, 2000.0]])
+    logarithms = log_probabilities("softmax", scores)
+    np.testing.assert_allclose(np.exp(logarithms), softmax(scores), atol=1e-15)
+    assert logarithms[1].tolist() == [-2000.0, 0.0]
+    clipped = log_probabilities("normalised", np.array([[-1.0, 0.5]]))
+    assert clipped.tolist() == [[-math.inf, 0.0]]
 
 
 def test_normalised():
