@@ -1,6 +1,7 @@
 """Losses, optimizers and schedules against values worked out by hand."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -185,6 +186,12 @@ def test_bad_learning_rates(make, value):
 @pytest.mark.parametrize("value", ["0.1", None, True, [0.1, 0.2]])
 def test_learning_rates_of_the_wrong_type(value):
     with pytest.raises(DtypeError, match="learning_rate must be a number, got"):
+        SGD(learning_rate=value)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400), 10**5000], ids=range(4))
+def test_numbers_beyond_the_largest_float(value):
+    with pytest.raises(ArgumentError, match="learning_rate must be above 0 and finite, got a num"):
         SGD(learning_rate=value)
 
 
