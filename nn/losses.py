@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ring.errors import ShapeError
+from mpc import SharedArray
+from ring.errors import DtypeError, ShapeError
+from ring.real_arrays import real_array
 
 __all__ = [
     "LOSSES",
@@ -35,6 +37,26 @@ def _check(scores: Any, targets: Any) -> None:
         )
 
 
+def _plain(name: str, values: Any, instead: str) -> NDArray[Any]:
+    """Return an array of plain numbers; `instead` says what is for shared ones."""
+    if isinstance(values, SharedArray):
+        raise DtypeError(f"{name} must hold plain numbers, got a SharedArray: {instead}")
+    return real_array(values, name)
+
+
+def _rows(scores: Any, instead: str) -> NDArray[Any]:
+    matrix = _plain("scores", scores, instead)
+    if matrix.ndim != 2:
+        raise ShapeError(f"scores must have the shape (rows, classes), got {matrix.shape}")
+    return matrix
+
+
+def _pair(scores: Any, targets: Any, instead: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    pair = _plain("scores", scores, instead), _plain("targets", targets, instead)
+    _check(*pair)
+    return pair
+
+
 def softmax(scores: NDArray[Any]) -> NDArray[Any]:
     """Return each row's exponentials, scaled to sum to 1.
 
@@ -53,6 +75,7 @@ def softmax(scores: NDArray[Any]) -> NDArray[Any]:
     >>> softmax(np.array([[1000.0, 1000.0]]))
     array([[0.5, 0.5]])
     """
+    scores = _rows(scores, "use scores.softmax()")
     # The largest exponent is 0, so nothing overflows and the sum is at least 1.
     powers: NDArray[Any] = np.exp(scores - scores.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True)
@@ -77,6 +100,7 @@ def log_softmax(scores: NDArray[Any]) -> NDArray[Any]:
     >>> log_softmax(np.array([[0.0, 1000.0]]))
     array([[-1000.,     0.]])
     """
+    scores = _rows(scores, "use scores.log_softmax()")
     shifted = scores - scores.max(axis=1, keepdims=True)
     logarithms: NDArray[Any] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted - logarithms
@@ -100,7 +124,8 @@ def normalised(scores: NDArray[Any]) -> NDArray[Any]:
     >>> normalised(np.array([[-0.5, 0.25, 0.75]]))
     array([[0.  , 0.25, 0.75]])
     """
-    clipped: NDArray[Any] = np.clip(scores, 0, 1)
+    scores = _rows(scores, "reveal them first, to whoever is to know probabilities")
+    clipped: NDArray[Any] = np.clip(scores, 0.0, 1.0)
     clipped[~clipped.any(axis=1)] = 1
     clipped /= clipped.sum(axis=1, keepdims=True)
     return clipped
@@ -125,7 +150,9 @@ def cross_entropy(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     >>> round(cross_entropy(np.array([[0.0, 0.0]]), np.array([[1, 0]])), 6)
     0.693147
     """
-    _check(scores, targets)
+    scores, targets = _pair(
+        scores, targets, "use -(targets * scores.log_softmax()).sum() over the number of rows"
+    )
     return float(-(targets * log_softmax(scores)).sum(axis=1).mean(dtype=np.float64))
 
 
@@ -152,9 +179,10 @@ def cross_entropy_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArr
     >>> cross_entropy_gradient(np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]))
     array([[-0.5,  0.5]])
     """
-    _check(scores, targets)
-    gradient = softmax(scores)
-    gradient -= targets
+    scores, targets = _pair(
+        scores, targets, "use scores.softmax() - targets over the number of rows"
+    )
+    gradient: NDArray[Any] = softmax(scores) - targets
     gradient /= len(gradient)
     return gradient
 
@@ -178,7 +206,9 @@ def squared_error(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     >>> squared_error(np.array([[3.0, 0.0]]), np.array([[1.0, 0.0]]))
     2.0
     """
-    _check(scores, targets)
+    scores, targets = _pair(
+        scores, targets, "use np.square(scores - targets).sum() over twice the number of rows"
+    )
     return float(0.5 * np.square(scores - targets).sum(axis=1).mean(dtype=np.float64))
 
 
