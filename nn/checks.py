@@ -44,12 +44,16 @@ def real(
     """Return `value` as a float that is over `above` (or at least `least`) and under `below`."""
     if isinstance(value, (bool, np.bool_, str, bytes)):
         raise DtypeError(f"{name} must be a number, got {value!r}")
+    low = f"above {above:g}" if above is not None else f"at least {least:g}"
+    high = "finite" if below == math.inf else f"below {below:g}"
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise DtypeError(f"{name} must be a number, got {value!r}") from None
-    low = f"above {above:g}" if above is not None else f"at least {least:g}"
-    high = "finite" if below == math.inf else f"below {below:g}"
+    except OverflowError:  # a whole number or a fraction, of too many digits to show
+        raise ArgumentError(
+            f"{name} must be {low} and {high}, got a number beyond the largest float"
+        ) from None
     # Written so that NaN, which compares false with everything, is refused.
     if not ((number > above if above is not None else number >= least) and number < below):
         raise ArgumentError(f"{name} must be {low} and {high}, got {number!r}")

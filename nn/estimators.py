@@ -196,7 +196,8 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             owner = session.parties[-1]
             fitted = network.fit(
                 session.share(X, owner),
-                session.share(targets, owner, bound=float(np.abs(targets).max())),
+                # A bound is positive, also of targets that are all 0, as standardised constants are.
+                session.share(targets, owner, bound=float(np.abs(targets).max()) or 1.0),
                 epochs=int(self.max_iter),
                 batch_size=min(int(self.batch_size), len(X)),
                 optimizer=self.solver,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.losses import normalised, softmax
+from nn.losses import log_softmax, normalised, softmax
 from ring.errors import ArgumentError
 
-__all__ = ["LINKS", "LINK_OF_LOSS", "one_vs_rest", "probabilities"]
+__all__ = ["LINKS", "LINK_OF_LOSS", "log_probabilities", "one_vs_rest", "probabilities"]
 
 
 def one_vs_rest(scores: NDArray[Any]) -> NDArray[Any]:
@@ -38,3 +38,12 @@ def probabilities(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:
     if link is None:
         raise ArgumentError("this model has scores only, no probabilities: use decision_function")
     return LINKS[link](scores)
+
+
+def log_probabilities(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:
+    """Return the natural logarithms of what `probabilities` gives, -inf for 0."""
+    if link == "softmax":
+        return log_softmax(scores)  # which has no zeros where the softmax itself underflows
+    with np.errstate(divide="ignore"):
+        logarithms: NDArray[Any] = np.log(probabilities(link, scores))
+    return logarithms

@@ -59,7 +59,8 @@ def from_onnx(
     Returns
     -------
     Classifier or Regressor
-        In float64.
+        In float64. What a softmax gives is its ``predict_proba``, what a log-softmax gives its
+        ``predict_log_proba``.
 
     Raises
     ------
@@ -178,6 +179,12 @@ def _finish(
                 f" {', '.join(outputs)}, of which {name} is another; keep one of them, as by"
                 " onnx.utils.extract_model"
             )
+    if link == "sigmoids":
+        raise ConversionError(
+            "the graph's probabilities must sum to 1, got sigmoids of the scores as they are: put a"
+            " Normalizer with norm L1 behind the LinearClassifier, or keep its labels alone, as by"
+            " onnx.utils.extract_model"
+        )
     rows, sigmoid = _without_sigmoid(rows)
     link = "softmax" if sigmoid else link
     layers = rows.layers()

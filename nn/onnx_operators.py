@@ -236,6 +236,10 @@ def _softmax(attributes: dict[str, Any], x: Value) -> Probabilities:
     return Probabilities(rows, "softmax")
 
 
+def _log_softmax(attributes: dict[str, Any], x: Value) -> Probabilities:
+    return replace(_softmax(attributes, x), log=True)
+
+
 def _argmax(attributes: dict[str, Any], x: Value) -> Labels:
     rows = x.rows if isinstance(x, Probabilities) else as_rows(x, 1)
     if attributes.get("axis", 0) not in (1, -1) or attributes.get("select_last_index", 0):
@@ -295,15 +299,19 @@ def _linear_classifier(attributes: dict[str, Any], x: Value) -> tuple[Labels, Pr
     rows, names = as_rows(x, 1), _names(attributes)
     weights, bias = _coefficients(attributes, rows)
     transform = attributes.get("post_transform", b"NONE").decode()
-    link = {"NONE": None, "SOFTMAX": "softmax", "LOGISTIC": "one_vs_rest"}
+    link = {"NONE": None, "SOFTMAX": "softmax", "LOGISTIC": "sigmoids"}
     if transform not in link:
         raise ConversionError(f"needs post_transform NONE, SOFTMAX or LOGISTIC, got {transform}")
     if weights.shape[1] == 1 and len(names) == 2:
         weights, bias = np.hstack([-weights, weights]), np.concatenate([-bias, bias])
     if weights.shape[1] != len(names):
         raise ConversionError(f"needs one score a class, got {weights.shape[1]} for {len(names)}")
-    scores = rows.then(weights, bias)
-    return Labels(scores, names), Probabilities(scores, link[transform])
+    scores, kind = rows.then(weights, bias), link[transform]
+    if kind == "sigmoids" and weights.shape[1] == 2:
+        # The sigmoids of z and -z sum to 1 as they are.
+        if np.array_equal(weights[:, 0], -weights[:, 1]) and bias[0] == -bias[1]:
+            kind = "one_vs_rest"
+    return Labels(scores, names), Probabilities(scores, kind)
 
 
 def _linear_regressor(attributes: dict[str, Any], x: Value) -> Rows:
@@ -321,7 +329,10 @@ def _linear_regressor(attributes: dict[str, Any], x: Value) -> Rows:
 def _normalizer(attributes: dict[str, Any], x: Value) -> Value:
     if not isinstance(x, Probabilities) or attributes.get("norm") != b"L1":
         raise ConversionError("is converted behind probabilities only, with norm L1")
-    return x
+    if x.link is None or x.log:
+        what = "scores" if x.link is None else "logarithms"
+        raise ConversionError(f"is converted behind probabilities only, not behind {what}")
+    return replace(x, link="one_vs_rest") if x.link == "sigmoids" else x
 
 
 OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
@@ -339,7 +350,7 @@ OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
     "Identity": _pass,
     "LinearClassifier": _linear_classifier,
     "LinearRegressor": _linear_regressor,
-    "LogSoftmax": _softmax,
+    "LogSoftmax": _log_softmax,
     "MatMul": _matmul,
     "Mul": _multiply,
     "Normalizer": _normalizer,

@@ -188,12 +188,14 @@ class Images:
 class Probabilities:
     """Rows of probabilities made from scores by a link; of scores themselves without one.
 
-    `classes` are their columns' names, if the graph says them.
+    `classes` are their columns' names, if the graph says them. `log` is for their logarithms. The
+    link "sigmoids" is for sigmoids that nothing scales to sum to 1, which no model gives.
     """
 
     rows: Rows
     link: str | None
     classes: NDArray[Any] | None = None
+    log: bool = False
 
 
 @dataclass(frozen=True, eq=False)

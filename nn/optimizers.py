@@ -15,7 +15,10 @@ import numpy as np
 from nn.checks import real
 from ring.errors import ArgumentError, ShapeError
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "SGD", "Adam", "Optimizer", "choose_optimizer"]
+__all__ = ["EPSILON", "OPTIMIZERS", "SCHEDULES", "SGD", "Adam", "Optimizer", "choose_optimizer"]
+
+# Of Adam, by default.
+EPSILON = 1e-8
 
 
 class Optimizer(ABC):
@@ -138,7 +141,8 @@ class Adam(Optimizer):
     beta_1, beta_2 : float, default=0.9, 0.999
         Decay of the first and second moment, at least 0 and below 1.
     epsilon : float, default=1e-8
-        Above 0; keeps the division finite. On shares, 2^-18 of a gradient times 16, under the root.
+        Above 0; keeps the division finite. On shares the root of the second moment counts as at
+        least 2^-22 instead, and no other value than the default is taken.
     weight_decay : float, default=0
         Share of the parameters, times the learning rate, that each step takes away. At least 0.
 
@@ -161,7 +165,7 @@ class Adam(Optimizer):
         learning_rate: float = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
-        epsilon: float = 1e-8,
+        epsilon: float = EPSILON,
         weight_decay: float = 0.0,
     ) -> None:
         self.learning_rate = real("learning_rate", learning_rate, above=0, below=math.inf)

@@ -12,7 +12,7 @@ from nn.checks import label_vector
 from nn.evaluation import accuracy
 from nn.labels import check_kind, ordered_classes
 from nn.layers import Layer
-from nn.links import LINKS, probabilities
+from nn.links import LINKS, log_probabilities, probabilities
 from nn.model import Model
 from ring.errors import ArgumentError, ShapeError
 from ring.real_arrays import plain_array
@@ -125,6 +125,31 @@ class Classifier(Model):
         array([[0.5, 0.5]])
         """
         return probabilities(self.link, self.decision_function(X))
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the natural logarithm of each class's probability, -inf for a probability of 0.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        ndarray of shape (rows, classes)
+
+        Raises
+        ------
+        NotFittedError, ShapeError, RangeError, DtypeError, ArgumentError
+            As in ``predict_proba``.
+
+        Examples
+        --------
+        >>> import nn
+        >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.0]])
+        >>> model.predict_log_proba([[500.0]])
+        array([[    0., -1000.]])
+        """
+        return log_probabilities(self.link, self.decision_function(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the label with the highest score; the first of equal ones.

@@ -122,7 +122,7 @@ def fit_shared(
         session,
         model._fresh_layers(random, np.dtype(np.float64)),
         SHARED_LOSSES[loss],
-        on_shares(rule, session),
+        on_shares(rule, session, min(batch_size, len(data.X))),
         check_range=check_range,
     )
     # The magnitude of a row's values is public: what `share` was told, or the format's limit.

@@ -232,8 +232,10 @@ class SharedModel:
 
     def _check_bound(self, array: SharedArray) -> None:
         """Raise RangeError if rows can hold what the model was not found to be right for."""
-        limit = self._row_bound()
-        if array.bound > math.ceil(limit * 2**array.frac_bits):
+        limit, form = self._row_bound(), self.session.format
+        # In the format's unit, whatever that of the rows: a half in whole numbers is not one.
+        most = math.ceil(limit * 2**form.frac_bits)
+        if array.bound << form.frac_bits > most << array.frac_bits:
             raise RangeError(
                 f"X must lie in [{self.low.min():g}, {self.high.max():g}], the range this model was"
                 f" shared for, but its public bound is {array.bound / 2**array.frac_bits:g}; share"

@@ -14,10 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from mpc import Session, SharedArray
-from mpc.errors import DtypeError, RangeError
+from mpc.errors import ArgumentError, DtypeError, RangeError
 from mpc.protocols import inverse_root, product, truncation
 from mpc.protocols.combination import Fraction, combine
-from nn.optimizers import SGD, Adam, Optimizer
+from nn.optimizers import EPSILON, SGD, Adam, Optimizer
 from nn.shared_range import LONG_BLOCK, RangeWatch
 
 __all__ = ["SharedOptimizer", "on_shares"]
@@ -75,6 +75,16 @@ class SharedOptimizer(ABC):
             Looks at what must stay in range.
         """
 
+    def _check_rate(self, rate: float, frac_bits: int, rows: int) -> None:
+        """Raise RangeError if the first step's factor, the largest, is below the least there is."""
+        least = max(0, _MOST_BITS - frac_bits)
+        if rate / rows < 2.0**-least:
+            over = f" times the {rows} rows of a batch" if rows > 1 else ""
+            raise RangeError(
+                f"learning_rate must be at least {f'2^-{least}' if least else '1'}{over} in this"
+                f" fixed-point format, {rows * 2.0**-least:g}, got {rate:g}"
+            )
+
     def _watch_decay(
         self, watch: RangeWatch, weights: SharedArray, decay: float, room: float
     ) -> float:
@@ -101,15 +111,12 @@ class SharedOptimizer(ABC):
 class SharedSGD(SharedOptimizer):
     """Gradient descent with momentum on shares: 1 round, 8 bytes a parameter and other party."""
 
-    def __init__(self, session: Session, rule: SGD) -> None:
+    def __init__(self, session: Session, rule: SGD, rows: int) -> None:
         super().__init__(session)
         self.rule = rule
-        form = session.format
-        if not self.fraction(rule.learning_rate, 2 * form.frac_bits).numerator:
-            raise RangeError(
-                f"learning_rate must be at least 2^-{_MOST_BITS - 2 * form.frac_bits} in this"
-                f" fixed-point format, got {rule.learning_rate:g}"
-            )
+        self._check_rate(rule.learning_rate, 2 * session.format.frac_bits, rows)
+        if self.fraction(rule.momentum, self.frac_bits).value >= 1:
+            raise RangeError(f"momentum must be at most 1 - 2^-16 on shares, got {rule.momentum!r}")
 
     def step(
         self,
@@ -157,9 +164,18 @@ class SharedAdam(SharedOptimizer):
     _GRADIENT_BITS = 18
     _RATIO_BITS = 28
 
-    def __init__(self, session: Session, rule: Adam) -> None:
+    def __init__(self, session: Session, rule: Adam, rows: int) -> None:
         super().__init__(session)
         self.rule = rule
+        if rule.epsilon != EPSILON:
+            raise ArgumentError(
+                f"epsilon must be left at {EPSILON:g} on shares, where the root of the second moment"
+                f" counts as at least 2^-22 in its place, got {rule.epsilon!r}"
+            )
+        for name, beta in (("beta_1", rule.beta_1), ("beta_2", rule.beta_2)):
+            if beta > 1 - 2.0**-16:
+                raise RangeError(f"{name} must be at most 1 - 2^-16 on shares, got {beta!r}")
+        self._check_rate(rule.learning_rate, self._RATIO_BITS, 1)
 
     def step(
         self,
@@ -221,10 +237,16 @@ def _share(beta: float) -> Fraction:
     return Fraction(round((1 - beta) * (1 << 16)), 16)
 
 
-def on_shares(optimizer: Optimizer, session: Session) -> SharedOptimizer:
-    """Return the form on shares of an optimizer, at its start."""
+def on_shares(optimizer: Optimizer, session: Session, rows: int = 1) -> SharedOptimizer:
+    """Return the form on shares of an optimizer, at its start, for batches of up to so many rows.
+
+    Raises
+    ------
+    ArgumentError, RangeError
+        If a value of the optimizer's cannot be had on shares.
+    """
     if isinstance(optimizer, SGD):
-        return SharedSGD(session, optimizer)
+        return SharedSGD(session, optimizer, rows)
     if isinstance(optimizer, Adam):
-        return SharedAdam(session, optimizer)
+        return SharedAdam(session, optimizer, rows)
     raise DtypeError(f"optimizer must be one that works on shares, SGD or Adam, got {optimizer!r}")

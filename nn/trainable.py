@@ -20,7 +20,7 @@ from nn.links import LINK_OF_LOSS
 from nn.losses import LOSSES
 from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
 from nn.predictors import Classifier
-from ring.errors import ArgumentError, ShapeError, SottoError
+from ring.errors import ArgumentError, DtypeError, ShapeError, SottoError
 
 __all__ = ["Network", "NotFittedError"]
 
@@ -190,6 +190,10 @@ class Network(Classifier):
                 raise ArgumentError(f"{name} must be one of {sorted(table)}, got {choice!r}")
         if progress not in (None, True, False):
             raise ArgumentError(f"progress must be True, False or None, got {progress!r}")
+        if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+            raise DtypeError(
+                f"checkpoint must be a path, the folder to save in, got {checkpoint!r}"
+            )
         if resume and checkpoint is None:
             raise ArgumentError("resume needs checkpoint, the folder to go on from")
         if isinstance(X, SharedArray) or isinstance(y, SharedArray):

@@ -215,6 +215,19 @@ def test_regressors_trained_on_shares_follow_training_in_the_clear(targets):
     assert secret.score(X, Y) == pytest.approx(plain.score(X, Y), abs=2e-3)
 
 
+@pytest.mark.parametrize("encrypted_fit", [False, True])
+@pytest.mark.parametrize(
+    "y", [[5.0] * 8, [0.0] * 8, [3.0], [[5.0, -2.0]] * 8], ids=["5", "0", "one row", "two outputs"]
+)
+def test_targets_that_do_not_vary(y, encrypted_fit):
+    X = np.linspace(-1, 1, 3 * len(y)).reshape(-1, 3)
+    made = nn.SecureMLPRegressor(
+        (4,), max_iter=60, batch_size=4, learning_rate_init=0.05, learning_rate="linear",
+        random_state=0, encrypted_fit=encrypted_fit,
+    ).fit(X, y)  # fmt: skip
+    np.testing.assert_allclose(made.predict(X), y, atol=0.02)
+
+
 def test_regressors_in_their_units():
     X, y = datasets.load_diabetes(return_X_y=True, scaled=False)
     secure = make_pipeline(

@@ -1,13 +1,16 @@
 """Losses, optimizers and schedules against values worked out by hand."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nn.losses import LOSSES, normalised, softmax
+import mpc
+from nn.links import log_probabilities
+from nn.losses import LOSSES, log_softmax, normalised, softmax
 from nn.optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam
 from ring.errors import ArgumentError, DtypeError, ShapeError
 
@@ -77,6 +80,15 @@ def test_softmax():
     assert softmax(np.array([[1e30, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
+def test_logarithms_of_probabilities():
+    scores = np.array([[0.0, 3.0], [0.0, 2000.0]])
+    logarithms = log_probabilities("softmax", scores)
+    np.testing.assert_allclose(np.exp(logarithms), softmax(scores), atol=1e-15)
+    assert logarithms[1].tolist() == [-2000.0, 0.0]
+    clipped = log_probabilities("normalised", np.array([[-1.0, 0.5]]))
+    assert clipped.tolist() == [[-math.inf, 0.0]]
+
+
 def test_normalised():
     scores = np.array([[-1.0, 0.5, 0.25], [-1.0, -2.0, 0.0], [5.0, 1.0, 0.0]])
     np.testing.assert_allclose(
@@ -93,6 +105,49 @@ def test_losses_refuse_shapes_that_do_not_fit(name, scores, targets):
     for function in LOSSES[name][:2]:
         with pytest.raises(ShapeError, match="scores and targets must have the same shape"):
             function(np.ones(scores), np.ones(targets))
+
+
+PLAIN_ONLY = {
+    softmax: r"scores\.softmax\(\)",
+    log_softmax: r"scores\.log_softmax\(\)",
+    normalised: "reveal them first",
+    LOSSES["cross_entropy"].value: r"\(targets \* scores\.log_softmax\(\)\)\.sum\(\)",
+    LOSSES["cross_entropy"].gradient: r"scores\.softmax\(\) - targets",
+    LOSSES["squared_error"].value: r"np\.square\(scores - targets\)\.sum\(\)",
+}
+
+
+@pytest.mark.parametrize("function", PLAIN_ONLY, ids=lambda f: f.__name__)
+def test_shared_scores_are_refused_with_what_is_for_them(function):
+    scores = np.array([[0.5, -1.0, 2.0], [0.0, 1.0, 1.0]])
+    with mpc.Session() as s:
+        shared = s.share(scores, owner="alice", bound=2), s.share(ONE_HOT, owner="bob", bound=1)
+        pairs = [shared, (scores, shared[1]), (shared[0], ONE_HOT)]
+        if function in (softmax, log_softmax, normalised):
+            pairs = [(shared[0],)]
+        before = s.cost().rounds
+        for given in pairs:
+            with pytest.raises(DtypeError, match=f"got a SharedArray: .*{PLAIN_ONLY[function]}"):
+                function(*given)
+        assert s.cost().rounds == before
+        # What the messages say gives what the functions give.
+        a, b = shared
+        for found, wanted in (
+            (a.softmax(), softmax(scores)),
+            (a.log_softmax(), log_softmax(scores)),
+            (-(b * a.log_softmax()).sum() / 2, LOSSES["cross_entropy"].value(scores, ONE_HOT)),
+            ((a.softmax() - b) / 2, LOSSES["cross_entropy"].gradient(scores, ONE_HOT)),
+            (np.square(a - b).sum() / 4, LOSSES["squared_error"].value(scores, ONE_HOT)),
+        ):
+            np.testing.assert_allclose(found.reveal(), wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("function", [softmax, log_softmax, normalised])
+def test_scores_that_are_no_matrix_of_numbers(function):
+    for bad, kind in (([1.0, 2.0], ShapeError), ([["x"]], DtypeError), ([[1j]], DtypeError)):
+        with pytest.raises(kind, match="scores must h"):
+            function(bad)
+    np.testing.assert_array_equal(function([[1, 2]]), function(np.array([[1.0, 2.0]])))
 
 
 def test_sgd_by_hand():
@@ -175,6 +230,12 @@ def test_bad_learning_rates(make, value):
 @pytest.mark.parametrize("value", ["0.1", None, True, [0.1, 0.2]])
 def test_learning_rates_of_the_wrong_type(value):
     with pytest.raises(DtypeError, match="learning_rate must be a number, got"):
+        SGD(learning_rate=value)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400), 10**5000], ids=range(4))
+def test_numbers_beyond_the_largest_float(value):
+    with pytest.raises(ArgumentError, match="learning_rate must be above 0 and finite, got a num"):
         SGD(learning_rate=value)
 
 

@@ -152,3 +152,47 @@ def test_names_of_columns_that_nothing_else_says():
     made = nn.from_onnx(graph(FIRST, SOFTMAX, ("ZipMap", "p", "o", names)))
     assert isinstance(made, Classifier) and made.classes_.tolist() == ["a", "b", "c"]
     assert isinstance(nn.from_onnx(graph(FIRST, ("Identity", "h", "o", {}))), Regressor)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_sigmoids_that_do_not_sum_to_one(rows):
+    attributes = {
+        "coefficients": V[:, :rows].T.ravel().tolist(), "intercepts": [0.5] * rows,
+        "classlabels_ints": [3, 4, 5][:rows], "post_transform": "LOGISTIC",
+    }  # fmt: skip
+    sigmoids = ("LinearClassifier", "x", "l p", attributes)
+    scaled = ("Normalizer", "p", "s", {"norm": "L1"})
+    for outputs in (("l", "p"), ("p",), ("l", "p", "s")):
+        model = build([sigmoids, scaled], [], outputs, kinds={"l": INT})
+        with pytest.raises(ConversionError, match=r"sum to 1.*Normalizer|of which s is another"):
+            nn.from_onnx(model)
+    for nodes, outputs in (([sigmoids, scaled], ("l", "s")), ([sigmoids], ("l",))):
+        model = build(nodes, [], outputs, kinds={"l": INT})
+        made, given = nn.from_onnx(model), evaluate(model)
+        np.testing.assert_array_equal(made.predict(X), given[0])
+        if len(outputs) == 2:
+            np.testing.assert_allclose(made.predict_proba(X), given[1], atol=1e-5)
+
+
+def test_sigmoids_of_opposite_scores_sum_to_one():
+    attributes = {
+        "coefficients": [*V[:, 0], *-V[:, 0]], "intercepts": [0.5, -0.5],
+        "classlabels_ints": [3, 4], "post_transform": "LOGISTIC",
+    }  # fmt: skip
+    nodes = [("LinearClassifier", "x", "l p", attributes)]
+    model = build(nodes, [], ("l", "p"), kinds={"l": INT})
+    np.testing.assert_allclose(nn.from_onnx(model).predict_proba(X), evaluate(model)[1], atol=1e-5)
+
+
+def test_scores_and_logarithms_are_not_normalised():
+    attributes = {
+        "coefficients": V.T.ravel().tolist(), "intercepts": [0.5] * 3,
+        "classlabels_ints": [3, 4, 5], "post_transform": "NONE",
+    }  # fmt: skip
+    end = ("Normalizer", "p", "s", {"norm": "L1"})
+    for nodes, what in (
+        ([("LinearClassifier", "x", "l p", attributes), end], "scores"),
+        ([FIRST, ("LogSoftmax", "h", "p", {"axis": 1}), end], "logarithms"),
+    ):
+        with pytest.raises(ConversionError, match=f"Normalizer.*not behind {what}"):
+            nn.from_onnx(graph(*nodes, outputs=("s",)))

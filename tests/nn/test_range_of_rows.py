@@ -58,6 +58,30 @@ def test_rows_beyond_the_range_are_refused(path):
             PATHS[path](secret, rows)
 
 
+def test_whole_numbers_and_bits_are_held_against_the_range_itself():
+    model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.0]])
+    with mpc.Session() as s:
+        half = s.share([[1]], owner="bob", bound=1) / 2
+        for high, rows in (
+            (0.01, s.share([[True]], owner="bob")),
+            (0.01, s.share([[1]], owner="bob", bound=1)),
+            (0.01, half),
+            (1.5, s.share([[2]], owner="bob", bound=2)),
+            (1.5, s.share([[2], [-1]], owner="bob", bound=2)),
+        ):
+            secret = model.share(s, owner="alice", low=0, high=high)
+            with pytest.raises(mpc.RangeError, match=rf"X must lie in \[0, {high}\].*bound={high}"):
+                secret(rows)
+        secret = model.share(s, owner="alice", low=0, high=1.5)
+        for values, kind in (([[1.0]], float), ([[1]], int), ([[1]], bool)):
+            rows = s.share(np.array(values, kind), owner="bob", bound=1)
+            np.testing.assert_allclose(secret(rows).reveal(), [[1, -1]], atol=1e-3)
+        # What session.share makes of the bound that the error names, if it is no multiple of a unit.
+        secret = model.share(s, owner="alice", low=0, high=0.01)
+        rows = s.share([[0.01]], owner="bob", bound=0.01)
+        np.testing.assert_allclose(secret(rows).reveal(), [[0.01, -0.01]], atol=1e-3)
+
+
 def test_the_range_holds_for_every_row_inside_the_bound():
     # Fits for inputs in [0, 1], where it gives at most 190 of 256; at -1 it would give -380.
     model = nn.MLP.from_parameters([[[190.0, 0.0], [-190.0, 0.0]], [0.0, 0.0]])

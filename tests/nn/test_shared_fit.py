@@ -458,6 +458,54 @@ def test_mistakes(digits):
         nn.one_hot([3, 10], 10)
 
 
+@pytest.mark.parametrize("epsilon", [1e6, 1.0, 1e-3, 1e-7, 1e-12])
+def test_another_epsilon_is_refused(digits, epsilon):
+    X, _, y, _ = digits
+    with mpc.Session() as s:
+        data = share(s, X, y)
+        before = s.cost().rounds
+        with pytest.raises(mpc.ArgumentError, match=r"epsilon must be left at 1e-08.*2\^-22"):
+            network().fit(*data, optimizer=Adam(0.01, epsilon=epsilon))
+        assert s.cost().rounds == before
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (SGD(2.0**-18), r"learning_rate must be at least 2\^-24 times the 128 rows of a batch"),
+        (SGD(1e-9), r"learning_rate must be at least 2\^-24 times the 128 rows"),
+        (SGD(0.1, momentum=1 - 1e-7), r"momentum must be at most 1 - 2\^-16"),
+        (Adam(1e-9), r"learning_rate must be at least 2\^-28 in this"),
+        (Adam(beta_1=1 - 1e-7), r"beta_1 must be at most 1 - 2\^-16"),
+        (Adam(beta_2=1 - 1e-7), r"beta_2 must be at most 1 - 2\^-16"),
+    ],
+)
+def test_what_rounds_to_nothing_is_refused(digits, optimizer, message):
+    X, _, y, _ = digits
+    with mpc.Session() as s:
+        with pytest.raises(mpc.RangeError, match=message):
+            network().fit(*share(s, X, y), optimizer=optimizer)
+
+
+@pytest.mark.parametrize(("frac_bits", "least"), [(24, r"2\^-8"), (28, "1"), (30, "1")])
+def test_the_least_learning_rate_of_a_fine_format(frac_bits, least):
+    with mpc.Session(frac_bits=frac_bits, int_bits=1) as s:
+        data = (s.share(np.ones((2, 2)), owner=p, bound=1) for p in s.parties)
+        with pytest.raises(
+            mpc.RangeError, match=f"learning_rate must be at least {least} times the 2 rows"
+        ):
+            nn.MLP((2, 2)).fit(*data, learning_rate=0.001)
+
+
+@pytest.mark.parametrize("checkpoint", [5, b"folder", ["folder"], True])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_checkpoint_is_a_path(digits, checkpoint, resume):
+    X, _, y, _ = digits
+    with mpc.Session() as s:
+        with pytest.raises(mpc.DtypeError, match="checkpoint must be a path"):
+            network().fit(*share(s, X, y), checkpoint=checkpoint, resume=resume)
+
+
 def test_parties_apart_need_a_seed_they_agree_on(digits, monkeypatch):
     X, _, y, _ = digits
     with mpc.Session() as s:
