@@ -23,6 +23,7 @@ __all__ = ["Turns", "Wishes"]
 Words = NDArray[np.uint64]
 
 _TURN_SECONDS = 1.0
+_WARM_ROWS, _WARM_WORDS = 128, 1 << 17
 _KEY_WORDS = KEY_BYTES // 8
 # How long one that leaves may go on with what every party has got.
 _FINISH_SECONDS = 2.5
@@ -155,12 +156,15 @@ class Turns:
         self.sets = sets
 
     def _warm(self, model: SharedModel) -> None:
-        """Evaluate one row that nobody has sent, so that no client waits for what comes but once."""
+        """Evaluate rows that nobody has sent, so that no client waits for what comes but once.
+
+        What is computed on few rows is not all that is computed on many.
+        """
         answer = answers_of(model)[0]
-        words = np.zeros((1, 1, model.n_features_in_), np.uint64)
-        x = model.rows_from_shares(words)
-        model.prepare(x, _answer, answer=answer)
-        _answer(model, x, answer)
+        for rows in (1, max(1, min(_WARM_ROWS, _WARM_WORDS // model.n_features_in_))):
+            x = model.rows_from_shares(np.zeros((1, rows, model.n_features_in_), np.uint64))
+            model.prepare(x, _answer, answer=answer)
+            _answer(model, x, answer)
 
     def run(self) -> str:
         """Take turns until somebody leaves; return who."""
