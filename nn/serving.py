@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,8 @@ Words = NDArray[np.uint64]
 
 _PROGRAM = "sotto serve"
 _LARGEST_NOTICE = 1 << 20
+# How long a thread may keep the interpreter where another one waits for it.
+_SWITCH_SECONDS = 2e-4
 # How long one that leaves may take to end in any case.
 _STOP_SECONDS = 4.0
 # After a session that has ended, or a try to join that has failed.
@@ -463,6 +466,8 @@ def _reload(service: PartyService, path: str | Path) -> Callable[[], None]:
 def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
     """Run a party until SIGTERM or SIGINT; SIGHUP reads the configuration and the models again."""
     read = configuration.load(path)
+    # Turns and clients share the interpreter: neither shall wait for the other for long.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     service = PartyService(read, me, folders, progress=progress)
     watch_certificates(lambda: service.read)
     for number in (signal.SIGTERM, signal.SIGINT):
