@@ -136,9 +136,12 @@ def test_requests_that_one_party_alone_gets_hold_nobody_up(services, party):
 
 
 def test_more_connections_than_a_client_may_have_are_refused_to_it_alone(services):
-    many = [greeted(services, "alice") for _ in range(40)]
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+    # They say nothing yet, so that none is let go as idle before the last has come.
+    many = [connect(read.parties["alice"], context, 20) for _ in range(40)]
     with pytest.raises(PeerError, match="erin has 40 connections already"):
-        greeted(services, "alice")
+        many.extend(greeted(services, "alice") for _ in range(3))
     works(services)
     for connection in many:
         connection.close()
