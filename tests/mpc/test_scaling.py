@@ -112,7 +112,7 @@ def test_plans_leave_room(bound, addends):
 
 def test_no_room_says_which_bound_would_do(session):
     x = session.share(np.array([[2**30] * 200_000]), owner="alice") * 2**30
-    w = np.full((200_000, 1), 1e-9 / 3)
+    w = np.full((200_000, 1), 1e-13 / 3)
     with pytest.raises(mpc.RangeError, match=r"^@: .* no room .* bound=(\S+) when they are shared"):
         x @ w
 
