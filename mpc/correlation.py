@@ -35,6 +35,7 @@ __all__ = [
     "Part",
     "View",
     "apply_views",
+    "check_dealt",
     "chosen_rows",
     "combine",
     "correlation_classes",
@@ -226,8 +227,16 @@ def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
     (key,) = keys
     if not isinstance(key, (slice, np.ndarray)):
         return None
+    if isinstance(key, np.ndarray) and key.dtype == np.bool_ and key.ndim != 1:
+        return None
     rows: NDArray[np.int64] = np.arange(ref.part.shape[0])[key]
     return rows if rows.ndim == 1 else None
+
+
+def check_dealt(mask: Words, size: int) -> None:
+    """Raise ShapeError unless a mask has so many words: kernels go by the size alone."""
+    if mask.size != size:
+        raise ShapeError(f"a mask must have {size} words, got {mask.size}")
 
 
 _classes: dict[str, type[Correlation]] = {}

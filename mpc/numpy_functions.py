@@ -95,6 +95,9 @@ def _where(condition: Any, x: Any, y: Any) -> SharedArray:
         raise DtypeError(
             "condition must hold secret bits: what comparisons give, or bools that were shared"
         )
+    if not isinstance(x, SharedArray) and not isinstance(y, SharedArray):
+        # Whose difference would wrap around in NumPy's integers.
+        y = linear.add_public(linear.zeros_like(condition), y)
     return condition * (x - y) + y
 
 
@@ -111,11 +114,18 @@ def _clip(x: SharedArray, low: Any = None, high: Any = None, **other: Any) -> Sh
 
 
 def _squeeze(x: SharedArray, axis: Any = None) -> SharedArray:
-    return x.reshape(np.squeeze(np.broadcast_to(np.uint8(0), x.shape), axis=axis).shape)
+    return _reshaped(x, np.squeeze, axis)
 
 
 def _expand_dims(x: SharedArray, axis: Any) -> SharedArray:
-    return x.reshape(np.expand_dims(np.broadcast_to(np.uint8(0), x.shape), axis).shape)
+    return _reshaped(x, np.expand_dims, axis)
+
+
+def _reshaped(x: SharedArray, function: Callable[..., Any], axis: Any) -> SharedArray:
+    try:
+        return x.reshape(function(np.broadcast_to(np.uint8(0), x.shape), axis).shape)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"{function.__name__} of shape {x.shape}: {error}") from None
 
 
 def _dot(x: Any, y: Any) -> SharedArray:

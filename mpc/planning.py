@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from mpc.correlation import Correlation
 from mpc.cost import Cost
-from mpc.errors import SessionError
+from mpc.errors import DtypeError, SessionError
 from mpc.remote_provider import RemoteProvider
 from mpc.requests import Block
 
@@ -76,6 +76,8 @@ class Planning:
         (5, 288)
         """
         self.check_open()
+        if not callable(program):
+            raise DtypeError(f"program must take a session, got {program!r}")
         planned = self.without_parties()
         program(planned)
         for frame in Block.of(planned._asked, 0, planned._next_id).frames(0):
@@ -131,6 +133,7 @@ class Planning:
             self._known.move_to_end(key)
             return known
         planned = self.without_parties(base)
+        planned.range_policy.quiet = True
         program(planned)
         block = Block.of(planned._asked, base, planned._next_id)
         if key is not None:

@@ -22,6 +22,7 @@ from mpc.correlation import (
     chosen_rows,
     combine,
 )
+from mpc.errors import ShapeError
 from mpc.keys import provider_streams
 from mpc.names import name_of
 from ring.streams import NamedStream, Stream
@@ -57,10 +58,10 @@ class Provider:
         self._masks = [masks for masks, _ in streams]
         # The last party's share is what the others' leave.
         self._corrections = [corrections for _, corrections in streams[:-1]]
-        self._cache: OrderedDict[tuple[_Place, bytes], Words] = OrderedDict()
+        self._cache: OrderedDict[tuple[_Place, bytes | None], Words] = OrderedDict()
         self._cache_room = cache_bytes
         # What was used once, of late.
-        self._once: OrderedDict[tuple[_Place, bytes], None] = OrderedDict()
+        self._once: OrderedDict[tuple[_Place, bytes | None], None] = OrderedDict()
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
     def __repr__(self) -> str:
@@ -101,7 +102,8 @@ class Provider:
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
         part = ref.part
         place = (ref.id, ref.start, part.shape, part.algebra, ref.owner, ref.without)
-        key = (place, b"" if rows is None else _row_key(rows))
+        # No rows are not the whole tensor.
+        key = (place, None if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
             words = self._hidden(ref, rows)
@@ -118,6 +120,9 @@ class Provider:
                     self._once.popitem(last=False)
         else:
             self._cache.move_to_end(key)
+        held = part.shape if rows is None else (len(rows), *part.shape[1:])
+        if words.shape != held:
+            raise ShapeError(f"a mask must have the shape {held}, got {words.shape}")
         return apply_views(words, ref.views if rows is None else ref.views[1:], 0)
 
     def _hidden(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:

@@ -70,6 +70,8 @@ class Operation:
         Of the result.
     claims : callable
         Returns what parties have to check on shares, see :mod:`mpc.protocols.range_check`.
+    sharp : bool
+        Whether the claims hold if and only if the results fit, not only if.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Operation:
     bound: int
     frac_bits: int
     claims: Callable[[], tuple[Any, ...]]
+    sharp: bool = True
 
 
 class RangePolicy:
@@ -109,6 +112,8 @@ class RangePolicy:
         self._values_of = values_of
         self._check, self._check_bound = check, check_bound
         self._vouched = 0
+        # In a plan that runs ahead of the program itself.
+        self.quiet = False
         self.places: set[tuple[str, int, str]] = set() if places is None else places
 
     @contextmanager
@@ -134,9 +139,10 @@ class RangePolicy:
             with self.vouched():
                 inside = self._check(operation)
             if not inside:
+                found = "is not" if operation.sharp else "may not be"
                 raise RangeError(
-                    f"{operation.name}: a result is not below {_limit(operation.frac_bits)} in magnitude;"
-                    " state a smaller bound= when you share, or share smaller values"
+                    f"{operation.name}: a result {found} below {_limit(operation.frac_bits)} in"
+                    " magnitude; share smaller values"
                 )
         else:
             self.doubt(operation.name, operation.bound, operation.frac_bits)
@@ -189,9 +195,12 @@ class RangePolicy:
         if self.mode == "error":
             raise RangeError(text)
         file, line, level = _place()
-        if (file, line, name) not in self.places:
+        if self.quiet or (file, line, name) in self.places:
+            return
+        # What is typed in has no places that could be told apart.
+        if not file.startswith("<"):
             self.places.add((file, line, name))
-            warnings.warn(text, RangeWarning, stacklevel=level)
+        warnings.warn(text, RangeWarning, stacklevel=level)
 
 
 def _place() -> tuple[str, int, int]:
@@ -235,6 +244,13 @@ def beyond(
     operation: Operation, values_of: Callable[[SecretValue], NDArray[np.int64]]
 ) -> str | None:
     """Say which result of an operation on values is out of range, or return None."""
+    with np.errstate(all="ignore"):
+        return _beyond(operation, values_of)
+
+
+def _beyond(
+    operation: Operation, values_of: Callable[[SecretValue], NDArray[np.int64]]
+) -> str | None:
     operands = [
         np.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else values_of(x)
         for x in operation.operands

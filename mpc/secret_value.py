@@ -123,7 +123,7 @@ class SecretValue:
         """Narrow the bound on the encoded value (for protocols)."""
         if bound >= self.bound:
             return self
-        return self.derive(
+        narrowed = self.derive(
             self._shares,
             frac_bits=self.frac_bits,
             bound=bound,
@@ -133,6 +133,9 @@ class SecretValue:
             term=self._term,
             binary=self.binary,
         )
+        # Rounded anew, it would tell more.
+        narrowed.truncated = self.truncated
+        return narrowed
 
     def as_binary(self) -> Self:
         """Return the same, known to hold zeros and ones alone (for protocols)."""

@@ -16,7 +16,7 @@ from mpc import configuration
 from mpc.configuration import Configuration
 from mpc.correlation import Correlation
 from mpc.cost import Cost, Ledger
-from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError
+from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
 from mpc.events import record
 from mpc.joining import Links, join_parties
 from mpc.keys import PartyStreams, fresh_streams, party_streams
@@ -279,6 +279,10 @@ class Session(Planning, Rounds):
         form = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
         return f"Session(parties={self.parties}, {form}{', closed' if self._closed else ''})"
 
+    def __reduce__(self) -> Any:
+        # A copy would use the same masks for other values.
+        raise SessionError("a session cannot be copied or pickled: both would use the same masks")
+
     def close(self) -> None:
         """End the session: its keys are dropped, its arrays can no longer be used."""
         self._end(None)
@@ -413,7 +417,8 @@ class Session(Planning, Rounds):
         )
         planned.configuration = self.configuration
         policy = self.range_policy
-        planned._start((), [], None, ranges=policy.mode, warned=policy.places)
+        # What a plan has warned of, the run warns of again.
+        planned._start((), [], None, ranges=policy.mode, warned=set(policy.places))
         planned._next_id = first_id
         return planned
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpc.correlation import with_runs
-from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError
+from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError, SottoError
 from mpc.protocols import (
     argmax,
     comparison,
@@ -27,7 +27,6 @@ from mpc.protocols import (
     softmax,
     truncation,
 )
-from mpc.ranges import LARGEST
 from mpc.secret_value import SecretValue
 from ring.real_arrays import check_unmasked
 
@@ -226,12 +225,16 @@ class SharedArray(SecretValue):
                 raise self._refuse("indexing by a SharedArray")
             check_unmasked(k, "an index")
         # Arrays are copied: the caller may change them, and the provider looks later.
-        keys = tuple(
-            np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
-            for k in keys
-        )
         try:
+            keys = tuple(
+                np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
+                for k in keys
+            )
             return linear.view(self, ("index", with_runs(keys, self.shape)))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SottoError):
+                raise
+            raise DtypeError(f"an index must be as NumPy takes it: {error}") from None
         except IndexError as error:
             problem = error
             try:  # again without the party axis, which NumPy has counted
@@ -266,12 +269,15 @@ class SharedArray(SecretValue):
 
     def reshape(self, *shape: Any) -> SharedArray:
         """Give the same elements another shape; one size may be -1."""
-        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        sequence = len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray))
+        sizes = tuple(shape[0]) if sequence else shape
         try:
             # Let NumPy work out -1 on an array without memory.
-            target = np.broadcast_to(np.uint8(0), self.shape).reshape(tuple(sizes)).shape
+            target = np.broadcast_to(np.uint8(0), self.shape).reshape(sizes).shape
+        except TypeError:
+            raise DtypeError(f"shape must be whole numbers, got {sizes}") from None
         except ValueError:
-            raise ShapeError(f"cannot reshape shape {self.shape} to {tuple(sizes)}") from None
+            raise ShapeError(f"cannot reshape shape {self.shape} to {sizes}") from None
         return linear.view(self, ("reshape", target))
 
     def ravel(self) -> SharedArray:
@@ -416,8 +422,7 @@ class SharedArray(SecretValue):
         RangeError
             If a value is larger.
         """
-        number = sharing.check_limit(limit, "limit") * 2.0**self.frac_bits
-        bound = int(np.ceil(min(number, LARGEST)))
+        bound = sharing.encoded_limit(limit, self.frac_bits, "limit")
         if bound >= self.bound:
             return self
         self.session.check_open()

@@ -15,7 +15,8 @@ __all__ = ["broadcast", "check_size", "shape_of_view"]
 
 def check_size(shape: tuple[int, ...], limit: int) -> tuple[int, ...]:
     """Return `shape`, or raise ShapeError if a size is negative or more than `limit` words come."""
-    if len(shape) > 32 or any(n < 0 for n in shape) or prod(shape) > limit:
+    # A size of zero does not make up for a large one, which loops may run over.
+    if len(shape) > 32 or any(n < 0 for n in shape) or prod(max(n, 1) for n in shape) > limit:
         raise ShapeError(f"a shape must have sizes of at least 0 and {limit} words, got {shape}")
     return shape
 

@@ -14,9 +14,11 @@ A weight moves by less than 2^8 in a step, whatever the gradient is, so that it 
 within an epoch. A number at L or beyond, modulo 2^64, is missed with probability at most 2^-16:
 whatever the other coins are, of two sums that differ by it in its own coin one is outside. One that
 has wrapped around looks as if it were in range with probability 2 L / 2^64 at its fractional bits,
-2^-8 in the usual format; a wrap of a gradient spoils a whole row of weights, one of an activation a
-column. A block whose Euclidean norm is below L / 12 is taken for outside with probability below
-2^-44 a sum.
+2^-8 in the usual format, over where it happens to lie; a wrap of a gradient spoils a whole row of
+weights, one of an activation a column. Values whose products are multiples of 2^64 to the bit, as powers
+of two near L make them, wrap to zero, and no coin tells: somebody who chooses inputs and weights so is
+not noticed on shares, but where values are looked at. A block whose Euclidean norm is below L / 12 is
+taken for outside with probability below 2^-44 a sum.
 Where all parties live in one process, the values are looked at too: each product's operands bound it,
 by max |x| times the largest sum of |w| that meets it, which has no probability of failure. There
 the sums are compared too, so that it costs what it does apart, but do not count.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ring.errors import DtypeError, ShapeError
+from ring.errors import DtypeError, RangeError, ShapeError
 
 __all__ = ["check_unmasked", "plain_array", "real_array"]
 
@@ -50,6 +50,8 @@ def real_array(x: object, name: str) -> NDArray[Any]:
         Also if it holds anything else: complex numbers, dates, strings, records, objects.
     """
     values = plain_array(x, name)
+    if values.dtype == object and all(type(v) is int for v in values.reshape(-1)[:1000]):
+        raise RangeError(f"{name} must be below 2^63 in magnitude")
     if values.dtype.kind not in "fiub":
         raise DtypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
     return values

@@ -62,7 +62,7 @@ def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
     Two values below 2^62 may differ by 2^63, where other protocols end: then the bound is 2^62, for
     which windows have 64 bits.
     """
-    minus = linear.negative(y)
+    minus = linear.minus(x, y)
     terms = [v for v in (x, minus) if linear.is_shared(v)]
     most = max(v.frac_bits for v in terms)
     if len(terms) == 1 and minus.dtype.kind == "f":

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols.convert import MaskedBit
@@ -77,6 +77,7 @@ class GatePair(Correlation):
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         take_in(self.term, provider, masks[0])
         beta = provider.mask(self.beta)
+        check_dealt(beta, count_words(self.size))
         run(_deal, self.size, 6, masks[0], beta, self.shift, out[0])
         deal_tops(masks[0], self.shift, out[1], beta)
 

@@ -42,6 +42,7 @@ __all__ = [
     "is_shared",
     "is_zero",
     "matmul_integers",
+    "minus",
     "multiply_integers",
     "negative",
     "rescale",
@@ -62,14 +63,19 @@ def is_shared(x: object) -> TypeGuard[SharedArray]:
 
 def is_zero(x: Any) -> bool:
     """Whether x is the public number zero."""
-    return not is_shared(x) and np.ndim(x) == 0 and bool(np.all(np.asarray(x) == 0))
+    if is_shared(x) or np.ndim(x):
+        return False
+    return bool(public(x) == 0)
 
 
 def public(x: object) -> NDArray[Any]:
     """Return a public operand as an array of floats or int64, or raise DtypeError."""
     values = real_array(x, "a public operand")
     if values.dtype.kind == "f":
-        return values
+        if values.dtype.itemsize <= 8:
+            return values
+        with np.errstate(over="ignore"):  # infinite then, which is refused where it is encoded
+            return values.astype(np.float64)
     # Signed and wide: small and unsigned integers wrap around when they are negated.
     if values.dtype == np.uint64 and values.max(initial=0) >= 1 << 63:
         raise RangeError(f"the public operand must be below 2^63, got {values.max()}")
@@ -87,11 +93,12 @@ def widen(shares: Words, ndim: int) -> Words:
 def settled(
     x: SharedArray, name: str, bound: int, frac_bits: int, operands: tuple[Any, ...],
     exact: Callable[..., Any], addends: int, claims: Callable[[], tuple[Any, ...]],
+    sharp: bool = True,
 ) -> int:  # fmt: skip
     """Return a bound that the result of an operation on x has; see :mod:`mpc.ranges`."""
     if bound <= LARGEST:
         return bound
-    operation = Operation(name, operands, exact, addends, bound, frac_bits, claims)
+    operation = Operation(name, operands, exact, addends, bound, frac_bits, claims, sharp)
     return x.session.range_policy.settle(operation)
 
 
@@ -234,7 +241,19 @@ def negative(x: Operand) -> Any:
 
 def subtract(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
     """x - y."""
-    return add(x, negative(y), name)
+    return add(x, minus(x, y), name)
+
+
+def minus(x: SharedArray, y: Operand) -> Any:
+    """Return -y, as it is to be added to x; raise what y itself would raise, not -y."""
+    if not is_shared(y):
+        values, form = public(y), x.session.format
+        if not _has_room(values, max(x.frac_bits, form.frac_bits)):
+            _encode(
+                values,
+                form.frac_bits if values.dtype.kind == "f" else min(x.frac_bits, form.frac_bits),
+            )
+    return negative(y)
 
 
 def multiply_integers(x: SharedArray, values: NDArray[np.int64], name: str = "*") -> SharedArray:
@@ -343,6 +362,8 @@ def check_axis(axis: int, ndim: int) -> int:
 def concatenate(arrays: Sequence[SharedArray], axis: int | None = 0) -> SharedArray:
     """Join along an existing axis, or flattened if it is None."""
     aligned = _align(arrays, "concatenate")
+    if axis is not None and not aligned[0].ndim:
+        raise ShapeError("arrays without axes cannot be concatenated; np.stack joins them")
     if axis is None:
         aligned, axis = [x.ravel() for x in aligned], 0
     axis = check_axis(axis, aligned[0].ndim)

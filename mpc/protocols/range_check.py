@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import RangeError, ShapeError
 from mpc.protocols import convert, masking, sign
@@ -105,6 +105,7 @@ class MaskShifts(Correlation):
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         r = np.ascontiguousarray(np.negative(provider.mask(self.mask))).reshape(-1)
+        check_dealt(r, self.size)
         highs, tops = out[: len(self.shifts)], out[len(self.shifts) :]
         for shift, high, top in zip(self.shifts, highs, tops, strict=True):
             deal_high(r, shift, high)

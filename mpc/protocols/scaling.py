@@ -15,6 +15,9 @@ Cost: 2 rounds, 8 (n - 1) bytes for each element of x and limb but one, and 8 (n
 1 round with one limb, none where d is exact in the format. Correction 10 bytes for each of these
 elements, 12 for more than 16 bits.
 
+Where bounds do not prove that y fits, a check on shares is on x alone, against 2^62 over the largest
+D that an element meets, or the largest sum of them for a matrix: it may refuse what fits.
+
 Source: ours; limbs by truncation, and one truncation for all of what is behind the point.
 """
 
@@ -202,7 +205,7 @@ class _Map:
         """Return a bound that y has, see :mod:`mpc.ranges`."""
         return linear.settled(
             self.x, self.name, bound, frac_bits, (self.x, self.factors.doubles()), self.exact,
-            self.addends, lambda: (range_check.magnitude(self.x, self.limits()),),
+            self.addends, lambda: (range_check.magnitude(self.x, self.limits()),), self.addends == 1,
         )  # fmt: skip
 
     def integers(self, factors: Integers, frac_bits: int, bound: int) -> SharedArray:
@@ -316,7 +319,7 @@ def _elementwise(
         # In doubles, so a little less than what would just fit.
         met = range_check.largest_met(x.shape, np.abs(factors.doubles()))
         with np.errstate(divide="ignore"):
-            return np.minimum(LARGEST * (1 - 2.0**-40) / met, 2.0**61).astype(np.int64)
+            return np.minimum(LARGEST * (1 - 2.0**-40) / met, 2.0**LIMIT_BITS).astype(np.int64)
 
     return _scaled(
         _Map(name, x, factors, 1, _largest(factors), apply, lambda v, d: v * d, limits)

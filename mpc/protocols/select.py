@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols.convert import MaskedBit
@@ -55,7 +55,10 @@ class BitTerm(Correlation):
 
     def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
         lam = np.ascontiguousarray(provider.mask(self.g)).reshape(-1)
-        run(_deal, self.size, 4, lam, provider.mask(self.beta), out[0])
+        beta = provider.mask(self.beta)
+        check_dealt(lam, self.size)
+        check_dealt(beta, count_words(self.size))
+        run(_deal, self.size, 4, lam, beta, out[0])
 
 
 @kernel
@@ -97,7 +100,7 @@ def multiply_bit(g: SharedArray, bit: MaskedBit) -> SharedArray:
         _, term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
         out = np.empty_like(term)
         shares = np.ascontiguousarray(g.shares).reshape(len(out), g.size)
-        delta = np.ascontiguousarray(mask.delta).reshape(-1, g.size)
+        delta = np.ascontiguousarray(mask.delta).reshape(len(mask.delta), g.size)
         for i in range(len(out)):
             run(_finish, g.size, 8, bit.delta[0], bit.beta[i], shares[i], delta[0], term[i], out[i])
         return g.derive(

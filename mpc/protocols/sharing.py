@@ -21,9 +21,11 @@ Source: additive secret sharing with pseudo-random shares (Cramer, Damgard, Isha
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from mpc.cost import Spent
 from mpc.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from mpc.protocols import truncation
 from mpc.protocols.truncation import to_format
+from mpc.ranges import LARGEST
 from ring import decode, encode
 from ring.real_arrays import plain_array
 
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from mpc.session import Session
     from mpc.shared_array import SharedArray
 
-__all__ = ["Given", "check_limit", "cost_of_reveal", "from_public", "give", "reveal", "share"]
+__all__ = ["Given", "cost_of_reveal", "encoded_limit", "from_public", "give", "reveal", "share"]
 
 Words = NDArray[np.uint64]
 
@@ -147,20 +150,31 @@ def _as_array(x: ArrayLike | None, dtype: DTypeLike | None, name: str) -> NDArra
     return values.astype(wanted)
 
 
-def check_limit(limit: object, name: str) -> float:
-    """Return a bound on magnitudes as a float, or raise."""
-    try:
-        number = float("not a number" if isinstance(limit, (bool, str)) else limit)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise DtypeError(f"{name} must be a number, got {limit!r}") from None
-    if not number > 0:
+def encoded_limit(limit: object, frac_bits: int, name: str) -> int:
+    """Return a bound on magnitudes as one on encoded values, at most what the ring has, or raise.
+
+    Of fixed point it is rounded up, as the value may have been; of whole numbers down.
+    """
+    if isinstance(limit, (int, np.integer)) and not isinstance(limit, bool):
+        exact = Fraction(int(limit))
+    else:
+        try:
+            number = float("not a number" if isinstance(limit, (bool, str)) else limit)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise DtypeError(f"{name} must be a number, got {limit!r}") from None
+        if not number > 0:
+            raise RangeError(f"{name} must be positive, got {limit!r}")
+        exact = Fraction(min(number, 2.0**63))
+    if not exact > 0:
         raise RangeError(f"{name} must be positive, got {limit!r}")
-    return number
+    scaled = exact * (1 << frac_bits)
+    return min(LARGEST, math.ceil(scaled) if frac_bits else math.floor(scaled))
 
 
-def _check_bound(x: NDArray[Any], bound: float, name: str) -> None:
-    # Two comparisons: the magnitude of the smallest int8 is no int8.
-    inside = (x <= bound) & (x >= -bound)
+def _check_bound(x: NDArray[Any], encoded: Words, largest: int, bound: object, name: str) -> None:
+    # On the encoded values, of which alone the bound is used.
+    signed = encoded.view(np.int64)
+    inside = (signed <= largest) & (signed >= -largest)
     if not np.all(inside):
         place = np.unravel_index(int(np.argmax(~inside)), x.shape)
         where = f" at index {tuple(int(i) for i in place)}" if x.ndim else ""
@@ -206,15 +220,14 @@ def share(
     int_bits = form.frac_bits + form.int_bits - frac_bits
     largest = form.bound
     if bound is not None:
-        bound = check_limit(bound, f"bound of {name}")
-        largest = int(np.ceil(min(largest, bound * 2**frac_bits)))
+        largest = min(largest, encoded_limit(bound, frac_bits, f"bound of {name}"))
     if kind == "b":
         largest = 1
     encoded = np.empty((0, *sizes), np.uint64)
     if given and owner in session.here:
-        if bound is not None:
-            _check_bound(values, bound, name)
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
+        if bound is not None:
+            _check_bound(values, encoded[0], largest, bound, name)
     return give(session, owner, encoded, frac_bits, largest), frac_bits, largest, kind == "b"
 
 

@@ -54,6 +54,8 @@ def _encode(value: Any, out: bytearray) -> None:
         _put(len(data), out)
         out += data
     elif type(value) is tuple:
+        # As it is decoded: both ends name a correlation by what they encode.
+        value = tuple(int(v) if isinstance(v, np.integer) else v for v in value)
         numbers = all(type(v) is int for v in value)
         out += b"I" if numbers else b"t"
         _put(len(value), out)

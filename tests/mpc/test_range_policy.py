@@ -1,5 +1,6 @@
 """No legal call returns a wrong number: it is right, or refused, or warned of."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -334,3 +335,98 @@ def test_parties_must_say_the_same():
         agreed(program, mode) for program in ("p", None) for mode in ("warn", "error", "check")
     }
     assert len(names) == 6
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_bound_holds_of_what_is_encoded(session, dtype):
+    for value, bound in ((2048, 2047.99), (64, 63.99), (1, 0.999)):
+        with pytest.raises(mpc.RangeError, match="within its bound"):
+            session.share(np.array([value, -value], dtype), owner="alice", bound=bound)
+        x = session.share(np.array([value, -value], dtype), owner="alice", bound=value)
+        np.testing.assert_array_equal((x > 0).reveal(), [1, 0])
+    large = 2**31 - 1
+    assert whole(session, [large], bound=large).bound == large
+    assert whole(session, [3], bound=10**400).bound == large
+    with pytest.raises(mpc.RangeError, match="within its bound"):
+        whole(session, [large], bound=large - 1)
+    with pytest.raises(mpc.RangeError):
+        whole(session, [1], bound=5).with_bound(0.1)
+    assert whole(session, [1], bound=5).with_bound(1.9).bound == 1
+
+
+def test_public_numbers_beyond_doubles(session):
+    x, bit = fixed(session, [1.0]), fixed(session, [1.0]) > 0
+    huge = np.longdouble("1e400")
+    for program in (
+        lambda: x * huge, lambda: x + huge, lambda: x @ np.array([huge]), lambda: x > huge,
+        lambda: np.where(bit, huge, np.longdouble(0)), lambda: np.maximum(x, huge),
+        lambda: np.where(bit, 2**62, -(2**62)), lambda: x + 10**30,
+    ):  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(mpc.RangeError):
+                program()
+    np.testing.assert_allclose((x / np.longdouble(3)).reveal(), 1 / 3, atol=UNIT)
+    with pytest.raises(mpc.DtypeError, match="masked"):
+        np.maximum(x, np.ma.masked)
+
+
+def test_messages_show_the_operand_as_it_was_given(session):
+    x = fixed(session, [1.0])
+    for program in (lambda: x < 2.0**50, lambda: x - 2.0**50, lambda: np.minimum(x, 2.0**50)):
+        with pytest.raises(mpc.RangeError, match=r"got 1125899906842624\.0"):
+            program()
+
+
+def test_what_is_typed_in_is_warned_of_each_time():
+    lines = ("a = x**4", "b = y**4", "b = y**4")
+    with mpc.Session(ranges="warn") as s:
+        names = {"x": fixed(s, [3.0]), "y": fixed(s, [3000.0])}
+        for line in lines:
+            with pytest.warns(mpc.RangeWarning):
+                exec(compile(line, "<stdin>", "single"), names)
+
+
+def test_a_plan_does_not_use_up_the_warnings_of_a_run():
+    def program(s):
+        return (s.share([3000.0], owner="alice") ** 4).reveal()
+
+    with mpc.Session(ranges="warn") as s:
+        for _ in range(2):
+            with pytest.warns(mpc.RangeWarning):
+                s.plan(program)
+        with pytest.warns(mpc.RangeWarning):
+            program(s)
+
+
+def test_a_session_cannot_be_copied():
+    with mpc.Session() as s:
+        for function in (copy.copy, copy.deepcopy):
+            with pytest.raises(mpc.SessionError, match="cannot be copied"):
+                function(s)
+
+
+def test_a_stated_bound_does_not_round_anew(session):
+    z = fixed(session, [0.3, 0.7]) * fixed(session, [0.9, 0.1])
+    first = z.reveal()
+    for _ in range(20):
+        np.testing.assert_array_equal(z.with_bound(3).reveal(), first)
+
+
+def test_bits_of_nothing(session):
+    x = session.share(np.zeros((0, 2)), owner="alice")
+    bit = x > 0
+    for found in (x * bit, np.where(bit, x, 0), bit & bit, (x * x).gate(bit)):
+        assert found.reveal().shape == (0, 2)
+
+
+def test_shapes_and_indices_that_are_none(session):
+    x = fixed(session, np.zeros((2, 3)))
+    np.testing.assert_array_equal(x.reshape(np.array([3, 2])).reveal(), np.zeros((3, 2)))
+    for program in (
+        lambda: x.reshape(2.0, 3), lambda: x.reshape("a"), lambda: x[slice("a")],
+        lambda: x[[0, [1]]], lambda: np.squeeze(x, axis=7), lambda: np.expand_dims(x, 7),
+        lambda: session.plan(None), lambda: np.concatenate([x[0, 0], x[0, 1]]),
+    ):  # fmt: skip
+        with pytest.raises((mpc.ShapeError, mpc.DtypeError)):
+            program()
