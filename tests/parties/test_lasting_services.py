@@ -211,6 +211,20 @@ def reload(services, name):
     return services.lines(name, "reload")[-1]
 
 
+def test_a_party_that_stalls_is_missed_without_a_request_and_comes_back(services):
+    works(services)
+    alice = services.processes["alice"]
+    alice.send_signal(signal.SIGSTOP)
+    before = len(services.lines("bob", "lost"))
+    try:
+        while not any("me=bob" in line for line in services.lines("bob", "lost")[before:]):
+            assert services.processes["bob"].poll() is None
+    finally:
+        alice.send_signal(signal.SIGCONT)
+    assert "why='alice did not answer within 8 s" in services.lines("bob", "lost")[-1]
+    works(services)
+
+
 def test_a_new_set_of_shares_and_new_clients_are_taken_without_losing_a_request(services):
     load = services.load("dora", model="network")
     text = services.path.read_text()
