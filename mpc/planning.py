@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Planning"]
 
 # How many plans a session keeps.
-_KEPT = 32
+_KEPT = 256
 
 
 @dataclass(frozen=True)

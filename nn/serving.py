@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ from mpc import (
     configuration,
 )
 from mpc.configuration import Configuration
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, PeerTimeoutError
 from mpc.events import record
 from mpc.expiry import warn_of_certificates, watch_certificates
 from mpc.handshake import COMPARE, HEALTH, NOTICES, SESSION, hear_hello
@@ -48,7 +49,7 @@ from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
-from mpc.transport.loop import KEEP, Loop, Seat, Talk, farewell
+from mpc.transport.loop import KEEP, By, Loop, Seat, Talk, farewell
 from mpc.transport.tls import own_contexts
 from nn.agreement import KEY_BYTES, Book
 from nn.client_calls import CLIENT_STREAM, Calls
@@ -62,6 +63,8 @@ Words = NDArray[np.uint64]
 
 _PROGRAM = "sotto serve"
 _LARGEST_NOTICE = 1 << 20
+# How long a thread may keep the interpreter where another one waits for it.
+_SWITCH_SECONDS = 2e-4
 # How long one that leaves may take to end in any case.
 _STOP_SECONDS = 4.0
 # After a session that has ended, or a try to join that has failed.
@@ -137,7 +140,7 @@ class PartyService:
         self._wishes = Wishes()
         self._turns: Turns | None = None
         self._served = self._failures = 0
-        self._stop_by = float("inf")
+        self._stop_by, self._next_sign = float("inf"), 0.0
         self._started = time.monotonic()
         _, server = own_contexts(read, me)
         sock = sock or bind(address)
@@ -372,11 +375,12 @@ class PartyService:
     def _hear(self, connection: Connection, links: Links) -> Talk:
         """Hear what another party tells beside the session."""
         peer = connection.peer
-        number = self.read.names.index(peer)
+        number, limit = self.read.names.index(peer), self.read.timeouts.party
         try:
             while True:
                 connection.expect_bytes([Kind.NOTICE], _LARGEST_NOTICE)
-                yield 1e9
+                # What this party sends is no sign of life of the other.
+                yield By(time.monotonic() + limit)
                 try:
                     word, one, other = wire.decode(connection.take().data.data)
                     if word == "news":
@@ -387,6 +391,12 @@ class PartyService:
                         self._ask_for_reload()
                 except (ShapeError, TypeError, ValueError):
                     raise FrameError(f"{peer} sent a notice that is malformed") from None
+        except PeerTimeoutError:
+            # It stalls, or its machine is gone without a word. Turns without requests do not miss it.
+            if self._links is links:
+                self._wishes.lost = f"{peer} did not answer within {limit:g} s"
+                links.peers[number].abandon()
+            return None
         except PeerError:
             # It may have said more on its other line, or end there by itself.
             self._suspect = time.monotonic() + _SUSPECT_SECONDS, links, number
@@ -434,6 +444,10 @@ class PartyService:
     def _look(self) -> None:
         """End what waits for others longer than it should."""
         now, links = time.monotonic(), self._links
+        if now > self._next_sign:
+            # A sign of life, for whom turns tell nothing of this party.
+            self._next_sign = now + self.read.timeouts.party / 4
+            self._tell([n for n in self.read.names if n != self.me], "here", b"", b"")
         if self._suspect is not None and now > self._suspect[0]:
             _, suspected, number = self._suspect
             self._suspect = None
@@ -463,6 +477,8 @@ def _reload(service: PartyService, path: str | Path) -> Callable[[], None]:
 def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
     """Run a party until SIGTERM or SIGINT; SIGHUP reads the configuration and the models again."""
     read = configuration.load(path)
+    # Turns and clients share the interpreter: neither shall wait for the other for long.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     service = PartyService(read, me, folders, progress=progress)
     watch_certificates(lambda: service.read)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -40,6 +40,8 @@ class Wishes:
         Who has said that it leaves.
     since : float
         When it did.
+    lost : str
+        What is wrong with another party, seen beside the session.
     told : bool
         Whether the other parties have been told.
     reload : bool
@@ -48,6 +50,7 @@ class Wishes:
 
     leaves: str = ""
     since: float = 0.0
+    lost: str = ""
     told: bool = False
     reload: bool = False
 
@@ -62,7 +65,7 @@ class Wishes:
         """Return why a session is over: who has said that it leaves is not lost."""
         if not isinstance(error, PeerError):
             return "the request failed"
-        return f"{self.leaves} shuts down" if self.leaves else str(error)
+        return f"{self.leaves} shuts down" if self.leaves else self.lost or str(error)
 
 
 def _answer(

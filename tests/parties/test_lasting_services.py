@@ -136,9 +136,12 @@ def test_requests_that_one_party_alone_gets_hold_nobody_up(services, party):
 
 
 def test_more_connections_than_a_client_may_have_are_refused_to_it_alone(services):
-    many = [greeted(services, "alice") for _ in range(40)]
+    read = configuration.load(services.path)
+    context, _ = own_contexts(read, "erin")
+    # They say nothing yet, so that none is let go as idle before the last has come.
+    many = [connect(read.parties["alice"], context, 20) for _ in range(40)]
     with pytest.raises(PeerError, match="erin has 40 connections already"):
-        greeted(services, "alice")
+        many.extend(greeted(services, "alice") for _ in range(3))
     works(services)
     for connection in many:
         connection.close()
@@ -206,6 +209,20 @@ def reload(services, name):
     while len(services.lines(name, "reload")) == before:
         pass
     return services.lines(name, "reload")[-1]
+
+
+def test_a_party_that_stalls_is_missed_without_a_request_and_comes_back(services):
+    works(services)
+    alice = services.processes["alice"]
+    alice.send_signal(signal.SIGSTOP)
+    before = len(services.lines("bob", "lost"))
+    try:
+        while not any("me=bob" in line for line in services.lines("bob", "lost")[before:]):
+            assert services.processes["bob"].poll() is None
+    finally:
+        alice.send_signal(signal.SIGCONT)
+    assert "why='alice did not answer within 8 s" in services.lines("bob", "lost")[-1]
+    works(services)
 
 
 def test_a_new_set_of_shares_and_new_clients_are_taken_without_losing_a_request(services):

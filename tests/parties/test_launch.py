@@ -139,7 +139,9 @@ def test_the_reason_of_a_process_that_cannot_begin_is_in_the_error(tmp_path):
         path=tmp_path / "script.py",
     )
     last = told.rpartition("LaunchError: ")[2]
-    assert re.match("(alice|bob): the process ended with exit code 1 before it began", last)
+    assert re.match(
+        "(alice|bob|provider): the process ended with exit code 1 before it began", last
+    )
     assert 'must call mpc.launch below `if __name__ == "__main__":`' in last
 
 
