@@ -7,7 +7,6 @@ last party's shares of their corrected parts.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +23,7 @@ from mpc.correlation import (
 )
 from mpc.errors import ShapeError
 from mpc.keys import provider_streams
+from mpc.mask_cache import MaskCache
 from mpc.names import name_of
 from ring.streams import NamedStream, Stream
 
@@ -35,8 +35,6 @@ Words = NDArray[np.uint64]
 _Place = tuple[int, int, tuple[int, ...], Algebra, int | None, int | None]
 
 _CHUNK_WORDS = 1 << 13
-# So many masks that were used once are remembered; one that is used again is kept.
-_REMEMBERED = 4096
 # Up to this size a mask is expanded and cached whole.
 _WHOLE_WORDS = 1 << 18
 
@@ -58,10 +56,7 @@ class Provider:
         self._masks = [masks for masks, _ in streams]
         # The last party's share is what the others' leave.
         self._corrections = [corrections for _, corrections in streams[:-1]]
-        self._cache: OrderedDict[tuple[_Place, bytes | None], Words] = OrderedDict()
-        self._cache_room = cache_bytes
-        # What was used once, of late.
-        self._once: OrderedDict[tuple[_Place, bytes | None], None] = OrderedDict()
+        self._cache = MaskCache(cache_bytes)
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
     def __repr__(self) -> str:
@@ -107,19 +102,7 @@ class Provider:
         words = self._cache.get(key)
         if words is None:
             words = self._hidden(ref, rows)
-            # Most masks are used once, and would push out those of weights, or fill the memory.
-            if key in self._once:
-                del self._once[key]
-                self._cache[key] = words
-                self._cache_room -= words.nbytes
-                while self._cache_room < 0:
-                    self._cache_room += self._cache.popitem(last=False)[1].nbytes
-            else:
-                self._once[key] = None
-                if len(self._once) > _REMEMBERED:
-                    self._once.popitem(last=False)
-        else:
-            self._cache.move_to_end(key)
+            self._cache.add(key, words)
         held = part.shape if rows is None else (len(rows), *part.shape[1:])
         if words.shape != held:
             raise ShapeError(f"a mask must have the shape {held}, got {words.shape}")
