@@ -259,7 +259,13 @@ def _advice(better: FixedPoint | None, low: Floats) -> str:
 
 
 def find_format(
-    fitted: Fitted, form: FixedPoint, *, features: int, ranked: bool, scale: Floats | None
+    fitted: Fitted,
+    form: FixedPoint,
+    *,
+    features: int,
+    ranked: bool,
+    scale: Floats | None,
+    size: Floats | None,
 ) -> tuple[str | None, FixedPoint | None]:
     """Return what is wrong with a format, None if nothing is, and a format that is right.
 
@@ -267,7 +273,7 @@ def find_format(
     ----------
     fitted : Fitted
     form : FixedPoint
-    features, ranked, scale
+    features, ranked, scale, size
         As for :func:`nn.precision.precision_problem`.
     """
     layers = fitted.layers
@@ -278,7 +284,7 @@ def find_format(
         return precision_problem(
             layers, low, high, tried,
             lambda near: suggest_format(layers, *reach(low, high, fitted.inputs), near),
-            features=features, ranked=ranked, scale=scale,
+            features=features, ranked=ranked, scale=scale, size=size,
         )  # fmt: skip
 
     problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
