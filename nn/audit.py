@@ -216,19 +216,23 @@ def check_fits(
     """
     problem = _range_problem(layers, low, high, form, inputs)
     if problem is not None:
-        better = suggest_format(layers, *reach(low, high, inputs), form)
+        better = suggest_format(layers, *reach(low, high, inputs, form), form)
         raise RangeError(problem + _advice(better, low))
 
 
-def reach(low: Floats, high: Floats, inputs: InputScale | None) -> tuple[Floats, Floats]:
+def reach(
+    low: Floats, high: Floats, inputs: InputScale | None, form: FixedPoint
+) -> tuple[Floats, Floats]:
     """Return the range of what rows can hold that a model takes.
 
-    All that is public of shared rows is a bound on their magnitude. Scaled rows come from
+    All that is public of shared rows is a bound on their magnitude, a multiple of the format's unit,
+    to which a row at the end of the range may have been rounded. Scaled rows come from
     ``share_rows`` alone, which has checked both ends of each feature.
     """
     if inputs is not None:
         return low, high
-    most = np.asarray(_top(_largest(low, high)))
+    unit = 2.0**-form.frac_bits
+    most = np.asarray(np.maximum(np.ceil(_top(_largest(low, high)) / unit), 1) * unit)
     return -most, most
 
 
@@ -236,7 +240,7 @@ def _range_problem(
     layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
 ) -> str | None:
     what = None if inputs is None else "inputs in the range given for each feature"
-    least, most = reach(low, high, inputs)
+    least, most = reach(low, high, inputs, form)
     try:
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
         if inputs is None:
@@ -259,7 +263,13 @@ def _advice(better: FixedPoint | None, low: Floats) -> str:
 
 
 def find_format(
-    fitted: Fitted, form: FixedPoint, *, features: int, ranked: bool, scale: Floats | None
+    fitted: Fitted,
+    form: FixedPoint,
+    *,
+    features: int,
+    ranked: bool,
+    scale: Floats | None,
+    size: Floats | None,
 ) -> tuple[str | None, FixedPoint | None]:
     """Return what is wrong with a format, None if nothing is, and a format that is right.
 
@@ -267,7 +277,7 @@ def find_format(
     ----------
     fitted : Fitted
     form : FixedPoint
-    features, ranked, scale
+    features, ranked, scale, size
         As for :func:`nn.precision.precision_problem`.
     """
     layers = fitted.layers
@@ -277,14 +287,14 @@ def find_format(
     def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
         return precision_problem(
             layers, low, high, tried,
-            lambda near: suggest_format(layers, *reach(low, high, fitted.inputs), near),
-            features=features, ranked=ranked, scale=scale,
+            lambda near: suggest_format(layers, *reach(low, high, fitted.inputs, near), near),
+            features=features, ranked=ranked, scale=scale, size=size,
         )  # fmt: skip
 
     problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
     if problem is None:
         return precision(form) or (None, form)
-    better = suggest_format(layers, *reach(*fitted.scaled, fitted.inputs), form)
+    better = suggest_format(layers, *reach(*fitted.scaled, fitted.inputs, form), form)
     if better is not None:
         _, better = precision(better) or (None, better)
     return problem + _advice(better, fitted.scaled[0]), better
@@ -363,7 +373,7 @@ def audit_layers(
         largest = max(bound, 0.0 if math.isnan(weight) else weight)
         left = math.log2(form.limit / largest) if largest else float(form.int_bits)
         found.append(LayerAudit(name, weight, bound, seen, left, error_bound, error))
-    ends = reach(low, high, fitted.inputs)
+    ends = reach(low, high, fitted.inputs, form)
     finest = suggest_format(layers, *ends, FixedPoint(_MOST_FRAC_BITS, 1))
     finest_bound = math.nan
     if finest is not None:

@@ -17,7 +17,7 @@ from nn.evaluation import evaluate
 from nn.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
 from nn.layers import Layer
 from nn.normalisation import folded
-from nn.precision import output_scale
+from nn.precision import output_scale, rows_between
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
@@ -188,8 +188,14 @@ class Model:
         return made
 
     def _outputs_are(self) -> dict[str, Any]:
+        size = None
+        if self.output_scale_ is not None and self.input_range_ is not None:
+            # Of the rows that the scale is of, whatever range is asked for.
+            typical = rows_between(*self.range_for(None, None), self.n_features_in_)
+            size = np.abs(evaluate(self.layers, typical)).max(axis=0)
         return {
             "features": self.n_features_in_, "ranked": self.ranked, "scale": self.output_scale_,
+            "size": size,
         }  # fmt: skip
 
     def outline(self, *, frac_bits: int = 16, int_bits: int = 15) -> Self:

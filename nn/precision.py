@@ -21,7 +21,7 @@ from nn.layers import Layer
 from ring import FixedPoint
 from ring.fixed_point import HEADROOM_BITS
 
-__all__ = ["output_scale", "precision_problem"]
+__all__ = ["output_scale", "precision_problem", "rows_between"]
 
 Floats = NDArray[np.float64]
 # The largest error that passes, as a part of the scale: for 1e-3 of the values' standard deviation,
@@ -66,6 +66,13 @@ def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
     return np.where(spread > _CONSTANT * level, spread, level)
 
 
+def rows_between(low: Floats, high: Floats, features: int) -> Floats:
+    """Return rows of a range to try a model on, always the same."""
+    some = np.random.default_rng(0).uniform(size=(_ROWS, features))  # it makes no mask
+    rows: Floats = low + some * (high - low)
+    return rows
+
+
 def _imitated(layers: Sequence[Layer], rows: Floats, frac_bits: int) -> Any:
     """Return the outputs with inputs, parameters and what each layer gives rounded to a unit."""
     unit = 2.0**-frac_bits
@@ -87,6 +94,7 @@ def precision_problem(
     features: int,
     ranked: bool,
     scale: Floats | None = None,
+    size: Floats | None = None,
 ) -> tuple[str, FixedPoint | None] | None:
     """Return what is wrong, and a better format, if a format is too coarse for a model's outputs.
 
@@ -101,10 +109,12 @@ def precision_problem(
     features : int
     ranked, scale
         As for and from :func:`output_scale`; without `scale`, it is that of rows from the range.
+    size : array of shape (outputs,), optional
+        How large outputs for typical rows are; without it, it is that of rows from the range. A
+        range that was widened for a few far rows has larger outputs, which excuse nothing for the
+        others.
     """
-    # Rows to try a format on; this generator makes no mask.
-    some = np.random.default_rng(0).uniform(size=(_ROWS, features))
-    rows = low + some * (high - low)
+    rows = rows_between(low, high, features)
     exact = evaluate(layers, rows)
     scale = output_scale(exact, ranked) if scale is None else scale
     limit = np.where(scale > 0, (_SCORES if ranked else _VALUES) * scale, np.inf)
@@ -125,7 +135,8 @@ def precision_problem(
         if (error(frac_bits) <= limit).all():
             better = near
             break
-    if better is None and (here <= np.maximum(limit, _FAINT * np.abs(exact).max(axis=0))).all():
+    size = np.abs(exact).max(axis=0) if size is None else size
+    if better is None and (here <= np.maximum(limit, _FAINT * size)).all():
         return None
     worst = int(np.argmax(here / limit))
     what = "how far the best score is ahead of the next" if ranked else "how far it varies"

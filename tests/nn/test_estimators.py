@@ -258,12 +258,44 @@ def test_rows_far_from_those_of_the_training(iris):
     secure = nn.SecureMLPClassifier((8,), max_iter=5, random_state=0).fit(X, y)
     far = X * np.array([1, 1, 500, 1])
     assert (secure.predict(far) == secure.model_.predict(far)).mean() >= 0.98
-    with pytest.raises(mpc.RangeError, match="layer 1") as caught:
+    with pytest.raises(mpc.RangeError, match="layer 1.*no format"):
         secure.predict(X * 1e9)
+    with pytest.raises(mpc.RangeError, match="layer 1") as caught:
+        secure.predict(X * 1e4)
     # What its user can change, not what it makes inside.
     assert "mpc.Session" not in str(caught.value)
     for part in (r"X is too far from the rows of fit, as \S+ at index", "SecureMLPClassifier"):
         assert re.search(part, str(caught.value))
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+@pytest.mark.parametrize("far", [1e3, 1e4, 1e5, 1e6, 1e7])
+def test_a_far_row_spoils_no_other_rows_prediction(kind, far):
+    X = np.random.default_rng(1).normal(size=(200, 3))
+    values = X @ [1.0, 2.0, 3.0]
+    y = values if kind is nn.SecureMLPRegressor else values > 0
+    secure = kind((8,), max_iter=30, random_state=0).fit(X, y)
+    rows = X.copy()
+    rows[0] = far
+    error = None
+    try:
+        found = secure.predict(rows)
+    except mpc.RangeError as refusal:
+        error = str(refusal)
+    if error is not None:
+        named = re.search(r"SecureMLP\w+\(frac_bits=(\d+), int_bits=(\d+)\)", error)
+        assert "X is too far from the rows of fit" in error
+        # As long as there is a format, it is named, and right at once.
+        assert (named is None) == (far >= (1e4 if kind is nn.SecureMLPRegressor else 1e5))
+        if named is None:
+            return
+        secure.set_params(frac_bits=int(named[1]), int_bits=int(named[2]))
+        found = secure.predict(rows)
+    wanted = secure.model_.predict(rows)
+    if kind is nn.SecureMLPRegressor:
+        assert np.abs(found - wanted)[1:].max() <= 2e-3 * y.std()
+    else:
+        assert (found == wanted).mean() >= 0.99
 
 
 def test_the_format_suits_the_model_unless_one_is_asked_for(iris):

@@ -96,6 +96,22 @@ def test_the_range_holds_for_every_row_inside_the_bound():
         np.testing.assert_allclose(secret(rows).reveal()[:, 0], [-380, 380], atol=1e-2)
 
 
+def test_the_range_holds_for_rows_as_they_are_rounded():
+    # 0.001 is 65.5 units, so it is shared as 66, for which the second layer would give 32965.
+    weights = [[[32700.0]], [0.0], [[1001.0, -1001.0]], [0.0, 0.0], np.eye(2), [0.0, 0.0]]
+    model = nn.MLP.from_parameters([np.asarray(w) for w in weights])
+    with mpc.Session() as s:
+        with pytest.raises(
+            mpc.RangeError, match=r"32964.* for inputs of magnitude up to 0.0010070"
+        ):
+            model.share(s, owner="alice", low=0, high=0.001)
+    form = model.audit(low=0, high=0.001).suggestion
+    with mpc.Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as s:
+        secret = model.share(s, owner="alice", low=0, high=0.001)
+        rows = secret.share_rows([[0.001]], owner="bob")
+        assert secret.predict(rows).tolist() == [0] == model.predict([[0.001]]).tolist()
+
+
 def test_of_a_range_of_zeros_zeros_are_taken():
     with mpc.Session() as s:
         secret = small(0.0, 0.0).share(s, owner="alice")
