@@ -91,7 +91,7 @@ def test_whole_numbers_beside_fixed_point_at_the_ends_of_the_ring(session, share
     np.testing.assert_array_equal((x == y).reveal(), whole << 16 == fixed)
     largest = np.maximum(x, y)
     np.testing.assert_array_equal(largest.reveal(), np.maximum(whole << 16, fixed) * 2.0**-16)
-    assert largest.bound == 2**62
+    assert 2**62 - 1 <= largest.bound <= 2**62
     # And a public number, which brings the format's bits.
     np.testing.assert_array_equal((x > 0.5).reveal(), whole > 0)
     np.testing.assert_array_equal((x < -(2.0**44)).reveal(), whole < -(2**44))
