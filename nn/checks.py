@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ __all__ = [
     "interval",
     "label_vector",
     "layer_widths",
+    "local_path",
     "real",
 ]
 
@@ -58,6 +61,14 @@ def real(
     if not ((number > above if above is not None else number >= least) and number < below):
         raise ArgumentError(f"{name} must be {low} and {high}, got {number!r}")
     return number
+
+
+def local_path(name: str, value: Any) -> Path:
+    """Return `value` as a path, of text."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        raise DtypeError(f"{name} must be a path, got {value!r}")
+    return Path(path)
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nn import archives, training
+from nn.checks import local_path
 from nn.layer_descriptions import described, layers_of, plain_labels
 from nn.mlp import MLP
 from nn.model import Model
@@ -70,7 +70,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     if model.input_range_ is not None:
         arrays["low"], arrays["high"] = (np.asarray(ends) for ends in model.input_range_)
     text = np.array(json.dumps(header))
-    archives.write(Path(path), {_HEADER: text, **arrays}, replace=True)
+    archives.write(local_path("path", path), {_HEADER: text, **arrays}, replace=True)
 
 
 def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
@@ -127,7 +127,7 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the header and all arrays of an archive."""
-    arrays = archives.read(Path(path))
+    arrays = archives.read(local_path("path", path))
     if _HEADER not in arrays:
         raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
     try:

@@ -191,6 +191,13 @@ def _finish(
     if not layers:
         raise ConversionError("the graph must have a layer between its input and its output")
     names = labels.classes if labels is not None else None
+    columns = odds.classes if odds is not None else None
+    if names is not None and columns is not None and not np.array_equal(names, columns):
+        if set(names.tolist()) == set(columns.tolist()):
+            raise ConversionError(
+                "labels and columns of probabilities must be in the same order, got"
+                f" {names.tolist()} and {columns.tolist()}"
+            )
     if labels is None and odds is not None:
         names = odds.classes
     if labels is None and odds is None and classes is None:

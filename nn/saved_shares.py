@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mpc import Session, SharedArray
 from mpc.ranges import LARGEST
 from nn import archives
+from nn.checks import local_path
 from nn.inputs import InputScale, input_range
 from nn.labels import ordered_classes
 from nn.layer_descriptions import described, layers_of, plain_labels
@@ -114,7 +115,8 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     if model.inputs is not None:
         public["middle"] = model.inputs.middle
         public["power"] = model.inputs.power.astype(np.int64)
-    paths = [Path(folder) / f"{session.parties[party]}.npz" for party in session.here]
+    root = local_path("folder", folder)
+    paths = [root / f"{session.parties[party]}.npz" for party in session.here]
     # A name that is fresh, and the same for all.
     number = session.fresh_id()
     words = np.empty((len(session.here), 2), np.uint64)
@@ -199,9 +201,8 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     -----
     1 round, 24 bytes.
     """
-    files = [
-        SharesFile(session.parties, session.format, party, Path(folder)) for party in session.here
-    ]
+    root = local_path("folder", folder)
+    files = [SharesFile(session.parties, session.format, party, root) for party in session.here]
     if not files:
         raise DataError("shares are loaded by parties, not in a plan")
     # Everybody tells its set's name and a digest of what is public, and compares: sum and own fit.

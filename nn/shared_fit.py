@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -90,7 +89,7 @@ def fit_shared(
     classes: ArrayLike | None,
     validation: Any,
     patience: int | None,
-    checkpoint: str | os.PathLike[str] | None,
+    checkpoint: Path | None,
     resume: bool,
     check_range: bool,
     progress: bool | None,
@@ -137,9 +136,8 @@ def fit_shared(
         "batch_size": batch_size, "optimizer": repr(rule), "schedule": schedule, "loss": loss,
     }  # fmt: skip
     done = Progress(_run(session))
-    folder = None if checkpoint is None else Path(checkpoint)
-    if folder is not None and resume:
-        done = load(folder, trainer, random, setting, done.run) or done
+    if checkpoint is not None and resume:
+        done = load(checkpoint, trainer, random, setting, done.run) or done
 
     best = SharedModel(
         session, trainer.layers, names, model.n_features_in_, -limit, limit,
@@ -176,8 +174,8 @@ def fit_shared(
                 except RangeError as error:
                     raise RangeError(f"after epoch {done.epoch}, {error}; {advice}") from None
                 bar.set_postfix(epoch=done.epoch, accuracy=f"{done.scores[-1]:.2%}", refresh=False)
-            if folder is not None:
-                save(folder, trainer, random, setting, done)
+            if checkpoint is not None:
+                save(checkpoint, trainer, random, setting, done)
     trainer.place()
     best.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
     limit = largest_inputs(session, best.layers, model.n_features_in_, limit)

@@ -83,6 +83,7 @@ class SharedOptimizer(ABC):
             raise RangeError(
                 f"learning_rate must be at least {f'2^-{least}' if least else '1'}{over} in this"
                 f" fixed-point format, {rows * 2.0**-least:g}, got {rate:g}"
+                f"{'; a smaller batch_size helps' if rows > 1 else ''}"
             )
 
     def _watch_decay(
@@ -176,6 +177,12 @@ class SharedAdam(SharedOptimizer):
             if beta > 1 - 2.0**-16:
                 raise RangeError(f"{name} must be at most 1 - 2^-16 on shares, got {beta!r}")
         self._check_rate(rule.learning_rate, self._RATIO_BITS, 1)
+        least = max(0, _MOST_BITS - 2 * session.format.frac_bits)
+        if self._GRADIENT_SCALE / rows < 2.0**-least:
+            raise RangeError(
+                f"batch_size must be at most {self._GRADIENT_SCALE * 2**least:g} for Adam in this"
+                f" fixed-point format, got {rows}"
+            )
 
     def step(
         self,

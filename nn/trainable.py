@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
 from nn import training
-from nn.checks import feature_matrix, integer, label_vector
+from nn.checks import feature_matrix, integer, label_vector, local_path
 from nn.evaluation import accuracy
 from nn.initialisation import RandomState, generator
 from nn.labels import check_kind, encode_labels
@@ -20,7 +20,7 @@ from nn.links import LINK_OF_LOSS
 from nn.losses import LOSSES
 from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
 from nn.predictors import Classifier
-from ring.errors import ArgumentError, DtypeError, ShapeError, SottoError
+from ring.errors import ArgumentError, ShapeError, SottoError
 
 __all__ = ["Network", "NotFittedError"]
 
@@ -190,10 +190,7 @@ class Network(Classifier):
                 raise ArgumentError(f"{name} must be one of {sorted(table)}, got {choice!r}")
         if progress not in (None, True, False):
             raise ArgumentError(f"progress must be True, False or None, got {progress!r}")
-        if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
-            raise DtypeError(
-                f"checkpoint must be a path, the folder to save in, got {checkpoint!r}"
-            )
+        folder = None if checkpoint is None else local_path("checkpoint", checkpoint)
         if resume and checkpoint is None:
             raise ArgumentError("resume needs checkpoint, the folder to go on from")
         if isinstance(X, SharedArray) or isinstance(y, SharedArray):
@@ -202,7 +199,7 @@ class Network(Classifier):
             return fit_shared(
                 self, X, y, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
                 learning_rate=learning_rate, momentum=momentum, schedule=schedule, loss=loss,
-                classes=classes, validation=validation, patience=patience, checkpoint=checkpoint,
+                classes=classes, validation=validation, patience=patience, checkpoint=folder,
                 resume=resume, check_range=check_range, progress=progress,
             )  # fmt: skip
         if checkpoint is not None:

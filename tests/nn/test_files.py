@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import mpc
 import nn
 from nn.activations import Sigmoid, Tanh
 from nn.convolution import Convolution
@@ -12,6 +13,7 @@ from nn.layers import Dense, Layer, ReLU
 from nn.normalisation import BatchNorm, Dropout
 from nn.pooling import AveragePool, MaxPool
 from nn.predictors import Classifier, Regressor
+from nn.saved_shares import load_shares, save_shares
 from nn.shaping import Flatten, Reshape
 from ring.errors import DataError, DtypeError
 
@@ -234,3 +236,16 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(nn.trainable.NotFittedError):
         nn.MLP((4, 2)).save(tmp_path / "m.npz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", [5, None, b"model.npz"])
+def test_a_path_is_a_path(path):
+    model = nn.MLP.from_parameters([[[1.0, 2.0]], [0.0, 0.0]])
+    for use in (nn.load, model.save):
+        with pytest.raises(mpc.DtypeError, match="path must be a path"):
+            use(path)
+    with mpc.Session() as s:
+        secret = model.share(s, owner="alice", low=0, high=1)
+        for use in (lambda: save_shares(secret, path), lambda: load_shares(s, path)):
+            with pytest.raises(mpc.DtypeError, match="folder must be a path"):
+                use()

@@ -174,6 +174,24 @@ def test_sigmoids_that_do_not_sum_to_one(rows):
             np.testing.assert_allclose(made.predict_proba(X), given[1], atol=1e-5)
 
 
+@pytest.mark.parametrize(("columns", "same"), [([3, 4, 5], True), ([5, 4, 3], False)])
+def test_columns_are_called_as_the_labels_are(columns, same):
+    attributes = {
+        "coefficients": V.T.ravel().tolist(), "intercepts": [0.5] * 3,
+        "classlabels_ints": [3, 4, 5], "post_transform": "SOFTMAX",
+    }  # fmt: skip
+    nodes = [
+        ("LinearClassifier", "x", "l p", attributes),
+        ("ZipMap", "p", "z", {"classlabels_int64s": columns}),
+    ]
+    model = build(nodes, [], ("l", "z"), kinds={"l": INT})
+    if same:
+        assert nn.from_onnx(model).classes_.tolist() == columns
+    else:
+        with pytest.raises(ConversionError, match=r"got \[3, 4, 5\] and \[5, 4, 3\]"):
+            nn.from_onnx(model)
+
+
 def test_sigmoids_of_opposite_scores_sum_to_one():
     attributes = {
         "coefficients": [*V[:, 0], *-V[:, 0]], "intercepts": [0.5, -0.5],

@@ -497,6 +497,14 @@ def test_the_least_learning_rate_of_a_fine_format(frac_bits, least):
             nn.MLP((2, 2)).fit(*data, learning_rate=0.001)
 
 
+def test_the_largest_batch_of_adam_in_a_fine_format():
+    with mpc.Session(frac_bits=28, int_bits=1) as s:
+        X = s.share(np.full((17, 2), 0.25), owner="alice", bound=0.25)
+        data = X, s.share(nn.one_hot([0] * 17, 2), owner="bob", bound=1)
+        with pytest.raises(mpc.RangeError, match="batch_size must be at most 16 for Adam.*got 17"):
+            nn.MLP((2, 2)).fit(*data, optimizer="adam", batch_size=17)
+
+
 @pytest.mark.parametrize("checkpoint", [5, b"folder", ["folder"], True])
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_checkpoint_is_a_path(digits, checkpoint, resume):
