@@ -136,6 +136,7 @@ class Crew:
         _, context = own_contexts(self._me)
         known = {self._me.name: self._me.accepted}
         self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._come)
+        self._listener.start()
 
     def __enter__(self) -> Self:
         return self

@@ -437,6 +437,7 @@ def join_parties(
                 me, sock or bind(address), server, others,
                 lobby.receive(configuration, me, program),
             )  # fmt: skip
+            listener.start()
         return joining.run()
     finally:
         if listener is not None:

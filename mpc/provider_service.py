@@ -136,6 +136,7 @@ class ProviderService:
         self._listener = Listener(
             me.name, sock or bind(me.listen), server, self._known(), self._admit
         )
+        self._listener.start()
         record("start", role="provider", parties=",".join(read.names))
         present(self.figures, lambda: self.read)
 

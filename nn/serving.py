@@ -147,6 +147,7 @@ class PartyService:
         self._listener = Listener(me, sock, server, read.certificates(), self._admit)
         self.loop: Loop = self._listener.loop
         self.loop.after, self.loop.now_and_then = self._tell_news, self._look
+        self._listener.start()
         present(self.figures, lambda: self.read)
 
     def _read_files(self) -> dict[str, SharesFile]:

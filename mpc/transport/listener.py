@@ -122,7 +122,7 @@ class _Newcomer:
 
 
 class Listener:
-    """Accepts connections from those whose certificates are known.
+    """Accepts connections from those whose certificates are known, once it is started.
 
     Parameters
     ----------
@@ -153,6 +153,9 @@ class Listener:
         self.know(context, known)
         door = _Door(sock, self._arrived)
         self.loop.call(lambda: self._open(door))
+
+    def start(self) -> None:
+        """Let in whoever comes, once all that `handle` needs is there."""
         self.loop.start()
 
     def know(self, context: ssl.SSLContext, known: Mapping[str, Sequence[bytes]]) -> None:

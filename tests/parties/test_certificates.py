@@ -60,6 +60,7 @@ class Door:
         sock = bind(self.read.parties["alice"].listen)
         self.came = queue.SimpleQueue()
         self.listener = Listener("alice", sock, server, self.read.certificates(), self._take)
+        self.listener.start()
 
     def _take(self, connection):
         self.came.put(connection.peer)

@@ -26,7 +26,9 @@ def trial(tmp_path):
 
 def listen(read, sock, talk):
     _, server = own_contexts(read, "alice")
-    return Listener("alice", sock, server, {"bob": read.parties["bob"].accepted}, talk)
+    listener = Listener("alice", sock, server, {"bob": read.parties["bob"].accepted}, talk)
+    listener.start()
+    return listener
 
 
 def join(read, me, problems, sock=None):
@@ -133,3 +135,17 @@ def test_a_name_that_does_not_resolve_yet_is_tried_until_the_deadline(trial, mon
     assert "enough" in problems[0] and len(tries) == 4
     listener.close()
     monkeypatch.setattr(socket, "create_connection", real)
+
+
+def test_nobody_is_let_in_before_a_service_is_made(monkeypatch):
+    """A connection that waits already is not handled by half a service."""
+    from mpc.transport.listener import Listener
+    from mpc.transport.loop import Loop
+
+    started = []
+    monkeypatch.setattr(Loop, "start", lambda loop: started.append(loop))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listener = Listener("alice", sock, None, {}, lambda connection: None)
+        assert not started
+        listener.start()
+        assert started == [listener.loop]
