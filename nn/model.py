@@ -279,7 +279,7 @@ class Model:
         input                       -          1           -       15.0       7.63e-06           -
         1 Dense(2, 2)               3        2.5           -       13.4       5.34e-05           -
         frac_bits=16, int_bits=15: fits
-        frac_bits=29, int_bits=2 fits too: error at most 6.52e-09
+        frac_bits=29, int_bits=3 fits too: error at most 6.52e-09
         """
         from nn.audit import audit_layers, find_format, fit_inputs
         from nn.comparison import observe

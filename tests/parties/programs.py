@@ -305,10 +305,10 @@ class Fit:
         self.others = names[:-1]
 
     def __call__(self, place):
-        import mpc.handshake
+        import mpc.joining
         from tests.parties.bodies import fixed_key
 
-        mpc.handshake.pair_key = mpc.provider_service.pair_key = fixed_key
+        mpc.joining.pair_key = mpc.provider_service.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
         save = nn.shared_fit.save

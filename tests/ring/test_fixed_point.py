@@ -193,11 +193,16 @@ class TestLimits:
 class TestEncodeRefuses:
     @pytest.mark.parametrize(
         "x",
-        [1j, "1.5", None, b"1", [1.5, None], 2**70, np.datetime64("2020-01-01")],
+        [1j, "1.5", None, b"1", [1.5, None], np.datetime64("2020-01-01")],
         ids=lambda x: type(x).__name__,
     )
     def test_what_is_no_real_number(self, x):
         with pytest.raises(DtypeError, match=r"^weights must hold real numbers, got dtype"):
+            encode(x, name="weights")
+
+    @pytest.mark.parametrize("x", [2**70, [1, -(2**70)]])
+    def test_whole_numbers_beyond_64_bits(self, x):
+        with pytest.raises(RangeError, match=r"^weights must be below 2\^63 in magnitude"):
             encode(x, name="weights")
 
     @pytest.mark.parametrize("x", [1.0, [0.5], np.zeros(0), np.float32(2)])
