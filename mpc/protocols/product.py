@@ -142,7 +142,11 @@ def _in_format(
     # Refused before a round is spent on truncation, where it is refused at all.
     x_keeps, w_keeps = keeps(x, w), keeps(w, x)
     left, right = (x.bound if x_keeps else bound_of(x)), (w.bound if w_keeps else bound_of(w))
-    x.session.range_policy.foresee(name, left * right * max(1, addends), 2 * form.frac_bits)
+    frac_bits = sum(
+        one.frac_bits if kept else min(one.frac_bits, form.frac_bits)
+        for one, kept in ((x, x_keeps), (w, w_keeps))
+    )
+    x.session.range_policy.foresee(name, left * right * max(1, addends), frac_bits)
     return x if x_keeps else to_format(x), w if w_keeps else to_format(w)
 
 

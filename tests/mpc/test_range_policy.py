@@ -430,3 +430,16 @@ def test_shapes_and_indices_that_are_none(session):
     ):  # fmt: skip
         with pytest.raises((mpc.ShapeError, mpc.DtypeError)):
             program()
+
+
+def test_a_refusal_ahead_counts_in_the_operands_units():
+    """Whole numbers have no bits behind the point, whatever the format."""
+    with mpc.Session(ranges="error") as s:
+        x = whole(s, [3])
+        with pytest.raises(
+            mpc.RangeError, match=r"may reach 2\^93, and it must stay below 2\^62 to be"
+        ):
+            x * x * x
+        y = fixed(s, [3.0])
+        with pytest.raises(mpc.RangeError, match=r"below 2\^30 \(with 32 bits behind the point\)"):
+            y * y * y
