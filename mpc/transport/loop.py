@@ -206,12 +206,13 @@ class Loop:
             record("failed", warning=True, at=self.name, why=type(error).__name__)
 
     def _quiet(self) -> None:
-        self._prodded = False
         try:
             while self._awake.recv(4096):
                 pass
         except OSError:
             pass
+        # Last: who has found it set has added its call before, and calls are looked at next.
+        self._prodded = False
 
     def _wake(self, seat: Seat) -> None:
         if seat in self._seats and seat.asleep and self._step(seat, None):
