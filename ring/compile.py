@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Its names come from the environment, as far as a type checker can know.
 _config: Any = config
+# All that were made; their results are kept in one folder.
+_kernels: list[Any] = []
 
 
 def kernel(function: F) -> F:
@@ -50,6 +52,7 @@ def kernel(function: F) -> F:
             finally:
                 _config.CACHE_DIR = before
     _survive_a_full_disk(made)
+    _kernels.append(made)
     return cast(F, made)
 
 
@@ -68,9 +71,7 @@ def _survive_a_full_disk(made: Any) -> None:
 
 def cache_folder() -> str | None:
     """Return where compiled kernels are kept, or None if they are not."""
-    from ring.matmul import _multiply_packed
-
-    kept = getattr(_multiply_packed, "_cache", None)
+    kept = getattr(_kernels[0], "_cache", None) if _kernels else None
     return kept and cast(str, kept.cache_path)
 
 
