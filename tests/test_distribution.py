@@ -21,6 +21,9 @@ FILES = (
     ".gitignore", ".pre-commit-config.yaml", "LICENSE", "MANIFEST.in", "mkdocs.yml", "pyproject.toml",
     "ruff.toml", "setup.cfg", "sotto_mpc.py", *(path.name for path in ROOT.glob("*.md")),
 )  # fmt: skip
+RELEASING = (ROOT / "RELEASING.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+PARTS = ("Security fixes", "Added", "Changed")
 # What pip needs not be asked for twice.
 BUILD = (
     "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
@@ -130,3 +133,47 @@ def test_the_version_is_written_once():
         if name.endswith((".py", ".cfg", ".toml")) and version.search((ROOT / name).read_text())
     ]
     assert found == ["sotto_mpc.py"]
+
+
+def release(folder, *commands):
+    """Run the commands of RELEASING.md of which one of these words is part, in a folder."""
+    (block,) = re.findall(r"^```console\n(.*?)^```", RELEASING, re.MULTILINE | re.DOTALL)
+    chosen = [line[2:] for line in block.splitlines() if any(word in line for word in commands)]
+    run("bash", "-ec", "\n".join(chosen), cwd=folder)
+    return chosen
+
+
+def test_the_release_checklist_sets_version_and_changelog(tmp_path):
+    for name in ("sotto_mpc.py", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    before = CHANGELOG.index("## ")
+    (version,) = re.findall(r"^## (\S+) \(not released yet\)$", CHANGELOG, re.MULTILINE)
+    assert sotto_mpc.__version__ == f"{version}.dev0"
+    assert f'__version__ = "{version}"' in RELEASING
+
+    assert len(release(tmp_path, f'__version__ = "{version}"', f"## {version} (not")) == 2
+    assert re.findall(
+        "^__version__ = .*", (tmp_path / "sotto_mpc.py").read_text(), re.MULTILINE
+    ) == [f'__version__ = "{version}"']
+    released = (tmp_path / "CHANGELOG.md").read_text()
+    assert re.match(rf"## {re.escape(version)} \(\d{{4}}-\d\d-\d\d\)\n", released[before:])
+
+    assert len(release(tmp_path, ".dev0", "0,/^## /")) == 2
+    following = re.search(
+        '^__version__ = "(.*)[.]dev0"$', (tmp_path / "sotto_mpc.py").read_text(), re.M
+    )
+    expected = f"## {following[1]} (not released yet)\n\n{released[before:]}"
+    assert (tmp_path / "CHANGELOG.md").read_text()[before:] == expected
+
+
+def test_the_changelog_has_its_parts_and_security_first():
+    for section in re.split("^## ", CHANGELOG, flags=re.MULTILINE)[1:]:
+        titles = re.findall("^### (.*)$", section, re.MULTILINE)
+        assert titles == [title for title in PARTS if title in titles]
+        parts = dict(
+            zip(titles, re.split("^### .*$", section, flags=re.MULTILINE)[1:], strict=True)
+        )
+        for title, text in parts.items():
+            for line in re.findall("^- (.*)", text, re.MULTILINE):
+                fix = line.startswith("Fixed security bug: ")
+                assert fix == (title == "Security fixes"), line
