@@ -31,15 +31,19 @@ class ForeignPackageError(ImportError):
 
 
 def _place(package: str) -> str | None:
-    """Return the file that a package is imported from, "" if it has none, None if there is no such package.
+    """Return the first file of a package, its folder if it has no such file, None if it is not there.
 
     Nothing is imported.
     """
     module = sys.modules.get(package)
     if module is not None:
-        return getattr(module, "__file__", None) or ""
-    spec = importlib.util.find_spec(package)
-    return None if spec is None else spec.origin or ""
+        file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
+    else:
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            return None
+        file, folders = spec.origin, spec.submodule_search_locations or ()
+    return file or next(iter(folders), "")
 
 
 def _marked(path: str) -> bool:
@@ -58,8 +62,11 @@ def foreign(package: str) -> str:
     if path is None:
         return ""
     own = os.path.dirname(os.path.realpath(__file__))
-    if not path:
-        return f"Sotto's package {package!r} in {own} has lost its file __init__.py. {_WAY_OUT}"
+    if os.path.isdir(path):
+        return (
+            f"{path} is what is left of a package {package!r}: it has no __init__.py. "
+            "Remove that folder, and then: pip install --force-reinstall --no-deps sotto-mpc"
+        )
     beside = os.path.dirname(os.path.dirname(os.path.realpath(path))) == own
     if beside and _marked(path):
         return ""

@@ -14,7 +14,6 @@ from nn.command import main
 
 ROOT = Path(__file__).resolve().parent.parent
 WAY_OUT = "virtual environment of its own"
-LOST = "has lost its file __init__.py"
 
 
 def fake(folder, package):
@@ -94,8 +93,34 @@ def test_what_an_uninstalled_one_has_taken_along_is_noticed(tmp_path, installed)
     (installed / "ring" / "__init__.py").unlink()
     status, told = run(tmp_path, [installed], "-c", "import mpc")
     assert status == 1
-    assert f"'ring' in {installed} {LOST}" in told
+    assert f"{installed / 'ring'} is what is left of a package 'ring'" in told
     assert "--force-reinstall" in told
+
+
+# Finds Sotto as an editable installation does: after all folders in the path.
+EDITABLE = """
+import importlib.util, os, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        for end in ("/__init__.py", ".py"):
+            if os.path.exists(file := os.path.join(sys.argv[1], name) + end):
+                return importlib.util.spec_from_file_location(name, file)
+sys.meta_path.append(Finder)
+import nn
+"""
+
+
+def test_what_an_uninstalled_sotto_has_left_is_noticed(tmp_path, installed):
+    left = tmp_path / "left"
+    left.mkdir()
+    assert run(tmp_path, [left], "-c", EDITABLE, installed) == (0, "")
+    # Compiled kernels stay behind.
+    (left / "ring" / "__pycache__").mkdir(parents=True)
+    status, told = run(tmp_path, [left], "-c", EDITABLE, installed)
+    assert status == 1
+    last = told.splitlines()[-1]
+    assert f"{left / 'ring'} is what is left of a package 'ring'" in last
+    assert "Remove that folder" in last
 
 
 @pytest.mark.parametrize("foreign", ["ring", "mpc", "nn"])
