@@ -1,5 +1,9 @@
 """Secure computation on additive shares modulo 2^64, with a crypto provider."""
 
+import sotto_mpc
+
+sotto_mpc.check(__name__)
+
 from mpc.cost import Cost
 from mpc.errors import (
     ArgumentError,

@@ -7,6 +7,7 @@ import platform
 import time
 from pathlib import Path
 
+import sotto_mpc
 from mpc.errors import SottoError
 from mpc.launch import launch
 from mpc.self_test import run_checks
@@ -22,6 +23,7 @@ __all__ = ["examine"]
 _NEEDED = ("numpy", "numba", "llvmlite", "cryptography", "scikit-learn", "threadpoolctl", "tqdm")
 _EXTRAS = ("matplotlib", "onnx", "dask")
 _FEWEST_PRODUCTS = 8
+_REPORT = "Please report all of the above, unless a line says what to do."
 
 
 def _processor() -> str:
@@ -105,6 +107,9 @@ def examine() -> int:
     _fact("compiled code", cache_folder() or "not kept: each process compiles anew")
 
     results = _Results()
+    _title("Packages")
+    results.add("ring, mpc and nn are Sotto's", "and no other's", sotto_mpc.others())
+
     _title("Kernels")
     _check_kernels(results)
 
@@ -120,7 +125,7 @@ def examine() -> int:
 
     print()
     if results.failed:
-        print(paint(f"{results.failed} checks failed.", "red"), "Please report all of the above.")
+        print(paint(f"{results.failed} checks failed.", "red"), _REPORT)
         return 1
     print(paint("All is well.", "green"), "Next: sotto init trial, or the tour in docs/tour.ipynb.")
     return 0

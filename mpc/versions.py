@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import metadata
 
+import sotto_mpc
+
 __all__ = ["own_version", "version"]
 
 
@@ -16,5 +18,5 @@ def version(package: str) -> str | None:
 
 
 def own_version() -> str:
-    """Return Sotto's version, for people to read."""
-    return version("sotto-mpc") or "run from its source, not installed"
+    """Return Sotto's version."""
+    return sotto_mpc.__version__

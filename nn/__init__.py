@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+import sotto_mpc
+
+sotto_mpc.check(__name__)
+
 from nn import metrics, networks, plots
 from nn.client import Client
 from nn.comparison import compare
@@ -19,25 +23,10 @@ if TYPE_CHECKING:
     from nn.estimators import SecureMLPClassifier, SecureMLPRegressor
 
 __all__ = [
-    "MLP",
-    "Client",
-    "SecureMLPClassifier",
-    "SecureMLPRegressor",
-    "Sequential",
-    "compare",
-    "from_onnx",
-    "from_sklearn",
-    "load",
-    "load_digits_8x8",
-    "load_idx",
-    "load_mnist",
-    "load_shares",
-    "metrics",
-    "networks",
-    "one_hot",
-    "plots",
-    "save_shares",
-]
+    "MLP", "Client", "SecureMLPClassifier", "SecureMLPRegressor", "Sequential", "compare",
+    "from_onnx", "from_sklearn", "load", "load_digits_8x8", "load_idx", "load_mnist",
+    "load_shares", "metrics", "networks", "one_hot", "plots", "save_shares",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,10 @@
 Ring elements are uint64 arrays that wrap around; real numbers are fixed-point elements.
 """
 
+import sotto_mpc
+
+sotto_mpc.check(__name__)
+
 from ring.bits import pack_bits, unpack_bits
 from ring.errors import SottoError
 from ring.fixed_point import FixedPoint, decode, encode

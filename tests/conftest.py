@@ -37,6 +37,12 @@ def free_port(first=20_000, last=60_000):
 
 
 @pytest.fixture
+def port():
+    """Return the first of three free ports in a row."""
+    return free_port()
+
+
+@pytest.fixture
 def shell(tmp_path):
     """A folder with the examples, and with sotto and python in the path."""
     folder = tmp_path / "bin"

@@ -76,3 +76,61 @@ with mpc.Session() as s:
 print(Count.found)
 """
     assert run(COUNT + code) == "[]"
+
+
+# Imports each module in a process of its own, with nothing of Sotto's imported before, not even by
+# the packages that the module is in: an import that works only behind others fails.
+ALONE = """
+import importlib, os, sys, traceback
+from pathlib import Path
+from types import ModuleType
+
+import numba, sklearn.base  # what takes long
+
+root = Path(sys.argv[1])
+names = {}
+
+def wait():
+    pid, status = os.wait()
+    name = names.pop(pid)
+    print("imported" if status == 0 else "failed", name, flush=True)
+
+for name in sys.argv[2:]:
+    while len(names) >= (os.cpu_count() or 1):
+        wait()
+    pid = os.fork()
+    if pid:
+        names[pid] = name
+        continue
+    status = 1
+    try:
+        folder, above = root, ""
+        for part in name.split(".")[:-1]:
+            folder, above = folder / part, f"{above}.{part}".strip(".")
+            sys.modules[above] = package = ModuleType(above)
+            package.__path__ = [str(folder)]
+            package.__file__ = str(folder / "__init__.py")
+        importlib.import_module(name)
+        status = 0
+    except BaseException:
+        sys.stderr.write(f"{name}\\n{traceback.format_exc()}")
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+while names:
+    wait()
+"""
+
+
+def test_every_module_imports_alone():
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in FILES
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(ROOT), *sorted(names)],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    outcomes = dict(reversed(line.split()) for line in done.stdout.splitlines())
+    assert not [name for name, what in outcomes.items() if what == "failed"], done.stderr
+    assert outcomes.keys() == names, done.stderr

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mpc.cost import Spent
 from mpc.protocols import convert, sign
-from ring import matmul
+from ring.matmul import matmul
 
 if TYPE_CHECKING:
     from mpc.session import Session

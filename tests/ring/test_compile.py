@@ -41,6 +41,7 @@ def place():
         for package in ("ring", "mpc", "nn"):
             no = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / package, place / "site" / package, ignore=no)
+        shutil.copy(ROOT / "sotto_mpc.py", place / "site")
         (place / "tmp").mkdir()
         (place / "tmp").chmod(0o1777)
         yield place
