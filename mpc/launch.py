@@ -397,14 +397,15 @@ def _main(
         report = (kind, f"{type(error).__name__}: {error}")
     except Exception as error:
         report = ("error", f"{type(error).__name__}: {error}")
+    # Before the report: with it the parent may let go of the pipe, and that is no reason to break off.
+    finished.set()
     try:
         pipe.send(report)
     except (OSError, ValueError):
         pass
     except Exception as error:  # a result that cannot be pickled
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
-    # Not before everything sent is read: what is in a pipe outlives its sender.
-    finished.set()
+    # What is in a pipe outlives its sender.
     pipe.close()
 
 
