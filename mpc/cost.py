@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from mpc.figures import draw_cost
+from mpc.errors import ArgumentError
+from mpc.figures import Panel, draw_bars
 
 __all__ = ["Cost", "Ledger", "Spent"]
 
@@ -116,7 +117,11 @@ class Cost:
         MissingExtraError
             Without matplotlib.
         """
-        return draw_cost(self, by, sent)
+        if by not in ("layer", "protocol"):
+            raise ArgumentError(f"by must be 'layer' or 'protocol', got {by!r}")
+        parts = self.by_layer if by == "layer" else self.by_protocol
+        names = [f"in no {by}" if name == "-" else name for name in parts]
+        return draw_bars(names, _panels(list(parts.values()), sent))
 
     @property
     def wire_bytes(self) -> tuple[int, ...]:
@@ -162,6 +167,28 @@ class Cost:
             numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
         return "\n".join(lines)
+
+
+def _panels(spent: list[Spent], sent: str) -> list[Panel]:
+    """Return what is drawn of what layers or protocols have spent."""
+    most = max((max(s.bytes_sent, s.correction_bytes) for s in spent), default=0)
+    unit, size = ("MB", 1e6) if most >= 1e5 else ("kB", 1e3)
+    panels: list[Panel] = [
+        ("rounds", [("", [float(s.rounds) for s in spent])]),
+        (
+            unit,
+            [
+                (sent, [s.bytes_sent / size for s in spent]),
+                ("from the provider", [s.correction_bytes / size for s in spent]),
+            ],
+        ),
+    ]
+    # Time is kept by layer only, and only while a layer runs.
+    longest = max((s.seconds for s in spent), default=0.0)
+    if longest:
+        unit, size = ("seconds", 1.0) if longest >= 1 else ("milliseconds", 1e-3)
+        panels.append((unit, [("", [s.seconds / size if s.seconds else None for s in spent])]))
+    return panels
 
 
 class Ledger:
