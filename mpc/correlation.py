@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from math import prod
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 from mpc.errors import ShapeError
 from mpc.sizes import check_size, shape_of_view
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-
 __all__ = [
     "LANES",
     "Algebra",
     "Correlation",
     "Layout",
     "MaskRef",
+    "MaskSource",
     "Opening",
     "Part",
     "View",
@@ -239,6 +237,13 @@ def check_dealt(mask: Words, size: int) -> None:
         raise ShapeError(f"a mask must have {size} words, got {mask.size}")
 
 
+class MaskSource(Protocol):
+    """What holds every party's key for masks: the crypto provider, where a correlation is dealt."""
+
+    def mask(self, ref: MaskRef) -> Words:
+        """Return the mask that `ref` names: the sum of all parties' shares of it."""
+
+
 _classes: dict[str, type[Correlation]] = {}
 
 
@@ -374,12 +379,12 @@ class Correlation:
         """Return the parts that follow from the masks."""
         return ()
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         """Turn the other parties' shares of the corrected parts into the last party's, in place.
 
         Parameters
         ----------
-        provider : Provider
+        provider : MaskSource
             To look up masks of earlier ids.
         masks : list of arrays
             The masks themselves.

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import operator
+from collections.abc import Hashable, Iterator, Sequence
+from copy import copy
 from math import prod
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation
-from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError
-from mpc.protocols.convert import MaskedBit
-from mpc.protocols.masking import Mask
-from mpc.protocols.sharing import Given
+from mpc.correlation import Correlation, View, apply_views, with_runs
+from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError, ShapeError, SottoError
+from mpc.interfaces import Runtime
+from mpc.masks import Mask, MaskedBit
+from mpc.plaintexts import Plaintext
 from mpc.ranges import LARGEST
+from ring.real_arrays import check_unmasked
 
-if TYPE_CHECKING:
-    from mpc.session import Session
-
-__all__ = ["SecretValue"]
+__all__ = ["Secret", "SecretValue", "check_axis"]
 
 Words = NDArray[np.uint64]
+Secret = TypeVar("Secret", bound="SecretValue")
+"""The class of the arrays that a protocol is given, and returns: users have SharedArray."""
 
 
 class SecretValue:
-    """The part of a shared array that protocols work with: shares, mask, bit, bound."""
+    """The part of a shared array that protocols work with: shares, mask, bit, bound, and views."""
 
     __slots__ = (
         "_mask", "_shares", "_term", "binary", "bit", "bound", "frac_bits", "given", "session", "shape",
@@ -34,14 +36,14 @@ class SecretValue:
 
     def __init__(
         self,
-        session: Session,
+        session: Runtime,
         shares: Words | None,
         frac_bits: int,
         bound: int,
         *,
         mask: Mask | None = None,
         bit: MaskedBit | None = None,
-        given: Given | None = None,
+        given: Plaintext | None = None,
         term: Correlation | None = None,
         binary: bool = False,
     ) -> None:
@@ -78,7 +80,7 @@ class SecretValue:
         bound: int,
         mask: Mask | None = None,
         bit: MaskedBit | None = None,
-        given: Given | None = None,
+        given: Plaintext | None = None,
         term: Correlation | None = None,
         binary: bool = False,
     ) -> Self:
@@ -88,7 +90,7 @@ class SecretValue:
             binary=binary,
         )  # fmt: skip
 
-    def without_shares(self, planned: Session) -> Self:
+    def without_shares(self, planned: Runtime) -> Self:
         """Make the same array in a session where no party lives (for plans)."""
         empty = np.empty((0, *self.shape), np.uint64)
         mask = None if self._mask is None else Mask(self._mask.ref, (), empty, empty)
@@ -229,6 +231,92 @@ class SecretValue:
         parties = ", ".join(self.session.parties)
         return f"SharedArray(shape={self.shape}, frac_bits={self.frac_bits}, parties={parties})"
 
+    # Views, which cost nothing.
+
+    def view(self, step: View) -> Self:
+        """Transpose, reshape or index; a mask goes along (for protocols)."""
+        held = self._mask is not None or self.given is not None
+        # Of what is reshaped, the elements stay in their order.
+        x, term = self.apart() if step[0] == "reshape" else (self, None)
+        return x.derive(
+            None if held else apply_views(x.shares, [step], 1),
+            frac_bits=x.frac_bits,
+            bound=x.bound,
+            mask=None if x.mask is None else x.mask.view(step),
+            given=None if x.given is None else x.given.view(step),
+            term=term,
+            binary=x.binary,
+        )
+
+    def __getitem__(self, key: Any) -> Self:
+        self.session.check_open()
+        keys = key if isinstance(key, tuple) else (key,)
+        for k in keys:
+            if isinstance(k, SecretValue):
+                raise self._refuse("indexing by a SharedArray")
+            check_unmasked(k, "an index")
+        # Arrays are copied: the caller may change them, and the provider looks later.
+        try:
+            keys = tuple(
+                np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
+                for k in keys
+            )
+            return self.view(("index", with_runs(keys, self.shape)))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SottoError):
+                raise
+            raise DtypeError(f"an index must be as NumPy takes it: {error}") from None
+        except IndexError as error:
+            problem = error
+            try:  # again without the party axis, which NumPy has counted
+                np.broadcast_to(np.uint8(0), self.shape)[keys]
+            except IndexError as plain:
+                problem = plain
+            raise ShapeError(f"index out of range for shape {self.shape}: {problem}") from None
+
+    def __iter__(self) -> Iterator[Self]:
+        for k in range(len(self)):
+            yield self[k]
+
+    @property
+    def T(self) -> Self:
+        """The transposed array."""
+        return self.transpose()
+
+    def _axis(self, axis: int) -> int:
+        return check_axis(axis, self.ndim)
+
+    def transpose(self, *axes: Any) -> Self:
+        """Permute the axes, by default reverse them."""
+        order: Sequence[Any] = (
+            axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        )
+        if not order or order[0] is None:
+            order = range(self.ndim)[::-1]
+        numbers = tuple(self._axis(a) for a in order)
+        if sorted(numbers) != list(range(self.ndim)):
+            raise ShapeError(f"axes must be a permutation of {self.ndim} axes, got {tuple(order)}")
+        return self.view(("transpose", numbers))
+
+    def reshape(self, *shape: Any) -> Self:
+        """Give the same elements another shape; one size may be -1."""
+        sequence = len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray))
+        sizes = tuple(shape[0]) if sequence else shape
+        try:
+            # Let NumPy work out -1 on an array without memory.
+            target = np.broadcast_to(np.uint8(0), self.shape).reshape(sizes).shape
+        except TypeError:
+            raise DtypeError(f"shape must be whole numbers, got {sizes}") from None
+        except ValueError:
+            raise ShapeError(f"cannot reshape shape {self.shape} to {sizes}") from None
+        return self.view(("reshape", target))
+
+    def ravel(self) -> Self:
+        """Flatten to one axis."""
+        return self.reshape(-1)
+
+    flatten = ravel
+
     # What it refuses.
 
     def _refuse(self, what: str) -> RevealError:
@@ -264,3 +352,14 @@ class SecretValue:
         raise DtypeError(
             "a SharedArray cannot be changed in place; build a new one with np.where or np.concatenate"
         )
+
+
+def check_axis(axis: int, ndim: int) -> int:
+    """Return an axis counted from the front, or raise: before the first one is the party axis."""
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise DtypeError(f"axis must be a whole number, got {axis!r}") from None
+    if not -ndim <= number < ndim:
+        raise ShapeError(f"axis must be in [{-ndim}, {ndim}), got {number}")
+    return number % ndim

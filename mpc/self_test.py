@@ -24,7 +24,6 @@ from mpc.protocols import (
     product,
     range_check,
     reciprocal,
-    sharing,
     sigmoid,
 )
 from mpc.shared_array import SharedArray
@@ -159,15 +158,15 @@ def _fractions(x: SharedArray, y: SharedArray) -> SharedArray:
 
 def _roots(s: Session) -> tuple[Any, ...]:
     return (
-        sharing.from_public(s, np.full(SIZE, 0.5), 24, 1 << 29),
-        sharing.from_public(s, _POSITIVE, 36, 1 << 46),
+        SharedArray.from_public(s, np.full(SIZE, 0.5), 24, 1 << 29),
+        SharedArray.from_public(s, _POSITIVE, 36, 1 << 46),
     )
 
 
 def _wide(s: Session) -> tuple[Any, ...]:
     """Numbers whose product, 2^62 - 1, is in range."""
     numbers = (np.full(SIZE, 2**31 - 1), np.full(SIZE, 2**31 + 1))
-    return tuple(sharing.from_public(s, n, 0, range_check.LIMIT) for n in numbers)
+    return tuple(SharedArray.from_public(s, n, 0, range_check.LIMIT) for n in numbers)
 
 
 def _product_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:

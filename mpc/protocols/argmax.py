@@ -20,20 +20,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
+from mpc.masks import MaskedBit
 from mpc.protocols import bits, convert, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
+from mpc.secret_value import Secret, SecretValue
 from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
 
 __all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "sum_of_one", "winning_bits"]
 
@@ -79,7 +77,7 @@ def _from_planes(planes: Words, size: int) -> Words:
     return pack_bits(unpack_bits(planes, size).reshape(len(planes), planes.shape[1] * size))
 
 
-def winning_bits(x: SharedArray) -> convert.MaskedBit:
+def winning_bits(x: SecretValue) -> MaskedBit:
     """Return the one-hot vectors of an array (rows, k), 1 < k <= 16, as bits of shape (k, rows)."""
     session = x.session
     rows, k = x.shape
@@ -94,7 +92,7 @@ def winning_bits(x: SharedArray) -> convert.MaskedBit:
     return convert.mask_bits(session, _from_planes(winners, rows), k * rows)
 
 
-def _one_hot(x: SharedArray) -> SharedArray:
+def _one_hot(x: Secret) -> Secret:
     """One-hot vectors of an array (rows, k), k <= 16."""
     rows, k = x.shape
     if k == 1:
@@ -104,13 +102,13 @@ def _one_hot(x: SharedArray) -> SharedArray:
     return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1, binary=True)
 
 
-def sum_of_one(x: SharedArray, axis: int) -> SharedArray:
+def sum_of_one(x: Secret, axis: int) -> Secret:
     """Sum along an axis where all but one are zero: the bound is that of one (for protocols)."""
     total = x.shares.sum(axis=axis + 1, dtype=np.uint64)
     return x.derive(total, frac_bits=x.frac_bits, bound=x.bound)
 
 
-def _any_one_hot(x: SharedArray) -> SharedArray:
+def _any_one_hot(x: Secret) -> Secret:
     """One-hot vectors of an array (rows, k)."""
     rows, k = x.shape
     if k <= LARGEST_GROUP:
@@ -126,21 +124,21 @@ def _any_one_hot(x: SharedArray) -> SharedArray:
         if source[-1, 0] < k
         else np.minimum(source, k - 1)
     )
-    filled = linear.view(x, ("index", (slice(None), source.reshape(-1))))
-    groups = linear.view(filled, ("reshape", (rows * count, width)))
-    inside = linear.view(_one_hot(groups), ("reshape", (rows, count, width)))
-    values = linear.view(filled, ("reshape", (rows, count, width)))
+    filled = x.view(("index", (slice(None), source.reshape(-1))))
+    groups = filled.view(("reshape", (rows * count, width)))
+    inside = _one_hot(groups).view(("reshape", (rows, count, width)))
+    values = filled.view(("reshape", (rows, count, width)))
     best = sum_of_one(multiply(inside, values), 2)
-    outside = linear.view(_any_one_hot(best), ("reshape", (rows, count, 1)))
-    both = linear.view(multiply(inside, outside), ("reshape", (rows, count * width)))
-    return linear.view(both, ("index", (slice(None), slice(0, k)))).as_binary()
+    outside = _any_one_hot(best).view(("reshape", (rows, count, 1)))
+    both = multiply(inside, outside).view(("reshape", (rows, count * width)))
+    return both.view(("index", (slice(None), slice(0, k)))).as_binary()
 
 
-def argmax_one_hot(x: SharedArray, axis: int) -> SharedArray:
+def argmax_one_hot(x: Secret, axis: int) -> Secret:
     """Return zeros, and a one for the first largest value along `axis`."""
     order = [a for a in range(x.ndim) if a != axis] + [axis]
     with x.session.protocol("argmax"):
-        moved = linear.view(x, ("transpose", tuple(order)))
-        rows = linear.view(moved, ("reshape", (x.size // max(1, x.shape[axis]), x.shape[axis])))
-        found = linear.view(_any_one_hot(rows), ("reshape", moved.shape))
-        return linear.view(found, ("transpose", tuple(int(a) for a in np.argsort(order))))
+        moved = x.view(("transpose", tuple(order)))
+        rows = moved.view(("reshape", (x.size // max(1, x.shape[axis]), x.shape[axis])))
+        found = _any_one_hot(rows).view(("reshape", moved.shape))
+        return found.view(("transpose", tuple(int(a) for a in np.argsort(order))))

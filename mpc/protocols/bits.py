@@ -17,19 +17,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, Part
+from mpc.correlation import Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
+from mpc.interfaces import Runtime
 from ring.bits import add_polynomials
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
 
 __all__ = [
     "FAN_IN",
@@ -162,7 +158,7 @@ class MaskProducts(Correlation):
             if not masks or any(not 0 <= k < self.planes for k in masks):
                 raise ShapeError(f"subsets must name planes below {self.planes}, got {masks}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         deal_products(self.subsets, masks[0], out[0])
 
 
@@ -186,7 +182,7 @@ def cost(parties: int, form: Structure, words: int) -> Spent:
 
 
 def evaluate(
-    session: Session, planes: Words, form: Structure, dealt: tuple[Words, Words] | None = None
+    session: Runtime, planes: Words, form: Structure, dealt: tuple[Words, Words] | None = None
 ) -> Words:
     """Evaluate polynomials.
 
@@ -244,7 +240,7 @@ def tree(literals: tuple[Monomial, ...]) -> tuple[Structure, ...]:
     return tuple(rounds)
 
 
-def all_of(session: Session, planes: Words, literals: tuple[Monomial, ...]) -> Words:
+def all_of(session: Runtime, planes: Words, literals: tuple[Monomial, ...]) -> Words:
     """AND each list of literals, in ceil(log4 of the longest) rounds.
 
     Parameters

@@ -13,16 +13,15 @@ Source: see :mod:`mpc.protocols.sign`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numpy.typing import ArrayLike
 
 from mpc.cost import Spent
+from mpc.masks import MaskedBit
 from mpc.protocols import linear, sign
-from mpc.protocols.convert import MaskedBit, to_number
+from mpc.protocols.convert import to_number
 from mpc.ranges import LARGEST
+from mpc.secret_value import Secret, SecretValue
 from ring.bits import count_words
-
-if TYPE_CHECKING:
-    from mpc.shared_array import Operand, SharedArray
 
 __all__ = [
     "add_words",
@@ -44,7 +43,7 @@ def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
     return sign.cost(parties, size, 0, nibbles, signed, "bit") + delta
 
 
-def add_words(x: SharedArray, y: Operand, bound: int) -> SharedArray:
+def add_words(x: Secret, y: Secret | ArrayLike, bound: int) -> Secret:
     """x + y modulo 2^64, for a caller that knows the bound of the sum (for protocols).
 
     An operand may have left the ring's range, as the difference of two values near 2^62 does.
@@ -56,7 +55,7 @@ def add_words(x: SharedArray, y: Operand, bound: int) -> SharedArray:
     return words.derive(words.shares, frac_bits=words.frac_bits, bound=bound, term=term)
 
 
-def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
+def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
     """Return x - y for a window without a shift, which takes it as a signed word (for protocols).
 
     Two values below 2^62 may differ by 2^63, where other protocols end: then the bound is 2^62, for
@@ -76,7 +75,7 @@ def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
     return add_words(terms[0], terms[1] if len(terms) == 2 else minus, LARGEST)
 
 
-def _masked(d: SharedArray, order: bool) -> MaskedBit:
+def _masked(d: SecretValue, order: bool) -> MaskedBit:
     session = d.session
     with session.protocol("comparison"):
         opened = sign.open_sign(d, 0, "bit") if order else sign.open_zero(d, "bit")
@@ -85,47 +84,47 @@ def _masked(d: SharedArray, order: bool) -> MaskedBit:
     return MaskedBit(opened.ref, opened.rings[:, 0], delta)
 
 
-def negative_bit(d: SharedArray) -> MaskedBit:
+def negative_bit(d: SecretValue) -> MaskedBit:
     """Return the bit of d < 0, without making a number of it (for protocols)."""
     return _masked(d, True)
 
 
-def _bit(d: SharedArray, order: bool, negate: bool) -> SharedArray:
+def _bit(d: Secret, order: bool, negate: bool) -> Secret:
     bit = _masked(d, order)
     return bit_array(d, bit.negate() if negate else bit)
 
 
-def bit_array(like: SharedArray, bit: MaskedBit) -> SharedArray:
+def bit_array(like: Secret, bit: MaskedBit) -> Secret:
     """Return a masked bit as an array of the shape of `like`."""
     shares = to_number(like.session, bit)
     return like.derive(shares.reshape(len(shares), *like.shape), frac_bits=0, bound=1, bit=bit)
 
 
-def less(x: SharedArray, y: Operand) -> SharedArray:
+def less(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x < y."""
     return _bit(difference(x, y, "<"), True, False)
 
 
-def greater(x: SharedArray, y: Operand) -> SharedArray:
+def greater(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x > y."""
     return _bit(linear.negative(difference(x, y, ">")), True, False)
 
 
-def less_equal(x: SharedArray, y: Operand) -> SharedArray:
+def less_equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x <= y."""
     return _bit(linear.negative(difference(x, y, "<=")), True, True)
 
 
-def greater_equal(x: SharedArray, y: Operand) -> SharedArray:
+def greater_equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x >= y."""
     return _bit(difference(x, y, ">="), True, True)
 
 
-def equal(x: SharedArray, y: Operand) -> SharedArray:
+def equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x == y."""
     return _bit(difference(x, y, "=="), False, False)
 
 
-def not_equal(x: SharedArray, y: Operand) -> SharedArray:
+def not_equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x != y."""
     return _bit(difference(x, y, "!="), False, True)

@@ -31,25 +31,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, Part
+from mpc.correlation import Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols import bits, linear, relu, truncation
 from mpc.protocols.sign import window
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
 
 __all__ = ["FRAC_BITS", "LEAST_BITS", "SATURATED", "cost", "exp", "prepare", "saturated", "surplus"]
 
@@ -133,7 +129,7 @@ class PowerWindow(Correlation):
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
             raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, True, out[0])
         run(_deal, self.size, 20, masks[0], masks[1], self.shift, _tables(), out[1])
 
@@ -232,7 +228,7 @@ def surplus(bound: int, frac_bits: int) -> int | None:
     return None
 
 
-def saturated(d: SharedArray) -> SharedArray:
+def saturated(d: Secret) -> Secret:
     """Return max(d, -12) for d <= 0, which may be any signed word."""
     limit = SATURATED << d.frac_bits
     # A bound of 2^62 is a window of the whole word, which is all that it is used for.
@@ -241,7 +237,7 @@ def saturated(d: SharedArray) -> SharedArray:
     return linear.add_integer(above.with_integer_bound(limit), -limit).with_integer_bound(limit)
 
 
-def prepare(d: SharedArray) -> tuple[SharedArray, int, int]:
+def prepare(d: Secret) -> tuple[Secret, int, int]:
     """Return z as in step 1, s and the number of nibbles of w."""
     up, shift = _steps(d.frac_bits)
     d = linear.at_bits(d, d.frac_bits + up)
@@ -250,7 +246,7 @@ def prepare(d: SharedArray) -> tuple[SharedArray, int, int]:
     return z, shift, max(_LOW_NIBBLES + 1, window(-(-z.bound >> shift)))
 
 
-def exp(d: SharedArray) -> SharedArray:
+def exp(d: Secret) -> Secret:
     """Return exp(d) for d <= 0, with FRAC_BITS bits behind the point."""
     session = d.session
     with session.protocol("exp"):

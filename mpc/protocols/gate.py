@@ -19,15 +19,14 @@ Source: :mod:`mpc.protocols.truncation`; the product with a masked bit as in ABY
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, check_dealt
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols.convert import MaskedBit
+from mpc.masks import MaskedBit
 from mpc.protocols.select import multiply_bit
 from mpc.protocols.truncation import (
     OFFSET_BITS,
@@ -37,14 +36,11 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "gate"]
 
@@ -74,7 +70,7 @@ class GatePair(Correlation):
                 f"{self.size} elements cannot be shifted by {self.shift} with these bits"
             )
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         take_in(self.term, provider, masks[0])
         beta = provider.mask(self.beta)
         check_dealt(beta, count_words(self.size))
@@ -116,7 +112,7 @@ def cost(parties: int, size: int, shift: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * size, 8 * (2 * size + tops))
 
 
-def gate(z: SharedArray, bit: MaskedBit) -> SharedArray:
+def gate(z: Secret, bit: MaskedBit) -> Secret:
     """Return z times a bit of the same shape, with at most the session's fractional bits."""
     session = z.session
     shift = z.frac_bits - session.format.frac_bits

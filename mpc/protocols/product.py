@@ -23,23 +23,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
+from mpc.masks import Mask
 from mpc.protocols import linear, range_check
-from mpc.protocols.masking import Mask, mask_together
+from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
+from mpc.secret_value import Secret, SecretValue
 from mpc.sizes import broadcast
 from ring.matmul import matmul_add
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "matmul", "multiply"]
 
@@ -68,7 +65,7 @@ class ProductTerm(Correlation):
         if not fits:
             raise ShapeError(f"no {self.kind} of {x} and {w} has the shape {self.shape}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         (c,) = out
         x, w = provider.mask(self.x), provider.mask(self.w)
         np.negative(c, out=c)
@@ -78,12 +75,12 @@ class ProductTerm(Correlation):
             c += x * w
 
 
-def _known(x: SharedArray) -> int | None:
+def _known(x: SecretValue) -> int | None:
     """Return the party that has given x, under a mask that it knows, if there is one."""
     return None if x.mask is None else x.mask.ref.owner
 
 
-def _refs(x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
+def _refs(x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
     """Return the masks that the provider multiplies."""
     x_owner, w_owner = _known(x), _known(w)
     if x_owner is not None and w_owner is None:
@@ -94,7 +91,7 @@ def _refs(x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask) -> tuple[M
 
 
 def _terms(
-    x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask
+    x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask
 ) -> Iterator[tuple[int, Words, Words]]:
     """Step 2: yield which row of z gets the product of what."""
     here, x_owner, w_owner = x.session.here, _known(x), _known(w)
@@ -125,18 +122,16 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def _in_format(
-    x: SharedArray, w: SharedArray, name: str, addends: int = 1
-) -> tuple[SharedArray, SharedArray]:
+def _in_format(x: Secret, w: Secret, name: str, addends: int = 1) -> tuple[Secret, Secret]:
     """Return the operands with the fractional bits that a product takes."""
     form = x.session.format
 
-    def keeps(one: SharedArray, other: SharedArray) -> bool:
+    def keeps(one: Secret, other: Secret) -> bool:
         return (
             other.frac_bits == form.frac_bits and one.frac_bits <= form.frac_bits + form.guard_bits
         )
 
-    def bound_of(one: SharedArray) -> int:
+    def bound_of(one: Secret) -> int:
         return -(-one.bound >> max(0, one.frac_bits - form.frac_bits))
 
     # Refused before a round is spent on truncation, where it is refused at all.
@@ -150,7 +145,7 @@ def _in_format(
     return x if x_keeps else to_format(x), w if w_keeps else to_format(w)
 
 
-def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedArray:
+def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
     """Elementwise product with broadcasting.
 
     With `whole`, the operands are taken with all their fractional bits.
@@ -180,7 +175,7 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
         return x.derive(z, frac_bits=frac_bits, bound=bound, term=term, binary=binary)
 
 
-def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
+def matmul(x: Secret, w: Secret) -> Secret:
     """Matrix product as :func:`numpy.matmul` has it, of at least two axes each."""
     if x.shape[-1] != w.shape[-2]:
         raise ShapeError(

@@ -35,24 +35,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, check_dealt
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import RangeError, ShapeError
+from mpc.interfaces import Runtime
 from mpc.protocols import convert, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
 from mpc.ranges import Operation
+from mpc.secret_value import Secret, SecretValue
 from mpc.sizes import broadcast
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.secret_value import SecretValue
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
 
 __all__ = [
     "LIMIT",
@@ -103,7 +99,7 @@ class MaskShifts(Correlation):
         if prod(self.mask.check(limit)) != self.size:
             raise ShapeError(f"the mask must have {self.size} elements, got {self.mask}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         r = np.ascontiguousarray(np.negative(provider.mask(self.mask))).reshape(-1)
         check_dealt(r, self.size)
         highs, tops = out[: len(self.shifts)], out[len(self.shifts) :]
@@ -126,7 +122,7 @@ class Claim:
         Below 2^62.
     """
 
-    like: SharedArray
+    like: SecretValue
     words: Words
     limits: Words
 
@@ -155,7 +151,7 @@ def _limb_bounds(bound: int, cuts: tuple[int, ...]) -> list[int]:
     return [*lower, -(-bound >> cuts[-1])]
 
 
-def _truncations(x: SharedArray, shifts: tuple[int, ...]) -> list[Words]:
+def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
     """Return shares of x / 2^s for each shift, without a round if x has its mask."""
     session = x.session
     (mask,) = masking.mask_together(x)
@@ -169,7 +165,7 @@ def _truncations(x: SharedArray, shifts: tuple[int, ...]) -> list[Words]:
     return found
 
 
-def _limbs(x: SharedArray, cuts: tuple[int, ...]) -> list[SharedArray]:
+def _limbs(x: Secret, cuts: tuple[int, ...]) -> list[Secret]:
     if len(cuts) == 1:
         held = x.mask is not None or x.given is not None
         shares = None if held else x.shares
@@ -227,7 +223,7 @@ def _levels(pieces: Sizes) -> tuple[tuple[int, int], ...] | None:
     return tuple(levels)
 
 
-def _claim(like: SharedArray, pieces: Sequence[_Piece], shape: tuple[int, ...]) -> Claim:
+def _claim(like: SecretValue, pieces: Sequence[_Piece], shape: tuple[int, ...]) -> Claim:
     """Claim that R, of a shape, is in range."""
     levels = _levels(tuple((piece.shift, piece.bound) for piece in pieces))
     assert levels is not None
@@ -246,7 +242,7 @@ def _claim(like: SharedArray, pieces: Sequence[_Piece], shape: tuple[int, ...]) 
 # What can be claimed.
 
 
-def magnitude(x: SharedArray, limits: int | Integers) -> Claim:
+def magnitude(x: SecretValue, limits: int | Integers) -> Claim:
     """Claim that encoded values are within limits, which broadcast to the shape of x."""
     most = LIMIT - 1
     held = min(limits, most) if isinstance(limits, int) else np.minimum(limits, most)
@@ -263,7 +259,7 @@ def largest_met(shape: tuple[int, ...], magnitudes: NDArray[Any]) -> NDArray[Any
     return spread.max(axis=met, initial=0, keepdims=True).reshape(shape)
 
 
-def multiple(x: SharedArray, factors: int | Integers) -> Claim:
+def multiple(x: SecretValue, factors: int | Integers) -> Claim:
     """Claim that encoded values times public integers, with broadcasting, are in range."""
     # |-2^63| is the same word.
     sizes = largest_met(x.shape, np.abs(np.asarray(factors).astype(np.int64)).view(np.uint64))
@@ -271,7 +267,7 @@ def multiple(x: SharedArray, factors: int | Integers) -> Claim:
 
 
 def linear(
-    terms: Sequence[tuple[SharedArray | Integers, int]], axes: tuple[int, ...] = ()
+    terms: Sequence[tuple[SecretValue | Integers, int]], axes: tuple[int, ...] = ()
 ) -> Claim:
     """Claim that the sum of arrays times powers of two, with broadcasting, is in range.
 
@@ -308,7 +304,7 @@ def linear(
 
 
 def _words_of_limbs(
-    session: Session, x: SharedArray | Integers, cuts: tuple[int, ...]
+    session: Runtime, x: SecretValue | Integers, cuts: tuple[int, ...]
 ) -> Iterator[Words]:
     if not isinstance(x, np.ndarray):
         yield from (limb.shares for limb in _limbs(x, cuts))
@@ -340,9 +336,9 @@ def _fewest_limbs(terms: tuple[tuple[int, int, int], ...]) -> int:
 
 
 def bilinear(
-    x: SharedArray,
-    y: SharedArray | Integers,
-    form: Callable[[SharedArray, Any], SharedArray],
+    x: SecretValue,
+    y: SecretValue | Integers,
+    form: Callable[[SecretValue, Any], SecretValue],
     terms: int,
 ) -> Claim:
     """Claim that a product is in range, of x with what is secret, too, or public integers.
@@ -466,7 +462,7 @@ def inside(operation: Operation) -> bool:
 
 def within(x: SecretValue, bound: int) -> bool:
     """Open whether encoded values are within a bound."""
-    return verdict(magnitude(cast("SharedArray", x), bound))
+    return verdict(magnitude(x, bound))
 
 
 def verdict(*claims: Claim) -> bool:

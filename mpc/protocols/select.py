@@ -13,23 +13,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, check_dealt
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols.convert import MaskedBit
+from mpc.masks import MaskedBit
 from mpc.protocols.masking import mask_together
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "multiply_bit"]
 
@@ -53,7 +49,7 @@ class BitTerm(Correlation):
         if prod(g) != self.size or beta != (count_words(self.size),):
             raise ShapeError(f"{self.size} elements and their bits do not have {g} and {beta}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         lam = np.ascontiguousarray(provider.mask(self.g)).reshape(-1)
         beta = provider.mask(self.beta)
         check_dealt(lam, self.size)
@@ -92,7 +88,7 @@ def cost(parties: int, masked: int, size: int) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def multiply_bit(g: SharedArray, bit: MaskedBit) -> SharedArray:
+def multiply_bit(g: Secret, bit: MaskedBit) -> Secret:
     """Multiply g by a bit of the same shape."""
     session = g.session
     with session.protocol("select"):

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +43,7 @@ from mpc.errors import RangeError
 from mpc.protocols import convert, linear, product, sign, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.thresholds import choose
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
+from mpc.secret_value import Secret
 
 __all__ = ["ERROR_BOUNDS", "by_pieces", "cost", "error_bound", "sigmoid", "tanh"]
 
@@ -182,7 +179,7 @@ def cost(
     )
 
 
-def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
+def _by_pieces(x: Secret, name: str, pieces: Pieces) -> Secret:
     session = x.session
     frac_bits = session.format.frac_bits
     if not frac_bits:
@@ -198,7 +195,7 @@ def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
     y = y.reshape(len(numbers), x.size) << np.uint64(up)
     m, a0, a1, a2, a3 = choose(session, numbers, rows).transpose(1, 0, 2)
 
-    def shared(shares: Words, bits: int, bound: int) -> SharedArray:
+    def shared(shares: Words, bits: int, bound: int) -> Secret:
         return x.derive(shares, frac_bits=bits, bound=bound)
 
     # On all pieces but the outer ones, where d is anything and is multiplied by zero: |d| <= 1, and
@@ -215,17 +212,17 @@ def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
     mask_together(pair)
     cubic = product.multiply(pair[0], pair[1])
     total = linear.add(linear.add(cubic, products[2]), shared(a0, 2 * frac_bits, one * one))
-    result = linear.view(total, ("reshape", x.shape))
+    result = total.view(("reshape", x.shape))
     return result.with_integer_bound(5 * one * one // 4 + 16 * one)
 
 
-def sigmoid(x: SharedArray) -> SharedArray:
+def sigmoid(x: Secret) -> Secret:
     """Return 1 / (1 + exp(-x)), with twice the session's fractional bits."""
     with x.session.protocol("sigmoid"):
         return _by_pieces(x, "sigmoid", _sigmoid_pieces())
 
 
-def tanh(x: SharedArray) -> SharedArray:
+def tanh(x: Secret) -> Secret:
     """Return tanh(x), with twice the session's fractional bits."""
     with x.session.protocol("tanh"):
         return _by_pieces(x, "tanh", _tanh_pieces())

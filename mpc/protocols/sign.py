@@ -22,14 +22,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
+from mpc.interfaces import Runtime
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
     OFFSET_BITS,
@@ -40,15 +41,11 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
+from mpc.secret_value import SecretValue
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
 
 __all__ = [
     "Opened",
@@ -131,7 +128,7 @@ class Window(Correlation):
         super().check(limit)
         check_term(self.term, self.size, limit)
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         take_in(self.term, provider, masks[0])
         add_tables(masks[0], self.shift, self.nibbles, self.signed, out[0])
         if self.has_beta:
@@ -261,8 +258,8 @@ def cost(
 
 
 def _open(
-    session: Session,
-    x: SharedArray,
+    session: Runtime,
+    x: SecretValue,
     shift: int,
     nibbles: int,
     signed: bool,
@@ -302,7 +299,7 @@ def _open(
     return Opened(c, bit, r, beta, rings, tops, ref)
 
 
-def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
+def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
     """Share the bit of y < 0 for y = x / 2^shift, rounded as a truncation rounds it.
 
     With `strict` that of y < 1, which is the sign of y - 1: as cheap, and in the window if y is.
@@ -311,7 +308,7 @@ def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = Fals
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
-def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
+def open_signs(x: SecretValue, shift: int, thresholds: Sequence[int]) -> Opened:
     """Share the sign bits of y - t for y = x / 2^shift and each public integer t, from one opening.
 
     y - t must stay below 2^(63 - shift) in magnitude, as it does for thresholds up to the bound of y.
@@ -324,7 +321,7 @@ def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
     return opened
 
 
-def open_top_bits(x: SharedArray, offsets: Sequence[Words]) -> Words:
+def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     """Share the top bits of w - t for the words w of x, whatever they are, from one opening.
 
     Each t of `offsets` is an array of public words, one an element; the bound of x does not count.
@@ -334,6 +331,6 @@ def open_top_bits(x: SharedArray, offsets: Sequence[Words]) -> Words:
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
-def open_zero(x: SharedArray, extras: Extras) -> Opened:
+def open_zero(x: SecretValue, extras: Extras) -> Opened:
     """Share whether x is zero."""
     return _open(x.session, x, 0, window(x.bound), False, extras)

@@ -16,18 +16,15 @@ highest bit as in Catrina, Saxena 2010, section 3.4, and Aly, Smart 2019, sectio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
+from mpc.interfaces import Runtime
 from mpc.protocols import convert, sign
+from mpc.secret_value import SecretValue
 from ring import matmul
-
-if TYPE_CHECKING:
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
 
 __all__ = ["below", "choose", "cost"]
 
@@ -40,13 +37,13 @@ def cost(parties: int, size: int, nibbles: int, thresholds: int) -> Spent:
     return opening + convert.cost(parties, thresholds, size)
 
 
-def below(x: SharedArray, thresholds: Sequence[int]) -> Words:
+def below(x: SecretValue, thresholds: Sequence[int]) -> Words:
     """Steps 1 and 2: shares of the numbers [x < t], of shape (p, thresholds, size)."""
     opened = sign.open_signs(x, 0, thresholds)
     return convert.convert(x.session, opened.bit, x.size)
 
 
-def choose(session: Session, numbers: Words, values: NDArray[np.int64]) -> Words:
+def choose(session: Runtime, numbers: Words, values: NDArray[np.int64]) -> Words:
     """Step 3: shares of shape (p, rows, size), for values of shape (rows, K + 1)."""
     words = values.astype(np.int64).view(np.uint64)
     steps = np.ascontiguousarray(words[:, :-1] - words[:, 1:])

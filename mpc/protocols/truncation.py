@@ -24,22 +24,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import LANES, Correlation, Part
+from mpc.correlation import LANES, Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, ShapeError
+from mpc.interfaces import Runtime
+from mpc.secret_value import Secret, SecretValue
 from ring.compile import kernel
 from ring.lanes import count_lane_words, fold_of, lane
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
 
 __all__ = [
     "OFFSET_BITS",
@@ -81,7 +77,7 @@ class TruncationPair(Correlation):
         if not 0 < self.shift < OFFSET_BITS:
             raise ShapeError(f"shift must be in [1, {OFFSET_BITS - 1}], got {self.shift}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         take_in(self.term, provider, masks[0])
         deal_high(masks[0], self.shift, out[0])
         deal_tops(masks[0], self.shift, out[1])
@@ -96,7 +92,7 @@ def check_term(term: Correlation | None, size: int, limit: int) -> None:
         raise ShapeError(f"a mask of {size} elements cannot take in a {type(term).__name__}")
 
 
-def take_in(term: Correlation | None, provider: Provider, mask: Words) -> None:
+def take_in(term: Correlation | None, provider: MaskSource, mask: Words) -> None:
     """Turn D into r = D - C."""
     if term is not None:
         (part,) = term.corrected()
@@ -170,7 +166,7 @@ def _mask(start: int, stop: int, z: Words, r: Words, offset: np.uint64, out: Wor
         out[e] = z[e] + r[e] + offset
 
 
-def masked(session: Session, z: SharedArray, r: Words) -> Words:
+def masked(session: Runtime, z: SecretValue, r: Words) -> Words:
     """Return what is opened of z: its shares plus 2^62 and shares of r, of shape (p, n) for z's size.
 
     If z is without its term, r stands for D.
@@ -187,12 +183,12 @@ def masked(session: Session, z: SharedArray, r: Words) -> Words:
     return message
 
 
-def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
+def open_masked(session: Runtime, z: SecretValue, r: Words) -> Words:
     """Open z + 2^62 + r, see :func:`masked`."""
     return session.open((masked(session, z, r), "sum"))[0]
 
 
-def finish(session: Session, c: Words, high: Words, tops: Words, shift: int) -> Words:
+def finish(session: Runtime, c: Words, high: Words, tops: Words, shift: int) -> Words:
     """Step 3: shares of y, of shape (p, n), from c and shares of [r >> s] and [r >> 63]."""
     out = np.empty_like(high)
     for i in range(len(out)):
@@ -203,12 +199,12 @@ def finish(session: Session, c: Words, high: Words, tops: Words, shift: int) -> 
     return out
 
 
-def truncate(x: SharedArray, shift: int) -> SharedArray:
+def truncate(x: Secret, shift: int) -> Secret:
     """Divide by 2^shift with stochastic rounding, and drop as many fractional bits."""
     return divide_by_power(x, shift, x.frac_bits - shift)
 
 
-def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
+def divide_by_power(x: Secret, shift: int, frac_bits: int) -> Secret:
     """Shift the shared integers right by `shift` bits; the result has `frac_bits`."""
     if frac_bits < 0:
         raise ArgumentError(
@@ -218,7 +214,7 @@ def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
     return y.derive(y.shares, frac_bits=frac_bits, bound=y.bound)
 
 
-def divide_by_powers(x: SharedArray, shifts: Sequence[int]) -> list[SharedArray]:
+def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
     """Return the shared integers shifted right by each of `shifts`, all in one round."""
     for shift in shifts:
         if not 0 < shift < OFFSET_BITS:
@@ -241,7 +237,7 @@ def divide_by_powers(x: SharedArray, shifts: Sequence[int]) -> list[SharedArray]
         return results
 
 
-def to_format(x: SharedArray) -> SharedArray:
+def to_format(x: Secret) -> Secret:
     """Truncate x to the session's fractional bits, if it has more; once in its life."""
     extra = x.frac_bits - x.session.format.frac_bits
     if extra <= 0:
