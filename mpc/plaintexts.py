@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import View, apply_views
-from mpc.interfaces import Runtime
+from mpc.runtime_interface import Runtime
 
 __all__ = ["Plaintext", "Source"]
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, View, apply_views, with_runs
 from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError, ShapeError, SottoError
-from mpc.interfaces import Runtime
 from mpc.masks import Mask, MaskedBit
 from mpc.plaintexts import Plaintext
 from mpc.ranges import LARGEST
+from mpc.runtime_interface import Runtime
 from ring.real_arrays import check_unmasked
 
 __all__ = ["Secret", "SecretValue", "check_axis"]

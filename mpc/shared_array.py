@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError
-from mpc.interfaces import Runtime
 from mpc.numpy_functions import apply_function, apply_ufunc
 from mpc.protocols import (
     argmax,
@@ -27,6 +26,7 @@ from mpc.protocols import (
     softmax,
     truncation,
 )
+from mpc.runtime_interface import Runtime
 from mpc.secret_value import SecretValue
 
 __all__ = ["Operand", "SharedArray"]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
-from mpc.interfaces import Runtime
 from mpc.masks import MaskedBit
+from mpc.runtime_interface import Runtime
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run

@@ -43,10 +43,10 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import RangeError, ShapeError
-from mpc.interfaces import Runtime
 from mpc.protocols import convert, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
 from mpc.ranges import Operation
+from mpc.runtime_interface import Runtime
 from mpc.secret_value import Secret, SecretValue
 from mpc.sizes import broadcast
 

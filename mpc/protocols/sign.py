@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.interfaces import Runtime
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
     OFFSET_BITS,
@@ -41,6 +40,7 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
+from mpc.runtime_interface import Runtime
 from mpc.secret_value import SecretValue
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel

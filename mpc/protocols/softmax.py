@@ -35,7 +35,6 @@ from dataclasses import dataclass
 
 from mpc.cost import Spent
 from mpc.errors import RangeError
-from mpc.interfaces import Runtime
 from mpc.protocols import (
     argmax,
     comparison,
@@ -51,6 +50,7 @@ from mpc.protocols import (
 from mpc.protocols.maximum import max_along
 from mpc.protocols.sign import window
 from mpc.ranges import LARGEST
+from mpc.runtime_interface import Runtime
 from mpc.secret_value import Secret, SecretValue
 
 __all__ = ["cost", "error_bound", "log_softmax", "softmax"]

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
-from mpc.interfaces import Runtime
 from mpc.protocols import convert, sign
+from mpc.runtime_interface import Runtime
 from mpc.secret_value import SecretValue
 from ring import matmul
 
