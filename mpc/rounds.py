@@ -119,13 +119,13 @@ class Rounds:
         For checks of ranges alone, see :mod:`mpc.ranges`: the ring does not tell a value from one
         that has wrapped around. Nothing else may look.
         """
-        x, term = x.apart()
+        x, cross_term = x.split_cross_term()
         total = np.zeros(x.shape, np.uint64)
         for _, words in x.addends():
             total += words
-        if term is not None:
+        if cross_term is not None:
             assert isinstance(self._provider, Provider)
-            total += self._provider.plain(term).reshape(x.shape)
+            total += self._provider.plain(cross_term).reshape(x.shape)
         return total.view(np.int64)
 
     def fresh_id(self) -> int:

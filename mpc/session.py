@@ -359,10 +359,10 @@ class Session(Planning, Rounds):
         owner.
         """
         self.check_open()
-        given, frac_bits, largest, binary = sharing.share(
+        plaintext, frac_bits, largest, binary = sharing.share(
             self, x, self.number(owner, "owner"), shape=shape, dtype=dtype, bound=bound, name=name
         )
-        return SharedArray(self, None, frac_bits, largest, given=given, binary=binary)
+        return SharedArray(self, None, frac_bits, largest, plaintext=plaintext, binary=binary)
 
     def reveal(self, x: SharedArray, to: str | None = None) -> Any:
         """Reveal `x` to one party, or to all.

@@ -34,7 +34,7 @@ from mpc import configuration
 from mpc.configuration import Configuration, Member
 from mpc.errors import PeerError, PeerTimeoutError
 from mpc.joining import Links, join_parties
-from mpc.protocols.sharing import give
+from mpc.protocols.sharing import enter
 from mpc.session import Session
 from mpc.shared_array import SharedArray
 from mpc.transport import wire
@@ -93,7 +93,7 @@ class Operand:
     def of(cls, x: SharedArray, rows: int | None = None) -> Operand:
         """Describe an array, or so many rows of one."""
         shape = x.shape if rows is None else (rows, *x.shape[1:])
-        return cls(shape, x.frac_bits, x.bound, None if x.given is None else x.given.owner)
+        return cls(shape, x.frac_bits, x.bound, None if x.plaintext is None else x.plaintext.owner)
 
     def held_by(self, party: int) -> bool:
         """Whether a party's process has any words of it."""
@@ -103,8 +103,8 @@ class Operand:
         """Make the array in a session, from words of shape (1, ...) where there are any."""
         if self.owner is None:
             return SharedArray(session, words, self.frac_bits, self.bound)
-        given = give(session, self.owner, words, self.frac_bits, self.bound)
-        return SharedArray(session, None, self.frac_bits, self.bound, given=given)
+        plaintext = enter(session, self.owner, words, self.frac_bits, self.bound)
+        return SharedArray(session, None, self.frac_bits, self.bound, plaintext=plaintext)
 
 
 def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -119,7 +119,7 @@ def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 def words_of(x: SharedArray) -> Words:
     """Return what a worker of this process's party needs of an array."""
-    return x.shares if x.given is None else x.given.encoded
+    return x.shares if x.plaintext is None else x.plaintext.encoded
 
 
 def planned(session: Session, program: Program, operands: Sequence[Operand]) -> SharedArray:

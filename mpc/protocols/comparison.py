@@ -51,8 +51,8 @@ def add_words(x: Secret, y: Secret | ArrayLike, bound: int) -> Secret:
     half = LARGEST >> 1
     x = x.with_integer_bound(half)
     total = linear.add(x, y.with_integer_bound(half) if linear.is_shared(y) else y)
-    words, term = total.apart()
-    return words.derive(words.shares, frac_bits=words.frac_bits, bound=bound, term=term)
+    words, cross_term = total.split_cross_term()
+    return words.derive(words.shares, frac_bits=words.frac_bits, bound=bound, cross_term=cross_term)
 
 
 def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
@@ -62,17 +62,17 @@ def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
     which windows have 64 bits.
     """
     minus = linear.minus(x, y)
-    terms = [v for v in (x, minus) if linear.is_shared(v)]
-    most = max(v.frac_bits for v in terms)
-    if len(terms) == 1 and minus.dtype.kind == "f":
+    operands = [v for v in (x, minus) if linear.is_shared(v)]
+    most = max(v.frac_bits for v in operands)
+    if len(operands) == 1 and minus.dtype.kind == "f":
         most = max(most, x.session.format.frac_bits)
-    reaches = [v.bound << most - v.frac_bits for v in terms]
+    reaches = [v.bound << most - v.frac_bits for v in operands]
     # A public operand is below 2^61. What has no room for its bits is for `add` to see to.
-    reach = sum(reaches) + (LARGEST >> 1) * (2 - len(terms))
+    reach = sum(reaches) + (LARGEST >> 1) * (2 - len(operands))
     if reach <= LARGEST or max(reaches) > LARGEST + 1:
         return linear.add(x, minus, name)
-    terms = [linear.at_bits(v, most, name) for v in terms]
-    return add_words(terms[0], terms[1] if len(terms) == 2 else minus, LARGEST)
+    operands = [linear.at_bits(v, most, name) for v in operands]
+    return add_words(operands[0], operands[1] if len(operands) == 2 else minus, LARGEST)
 
 
 def _masked(d: SecretValue, order: bool) -> MaskedBit:

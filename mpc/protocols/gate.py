@@ -2,7 +2,7 @@
 
 The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it. Needs |z| < 2^62.
 1. Provider: r uniform, [r >> s], [r >> 63], [beta (r >> s)], [beta (r >> 63)].
-2. c = open(z + 2^62 + r), the first party adding 2^62; of a product, r takes in the term C, see
+2. c = open(z + 2^62 + r), the first party adding 2^62; of a product, r takes in the cross term C, see
    :mod:`mpc.protocols.truncation`.
 3. With A = (c >> s) - 2^(62 - s) and kappa = (1 - (c >> 63)) 2^(64 - s), locally
    [y] = A - [r >> s] + kappa [r >> 63],
@@ -30,7 +30,7 @@ from mpc.masks import MaskedBit
 from mpc.protocols.select import multiply_bit
 from mpc.protocols.truncation import (
     OFFSET_BITS,
-    check_term,
+    check_cross_term,
     deal_tops,
     open_masked,
     take_in,
@@ -49,12 +49,12 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class GatePair(Correlation):
-    """r, [r >> shift], [r >> 63], and both times a bit whose mask is known; `term` is a product's C."""
+    """r, [r >> shift], [r >> 63], and both times a bit; `cross_term` is the C of a product."""
 
     size: int
     shift: int
     beta: MaskRef
-    term: Correlation | None = None
+    cross_term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
         return (Part((self.size,)),)
@@ -64,14 +64,14 @@ class GatePair(Correlation):
 
     def check(self, limit: int) -> None:
         super().check(limit)
-        check_term(self.term, self.size, limit)
+        check_cross_term(self.cross_term, self.size, limit)
         if not 0 < self.shift < OFFSET_BITS or self.beta.check(limit) != (count_words(self.size),):
             raise ShapeError(
                 f"{self.size} elements cannot be shifted by {self.shift} with these bits"
             )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
-        take_in(self.term, provider, masks[0])
+        take_in(self.cross_term, provider, masks[0])
         beta = provider.mask(self.beta)
         check_dealt(beta, count_words(self.size))
         run(_deal, self.size, 6, masks[0], beta, self.shift, out[0])
@@ -119,8 +119,8 @@ def gate(z: Secret, bit: MaskedBit) -> Secret:
     if shift <= 0:
         return multiply_bit(z, bit)
     with session.protocol("gate"):
-        z, term = z.apart()
-        pair = GatePair(z.size, shift, bit.ref, term)
+        z, cross_term = z.split_cross_term()
+        pair = GatePair(z.size, shift, bit.ref, cross_term)
         r, rings, tops = pair.split(session.correlated(pair)[1])
         c = open_masked(session, z, r)
         out = np.empty((len(session.here), z.size), np.uint64)

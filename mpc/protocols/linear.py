@@ -79,7 +79,7 @@ def public(x: object) -> NDArray[Any]:
 
 
 def widen(shares: Words, ndim: int) -> Words:
-    """Insert axes behind the party axis, so that shares broadcast like the arrays they stand for."""
+    """Insert axes of size one behind the party axis: as many as `ndim` asks of the array itself."""
     missing = ndim - (shares.ndim - 1)
     return (
         shares.reshape(len(shares), *(1,) * missing, *shares.shape[1:]) if missing > 0 else shares
@@ -99,7 +99,7 @@ def settled(
 
 
 def at_bits(x: Secret, frac_bits: int, name: str = "+") -> Secret:
-    """Return x with `frac_bits` fractional bits, of which it has no more yet."""
+    """Shift x up to `frac_bits` fractional bits, no fewer than it has."""
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
@@ -111,10 +111,10 @@ def at_bits(x: Secret, frac_bits: int, name: str = "+") -> Secret:
 
 
 def _level(arrays: Sequence[Secret], name: str = "+") -> list[Secret]:
-    """Shift all arrays up to the most fractional bits among them.
+    """Give all arrays as many fractional bits as the one with most of them.
 
-    A large whole number has no room for the bits of a product: then products are truncated first,
-    for 1 round.
+    Where that would take a large whole number out of the ring, products are first truncated to the
+    format, for 1 round, so that fewer bits do.
     """
     most = max(x.frac_bits for x in arrays)
     if any(x.bound << (most - x.frac_bits) > LARGEST for x in arrays if x.frac_bits < most):
@@ -148,9 +148,9 @@ def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         ) from None
 
 
-def _apart(x: Secret, shape: tuple[int, ...]) -> tuple[Secret, Correlation | None]:
-    """Return x and the term that its shares lack apart, if the sum has the shape of x."""
-    return x.apart() if x.shape == shape else (x, None)
+def _split_cross_term(x: Secret, shape: tuple[int, ...]) -> tuple[Secret, Correlation | None]:
+    """Split x into what its shares hold and its cross term, if the sum has the shape of x."""
+    return x.split_cross_term() if x.shape == shape else (x, None)
 
 
 def _sum(*operands: Any) -> Any:
@@ -169,11 +169,11 @@ def add(x: Secret, y: Secret | ArrayLike, name: str = "+") -> Secret:
         x, name, x.bound + y.bound, x.frac_bits, (x, y), _sum, 2,
         lambda: (range_check.linear([(z, 0) for z in arrays]),),
     )  # fmt: skip
-    x, term = _apart(x, shape)
-    if term is None:
-        y, term = _apart(y, shape)
+    x, cross_term = _split_cross_term(x, shape)
+    if cross_term is None:
+        y, cross_term = _split_cross_term(y, shape)
     shares = widen(x.shares, len(shape)) + widen(y.shares, len(shape))
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, term=term)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, cross_term=cross_term)
 
 
 def _encode(values: NDArray[Any], frac_bits: int) -> tuple[Words, int]:
@@ -204,11 +204,11 @@ def add_public(x: Secret, y: object, name: str = "+") -> Secret:
         x, name, x.bound + largest, x.frac_bits, operands, _sum, 2,
         lambda: (range_check.linear([(x, 0), (encoded.view(np.int64), 0)]),),
     )  # fmt: skip
-    x, term = _apart(x, shape)
+    x, cross_term = _split_cross_term(x, shape)
     shares = np.broadcast_to(widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += encoded
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, term=term)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, cross_term=cross_term)
 
 
 def _has_room(values: NDArray[Any], frac_bits: int) -> bool:

@@ -2,8 +2,8 @@
 
 1. Party i takes lambda_i = PRG(k_i, id); the provider can expand lambda = sum lambda_i.
 2. Delta = open(x - lambda), kept with the tensor and used in every product it takes part in.
-A value as its owner j has given it takes a mask that j knows: lambda_j = PRG(k_j, id), the others'
-being zero. Then j alone sends Delta, and products have nothing to compute where a zero stands.
+A plaintext of its owner j takes a mask that j knows: lambda_j = PRG(k_j, id), the others' being
+zero. Then j alone sends Delta, and products have nothing to compute where a zero stands.
 The others see Delta only, under a mask they know nothing of, however many of them collude.
 Cost: 1 round for all tensors masked together; 8 (n - 1) bytes an element, from every party or
 from the owner alone; no correction.
@@ -32,8 +32,8 @@ Words = NDArray[np.uint64]
 
 
 def _holders(session: Runtime, x: SecretValue) -> tuple[int | None, tuple[int, ...]]:
-    """Return who has given x, if that is one party, and who here has a share of its mask."""
-    owner = None if x.given is None else x.given.owner
+    """Return whose plaintext x is, if it is one, and which rows here have a share of its mask."""
+    owner = None if x.plaintext is None else x.plaintext.owner
     return owner, tuple(k for k, party in enumerate(session.here) if owner in (None, party))
 
 
@@ -52,9 +52,9 @@ def mask_together(*tensors: SecretValue) -> list[Mask]:
 
 def _message(x: SecretValue, lam: Words, rows: slice | None = None) -> tuple[Words, Opening]:
     """Return what is opened of x, or of some of its rows."""
-    words = x.shares if x.given is None else x.given.encoded
+    words = x.shares if x.plaintext is None else x.plaintext.encoded
     words = words if rows is None else words[:, rows]
-    return words - lam, "sum" if x.given is None else x.given.owner
+    return words - lam, "sum" if x.plaintext is None else x.plaintext.owner
 
 
 def _mask(fresh: list[SecretValue]) -> None:

@@ -2,10 +2,10 @@
 
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
 2. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w.
-3. Provider: C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. What truncates the
-   product, alone or within ReLU, takes C into its mask, and nothing is dealt for it (see
-   :mod:`mpc.protocols.truncation`); for any other use C is shared with one correction.
-If one operand is as party j has given it, with a mask that j knows, j multiplies the value itself:
+3. Provider: the cross term C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. What
+   truncates the product, alone or within ReLU, takes C into its mask, and nothing is dealt for it
+   (see :mod:`mpc.protocols.truncation`); for any other use C is shared with one correction.
+If one operand is a plaintext of party j, with a mask that j knows, j multiplies the value itself:
 z_j = x . (Delta_w + lambda_{w,j}), the others z_i = Delta_x . lambda_{w,i}, and lambda_{w,j} does not
 enter C. So a product of bob's images with weights, alice's or secret to both, takes one
 multiplication each, and one at the provider.
@@ -45,7 +45,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class ProductTerm(Correlation):
-    """C = lambda_x . lambda_w for an elementwise ("multiply") or matrix ("matmul") product."""
+    """The cross term C = lambda_x . lambda_w of an elementwise product ("multiply") or "matmul"."""
 
     kind: str
     x: MaskRef
@@ -76,7 +76,7 @@ class ProductTerm(Correlation):
 
 
 def _known(x: SecretValue) -> int | None:
-    """Return the party that has given x, under a mask that it knows, if there is one."""
+    """Return the party whose plaintext x is, so that it knows the mask; None if x is shared."""
     return None if x.mask is None else x.mask.ref.owner
 
 
@@ -90,7 +90,7 @@ def _refs(x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask) -> tuple[M
     return x_mask.ref, w_mask.ref
 
 
-def _terms(
+def _local_products(
     x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask
 ) -> Iterator[tuple[int, Words, Words]]:
     """Step 2: yield which row of z gets the product of what."""
@@ -168,11 +168,11 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _terms(x, w, x_mask, w_mask):
+        for row, left, right in _local_products(x, w, x_mask, w_mask):
             # Not by an operator: of single elements, it warns of what is meant to wrap around.
             z[row, ...] += np.multiply(left, right)
-        term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
-        return x.derive(z, frac_bits=frac_bits, bound=bound, term=term, binary=binary)
+        cross_term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
 
 
 def matmul(x: Secret, w: Secret) -> Secret:
@@ -199,7 +199,7 @@ def matmul(x: Secret, w: Secret) -> Secret:
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _terms(x, w, x_mask, w_mask):
+        for row, left, right in _local_products(x, w, x_mask, w_mask):
             matmul_add(left, right, z[row])
-        term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
-        return x.derive(z, frac_bits=frac_bits, bound=bound, term=term)
+        cross_term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term)

@@ -167,9 +167,9 @@ def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
 
 def _limbs(x: Secret, cuts: tuple[int, ...]) -> list[Secret]:
     if len(cuts) == 1:
-        held = x.mask is not None or x.given is not None
+        held = x.mask is not None or x.plaintext is not None
         shares = None if held else x.shares
-        return [x.derive(shares, frac_bits=0, bound=x.bound, mask=x.mask, given=x.given)]
+        return [x.derive(shares, frac_bits=0, bound=x.bound, mask=x.mask, plaintext=x.plaintext)]
     above = _truncations(x, cuts[1:])
     words = [x.shares, *above]
     for k, (low, high) in enumerate(pairwise(cuts)):

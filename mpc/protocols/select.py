@@ -73,13 +73,13 @@ def _finish(
     beta: Words,
     g: Words,
     g_delta: Words,
-    term: Words,
+    cross_term: Words,
     out: Words,
 ) -> None:
     for e in range(start, stop):
         i = np.uint64(e)
         bit = delta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
-        g_beta = g_delta[i] * beta[i] + term[i]
+        g_beta = g_delta[i] * beta[i] + cross_term[i]
         out[i] = g[i] - g_beta if bit else g_beta
 
 
@@ -93,12 +93,22 @@ def multiply_bit(g: Secret, bit: MaskedBit) -> Secret:
     session = g.session
     with session.protocol("select"):
         (mask,) = mask_together(g)
-        _, term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
-        out = np.empty_like(term)
+        _, cross_term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
+        out = np.empty_like(cross_term)
         shares = np.ascontiguousarray(g.shares).reshape(len(out), g.size)
         delta = np.ascontiguousarray(mask.delta).reshape(len(mask.delta), g.size)
         for i in range(len(out)):
-            run(_finish, g.size, 8, bit.delta[0], bit.beta[i], shares[i], delta[0], term[i], out[i])
+            run(
+                _finish,
+                g.size,
+                8,
+                bit.delta[0],
+                bit.beta[i],
+                shares[i],
+                delta[0],
+                cross_term[i],
+                out[i],
+            )
         return g.derive(
             out.reshape(len(out), *g.shape), frac_bits=g.frac_bits, bound=g.bound, binary=g.binary
         )

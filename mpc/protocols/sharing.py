@@ -41,7 +41,7 @@ from mpc.secret_value import SecretValue
 from ring import decode, encode
 from ring.real_arrays import plain_array
 
-__all__ = ["cost_of_reveal", "encoded_limit", "give", "public_shares", "reveal", "share"]
+__all__ = ["cost_of_reveal", "encoded_limit", "enter", "public_shares", "reveal", "share"]
 
 Words = NDArray[np.uint64]
 
@@ -81,9 +81,10 @@ def _as_array(x: ArrayLike | None, dtype: DTypeLike | None, name: str) -> NDArra
 
 
 def encoded_limit(limit: object, frac_bits: int, name: str) -> int:
-    """Return a bound on magnitudes as one on encoded values, at most what the ring has, or raise.
+    """Encode a public bound on magnitudes, or raise; it ends at the largest integer that is shared.
 
-    Of fixed point it is rounded up, as the value may have been; of whole numbers down.
+    With fractional bits it is rounded up, since encoding may have rounded the largest value up. For
+    whole numbers it is rounded down.
     """
     if isinstance(limit, (int, np.integer)) and not isinstance(limit, bool):
         exact = Fraction(int(limit))
@@ -124,8 +125,7 @@ def share(
     name: str,
 ) -> tuple[Plaintext, int, int, bool]:
     """Check and encode x; return it, its fractional bits, its bound, and whether it holds bits."""
-    given = x is not None
-    if given:
+    if x is not None:
         values = _as_array(x, dtype, name)
         if shape is not None and _check_shape(shape, name) != values.shape:
             raise ShapeError(f"{name} must have the shape {tuple(shape)}, got {values.shape}")
@@ -154,14 +154,14 @@ def share(
     if kind == "b":
         largest = 1
     encoded = np.empty((0, *sizes), np.uint64)
-    if given and owner in session.here:
+    if x is not None and owner in session.here:
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
         if bound is not None:
             _check_bound(values, encoded[0], largest, bound, name)
-    return give(session, owner, encoded, frac_bits, largest), frac_bits, largest, kind == "b"
+    return enter(session, owner, encoded, frac_bits, largest), frac_bits, largest, kind == "b"
 
 
-def give(session: Runtime, owner: int, encoded: Words, frac_bits: int, bound: int) -> Plaintext:
+def enter(session: Runtime, owner: int, encoded: Words, frac_bits: int, bound: int) -> Plaintext:
     """Enter an encoded value of a party, of shape (1, *S) where it lives, else (0, *S)."""
     base = Source(session, owner, encoded)
     session.note("share", base.id, owner, encoded.shape[1:], frac_bits, bound)

@@ -306,7 +306,7 @@ def test_what_a_party_has_given_takes_one_product_each(session, monkeypatch, own
         np.testing.assert_array_equal(found, wanted if left is x else wanted.T)
         # One at each party, one at the provider.
         assert len(calls) == session.size + 1
-        (term,) = (one.term for one in asked if one.term is not None)
+        (term,) = (one.cross_term for one in asked if one.cross_term is not None)
         assert getattr(term, mine).owner == number
         assert getattr(term, mine).without is None
         assert getattr(term, other).without == number

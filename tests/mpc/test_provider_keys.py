@@ -292,11 +292,12 @@ def test_nothing_secret_is_shown(fresh_session):
     x, y = s.share(secret, owner="alice"), s.share(secret[::-1], owner="bob")
     product, bit = x * y, x < y
     shown = [
-        s, x, y, product, bit, product.relu(), x.mask, x.given, bit.bit, bit.bit.ref, product.shares.shape,
+        s, x, y, product, bit, product.relu(), x.mask, x.plaintext, bit.bit, bit.bit.ref,
+        product.shares.shape,
         *s.streams, *(streams.masks for streams in s.streams), *s.streams[0].pairs.values(),
         s.streams[0].corrections,
         s._provider, s._transport, s._ledger, s.cost(), s.plan(lambda p: everything(p, A, B)),
-        x.given.base,
+        x.plaintext.base,
     ]  # fmt: skip
     shown += [correlation for _, correlation in s.plan(lambda p: everything(p, A, B)).correlations]
     errors = []
@@ -312,7 +313,7 @@ def test_nothing_secret_is_shown(fresh_session):
         errors.append(info.value)
     text = "\n".join(itertools.chain(*map(texts_of, shown + errors)))
     words = [*x.shares.ravel(), *product.shares.ravel(), *bit.shares.ravel(), *x.mask.delta.ravel()]
-    words += [*x.mask.shares.ravel(), *x.given.encoded.ravel()]
+    words += [*x.mask.shares.ravel(), *x.plaintext.encoded.ravel()]
     for form in itertools.chain(*map(forms_of, words)):
         # A bit's delta or a small number may be any digit.
         if len(form) > 6:
