@@ -13,8 +13,8 @@ from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError
 from mpc.numpy_functions import apply_function, apply_ufunc
 from mpc.protocols import (
     argmax,
+    bit_injection,
     comparison,
-    gate,
     linear,
     masking,
     maximum,
@@ -320,7 +320,7 @@ class SharedArray(SecretValue):
             raise DtypeError("bit must be the result of a comparison or of a ReLU")
         if other.shape != self.shape:
             raise ShapeError(f"bit must have the shape {self.shape}, got {other.shape}")
-        return gate.gate(self, other.bit)
+        return bit_injection.inject(self, other.bit)
 
     def softmax(self) -> SharedArray:
         """Return the softmax of each row of up to 2^16: 24 rounds and error at most 2e-4 for 10."""

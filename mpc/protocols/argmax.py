@@ -4,7 +4,7 @@ For k <= 16 values:
 1. Compare all k (k - 1) / 2 pairs at once, a < b: <s_a < s_b>, the sign of s_a - s_b: 3 rounds. Of
    equal values the one with the lower index wins.
 2. Value a wins if it beats every other: AND of k - 1 bits, in groups of four: 2 rounds for k > 5.
-3. To additively shared numbers: 1 round (:mod:`mpc.protocols.convert`).
+3. To additively shared numbers: 1 round (:mod:`mpc.protocols.b2a`).
 6 rounds for 10 classes. Beyond 16 values, groups of 16 are decided first, then their largest
 values; the winner is the product of both one-hot vectors.
 The values are compared as they are, without truncation: scores straight from a matrix product,
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mpc.cost import Spent
 from mpc.masks import MaskedBit
-from mpc.protocols import bits, convert, linear, sign
+from mpc.protocols import b2a, bits, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
@@ -59,7 +59,7 @@ def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
     total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
     for form in bits.tree(_winners(k)):
         total = total + bits.cost(parties, form, count_words(rows))
-    return total + convert.cost(parties, 1, k * rows)
+    return total + b2a.cost(parties, 1, k * rows)
 
 
 def _to_planes(words: Words, planes: int, size: int) -> Words:
@@ -89,7 +89,7 @@ def winning_bits(x: SecretValue) -> MaskedBit:
     d = x.derive(differences, frac_bits=x.frac_bits, bound=bound)
     bit = sign.open_sign(d, 0, "none").bit
     winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
-    return convert.mask_bits(session, _from_planes(winners, rows), k * rows)
+    return b2a.mask_bits(session, _from_planes(winners, rows), k * rows)
 
 
 def _one_hot(x: Secret) -> Secret:
@@ -97,7 +97,7 @@ def _one_hot(x: Secret) -> Secret:
     rows, k = x.shape
     if k == 1:
         return linear.add_public(linear.zeros_like(x), 1).as_binary()
-    shares = convert.to_number(x.session, winning_bits(x))
+    shares = b2a.to_number(x.session, winning_bits(x))
     shares = shares.reshape(len(shares), k, rows).transpose(0, 2, 1)
     return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1, binary=True)
 

@@ -2,7 +2,7 @@
 
 1. d = x - y, with the same fractional bits: local.
 2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 3 rounds.
-3. To an additively shared number, as in :mod:`mpc.protocols.convert`: 1 round.
+3. To an additively shared number, as in :mod:`mpc.protocols.b2a`: 1 round.
 The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values
 below 2^62: their difference, below 2^63, is a signed word, and the window has its 64 bits.
 Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from mpc.cost import Spent
 from mpc.masks import MaskedBit
 from mpc.protocols import linear, sign
-from mpc.protocols.convert import to_number
+from mpc.protocols.b2a import to_number
 from mpc.ranges import LARGEST
 from mpc.secret_value import Secret, SecretValue
 from ring.bits import count_words

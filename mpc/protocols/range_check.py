@@ -15,7 +15,7 @@ For operands within public bounds and a result R over the integers that may be f
    exact, with no probability of failure and no value refused that is in range.
 4. For the words W and the limits t of all claims, t < 2^62: the top bits of W - t - 1 and W + t
    from one opening, see :mod:`mpc.protocols.sign` with L = 64. W is within t if they are 1 and 0.
-5. Bits to numbers, as in :mod:`mpc.protocols.convert`; their sum counts what is wrong. Whether the
+5. Bits to numbers, as in :mod:`mpc.protocols.b2a`; their sum counts what is wrong. Whether the
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
@@ -25,7 +25,7 @@ one of which the product itself then saves, 32 (n - 1) bytes an element of the o
 28 bytes, and 72 an element of the result.
 
 Source: levels that each bound the next are this library's own. See :mod:`mpc.protocols.truncation`,
-`product`, `sign` and `convert` for their parts.
+`product`, `sign` and `b2a` for their parts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import RangeError, ShapeError
-from mpc.protocols import convert, masking, sign
+from mpc.protocols import b2a, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
 from mpc.ranges import Operation
 from mpc.runtime_interface import Runtime
@@ -414,7 +414,7 @@ def cost(parties: int, size: int) -> Spent:
     """Declare the cost of the verdict on claims of so many words."""
     return (
         sign.cost(parties, size, 0, _NIBBLES, True, "none", 2)
-        + convert.cost(parties, 2, size)
+        + b2a.cost(parties, 2, size)
         + sign.cost(parties, 1, 0, sign.window(2 * size), False, "none")
         + Spent(1, 8 * (parties - 1), 0)
     )
@@ -478,7 +478,7 @@ def verdict(*claims: Claim) -> bool:
         # Any words: nobody looks at their bound.
         held = like.derive(words, frac_bits=0, bound=LIMIT)
         planes = sign.open_top_bits(held, (limits + np.uint64(1), np.negative(limits)))
-        bits = convert.convert(session, planes, size)
+        bits = b2a.convert(session, planes, size)
         shares = (bits[:, 1] - bits[:, 0]).sum(axis=1, dtype=np.uint64)
         first = session.first_row
         if first is not None:

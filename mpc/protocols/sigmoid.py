@@ -5,7 +5,7 @@ d = y - m, m being the middle of the piece; outside of them it is constant.
 1. c = open(z + 2^62 + r). It gives the truncated value [y], and the bits <y < t_k> for all k, since
    the tables dealt with r serve the public u - t_k as well as u: see :mod:`mpc.protocols.sign`.
    3 rounds.
-2. The bits become numbers [b_k]: 1 round (:mod:`mpc.protocols.convert`).
+2. The bits become numbers [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. The middle and the coefficients of the piece that y lies in are sums over k of public differences
    times [b_k]: local. [d] = [y] - [m].
 4. [d], [a_3] and [a_1] are masked; [d^2], [a_3 d] and [a_1 d] follow: 1 round.
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from mpc.cost import Spent
 from mpc.errors import RangeError
-from mpc.protocols import convert, linear, product, sign, truncation
+from mpc.protocols import b2a, linear, product, sign, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.thresholds import choose
 from mpc.secret_value import Secret
@@ -172,7 +172,7 @@ def cost(
     """Declare the cost for `size` elements that lose `shift` bits and then have `frac_bits`."""
     return (
         sign.cost(parties, size, shift, nibbles, True, "truncation", thresholds)
-        + convert.cost(parties, thresholds, size)
+        + b2a.cost(parties, thresholds, size)
         + product.cost(parties, 3 * size, 3 * size)
         + truncation.cost(parties, 2 * size, frac_bits)
         + product.cost(parties, 2 * size)
@@ -188,7 +188,7 @@ def _by_pieces(x: Secret, name: str, pieces: Pieces) -> Secret:
     thresholds, rows = _encoded(pieces, frac_bits, up, -(-x.bound >> shift))
 
     opened = sign.open_signs(x, shift, thresholds)
-    numbers = convert.convert(session, opened.bit, x.size)
+    numbers = b2a.convert(session, opened.bit, x.size)
     y = x.shares
     if shift:
         y = truncation.finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)

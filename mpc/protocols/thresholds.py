@@ -3,7 +3,7 @@
 For thresholds t_1 < ... < t_K and values a_0 ... a_K, a_k is chosen where x is in [t_k, t_(k + 1)).
 1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 3 rounds, 2
    where 16 bits do.
-2. They become numbers [b_k]: 1 round (:mod:`mpc.protocols.convert`).
+2. They become numbers [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. a_K + sum over k of (a_(k - 1) - a_k) [b_k]: local, for as many rows of values as are wanted.
 The bits are exact, for every x below 2^62 in magnitude.
 With powers of two for both, [a x] is x normalised: :mod:`mpc.protocols.reciprocal`, `logarithm` and
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
-from mpc.protocols import convert, sign
+from mpc.protocols import b2a, sign
 from mpc.runtime_interface import Runtime
 from mpc.secret_value import SecretValue
 from ring import matmul
@@ -34,13 +34,13 @@ Words = NDArray[np.uint64]
 def cost(parties: int, size: int, nibbles: int, thresholds: int) -> Spent:
     """Declare the cost for `size` elements, whose distances to the thresholds take `nibbles`."""
     opening = sign.cost(parties, size, 0, nibbles, True, "truncation", thresholds)
-    return opening + convert.cost(parties, thresholds, size)
+    return opening + b2a.cost(parties, thresholds, size)
 
 
 def below(x: SecretValue, thresholds: Sequence[int]) -> Words:
     """Steps 1 and 2: shares of the numbers [x < t], of shape (p, thresholds, size)."""
     opened = sign.open_signs(x, 0, thresholds)
-    return convert.convert(x.session, opened.bit, x.size)
+    return b2a.convert(x.session, opened.bit, x.size)
 
 
 def choose(session: Runtime, numbers: Words, values: NDArray[np.int64]) -> Words:

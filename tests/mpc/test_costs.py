@@ -10,9 +10,9 @@ import mpc
 from mpc.cost import Spent
 from mpc.protocols import (
     argmax,
+    b2a,
     bits,
     comparison,
-    convert,
     masking,
     product,
     range_check,
@@ -297,8 +297,8 @@ def test_bits_as_declared(session, spent, size):
     got = spent(session, lambda: bits.evaluate(session, some, POLYNOMIALS))
     assert got == bits.cost(session.size, POLYNOMIALS, words)
     assert got.rounds == 1
-    got = spent(session, lambda: convert.convert(session, some, size))
-    assert got == convert.cost(session.size, 5, size)
+    got = spent(session, lambda: b2a.convert(session, some, size))
+    assert got == b2a.cost(session.size, 5, size)
 
 
 @pytest.mark.parametrize("give", [give, give_array], ids=["shapes", "arrays"])

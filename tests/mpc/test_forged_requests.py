@@ -16,8 +16,8 @@ import mpc
 from mpc.correlation import Correlation, MaskRef, Part, apply_views
 from mpc.keys import fresh_streams
 from mpc.names import name_of
+from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bits import MaskProducts
-from mpc.protocols.convert import RandomBits
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
 from mpc.protocols.truncation import TruncationPair

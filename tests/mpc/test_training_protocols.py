@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc import SharedArray
-from mpc.protocols import combination, gate, inverse_root, masking
+from mpc.protocols import bit_injection, combination, inverse_root, masking
 from mpc.protocols.combination import Fraction
 
 UNIT = 2.0**-16
@@ -27,7 +27,7 @@ def test_gate_truncates_and_selects_at_once(session, spent):
     product = session.share(g, owner="bob") * session.share(w, owner="alice")
     assert product.frac_bits == 32
     cost = spent(session, lambda: product.gate(derivative))
-    assert cost == gate.cost(session.size, 130, 16)
+    assert cost == bit_injection.cost(session.size, 130, 16)
     assert cost.rounds == 1
     found = product.gate(derivative)
     assert found.frac_bits == 16

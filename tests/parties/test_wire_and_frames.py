@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 import mpc
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.protocols.b2a import RandomBits
+from mpc.protocols.bit_injection import GatePair
 from mpc.protocols.bits import MaskProducts
-from mpc.protocols.convert import RandomBits
 from mpc.protocols.exponential import PowerWindow
-from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.range_check import MaskShifts
 from mpc.protocols.sign import Window

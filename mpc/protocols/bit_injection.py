@@ -1,4 +1,4 @@
-"""Truncation by s bits and a product with a secret bit, in one opening: ReLU's way back.
+"""Bit injection, a product with a secret bit, with truncation by s bits in one opening: ReLU's derivative.
 
 The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it. Needs |z| < 2^62.
 1. Provider: r uniform, [r >> s], [r >> 63], [beta (r >> s)], [beta (r >> 63)].
@@ -42,7 +42,7 @@ from ring.compile import kernel
 from ring.lanes import fold_of, lane
 from ring.threads import run
 
-__all__ = ["cost", "gate"]
+__all__ = ["cost", "inject"]
 
 Words = NDArray[np.uint64]
 
@@ -112,7 +112,7 @@ def cost(parties: int, size: int, shift: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * size, 8 * (2 * size + tops))
 
 
-def gate(z: Secret, bit: MaskedBit) -> Secret:
+def inject(z: Secret, bit: MaskedBit) -> Secret:
     """Return z times a bit of the same shape, with at most the session's fractional bits."""
     session = z.session
     shift = z.frac_bits - session.format.frac_bits

@@ -1,4 +1,4 @@
-"""From a bit shared by XOR to the same bit as an additively shared number.
+"""B2A: from a bit shared by XOR (Boolean) to the same bit shared additively (arithmetic).
 
 1. Provider: a random bit beta, <beta>, [beta].
 2. delta = open(<b> ^ <beta>): one bit.
