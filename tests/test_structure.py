@@ -29,6 +29,40 @@ def test_imports_point_down_only(path):
     assert not imports(path) & (above | {"torch", "pickle", "random", "benchmarks", "tests"})
 
 
+def modules(path):
+    """Return the modules of mpc that a file imports: inside functions and for typing, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith("mpc.")}
+
+
+def reached(*starts):
+    """Return all files of mpc that files import, directly or not, and the files themselves."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    found, left = set(), list(starts)
+    while left:
+        name = left.pop()
+        if name in files and name not in found:
+            found.add(name)
+            left += modules(files[name])
+    return found
+
+
+def test_values_import_no_protocol_and_protocols_no_session():
+    below = reached("mpc.secret_value")
+    assert {"mpc.masks", "mpc.plaintexts", "mpc.ranges"} < below
+    assert not [name for name in below if name.startswith(("mpc.protocols", "mpc.transport"))]
+    protocols = [f"mpc.protocols.{path.stem}" for path in FILES if path.parent.name == "protocols"]
+    with_protocols = reached(*protocols, "mpc.numpy_functions")
+    assert len(with_protocols) > len(protocols)
+    assert not with_protocols & {"mpc.session", "mpc.shared_array", "mpc.provider"}
+    assert not [name for name in with_protocols if name.startswith("mpc.transport")]
+
+
 def test_public_faces_are_thin():
     for package in PACKAGES:
         assert len((ROOT / package / "__init__.py").read_text().splitlines()) <= 50
