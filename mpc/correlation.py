@@ -421,11 +421,11 @@ class Layout:
     ----------
     masks, corrected, parts : tuple of Part
     mask_words, corrected_words : int
-    form : bytes, optional
-        For :mod:`mpc.names`.
+    digest : bytes, optional
+        For :mod:`mpc.names`, once it was asked for.
     """
 
-    __slots__ = ("corrected", "corrected_words", "form", "mask_words", "masks", "parts")
+    __slots__ = ("corrected", "corrected_words", "digest", "mask_words", "masks", "parts")
 
     def __init__(self, correlation: Correlation) -> None:
         self.masks = correlation.masks()
@@ -433,7 +433,7 @@ class Layout:
         self.parts = (*self.masks, *self.corrected)
         self.mask_words = sum(part.size for part in self.masks)
         self.corrected_words = sum(part.size for part in self.corrected)
-        self.form: bytes | None = None
+        self.digest: bytes | None = None
 
 
 # What fields are made of beside references and terms.

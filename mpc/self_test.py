@@ -51,7 +51,7 @@ class Check:
     ----------
     name, what : str
         The protocol's file, and what it computes.
-    prepare : callable
+    make : callable
         Takes a session and returns the arguments, which are not counted.
     run : callable
         Takes the arguments and returns shares.
@@ -64,7 +64,7 @@ class Check:
 
     name: str
     what: str
-    prepare: Callable[[Session], tuple[Any, ...]]
+    make: Callable[[Session], tuple[Any, ...]]
     run: Callable[..., Any]
     expected: NDArray[Any]
     tolerance: float
@@ -75,7 +75,7 @@ class Check:
         spent: list[Spent] = []
 
         def program(planned: Session) -> None:
-            arguments = self.prepare(planned)
+            arguments = self.make(planned)
             before = planned.cost()
             self.run(*arguments)
             spent.append((planned.cost() - before).total)
@@ -253,7 +253,7 @@ def run_checks(session: Session) -> Iterator[Outcome]:
         start = time.perf_counter()
         error, problem = float("nan"), ""
         try:
-            found = check.run(*check.prepare(session))
+            found = check.run(*check.make(session))
             if isinstance(found, SharedArray):
                 found = found.reveal()
             error = float(np.abs(np.asarray(found, float) - check.expected).max())

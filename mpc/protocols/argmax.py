@@ -57,8 +57,8 @@ def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
         return Spent()
     pairs = k * (k - 1) // 2
     total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
-    for form in bits.tree(_winners(k)):
-        total = total + bits.cost(parties, form, count_words(rows))
+    for structure in bits.tree(_winners(k)):
+        total = total + bits.cost(parties, structure, count_words(rows))
     return total + b2a.cost(parties, 1, k * rows)
 
 

@@ -29,7 +29,7 @@ from mpc.errors import RangeError
 from mpc.masks import MaskedBit
 from mpc.protocols import comparison, linear, product, select, truncation
 from mpc.protocols.masking import mask_together
-from mpc.protocols.sign import window
+from mpc.protocols.sign import count_nibbles
 from mpc.secret_value import Secret, SecretValue
 
 __all__ = [
@@ -67,7 +67,7 @@ def cost(parties: int, size: int, bound: int = 1 << 46) -> Spent:
     top = _top(bound)
     total = Spent()
     for k in _STEPS:
-        nibbles = window((bound + 1 if k == _STEPS[0] else 1 << top) + (1 << top - k))
+        nibbles = count_nibbles((bound + 1 if k == _STEPS[0] else 1 << top) + (1 << top - k))
         total = total + comparison.cost(parties, size, nibbles, True)
         total = total + select.cost(parties, size, size)
     for shift in (top - 2 - _Y_BITS, 2 * _Y_BITS, _Y_BITS, _Y_BITS, _Y_BITS + 1):

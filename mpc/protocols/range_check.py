@@ -338,7 +338,7 @@ def _fewest_limbs(terms: tuple[tuple[int, int, int], ...]) -> int:
 def bilinear(
     x: SecretValue,
     y: SecretValue | Integers,
-    form: Callable[[SecretValue, Any], SecretValue],
+    multiply: Callable[[SecretValue, Any], SecretValue],
     terms: int,
 ) -> Claim:
     """Claim that a product is in range, of x with what is secret, too, or public integers.
@@ -347,7 +347,7 @@ def bilinear(
     ----------
     x, y : SharedArray; y may be an int64 array
         Get their masks, which serve the product afterwards.
-    form : callable
+    multiply : callable
         What multiplies arrays like x and y, without truncating them first: called with limbs of
         both, whole numbers.
     terms : int
@@ -368,7 +368,7 @@ def bilinear(
             masking.mask_together(*lefts, *rights)
         # Of limbs, products stay below 2^62 by the choice of the cuts.
         with session.range_policy.vouched():
-            found = [form(left, right) for left, right in product(lefts, rights)]
+            found = [multiply(left, right) for left, right in product(lefts, rights)]
         sizes = _sizes_of_products(x.bound, x_cuts, largest, y_cuts, terms)
         pieces = [
             _Piece(shift, bound, z.shares) for (shift, bound), z in zip(sizes, found, strict=True)
@@ -415,7 +415,7 @@ def cost(parties: int, size: int) -> Spent:
     return (
         sign.cost(parties, size, 0, _NIBBLES, True, "none", 2)
         + b2a.cost(parties, 2, size)
-        + sign.cost(parties, 1, 0, sign.window(2 * size), False, "none")
+        + sign.cost(parties, 1, 0, sign.count_nibbles(2 * size), False, "none")
         + Spent(1, 8 * (parties - 1), 0)
     )
 

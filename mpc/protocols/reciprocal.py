@@ -30,7 +30,7 @@ from mpc.cost import Spent
 from mpc.errors import RangeError
 from mpc.protocols import linear, product, thresholds, truncation
 from mpc.protocols.masking import mask_together
-from mpc.protocols.sign import window
+from mpc.protocols.sign import count_nibbles
 from mpc.secret_value import Secret
 
 __all__ = [
@@ -88,7 +88,9 @@ def normalised(k: int) -> tuple[int, ...]:
 def cost_of_normalise(parties: int, size: int, k: int) -> Spent:
     """Declare the cost of :func:`normalise` for `size` elements in [1, k]."""
     powers = normalised(k)
-    total = thresholds.cost(parties, size, window((k << FRAC_BITS) + powers[-1]), len(powers))
+    total = thresholds.cost(
+        parties, size, count_nibbles((k << FRAC_BITS) + powers[-1]), len(powers)
+    )
     total = total + product.cost(parties, 2 * size)
     return total + truncation.cost(parties, size, len(powers))
 

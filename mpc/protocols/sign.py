@@ -51,11 +51,11 @@ __all__ = [
     "Opened",
     "Window",
     "cost",
+    "count_nibbles",
     "open_sign",
     "open_signs",
     "open_top_bits",
     "open_zero",
-    "window",
 ]
 
 Words = NDArray[np.uint64]
@@ -90,7 +90,7 @@ class Dealt(NamedTuple):
 
 @dataclass(frozen=True)
 class Window(Correlation):
-    """r with the tables of its nibbles, what step 3 takes, and beta with its products.
+    """A window of the bits of r: tables of its nibbles, what step 3 takes, and beta with its products.
 
     For `size` elements, each against so many `thresholds`; `cross_term` is the C of a product. `shift`
     is s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also [r >> s],
@@ -162,9 +162,9 @@ class Window(Correlation):
         elif self.ring_parts:
             deal_high(dealt.r, self.shift, dealt.rings[0])
         deal_tops(dealt.r, self.shift, dealt.tops, dealt.beta)
-        for form, (lam, products) in zip(self.rounds, dealt.planes, strict=True):
-            if form.subsets:
-                bits.deal_products(form.subsets, lam, products)
+        for structure, (lam, products) in zip(self.rounds, dealt.planes, strict=True):
+            if structure.subsets:
+                bits.deal_products(structure.subsets, lam, products)
 
     def shares(self, words: Words) -> Dealt:
         """Cut this process's shares into their parts."""
@@ -187,13 +187,13 @@ def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         (
             Part((window.size,)),
             *((window.beta,) if window.has_beta else ()),
-            *(Part((len(form.opened), words), "xor") for form in rounds),
+            *(Part((len(structure.opened), words), "xor") for structure in rounds),
         ),
         (
             Part((count_table_words(window.nibbles), window.size), "xor"),
             Part((window.ring_parts, window.size)),
             tops_part(tops, window.size, window.shift),
-            *(Part((len(form.subsets), words), "xor") for form in rounds),
+            *(Part((len(structure.subsets), words), "xor") for structure in rounds),
         ),
     )
 
@@ -239,7 +239,7 @@ class Opened:
     ref: MaskRef | None
 
 
-def window(bound: int, shift: int = 0) -> int:
+def count_nibbles(bound: int, shift: int = 0) -> int:
     """Return how many nibbles hold every integer up to `bound` in magnitude, with its sign.
 
     Never more than a word has above bit `shift`: what is below 2^(63 - shift) fits those. Without a
@@ -260,13 +260,13 @@ def _prefix(nibbles: int) -> tuple[bits.Structure, ...]:
         groups.append(tuple((*p[:k], g) for k, g in enumerate(piece)))
         if number < len(pieces) - 1:
             groups.append((tuple(p),))
-    first = bits.structure(tuple(groups))
+    first = bits.structure_of(tuple(groups))
     if len(pieces) == 1:
         return (first,)
     # Outputs of the first round alternate: G of a group, P of the group.
     p = [2 * k + 1 for k in range(len(pieces) - 1)]
     second = tuple((*p[:k], 2 * k) for k in range(len(pieces)))
-    return (first, bits.structure((second,)))
+    return (first, bits.structure_of((second,)))
 
 
 def _rounds(nibbles: int, signed: bool) -> tuple[bits.Structure, ...]:
@@ -287,8 +287,8 @@ def cost(
     """Declare the cost for `size` elements, each against so many thresholds."""
     window = Window(size, shift, nibbles, signed, extras, thresholds)
     total = Spent(1, 8 * (parties - 1) * size, 8 * window.corrected_words)
-    for form in window.rounds:
-        opening = bits.cost(parties, form, window.words)
+    for structure in window.rounds:
+        opening = bits.cost(parties, structure, window.words)
         total = total + Spent(opening.rounds, opening.bytes_sent)
     return total
 
@@ -324,8 +324,8 @@ def _open(
                 planes[i, :nibbles], planes[i, nibbles:], rest,
             )  # fmt: skip
     planes = each.transpose(1, 2, 0, 3).reshape(len(words), 2 * nibbles, correlation.words)
-    for form, masks_and_products in zip(correlation.rounds, dealt.planes, strict=True):
-        planes = bits.evaluate(session, planes, form, masks_and_products)
+    for structure, masks_and_products in zip(correlation.rounds, dealt.planes, strict=True):
+        planes = bits.evaluate(session, planes, structure, masks_and_products)
     bit = planes[:, 0]
     ref = MaskRef(number, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
@@ -336,7 +336,7 @@ def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = Fals
 
     With `strict` that of y < 1, which is the sign of y - 1: as cheap, and in the window if y is.
     """
-    nibbles = window(-(-x.bound >> shift))
+    nibbles = count_nibbles(-(-x.bound >> shift))
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
@@ -347,7 +347,7 @@ def open_signs(x: SecretValue, shift: int, thresholds: Sequence[int]) -> Opened:
     The rings and tops are what finishing the truncation to y takes, see
     :func:`mpc.protocols.truncation.finish`.
     """
-    nibbles = window(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
+    nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
     opened.bit = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
     return opened
@@ -365,4 +365,4 @@ def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
 
 def open_zero(x: SecretValue, extras: Extras) -> Opened:
     """Share whether x is zero."""
-    return _open(x.session, x, 0, window(x.bound), False, extras)
+    return _open(x.session, x, 0, count_nibbles(x.bound), False, extras)

@@ -48,7 +48,7 @@ from mpc.protocols import (
     truncation,
 )
 from mpc.protocols.maximum import max_along
-from mpc.protocols.sign import window
+from mpc.protocols.sign import count_nibbles
 from mpc.ranges import LARGEST
 from mpc.runtime_interface import Runtime
 from mpc.secret_value import Secret, SecretValue
@@ -151,14 +151,14 @@ def cost(parties: int, rows: int, k: int, scores: SecretValue) -> Spent:
         frac_bits=scores.frac_bits - plan.drop,
         bound=min(plan.reach, LARGEST),
     )
-    nibbles = window(d.bound)
+    nibbles = count_nibbles(d.bound)
     total = argmax.cost(parties, rows, k, nibbles) + select.cost(parties, size, size)
     if plan.drop:
         total = total + truncation.cost(parties, size, plan.drop)
     if plan.saturate:
-        total = total + relu.cost(parties, size, 0, window(LARGEST))
+        total = total + relu.cost(parties, size, 0, count_nibbles(LARGEST))
         d = d.with_integer_bound(exponential.SATURATED << d.frac_bits)
-    _, shift, exp_nibbles = exponential.prepare(d)
+    _, shift, exp_nibbles = exponential.scaled(d)
     return (
         total
         + exponential.cost(parties, size, shift, exp_nibbles)

@@ -115,7 +115,7 @@ def scores(k):
     return prepare
 
 
-POLYNOMIALS = bits.structure((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1)), ((2,),)))
+POLYNOMIALS = bits.structure_of((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1)), ((2,),)))
 
 CASES = [
     Case("masking", two_computed, masking.mask_together, lambda n, e: masking.cost(n, 2 * e)),

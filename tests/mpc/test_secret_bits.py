@@ -43,7 +43,7 @@ def literal(planes, x):
 )
 def test_polynomials(session, form, size, seed):
     planes = np.random.default_rng(seed).integers(0, 2, (PLANES, size))
-    got = bits.evaluate(session, share_planes(session, planes), bits.structure(form))
+    got = bits.evaluate(session, share_planes(session, planes), bits.structure_of(form))
     want = [
         sum(np.prod([literal(planes, x) for x in product], axis=0) for product in polynomial) % 2
         for polynomial in form

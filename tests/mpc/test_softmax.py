@@ -137,7 +137,7 @@ def test_costs_are_as_declared(session, spent, rows):
         assert spent(session, lambda: reciprocal.reciprocal(x[0], k)) == reciprocal.cost(n, rows, k)  # noqa: B023
         assert spent(session, lambda: logarithm.log(x[1], k)) == logarithm.cost(n, rows, k)  # noqa: B023
     x = session.share(np.zeros(rows), owner="bob")
-    _, shift, nibbles = exponential.prepare(x)
+    _, shift, nibbles = exponential.scaled(x)
     cost = exponential.cost(n, rows, shift, nibbles)
     assert spent(session, lambda: exponential.exp(x)) == cost
     assert softmax.cost(n, rows, 10, scores).rounds == 24
