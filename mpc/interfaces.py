@@ -83,6 +83,11 @@ class CorrelationSource(ABC):
     takes_terms: bool = True
     works_ahead: bool = False
 
+    @property
+    def name(self) -> str:
+        """What to call it in an error."""
+        return type(self).__name__
+
     def makes(self, kind: type[Correlation]) -> bool:
         """Whether it can make correlations of a class. It must be the same at all parties."""
         return True

@@ -56,6 +56,11 @@ class Recorded(CorrelationSource):
         self.takes_terms = of.takes_terms
         self.asked: list[tuple[int, Correlation]] = []
 
+    @property
+    def name(self) -> str:
+        """What to call the program's source in an error."""
+        return self._of.name
+
     def makes(self, kind: type[Correlation]) -> bool:
         """Whether the program's source does."""
         return self._of.makes(kind)

@@ -264,7 +264,7 @@ class Runtime:
         if not source.makes(kind):
             raise SessionError(
                 f"a {kind.__name__} must come from a source that makes it, got"
-                f" {type(source).__name__}, which does not"
+                f" {source.name}, which does not"
             )
         id = self.fresh_id()
         layout = correlation.layout

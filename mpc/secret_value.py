@@ -69,6 +69,8 @@ class SecretValue:
         else:
             raise ArgumentError("a SharedArray needs shares, a mask, or a value that was given")
         self.shape: tuple[int, ...] = held.shape[1:]
+        if term is not None and not session.source.takes_terms:
+            self._deal_term()
 
     def derive(
         self,
@@ -159,11 +161,15 @@ class SecretValue:
                 shares[first : first + 1] += self._mask.delta
             self._shares = shares
         if self._term is not None:
-            with self.session.protocol("product"):
-                words = self.session.correlated(self._term)[1].reshape(self._shares.shape)
-            words += self._shares
-            self._shares, self._term = words, None
+            self._deal_term()
         return self._shares
+
+    def _deal_term(self) -> None:
+        assert self._term is not None and self._shares is not None
+        with self.session.protocol("product"):
+            words = self.session.correlated(self._term)[1].reshape(self._shares.shape)
+        words += self._shares
+        self._shares, self._term = words, None
 
     def apart(self) -> tuple[Self, Correlation | None]:
         """Return the array without the term that its shares still lack, and the term (for protocols).
