@@ -222,6 +222,11 @@ class Ledger:
         """Rounds up to now."""
         return sum(spent.rounds for spent in self._other.values())
 
+    def where(self) -> str:
+        """Return the round and the step, for errors."""
+        step = self.step
+        return f"round {self.rounds}{f' ({step})' if step else ''}"
+
     def add_round(self, sent: Sequence[int], framing: Sequence[int]) -> None:
         """Book one round in which party i sends ``sent[i]`` bytes, and ``framing[i]`` beside."""
         key = self._key()
@@ -232,7 +237,7 @@ class Ledger:
             self._framing[party] += framing[party]
 
     def add_framing(self, party: int, count: int) -> None:
-        """Book what `party` sends beside contents."""
+        """Book what `party` sends beside contents; -1 is the last."""
         self._framing[party] += count
 
     def add_correction(self, count: int, framing: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import MaskRef, View, apply_views, chosen_rows
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 
 __all__ = ["Mask", "MaskedBit", "expand_mask"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import View, apply_views
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 
 __all__ = ["Plaintext", "Source"]
 

@@ -16,7 +16,7 @@ from mpc.errors import ArgumentError, DtypeError, RangeError, RevealError, Shape
 from mpc.masks import Mask, MaskedBit
 from mpc.plaintexts import Plaintext
 from mpc.ranges import LARGEST
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from ring.real_arrays import check_unmasked
 
 __all__ = ["Secret", "SecretValue", "check_axis"]
@@ -71,6 +71,8 @@ class SecretValue:
         else:
             raise ArgumentError("a SharedArray needs shares, a mask, or its owner's plaintext")
         self.shape: tuple[int, ...] = held.shape[1:]
+        if cross_term is not None and not session.source.takes_terms:
+            self._deal_cross_term()
 
     def derive(
         self,
@@ -161,11 +163,15 @@ class SecretValue:
                 shares[first : first + 1] += self._mask.delta
             self._shares = shares
         if self._cross_term is not None:
-            with self.session.protocol("product"):
-                words = self.session.correlated(self._cross_term)[1].reshape(self._shares.shape)
-            words += self._shares
-            self._shares, self._cross_term = words, None
+            self._deal_cross_term()
         return self._shares
+
+    def _deal_cross_term(self) -> None:
+        assert self._cross_term is not None and self._shares is not None
+        with self.session.protocol("product"):
+            words = self.session.correlated(self._cross_term)[1].reshape(self._shares.shape)
+        words += self._shares
+        self._shares, self._cross_term = words, None
 
     def split_cross_term(self) -> tuple[Self, Correlation | None]:
         """Return a product less its cross term, which is not dealt yet, and that term (for protocols).

@@ -26,7 +26,7 @@ from mpc.protocols import (
     softmax,
     truncation,
 )
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import SecretValue
 
 __all__ = ["Operand", "SharedArray"]

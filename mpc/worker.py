@@ -324,5 +324,5 @@ class _Watch:
 
     def _abandon(self) -> None:
         if self._links is not None:
-            for connection in (*self._links.peers.values(), self._links.provider):
+            for connection in self._links.connections:
                 connection.abandon()

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import crew
-from mpc.cost import Ledger
 from mpc.crew import Crew, Part
-from mpc.errors import ArgumentError, FrameError, PeerError, ShapeError, WorkerError
+from mpc.errors import ArgumentError, FrameError, ShapeError, WorkerError
 from mpc.events import record
 from mpc.session import Session
 from mpc.shared_array import SharedArray
@@ -118,7 +117,7 @@ def spread(
     if not session.here:
         return work.planned(max(1, n_jobs))
     begin = time.monotonic()
-    told = _tell(session, np.array([n_jobs]).view(np.uint64))
+    told = session.tell([np.array([n_jobs]).view(np.uint64)], booked=False)
     numbers = [int(words.view(np.int64)[0]) for words in told]
     if len(set(numbers)) > 1:
         has = ", ".join(f"{p} has {n}" for p, n in zip(session.parties, numbers, strict=True))
@@ -131,20 +130,6 @@ def spread(
         tries=work.tries, seconds=time.monotonic() - begin,
     )  # fmt: skip
     return result
-
-
-def _tell(session: Session, words: Words) -> list[Words]:
-    """Tell all parties a few public words; return every party's."""
-    nothing = np.empty((0, *words.shape), np.uint64)
-    me = session.here[0]
-    try:
-        told = session._transport.open(
-            [(words[None] if party == me else nothing, party) for party in range(session.size)]
-        )
-    except PeerError as error:
-        session._end(str(error))
-        raise
-    return [each[0] for each in told]
 
 
 def _cut(rows: Rows, count: int) -> list[Rows]:
@@ -186,8 +171,7 @@ class _Work:
 
     def book(self, parts: Sequence[Rows]) -> None:
         """Book what parts cost."""
-        ledgers: list[Ledger] = [self.form(len(part)).session._ledger for part in parts]
-        self.session._ledger.add_at_once(ledgers)
+        self.session.book_at_once([self.form(len(part)).session for part in parts])
 
     def result(self, words: Words) -> SharedArray:
         """Make the result from shares of shape (p, ...)."""
@@ -230,7 +214,8 @@ class _Work:
         mine.wait_anew()
         while True:
             state, count = mine.status(self.tries == 1)
-            told = [words.tolist() for words in _tell(session, np.array([state, count], np.uint64))]
+            own = np.array([state, count], np.uint64)
+            told = [words.tolist() for words in session.tell([own], booked=False)]
             states = [state for state, _ in told]
             if crew.BROKEN in states:
                 name = session.parties[states.index(crew.BROKEN)]
@@ -247,7 +232,7 @@ class _Work:
         for row, worker in zip(own, self._workers, strict=False):
             text = f"{worker.address[0]} {worker.address[1]}".encode()
             row[: len(text)] = np.frombuffer(text, np.uint8)
-        everybody = _tell(session, own.view(np.uint64))
+        everybody = session.tell([own.view(np.uint64)], booked=False)
         return [
             [_address(name, row) for row in words]
             for name, words in zip(session.parties, everybody, strict=True)
@@ -294,7 +279,7 @@ class _Work:
         seen: dict[int, float] = {}
         while True:
             sent = [part.state for part in parts]
-            told = np.array(_tell(session, np.array(sent, np.uint64)))
+            told = np.array(session.tell([np.array(sent, np.uint64)], booked=False))
             joint = [_together(column) for column in told.T.tolist()]
             for k, state in enumerate(joint):
                 if state != crew.RUNNING and k not in seen:

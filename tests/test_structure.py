@@ -68,6 +68,21 @@ def test_public_faces_are_thin():
         assert len((ROOT / package / "__init__.py").read_text().splitlines()) <= 50
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_private_parts_of_a_session_are_its_own(path):
+    if path.name in ("session.py", "runtime.py"):
+        return
+    found = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and ast.unparse(node.value).split(".")[-1] in ("session", "_session", "planned", "nobody")
+    ]
+    assert not found
+
+
 def test_no_masks_from_numpy():
     for path in FILES:
         if path.relative_to(ROOT).parts[0] != "nn":

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
 from mpc.masks import MaskedBit
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mpc.correlation import Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from ring.bits import add_polynomials
 
 __all__ = [

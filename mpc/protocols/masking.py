@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mpc.correlation import MaskRef, Opening, Part
 from mpc.cost import Spent
 from mpc.masks import Mask, expand_mask
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import SecretValue
 
 __all__ = ["cost", "mask_data", "mask_together", "rows_at_once"]

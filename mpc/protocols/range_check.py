@@ -46,7 +46,7 @@ from mpc.errors import RangeError, ShapeError
 from mpc.protocols import b2a, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
 from mpc.ranges import Operation
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import Secret, SecretValue
 from mpc.sizes import broadcast
 

@@ -36,7 +36,7 @@ from mpc.plaintexts import Plaintext, Source
 from mpc.protocols import truncation
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import SecretValue
 from ring import decode, encode
 from ring.real_arrays import plain_array

@@ -40,7 +40,7 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import SecretValue
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel

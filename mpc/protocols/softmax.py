@@ -50,7 +50,7 @@ from mpc.protocols import (
 from mpc.protocols.maximum import max_along
 from mpc.protocols.sign import count_nibbles
 from mpc.ranges import LARGEST
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import Secret, SecretValue
 
 __all__ = ["cost", "error_bound", "log_softmax", "softmax"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mpc.cost import Spent
 from mpc.protocols import b2a, sign
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import SecretValue
 from ring import matmul
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from mpc.correlation import LANES, Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, ShapeError
-from mpc.runtime_interface import Runtime
+from mpc.runtime import Runtime
 from mpc.secret_value import Secret, SecretValue
 from ring.compile import kernel
 from ring.lanes import count_lane_words, fold_of, lane

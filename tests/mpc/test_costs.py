@@ -448,13 +448,13 @@ def test_parts_add_up_to_the_total(session):
 def test_bytes_are_those_that_cross(fresh_session, tap):
     s = fresh_session
     corrections = []
-    correct = s._provider.correct
+    correct = s.source.provider.correct
 
     def listen(id, correlation, out):
         corrections.append(out.nbytes)
         return correct(id, correlation, out)
 
-    s._provider.correct = listen
+    s.source.provider.correct = listen
     with tap(s) as heard:
         network(s, give, rows=2)
         x = give(s, np.linspace(-3, 3, 77), "bob")
