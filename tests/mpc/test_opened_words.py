@@ -58,7 +58,7 @@ def digest(check, parties, monkeypatch):
             return number, words
 
         session.correlated = listen_to_correlated
-        found = check.run(*check.prepare(session))
+        found = check.run(*check.make(session))
         if isinstance(found, mpc.SharedArray):
             hear(found.shares)
             hear(np.asarray(found.reveal(to="bob")).view(np.uint64))
