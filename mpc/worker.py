@@ -64,7 +64,7 @@ Words = NDArray[np.uint64]
 Program = Callable[..., SharedArray]
 
 BUSY, LOST, FAILED = "busy", "lost", "failed"
-# How often a worker says that it computes still, in the time after which it would be given up.
+# How often a worker says that it computes still, in the time after which it counts as lost.
 _BEATS = 4
 LARGEST_ANSWER = 1 << 13
 _LARGEST_ORDER = 1 << 20
@@ -80,8 +80,8 @@ class Operand:
     shape : tuple of int
     frac_bits, bound : int
     owner : int, optional
-        The party that has given the array as it is: there the words are the value itself, and
-        elsewhere there are none. Else they are a share.
+        The party whose plaintext the array is: there the words are the value itself, elsewhere there
+        are none. None if the words are a share.
     """
 
     shape: tuple[int, ...]
@@ -108,7 +108,10 @@ class Operand:
 
 
 def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what the processes of one party connect and listen with among themselves."""
+    """Return the TLS contexts of a party's process and its workers, to connect and to listen with.
+
+    Both sides show the party's own certificate, and accept no other.
+    """
     assert me.key is not None
     known = {me.name: me.accepted}
     return (
@@ -118,12 +121,12 @@ def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def words_of(x: SharedArray) -> Words:
-    """Return what a worker of this process's party needs of an array."""
+    """Return the words of an array that this party's workers need: its shares, or its own plaintext."""
     return x.shares if x.plaintext is None else x.plaintext.encoded
 
 
 def planned(session: Session, program: Program, operands: Sequence[Operand]) -> SharedArray:
-    """Run the program where no party lives, for the form and the cost of its result."""
+    """Run the program where no party lives: the result has the shape, bound and cost of a run's."""
     nobody = session.without_parties()
     none = [np.empty((0, *operand.shape), np.uint64) for operand in operands]
     return program(nobody, *map(Operand.array, operands, [nobody] * len(none), none))
