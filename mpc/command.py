@@ -94,7 +94,7 @@ def _provider(options: argparse.Namespace) -> int:
         sessions=options.sessions,
     )
     watch_certificates(lambda: service.read)
-    assert read.provider.listen is not None
+    assert read.provider is not None and read.provider.listen is not None
     print(
         f"provider listens at {show(read.provider.listen)} for {', '.join(read.names)}", flush=True
     )

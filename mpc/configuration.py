@@ -123,7 +123,8 @@ class Configuration:
     path : Path
     parties : dict of str to Member
         The computing parties, in their order.
-    provider : Member
+    provider : Member, optional
+        None: where randomness comes from needs none. No session does so yet.
     clients : dict of str to Member
     format : ring.FixedPoint
     timeouts : Timeouts
@@ -133,7 +134,7 @@ class Configuration:
 
     path: Path
     parties: dict[str, Member]
-    provider: Member
+    provider: Member | None
     clients: dict[str, Member]
     format: FixedPoint
     timeouts: Timeouts
@@ -148,7 +149,20 @@ class Configuration:
     @property
     def members(self) -> dict[str, Member]:
         """Everybody, by name."""
-        return {**self.parties, self.provider.name: self.provider, **self.clients}
+        provider = {} if self.provider is None else {self.provider.name: self.provider}
+        return {**self.parties, **provider, **self.clients}
+
+    @property
+    def services(self) -> tuple[Member, ...]:
+        """Everybody who listens: the computing parties and the provider, if there is one."""
+        return (*self.parties.values(), *(() if self.provider is None else (self.provider,)))
+
+    def lacks_provider(self) -> ConfigurationError:
+        """Return the error of whoever needs a provider where there is none."""
+        return ConfigurationError(
+            f"{self.path} needs a [provider]: a table that says where the crypto provider is, with"
+            " address = ... and certificate = ..."
+        )
 
     def certificates(self) -> dict[str, tuple[bytes, ...]]:
         """Return everybody's certificates by name."""
@@ -272,13 +286,11 @@ class _Reader(TomlText):
             raise self.error(
                 ("parties",), None, f"at least two parties must be named, got {len(parties)}"
             )
-        if "provider" not in self.data:
-            raise self.error((), None, "a table [provider] must say where the crypto provider is")
         members = self.members()
         return Configuration(
             self.path,
             {name: members["parties", name] for name in parties},
-            members["provider",],
+            members.get(("provider",)),
             {name: members["clients", name] for name in self.table(("clients",), ())},
             self.format(),
             self.timeouts(),

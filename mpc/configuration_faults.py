@@ -28,7 +28,7 @@ def faults(
     told : dict of str to str, optional
         Fingerprints, as their owners have told them, by name.
     """
-    found = []
+    found = [] if read.provider is not None else [str(read.lacks_provider())]
     if me is not None:
         try:
             own_contexts(read, me)
@@ -39,7 +39,7 @@ def faults(
         for name, fingerprint in (told or {}).items()
         if (text := _other_fingerprint(read.members[name], fingerprint))
     ]
-    listening = [*read.parties.values(), read.provider]
+    listening = read.services
     # A client whose certificate has expired is refused, which is nobody else's fault.
     found += [
         f"{member.name}'s certificate {member.certificates[-1].problem}"
@@ -57,7 +57,7 @@ def faults(
 def notes(read: Configuration) -> list[str]:
     """Return what may be right but is worth a look, one text each."""
     found = list(read.warnings().values())
-    listening = [*read.parties.values(), read.provider]
+    listening = read.services
     here = [member.name for member in listening if _is_loopback(member)]
     if here and len(here) < len(listening):
         found.append(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from math import prod
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 from mpc.errors import ShapeError
 from mpc.sizes import check_size, shape_of_view
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-
 __all__ = [
     "LANES",
     "Algebra",
     "Correlation",
     "Layout",
     "MaskRef",
+    "MaskSource",
     "Opening",
     "Part",
     "View",
@@ -239,6 +237,13 @@ def check_dealt(mask: Words, size: int) -> None:
         raise ShapeError(f"a mask must have {size} words, got {mask.size}")
 
 
+class MaskSource(Protocol):
+    """What holds every party's key for masks: the crypto provider, where a correlation is dealt."""
+
+    def mask(self, ref: MaskRef) -> Words:
+        """Return the mask that `ref` names: the sum of all parties' shares of it."""
+
+
 _classes: dict[str, type[Correlation]] = {}
 
 
@@ -374,12 +379,12 @@ class Correlation:
         """Return the parts that follow from the masks."""
         return ()
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         """Turn the other parties' shares of the corrected parts into the last party's, in place.
 
         Parameters
         ----------
-        provider : Provider
+        provider : MaskSource
             To look up masks of earlier ids.
         masks : list of arrays
             The masks themselves.
@@ -416,11 +421,11 @@ class Layout:
     ----------
     masks, corrected, parts : tuple of Part
     mask_words, corrected_words : int
-    form : bytes, optional
-        For :mod:`mpc.names`.
+    digest : bytes, optional
+        For :mod:`mpc.names`, once it was asked for.
     """
 
-    __slots__ = ("corrected", "corrected_words", "form", "mask_words", "masks", "parts")
+    __slots__ = ("corrected", "corrected_words", "digest", "mask_words", "masks", "parts")
 
     def __init__(self, correlation: Correlation) -> None:
         self.masks = correlation.masks()
@@ -428,7 +433,7 @@ class Layout:
         self.parts = (*self.masks, *self.corrected)
         self.mask_words = sum(part.size for part in self.masks)
         self.corrected_words = sum(part.size for part in self.corrected)
-        self.form: bytes | None = None
+        self.digest: bytes | None = None
 
 
 # What fields are made of beside references and terms.

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from mpc.figures import draw_cost
+from mpc.errors import ArgumentError
+from mpc.figures import Panel, draw_bars
 
 __all__ = ["Cost", "Ledger", "Spent"]
 
@@ -116,7 +117,11 @@ class Cost:
         MissingExtraError
             Without matplotlib.
         """
-        return draw_cost(self, by, sent)
+        if by not in ("layer", "protocol"):
+            raise ArgumentError(f"by must be 'layer' or 'protocol', got {by!r}")
+        parts = self.by_layer if by == "layer" else self.by_protocol
+        names = [f"in no {by}" if name == "-" else name for name in parts]
+        return draw_bars(names, _panels(list(parts.values()), sent))
 
     @property
     def wire_bytes(self) -> tuple[int, ...]:
@@ -164,6 +169,28 @@ class Cost:
         return "\n".join(lines)
 
 
+def _panels(spent: list[Spent], sent: str) -> list[Panel]:
+    """Return what is drawn of what layers or protocols have spent."""
+    most = max((max(s.bytes_sent, s.correction_bytes) for s in spent), default=0)
+    unit, size = ("MB", 1e6) if most >= 1e5 else ("kB", 1e3)
+    panels: list[Panel] = [
+        ("rounds", [("", [float(s.rounds) for s in spent])]),
+        (
+            unit,
+            [
+                (sent, [s.bytes_sent / size for s in spent]),
+                ("from the provider", [s.correction_bytes / size for s in spent]),
+            ],
+        ),
+    ]
+    # Time is kept by layer only, and only while a layer runs.
+    longest = max((s.seconds for s in spent), default=0.0)
+    if longest:
+        unit, size = ("seconds", 1.0) if longest >= 1 else ("milliseconds", 1e-3)
+        panels.append((unit, [("", [s.seconds / size if s.seconds else None for s in spent])]))
+    return panels
+
+
 class Ledger:
     """Books every round and byte under the protocol and the layer that runs."""
 
@@ -195,6 +222,11 @@ class Ledger:
         """Rounds up to now."""
         return sum(spent.rounds for spent in self._other.values())
 
+    def where(self) -> str:
+        """Return the round and the step, for errors."""
+        step = self.step
+        return f"round {self.rounds}{f' ({step})' if step else ''}"
+
     def add_round(self, sent: Sequence[int], framing: Sequence[int]) -> None:
         """Book one round in which party i sends ``sent[i]`` bytes, and ``framing[i]`` beside."""
         key = self._key()
@@ -205,7 +237,7 @@ class Ledger:
             self._framing[party] += framing[party]
 
     def add_framing(self, party: int, count: int) -> None:
-        """Book what `party` sends beside contents."""
+        """Book what `party` sends beside contents; -1 is the last."""
         self._framing[party] += count
 
     def add_correction(self, count: int, framing: int) -> None:

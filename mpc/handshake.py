@@ -70,6 +70,8 @@ def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
         "program": program or "",
         "frac_bits": form.frac_bits,
         "int_bits": form.int_bits,
+        # Not who: its certificate says that.
+        "provider": configuration.provider is not None,
     }
 
 

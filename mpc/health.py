@@ -95,11 +95,11 @@ def ask(
         except PeerError as error:
             return Health(role, member.name, {}, str(error))
 
-    members = [read.provider, *read.parties.values()]
+    members = sorted(read.services, key=lambda member: member is not read.provider)
     if of is not None:
+        names = ", ".join(member.name for member in members)
         members = [member for member in members if member.name == of]
         if not members:
-            names = ", ".join((read.provider.name, *read.names))
             raise ArgumentError(f"--of must be one of {names}, got {of!r}")
     with ThreadPoolExecutor(len(members)) as pool:
         return list(pool.map(one, members))

@@ -1,4 +1,6 @@
-"""Joining a session: a party reaches those before it and the provider, and awaits those behind it.
+"""Joining a session: a party reaches those before it and awaits those behind it.
+
+If there is a provider, it reaches that too.
 
 A program joins once, within a limit. A service joins again whenever its session is lost, and waits
 for whoever is missing until it is told to stop.
@@ -58,19 +60,24 @@ class Links:
     session : bytes
         The session id.
     peers : dict of int to Connection
-    provider : Connection
+    provider : Connection, optional
     pair_keys : dict of int to bytes
-    provider_key : bytes
+    provider_key : bytes, optional
     notices : dict of str to Connection
         Of a service, by party: what is said beside the session.
     """
 
     session: bytes
     peers: dict[int, Connection]
-    provider: Connection
+    provider: Connection | None
     pair_keys: dict[int, bytes]
-    provider_key: bytes
+    provider_key: bytes | None
     notices: dict[str, Connection] = field(default_factory=dict)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All that the session computes over."""
+        return (*self.peers.values(), *(() if self.provider is None else (self.provider,)))
 
 
 class Lobby:
@@ -222,7 +229,8 @@ class Joining:
                 self._reach(self._read.parties[name])
             self._await(self._names[self._number + 1 :], SESSION)
             provider = self._read.provider
-            self._reach(provider)
+            if provider is not None:
+                self._reach(provider)
             self._agree()
             if notices:
                 for name in self._names[: self._number]:
@@ -238,9 +246,9 @@ class Joining:
         return Links(
             self._session,
             {names.index(n): c for n, c in found.items() if n in names},
-            found[provider.name],
+            None if provider is None else found[provider.name],
             {names.index(n): key for n, key in self._keys.items() if n in names},
-            self._keys[provider.name],
+            None if provider is None else self._keys[provider.name],
             self._notices,
         )
 
@@ -405,7 +413,7 @@ def join_parties(
     program: str | None = None,
     sock: socket.socket | None = None,
 ) -> Links:
-    """Connect to the other parties and the provider, and agree with them.
+    """Connect to the other parties and the provider, if there is one, and agree with them.
 
     Parameters
     ----------

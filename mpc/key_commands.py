@@ -216,7 +216,7 @@ def _told(read: Configuration, text: str) -> tuple[str, str]:
 def _table(read: Configuration) -> None:
     rows = [("name", "role", "address", "days", "fingerprint (SHA-256)")]
     for role, members in (
-        ("party", read.parties.values()), ("provider", [read.provider]),
+        ("party", read.parties.values()), ("provider", filter(None, [read.provider])),
         ("client", read.clients.values()),
     ):  # fmt: skip
         for member in members:

@@ -85,7 +85,8 @@ class Place:
     ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
         from mpc.joining import join_parties
-        from mpc.session import Session, agreed
+        from mpc.session import Session
+        from mpc.session_setup import agreed
 
         read = configuration.load(self.path)
         if format is not None:

@@ -36,10 +36,10 @@ def name_of(id: int, correlation: Correlation) -> bytes:
     if known is not None and known[0] == id:
         return known[1]
     layout, ids = correlation.layout, correlation.ids
-    if layout.form is None:
-        layout.form = sha256(wire.encode(correlation.without_ids())).digest()
+    if layout.digest is None:
+        layout.digest = sha256(wire.encode(correlation.without_ids())).digest()
     try:
-        name = layout.form + _numbers(1 + len(ids)).pack(id, *ids)
+        name = layout.digest + _numbers(1 + len(ids)).pack(id, *ids)
     except struct.error:
         raise ArgumentError(f"ids must be in [0, 2^64), got {[id, *ids]}") from None
     vars(correlation)["_name"] = (id, name)

@@ -10,61 +10,62 @@ import numpy as np
 
 from mpc.errors import DtypeError, ShapeError
 from mpc.protocols import linear, maximum, sigmoid
-from mpc.shared_array import SharedArray
+from mpc.protocols.linear import is_shared
+from mpc.secret_value import check_axis
 from ring.real_arrays import plain_array
 
 __all__ = ["apply_function", "apply_ufunc"]
 
 
 def _either(
-    function: Callable[[SharedArray, Any], SharedArray],
-) -> Callable[[Any, Any], SharedArray]:
+    function: Callable[[Any, Any], Any],
+) -> Callable[[Any, Any], Any]:
     """For a symmetric function: put the shared operand first."""
 
-    def apply(x: Any, y: Any) -> SharedArray:
-        if not isinstance(x, SharedArray):
+    def apply(x: Any, y: Any) -> Any:
+        if not is_shared(x):
             x, y = y, x
-        if isinstance(y, SharedArray):
+        if is_shared(y):
             y.session.check_own(x, "x")
         return function(x, y)
 
     return apply
 
 
-def _power(x: Any, exponent: Any) -> SharedArray:
-    if not isinstance(x, SharedArray):
+def _power(x: Any, exponent: Any) -> Any:
+    if not is_shared(x):
         raise DtypeError("a secret exponent is not supported; the exponent must be a whole number")
     return x**exponent
 
 
 _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
-    np.add: lambda x, y: x + y if isinstance(x, SharedArray) else y.__radd__(x),
-    np.subtract: lambda x, y: x - y if isinstance(x, SharedArray) else y.__rsub__(x),
-    np.multiply: lambda x, y: x * y if isinstance(x, SharedArray) else y.__rmul__(x),
-    np.matmul: lambda x, y: x @ y if isinstance(x, SharedArray) else y.__rmatmul__(x),
-    np.true_divide: lambda x, y: x / y if isinstance(x, SharedArray) else y.__rtruediv__(x),
+    np.add: lambda x, y: x + y if is_shared(x) else y.__radd__(x),
+    np.subtract: lambda x, y: x - y if is_shared(x) else y.__rsub__(x),
+    np.multiply: lambda x, y: x * y if is_shared(x) else y.__rmul__(x),
+    np.matmul: lambda x, y: x @ y if is_shared(x) else y.__rmatmul__(x),
+    np.true_divide: lambda x, y: x / y if is_shared(x) else y.__rtruediv__(x),
     np.power: lambda x, y: _power(x, y),
     np.square: lambda x: x**2,
     np.negative: lambda x: -x,
     np.positive: lambda x: x,
     np.absolute: abs,
-    np.less: lambda x, y: x < y if isinstance(x, SharedArray) else y > x,
-    np.less_equal: lambda x, y: x <= y if isinstance(x, SharedArray) else y >= x,
-    np.greater: lambda x, y: x > y if isinstance(x, SharedArray) else y < x,
-    np.greater_equal: lambda x, y: x >= y if isinstance(x, SharedArray) else y <= x,
-    np.equal: lambda x, y: x == y if isinstance(x, SharedArray) else y == x,
-    np.not_equal: lambda x, y: x != y if isinstance(x, SharedArray) else y != x,
+    np.less: lambda x, y: x < y if is_shared(x) else y > x,
+    np.less_equal: lambda x, y: x <= y if is_shared(x) else y >= x,
+    np.greater: lambda x, y: x > y if is_shared(x) else y < x,
+    np.greater_equal: lambda x, y: x >= y if is_shared(x) else y <= x,
+    np.equal: lambda x, y: x == y if is_shared(x) else y == x,
+    np.not_equal: lambda x, y: x != y if is_shared(x) else y != x,
     np.maximum: _either(maximum.maximum),
     np.minimum: _either(maximum.minimum),
-    np.bitwise_and: lambda x, y: x & y if isinstance(x, SharedArray) else y.__rand__(x),
-    np.bitwise_or: lambda x, y: x | y if isinstance(x, SharedArray) else y.__ror__(x),
-    np.bitwise_xor: lambda x, y: x ^ y if isinstance(x, SharedArray) else y.__rxor__(x),
+    np.bitwise_and: lambda x, y: x & y if is_shared(x) else y.__rand__(x),
+    np.bitwise_or: lambda x, y: x | y if is_shared(x) else y.__ror__(x),
+    np.bitwise_xor: lambda x, y: x ^ y if is_shared(x) else y.__rxor__(x),
     np.tanh: sigmoid.tanh,
     np.invert: lambda x: ~x,
     np.logical_not: lambda x: ~x,
-    np.logical_and: lambda x, y: x & y if isinstance(x, SharedArray) else y.__rand__(x),
-    np.logical_or: lambda x, y: x | y if isinstance(x, SharedArray) else y.__ror__(x),
-    np.logical_xor: lambda x, y: x ^ y if isinstance(x, SharedArray) else y.__rxor__(x),
+    np.logical_and: lambda x, y: x & y if is_shared(x) else y.__rand__(x),
+    np.logical_or: lambda x, y: x | y if is_shared(x) else y.__ror__(x),
+    np.logical_xor: lambda x, y: x ^ y if is_shared(x) else y.__rxor__(x),
 }
 
 
@@ -86,22 +87,22 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
     return _UFUNCS[ufunc](*inputs)
 
 
-def _where(condition: Any, x: Any, y: Any) -> SharedArray:
-    x, y = (part if isinstance(part, SharedArray) else linear.public(part) for part in (x, y))
-    if not isinstance(condition, SharedArray):
+def _where(condition: Any, x: Any, y: Any) -> Any:
+    x, y = (part if is_shared(part) else linear.public(part) for part in (x, y))
+    if not is_shared(condition):
         chosen = plain_array(condition, "condition").astype(bool).astype(np.int64)
         return x * chosen + y * (1 - chosen)
     if not condition.binary:
         raise DtypeError(
             "condition must hold secret bits: what comparisons give, or bools that were shared"
         )
-    if not isinstance(x, SharedArray) and not isinstance(y, SharedArray):
+    if not is_shared(x) and not is_shared(y):
         # Whose difference would wrap around in NumPy's integers.
         y = linear.add_public(linear.zeros_like(condition), y)
     return condition * (x - y) + y
 
 
-def _clip(x: SharedArray, low: Any = None, high: Any = None, **other: Any) -> SharedArray:
+def _clip(x: Any, low: Any = None, high: Any = None, **other: Any) -> Any:
     low = other.pop("min", other.pop("a_min", low))
     high = other.pop("max", other.pop("a_max", high))
     if other:
@@ -113,22 +114,22 @@ def _clip(x: SharedArray, low: Any = None, high: Any = None, **other: Any) -> Sh
     return x
 
 
-def _squeeze(x: SharedArray, axis: Any = None) -> SharedArray:
+def _squeeze(x: Any, axis: Any = None) -> Any:
     return _reshaped(x, np.squeeze, axis)
 
 
-def _expand_dims(x: SharedArray, axis: Any) -> SharedArray:
+def _expand_dims(x: Any, axis: Any) -> Any:
     return _reshaped(x, np.expand_dims, axis)
 
 
-def _reshaped(x: SharedArray, function: Callable[..., Any], axis: Any) -> SharedArray:
+def _reshaped(x: Any, function: Callable[..., Any], axis: Any) -> Any:
     try:
         return x.reshape(function(np.broadcast_to(np.uint8(0), x.shape), axis).shape)
     except (TypeError, ValueError) as error:
         raise ShapeError(f"{function.__name__} of shape {x.shape}: {error}") from None
 
 
-def _dot(x: Any, y: Any) -> SharedArray:
+def _dot(x: Any, y: Any) -> Any:
     if np.ndim(x) == 0 or np.ndim(y) == 0:
         return x * y
     if np.ndim(x) > 2 or np.ndim(y) > 2:
@@ -136,9 +137,9 @@ def _dot(x: Any, y: Any) -> SharedArray:
     return x @ y
 
 
-def _swapped(x: SharedArray, axis1: int, axis2: int) -> list[int]:
+def _swapped(x: Any, axis1: int, axis2: int) -> list[int]:
     order = list(range(x.ndim))
-    axis1, axis2 = linear.check_axis(axis1, x.ndim), linear.check_axis(axis2, x.ndim)
+    axis1, axis2 = check_axis(axis1, x.ndim), check_axis(axis2, x.ndim)
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return order
 

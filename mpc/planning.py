@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mpc.correlation import Correlation
-from mpc.cost import Cost
-from mpc.errors import DtypeError, SessionError
-from mpc.remote_provider import RemoteProvider
-from mpc.requests import Block
+from mpc.cost import Cost, Ledger
+from mpc.interfaces import CorrelationSource
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
+__all__ = ["Bundle", "Bundles", "Plan", "Recorded"]
 
-__all__ = ["Plan", "Planning"]
+Words = NDArray[np.uint64]
 
-# How many plans a session keeps.
+# How many bundles a session keeps.
 _KEPT = 256
 
 
@@ -40,112 +38,90 @@ class Plan:
     correlations: tuple[tuple[int, Correlation], ...] = field(repr=False)
 
 
-class Planning:
-    """The part of a session that plans."""
+class Recorded(CorrelationSource):
+    """The source of a plan: deals nothing, and keeps what it is asked for.
 
-    if TYPE_CHECKING:
-        here: tuple[int, ...]
-        _provider: Provider | RemoteProvider | None
-        _asked: list[tuple[int, Correlation]]
-        _next_id: int
-        _prepared: int
-        _known: OrderedDict[Hashable, Block]
+    Parameters
+    ----------
+    of : CorrelationSource
+        What the program will run with. A plan asks for the same, and it costs as much.
 
-        def check_open(self) -> None: ...
-        def book_request(self, count: int) -> None: ...
-        def without_parties(self, first_id: int = 0) -> Session: ...
+    Attributes
+    ----------
+    asked : list of (int, Correlation)
+    """
 
-    def plan(self, program: Callable[[Session], object]) -> Plan:
-        """Run `program` without any party, to learn what it costs and asks of the provider.
+    def __init__(self, of: CorrelationSource) -> None:
+        self._of = of
+        self.takes_terms = of.takes_terms
+        self.asked: list[tuple[int, Correlation]] = []
 
-        Parameters
-        ----------
-        program : callable
-            Takes a session. It may share real arrays, of which only the shapes are used, or None.
+    @property
+    def name(self) -> str:
+        """What to call the program's source in an error."""
+        return self._of.name
 
-        Returns
-        -------
-        Plan
+    def makes(self, kind: type[Correlation]) -> bool:
+        """Whether the program's source does."""
+        return self._of.makes(kind)
 
-        Examples
-        --------
-        >>> import mpc
-        >>> s = mpc.Session()
-        >>> plan = s.plan(lambda p: p.share(None, owner="bob", shape=(10,)).relu().reveal())
-        >>> plan.cost.rounds, plan.cost.bytes_sent_per_party
-        (5, 288)
-        """
-        self.check_open()
-        if not callable(program):
-            raise DtypeError(f"program must take a session, got {program!r}")
-        planned = self.without_parties()
-        program(planned)
-        for frame in Block.of(planned._asked, 0, planned._next_id).frames(0):
-            planned.book_request(len(frame))
-        return Plan(planned.cost(), tuple(planned._asked))
+    def shares(self, id: int, correlation: Correlation) -> Words:
+        """Keep the correlation; nobody has shares of it."""
+        self.asked.append((id, correlation))
+        layout = correlation.layout
+        return np.empty((0, layout.mask_words + layout.corrected_words), np.uint64)
 
-    def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
-        """Let the provider work ahead: tell it what `program`, which is about to run, will ask.
+    def book(self, correlation: Correlation, ledger: Ledger) -> None:
+        """Book what the program's source books."""
+        self._of.book(correlation, ledger)
 
-        Optional. Without it every correlation is asked for when it is needed, which takes a round
-        trip to the provider each time.
 
-        Parameters
-        ----------
-        program : callable
-            Runs with a session where no party lives, as in :meth:`plan`. It reaches arrays of
-            this session by ``planned.twin(x)``. What runs afterwards must ask for the same.
-        key : hashable, optional
-            All that the plan depends on: arrays enter it by :meth:`SharedArray.outline`. A program
-            that was planned under an equal key is not planned again.
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What a program asks for, wherever its ids begin.
 
-        Raises
-        ------
-        SessionError
-            By what runs afterwards, if it asks for something else.
+    Attributes
+    ----------
+    ids : int
+        How many it uses.
+    asked : Any
+        As the session's source keeps it, see :meth:`mpc.interfaces.CorrelationSource.bundle`.
+    """
 
-        Examples
-        --------
-        >>> import mpc
-        >>> with mpc.Session() as s:
-        ...     x = s.share([1.5, -2.0], owner="alice")
-        ...     s.prepare(lambda planned: planned.twin(x).relu().reveal())
-        ...     x.relu().reveal()
-        array([1.5, 0. ])
-        """
-        self.check_open()
-        if not isinstance(self._provider, RemoteProvider) or self._next_id < self._prepared:
-            return
-        base = self._next_id
-        block = self._planned(program, key, base)
-        self._prepared = base + block.ids
-        self._provider.announce(base, block)
+    ids: int
+    asked: Any
 
-    def _planned(
-        self, program: Callable[[Session], object], key: Hashable | None, base: int
-    ) -> Block:
-        """Return what a program will ask for, planned now or under the same key before."""
+
+class Bundles:
+    """The bundles used last, by what they depend on."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[Hashable, Bundle] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: Hashable | None) -> Bundle | None:
+        """Return what was added under an equal key, if it is still there."""
         try:
-            known = None if key is None else self._known.get(key)
+            found = None if key is None else self._held.get(key)
         except TypeError:  # a mask seen through an index
-            key = known = None
-        if known is not None:
-            self._known.move_to_end(key)
-            return known
-        planned = self.without_parties(base)
-        planned.range_policy.quiet = True
-        program(planned)
-        block = Block.of(planned._asked, base, planned._next_id)
-        if key is not None:
-            self._known[key] = block
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return block
+            return None
+        if found is not None:
+            self._held.move_to_end(key)
+        return found
 
-    def twin(self, x: SharedArray) -> SharedArray:
-        """Return an array like `x` in this session where no party lives; see :meth:`prepare`."""
-        if self.here:
-            raise SessionError("twin is for the session that a plan runs with")
-        if x.session is self:
-            return x
-        return x.without_shares(cast("Session", self))
+    def add(self, key: Hashable | None, bundle: Bundle) -> None:
+        """Keep a bundle, unless its key cannot be one."""
+        try:
+            hash(key)
+        except TypeError:
+            return
+        if key is not None:
+            self._held[key] = bundle
+            if len(self._held) > _KEPT:
+                self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()

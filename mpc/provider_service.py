@@ -131,7 +131,10 @@ class ProviderService:
         # Of sessions that are over.
         self._corrections = self._sent = 0
         me = read.provider
+        if me is None:
+            raise read.lacks_provider()
         assert me.listen is not None
+        self.me = me.name
         _, server = own_contexts(read, me.name)
         self._listener = Listener(
             me.name, sock or bind(me.listen), server, self._known(), self._admit
@@ -143,7 +146,7 @@ class ProviderService:
     def _known(self) -> dict[str, tuple[bytes, ...]]:
         # Its own process may ask for health.
         read = self.read
-        return {name: read.members[name].accepted for name in (*read.parties, read.provider.name)}
+        return {name: read.members[name].accepted for name in (*read.parties, self.me)}
 
     @property
     def _stopping(self) -> bool:
@@ -173,10 +176,12 @@ class ProviderService:
 
     def reload(self, read: Configuration) -> None:
         """Let in those whose certificates are in this configuration from now on."""
-        _, server = own_contexts(read, read.provider.name)
+        if read.provider is None:
+            raise read.lacks_provider()
+        _, server = own_contexts(read, self.me)
         self.read = read
         self._listener.know(server, self._known())
-        record("reload", me=read.provider.name)
+        record("reload", me=self.me)
         warn_of_certificates(read)
 
     def close(self, grace: float = 4.0) -> None:
@@ -192,7 +197,7 @@ class ProviderService:
     def _shut(self) -> None:
         """Let nobody come any more. In the listener's thread, as all up to a session's beginning."""
         self._listener.shut()
-        loop, problem = self._listener.loop, f"{self.read.provider.name} shuts down"
+        loop, problem = self._listener.loop, f"{self.me} shuts down"
         for meeting in tuple(self._meetings.values()):
             for seat in () if meeting.complete else tuple(meeting.seats.values()):
                 loop.detach(seat)
@@ -215,7 +220,7 @@ class ProviderService:
             connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self.health().items())))
             yield seconds
             return None
-        name, me = connection.peer, self.read.provider.name
+        name, me = connection.peer, self.me
         if name not in self.read.parties:
             raise FrameError(f"{name} is no computing party and may ask for health alone")
         if not greeting.session:
@@ -358,7 +363,7 @@ class _Dealing:
                 # Services end their session themselves, once they have done what was begun.
                 now = time.monotonic()
                 if now >= service._deadline or now >= quiet + _STOP_SECONDS:
-                    raise PeerClosedError(f"{service.read.provider.name} shuts down")
+                    raise PeerClosedError(f"{service.me} shuts down")
 
     def _answer(self) -> None:
         for correction, id in self._deal():

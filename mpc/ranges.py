@@ -23,15 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.errors import ArgumentError, RangeError, RangeWarning
-
-if TYPE_CHECKING:
-    from mpc.secret_value import SecretValue
 
 __all__ = ["LARGEST", "MODES", "Operation", "RangePolicy"]
 
@@ -48,6 +45,12 @@ _OWN_FOLDERS = tuple(
 
 # By more than this many bits a sum of doubles of the same sign is not wrong for each addend.
 _DOUBLE_ERROR = 2.0**-51
+
+
+class Encoded(Protocol):
+    """A shared array, as far as its range is concerned."""
+
+    frac_bits: int
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ class RangePolicy:
     def __init__(
         self,
         mode: str,
-        values_of: Callable[[SecretValue], NDArray[np.int64]] | None,
+        values_of: Callable[[Any], NDArray[np.int64]] | None,
         check: Callable[[Operation], bool],
-        check_bound: Callable[[SecretValue, int], bool],
+        check_bound: Callable[[Any, int], bool],
         places: set[tuple[str, int, str]] | None = None,
     ) -> None:
         if mode not in MODES:
@@ -148,7 +151,7 @@ class RangePolicy:
             self.doubt(operation.name, operation.bound, operation.frac_bits)
         return LARGEST
 
-    def settle_bound(self, x: SecretValue, bound: int, name: str) -> None:
+    def settle_bound(self, x: Encoded, bound: int, name: str) -> None:
         """Find out whether |x| <= bound, or raise RangeError; may warn."""
         if self._vouched:
             return
@@ -240,17 +243,13 @@ def at_index(flat: int, shape: tuple[int, ...]) -> str:
     return f" at index {index if len(index) > 1 else index[0]}"
 
 
-def beyond(
-    operation: Operation, values_of: Callable[[SecretValue], NDArray[np.int64]]
-) -> str | None:
+def beyond(operation: Operation, values_of: Callable[[Any], NDArray[np.int64]]) -> str | None:
     """Say which result of an operation on values is out of range, or return None."""
     with np.errstate(all="ignore"):
         return _beyond(operation, values_of)
 
 
-def _beyond(
-    operation: Operation, values_of: Callable[[SecretValue], NDArray[np.int64]]
-) -> str | None:
+def _beyond(operation: Operation, values_of: Callable[[Any], NDArray[np.int64]]) -> str | None:
     operands = [
         np.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else values_of(x)
         for x in operation.operands

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import Correlation
+from mpc.cost import Ledger
 from mpc.errors import PeerError, SessionError
+from mpc.keys import PartyStreams
 from mpc.requests import Block
+from mpc.sources import ProviderSource, book_request
 from mpc.transport import wire
 from mpc.transport.connection import Connection, exchange
 from mpc.transport.frames import Kind
@@ -26,8 +29,8 @@ _AHEAD_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 18
 
 
-class RemoteProvider:
-    """Asks the provider for corrections, ahead of time where they are known.
+class RemoteProvider(ProviderSource):
+    """The last party's source: asks the provider for corrections, ahead of time where they are known.
 
     The provider answers in the order in which it was asked. What arrives before it is needed is
     received while the session waits for the other parties. What was asked for ahead and is not
@@ -35,26 +38,28 @@ class RemoteProvider:
 
     Parameters
     ----------
+    streams : dict of int to PartyStreams
+        The last party's, under its number.
     connection : Connection
     timeout : float
         Seconds without a byte after which the provider counts as lost.
-    where : callable
-        Says in which round and step the session is, for errors.
-    spent : callable
-        Told how many bytes each request has.
+    ledger : Ledger
+        Where requests are booked; it says in which round and step the session is, for errors.
     """
+
+    works_ahead = True
 
     def __init__(
         self,
+        streams: Mapping[int, PartyStreams],
         connection: Connection,
         timeout: float,
-        where: Callable[[], str],
-        spent: Callable[[int], None],
+        ledger: Ledger,
     ) -> None:
-        self._spent = spent
+        self._streams = streams
         self.connection = connection
         self._timeout = timeout
-        self._where = where
+        self._ledger = ledger
         self._asked: OrderedDict[int, Correlation] = OrderedDict()
         self._last = 0
         self._due: deque[tuple[int, Correlation]] = deque()
@@ -62,9 +67,20 @@ class RemoteProvider:
         self._ready: deque[tuple[int, Words]] = deque()
         self._ready_bytes = 0
 
-    def announce(self, base: int, block: Block) -> None:
+    def shares(self, id: int, correlation: Correlation) -> Words:
+        """Expand the masks beside what the provider has sent."""
+        masks = correlation.layout.mask_words
+        if correlation.layout.corrected_words:
+            words = self.words(id, correlation)
+        else:
+            words = np.empty(masks, np.uint64)
+        for streams in self._streams.values():
+            streams.masks.fill(words[:masks], id)
+        return words[None]
+
+    def announce(self, base: int, bundle: Block) -> None:
         """Ask for what a block has behind id `base`, without waiting for it; ids must be new."""
-        for id, correlation in block.at(base):
+        for id, correlation in bundle.at(base):
             if id <= self._last:
                 raise SessionError(
                     "the program goes another way than the one that was prepared; it must ask for"
@@ -73,13 +89,13 @@ class RemoteProvider:
             self._last = id
             self._asked[id] = correlation
             self._due.append((id, correlation))
-        for frame in block.frames(base):
-            self._spent(len(frame))
+        for frame in bundle.frames(base):
+            book_request(self._ledger, len(frame))
             self.connection.post_bytes(Kind.REQUEST, frame)
         try:
             self.connection.push()
         except PeerError as error:
-            raise located(error, self._where()) from None
+            raise located(error, self._ledger.where()) from None
 
     def words(self, id: int, correlation: Correlation) -> Words:
         """Return the last party's words of a correlation: room for the masks, then the rest."""
@@ -96,7 +112,7 @@ class RemoteProvider:
                 try:
                     exchange([self.connection], self._timeout)
                 except PeerError as error:
-                    raise located(error, self._where()) from None
+                    raise located(error, self._ledger.where()) from None
                 self._arrived()
             first, words = self._ready.popleft()
             self._ready_bytes -= words.nbytes

@@ -24,7 +24,6 @@ from mpc.protocols import (
     product,
     range_check,
     reciprocal,
-    sharing,
     sigmoid,
 )
 from mpc.shared_array import SharedArray
@@ -52,7 +51,7 @@ class Check:
     ----------
     name, what : str
         The protocol's file, and what it computes.
-    prepare : callable
+    make : callable
         Takes a session and returns the arguments, which are not counted.
     run : callable
         Takes the arguments and returns shares.
@@ -65,7 +64,7 @@ class Check:
 
     name: str
     what: str
-    prepare: Callable[[Session], tuple[Any, ...]]
+    make: Callable[[Session], tuple[Any, ...]]
     run: Callable[..., Any]
     expected: NDArray[Any]
     tolerance: float
@@ -76,7 +75,7 @@ class Check:
         spent: list[Spent] = []
 
         def program(planned: Session) -> None:
-            arguments = self.prepare(planned)
+            arguments = self.make(planned)
             before = planned.cost()
             self.run(*arguments)
             spent.append((planned.cost() - before).total)
@@ -159,15 +158,15 @@ def _fractions(x: SharedArray, y: SharedArray) -> SharedArray:
 
 def _roots(s: Session) -> tuple[Any, ...]:
     return (
-        sharing.from_public(s, np.full(SIZE, 0.5), 24, 1 << 29),
-        sharing.from_public(s, _POSITIVE, 36, 1 << 46),
+        SharedArray.from_public(s, np.full(SIZE, 0.5), 24, 1 << 29),
+        SharedArray.from_public(s, _POSITIVE, 36, 1 << 46),
     )
 
 
 def _wide(s: Session) -> tuple[Any, ...]:
     """Numbers whose product, 2^62 - 1, is in range."""
     numbers = (np.full(SIZE, 2**31 - 1), np.full(SIZE, 2**31 + 1))
-    return tuple(sharing.from_public(s, n, 0, range_check.LIMIT) for n in numbers)
+    return tuple(SharedArray.from_public(s, n, 0, range_check.LIMIT) for n in numbers)
 
 
 def _product_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
@@ -210,11 +209,11 @@ CHECKS = (
     Check("relu", "max(x y, 0), truncated", _product, lambda z: z.relu(), np.maximum(_X * _Y, 0),
           _UNIT, ("sign", "bits")),
     Check("comparison", "x < y", _computed, lambda x, y: x < y, _X < _Y, 0,
-          ("sign", "bits", "convert")),
+          ("sign", "bits", "b2a")),
     Check("comparison", "x == y", _computed, lambda x, y: x == y, _X == _Y, 0,
-          ("sign", "bits", "convert")),
+          ("sign", "bits", "b2a")),
     Check("select", "y where a bit is 1", _bit_and_number, lambda b, y: b * y, (_X > 0) * _Y, 0),
-    Check("gate", "x y where a bit is 1, truncated", _bit_and_product, lambda b, z: z.gate(b),
+    Check("bit_injection", "x y where a bit is 1, truncated", _bit_and_product, lambda b, z: z.gate(b),
           (_X > 0) * _X * _Y, _UNIT),
     Check("maximum", "max(x, y)", _computed, np.maximum, np.maximum(_X, _Y), 0, ("relu",)),
     Check("pooling", "maximum of 4 arrays", _layers, pooling.maximum_of_first,
@@ -222,7 +221,7 @@ CHECKS = (
     Check("pooling", "mean of 4 arrays", _layers, pooling.mean_of_first, 0 * _X, _UNIT,
           ("truncation",)),
     Check("argmax", f"of rows of {CLASSES}, one-hot", _scores,
-          lambda x, y: x.argmax(axis=1, one_hot=True), _ONE_HOT, 0, ("sign", "bits", "convert")),
+          lambda x, y: x.argmax(axis=1, one_hot=True), _ONE_HOT, 0, ("sign", "bits", "b2a")),
     Check("sigmoid", "1 / (1 + exp(-x))", _computed, lambda x, y: sigmoid.sigmoid(x),
           1 / (1 + np.exp(-_X)), sigmoid.error_bound("sigmoid", 16), ("thresholds",)),
     Check("sigmoid", "tanh(x)", _computed, lambda x, y: sigmoid.tanh(x), np.tanh(_X),
@@ -236,9 +235,9 @@ CHECKS = (
     Check("inverse_root", "m / sqrt(x)", _roots, inverse_root.times_inverse_root,
           0.5 / np.sqrt(_POSITIVE), 1e-3, ("comparison", "select", "product", "truncation")),
     Check("range_check", "whether |x y| < 2^62", _wide, _product_in_range, np.ones(SIZE), 0,
-          ("sign", "bits", "convert")),
+          ("sign", "bits", "b2a")),
     Check("range_check", "whether |2^31 x + y| < 2^62", _wide, _sum_in_range, np.zeros(SIZE), 0,
-          ("sign", "bits", "convert")),
+          ("sign", "bits", "b2a")),
     Check("softmax", f"of rows of {CLASSES}", _scores, lambda x, y: x.softmax(), _softmax(_TABLE),
           1.8e-4, ("argmax", "exponential", "reciprocal")),
 )  # fmt: skip
@@ -254,7 +253,7 @@ def run_checks(session: Session) -> Iterator[Outcome]:
         start = time.perf_counter()
         error, problem = float("nan"), ""
         try:
-            found = check.run(*check.prepare(session))
+            found = check.run(*check.make(session))
             if isinstance(found, SharedArray):
                 found = found.reveal()
             error = float(np.abs(np.asarray(found, float) - check.expected).max())

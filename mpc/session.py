@@ -2,71 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from mpc import configuration
+from mpc import configuration, session_setup
 from mpc.configuration import Configuration
-from mpc.correlation import Correlation
-from mpc.cost import Cost, Ledger
+from mpc.cost import Ledger
 from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
-from mpc.events import record
 from mpc.joining import Links, join_parties
-from mpc.keys import PartyStreams, fresh_streams, party_streams
-from mpc.owner import Owner
-from mpc.planning import Plan, Planning
-from mpc.protocols import range_check, sharing
-from mpc.provider import Provider
-from mpc.ranges import MODES, RangePolicy
-from mpc.remote_provider import RemoteProvider
-from mpc.requests import Block
-from mpc.rounds import Rounds
+from mpc.planning import Bundle, Bundles, Plan, Recorded
+from mpc.protocols import sharing
+from mpc.ranges import MODES
+from mpc.runtime import Runtime, Setup
+from mpc.session_setup import agreed
 from mpc.shared_array import SharedArray
-from mpc.transport.connection import wait
-from mpc.transport.frames import Kind
 from mpc.transport.local import LocalTransport
-from mpc.transport.remote import RemoteTransport, located
-from ring import FixedPoint, processes
 
-__all__ = ["Plan", "Session"]
+__all__ = ["Plan", "Session", "SessionAt"]
 
 
-def agreed(program: str | None, ranges: str) -> str | None:
-    """Return what all parties must run alike: the program, and how its ranges are checked."""
-    return program if ranges == "warn" else f"{program or ''}, ranges={ranges}"
-
-
-def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
-    if isinstance(parties, (str, Path)):
-        raise DtypeError(
-            f"parties must be a sequence of names, got the string {str(parties)!r}; the path of a"
-            " configuration goes with me="
-        )
-    try:
-        names = tuple(parties)
-    except TypeError:
-        raise DtypeError(f"parties must be a sequence of names, got {parties!r}") from None
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise PartyError(f"parties must be names, got {name!r}")
-    if len(names) < 2:
-        raise PartyError(
-            f"parties must name at least two computing parties, got {len(names)}: {names}"
-        )
-    for k, name in enumerate(names):
-        if name in names[:k]:
-            raise PartyError(f"parties must be different, got {name!r} twice")
-    return names
-
-
-class Session(Planning, Rounds):
+class Session(Runtime):
     """Computing parties and a crypto provider, ready to compute on shares.
 
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
@@ -121,11 +80,6 @@ class Session(Planning, Rounds):
     array([ 3., -8.])
     """
 
-    # Of a session of one party.
-    configuration: Configuration | None = None
-    session_id = b""
-    _provider_leaves = False
-
     def __init__(
         self,
         parties: Sequence[str] | str | Path = ("alice", "bob"),
@@ -141,33 +95,15 @@ class Session(Planning, Rounds):
             raise ArgumentError(
                 f"memory_limit must be a positive number of bytes, got {memory_limit!r}"
             )
-        self.memory_limit = memory_limit
         if ranges is not None and ranges not in MODES:
             raise ArgumentError(f"ranges must be one of {', '.join(MODES)}, got {ranges!r}")
-        if me is not None:
-            self._join(parties, me, program, frac_bits, int_bits, ranges)
+        if me is None:
+            if program is not None:
+                raise ArgumentError("program is for a session with me=")
+            self._begin(
+                session_setup.local(parties, frac_bits, int_bits, memory_limit, ranges or "values")
+            )
             return
-        if program is not None:
-            raise ArgumentError("program is for a session with me=")
-        self.parties = _check_parties(parties)
-        self.format = FixedPoint(
-            16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits
-        )
-        streams, provider_keys = fresh_streams(len(self.parties))
-        here = tuple(range(len(self.parties)))
-        self._start(
-            here, streams, Provider(provider_keys), LocalTransport(), ranges or "values"
-        )  # fmt: skip
-
-    def _join(
-        self,
-        parties: Sequence[str] | str | Path,
-        me: str,
-        program: str | None,
-        frac_bits: int | None,
-        int_bits: int | None,
-        ranges: str | None,
-    ) -> None:
         if ranges == "values":
             raise ArgumentError(
                 "ranges='values' is for a session whose parties all live in this process; with me="
@@ -182,36 +118,26 @@ class Session(Planning, Rounds):
         read = configuration.load(parties)
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+        session_setup.check_source(read)
         ranges = ranges or "warn"
-        self._meet(read, me, join_parties(read, me, agreed(program, ranges)), ranges)
+        links = join_parties(read, me, agreed(program, ranges))
+        self._begin(session_setup.joined(read, me, links, memory_limit, ranges), read)
 
-    def _meet(self, read: Configuration, me: str, links: Links, ranges: str = "warn") -> None:
-        """Start with connections that are there already."""
-        self.parties, self.format = read.names, read.format
-        self.configuration, self.session_id = read, links.session
-        number = read.names.index(me)
-        streams = party_streams(links.provider_key, links.pair_keys)
-        limits = read.timeouts
-        provider = None
-        if number == len(read.names) - 1:
-            provider = RemoteProvider(links.provider, limits.answer, self._where, self.book_request)
-        transport = RemoteTransport(
-            number, links.peers, links.provider, limits.party, self._where, provider
-        )
-        self._start((number,), {number: streams}, provider, transport, ranges)
-        self._number, self._began = links.session.hex()[:8], time.monotonic()
-        self._provider_link = links.provider
-        if provider is None:
-            links.provider.expect_bytes([Kind.NOTICE], 0)  # nothing but the end
+    def _begin(self, setup: Setup, read: Configuration | None = None, first_id: int = 0) -> None:
+        super().__init__(setup, first_id)
+        # Of a session of one party, and of its plans.
+        self.configuration = read
+        self._bundles = Bundles()
+        # What was announced goes up to this id.
+        self._prepared = 0
 
     @property
     def ranges(self) -> str:
         """What is done where the bounds do not prove that a result fits, see :mod:`mpc.ranges`."""
         return self.range_policy.mode
 
-    @classmethod
+    @staticmethod
     def from_links(
-        cls,
         read: Configuration,
         me: str,
         links: Links,
@@ -219,46 +145,7 @@ class Session(Planning, Rounds):
         ranges: str = "warn",
     ) -> Session:
         """Make a session of one party over connections that have shaken hands (for services)."""
-        session = object.__new__(cls)
-        session.memory_limit = memory_limit
-        session._meet(read, me, links, ranges)
-        return session
-
-    def _start(
-        self,
-        here: tuple[int, ...],
-        streams: list[PartyStreams] | dict[int, PartyStreams],
-        provider: Provider | RemoteProvider | None,
-        transport: LocalTransport | RemoteTransport | None = None,
-        ranges: str = "values",
-        warned: set[tuple[str, int, str]] | None = None,
-    ) -> None:
-        self.here = here
-        self.range_policy = RangePolicy(
-            ranges,
-            self.values_of if here else None,
-            range_check.inside,
-            range_check.within,
-            warned,
-        )
-        # Where on the party axis the first party is, which adds public values; None if elsewhere.
-        self.first_row = here.index(0) if 0 in here else None
-        # By the party's number, for those who live here.
-        self.streams = streams
-        self._provider = provider
-        self._transport = transport or LocalTransport()
-        self._ledger = Ledger(len(self.parties))
-        self._asked: list[tuple[int, Correlation]] = []
-        self._endings: dict[Callable[[], None], None] = {}
-        self._next_id = self._prepared = 0
-        self._known: OrderedDict[Hashable, Block] = OrderedDict()
-        self._closed = False
-        self._owner = Owner()
-
-    def _where(self) -> str:
-        """Return the round and the step, for errors."""
-        step = self._ledger.step
-        return f"round {self._ledger.rounds}{f' ({step})' if step else ''}"
+        return SessionAt(session_setup.joined(read, me, links, memory_limit, ranges), read)
 
     def __enter__(self) -> Session:
         return self
@@ -273,7 +160,7 @@ class Session(Planning, Rounds):
             self._end(None if error is None else str(error))
         else:
             # The text of the error may name values, its type does not.
-            self._end(f"{type(error).__name__} after {self._where()}")
+            self._end(f"{type(error).__name__} after {self._ledger.where()}")
 
     def __repr__(self) -> str:
         form = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
@@ -287,27 +174,14 @@ class Session(Planning, Rounds):
         """End the session: its keys are dropped, its arrays can no longer be used."""
         self._end(None)
 
-    def _end(self, problem: str | None) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._owner.generation != processes.generation:
-            # The connections are the parent's, which goes on.
-            self.streams, self._provider = [], None
-            return
-        if isinstance(self._transport, RemoteTransport):
-            total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
-            record(
-                "session", warning=problem is not None, session=self._number, me=str(self.me),
-                parties=",".join(self.parties), rounds=total.rounds, sent=sent, received=received,
-                seconds=time.monotonic() - self._began, problem=problem or "-",
-            )  # fmt: skip
-        self.streams = []
-        self._provider = None
-        self._known.clear()
-        self._transport.close(problem)
-        for ending in self._endings:
-            ending()
+    def check_own(self, x: object, name: str) -> SharedArray:
+        """Return `x` if it is a shared array of this session, or raise."""
+        if not isinstance(x, SharedArray):
+            raise DtypeError(f"{name} must be a SharedArray, got {type(x).__name__}")
+        if x.session is not self:
+            raise SessionError(f"{name} belongs to another session")
+        self.check_open()
+        return x
 
     # Sharing and revealing.
 
@@ -359,10 +233,10 @@ class Session(Planning, Rounds):
         owner.
         """
         self.check_open()
-        given, frac_bits, largest, binary = sharing.share(
+        plaintext, frac_bits, largest, binary = sharing.share(
             self, x, self.number(owner, "owner"), shape=shape, dtype=dtype, bound=bound, name=name
         )
-        return SharedArray(self, None, frac_bits, largest, given=given, binary=binary)
+        return SharedArray(self, None, frac_bits, largest, plaintext=plaintext, binary=binary)
 
     def reveal(self, x: SharedArray, to: str | None = None) -> Any:
         """Reveal `x` to one party, or to all.
@@ -393,55 +267,116 @@ class Session(Planning, Rounds):
         """
         return sharing.reveal(self.check_own(x, "x"), to=to)
 
-    # Cost.
+    # Plans.
 
-    def cost(self) -> Cost:
-        """Return the rounds and bytes spent up to now."""
-        return self._ledger.cost()
+    def plan(self, program: Callable[[Session], object]) -> Plan:
+        """Run `program` without any party, to learn what it costs and asks of the provider.
 
-    def layer(self, name: str) -> AbstractContextManager[None]:
-        """Book what is spent inside the ``with`` block under the layer `name`."""
-        return self._ledger.layer(name)
+        Parameters
+        ----------
+        program : callable
+            Takes a session. It may share real arrays, of which only the shapes are used, or None.
 
-    def protocol(self, name: str) -> AbstractContextManager[None]:
-        """Book what is spent inside the ``with`` block under the protocol `name`."""
-        return self._ledger.protocol(name)
+        Returns
+        -------
+        Plan
 
-    def without_parties(self, first_id: int = 0) -> Session:
-        """Return a session of the same parties where nobody lives (for plans)."""
-        planned = object.__new__(Session)
-        planned.parties, planned.format, planned.memory_limit = (
-            self.parties,
-            self.format,
-            self.memory_limit,
-        )
-        planned.configuration = self.configuration
-        policy = self.range_policy
-        # What a plan has warned of, the run warns of again.
-        planned._start((), [], None, ranges=policy.mode, warned=set(policy.places))
-        planned._next_id = first_id
-        return planned
+        Examples
+        --------
+        >>> import mpc
+        >>> s = mpc.Session()
+        >>> plan = s.plan(lambda p: p.share(None, owner="bob", shape=(10,)).relu().reveal())
+        >>> plan.cost.rounds, plan.cost.bytes_sent_per_party
+        (5, 288)
+        """
+        self.check_open()
+        if not callable(program):
+            raise DtypeError(f"program must take a session, got {program!r}")
+        recorded = Recorded(self.source)
+        planned = self.without_parties(source=recorded)
+        program(planned)
+        bundle = self.source.bundle(recorded.asked, 0, planned._next_id)
+        self.source.book_bundle(bundle, planned._ledger)
+        return Plan(planned.cost(), tuple(recorded.asked))
 
-    def look_for_provider(self) -> bool:
-        """Return whether the provider has said that it leaves (for services that wait for requests).
+    def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
+        """Let the provider work ahead: tell it what `program`, which is about to run, will ask.
 
-        The last party, which has other things to expect of it, is told by the others.
+        Optional. Without it every correlation is asked for when it is needed, which takes a round
+        trip to the provider each time.
+
+        Parameters
+        ----------
+        program : callable
+            Runs with a session where no party lives, as in :meth:`plan`. It reaches arrays of
+            this session by ``planned.twin(x)``. What runs afterwards must ask for the same.
+        key : hashable, optional
+            All that the plan depends on: arrays enter it by :meth:`SharedArray.outline`. A program
+            that was planned under an equal key is not planned again.
 
         Raises
         ------
-        PeerError
-            If the provider is gone.
-        """
-        if self.here[0] < self.size - 1:
-            try:
-                if wait([self._provider_link], 0.0):
-                    self._provider_link.take()
-                    self._provider_leaves = True
-                    self._provider_link.expect_bytes([], 0)
-            except PeerError as error:
-                raise located(error, self._where()) from None
-        return self._provider_leaves
+        SessionError
+            By what runs afterwards, if it asks for something else.
 
-    def at_end(self, ending: Callable[[], None]) -> None:
-        """Let `ending` be called, once, when the session ends."""
-        self._endings[ending] = None
+        Examples
+        --------
+        >>> import mpc
+        >>> with mpc.Session() as s:
+        ...     x = s.share([1.5, -2.0], owner="alice")
+        ...     s.prepare(lambda planned: planned.twin(x).relu().reveal())
+        ...     x.relu().reveal()
+        array([1.5, 0. ])
+        """
+        self.check_open()
+        if not self.source.works_ahead or self._next_id < self._prepared:
+            return
+        base = self._next_id
+        bundle = self._bundle(program, key, base)
+        self._prepared = base + bundle.ids
+        self.source.announce(base, bundle.asked)
+
+    def _bundle(
+        self, program: Callable[[Session], object], key: Hashable | None, base: int
+    ) -> Bundle:
+        """Return what a program will ask for, planned now or under the same key before."""
+        known = self._bundles.get(key)
+        if known is not None:
+            return known
+        recorded = Recorded(self.source)
+        planned = self.without_parties(base, recorded)
+        planned.range_policy.quiet = True
+        program(planned)
+        last = planned._next_id
+        bundle = Bundle(last - base, self.source.bundle(recorded.asked, base, last))
+        self._bundles.add(key, bundle)
+        return bundle
+
+    def without_parties(self, first_id: int = 0, source: Recorded | None = None) -> Session:
+        """Return a session of the same parties where nobody lives (for plans)."""
+        policy = self.range_policy
+        setup = Setup(
+            parties=self.parties, here=(), format=self.format, memory_limit=self.memory_limit,
+            streams={}, source=source or Recorded(self.source), transport=LocalTransport(),
+            ledger=Ledger(self.size),
+            # What a plan has warned of, the run warns of again.
+            range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
+        )  # fmt: skip
+        return SessionAt(setup, self.configuration, first_id)
+
+    def twin(self, x: SharedArray) -> SharedArray:
+        """Return an array like `x` in this session where no party lives; see :meth:`prepare`."""
+        if self.here:
+            raise SessionError("twin is for the session that a plan runs with")
+        if x.session is self:
+            return x
+        return x.without_shares(self)
+
+
+class SessionAt(Session):
+    """A session whose parties are in their places already (for services and plans)."""
+
+    def __init__(
+        self, setup: Setup, configuration: Configuration | None = None, first_id: int = 0
+    ) -> None:
+        self._begin(setup, configuration, first_id)

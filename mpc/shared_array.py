@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mpc.correlation import with_runs
-from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError, SottoError
+from mpc.errors import ArgumentError, DtypeError, SessionError, ShapeError
+from mpc.numpy_functions import apply_function, apply_ufunc
 from mpc.protocols import (
     argmax,
+    bit_injection,
     comparison,
-    gate,
     linear,
     masking,
     maximum,
@@ -27,8 +26,8 @@ from mpc.protocols import (
     softmax,
     truncation,
 )
+from mpc.runtime import Runtime
 from mpc.secret_value import SecretValue
-from ring.real_arrays import check_unmasked
 
 __all__ = ["Operand", "SharedArray"]
 
@@ -69,9 +68,18 @@ class SharedArray(SecretValue):
     """
 
     __slots__ = ()
+    # A mpc.Session, which stands above and makes these arrays.
+    session: Any
     __hash__ = None  # type: ignore[assignment]
     # Above a Series and a DataFrame, which leave their operators to what has more.
     __pandas_priority__ = 5000
+
+    @classmethod
+    def from_public(
+        cls, session: Runtime, values: ArrayLike, frac_bits: int, bound: int
+    ) -> SharedArray:
+        """Make an array of public numbers, of which the encoded ones have a bound (for models)."""
+        return cls(session, sharing.public_shares(session, values, frac_bits), frac_bits, bound)
 
     # Operators.
 
@@ -215,77 +223,6 @@ class SharedArray(SecretValue):
     def __ne__(self, other: object) -> SharedArray:  # type: ignore[override]
         return self._apply(comparison.not_equal, other)
 
-    # Shape.
-
-    def __getitem__(self, key: Any) -> SharedArray:
-        self.session.check_open()
-        keys = key if isinstance(key, tuple) else (key,)
-        for k in keys:
-            if isinstance(k, SharedArray):
-                raise self._refuse("indexing by a SharedArray")
-            check_unmasked(k, "an index")
-        # Arrays are copied: the caller may change them, and the provider looks later.
-        try:
-            keys = tuple(
-                np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
-                for k in keys
-            )
-            return linear.view(self, ("index", with_runs(keys, self.shape)))
-        except (TypeError, ValueError) as error:
-            if isinstance(error, SottoError):
-                raise
-            raise DtypeError(f"an index must be as NumPy takes it: {error}") from None
-        except IndexError as error:
-            problem = error
-            try:  # again without the party axis, which NumPy has counted
-                np.broadcast_to(np.uint8(0), self.shape)[keys]
-            except IndexError as plain:
-                problem = plain
-            raise ShapeError(f"index out of range for shape {self.shape}: {problem}") from None
-
-    def __iter__(self) -> Iterator[SharedArray]:
-        for k in range(len(self)):
-            yield self[k]
-
-    @property
-    def T(self) -> SharedArray:
-        """The transposed array."""
-        return self.transpose()
-
-    def _axis(self, axis: int) -> int:
-        return linear.check_axis(axis, self.ndim)
-
-    def transpose(self, *axes: Any) -> SharedArray:
-        """Permute the axes, by default reverse them."""
-        order: Sequence[Any] = (
-            axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        )
-        if not order or order[0] is None:
-            order = range(self.ndim)[::-1]
-        numbers = tuple(self._axis(a) for a in order)
-        if sorted(numbers) != list(range(self.ndim)):
-            raise ShapeError(f"axes must be a permutation of {self.ndim} axes, got {tuple(order)}")
-        return linear.view(self, ("transpose", numbers))
-
-    def reshape(self, *shape: Any) -> SharedArray:
-        """Give the same elements another shape; one size may be -1."""
-        sequence = len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray))
-        sizes = tuple(shape[0]) if sequence else shape
-        try:
-            # Let NumPy work out -1 on an array without memory.
-            target = np.broadcast_to(np.uint8(0), self.shape).reshape(sizes).shape
-        except TypeError:
-            raise DtypeError(f"shape must be whole numbers, got {sizes}") from None
-        except ValueError:
-            raise ShapeError(f"cannot reshape shape {self.shape} to {sizes}") from None
-        return linear.view(self, ("reshape", target))
-
-    def ravel(self) -> SharedArray:
-        """Flatten to one axis."""
-        return self.reshape(-1)
-
-    flatten = ravel
-
     # Reductions and functions.
 
     def sum(self, axis: int | tuple[int, ...] | None = None) -> SharedArray:
@@ -383,7 +320,7 @@ class SharedArray(SecretValue):
             raise DtypeError("bit must be the result of a comparison or of a ReLU")
         if other.shape != self.shape:
             raise ShapeError(f"bit must have the shape {self.shape}, got {other.shape}")
-        return gate.gate(self, other.bit)
+        return bit_injection.inject(self, other.bit)
 
     def softmax(self) -> SharedArray:
         """Return the softmax of each row of up to 2^16: 24 rounds and error at most 2e-4 for 10."""
@@ -440,15 +377,11 @@ class SharedArray(SecretValue):
     # NumPy's protocols.
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from mpc.numpy_functions import apply_ufunc
-
         return apply_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
-        from mpc.numpy_functions import apply_function
-
         return apply_function(func, args, kwargs)
 
 

@@ -34,7 +34,7 @@ from mpc import configuration
 from mpc.configuration import Configuration, Member
 from mpc.errors import PeerError, PeerTimeoutError
 from mpc.joining import Links, join_parties
-from mpc.protocols.sharing import give
+from mpc.protocols.sharing import enter
 from mpc.session import Session
 from mpc.shared_array import SharedArray
 from mpc.transport import wire
@@ -64,7 +64,7 @@ Words = NDArray[np.uint64]
 Program = Callable[..., SharedArray]
 
 BUSY, LOST, FAILED = "busy", "lost", "failed"
-# How often a worker says that it computes still, in the time after which it would be given up.
+# How often a worker says that it computes still, in the time after which it counts as lost.
 _BEATS = 4
 LARGEST_ANSWER = 1 << 13
 _LARGEST_ORDER = 1 << 20
@@ -80,8 +80,8 @@ class Operand:
     shape : tuple of int
     frac_bits, bound : int
     owner : int, optional
-        The party that has given the array as it is: there the words are the value itself, and
-        elsewhere there are none. Else they are a share.
+        The party whose plaintext the array is: there the words are the value itself, elsewhere there
+        are none. None if the words are a share.
     """
 
     shape: tuple[int, ...]
@@ -93,7 +93,7 @@ class Operand:
     def of(cls, x: SharedArray, rows: int | None = None) -> Operand:
         """Describe an array, or so many rows of one."""
         shape = x.shape if rows is None else (rows, *x.shape[1:])
-        return cls(shape, x.frac_bits, x.bound, None if x.given is None else x.given.owner)
+        return cls(shape, x.frac_bits, x.bound, None if x.plaintext is None else x.plaintext.owner)
 
     def held_by(self, party: int) -> bool:
         """Whether a party's process has any words of it."""
@@ -103,12 +103,15 @@ class Operand:
         """Make the array in a session, from words of shape (1, ...) where there are any."""
         if self.owner is None:
             return SharedArray(session, words, self.frac_bits, self.bound)
-        given = give(session, self.owner, words, self.frac_bits, self.bound)
-        return SharedArray(session, None, self.frac_bits, self.bound, given=given)
+        plaintext = enter(session, self.owner, words, self.frac_bits, self.bound)
+        return SharedArray(session, None, self.frac_bits, self.bound, plaintext=plaintext)
 
 
 def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what the processes of one party connect and listen with among themselves."""
+    """Return the TLS contexts of a party's process and its workers, to connect and to listen with.
+
+    Both sides show the party's own certificate, and accept no other.
+    """
     assert me.key is not None
     known = {me.name: me.accepted}
     return (
@@ -118,12 +121,12 @@ def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def words_of(x: SharedArray) -> Words:
-    """Return what a worker of this process's party needs of an array."""
-    return x.shares if x.given is None else x.given.encoded
+    """Return the words of an array that this party's workers need: its shares, or its own plaintext."""
+    return x.shares if x.plaintext is None else x.plaintext.encoded
 
 
 def planned(session: Session, program: Program, operands: Sequence[Operand]) -> SharedArray:
-    """Run the program where no party lives, for the form and the cost of its result."""
+    """Run the program where no party lives: the result has the shape, bound and cost of a run's."""
     nobody = session.without_parties()
     none = [np.empty((0, *operand.shape), np.uint64) for operand in operands]
     return program(nobody, *map(Operand.array, operands, [nobody] * len(none), none))
@@ -324,5 +327,5 @@ class _Watch:
 
     def _abandon(self) -> None:
         if self._links is not None:
-            for connection in (*self._links.peers.values(), self._links.provider):
+            for connection in self._links.connections:
                 connection.abandon()

@@ -52,6 +52,8 @@ _LARGEST_ANSWER = 1 << 26
 _PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
 _ONE_TRY_SECONDS = 1.0
+# What parties must agree on, and a client need not know.
+_NOT_MINE = ("program", "provider")
 
 T = TypeVar("T")
 
@@ -214,7 +216,7 @@ class Client:
     def _connect(self) -> None:
         context, _ = own_contexts(self._read, self._me)
         deadline = time.monotonic() + self._read.timeouts.connect
-        mine = {name: v for name, v in terms(self._read, None).items() if name != "program"}
+        mine = {name: v for name, v in terms(self._read, None).items() if name not in _NOT_MINE}
         for member in self._read.parties.values():
             left = max(0.01, min(deadline - time.monotonic(), self._patience or _ONE_TRY_SECONDS))
             report = Report(me=self._me, peer=member.name)

@@ -44,6 +44,7 @@ from mpc.expiry import warn_of_certificates, watch_certificates
 from mpc.handshake import COMPARE, HEALTH, NOTICES, SESSION, hear_hello
 from mpc.joining import Joining, Links, Lobby
 from mpc.metrics import present
+from mpc.session_setup import check_source
 from mpc.transport import wire
 from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
@@ -119,6 +120,7 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+        check_source(read)
         address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)
@@ -216,6 +218,7 @@ class PartyService:
         SottoError
             If something is wrong with the files or the key: nothing changes.
         """
+        check_source(read)
         same = (read.names, read.format) == (self.read.names, self.read.format)
         if not same:
             raise PartyError("parties and format can change only when all services start again")
@@ -287,9 +290,8 @@ class PartyService:
         problem = ""
         session = Session.from_links(self.read, self.me, links)
         self._wishes = wishes = Wishes()
-        turns = Turns(
-            session, self.read.provider.name, self.book, self._files, wishes, self._progress
-        )
+        provider = "" if self.read.provider is None else self.read.provider.name
+        turns = Turns(session, provider, self.book, self._files, wishes, self._progress)
         self._links = links
         self.loop.call(lambda: self._open_notices(links))
         try:
@@ -386,7 +388,7 @@ class PartyService:
                     word, one, other = wire.decode(connection.take().data.data)
                     if word == "news":
                         self.book.heard(number, _cut(one), _cut(other))
-                    elif word == "leaves" and one in (*self.read.names, self.read.provider.name):
+                    elif word == "leaves" and one in {m.name for m in self.read.services}:
                         self._hear_leaving(one)
                     elif word == "reload":
                         self._ask_for_reload()
@@ -455,7 +457,7 @@ class PartyService:
             if suspected is links:
                 suspected.peers[number].abandon()
         if now > self._stop_by and links is not None:
-            for connection in (*links.peers.values(), links.provider):
+            for connection in links.connections:
                 connection.abandon()
 
 
@@ -488,6 +490,6 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bo
     signal.signal(signal.SIGHUP, lambda *_: reload())
     listen = read.parties[me].listen
     assert listen is not None
-    others = [name for name in (*read.names, read.provider.name) if name != me]
+    others = [member.name for member in read.services if member.name != me]
     print(f"{me} listens at {show(listen)} and waits for {', '.join(others)}", flush=True)
     service.run()

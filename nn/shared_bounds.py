@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mpc import Session, SharedArray
-from mpc.protocols import linear, sharing, truncation
+from mpc.protocols import linear, truncation
 from nn.activations import Sigmoid, Tanh
 from nn.audit import MARGIN
 from nn.layers import Layer, ReLU, Weighted
@@ -116,7 +116,7 @@ def _rectified(following: Sequence[Layer]) -> bool:
 
 def _magnitudes(session: Session, values: Any, bits: int) -> SharedArray:
     encoded = np.ceil(values * 2.0**bits) * 2.0**-bits
-    return sharing.from_public(session, encoded, bits, int(encoded.max() * 2**bits))
+    return SharedArray.from_public(session, encoded, bits, int(encoded.max() * 2**bits))
 
 
 def _coarse(x: SharedArray, bits: int) -> SharedArray:

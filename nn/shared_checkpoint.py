@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
-from mpc.correlation import Opening
 from mpc.errors import ArgumentError, DataError
 from nn import archives
 from nn.shared_training import SharedTrainer
@@ -162,18 +161,13 @@ def _held(folder: Path, party: str) -> list[_Held]:
 
 def _tell(session: Session, held: list[list[_Held]]) -> list[list[bytes]]:
     """Tell all parties which checkpoints those hold that live here; return everybody's: 1 round."""
-    messages: list[tuple[Words, Opening]] = []
-    for number in range(session.size):
-        lives = number in session.here
-        words = np.zeros((int(lives), _MOST, 1 + _DIGEST_BYTES // 8), np.uint64)
-        if lives:
-            for row, each in zip(words[0], held[session.here.index(number)], strict=False):
-                row[:] = each.identity()
-        messages.append((words, number))
-    return [
-        [row.tobytes() for row in told[0] if row[0]] if len(told) else []
-        for told in session.open(*messages)
-    ]
+    shape = _MOST, 1 + _DIGEST_BYTES // 8
+    own = [np.zeros(shape, np.uint64) for _ in session.here]
+    for words, some in zip(own, held, strict=True):
+        for row, each in zip(words, some, strict=False):
+            row[:] = each.identity()
+    told = session.tell(own, [shape] * session.size)
+    return [[row.tobytes() for row in words if row[0]] for words in told]
 
 
 def _common(session: Session, told: list[list[bytes]]) -> bytes | None:

@@ -15,7 +15,7 @@ from mpc import Session, SharedArray
 from mpc.cost import Spent
 from mpc.errors import DtypeError, RangeError, RevealError, SessionError, ShapeError
 from mpc.protocols import linear
-from mpc.workers import jobs
+from mpc.spread import jobs
 from nn.audit import check_fits
 from nn.checks import check_names, integer
 from nn.inputs import Floats, InputScale, ScaledRows, check_inside

@@ -193,7 +193,7 @@ class RangeWatch:
 
     def _top(self, x: SharedArray) -> float:
         # What was shared is within its bound, which its owner has checked.
-        if x.given is not None:
+        if x.plaintext is not None:
             return float(x.bound * 2.0**-x.frac_bits)
         if id(x) not in self._tops:
             words = _words(x)

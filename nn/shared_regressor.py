@@ -6,7 +6,7 @@ from typing import Any
 
 from mpc import SharedArray
 from mpc.errors import DtypeError
-from mpc.workers import jobs
+from mpc.spread import jobs
 from nn.inputs import ScaledRows
 from nn.layers import Layer
 from nn.predictors import Regressor

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpc import Session, SharedArray
-from mpc.protocols import linear, sharing
+from mpc.protocols import linear
 from mpc.protocols.masking import mask_together
 from nn.layers import Layer
 from nn.shared_losses import SharedLoss
@@ -69,7 +69,7 @@ class SharedTrainer:
         self.weights = (
             linear.at_bits(flat, optimizer.frac_bits)
             if isinstance(flat, SharedArray)
-            else sharing.from_public(session, flat, optimizer.frac_bits, self._bound)
+            else SharedArray.from_public(session, flat, optimizer.frac_bits, self._bound)
         )
 
     def views(self) -> list[SharedArray]:

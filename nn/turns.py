@@ -85,7 +85,7 @@ class Turns:
     session : Session
         Of one party.
     provider : str
-        The provider's name.
+        The provider's name; empty if there is none.
     book : Book
     files : dict of str to list of SharesFile
         Of each model, the newest first. Files that no party needs any more are taken out.
@@ -128,9 +128,9 @@ class Turns:
             for name in sorted(files)
             for file in files[name]
         ]
-        counts = _tell_all(self.session, np.array([len(rows)], np.uint64), [1] * self.session.size)
+        counts = self.session.tell([np.array([len(rows)], np.uint64)])
         sizes = [min(int(count[0]), 4096) for count in counts]
-        told = _tell_all(self.session, np.array(rows).reshape(-1), [4 * size for size in sizes])
+        told = self.session.tell([np.array(rows).reshape(-1)], [(4 * size,) for size in sizes])
         tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in told]
         models: dict[str, SharedModel] = {}
         sets: dict[str, bytes] = {}
@@ -166,7 +166,7 @@ class Turns:
     def _turn(self) -> str:
         """Agree on what comes next and do it. Returns who leaves after it, if anybody does."""
         leader = self.session.size - 1
-        if self.session.look_for_provider():
+        if self.session.source.leaves():
             self._wishes.leave(self._provider)
         plan = np.zeros((int(self._leads), 2 + _KEY_WORDS * PER_TURN), np.uint64)
         if self._leads:
@@ -286,15 +286,3 @@ class Turns:
 
 def _name_words(name: str) -> Words:
     return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), np.uint64)
-
-
-def _tell_all(session: Session, words: Words, sizes: Sequence[int]) -> list[Words]:
-    """Tell all parties some public words; return every party's, of these sizes."""
-    me = session.here[0]
-    told = session.open(
-        *[
-            (words[None] if party == me else np.empty((0, size), np.uint64), party)
-            for party, size in enumerate(sizes)
-        ]
-    )
-    return [each[0] for each in told]

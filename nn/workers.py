@@ -1,4 +1,4 @@
-"""Evaluating a shared model on workers of every party, see :mod:`mpc.workers`."""
+"""Evaluating a shared model on workers of every party, see :mod:`mpc.spread`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mpc import Session, SharedArray
-from mpc.workers import spread
+from mpc.spread import spread
 from nn.inputs import ScaledRows
 from nn.progress import progress_bar
 

@@ -29,9 +29,60 @@ def test_imports_point_down_only(path):
     assert not imports(path) & (above | {"torch", "pickle", "random", "benchmarks", "tests"})
 
 
+def modules(path):
+    """Return the modules of mpc that a file imports: inside functions and for typing, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith("mpc.")}
+
+
+def reached(*starts):
+    """Return all files of mpc that files import, directly or not, and the files themselves."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    found, left = set(), list(starts)
+    while left:
+        name = left.pop()
+        if name in files and name not in found:
+            found.add(name)
+            left += modules(files[name])
+    return found
+
+
+def test_values_import_no_protocol_and_protocols_no_session():
+    # The session's ledger counts the bytes of frames.
+    below = reached("mpc.secret_value") - {"mpc.transport", "mpc.transport.frames"}
+    assert {"mpc.masks", "mpc.plaintexts", "mpc.ranges"} < below
+    assert not [name for name in below if name.startswith(("mpc.protocols", "mpc.transport"))]
+    protocols = [f"mpc.protocols.{path.stem}" for path in FILES if path.parent.name == "protocols"]
+    with_protocols = reached(*protocols, "mpc.numpy_functions")
+    with_protocols -= {"mpc.transport", "mpc.transport.frames"}
+    assert len(with_protocols) > len(protocols)
+    assert not with_protocols & {"mpc.session", "mpc.shared_array", "mpc.provider"}
+    assert not [name for name in with_protocols if name.startswith("mpc.transport")]
+
+
 def test_public_faces_are_thin():
     for package in PACKAGES:
         assert len((ROOT / package / "__init__.py").read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_private_parts_of_a_session_are_its_own(path):
+    if path.name in ("session.py", "runtime.py"):
+        return
+    found = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and ast.unparse(node.value).split(".")[-1] in ("session", "_session", "planned", "nobody")
+    ]
+    assert not found
 
 
 def test_no_masks_from_numpy():

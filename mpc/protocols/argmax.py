@@ -4,7 +4,7 @@ For k <= 16 values:
 1. Compare all k (k - 1) / 2 pairs at once, a < b: <s_a < s_b>, the sign of s_a - s_b: 3 rounds. Of
    equal values the one with the lower index wins.
 2. Value a wins if it beats every other: AND of k - 1 bits, in groups of four: 2 rounds for k > 5.
-3. To additively shared numbers: 1 round (:mod:`mpc.protocols.convert`).
+3. To additively shared numbers: 1 round (:mod:`mpc.protocols.b2a`).
 6 rounds for 10 classes. Beyond 16 values, groups of 16 are decided first, then their largest
 values; the winner is the product of both one-hot vectors.
 The values are compared as they are, without truncation: scores straight from a matrix product,
@@ -20,20 +20,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
-from mpc.protocols import bits, convert, linear, sign
+from mpc.masks import MaskedBit
+from mpc.protocols import b2a, bits, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
+from mpc.secret_value import Secret, SecretValue
 from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
 
 __all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "sum_of_one", "winning_bits"]
 
@@ -59,9 +57,9 @@ def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
         return Spent()
     pairs = k * (k - 1) // 2
     total = sign.cost(parties, rows * pairs, 0, nibbles, True, "none")
-    for form in bits.tree(_winners(k)):
-        total = total + bits.cost(parties, form, count_words(rows))
-    return total + convert.cost(parties, 1, k * rows)
+    for structure in bits.tree(_winners(k)):
+        total = total + bits.cost(parties, structure, count_words(rows))
+    return total + b2a.cost(parties, 1, k * rows)
 
 
 def _to_planes(words: Words, planes: int, size: int) -> Words:
@@ -79,7 +77,7 @@ def _from_planes(planes: Words, size: int) -> Words:
     return pack_bits(unpack_bits(planes, size).reshape(len(planes), planes.shape[1] * size))
 
 
-def winning_bits(x: SharedArray) -> convert.MaskedBit:
+def winning_bits(x: SecretValue) -> MaskedBit:
     """Return the one-hot vectors of an array (rows, k), 1 < k <= 16, as bits of shape (k, rows)."""
     session = x.session
     rows, k = x.shape
@@ -91,26 +89,26 @@ def winning_bits(x: SharedArray) -> convert.MaskedBit:
     d = x.derive(differences, frac_bits=x.frac_bits, bound=bound)
     bit = sign.open_sign(d, 0, "none").bit
     winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
-    return convert.mask_bits(session, _from_planes(winners, rows), k * rows)
+    return b2a.mask_bits(session, _from_planes(winners, rows), k * rows)
 
 
-def _one_hot(x: SharedArray) -> SharedArray:
+def _one_hot(x: Secret) -> Secret:
     """One-hot vectors of an array (rows, k), k <= 16."""
     rows, k = x.shape
     if k == 1:
         return linear.add_public(linear.zeros_like(x), 1).as_binary()
-    shares = convert.to_number(x.session, winning_bits(x))
+    shares = b2a.to_number(x.session, winning_bits(x))
     shares = shares.reshape(len(shares), k, rows).transpose(0, 2, 1)
     return x.derive(np.ascontiguousarray(shares), frac_bits=0, bound=1, binary=True)
 
 
-def sum_of_one(x: SharedArray, axis: int) -> SharedArray:
+def sum_of_one(x: Secret, axis: int) -> Secret:
     """Sum along an axis where all but one are zero: the bound is that of one (for protocols)."""
     total = x.shares.sum(axis=axis + 1, dtype=np.uint64)
     return x.derive(total, frac_bits=x.frac_bits, bound=x.bound)
 
 
-def _any_one_hot(x: SharedArray) -> SharedArray:
+def _any_one_hot(x: Secret) -> Secret:
     """One-hot vectors of an array (rows, k)."""
     rows, k = x.shape
     if k <= LARGEST_GROUP:
@@ -126,21 +124,21 @@ def _any_one_hot(x: SharedArray) -> SharedArray:
         if source[-1, 0] < k
         else np.minimum(source, k - 1)
     )
-    filled = linear.view(x, ("index", (slice(None), source.reshape(-1))))
-    groups = linear.view(filled, ("reshape", (rows * count, width)))
-    inside = linear.view(_one_hot(groups), ("reshape", (rows, count, width)))
-    values = linear.view(filled, ("reshape", (rows, count, width)))
+    filled = x.view(("index", (slice(None), source.reshape(-1))))
+    groups = filled.view(("reshape", (rows * count, width)))
+    inside = _one_hot(groups).view(("reshape", (rows, count, width)))
+    values = filled.view(("reshape", (rows, count, width)))
     best = sum_of_one(multiply(inside, values), 2)
-    outside = linear.view(_any_one_hot(best), ("reshape", (rows, count, 1)))
-    both = linear.view(multiply(inside, outside), ("reshape", (rows, count * width)))
-    return linear.view(both, ("index", (slice(None), slice(0, k)))).as_binary()
+    outside = _any_one_hot(best).view(("reshape", (rows, count, 1)))
+    both = multiply(inside, outside).view(("reshape", (rows, count * width)))
+    return both.view(("index", (slice(None), slice(0, k)))).as_binary()
 
 
-def argmax_one_hot(x: SharedArray, axis: int) -> SharedArray:
+def argmax_one_hot(x: Secret, axis: int) -> Secret:
     """Return zeros, and a one for the first largest value along `axis`."""
     order = [a for a in range(x.ndim) if a != axis] + [axis]
     with x.session.protocol("argmax"):
-        moved = linear.view(x, ("transpose", tuple(order)))
-        rows = linear.view(moved, ("reshape", (x.size // max(1, x.shape[axis]), x.shape[axis])))
-        found = linear.view(_any_one_hot(rows), ("reshape", moved.shape))
-        return linear.view(found, ("transpose", tuple(int(a) for a in np.argsort(order))))
+        moved = x.view(("transpose", tuple(order)))
+        rows = moved.view(("reshape", (x.size // max(1, x.shape[axis]), x.shape[axis])))
+        found = _any_one_hot(rows).view(("reshape", moved.shape))
+        return found.view(("transpose", tuple(int(a) for a in np.argsort(order))))

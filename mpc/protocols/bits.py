@@ -17,19 +17,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, Part
+from mpc.correlation import Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
+from mpc.runtime import Runtime
 from ring.bits import add_polynomials
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
 
 __all__ = [
     "FAN_IN",
@@ -38,7 +34,7 @@ __all__ = [
     "cost",
     "deal_products",
     "evaluate",
-    "structure",
+    "structure_of",
     "tree",
 ]
 
@@ -106,7 +102,7 @@ class Structure:
 
 
 @lru_cache(maxsize=256)
-def structure(polynomials: tuple[Polynomial, ...]) -> Structure:
+def structure_of(polynomials: tuple[Polynomial, ...]) -> Structure:
     """Work out what evaluating `polynomials` takes; each is a tuple of products of literals."""
     linear, longer = [], []
     for output, polynomial in enumerate(polynomials):
@@ -162,7 +158,7 @@ class MaskProducts(Correlation):
             if not masks or any(not 0 <= k < self.planes for k in masks):
                 raise ShapeError(f"subsets must name planes below {self.planes}, got {masks}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         deal_products(self.subsets, masks[0], out[0])
 
 
@@ -177,16 +173,18 @@ def _product_terms(subsets: tuple[tuple[int, ...], ...]) -> _Terms:
     return _Terms.of((k, -1, masks) for k, masks in enumerate(subsets))
 
 
-def cost(parties: int, form: Structure, words: int) -> Spent:
+def cost(parties: int, structure: Structure, words: int) -> Spent:
     """Declare the cost of polynomials over planes of `words` words."""
-    rounds = 1 if form.opened else 0
+    rounds = 1 if structure.opened else 0
     return Spent(
-        rounds, 8 * (parties - 1) * len(form.opened) * words, 8 * len(form.subsets) * words
+        rounds,
+        8 * (parties - 1) * len(structure.opened) * words,
+        8 * len(structure.subsets) * words,
     )
 
 
 def evaluate(
-    session: Session, planes: Words, form: Structure, dealt: tuple[Words, Words] | None = None
+    session: Runtime, planes: Words, structure: Structure, dealt: tuple[Words, Words] | None = None
 ) -> Words:
     """Evaluate polynomials.
 
@@ -194,7 +192,7 @@ def evaluate(
     ----------
     planes : uint64 array of shape (p, planes, words)
         XOR shares.
-    form : Structure
+    structure : Structure
     dealt : (uint64 array, uint64 array), optional
         Shares of step 1's masks and of step 2's products, of shape (p, number, words), if they
         were dealt with something else.
@@ -205,21 +203,23 @@ def evaluate(
         XOR shares of the polynomials.
     """
     words = planes.shape[2]
-    out = np.zeros((len(planes), form.outputs, words), np.uint64)
-    for output, literal in form.linear:
+    out = np.zeros((len(planes), structure.outputs, words), np.uint64)
+    for output, literal in structure.linear:
         out[:, output] ^= planes[:, _plane(literal)]
         if literal < 0 and session.first_row is not None:
             out[session.first_row, output] ^= ~np.uint64(0)
-    if not form.opened:
+    if not structure.opened:
         return out
     if dealt is None:
-        correlation = MaskProducts(len(form.opened), form.subsets, words)
+        correlation = MaskProducts(len(structure.opened), structure.subsets, words)
         lam, products = correlation.split(session.correlated(correlation)[1])
     else:
         lam, products = dealt
-    m = session.open((planes.take(form.order, axis=1) ^ lam, "xor"))[0]
+    m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
     for i in range(len(planes)):
-        for terms in (form.public, form.secret) if i == session.first_row else (form.secret,):
+        for terms in (
+            (structure.public, structure.secret) if i == session.first_row else (structure.secret,)
+        ):
             add_polynomials(
                 m[0], lam[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i],
                 products[i],
@@ -239,12 +239,12 @@ def tree(literals: tuple[Monomial, ...]) -> tuple[Structure, ...]:
             pieces = [some[k : k + FAN_IN] for k in range(0, len(some), FAN_IN)]
             following.append(tuple(range(len(groups), len(groups) + len(pieces))))
             groups += [(piece,) for piece in pieces]
-        rounds.append(structure(tuple(groups)))
+        rounds.append(structure_of(tuple(groups)))
         literals = tuple(following)
     return tuple(rounds)
 
 
-def all_of(session: Session, planes: Words, literals: tuple[Monomial, ...]) -> Words:
+def all_of(session: Runtime, planes: Words, literals: tuple[Monomial, ...]) -> Words:
     """AND each list of literals, in ceil(log4 of the longest) rounds.
 
     Parameters
@@ -257,6 +257,6 @@ def all_of(session: Session, planes: Words, literals: tuple[Monomial, ...]) -> W
     -------
     uint64 array of shape (p, len(literals), words)
     """
-    for form in tree(literals):
-        planes = evaluate(session, planes, form)
+    for structure in tree(literals):
+        planes = evaluate(session, planes, structure)
     return planes

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,9 +26,7 @@ from mpc.cost import Spent
 from mpc.errors import RangeError
 from mpc.protocols import linear, range_check, truncation
 from mpc.ranges import LARGEST
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
+from mpc.secret_value import Secret, SecretValue
 
 __all__ = ["Fraction", "combine", "cost", "reach"]
 
@@ -70,22 +67,22 @@ def cost(parties: int, size: int, shift: int) -> Spent:
     return truncation.cost(parties, size, shift)
 
 
-def _most(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> int:
+def _most(terms: Sequence[tuple[SecretValue, Fraction]], frac_bits: int) -> int:
     """Return F."""
     return max(frac_bits, *(x.frac_bits + c.bits for x, c in terms))
 
 
-def _factor(x: SharedArray, c: Fraction, most: int) -> int:
+def _factor(x: SecretValue, c: Fraction, most: int) -> int:
     return c.numerator << (most - x.frac_bits - c.bits)
 
 
-def reach(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> int:
+def reach(terms: Sequence[tuple[SecretValue, Fraction]], frac_bits: int) -> int:
     """Return the bound on |z|, which has to stay below 2^62, by those of the arrays."""
     most = _most(terms, frac_bits)
     return sum(x.bound * abs(_factor(x, c, most)) for x, c in terms)
 
 
-def combine(terms: Sequence[tuple[SharedArray, Fraction]], frac_bits: int) -> SharedArray:
+def combine(terms: Sequence[tuple[Secret, Fraction]], frac_bits: int) -> Secret:
     """Return the sum of arrays of one shape times fractions, with `frac_bits` fractional bits."""
     terms = [(x, c) for x, c in terms if c.numerator] or [(terms[0][0], Fraction(0, 0))]
     first = terms[0][0]

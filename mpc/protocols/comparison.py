@@ -2,7 +2,7 @@
 
 1. d = x - y, with the same fractional bits: local.
 2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 3 rounds.
-3. To an additively shared number, as in :mod:`mpc.protocols.convert`: 1 round.
+3. To an additively shared number, as in :mod:`mpc.protocols.b2a`: 1 round.
 The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values
 below 2^62: their difference, below 2^63, is a signed word, and the window has its 64 bits.
 Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
@@ -13,16 +13,15 @@ Source: see :mod:`mpc.protocols.sign`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numpy.typing import ArrayLike
 
 from mpc.cost import Spent
+from mpc.masks import MaskedBit
 from mpc.protocols import linear, sign
-from mpc.protocols.convert import MaskedBit, to_number
+from mpc.protocols.b2a import to_number
 from mpc.ranges import LARGEST
+from mpc.secret_value import Secret, SecretValue
 from ring.bits import count_words
-
-if TYPE_CHECKING:
-    from mpc.shared_array import Operand, SharedArray
 
 __all__ = [
     "add_words",
@@ -44,7 +43,7 @@ def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
     return sign.cost(parties, size, 0, nibbles, signed, "bit") + delta
 
 
-def add_words(x: SharedArray, y: Operand, bound: int) -> SharedArray:
+def add_words(x: Secret, y: Secret | ArrayLike, bound: int) -> Secret:
     """x + y modulo 2^64, for a caller that knows the bound of the sum (for protocols).
 
     An operand may have left the ring's range, as the difference of two values near 2^62 does.
@@ -52,31 +51,31 @@ def add_words(x: SharedArray, y: Operand, bound: int) -> SharedArray:
     half = LARGEST >> 1
     x = x.with_integer_bound(half)
     total = linear.add(x, y.with_integer_bound(half) if linear.is_shared(y) else y)
-    words, term = total.apart()
-    return words.derive(words.shares, frac_bits=words.frac_bits, bound=bound, term=term)
+    words, cross_term = total.split_cross_term()
+    return words.derive(words.shares, frac_bits=words.frac_bits, bound=bound, cross_term=cross_term)
 
 
-def difference(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
+def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
     """Return x - y for a window without a shift, which takes it as a signed word (for protocols).
 
     Two values below 2^62 may differ by 2^63, where other protocols end: then the bound is 2^62, for
     which windows have 64 bits.
     """
     minus = linear.minus(x, y)
-    terms = [v for v in (x, minus) if linear.is_shared(v)]
-    most = max(v.frac_bits for v in terms)
-    if len(terms) == 1 and minus.dtype.kind == "f":
+    operands = [v for v in (x, minus) if linear.is_shared(v)]
+    most = max(v.frac_bits for v in operands)
+    if len(operands) == 1 and minus.dtype.kind == "f":
         most = max(most, x.session.format.frac_bits)
-    reaches = [v.bound << most - v.frac_bits for v in terms]
+    reaches = [v.bound << most - v.frac_bits for v in operands]
     # A public operand is below 2^61. What has no room for its bits is for `add` to see to.
-    reach = sum(reaches) + (LARGEST >> 1) * (2 - len(terms))
+    reach = sum(reaches) + (LARGEST >> 1) * (2 - len(operands))
     if reach <= LARGEST or max(reaches) > LARGEST + 1:
         return linear.add(x, minus, name)
-    terms = [linear.at_bits(v, most, name) for v in terms]
-    return add_words(terms[0], terms[1] if len(terms) == 2 else minus, LARGEST)
+    operands = [linear.at_bits(v, most, name) for v in operands]
+    return add_words(operands[0], operands[1] if len(operands) == 2 else minus, LARGEST)
 
 
-def _masked(d: SharedArray, order: bool) -> MaskedBit:
+def _masked(d: SecretValue, order: bool) -> MaskedBit:
     session = d.session
     with session.protocol("comparison"):
         opened = sign.open_sign(d, 0, "bit") if order else sign.open_zero(d, "bit")
@@ -85,47 +84,47 @@ def _masked(d: SharedArray, order: bool) -> MaskedBit:
     return MaskedBit(opened.ref, opened.rings[:, 0], delta)
 
 
-def negative_bit(d: SharedArray) -> MaskedBit:
+def negative_bit(d: SecretValue) -> MaskedBit:
     """Return the bit of d < 0, without making a number of it (for protocols)."""
     return _masked(d, True)
 
 
-def _bit(d: SharedArray, order: bool, negate: bool) -> SharedArray:
+def _bit(d: Secret, order: bool, negate: bool) -> Secret:
     bit = _masked(d, order)
     return bit_array(d, bit.negate() if negate else bit)
 
 
-def bit_array(like: SharedArray, bit: MaskedBit) -> SharedArray:
+def bit_array(like: Secret, bit: MaskedBit) -> Secret:
     """Return a masked bit as an array of the shape of `like`."""
     shares = to_number(like.session, bit)
     return like.derive(shares.reshape(len(shares), *like.shape), frac_bits=0, bound=1, bit=bit)
 
 
-def less(x: SharedArray, y: Operand) -> SharedArray:
+def less(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x < y."""
     return _bit(difference(x, y, "<"), True, False)
 
 
-def greater(x: SharedArray, y: Operand) -> SharedArray:
+def greater(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x > y."""
     return _bit(linear.negative(difference(x, y, ">")), True, False)
 
 
-def less_equal(x: SharedArray, y: Operand) -> SharedArray:
+def less_equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x <= y."""
     return _bit(linear.negative(difference(x, y, "<=")), True, True)
 
 
-def greater_equal(x: SharedArray, y: Operand) -> SharedArray:
+def greater_equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x >= y."""
     return _bit(difference(x, y, ">="), True, True)
 
 
-def equal(x: SharedArray, y: Operand) -> SharedArray:
+def equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x == y."""
     return _bit(difference(x, y, "=="), False, False)
 
 
-def not_equal(x: SharedArray, y: Operand) -> SharedArray:
+def not_equal(x: Secret, y: Secret | ArrayLike) -> Secret:
     """x != y."""
     return _bit(difference(x, y, "!="), False, True)

@@ -17,7 +17,6 @@ Source: Beaver 1991 for any bilinear map; the view of a mask is a linear map of 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
 from mpc.errors import ShapeError
@@ -25,10 +24,8 @@ from mpc.protocols import linear, product, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
+from mpc.secret_value import Secret
 from mpc.windows import Windows
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
 
 __all__ = ["convolve", "cost", "input_gradient", "kernel_gradient"]
 
@@ -38,26 +35,26 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
     return product.cost(parties, masked, size)
 
 
-def _masked(x: SharedArray, y: SharedArray) -> tuple[SharedArray, SharedArray]:
+def _masked(x: Secret, y: Secret) -> tuple[Secret, Secret]:
     """Mask both as they are, before any view of them is taken."""
     x, y = (z if z.mask is not None else to_format(z) for z in (x, y))
     mask_together(x, y)
     return x, y
 
 
-def _rows(x: SharedArray, windows: Windows) -> SharedArray:
+def _rows(x: Secret, windows: Windows) -> Secret:
     """Return the windows of images as the rows of a matrix."""
-    seen = linear.view(x, ("windows", windows))
+    seen = x.view(("windows", windows))
     places, size = prod(seen.shape[:3]), prod(seen.shape[3:])
-    return linear.view(seen, ("reshape", (places, size)))
+    return seen.view(("reshape", (places, size)))
 
 
-def _matrix(w: SharedArray) -> SharedArray:
+def _matrix(w: Secret) -> Secret:
     """Return an array as a matrix of its last axis."""
-    return linear.view(w, ("reshape", (prod(w.shape[:-1]), w.shape[-1])))
+    return w.view(("reshape", (prod(w.shape[:-1]), w.shape[-1])))
 
 
-def convolve(x: SharedArray, w: SharedArray, windows: Windows) -> SharedArray:
+def convolve(x: Secret, w: Secret, windows: Windows) -> Secret:
     """Convolve images with kernels (in fact correlate, as networks do).
 
     Parameters
@@ -82,26 +79,24 @@ def convolve(x: SharedArray, w: SharedArray, windows: Windows) -> SharedArray:
     with x.session.protocol("product"):
         x, w = _masked(x, w)
         z = product.matmul(_rows(x, windows), _matrix(w))
-        return linear.view(z, ("reshape", (x.shape[0], down, across, w.shape[3])))
+        return z.view(("reshape", (x.shape[0], down, across, w.shape[3])))
 
 
-def kernel_gradient(x: SharedArray, g: SharedArray, windows: Windows) -> SharedArray:
+def kernel_gradient(x: Secret, g: Secret, windows: Windows) -> Secret:
     """Return the gradient at the kernels, for the gradient g of ``convolve(x, w, windows)``."""
     with x.session.protocol("product"):
         x, g = _masked(x, g)
-        z = product.matmul(linear.view(_rows(x, windows), ("transpose", (1, 0))), _matrix(g))
+        z = product.matmul(_rows(x, windows).view(("transpose", (1, 0))), _matrix(g))
         sizes = (*windows.kernel, x.shape[-1], g.shape[-1])
-        return linear.view(z, ("reshape", sizes))
+        return z.view(("reshape", sizes))
 
 
-def input_gradient(
-    g: SharedArray, w: SharedArray, windows: Windows, shape: tuple[int, ...]
-) -> SharedArray:
+def input_gradient(g: Secret, w: Secret, windows: Windows, shape: tuple[int, ...]) -> Secret:
     """Return the gradient at the images, of a shape, for the gradient g of the convolution."""
     with g.session.protocol("product"):
         g, w = _masked(g, w)
-        z = product.matmul(_matrix(g), linear.view(_matrix(w), ("transpose", (1, 0))))
-        seen = linear.view(z, ("reshape", (*g.shape[:3], *windows.kernel, shape[-1])))
+        z = product.matmul(_matrix(g), _matrix(w).view(("transpose", (1, 0))))
+        seen = z.view(("reshape", (*g.shape[:3], *windows.kernel, shape[-1])))
         back = windows.add_back(seen.shares, (len(seen.shares), *shape))
         times = prod(windows.kernel)
         bound = linear.settled(

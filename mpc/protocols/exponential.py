@@ -31,27 +31,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, Part
+from mpc.correlation import Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols import bits, linear, relu, truncation
-from mpc.protocols.sign import window
+from mpc.protocols.sign import count_nibbles
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
 from ring.threads import run
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
-
-__all__ = ["FRAC_BITS", "LEAST_BITS", "SATURATED", "cost", "exp", "prepare", "saturated", "surplus"]
+__all__ = ["FRAC_BITS", "LEAST_BITS", "SATURATED", "cost", "exp", "saturated", "scaled", "surplus"]
 
 Words = NDArray[np.uint64]
 
@@ -133,7 +129,7 @@ class PowerWindow(Correlation):
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
             raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, True, out[0])
         run(_deal, self.size, 20, masks[0], masks[1], self.shift, _tables(), out[1])
 
@@ -198,7 +194,7 @@ def _rounds(nibbles: int) -> tuple[bits.Structure, bits.Structure]:
     a_1 = borrow + _times(msb, borrow)
     # Equal products cancel out.
     a_1 = tuple(m for m in dict.fromkeys(a_1) if a_1.count(m) % 2)
-    return bits.structure(tuple(groups[:-1])), bits.structure((msb, a_1))
+    return bits.structure_of(tuple(groups[:-1])), bits.structure_of((msb, a_1))
 
 
 def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
@@ -208,8 +204,8 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
         2, 8 * (parties - 1) * (size + 2 * words),
         8 * PowerWindow(size, shift, nibbles).corrected_words,
     )  # fmt: skip
-    for form in _rounds(nibbles):
-        total = total + bits.cost(parties, form, words)
+    for structure in _rounds(nibbles):
+        total = total + bits.cost(parties, structure, words)
     return total + truncation.cost(parties, size, _E_BITS + _M_BITS - FRAC_BITS)
 
 
@@ -232,7 +228,7 @@ def surplus(bound: int, frac_bits: int) -> int | None:
     return None
 
 
-def saturated(d: SharedArray) -> SharedArray:
+def saturated(d: Secret) -> Secret:
     """Return max(d, -12) for d <= 0, which may be any signed word."""
     limit = SATURATED << d.frac_bits
     # A bound of 2^62 is a window of the whole word, which is all that it is used for.
@@ -241,16 +237,16 @@ def saturated(d: SharedArray) -> SharedArray:
     return linear.add_integer(above.with_integer_bound(limit), -limit).with_integer_bound(limit)
 
 
-def prepare(d: SharedArray) -> tuple[SharedArray, int, int]:
+def scaled(d: Secret) -> tuple[Secret, int, int]:
     """Return z as in step 1, s and the number of nibbles of w."""
     up, shift = _steps(d.frac_bits)
     d = linear.at_bits(d, d.frac_bits + up)
     z = linear.rescale(d, _UNITS, d.frac_bits, d.bound * _UNITS)
     z = linear.add_integer(z, ((1 << _LOW_BITS) - 1) << shift)
-    return z, shift, max(_LOW_NIBBLES + 1, window(-(-z.bound >> shift)))
+    return z, shift, max(_LOW_NIBBLES + 1, count_nibbles(-(-z.bound >> shift)))
 
 
-def exp(d: SharedArray) -> SharedArray:
+def exp(d: Secret) -> Secret:
     """Return exp(d) for d <= 0, with FRAC_BITS bits behind the point."""
     session = d.session
     with session.protocol("exp"):
@@ -259,7 +255,7 @@ def exp(d: SharedArray) -> SharedArray:
             d = truncation.truncate(d, drop)
         elif drop is None:
             d = saturated(d)
-        z, shift, nibbles = prepare(d)
+        z, shift, nibbles = scaled(d)
         size, words = z.size, count_words(z.size)
         correlation = PowerWindow(size, shift, nibbles)
         r, beta, tables, rings = correlation.split(session.correlated(correlation)[1])
@@ -270,8 +266,8 @@ def exp(d: SharedArray) -> SharedArray:
                 c[0], shift, nibbles, True, tables[i], i == session.first_row,
                 planes[i, :nibbles], planes[i, nibbles:],
             )  # fmt: skip
-        for form in _rounds(nibbles):
-            planes = bits.evaluate(session, planes, form)
+        for structure in _rounds(nibbles):
+            planes = bits.evaluate(session, planes, structure)
         # From msb and a_1 to a_0 and a_1.
         planes[:, 0] ^= planes[:, 1]
         if session.first_row is not None:

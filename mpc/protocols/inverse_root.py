@@ -22,19 +22,15 @@ Source: normalisation by the highest bit as in Aly, Smart 2019 (section 3) and K
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mpc.cost import Spent
 from mpc.errors import RangeError
+from mpc.masks import MaskedBit
 from mpc.protocols import comparison, linear, product, select, truncation
 from mpc.protocols.masking import mask_together
-from mpc.protocols.sign import window
-
-if TYPE_CHECKING:
-    from mpc.protocols.convert import MaskedBit
-    from mpc.shared_array import SharedArray
+from mpc.protocols.sign import count_nibbles
+from mpc.secret_value import Secret, SecretValue
 
 __all__ = [
     "M_BITS", "M_BOUND", "RESULT_BITS", "X_BITS", "X_BOUND", "X_LIMIT", "cost", "times_inverse_root",
@@ -71,7 +67,7 @@ def cost(parties: int, size: int, bound: int = 1 << 46) -> Spent:
     top = _top(bound)
     total = Spent()
     for k in _STEPS:
-        nibbles = window((bound + 1 if k == _STEPS[0] else 1 << top) + (1 << top - k))
+        nibbles = count_nibbles((bound + 1 if k == _STEPS[0] else 1 << top) + (1 << top - k))
         total = total + comparison.cost(parties, size, nibbles, True)
         total = total + select.cost(parties, size, size)
     for shift in (top - 2 - _Y_BITS, 2 * _Y_BITS, _Y_BITS, _Y_BITS, _Y_BITS + 1):
@@ -88,7 +84,7 @@ def cost(parties: int, size: int, bound: int = 1 << 46) -> Spent:
     return total
 
 
-def _normalise(x: SharedArray, top: int) -> tuple[SharedArray, list[MaskedBit]]:
+def _normalise(x: Secret, top: int) -> tuple[Secret, list[MaskedBit]]:
     """Step 1."""
     bits = []
     for k in _STEPS:
@@ -99,13 +95,13 @@ def _normalise(x: SharedArray, top: int) -> tuple[SharedArray, list[MaskedBit]]:
     return x, bits
 
 
-def _raise_where(x: SharedArray, bit: MaskedBit, k: int, bound: int) -> SharedArray:
+def _raise_where(x: Secret, bit: MaskedBit, k: int, bound: int) -> Secret:
     """Multiply x by 2^k where the bit is set; the caller knows the bound."""
     chosen = select.multiply_bit(x, bit).shares * np.uint64((1 << k) - 1)
     return x.derive(x.shares + chosen, frac_bits=x.frac_bits, bound=bound)
 
 
-def _check(name: str, x: SharedArray, frac_bits: int, bound: int) -> None:
+def _check(name: str, x: SecretValue, frac_bits: int, bound: int) -> None:
     if x.bound > bound:
         raise RangeError(
             f"{name} of m / sqrt(x) must be below {bound / 2**frac_bits:g} in magnitude, got a bound of"
@@ -113,7 +109,7 @@ def _check(name: str, x: SharedArray, frac_bits: int, bound: int) -> None:
         )
 
 
-def times_inverse_root(m: SharedArray, x: SharedArray) -> SharedArray:
+def times_inverse_root(m: Secret, x: Secret) -> Secret:
     """Return m / sqrt(x), with RESULT_BITS fractional bits, for m with M_BITS and x with X_BITS.
 
     Raises RangeError if the bound of m or x leaves the domain.
@@ -134,7 +130,7 @@ def times_inverse_root(m: SharedArray, x: SharedArray) -> SharedArray:
         return u
 
 
-def _of_normalised(x: SharedArray, top: int) -> SharedArray:
+def _of_normalised(x: Secret, top: int) -> Secret:
     """Step 2: 1 / sqrt(x), with _Y_BITS."""
     one = 1 << _Y_BITS
     x = x.derive(x.shares, frac_bits=top - 2, bound=x.bound)

@@ -15,28 +15,25 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mpc.correlation import Correlation, View, apply_views
+from mpc.correlation import Correlation
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
 from mpc.protocols import range_check, truncation
 from mpc.ranges import LARGEST, Operation
+from mpc.secret_value import Secret, SecretValue, check_axis
 from ring import encode
 from ring.matmul import matmul_add
 from ring.real_arrays import real_array
-
-if TYPE_CHECKING:
-    from mpc.shared_array import Operand, SharedArray
 
 __all__ = [
     "add",
     "add_integer",
     "add_public",
     "at_bits",
-    "check_axis",
     "check_operands",
     "concatenate",
     "is_shared",
@@ -49,16 +46,15 @@ __all__ = [
     "stack",
     "subtract",
     "sum_along",
-    "view",
     "zeros_like",
 ]
 
 Words = NDArray[np.uint64]
 
 
-def is_shared(x: object) -> TypeGuard[SharedArray]:
-    """Whether x is a SharedArray."""
-    return hasattr(x, "with_integer_bound")
+def is_shared(x: Secret | object) -> TypeGuard[Secret]:
+    """Whether x is a shared array."""
+    return isinstance(x, SecretValue)
 
 
 def is_zero(x: Any) -> bool:
@@ -83,7 +79,7 @@ def public(x: object) -> NDArray[Any]:
 
 
 def widen(shares: Words, ndim: int) -> Words:
-    """Insert axes behind the party axis, so that shares broadcast like the arrays they stand for."""
+    """Insert axes of size one behind the party axis: as many as `ndim` asks of the array itself."""
     missing = ndim - (shares.ndim - 1)
     return (
         shares.reshape(len(shares), *(1,) * missing, *shares.shape[1:]) if missing > 0 else shares
@@ -91,7 +87,7 @@ def widen(shares: Words, ndim: int) -> Words:
 
 
 def settled(
-    x: SharedArray, name: str, bound: int, frac_bits: int, operands: tuple[Any, ...],
+    x: SecretValue, name: str, bound: int, frac_bits: int, operands: tuple[Any, ...],
     exact: Callable[..., Any], addends: int, claims: Callable[[], tuple[Any, ...]],
     sharp: bool = True,
 ) -> int:  # fmt: skip
@@ -102,8 +98,8 @@ def settled(
     return x.session.range_policy.settle(operation)
 
 
-def at_bits(x: SharedArray, frac_bits: int, name: str = "+") -> SharedArray:
-    """Return x with `frac_bits` fractional bits, of which it has no more yet."""
+def at_bits(x: Secret, frac_bits: int, name: str = "+") -> Secret:
+    """Shift x up to `frac_bits` fractional bits, no fewer than it has."""
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
@@ -114,11 +110,11 @@ def at_bits(x: SharedArray, frac_bits: int, name: str = "+") -> SharedArray:
     return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=bound)
 
 
-def _level(arrays: Sequence[SharedArray], name: str = "+") -> list[SharedArray]:
-    """Shift all arrays up to the most fractional bits among them.
+def _level(arrays: Sequence[Secret], name: str = "+") -> list[Secret]:
+    """Give all arrays as many fractional bits as the one with most of them.
 
-    A large whole number has no room for the bits of a product: then products are truncated first,
-    for 1 round.
+    Where that would take a large whole number out of the ring, products are first truncated to the
+    format, for 1 round, so that fewer bits do.
     """
     most = max(x.frac_bits for x in arrays)
     if any(x.bound << (most - x.frac_bits) > LARGEST for x in arrays if x.frac_bits < most):
@@ -127,7 +123,7 @@ def _level(arrays: Sequence[SharedArray], name: str = "+") -> list[SharedArray]:
     return [at_bits(x, most, name) for x in arrays]
 
 
-def rescale(x: SharedArray, factor: int, frac_bits: int, bound: int) -> SharedArray:
+def rescale(x: Secret, factor: int, frac_bits: int, bound: int) -> Secret:
     """Multiply the encoded value by an integer and place the point anew (for protocols).
 
     The caller knows that the result stays within `bound`.
@@ -135,7 +131,7 @@ def rescale(x: SharedArray, factor: int, frac_bits: int, bound: int) -> SharedAr
     return x.derive(x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound)
 
 
-def add_integer(x: SharedArray, value: int) -> SharedArray:
+def add_integer(x: Secret, value: int) -> Secret:
     """Add an integer to the encoded value (for protocols, which know that there is room)."""
     shares = x.shares.copy()
     if x.session.first_row is not None:
@@ -152,9 +148,9 @@ def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         ) from None
 
 
-def _apart(x: SharedArray, shape: tuple[int, ...]) -> tuple[SharedArray, Correlation | None]:
-    """Return x and the term that its shares lack apart, if the sum has the shape of x."""
-    return x.apart() if x.shape == shape else (x, None)
+def _split_cross_term(x: Secret, shape: tuple[int, ...]) -> tuple[Secret, Correlation | None]:
+    """Split x into what its shares hold and its cross term, if the sum has the shape of x."""
+    return x.split_cross_term() if x.shape == shape else (x, None)
 
 
 def _sum(*operands: Any) -> Any:
@@ -162,7 +158,7 @@ def _sum(*operands: Any) -> Any:
     return functools.reduce(operator.add, operands)
 
 
-def add(x: SharedArray, y: Operand, name: str = "+") -> SharedArray:
+def add(x: Secret, y: Secret | ArrayLike, name: str = "+") -> Secret:
     """x + y."""
     if not is_shared(y):
         return add_public(x, y, name)
@@ -173,11 +169,11 @@ def add(x: SharedArray, y: Operand, name: str = "+") -> SharedArray:
         x, name, x.bound + y.bound, x.frac_bits, (x, y), _sum, 2,
         lambda: (range_check.linear([(z, 0) for z in arrays]),),
     )  # fmt: skip
-    x, term = _apart(x, shape)
-    if term is None:
-        y, term = _apart(y, shape)
+    x, cross_term = _split_cross_term(x, shape)
+    if cross_term is None:
+        y, cross_term = _split_cross_term(y, shape)
     shares = widen(x.shares, len(shape)) + widen(y.shares, len(shape))
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, term=term)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, cross_term=cross_term)
 
 
 def _encode(values: NDArray[Any], frac_bits: int) -> tuple[Words, int]:
@@ -192,7 +188,7 @@ def magnitude(values: NDArray[np.int64]) -> int:
     return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
 
-def add_public(x: SharedArray, y: object, name: str = "+") -> SharedArray:
+def add_public(x: Secret, y: object, name: str = "+") -> Secret:
     """x + y for public y, which is rounded to the fractional bits of x."""
     values = public(y)
     form = x.session.format
@@ -208,11 +204,11 @@ def add_public(x: SharedArray, y: object, name: str = "+") -> SharedArray:
         x, name, x.bound + largest, x.frac_bits, operands, _sum, 2,
         lambda: (range_check.linear([(x, 0), (encoded.view(np.int64), 0)]),),
     )  # fmt: skip
-    x, term = _apart(x, shape)
+    x, cross_term = _split_cross_term(x, shape)
     shares = np.broadcast_to(widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += encoded
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, term=term)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, cross_term=cross_term)
 
 
 def _has_room(values: NDArray[Any], frac_bits: int) -> bool:
@@ -221,7 +217,7 @@ def _has_room(values: NDArray[Any], frac_bits: int) -> bool:
         return bool(np.all(np.abs(values.astype(np.float64)) < 2.0 ** (61 - frac_bits)))
 
 
-def check_operands(name: str, x: SharedArray, y: Operand) -> None:
+def check_operands(name: str, x: SecretValue, y: SecretValue | ArrayLike) -> None:
     """Raise what combining x and y in the session's format would raise, before a round is spent."""
     if is_shared(y):
         broadcast(name, x.shape, y.shape)
@@ -232,19 +228,19 @@ def check_operands(name: str, x: SharedArray, y: Operand) -> None:
     _encode(values, most if values.dtype.kind == "f" else min(x.frac_bits, most))
 
 
-def negative(x: Operand) -> Any:
+def negative(x: SecretValue | ArrayLike) -> Any:
     """Return -x, for a shared or a public x."""
     if not is_shared(x):
         return np.asarray(-public(x))
     return x.derive(-x.shares, frac_bits=x.frac_bits, bound=x.bound)
 
 
-def subtract(x: SharedArray, y: Operand, name: str = "-") -> SharedArray:
+def subtract(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
     """x - y."""
     return add(x, minus(x, y), name)
 
 
-def minus(x: SharedArray, y: Operand) -> Any:
+def minus(x: SecretValue, y: SecretValue | ArrayLike) -> Any:
     """Return -y, as it is to be added to x; raise what y itself would raise, not -y."""
     if not is_shared(y):
         values, form = public(y), x.session.format
@@ -256,7 +252,7 @@ def minus(x: SharedArray, y: Operand) -> Any:
     return negative(y)
 
 
-def multiply_integers(x: SharedArray, values: NDArray[np.int64], name: str = "*") -> SharedArray:
+def multiply_integers(x: Secret, values: NDArray[np.int64], name: str = "*") -> Secret:
     """x * y for public integers y."""
     shape = broadcast(name, x.shape, values.shape)
     bound = settled(
@@ -275,9 +271,7 @@ def row_sums(values: NDArray[Any], axis: int) -> int:
     return int(most) if most < 2.0**52 else int(most * (1 + 2.0**-20)) + 1
 
 
-def matmul_integers(
-    x: SharedArray, values: NDArray[np.int64], *, reverse: bool = False
-) -> SharedArray:
+def matmul_integers(x: Secret, values: NDArray[np.int64], *, reverse: bool = False) -> Secret:
     """x @ y for public integers y, or y @ x if `reverse`; operands of at least two axes."""
     left, right = (values.shape, x.shape) if reverse else (x.shape, values.shape)
     shape = matmul_shape(left, right)
@@ -310,7 +304,7 @@ def matmul_shape(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ..
     return (*broadcast("@", left[:-2], right[:-2]), left[-2], right[-1])
 
 
-def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray:
+def sum_along(x: Secret, axis: int | tuple[int, ...] | None) -> Secret:
     """Sum along axes, or over everything."""
     axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
     count = prod(x.shape[a] for a in axes)
@@ -322,23 +316,7 @@ def sum_along(x: SharedArray, axis: int | tuple[int, ...] | None) -> SharedArray
     return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
 
 
-def view(x: SharedArray, step: View) -> SharedArray:
-    """Transpose, reshape or index; a mask goes along."""
-    held = x.mask is not None or x.given is not None
-    # Of what is reshaped, the elements stay in their order.
-    x, term = x.apart() if step[0] == "reshape" else (x, None)
-    return x.derive(
-        None if held else apply_views(x.shares, [step], 1),
-        frac_bits=x.frac_bits,
-        bound=x.bound,
-        mask=None if x.mask is None else x.mask.view(step),
-        given=None if x.given is None else x.given.view(step),
-        term=term,
-        binary=x.binary,
-    )
-
-
-def _align(arrays: Sequence[SharedArray], name: str) -> list[SharedArray]:
+def _align(arrays: Sequence[Secret], name: str) -> list[Secret]:
     if not arrays:
         raise ArgumentError("need at least one array, got none")
     if any(not is_shared(x) for x in arrays):
@@ -348,18 +326,7 @@ def _align(arrays: Sequence[SharedArray], name: str) -> list[SharedArray]:
     return _level(arrays, name)
 
 
-def check_axis(axis: int, ndim: int) -> int:
-    """Return an axis counted from the front, or raise: before the first one is the party axis."""
-    try:
-        number = operator.index(axis)
-    except TypeError:
-        raise DtypeError(f"axis must be a whole number, got {axis!r}") from None
-    if not -ndim <= number < ndim:
-        raise ShapeError(f"axis must be in [{-ndim}, {ndim}), got {number}")
-    return number % ndim
-
-
-def concatenate(arrays: Sequence[SharedArray], axis: int | None = 0) -> SharedArray:
+def concatenate(arrays: Sequence[Secret], axis: int | None = 0) -> Secret:
     """Join along an existing axis, or flattened if it is None."""
     aligned = _align(arrays, "concatenate")
     if axis is not None and not aligned[0].ndim:
@@ -376,7 +343,7 @@ def concatenate(arrays: Sequence[SharedArray], axis: int | None = 0) -> SharedAr
     return _joined(aligned, shares)
 
 
-def stack(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
+def stack(arrays: Sequence[Secret], axis: int = 0) -> Secret:
     """Join along a new axis."""
     aligned = _align(arrays, "stack")
     axis = check_axis(axis, aligned[0].ndim + 1)
@@ -389,7 +356,7 @@ def stack(arrays: Sequence[SharedArray], axis: int = 0) -> SharedArray:
     return _joined(aligned, shares)
 
 
-def _joined(arrays: Sequence[SharedArray], shares: Words) -> SharedArray:
+def _joined(arrays: Sequence[Secret], shares: Words) -> Secret:
     first = arrays[0]
     return first.derive(
         shares,
@@ -399,6 +366,6 @@ def _joined(arrays: Sequence[SharedArray], shares: Words) -> SharedArray:
     )
 
 
-def zeros_like(x: SharedArray) -> SharedArray:
+def zeros_like(x: Secret) -> Secret:
     """Shares of zero, which are all zero: add something before anyone relies on them."""
     return x.derive(np.zeros((len(x.session.here), *x.shape), np.uint64), frac_bits=0, bound=0)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from decimal import Decimal, localcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +30,7 @@ from mpc.protocols import linear, product, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.reciprocal import cost_of_normalise, normalise, normalised
 from mpc.protocols.thresholds import choose
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
+from mpc.secret_value import Secret
 
 __all__ = ["FRAC_BITS", "cost", "log"]
 
@@ -81,7 +78,7 @@ def cost(parties: int, size: int, k: int) -> Spent:
     return total + truncation.cost(parties, size, FRAC_BITS)
 
 
-def log(x: SharedArray, k: int) -> SharedArray:
+def log(x: Secret, k: int) -> Secret:
     """Return log(x), for x of shape (size,) with FRAC_BITS fractional bits, in [1, k]."""
     with x.session.protocol("log"):
         powers = normalised(k)
@@ -94,7 +91,7 @@ def log(x: SharedArray, k: int) -> SharedArray:
         return linear.add(_direct(scaled, 2), log_of_power)
 
 
-def _direct(x: SharedArray, k: int) -> SharedArray:
+def _direct(x: Secret, k: int) -> Secret:
     constant, factors = _series(k)
     one = 1 << FRAC_BITS
     near = one + 64

@@ -13,7 +13,7 @@ Source: max(x, y) = y + relu(x - y), as in SecureNN (Wagh, Gupta, Chandran 2019,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numpy.typing import ArrayLike
 
 from mpc.protocols import comparison, linear
 from mpc.protocols.argmax import argmax_one_hot, sum_of_one
@@ -21,14 +21,12 @@ from mpc.protocols.product import multiply
 from mpc.protocols.relu import relu, relu_with_derivative
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
-
-if TYPE_CHECKING:
-    from mpc.shared_array import Operand, SharedArray
+from mpc.secret_value import Secret
 
 __all__ = ["absolute", "max_along", "maximum", "minimum"]
 
 
-def maximum(x: SharedArray, y: Operand) -> SharedArray:
+def maximum(x: Secret, y: Secret | ArrayLike) -> Secret:
     """Return the elementwise maximum."""
     if linear.is_zero(y):
         return relu(x)
@@ -44,7 +42,7 @@ def maximum(x: SharedArray, y: Operand) -> SharedArray:
         return comparison.add_words(relu(difference), y, bound)
 
 
-def minimum(x: SharedArray, y: Operand) -> SharedArray:
+def minimum(x: Secret, y: Secret | ArrayLike) -> Secret:
     """Return the elementwise minimum."""
     linear.check_operands("minimum", x, y)
     with x.session.protocol("maximum"):
@@ -53,7 +51,7 @@ def minimum(x: SharedArray, y: Operand) -> SharedArray:
         return linear.negative(maximum(linear.negative(x), linear.negative(y)))
 
 
-def absolute(x: SharedArray) -> SharedArray:
+def absolute(x: Secret) -> Secret:
     """Return |x|."""
     with x.session.protocol("maximum"):
         positive, _ = relu_with_derivative(x, truncate=False)
@@ -62,7 +60,7 @@ def absolute(x: SharedArray) -> SharedArray:
         return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound)
 
 
-def max_along(x: SharedArray, axis: int) -> SharedArray:
+def max_along(x: Secret, axis: int) -> Secret:
     """Return the maximum along an axis."""
     with x.session.protocol("maximum"):
         x = to_format(x)

@@ -29,15 +29,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
 from mpc.errors import ArgumentError
+from mpc.masks import MaskedBit
 from mpc.protocols import comparison, linear, relu, scaling, select, truncation
-from mpc.protocols.convert import MaskedBit
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
+from mpc.secret_value import Secret
 
 __all__ = [
     "cost_of_gradient",
@@ -69,7 +66,7 @@ def cost_of_mean(parties: int, count: int, size: int, surplus: int, bound: int) 
     return scaling.cost(parties, size, size, chosen)
 
 
-def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
+def maximum_with_bits(x: Secret) -> tuple[Secret, list[MaskedBit]]:
     """Return the maximum along the first axis, and each level's bits: the second of a pair won."""
     if not x.shape or not x.shape[0]:
         raise ArgumentError(f"the maximum needs at least one array, got shape {x.shape}")
@@ -77,18 +74,18 @@ def maximum_with_bits(x: SharedArray) -> tuple[SharedArray, list[MaskedBit]]:
     with x.session.protocol("maximum"):
         while x.shape[0] > 1:
             paired = x.shape[0] // 2 * 2
-            first = linear.view(x, ("index", (slice(0, paired, 2),)))
-            second = linear.view(x, ("index", (slice(1, paired, 2),)))
+            first = x.view(("index", (slice(0, paired, 2),)))
+            second = x.view(("index", (slice(1, paired, 2),)))
             difference = comparison.difference(second, first)
             best, bit = relu.relu_with_derivative(difference, truncate=False)
             bits.append(bit)
             best = comparison.add_words(best, first, bound)
-            odd = linear.view(x, ("index", (slice(paired, None),)))
+            odd = x.view(("index", (slice(paired, None),)))
             x = linear.concatenate([best, odd]) if odd.shape[0] else best
-        return linear.view(x, ("index", (0,))), bits
+        return x.view(("index", (0,))), bits
 
 
-def maximum_of_first(x: SharedArray) -> SharedArray:
+def maximum_of_first(x: Secret) -> Secret:
     """Return the maximum along the first axis, with the fractional bits of x."""
     return maximum_with_bits(x)[0]
 
@@ -103,29 +100,29 @@ def cost_of_gradient(parties: int, count: int, size: int) -> Spent:
     return total
 
 
-def maximum_gradient(g: SharedArray, bits: Sequence[MaskedBit], count: int) -> SharedArray:
+def maximum_gradient(g: Secret, bits: Sequence[MaskedBit], count: int) -> Secret:
     """Return the gradient at `count` arrays, for the gradient g of their maximum and its bits."""
     counts = [count]
     while counts[-1] > 1:
         counts.append(counts[-1] - counts[-1] // 2)
     shape = g.shape
-    x = linear.view(g, ("reshape", (1, *shape)))
+    x = g.view(("reshape", (1, *shape)))
     with g.session.protocol("maximum"):
         for bit, before in zip(reversed(bits), reversed(counts[:-1]), strict=True):
             pairs = before // 2
-            best = linear.view(x, ("index", (slice(0, pairs),)))
+            best = x.view(("index", (slice(0, pairs),)))
             second = select.multiply_bit(best, bit)
             first = comparison.add_words(best, linear.negative(second), g.bound)
             both = linear.stack([first, second], axis=1)
-            both = linear.view(both, ("reshape", (2 * pairs, *shape)))
-            odd = linear.view(x, ("index", (slice(pairs, None),)))
+            both = both.view(("reshape", (2 * pairs, *shape)))
+            odd = x.view(("index", (slice(pairs, None),)))
             x = linear.concatenate([both, odd]) if odd.shape[0] else both
             # What is passed on is g or nothing.
             x = x.with_integer_bound(g.bound)
         return x
 
 
-def mean_of_first(x: SharedArray) -> SharedArray:
+def mean_of_first(x: Secret) -> Secret:
     """Return the mean along the first axis, with at most the session's fractional bits."""
     count = x.shape[0] if x.shape else 0
     if not count:

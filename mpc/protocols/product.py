@@ -2,10 +2,10 @@
 
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
 2. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w.
-3. Provider: C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. What truncates the
-   product, alone or within ReLU, takes C into its mask, and nothing is dealt for it (see
-   :mod:`mpc.protocols.truncation`); for any other use C is shared with one correction.
-If one operand is as party j has given it, with a mask that j knows, j multiplies the value itself:
+3. Provider: the cross term C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. What
+   truncates the product, alone or within ReLU, takes C into its mask, and nothing is dealt for it
+   (see :mod:`mpc.protocols.truncation`); for any other use C is shared with one correction.
+If one operand is a plaintext of party j, with a mask that j knows, j multiplies the value itself:
 z_j = x . (Delta_w + lambda_{w,j}), the others z_i = Delta_x . lambda_{w,i}, and lambda_{w,j} does not
 enter C. So a product of bob's images with weights, alice's or secret to both, takes one
 multiplication each, and one at the provider.
@@ -23,23 +23,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
+from mpc.masks import Mask
 from mpc.protocols import linear, range_check
-from mpc.protocols.masking import Mask, mask_together
+from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
+from mpc.secret_value import Secret, SecretValue
 from mpc.sizes import broadcast
 from ring.matmul import matmul_add
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "matmul", "multiply"]
 
@@ -48,7 +45,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class ProductTerm(Correlation):
-    """C = lambda_x . lambda_w for an elementwise ("multiply") or matrix ("matmul") product."""
+    """The cross term C = lambda_x . lambda_w of an elementwise product ("multiply") or "matmul"."""
 
     kind: str
     x: MaskRef
@@ -68,7 +65,7 @@ class ProductTerm(Correlation):
         if not fits:
             raise ShapeError(f"no {self.kind} of {x} and {w} has the shape {self.shape}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         (c,) = out
         x, w = provider.mask(self.x), provider.mask(self.w)
         np.negative(c, out=c)
@@ -78,12 +75,12 @@ class ProductTerm(Correlation):
             c += x * w
 
 
-def _known(x: SharedArray) -> int | None:
-    """Return the party that has given x, under a mask that it knows, if there is one."""
+def _known(x: SecretValue) -> int | None:
+    """Return the party whose plaintext x is, so that it knows the mask; None if x is shared."""
     return None if x.mask is None else x.mask.ref.owner
 
 
-def _refs(x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
+def _refs(x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
     """Return the masks that the provider multiplies."""
     x_owner, w_owner = _known(x), _known(w)
     if x_owner is not None and w_owner is None:
@@ -93,8 +90,8 @@ def _refs(x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask) -> tuple[M
     return x_mask.ref, w_mask.ref
 
 
-def _terms(
-    x: SharedArray, w: SharedArray, x_mask: Mask, w_mask: Mask
+def _local_products(
+    x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask
 ) -> Iterator[tuple[int, Words, Words]]:
     """Step 2: yield which row of z gets the product of what."""
     here, x_owner, w_owner = x.session.here, _known(x), _known(w)
@@ -125,18 +122,16 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def _in_format(
-    x: SharedArray, w: SharedArray, name: str, addends: int = 1
-) -> tuple[SharedArray, SharedArray]:
+def _in_format(x: Secret, w: Secret, name: str, addends: int = 1) -> tuple[Secret, Secret]:
     """Return the operands with the fractional bits that a product takes."""
     form = x.session.format
 
-    def keeps(one: SharedArray, other: SharedArray) -> bool:
+    def keeps(one: Secret, other: Secret) -> bool:
         return (
             other.frac_bits == form.frac_bits and one.frac_bits <= form.frac_bits + form.guard_bits
         )
 
-    def bound_of(one: SharedArray) -> int:
+    def bound_of(one: Secret) -> int:
         return -(-one.bound >> max(0, one.frac_bits - form.frac_bits))
 
     # Refused before a round is spent on truncation, where it is refused at all.
@@ -150,7 +145,7 @@ def _in_format(
     return x if x_keeps else to_format(x), w if w_keeps else to_format(w)
 
 
-def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedArray:
+def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
     """Elementwise product with broadcasting.
 
     With `whole`, the operands are taken with all their fractional bits.
@@ -173,14 +168,14 @@ def multiply(x: SharedArray, w: SharedArray, *, whole: bool = False) -> SharedAr
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _terms(x, w, x_mask, w_mask):
+        for row, left, right in _local_products(x, w, x_mask, w_mask):
             # Not by an operator: of single elements, it warns of what is meant to wrap around.
             z[row, ...] += np.multiply(left, right)
-        term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
-        return x.derive(z, frac_bits=frac_bits, bound=bound, term=term, binary=binary)
+        cross_term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
 
 
-def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
+def matmul(x: Secret, w: Secret) -> Secret:
     """Matrix product as :func:`numpy.matmul` has it, of at least two axes each."""
     if x.shape[-1] != w.shape[-2]:
         raise ShapeError(
@@ -204,7 +199,7 @@ def matmul(x: SharedArray, w: SharedArray) -> SharedArray:
     with session.protocol("product"):
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _terms(x, w, x_mask, w_mask):
+        for row, left, right in _local_products(x, w, x_mask, w_mask):
             matmul_add(left, right, z[row])
-        term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
-        return x.derive(z, frac_bits=frac_bits, bound=bound, term=term)
+        cross_term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term)

@@ -15,7 +15,7 @@ For operands within public bounds and a result R over the integers that may be f
    exact, with no probability of failure and no value refused that is in range.
 4. For the words W and the limits t of all claims, t < 2^62: the top bits of W - t - 1 and W + t
    from one opening, see :mod:`mpc.protocols.sign` with L = 64. W is within t if they are 1 and 0.
-5. Bits to numbers, as in :mod:`mpc.protocols.convert`; their sum counts what is wrong. Whether the
+5. Bits to numbers, as in :mod:`mpc.protocols.b2a`; their sum counts what is wrong. Whether the
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
@@ -25,7 +25,7 @@ one of which the product itself then saves, 32 (n - 1) bytes an element of the o
 28 bytes, and 72 an element of the result.
 
 Source: levels that each bound the next are this library's own. See :mod:`mpc.protocols.truncation`,
-`product`, `sign` and `convert` for their parts.
+`product`, `sign` and `b2a` for their parts.
 """
 
 from __future__ import annotations
@@ -35,24 +35,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, check_dealt
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import RangeError, ShapeError
-from mpc.protocols import convert, masking, sign
+from mpc.protocols import b2a, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
 from mpc.ranges import Operation
+from mpc.runtime import Runtime
+from mpc.secret_value import Secret, SecretValue
 from mpc.sizes import broadcast
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.secret_value import SecretValue
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
 
 __all__ = [
     "LIMIT",
@@ -103,7 +99,7 @@ class MaskShifts(Correlation):
         if prod(self.mask.check(limit)) != self.size:
             raise ShapeError(f"the mask must have {self.size} elements, got {self.mask}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         r = np.ascontiguousarray(np.negative(provider.mask(self.mask))).reshape(-1)
         check_dealt(r, self.size)
         highs, tops = out[: len(self.shifts)], out[len(self.shifts) :]
@@ -126,7 +122,7 @@ class Claim:
         Below 2^62.
     """
 
-    like: SharedArray
+    like: SecretValue
     words: Words
     limits: Words
 
@@ -155,7 +151,7 @@ def _limb_bounds(bound: int, cuts: tuple[int, ...]) -> list[int]:
     return [*lower, -(-bound >> cuts[-1])]
 
 
-def _truncations(x: SharedArray, shifts: tuple[int, ...]) -> list[Words]:
+def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
     """Return shares of x / 2^s for each shift, without a round if x has its mask."""
     session = x.session
     (mask,) = masking.mask_together(x)
@@ -169,11 +165,11 @@ def _truncations(x: SharedArray, shifts: tuple[int, ...]) -> list[Words]:
     return found
 
 
-def _limbs(x: SharedArray, cuts: tuple[int, ...]) -> list[SharedArray]:
+def _limbs(x: Secret, cuts: tuple[int, ...]) -> list[Secret]:
     if len(cuts) == 1:
-        held = x.mask is not None or x.given is not None
+        held = x.mask is not None or x.plaintext is not None
         shares = None if held else x.shares
-        return [x.derive(shares, frac_bits=0, bound=x.bound, mask=x.mask, given=x.given)]
+        return [x.derive(shares, frac_bits=0, bound=x.bound, mask=x.mask, plaintext=x.plaintext)]
     above = _truncations(x, cuts[1:])
     words = [x.shares, *above]
     for k, (low, high) in enumerate(pairwise(cuts)):
@@ -227,7 +223,7 @@ def _levels(pieces: Sizes) -> tuple[tuple[int, int], ...] | None:
     return tuple(levels)
 
 
-def _claim(like: SharedArray, pieces: Sequence[_Piece], shape: tuple[int, ...]) -> Claim:
+def _claim(like: SecretValue, pieces: Sequence[_Piece], shape: tuple[int, ...]) -> Claim:
     """Claim that R, of a shape, is in range."""
     levels = _levels(tuple((piece.shift, piece.bound) for piece in pieces))
     assert levels is not None
@@ -246,7 +242,7 @@ def _claim(like: SharedArray, pieces: Sequence[_Piece], shape: tuple[int, ...]) 
 # What can be claimed.
 
 
-def magnitude(x: SharedArray, limits: int | Integers) -> Claim:
+def magnitude(x: SecretValue, limits: int | Integers) -> Claim:
     """Claim that encoded values are within limits, which broadcast to the shape of x."""
     most = LIMIT - 1
     held = min(limits, most) if isinstance(limits, int) else np.minimum(limits, most)
@@ -263,7 +259,7 @@ def largest_met(shape: tuple[int, ...], magnitudes: NDArray[Any]) -> NDArray[Any
     return spread.max(axis=met, initial=0, keepdims=True).reshape(shape)
 
 
-def multiple(x: SharedArray, factors: int | Integers) -> Claim:
+def multiple(x: SecretValue, factors: int | Integers) -> Claim:
     """Claim that encoded values times public integers, with broadcasting, are in range."""
     # |-2^63| is the same word.
     sizes = largest_met(x.shape, np.abs(np.asarray(factors).astype(np.int64)).view(np.uint64))
@@ -271,7 +267,7 @@ def multiple(x: SharedArray, factors: int | Integers) -> Claim:
 
 
 def linear(
-    terms: Sequence[tuple[SharedArray | Integers, int]], axes: tuple[int, ...] = ()
+    terms: Sequence[tuple[SecretValue | Integers, int]], axes: tuple[int, ...] = ()
 ) -> Claim:
     """Claim that the sum of arrays times powers of two, with broadcasting, is in range.
 
@@ -308,7 +304,7 @@ def linear(
 
 
 def _words_of_limbs(
-    session: Session, x: SharedArray | Integers, cuts: tuple[int, ...]
+    session: Runtime, x: SecretValue | Integers, cuts: tuple[int, ...]
 ) -> Iterator[Words]:
     if not isinstance(x, np.ndarray):
         yield from (limb.shares for limb in _limbs(x, cuts))
@@ -340,9 +336,9 @@ def _fewest_limbs(terms: tuple[tuple[int, int, int], ...]) -> int:
 
 
 def bilinear(
-    x: SharedArray,
-    y: SharedArray | Integers,
-    form: Callable[[SharedArray, Any], SharedArray],
+    x: SecretValue,
+    y: SecretValue | Integers,
+    multiply: Callable[[SecretValue, Any], SecretValue],
     terms: int,
 ) -> Claim:
     """Claim that a product is in range, of x with what is secret, too, or public integers.
@@ -351,7 +347,7 @@ def bilinear(
     ----------
     x, y : SharedArray; y may be an int64 array
         Get their masks, which serve the product afterwards.
-    form : callable
+    multiply : callable
         What multiplies arrays like x and y, without truncating them first: called with limbs of
         both, whole numbers.
     terms : int
@@ -372,7 +368,7 @@ def bilinear(
             masking.mask_together(*lefts, *rights)
         # Of limbs, products stay below 2^62 by the choice of the cuts.
         with session.range_policy.vouched():
-            found = [form(left, right) for left, right in product(lefts, rights)]
+            found = [multiply(left, right) for left, right in product(lefts, rights)]
         sizes = _sizes_of_products(x.bound, x_cuts, largest, y_cuts, terms)
         pieces = [
             _Piece(shift, bound, z.shares) for (shift, bound), z in zip(sizes, found, strict=True)
@@ -418,8 +414,8 @@ def cost(parties: int, size: int) -> Spent:
     """Declare the cost of the verdict on claims of so many words."""
     return (
         sign.cost(parties, size, 0, _NIBBLES, True, "none", 2)
-        + convert.cost(parties, 2, size)
-        + sign.cost(parties, 1, 0, sign.window(2 * size), False, "none")
+        + b2a.cost(parties, 2, size)
+        + sign.cost(parties, 1, 0, sign.count_nibbles(2 * size), False, "none")
         + Spent(1, 8 * (parties - 1), 0)
     )
 
@@ -466,7 +462,7 @@ def inside(operation: Operation) -> bool:
 
 def within(x: SecretValue, bound: int) -> bool:
     """Open whether encoded values are within a bound."""
-    return verdict(magnitude(cast("SharedArray", x), bound))
+    return verdict(magnitude(x, bound))
 
 
 def verdict(*claims: Claim) -> bool:
@@ -482,7 +478,7 @@ def verdict(*claims: Claim) -> bool:
         # Any words: nobody looks at their bound.
         held = like.derive(words, frac_bits=0, bound=LIMIT)
         planes = sign.open_top_bits(held, (limits + np.uint64(1), np.negative(limits)))
-        bits = convert.convert(session, planes, size)
+        bits = b2a.convert(session, planes, size)
         shares = (bits[:, 1] - bits[:, 0]).sum(axis=1, dtype=np.uint64)
         first = session.first_row
         if first is not None:

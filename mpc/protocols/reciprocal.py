@@ -23,8 +23,6 @@ from Chebyshev's polynomial of degree two.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,10 +30,8 @@ from mpc.cost import Spent
 from mpc.errors import RangeError
 from mpc.protocols import linear, product, thresholds, truncation
 from mpc.protocols.masking import mask_together
-from mpc.protocols.sign import window
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
+from mpc.protocols.sign import count_nibbles
+from mpc.secret_value import Secret
 
 __all__ = [
     "FRAC_BITS",
@@ -92,7 +88,9 @@ def normalised(k: int) -> tuple[int, ...]:
 def cost_of_normalise(parties: int, size: int, k: int) -> Spent:
     """Declare the cost of :func:`normalise` for `size` elements in [1, k]."""
     powers = normalised(k)
-    total = thresholds.cost(parties, size, window((k << FRAC_BITS) + powers[-1]), len(powers))
+    total = thresholds.cost(
+        parties, size, count_nibbles((k << FRAC_BITS) + powers[-1]), len(powers)
+    )
     total = total + product.cost(parties, 2 * size)
     return total + truncation.cost(parties, size, len(powers))
 
@@ -114,7 +112,7 @@ def cost(parties: int, size: int, k: int) -> Spent:
     return total + truncation.cost(parties, size, FRAC_BITS)
 
 
-def normalise(x: SharedArray, k: int) -> tuple[SharedArray, SharedArray, Words]:
+def normalise(x: Secret, k: int) -> tuple[Secret, Secret, Words]:
     """Return c x in [1, 2], c, and the numbers [x < 2^j], j = 1, 2 ..., for k that takes it.
 
     c has a fractional bit for each of the powers of two.
@@ -131,7 +129,7 @@ def normalise(x: SharedArray, k: int) -> tuple[SharedArray, SharedArray, Words]:
     return truncation.truncate(scaled, count), c, numbers
 
 
-def reciprocal(x: SharedArray, k: int) -> SharedArray:
+def reciprocal(x: Secret, k: int) -> Secret:
     """Return 1 / x, for x of shape (size,) with FRAC_BITS fractional bits, in [1, k]."""
     with x.session.protocol("reciprocal"):
         powers = normalised(k)
@@ -142,7 +140,7 @@ def reciprocal(x: SharedArray, k: int) -> SharedArray:
         return truncation.truncate(y, len(powers))
 
 
-def _direct(x: SharedArray, k: int) -> SharedArray:
+def _direct(x: Secret, k: int) -> Secret:
     a, b, steps = start(k)
     # x^2 has 48 bits behind the point, b x^2 and a x at 48 + 12. Those may leave the ring's range,
     # e and y, the results of step 1, do not.

@@ -20,21 +20,17 @@ bit as in ABY2.0's bit injection (Patra, Schneider, Suresh, Yalame 2021, section
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
+from mpc.masks import MaskedBit
 from mpc.protocols import sign
-from mpc.protocols.convert import MaskedBit
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "relu", "relu_with_derivative"]
 
@@ -71,7 +67,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
     return sign.cost(parties, size, shift, nibbles, True, "relu") + delta
 
 
-def relu_with_derivative(x: SharedArray, *, truncate: bool = True) -> tuple[SharedArray, MaskedBit]:
+def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, MaskedBit]:
     """Return max(x, 0) and the bit of max(x, 0) > 0; truncated to the session's fractional bits or not."""
     session = x.session
     shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
@@ -92,6 +88,6 @@ def relu_with_derivative(x: SharedArray, *, truncate: bool = True) -> tuple[Shar
     return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate()
 
 
-def relu(x: SharedArray) -> SharedArray:
+def relu(x: Secret) -> Secret:
     """Return max(x, 0) with at most the session's fractional bits."""
     return relu_with_derivative(x)[0]

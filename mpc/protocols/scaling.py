@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,8 @@ from mpc.cost import Spent
 from mpc.errors import ArgumentError, RangeError
 from mpc.protocols import linear, range_check, truncation
 from mpc.ranges import LARGEST, LIMIT_BITS, at_index
+from mpc.secret_value import Secret
 from ring.matmul import matmul_add
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "divide", "matmul", "multiply"]
 
@@ -189,11 +187,11 @@ def plan(bound: int, addends: int, sums: Fraction) -> Plan | None:
 
 
 @dataclass(frozen=True)
-class _Map:
+class _Map(Generic[Secret]):
     """x . d: how integers are applied to shares, and what the operation is."""
 
     name: str
-    x: SharedArray
+    x: Secret
     factors: Factors
     addends: int
     sums: Fraction
@@ -208,13 +206,13 @@ class _Map:
             self.addends, lambda: (range_check.magnitude(self.x, self.limits()),), self.addends == 1,
         )  # fmt: skip
 
-    def integers(self, factors: Integers, frac_bits: int, bound: int) -> SharedArray:
+    def integers(self, factors: Integers, frac_bits: int, bound: int) -> Secret:
         """Return x . m for integers m, with a bound that the caller knows."""
         shares = self.apply(self.x.shares, factors.view(np.uint64))
         return self.x.derive(shares, frac_bits=frac_bits, bound=bound)
 
 
-def _limbs(x: SharedArray, chosen: Plan) -> list[SharedArray]:
+def _limbs(x: Secret, chosen: Plan) -> list[Secret]:
     """Step 1."""
     bounds = chosen.bounds(x.bound)
     if chosen.limbs == 1:
@@ -228,7 +226,7 @@ def _limbs(x: SharedArray, chosen: Plan) -> list[SharedArray]:
     return [*limbs, whole[-1].with_integer_bound(bounds[-1])]
 
 
-def _scaled(map: _Map) -> SharedArray:
+def _scaled(map: _Map[Secret]) -> Secret:
     """Return y, with the format's fractional bits or, where nothing is lost, with more."""
     x, form = map.x, map.x.session.format
     bound = ceil(x.bound * map.sums)
@@ -270,7 +268,7 @@ def _wrapped(factors: Factors, shift: int) -> Integers:
     return factors.parts(shift, 1)[0].view(np.int64)
 
 
-def _no_room(map: _Map) -> str:
+def _no_room(map: _Map[Any]) -> str:
     bits = map.x.bound.bit_length()
     while bits and plan((1 << bits) - 1, map.addends, map.sums) is None:
         bits -= 1
@@ -307,9 +305,7 @@ def _largest(factors: Factors, axis: int | None = None) -> Fraction:
     return Fraction(most) * slack
 
 
-def _elementwise(
-    x: SharedArray, factors: Factors, shape: tuple[int, ...], name: str
-) -> SharedArray:
+def _elementwise(x: Secret, factors: Factors, shape: tuple[int, ...], name: str) -> Secret:
     dimensions = len(shape)
 
     def apply(shares: Words, integers: Words) -> Words:
@@ -326,7 +322,7 @@ def _elementwise(
     )  # fmt: skip
 
 
-def multiply(x: SharedArray, y: object) -> SharedArray:
+def multiply(x: Secret, y: object) -> Secret:
     """x * y for public y: integers as they are, floats to the last place."""
     values = linear.public(y)
     shape = linear.broadcast("*", x.shape, values.shape)
@@ -337,7 +333,7 @@ def multiply(x: SharedArray, y: object) -> SharedArray:
         return _elementwise(x, Dyadic.of(_finite(values), shift), shape, "*")
 
 
-def divide(x: SharedArray, y: object, name: str = "/") -> SharedArray:
+def divide(x: Secret, y: object, name: str = "/") -> Secret:
     """x / y for public y, not zero."""
     values = linear.public(y)
     shape = linear.broadcast("/", x.shape, values.shape)
@@ -353,7 +349,7 @@ def divide(x: SharedArray, y: object, name: str = "/") -> SharedArray:
         return _elementwise(x, Ratios.inverse(values, shift), shape, name)
 
 
-def matmul(x: SharedArray, y: object, *, reverse: bool = False) -> SharedArray:
+def matmul(x: Secret, y: object, *, reverse: bool = False) -> Secret:
     """x @ y for public y, or y @ x if `reverse`; operands of at least two axes."""
     values = linear.public(y)
     if values.dtype.kind == "i":

@@ -13,23 +13,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, check_dealt
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols.convert import MaskedBit
+from mpc.masks import MaskedBit
 from mpc.protocols.masking import mask_together
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
-
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
 
 __all__ = ["cost", "multiply_bit"]
 
@@ -53,7 +49,7 @@ class BitTerm(Correlation):
         if prod(g) != self.size or beta != (count_words(self.size),):
             raise ShapeError(f"{self.size} elements and their bits do not have {g} and {beta}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         lam = np.ascontiguousarray(provider.mask(self.g)).reshape(-1)
         beta = provider.mask(self.beta)
         check_dealt(lam, self.size)
@@ -77,13 +73,13 @@ def _finish(
     beta: Words,
     g: Words,
     g_delta: Words,
-    term: Words,
+    cross_term: Words,
     out: Words,
 ) -> None:
     for e in range(start, stop):
         i = np.uint64(e)
         bit = delta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
-        g_beta = g_delta[i] * beta[i] + term[i]
+        g_beta = g_delta[i] * beta[i] + cross_term[i]
         out[i] = g[i] - g_beta if bit else g_beta
 
 
@@ -92,17 +88,27 @@ def cost(parties: int, masked: int, size: int) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def multiply_bit(g: SharedArray, bit: MaskedBit) -> SharedArray:
+def multiply_bit(g: Secret, bit: MaskedBit) -> Secret:
     """Multiply g by a bit of the same shape."""
     session = g.session
     with session.protocol("select"):
         (mask,) = mask_together(g)
-        _, term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
-        out = np.empty_like(term)
+        _, cross_term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
+        out = np.empty_like(cross_term)
         shares = np.ascontiguousarray(g.shares).reshape(len(out), g.size)
         delta = np.ascontiguousarray(mask.delta).reshape(len(mask.delta), g.size)
         for i in range(len(out)):
-            run(_finish, g.size, 8, bit.delta[0], bit.beta[i], shares[i], delta[0], term[i], out[i])
+            run(
+                _finish,
+                g.size,
+                8,
+                bit.delta[0],
+                bit.beta[i],
+                shares[i],
+                delta[0],
+                cross_term[i],
+                out[i],
+            )
         return g.derive(
             out.reshape(len(out), *g.shape), frac_bits=g.frac_bits, bound=g.bound, binary=g.binary
         )

@@ -24,96 +24,26 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mpc.correlation import View, apply_views
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, DtypeError, RangeError, ShapeError
+from mpc.plaintexts import Plaintext, Source
 from mpc.protocols import truncation
 from mpc.protocols.truncation import to_format
 from mpc.ranges import LARGEST
+from mpc.runtime import Runtime
+from mpc.secret_value import SecretValue
 from ring import decode, encode
 from ring.real_arrays import plain_array
 
-if TYPE_CHECKING:
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
-
-__all__ = ["Given", "cost_of_reveal", "encoded_limit", "from_public", "give", "reveal", "share"]
+__all__ = ["cost_of_reveal", "encoded_limit", "enter", "public_shares", "reveal", "share"]
 
 Words = NDArray[np.uint64]
-
-
-class _Base:
-    """What a party has given, and this process's shares of it once they were asked for."""
-
-    def __init__(self, session: Session, owner: int, encoded: Words, id: int | None = None) -> None:
-        self.session = session
-        self.id = session.fresh_id() if id is None else id
-        self.owner = owner
-        self.encoded = encoded
-        self._shares: Words | None = None
-
-    def shares(self) -> Words:
-        """Steps 1 and 2."""
-        if self._shares is None:
-            self.session.check_open()
-            session, shape = self.session, self.encoded.shape[1:]
-            shares = np.empty((len(session.here), *shape), np.uint64)
-            for row, party in enumerate(session.here):
-                # With the dots it is a view even for a scalar, which shares[row] would copy.
-                mine = shares[row, ...]
-                if party != self.owner:
-                    session.streams[party].pairs[self.owner].fill(mine, self.id)
-                    continue
-                others = np.empty(shape, np.uint64)
-                mine[...] = self.encoded[0]
-                for stream in session.streams[party].pairs.values():
-                    stream.fill(others, self.id)
-                    mine -= others
-            self._shares = shares
-        return self._shares
-
-
-@dataclass(frozen=True, repr=False)
-class Given:
-    """A value as a party has given it, or a view of one.
-
-    Attributes
-    ----------
-    owner : int
-    encoded : uint64 array of shape (1, *S) where the owner lives, else (0, *S)
-    """
-
-    base: _Base
-    encoded: Words
-    views: tuple[View, ...] = ()
-
-    @property
-    def owner(self) -> int:
-        """The party that has given it."""
-        return self.base.owner
-
-    def view(self, view: View) -> Given:
-        """Return a view of the value."""
-        return replace(
-            self, encoded=apply_views(self.encoded, [view], 1), views=(*self.views, view)
-        )
-
-    def without_value(self, planned: Session) -> Given:
-        """Return the same in a session where no party lives."""
-        empty = np.empty((0, *self.base.encoded.shape[1:]), np.uint64)
-        base = _Base(planned, self.owner, empty, self.base.id)
-        return Given(base, np.empty((0, *self.encoded.shape[1:]), np.uint64), self.views)
-
-    def shares(self) -> Words:
-        """Return this process's shares, of shape (p, *S)."""
-        return apply_views(self.base.shares(), self.views, 1)
 
 
 def cost_of_reveal(parties: int, size: int) -> Spent:
@@ -151,9 +81,10 @@ def _as_array(x: ArrayLike | None, dtype: DTypeLike | None, name: str) -> NDArra
 
 
 def encoded_limit(limit: object, frac_bits: int, name: str) -> int:
-    """Return a bound on magnitudes as one on encoded values, at most what the ring has, or raise.
+    """Encode a public bound on magnitudes, or raise; it ends at the largest integer that is shared.
 
-    Of fixed point it is rounded up, as the value may have been; of whole numbers down.
+    With fractional bits it is rounded up, since encoding may have rounded the largest value up. For
+    whole numbers it is rounded down.
     """
     if isinstance(limit, (int, np.integer)) and not isinstance(limit, bool):
         exact = Fraction(int(limit))
@@ -184,7 +115,7 @@ def _check_bound(x: NDArray[Any], encoded: Words, largest: int, bound: object, n
 
 
 def share(
-    session: Session,
+    session: Runtime,
     x: ArrayLike | None,
     owner: int,
     *,
@@ -192,10 +123,9 @@ def share(
     dtype: DTypeLike | None,
     bound: float | None,
     name: str,
-) -> tuple[Given, int, int, bool]:
+) -> tuple[Plaintext, int, int, bool]:
     """Check and encode x; return it, its fractional bits, its bound, and whether it holds bits."""
-    given = x is not None
-    if given:
+    if x is not None:
         values = _as_array(x, dtype, name)
         if shape is not None and _check_shape(shape, name) != values.shape:
             raise ShapeError(f"{name} must have the shape {tuple(shape)}, got {values.shape}")
@@ -224,35 +154,33 @@ def share(
     if kind == "b":
         largest = 1
     encoded = np.empty((0, *sizes), np.uint64)
-    if given and owner in session.here:
+    if x is not None and owner in session.here:
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
         if bound is not None:
             _check_bound(values, encoded[0], largest, bound, name)
-    return give(session, owner, encoded, frac_bits, largest), frac_bits, largest, kind == "b"
+    return enter(session, owner, encoded, frac_bits, largest), frac_bits, largest, kind == "b"
 
 
-def give(session: Session, owner: int, encoded: Words, frac_bits: int, bound: int) -> Given:
+def enter(session: Runtime, owner: int, encoded: Words, frac_bits: int, bound: int) -> Plaintext:
     """Enter an encoded value of a party, of shape (1, *S) where it lives, else (0, *S)."""
-    base = _Base(session, owner, encoded)
+    base = Source(session, owner, encoded)
     session.note("share", base.id, owner, encoded.shape[1:], frac_bits, bound)
-    return Given(base, encoded)
+    return Plaintext(base, encoded)
 
 
-def from_public(session: Session, values: ArrayLike, frac_bits: int, bound: int) -> SharedArray:
-    """Make shares of public numbers: the first party holds them, the others zeros.
+def public_shares(session: Runtime, values: ArrayLike, frac_bits: int) -> Words:
+    """Encode public numbers and make shares of them: the first party's, the others' being zeros.
 
     Nothing about them is secret; what is computed from them and from secrets is.
     """
-    from mpc.shared_array import SharedArray  # which imports this module
-
     encoded = encode(values, frac_bits, int_bits=truncation.OFFSET_BITS - frac_bits - 1)
     shares = np.zeros((len(session.here), *encoded.shape), np.uint64)
     if session.first_row is not None:
         shares[session.first_row] = encoded
-    return SharedArray(session, shares, frac_bits, bound)
+    return shares
 
 
-def reveal(x: SharedArray, to: str | None) -> Any:
+def reveal(x: SecretValue, to: str | None) -> Any:
     """Open x to all, or to the party named, and decode it."""
     session = x.session
     party = None if to is None else session.number(to, "to")

@@ -5,7 +5,7 @@ d = y - m, m being the middle of the piece; outside of them it is constant.
 1. c = open(z + 2^62 + r). It gives the truncated value [y], and the bits <y < t_k> for all k, since
    the tables dealt with r serve the public u - t_k as well as u: see :mod:`mpc.protocols.sign`.
    3 rounds.
-2. The bits become numbers [b_k]: 1 round (:mod:`mpc.protocols.convert`).
+2. The bits become numbers [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. The middle and the coefficients of the piece that y lies in are sums over k of public differences
    times [b_k]: local. [d] = [y] - [m].
 4. [d], [a_3] and [a_1] are masked; [d^2], [a_3 d] and [a_1 d] follow: 1 round.
@@ -34,19 +34,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
 from mpc.errors import RangeError
-from mpc.protocols import convert, linear, product, sign, truncation
+from mpc.protocols import b2a, linear, product, sign, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.thresholds import choose
-
-if TYPE_CHECKING:
-    from mpc.shared_array import SharedArray
+from mpc.secret_value import Secret
 
 __all__ = ["ERROR_BOUNDS", "by_pieces", "cost", "error_bound", "sigmoid", "tanh"]
 
@@ -175,14 +172,14 @@ def cost(
     """Declare the cost for `size` elements that lose `shift` bits and then have `frac_bits`."""
     return (
         sign.cost(parties, size, shift, nibbles, True, "truncation", thresholds)
-        + convert.cost(parties, thresholds, size)
+        + b2a.cost(parties, thresholds, size)
         + product.cost(parties, 3 * size, 3 * size)
         + truncation.cost(parties, 2 * size, frac_bits)
         + product.cost(parties, 2 * size)
     )
 
 
-def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
+def _by_pieces(x: Secret, name: str, pieces: Pieces) -> Secret:
     session = x.session
     frac_bits = session.format.frac_bits
     if not frac_bits:
@@ -191,14 +188,14 @@ def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
     thresholds, rows = _encoded(pieces, frac_bits, up, -(-x.bound >> shift))
 
     opened = sign.open_signs(x, shift, thresholds)
-    numbers = convert.convert(session, opened.bit, x.size)
+    numbers = b2a.convert(session, opened.bit, x.size)
     y = x.shares
     if shift:
         y = truncation.finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
     y = y.reshape(len(numbers), x.size) << np.uint64(up)
     m, a0, a1, a2, a3 = choose(session, numbers, rows).transpose(1, 0, 2)
 
-    def shared(shares: Words, bits: int, bound: int) -> SharedArray:
+    def shared(shares: Words, bits: int, bound: int) -> Secret:
         return x.derive(shares, frac_bits=bits, bound=bound)
 
     # On all pieces but the outer ones, where d is anything and is multiplied by zero: |d| <= 1, and
@@ -215,17 +212,17 @@ def _by_pieces(x: SharedArray, name: str, pieces: Pieces) -> SharedArray:
     mask_together(pair)
     cubic = product.multiply(pair[0], pair[1])
     total = linear.add(linear.add(cubic, products[2]), shared(a0, 2 * frac_bits, one * one))
-    result = linear.view(total, ("reshape", x.shape))
+    result = total.view(("reshape", x.shape))
     return result.with_integer_bound(5 * one * one // 4 + 16 * one)
 
 
-def sigmoid(x: SharedArray) -> SharedArray:
+def sigmoid(x: Secret) -> Secret:
     """Return 1 / (1 + exp(-x)), with twice the session's fractional bits."""
     with x.session.protocol("sigmoid"):
         return _by_pieces(x, "sigmoid", _sigmoid_pieces())
 
 
-def tanh(x: SharedArray) -> SharedArray:
+def tanh(x: Secret) -> Secret:
     """Return tanh(x), with twice the session's fractional bits."""
     with x.session.protocol("tanh"):
         return _by_pieces(x, "tanh", _tanh_pieces())

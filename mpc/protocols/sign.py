@@ -22,43 +22,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ShapeError
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
     OFFSET_BITS,
-    check_term,
+    check_cross_term,
     deal_high,
     deal_tops,
     open_masked,
     take_in,
     tops_part,
 )
+from mpc.runtime import Runtime
+from mpc.secret_value import SecretValue
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
 from ring.threads import run
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
-
 __all__ = [
     "Opened",
     "Window",
     "cost",
+    "count_nibbles",
     "open_sign",
     "open_signs",
     "open_top_bits",
     "open_zero",
-    "window",
 ]
 
 Words = NDArray[np.uint64]
@@ -66,12 +63,37 @@ Words = NDArray[np.uint64]
 Extras = Literal["none", "bit", "truncation", "relu"]
 
 
+class Dealt(NamedTuple):
+    """The parts of a :class:`Window`: all of each, or this process's shares with the party axis first.
+
+    Attributes
+    ----------
+    r : uint64 array of shape (size,)
+    beta : uint64 array of shape (words,), if dealt
+    tables : uint64 array of shape (table words, size)
+        Of the nibbles of r, see ring.nibbles.
+    rings : uint64 array of shape (ring parts, size)
+        Rows: beta, beta (r >> s), r >> s, as far as dealt; r >> s alone with "truncation".
+    tops : uint64 array of shape (rows, lane words)
+        Rows: r >> 63, beta (r >> 63), as far as dealt.
+    planes : list of (uint64 array, uint64 array)
+        For each round of step 3 the masks of planes, and the products of masks.
+    """
+
+    r: Words
+    beta: Words | None
+    tables: Words
+    rings: Words
+    tops: Words
+    planes: list[tuple[Words, Words]]
+
+
 @dataclass(frozen=True)
 class Window(Correlation):
-    """r with the tables of its nibbles, what step 3 takes, and beta with its products.
+    """A window of the bits of r: tables of its nibbles, what step 3 takes, and beta with its products.
 
-    For `size` elements, each against so many `thresholds`; `term` is the C of a product. `shift` is
-    s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also [r >> s],
+    For `size` elements, each against so many `thresholds`; `cross_term` is the C of a product. `shift`
+    is s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also [r >> s],
     [r >> 63], [beta (r >> s)] and [beta (r >> 63)], of which s = 0 needs the third only. With
     "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0. Of what is shifted by 63,
     s bits are dealt.
@@ -83,7 +105,7 @@ class Window(Correlation):
     signed: bool
     extras: Extras
     thresholds: int = 1
-    term: Correlation | None = None
+    cross_term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
         return self._parts[0]
@@ -93,7 +115,7 @@ class Window(Correlation):
 
     @cached_property
     def _parts(self) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-        return _parts_of(replace(self, term=None) if self.term is not None else self)
+        return _parts_of(replace(self, cross_term=None) if self.cross_term is not None else self)
 
     @property
     def rounds(self) -> tuple[bits.Structure, ...]:
@@ -129,38 +151,49 @@ class Window(Correlation):
         if self.thresholds < 1:
             raise ShapeError(f"a window needs a threshold, got {self.thresholds}")
         super().check(limit)
-        check_term(self.term, self.size, limit)
+        check_cross_term(self.cross_term, self.size, limit)
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        take_in(self.term, provider, masks[0])
-        add_tables(masks[0], self.shift, self.nibbles, self.signed, out[0])
-        if self.has_beta:
-            run(_deal, self.size, 8, masks[0], masks[1], self.shift, out[1])
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
+        dealt = self._named(masks, out)
+        take_in(self.cross_term, provider, dealt.r)
+        add_tables(dealt.r, self.shift, self.nibbles, self.signed, dealt.tables)
+        if dealt.beta is not None:
+            run(_deal, self.size, 8, dealt.r, dealt.beta, self.shift, dealt.rings)
         elif self.ring_parts:
-            deal_high(masks[0], self.shift, out[1][0])
-        deal_tops(masks[0], self.shift, out[2], masks[1] if self.has_beta else None)
-        planes = masks[2:] if self.has_beta else masks[1:]
-        for form, lam, products in zip(self.rounds, planes, out[3:], strict=True):
-            if form.subsets:
-                bits.deal_products(form.subsets, lam, products)
+            deal_high(dealt.r, self.shift, dealt.rings[0])
+        deal_tops(dealt.r, self.shift, dealt.tops, dealt.beta)
+        for structure, (lam, products) in zip(self.rounds, dealt.planes, strict=True):
+            if structure.subsets:
+                bits.deal_products(structure.subsets, lam, products)
+
+    def shares(self, words: Words) -> Dealt:
+        """Cut this process's shares into their parts."""
+        parts, uniform = self.split(words), len(self.layout.masks)
+        return self._named(parts[:uniform], parts[uniform:])
+
+    def _named(self, masks: Sequence[Words], corrected: Sequence[Words]) -> Dealt:
+        r, *lams = masks
+        beta = lams.pop(0) if self.has_beta else None
+        tables, rings, tops, *products = corrected
+        return Dealt(r, beta, tables, rings, tops, list(zip(lams, products, strict=True)))
 
 
 @lru_cache(maxsize=256)
 def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Return what is uniform and what is corrected, for a window without a term."""
+    """Return what is uniform and what is corrected, for a window without a cross term."""
     rounds, words = window.rounds, window.words
     tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[window.extras] if window.shift else 0
     return (
         (
             Part((window.size,)),
             *((window.beta,) if window.has_beta else ()),
-            *(Part((len(form.opened), words), "xor") for form in rounds),
+            *(Part((len(structure.opened), words), "xor") for structure in rounds),
         ),
         (
             Part((count_table_words(window.nibbles), window.size), "xor"),
             Part((window.ring_parts, window.size)),
             tops_part(tops, window.size, window.shift),
-            *(Part((len(form.subsets), words), "xor") for form in rounds),
+            *(Part((len(structure.subsets), words), "xor") for structure in rounds),
         ),
     )
 
@@ -206,7 +239,7 @@ class Opened:
     ref: MaskRef | None
 
 
-def window(bound: int, shift: int = 0) -> int:
+def count_nibbles(bound: int, shift: int = 0) -> int:
     """Return how many nibbles hold every integer up to `bound` in magnitude, with its sign.
 
     Never more than a word has above bit `shift`: what is below 2^(63 - shift) fits those. Without a
@@ -227,13 +260,13 @@ def _prefix(nibbles: int) -> tuple[bits.Structure, ...]:
         groups.append(tuple((*p[:k], g) for k, g in enumerate(piece)))
         if number < len(pieces) - 1:
             groups.append((tuple(p),))
-    first = bits.structure(tuple(groups))
+    first = bits.structure_of(tuple(groups))
     if len(pieces) == 1:
         return (first,)
     # Outputs of the first round alternate: G of a group, P of the group.
     p = [2 * k + 1 for k in range(len(pieces) - 1)]
     second = tuple((*p[:k], 2 * k) for k in range(len(pieces)))
-    return (first, bits.structure((second,)))
+    return (first, bits.structure_of((second,)))
 
 
 def _rounds(nibbles: int, signed: bool) -> tuple[bits.Structure, ...]:
@@ -254,15 +287,15 @@ def cost(
     """Declare the cost for `size` elements, each against so many thresholds."""
     window = Window(size, shift, nibbles, signed, extras, thresholds)
     total = Spent(1, 8 * (parties - 1) * size, 8 * window.corrected_words)
-    for form in window.rounds:
-        opening = bits.cost(parties, form, window.words)
+    for structure in window.rounds:
+        opening = bits.cost(parties, structure, window.words)
         total = total + Spent(opening.rounds, opening.bytes_sent)
     return total
 
 
 def _open(
-    session: Session,
-    x: SharedArray,
+    session: Runtime,
+    x: SecretValue,
     shift: int,
     nibbles: int,
     signed: bool,
@@ -271,16 +304,12 @@ def _open(
 ) -> Opened:
     size = x.size
     # Without a shift, ReLU takes the mask itself for [r >> s].
-    x, term = x.apart() if shift or extras != "relu" else (x, None)
-    correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), term)
+    x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
+    correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), cross_term)
     number, words = session.correlated(correlation)
-    parts, rounds = correlation.split(words), correlation.rounds
-    dealt = len(correlation.layout.masks)
-    r, beta = parts[0], parts[1] if correlation.has_beta else None
-    planes_dealt = list(zip(parts[dealt - len(rounds) : dealt], parts[dealt + 3 :], strict=True))
-    tables, rings, tops = parts[dealt : dealt + 3]
+    dealt = correlation.shares(words)
 
-    c = open_masked(session, x, r)
+    c = open_masked(session, x, dealt.r)
     words_each = count_words(size)
     each = np.empty((len(thresholds), len(words), 2 * nibbles, words_each), np.uint64)
     for planes, threshold in zip(each, thresholds, strict=True):
@@ -291,40 +320,40 @@ def _open(
             else:
                 seen, rest = c[0], threshold
             read_tables(
-                seen, shift, nibbles, signed, tables[i], i == session.first_row,
+                seen, shift, nibbles, signed, dealt.tables[i], i == session.first_row,
                 planes[i, :nibbles], planes[i, nibbles:], rest,
             )  # fmt: skip
     planes = each.transpose(1, 2, 0, 3).reshape(len(words), 2 * nibbles, correlation.words)
-    for form, some in zip(rounds, planes_dealt, strict=True):
-        planes = bits.evaluate(session, planes, form, some)
+    for structure, masks_and_products in zip(correlation.rounds, dealt.planes, strict=True):
+        planes = bits.evaluate(session, planes, structure, masks_and_products)
     bit = planes[:, 0]
     ref = MaskRef(number, correlation.beta, start=size) if correlation.has_beta else None
-    return Opened(c, bit, r, beta, rings, tops, ref)
+    return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
 
 
-def open_sign(x: SharedArray, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
+def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
     """Share the bit of y < 0 for y = x / 2^shift, rounded as a truncation rounds it.
 
     With `strict` that of y < 1, which is the sign of y - 1: as cheap, and in the window if y is.
     """
-    nibbles = window(-(-x.bound >> shift))
+    nibbles = count_nibbles(-(-x.bound >> shift))
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
-def open_signs(x: SharedArray, shift: int, thresholds: Sequence[int]) -> Opened:
+def open_signs(x: SecretValue, shift: int, thresholds: Sequence[int]) -> Opened:
     """Share the sign bits of y - t for y = x / 2^shift and each public integer t, from one opening.
 
     y - t must stay below 2^(63 - shift) in magnitude, as it does for thresholds up to the bound of y.
     The rings and tops are what finishing the truncation to y takes, see
     :func:`mpc.protocols.truncation.finish`.
     """
-    nibbles = window(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
+    nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
     opened.bit = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
     return opened
 
 
-def open_top_bits(x: SharedArray, offsets: Sequence[Words]) -> Words:
+def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     """Share the top bits of w - t for the words w of x, whatever they are, from one opening.
 
     Each t of `offsets` is an array of public words, one an element; the bound of x does not count.
@@ -334,6 +363,6 @@ def open_top_bits(x: SharedArray, offsets: Sequence[Words]) -> Words:
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
-def open_zero(x: SharedArray, extras: Extras) -> Opened:
+def open_zero(x: SecretValue, extras: Extras) -> Opened:
     """Share whether x is zero."""
-    return _open(x.session, x, 0, window(x.bound), False, extras)
+    return _open(x.session, x, 0, count_nibbles(x.bound), False, extras)

@@ -32,7 +32,6 @@ other steps' sources are in their files.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mpc.cost import Spent
 from mpc.errors import RangeError
@@ -49,12 +48,10 @@ from mpc.protocols import (
     truncation,
 )
 from mpc.protocols.maximum import max_along
-from mpc.protocols.sign import window
+from mpc.protocols.sign import count_nibbles
 from mpc.ranges import LARGEST
-
-if TYPE_CHECKING:
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
+from mpc.runtime import Runtime
+from mpc.secret_value import Secret, SecretValue
 
 __all__ = ["cost", "error_bound", "log_softmax", "softmax"]
 
@@ -85,7 +82,7 @@ class _Plan:
     place: int | None
 
 
-def _plan(scores: SharedArray, k: int, *, log: bool = False) -> _Plan:
+def _plan(scores: SecretValue, k: int, *, log: bool = False) -> _Plan:
     frac_bits, own = scores.session.format.frac_bits, scores.frac_bits
     extra = max(0, own - frac_bits)
     half = int(k > _FEW)
@@ -110,7 +107,7 @@ def _place(reach: int, own: int, frac_bits: int, k: int) -> int | None:
     return None
 
 
-def _check(name: str, scores: SharedArray) -> None:
+def _check(name: str, scores: SecretValue) -> None:
     k = scores.shape[1]
     if k > reciprocal.LARGEST:
         raise RangeError(
@@ -118,18 +115,18 @@ def _check(name: str, scores: SharedArray) -> None:
         )
 
 
-def _powers(scores: SharedArray, plan: _Plan) -> tuple[SharedArray, SharedArray, SharedArray]:
+def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
     """Return s - max(s) and its exponentials, both of shape (k, rows), and the sums of those."""
     if plan.drop:
         scores = truncation.truncate(scores, plan.drop)
-    columns = linear.view(scores, ("transpose", (1, 0)))
+    columns = scores.view(("transpose", (1, 0)))
     k, rows = columns.shape
     if k > argmax.LARGEST_GROUP:
         largest = max_along(columns, 0)
     else:
         bit = argmax.winning_bits(scores)
         largest = argmax.sum_of_one(select.multiply_bit(columns, bit), 0)
-    largest = linear.view(largest, ("reshape", (1, rows)))
+    largest = largest.view(("reshape", (1, rows)))
     differences = comparison.difference(columns, largest)
     half = int(k > _FEW)
     d = differences.derive(
@@ -145,7 +142,7 @@ def _powers(scores: SharedArray, plan: _Plan) -> tuple[SharedArray, SharedArray,
     return differences, powers, linear.sum_along(powers, 0).with_integer_bound(bound)
 
 
-def cost(parties: int, rows: int, k: int, scores: SharedArray) -> Spent:
+def cost(parties: int, rows: int, k: int, scores: SecretValue) -> Spent:
     """Declare the cost for `rows` rows of k <= 16 scores like `scores`."""
     size = rows * k
     plan = _plan(scores, k)
@@ -154,14 +151,14 @@ def cost(parties: int, rows: int, k: int, scores: SharedArray) -> Spent:
         frac_bits=scores.frac_bits - plan.drop,
         bound=min(plan.reach, LARGEST),
     )
-    nibbles = window(d.bound)
+    nibbles = count_nibbles(d.bound)
     total = argmax.cost(parties, rows, k, nibbles) + select.cost(parties, size, size)
     if plan.drop:
         total = total + truncation.cost(parties, size, plan.drop)
     if plan.saturate:
-        total = total + relu.cost(parties, size, 0, window(LARGEST))
+        total = total + relu.cost(parties, size, 0, count_nibbles(LARGEST))
         d = d.with_integer_bound(exponential.SATURATED << d.frac_bits)
-    _, shift, exp_nibbles = exponential.prepare(d)
+    _, shift, exp_nibbles = exponential.scaled(d)
     return (
         total
         + exponential.cost(parties, size, shift, exp_nibbles)
@@ -185,12 +182,12 @@ def error_bound(columns: int, frac_bits: int, *, log: bool = False, place: int =
     return common + score + 2.0**-frac_bits
 
 
-def _surplus(session: Session) -> int:
+def _surplus(session: Runtime) -> int:
     """Return how many fractional bits the probabilities have too many."""
     return exponential.FRAC_BITS + reciprocal.FRAC_BITS - session.format.frac_bits
 
 
-def log_softmax(scores: SharedArray) -> SharedArray:
+def log_softmax(scores: Secret) -> Secret:
     """Return the logarithm of the softmax, of shape (k, rows).
 
     It has 24 fractional bits, or as many as the scores, if those are more; where the scores' bound
@@ -209,13 +206,13 @@ def log_softmax(scores: SharedArray) -> SharedArray:
         )
     with session.protocol("softmax"):
         differences, _, total = _powers(scores, plan)
-        log = linear.view(logarithm.log(total, k), ("reshape", (1, rows)))
+        log = logarithm.log(total, k).view(("reshape", (1, rows)))
         if plan.place < logarithm.FRAC_BITS:
             log = truncation.truncate(log, logarithm.FRAC_BITS - plan.place)
         return linear.subtract(differences, log)
 
 
-def softmax(scores: SharedArray) -> SharedArray:
+def softmax(scores: Secret) -> Secret:
     """Return the softmax of each row of scores (rows, k), with the format's fractional bits."""
     session = scores.session
     rows, k = scores.shape
@@ -226,8 +223,8 @@ def softmax(scores: SharedArray) -> SharedArray:
         if k == 1:
             return linear.add_integer(linear.at_bits(linear.zeros_like(scores), frac_bits), one)
         _, powers, total = _powers(scores, _plan(scores, k))
-        inverse = linear.view(reciprocal.reciprocal(total, k), ("reshape", (1, rows)))
+        inverse = reciprocal.reciprocal(total, k).view(("reshape", (1, rows)))
         p = product.multiply(powers, inverse, whole=True)
         p = truncation.truncate(p, _surplus(session))
-        p = linear.view(p, ("transpose", (1, 0)))
+        p = p.view(("transpose", (1, 0)))
         return p.with_integer_bound(one + (one >> 13) + 4)

@@ -3,7 +3,7 @@
 For thresholds t_1 < ... < t_K and values a_0 ... a_K, a_k is chosen where x is in [t_k, t_(k + 1)).
 1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 3 rounds, 2
    where 16 bits do.
-2. They become numbers [b_k]: 1 round (:mod:`mpc.protocols.convert`).
+2. They become numbers [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. a_K + sum over k of (a_(k - 1) - a_k) [b_k]: local, for as many rows of values as are wanted.
 The bits are exact, for every x below 2^62 in magnitude.
 With powers of two for both, [a x] is x normalised: :mod:`mpc.protocols.reciprocal`, `logarithm` and
@@ -16,18 +16,15 @@ highest bit as in Catrina, Saxena 2010, section 3.4, and Aly, Smart 2019, sectio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.cost import Spent
-from mpc.protocols import convert, sign
+from mpc.protocols import b2a, sign
+from mpc.runtime import Runtime
+from mpc.secret_value import SecretValue
 from ring.matmul import matmul
-
-if TYPE_CHECKING:
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
 
 __all__ = ["below", "choose", "cost"]
 
@@ -37,16 +34,16 @@ Words = NDArray[np.uint64]
 def cost(parties: int, size: int, nibbles: int, thresholds: int) -> Spent:
     """Declare the cost for `size` elements, whose distances to the thresholds take `nibbles`."""
     opening = sign.cost(parties, size, 0, nibbles, True, "truncation", thresholds)
-    return opening + convert.cost(parties, thresholds, size)
+    return opening + b2a.cost(parties, thresholds, size)
 
 
-def below(x: SharedArray, thresholds: Sequence[int]) -> Words:
+def below(x: SecretValue, thresholds: Sequence[int]) -> Words:
     """Steps 1 and 2: shares of the numbers [x < t], of shape (p, thresholds, size)."""
     opened = sign.open_signs(x, 0, thresholds)
-    return convert.convert(x.session, opened.bit, x.size)
+    return b2a.convert(x.session, opened.bit, x.size)
 
 
-def choose(session: Session, numbers: Words, values: NDArray[np.int64]) -> Words:
+def choose(session: Runtime, numbers: Words, values: NDArray[np.int64]) -> Words:
     """Step 3: shares of shape (p, rows, size), for values of shape (rows, K + 1)."""
     words = values.astype(np.int64).view(np.uint64)
     steps = np.ascontiguousarray(words[:, :-1] - words[:, 1:])

@@ -4,9 +4,9 @@ Needs |z| < 2^62.
 1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections; of the latter s bits, since
    it is multiplied by 2^(64 - s) below: for s <= 16 four of them take a word.
 2. c = open(z + 2^62 + r), the first party adding 2^62.
-   Of a product, the parties hold z - C, and the provider knows C. They mask with D = sum PRG(k_i, id)
-   as they do otherwise, c = open((z - C) + 2^62 + D), and the provider takes r = D - C. That is as
-   uniform as D, which is independent of C, and shares of C are never dealt.
+   Of a product, the parties hold z - C, and the provider knows the cross term C. They mask with
+   D = sum PRG(k_i, id) as they do otherwise, c = open((z - C) + 2^62 + D), and the provider takes
+   r = D - C. That is as uniform as D, which is independent of C, and shares of C are never dealt.
 3. kappa = (1 - (c >> 63)) 2^(64 - s), public; locally
    [y] = (c >> s) - 2^(62 - s) - [r >> s] + kappa [r >> 63].
 y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
@@ -24,26 +24,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import LANES, Correlation, Part
+from mpc.correlation import LANES, Correlation, MaskSource, Part
 from mpc.cost import Spent
 from mpc.errors import ArgumentError, ShapeError
+from mpc.runtime import Runtime
+from mpc.secret_value import Secret, SecretValue
 from ring.compile import kernel
 from ring.lanes import count_lane_words, fold_of, lane
 from ring.threads import run
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
-    from mpc.shared_array import SharedArray
-
 __all__ = [
     "OFFSET_BITS",
-    "check_term",
+    "check_cross_term",
     "cost",
     "deal_high",
     "deal_tops",
@@ -63,11 +59,11 @@ _OFFSET = np.uint64(1 << OFFSET_BITS)
 
 @dataclass(frozen=True)
 class TruncationPair(Correlation):
-    """r, [r >> shift] and [r >> 63]; `term` is the C of a product."""
+    """r, [r >> shift] and [r >> 63]; `cross_term` is the C of a product."""
 
     size: int
     shift: int
-    term: Correlation | None = None
+    cross_term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
         return (Part((self.size,)),)
@@ -77,30 +73,32 @@ class TruncationPair(Correlation):
 
     def check(self, limit: int) -> None:
         super().check(limit)
-        check_term(self.term, self.size, limit)
+        check_cross_term(self.cross_term, self.size, limit)
         if not 0 < self.shift < OFFSET_BITS:
             raise ShapeError(f"shift must be in [1, {OFFSET_BITS - 1}], got {self.shift}")
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        take_in(self.term, provider, masks[0])
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
+        take_in(self.cross_term, provider, masks[0])
         deal_high(masks[0], self.shift, out[0])
         deal_tops(masks[0], self.shift, out[1])
 
 
-def check_term(term: Correlation | None, size: int, limit: int) -> None:
-    """Raise ShapeError unless a mask of `size` elements can take the term in."""
-    if term is None:
+def check_cross_term(cross_term: Correlation | None, size: int, limit: int) -> None:
+    """Raise ShapeError unless a mask of `size` elements can take the cross term in."""
+    if cross_term is None:
         return
-    term.check(limit)
-    if term.masks() or [(part.size, part.algebra) for part in term.corrected()] != [(size, "sum")]:
-        raise ShapeError(f"a mask of {size} elements cannot take in a {type(term).__name__}")
+    cross_term.check(limit)
+    if cross_term.masks() or [(part.size, part.algebra) for part in cross_term.corrected()] != [
+        (size, "sum")
+    ]:
+        raise ShapeError(f"a mask of {size} elements cannot take in a {type(cross_term).__name__}")
 
 
-def take_in(term: Correlation | None, provider: Provider, mask: Words) -> None:
+def take_in(cross_term: Correlation | None, provider: MaskSource, mask: Words) -> None:
     """Turn D into r = D - C."""
-    if term is not None:
-        (part,) = term.corrected()
-        term.deal(provider, [], [mask.reshape(part.shape)])  # to C - D
+    if cross_term is not None:
+        (part,) = cross_term.corrected()
+        cross_term.deal(provider, [], [mask.reshape(part.shape)])  # to C - D
         np.negative(mask, out=mask)
 
 
@@ -170,10 +168,10 @@ def _mask(start: int, stop: int, z: Words, r: Words, offset: np.uint64, out: Wor
         out[e] = z[e] + r[e] + offset
 
 
-def masked(session: Session, z: SharedArray, r: Words) -> Words:
+def masked(session: Runtime, z: SecretValue, r: Words) -> Words:
     """Return what is opened of z: its shares plus 2^62 and shares of r, of shape (p, n) for z's size.
 
-    If z is without its term, r stands for D.
+    If z is without its cross term, r stands for D.
     """
     message = np.empty(r.shape, np.uint64)
     addends = dict(z.addends())
@@ -187,12 +185,12 @@ def masked(session: Session, z: SharedArray, r: Words) -> Words:
     return message
 
 
-def open_masked(session: Session, z: SharedArray, r: Words) -> Words:
+def open_masked(session: Runtime, z: SecretValue, r: Words) -> Words:
     """Open z + 2^62 + r, see :func:`masked`."""
     return session.open((masked(session, z, r), "sum"))[0]
 
 
-def finish(session: Session, c: Words, high: Words, tops: Words, shift: int) -> Words:
+def finish(session: Runtime, c: Words, high: Words, tops: Words, shift: int) -> Words:
     """Step 3: shares of y, of shape (p, n), from c and shares of [r >> s] and [r >> 63]."""
     out = np.empty_like(high)
     for i in range(len(out)):
@@ -203,12 +201,12 @@ def finish(session: Session, c: Words, high: Words, tops: Words, shift: int) -> 
     return out
 
 
-def truncate(x: SharedArray, shift: int) -> SharedArray:
+def truncate(x: Secret, shift: int) -> Secret:
     """Divide by 2^shift with stochastic rounding, and drop as many fractional bits."""
     return divide_by_power(x, shift, x.frac_bits - shift)
 
 
-def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
+def divide_by_power(x: Secret, shift: int, frac_bits: int) -> Secret:
     """Shift the shared integers right by `shift` bits; the result has `frac_bits`."""
     if frac_bits < 0:
         raise ArgumentError(
@@ -218,17 +216,17 @@ def divide_by_power(x: SharedArray, shift: int, frac_bits: int) -> SharedArray:
     return y.derive(y.shares, frac_bits=frac_bits, bound=y.bound)
 
 
-def divide_by_powers(x: SharedArray, shifts: Sequence[int]) -> list[SharedArray]:
+def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
     """Return the shared integers shifted right by each of `shifts`, all in one round."""
     for shift in shifts:
         if not 0 < shift < OFFSET_BITS:
             raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
     session, shape = x.session, x.shape
     with session.protocol("truncation"):
-        x, term = x.apart()
+        x, cross_term = x.split_cross_term()
         dealt = []
         for shift in shifts:
-            pair = TruncationPair(x.size, shift, term)
+            pair = TruncationPair(x.size, shift, cross_term)
             dealt.append(pair.split(session.correlated(pair)[1]))
         opened = session.open(*((masked(session, x, r), "sum") for r, _, _ in dealt))
         results = []
@@ -241,7 +239,7 @@ def divide_by_powers(x: SharedArray, shifts: Sequence[int]) -> list[SharedArray]
         return results
 
 
-def to_format(x: SharedArray) -> SharedArray:
+def to_format(x: Secret) -> Secret:
     """Truncate x to the session's fractional bits, if it has more; once in its life."""
     extra = x.frac_bits - x.session.format.frac_bits
     if extra <= 0:

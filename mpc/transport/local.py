@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.correlation import Opening
+from mpc.interfaces import Transport
 
 __all__ = ["LocalTransport"]
 
 Words = NDArray[np.uint64]
 
 
-class LocalTransport:
+class LocalTransport(Transport):
     """Delivers every party's message to every party at once.
 
     With no party at all, as in a plan, what arrives is empty too.
@@ -26,19 +27,7 @@ class LocalTransport:
         """Nobody is elsewhere."""
 
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
-        """Deliver each message, and combine the parties' shares of it.
-
-        Parameters
-        ----------
-        messages : sequence of (words, opening)
-            For "sum" and "xor" every party's share, the party axis first. For a party's number
-            what it alone sends: first axis 1 where it lives, else 0.
-
-        Returns
-        -------
-        list of uint64 arrays
-            The opened values, one copy for all parties that live here: first axis 1, or 0 in a plan.
-        """
+        """Combine the rows, a party each."""
         opened = []
         for words, opening in messages:
             if isinstance(opening, int) or not len(words):

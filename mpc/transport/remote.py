@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mpc.correlation import Opening
 from mpc.errors import PeerError
+from mpc.interfaces import Transport
 from mpc.transport.connection import Beside, Connection, exchange
 from mpc.transport.frames import Kind, Shapes
 
@@ -50,7 +51,7 @@ def _route(
     return _Route(noted, sent[me], tuple(each for each in incoming if each[1]))
 
 
-class RemoteTransport:
+class RemoteTransport(Transport):
     """Sends this party's shares to the others, everything of a round in one frame each.
 
     Parameters
@@ -59,7 +60,7 @@ class RemoteTransport:
         Which party lives here.
     peers : dict of int to Connection
         Each other party's.
-    provider : Connection
+    provider : Connection, optional
         Told when this party stops.
     timeout : float
         Seconds without a byte after which a party counts as lost.
@@ -78,7 +79,7 @@ class RemoteTransport:
         self,
         me: int,
         peers: Mapping[int, Connection],
-        provider: Connection,
+        provider: Connection | None,
         timeout: float,
         where: Callable[[], str],
         beside: Beside | None = None,
@@ -86,7 +87,7 @@ class RemoteTransport:
         self.me = me
         self.peers = dict(peers)
         self._others = tuple(self.peers)
-        self._everybody = [*self.peers.values(), provider]
+        self._everybody = [*self.peers.values(), *([] if provider is None else [provider])]
         self.timeout = timeout
         self._where = where
         self._beside = beside
@@ -97,19 +98,7 @@ class RemoteTransport:
         self._steps = zlib.crc32(repr(step).encode(), self._steps)
 
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
-        """Exchange with all others, and combine the parties' shares.
-
-        Parameters
-        ----------
-        messages : sequence of (words, opening)
-            For "sum" and "xor" this party's share, of shape (1, ...). For a party's number what it
-            alone sends: first axis 1 where it lives, else 0.
-
-        Returns
-        -------
-        list of uint64 arrays
-            The opened values, of shape (1, ...).
-        """
+        """Exchange with all others, and combine the parties' shares."""
         form = tuple([(words.shape[1:], opening) for words, opening in messages])
         route = _route(form, self.me, self._others)
         self._steps = zlib.crc32(route.noted, self._steps)
@@ -137,13 +126,7 @@ class RemoteTransport:
         return [words[None] for words in opened if words is not None]
 
     def open_to(self, party: int, shares: Words) -> Words:
-        """Send the share to `party`; there, add up what all others send.
-
-        Returns
-        -------
-        uint64 array
-            Of shape (1, ...) at `party`, (0, ...) elsewhere.
-        """
+        """Send the share to `party`; there, add up what all others send."""
         own = np.asarray(shares[0], order="C")
         self.note("reveal", party, own.shape)
         try:

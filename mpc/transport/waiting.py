@@ -6,13 +6,10 @@ import os
 import select
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from mpc.errors import PeerTimeoutError
 from mpc.events import record
-
-if TYPE_CHECKING:
-    from mpc.transport.connection import Connection
 
 __all__ = ["Beside", "Report", "exchange", "wait"]
 
@@ -26,10 +23,48 @@ _EXPLAIN_SECONDS = 1.0
 _REPORT_SECONDS = 5.0
 
 
+class Link(Protocol):
+    """What is waited for: a connection, as :mod:`mpc.transport.connection` has it."""
+
+    peer: str
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes were sent up to now."""
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes have come up to now."""
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a frame is expected."""
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+
+    def events(self) -> int:
+        """Return what to wait for, as select.poll has it."""
+
+    def push(self) -> bool:
+        """Send what can be sent now. Returns whether all is sent."""
+
+    def pull(self) -> bool:
+        """Receive what has come. Returns whether all that is expected has."""
+
+    def advance(self) -> bool:
+        """Do both. Returns whether all is done."""
+
+
+AnyLink = TypeVar("AnyLink", bound=Link)
+
+
 class Beside(Protocol):
     """Something that goes on while others are waited for."""
 
-    connection: Connection
+    @property
+    def connection(self) -> Link:
+        """The connection that it goes on over."""
 
     def advance(self) -> None:
         """Do a little of what can be done now."""
@@ -56,9 +91,7 @@ class Report:
             self._patience *= 2
 
 
-def exchange(
-    connections: Iterable[Connection], timeout: float, beside: Beside | None = None
-) -> None:
+def exchange(connections: Iterable[Link], timeout: float, beside: Beside | None = None) -> None:
     """Send all that is lined up and receive all that is expected, at the same time.
 
     Parameters
@@ -105,7 +138,7 @@ def exchange(
                 seen[c] = (moved, time.monotonic())
 
 
-def _awake(connections: Iterable[Connection], beside: Beside | None) -> list[Connection]:
+def _awake(connections: Iterable[AnyLink], beside: Beside | None) -> list[AnyLink]:
     """Do what can be done, staying awake for a moment. Returns those that are not done."""
     until = time.perf_counter() + _AWAKE_SECONDS
     while True:
@@ -119,7 +152,7 @@ def _awake(connections: Iterable[Connection], beside: Beside | None) -> list[Con
         os.sched_yield()
 
 
-def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
+def wait(connections: Sequence[AnyLink], timeout: float) -> list[AnyLink]:
     """Wait until one of the connections has the frame that it expects; send meanwhile.
 
     Returns
@@ -140,7 +173,7 @@ def wait(connections: Sequence[Connection], timeout: float) -> list[Connection]:
         _sleep(connections, left)
 
 
-def _sleep(connections: Iterable[Connection], seconds: float) -> None:
+def _sleep(connections: Iterable[Link], seconds: float) -> None:
     """Wait until something can be done."""
     poll = select.poll()
     for c in connections:

@@ -149,9 +149,9 @@ def tap():
     @contextmanager
     def listen(session):
         heard = Tap()
-        correlated, transport = session.correlated, session._transport
+        correlated, transport = session.correlated, session.transport
         deliver = transport.open
-        streams = [heard.listened(party, some) for party, some in enumerate(session.streams)]
+        streams = {party: heard.listened(party, some) for party, some in session.streams.items()}
 
         def listen_to_correlated(correlation):
             number, words = correlated(correlation)
@@ -165,7 +165,8 @@ def tap():
             return opened
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(session, "streams", streams)
+            for party, listened in streams.items():
+                patch.setitem(session.streams, party, listened)
             patch.setattr(session, "correlated", listen_to_correlated)
             patch.setattr(transport, "open", listen_to_open)
             yield heard

@@ -10,9 +10,9 @@ import mpc
 from mpc.cost import Spent
 from mpc.protocols import (
     argmax,
+    b2a,
     bits,
     comparison,
-    convert,
     masking,
     product,
     range_check,
@@ -115,7 +115,7 @@ def scores(k):
     return prepare
 
 
-POLYNOMIALS = bits.structure((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1)), ((2,),)))
+POLYNOMIALS = bits.structure_of((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1)), ((2,),)))
 
 CASES = [
     Case("masking", two_computed, masking.mask_together, lambda n, e: masking.cost(n, 2 * e)),
@@ -297,8 +297,8 @@ def test_bits_as_declared(session, spent, size):
     got = spent(session, lambda: bits.evaluate(session, some, POLYNOMIALS))
     assert got == bits.cost(session.size, POLYNOMIALS, words)
     assert got.rounds == 1
-    got = spent(session, lambda: convert.convert(session, some, size))
-    assert got == convert.cost(session.size, 5, size)
+    got = spent(session, lambda: b2a.convert(session, some, size))
+    assert got == b2a.cost(session.size, 5, size)
 
 
 @pytest.mark.parametrize("give", [give, give_array], ids=["shapes", "arrays"])
@@ -448,13 +448,13 @@ def test_parts_add_up_to_the_total(session):
 def test_bytes_are_those_that_cross(fresh_session, tap):
     s = fresh_session
     corrections = []
-    correct = s._provider.correct
+    correct = s.source.provider.correct
 
     def listen(id, correlation, out):
         corrections.append(out.nbytes)
         return correct(id, correlation, out)
 
-    s._provider.correct = listen
+    s.source.provider.correct = listen
     with tap(s) as heard:
         network(s, give, rows=2)
         x = give(s, np.linspace(-3, 3, 77), "bob")

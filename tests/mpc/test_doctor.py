@@ -71,7 +71,7 @@ def test_no_result_is_no_success(wrong):
 @pytest.mark.parametrize("check", self_test.CHECKS, ids=lambda check: check.what)
 def test_costs_from_a_plan_are_those_of_a_run(check, parties):
     with mpc.Session(("alice", "bob", "carol")[:parties]) as session:
-        arguments = check.prepare(session)
+        arguments = check.make(session)
         before = session.cost()
         check.run(*arguments)
         assert check.cost(session) == (session.cost() - before).total

@@ -16,8 +16,8 @@ import mpc
 from mpc.correlation import Correlation, MaskRef, Part, apply_views
 from mpc.keys import fresh_streams
 from mpc.names import name_of
+from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bits import MaskProducts
-from mpc.protocols.convert import RandomBits
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
 from mpc.protocols.truncation import TruncationPair
@@ -136,7 +136,7 @@ def test_nothing_is_told_under_an_id_that_is_used(attacked, name):
     known = value(s.streams[last].masks)
     # The ids of all masks and correlations, and those that come next.
     for id in range(s._next_id + 3):
-        answer = ask(s._provider, id, asked)
+        answer = ask(s.source.provider, id, asked)
         assert meets(np.ravel(known) - answer[: known.size or None], hidden) == 0
 
 
@@ -144,7 +144,7 @@ def test_the_attack_reads_what_is_masked_with_one_key(attacked):
     """A control: the same attack, where shares of corrections come from the masks' key."""
     s, _, hidden = attacked
     provider = object.__new__(Provider)
-    vars(provider).update(vars(s._provider))
+    vars(provider).update(vars(s.source.provider))
 
     class Masks:
         def __init__(self, stream):

@@ -16,7 +16,7 @@ from mpc.protocols.pooling import (
     maximum_with_bits,
     mean_of_first,
 )
-from mpc.protocols.sign import window
+from mpc.protocols.sign import count_nibbles
 from mpc.windows import Windows
 
 UNIT = 2.0**-16
@@ -163,7 +163,7 @@ def test_mean_of_whole_numbers(count, frac_bits):
 def test_declared_costs(fresh_session, spent):
     s, parties = fresh_session, fresh_session.size
     x = s.share(np.ones((5, 70)), owner="alice")
-    nibbles = window(2 * x.bound)
+    nibbles = count_nibbles(2 * x.bound)
     assert spent(s, lambda: maximum_of_first(x)) == cost_of_maximum(parties, 5, 70, nibbles)
     best, bits = maximum_with_bits(x)
     assert spent(s, lambda: maximum_gradient(best, bits, 5)) == cost_of_gradient(parties, 5, 70)

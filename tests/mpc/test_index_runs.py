@@ -61,14 +61,14 @@ NO_RUNS = {
 def told(s, use, monkeypatch):
     """Return the masks that the provider is told of."""
     seen = []
-    correct = s._provider.correct
+    correct = s.source.provider.correct
 
     def listen(id, correlation, out):
         correct(id, correlation, out)
         inner = getattr(correlation, "term", None) or correlation
         seen.extend(v for v in vars(inner).values() if isinstance(v, MaskRef))
 
-    monkeypatch.setattr(s._provider, "correct", listen)
+    monkeypatch.setattr(s.source.provider, "correct", listen)
     use()
     return seen
 

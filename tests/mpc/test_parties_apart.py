@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 import mpc
+from mpc.cost import Ledger
+from mpc.interfaces import Transport
 from mpc.keys import fresh_streams
 from mpc.protocols.relu import relu_with_derivative
 from mpc.protocols.sigmoid import sigmoid
 from mpc.provider import Provider
+from mpc.runtime import Setup
+from mpc.session import SessionAt
+from mpc.session_setup import policy
+from mpc.sources import FromKeys, InProcess
+from mpc.transport.local import LocalTransport
 from ring import FixedPoint
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
@@ -19,7 +26,7 @@ A = np.round(np.linspace(-20, 20, 66) * 2**16) / 2**16
 B = A[::-1] * 0.5 + 1
 
 
-class Replay:
+class Replay(Transport):
     """Deliver what was opened in another run, and keep what is sent."""
 
     def __init__(self, opened):
@@ -29,19 +36,32 @@ class Replay:
         self.sent.append([(words.copy(), opening) for words, opening in messages])
         return next(self.opened)
 
-    def open_to(self, party, words):
-        return self.open([(words, "sum")])[0]
+    def open_to(self, party, shares):
+        return self.open([(shares, "sum")])[0]
+
+    def close(self, problem):
+        pass
+
+    @property
+    def bytes_on_the_wire(self):
+        return 0, 0
 
 
 def start(parties, here, streams, keys, transport=None):
     """Start a session in which only some of the parties live."""
-    s = object.__new__(mpc.Session)
-    s.parties, s.format, s.memory_limit = parties, FixedPoint(), 1 << 28
-    # Alone, a party has no values to check, and garbage is out of range.
-    s._start(here, streams, None if keys is None else Provider(keys), ranges="warn")
-    if transport is not None:
-        s._transport = transport
-    return s
+    held = {party: streams[party] for party in here}
+    if keys is None:
+        source = FromKeys(held)
+    else:
+        source = InProcess(held, len(parties), Provider(keys))
+    return SessionAt(
+        Setup(
+            parties=parties, here=here, format=FixedPoint(), memory_limit=1 << 28, streams=held,
+            source=source, transport=transport or LocalTransport(), ledger=Ledger(len(parties)),
+            # Alone, a party has no values to check, and garbage is out of range.
+            range_policy=policy("warn", here),
+        )
+    )  # fmt: skip
 
 
 def give(s, array, owner):
@@ -136,8 +156,8 @@ def test_a_party_by_itself_computes_its_row(keyed, tap, program):
         for mine, all_rows in zip(got, want, strict=True):
             row = all_rows if len(all_rows) == 1 else all_rows[j : j + 1]
             np.testing.assert_array_equal(mine, row)
-        assert len(alone._transport.sent) == len(heard.sent)
-        for mine, everybody in zip(alone._transport.sent, heard.sent, strict=True):
+        assert len(alone.transport.sent) == len(heard.sent)
+        for mine, everybody in zip(alone.transport.sent, heard.sent, strict=True):
             for (words, opening), (all_words, other) in zip(mine, everybody, strict=True):
                 assert opening == other
                 if isinstance(opening, str):
@@ -188,7 +208,7 @@ def test_one_partys_garbage_stays_in_its_row(keyed, tap, program):
             np.testing.assert_array_equal(mine[others], all_rows[others])
             changed |= bool((mine[bad] != all_rows[bad]).any())
         # What the last party has of a truncation comes from the provider: there it is the message.
-        for mine, all_rows in zip(s._transport.sent, heard.sent, strict=True):
+        for mine, all_rows in zip(s.transport.sent, heard.sent, strict=True):
             for (words, opening), (all_words, _) in zip(mine, all_rows, strict=True):
                 if isinstance(opening, str):
                     changed |= bool((words[bad] != all_words[bad]).any())
@@ -245,7 +265,7 @@ def test_only_opening_brings_shares_together(fresh_session, tap):
     def cut(messages):
         raise CutError
 
-    s._transport.open = cut
+    s.transport.open = cut
     for program in (products, truncation, relu, smooth, comparisons, choices, largest, revealing):
         with pytest.raises(CutError):
             program(s)
@@ -258,7 +278,7 @@ def test_nobody_is_here_in_a_plan(session):
 
         def planned(p, program=program, seen=seen):
             assert p.here == ()
-            assert p.streams == []
+            assert p.streams == {}
             seen.extend(rows_of(program(p)))
 
         session.plan(planned)

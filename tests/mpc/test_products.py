@@ -252,7 +252,7 @@ def test_masked_tensors_stay_what_they_are(session, integers, given):
 @pytest.mark.parametrize("room", [0, 100, 1 << 20])
 def test_the_provider_expands_what_its_cache_has_dropped(monkeypatch, room):
     small = partial(provider.Provider, cache_bytes=room)
-    monkeypatch.setattr("mpc.session.Provider", small)
+    monkeypatch.setattr("mpc.session_setup.Provider", small)
     with mpc.Session(("alice", "bob", "carol")) as s:
         arrays = [numbers((3, 4), k) for k in range(5)]
         shared = [s.share(a, owner="alice") for a in arrays]
@@ -291,9 +291,9 @@ def test_what_a_party_has_given_takes_one_product_each(session, monkeypatch, own
     x = session.share(X, owner=owner)
     w = session.share(W, owner="alice") + session.share(np.zeros(W.shape), owner="bob")
     asked = []
-    correct = session._provider.correct
+    correct = session.source.provider.correct
     monkeypatch.setattr(
-        session._provider,
+        session.source.provider,
         "correct",
         lambda id, term, out: (asked.append(term), correct(id, term, out)),
     )
@@ -306,7 +306,7 @@ def test_what_a_party_has_given_takes_one_product_each(session, monkeypatch, own
         np.testing.assert_array_equal(found, wanted if left is x else wanted.T)
         # One at each party, one at the provider.
         assert len(calls) == session.size + 1
-        (term,) = (one.term for one in asked if one.term is not None)
+        (term,) = (one.cross_term for one in asked if one.cross_term is not None)
         assert getattr(term, mine).owner == number
         assert getattr(term, mine).without is None
         assert getattr(term, other).without == number
@@ -319,7 +319,7 @@ def test_a_slice_of_rows_is_a_mask_further_on_in_the_stream(session):
     X = numbers((6, 2, 3))
     x = session.share(X, owner="bob") + session.share(X, owner="alice")
     masking.mask_together(x)
-    whole = session._provider.mask(x.mask.ref)
+    whole = session.source.provider.mask(x.mask.ref)
     for rows in (
         slice(2, 5),
         slice(0, 0),
@@ -330,10 +330,10 @@ def test_a_slice_of_rows_is_a_mask_further_on_in_the_stream(session):
     ):
         piece = x[rows]
         assert piece.mask.ref.views == () or rows.step == 2
-        np.testing.assert_array_equal(session._provider.mask(piece.mask.ref), whole[rows])
+        np.testing.assert_array_equal(session.source.provider.mask(piece.mask.ref), whole[rows])
         again = piece[1:].reshape(-1, 3)
         np.testing.assert_array_equal(
-            session._provider.mask(again.mask.ref), whole[rows][1:].reshape(-1, 3)
+            session.source.provider.mask(again.mask.ref), whole[rows][1:].reshape(-1, 3)
         )
         np.testing.assert_array_equal(
             (again * again).reveal(), (2 * X[rows][1:].reshape(-1, 3)) ** 2
@@ -342,7 +342,8 @@ def test_a_slice_of_rows_is_a_mask_further_on_in_the_stream(session):
         without = replace(x[1:3].mask.ref, without=party)
         share = x.mask.shares[party, 1:3]
         np.testing.assert_array_equal(
-            session._provider.mask(without) + share, session._provider.mask(x[1:3].mask.ref)
+            session.source.provider.mask(without) + share,
+            session.source.provider.mask(x[1:3].mask.ref),
         )
 
 
@@ -420,7 +421,10 @@ def test_a_plan_takes_over_what_a_product_lacks(pair):
     for program in (lambda x: x.truncate(), lambda x: x.relu(), lambda x: (x / 3).truncate()):
         asked = []
         cost = pair.plan(
-            lambda p, program=program, asked=asked: (program(p.twin(z)), asked.extend(p._asked))
+            lambda p, program=program, asked=asked: (
+                program(p.twin(z)),
+                asked.extend(p.source.asked),
+            )
         ).cost
         before = pair.cost()
         program(z)

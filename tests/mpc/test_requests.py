@@ -82,19 +82,21 @@ def test_a_plan_is_made_once_for_equal_keys():
             planned.append(p)
             return p.twin(x).relu()
 
-        first = s._planned(relu, ("relu", x.outline()), 10)
-        assert s._planned(relu, ("relu", x.outline()), 20) is first
+        first = s._bundle(relu, ("relu", x.outline()), 10)
+        assert s._bundle(relu, ("relu", x.outline()), 20) is first
         assert len(planned) == 1
         # Another outline is another plan; what cannot be a key is planned each time.
         other = s.share(np.ones(6), owner="bob")
         assert x.outline() != other.outline() != (x + x).outline()
         for key in (("relu", other.outline()), None, None, ("relu", [1]), ("relu", [1])):
-            s._planned(relu, key, 30)
+            s._bundle(relu, key, 30)
         assert len(planned) == 6
-        assert list(first.at(10)) == [pair for pair in planned[0]._asked if pair[1].corrected_words]
+        assert list(first.asked.at(10)) == [
+            pair for pair in planned[0].source.asked if pair[1].corrected_words
+        ]
         for k in range(400):
-            s._planned(relu, k, 40)
-        assert len(s._known) < 300
+            s._bundle(relu, k, 40)
+        assert len(s._bundles) < 300
 
 
 def test_an_outline_has_all_that_a_plan_depends_on():

@@ -338,9 +338,9 @@ def test_a_verdict_opens_one_bit(session, tap, claims):
 def test_revealing_to_one_party_shows_the_others_nothing(session, tap, monkeypatch):
     x = session.share(SECRETS["limit"](), owner="alice")
     with tap(session) as heard:
-        deliver, sent = session._transport.open_to, []
+        deliver, sent = session.transport.open_to, []
         monkeypatch.setattr(
-            session._transport,
+            session.transport,
             "open_to",
             lambda party, words: sent.append(words.copy()) or deliver(party, words),
         )
@@ -469,13 +469,11 @@ def clear_every_other(out):
 
 
 def break_streams(session, monkeypatch, change, parties):
-    streams = list(session.streams)
     for party in parties:
-        masks, corrections = streams[party].masks, streams[party].corrections
-        streams[party] = replace(
-            streams[party], masks=Broken(masks, change), corrections=Broken(corrections, change)
-        )
-    monkeypatch.setattr(session, "streams", streams)
+        streams = session.streams[party]
+        masks, corrections = Broken(streams.masks, change), Broken(streams.corrections, change)
+        broken = replace(streams, masks=masks, corrections=corrections)
+        monkeypatch.setitem(session.streams, party, broken)
 
 
 def seen_without(party, findings):
@@ -533,8 +531,8 @@ def test_broken_masks_of_a_verdict_are_found(broken_session, tap, monkeypatch, c
 @pytest.mark.parametrize("name", ["square", "product of computed"])
 def test_a_mask_that_serves_two_tensors_is_found(broken_session, tap, monkeypatch, name):
     s = broken_session
-    streams = [replace(some, masks=SameId(some.masks)) for some in s.streams]
-    monkeypatch.setattr(s, "streams", streams)
+    for party, streams in tuple(s.streams.items()):
+        monkeypatch.setitem(s.streams, party, replace(streams, masks=SameId(streams.masks)))
     # One secret alone, so that it is the two operands' masks that are found.
     findings = examine(s, tap, PROGRAMS[name], "mixed", "mixed")
     assert any("against" in where for where, _, _ in findings)
@@ -544,12 +542,10 @@ def test_a_mask_that_serves_two_tensors_is_found(broken_session, tap, monkeypatc
 def test_broken_shares_are_found(broken_session, tap, monkeypatch, name):
     s = broken_session
     for change in CHANGES:
-        streams = [
-            replace(some, pairs={j: Broken(stream, change) for j, stream in some.pairs.items()})
-            for some in s.streams
-        ]
         with monkeypatch.context() as patch:
-            patch.setattr(s, "streams", streams)
+            for party, some in tuple(s.streams.items()):
+                pairs = {j: Broken(stream, change) for j, stream in some.pairs.items()}
+                patch.setitem(s.streams, party, replace(some, pairs=pairs))
             assert examine(s, tap, PROGRAMS[name], "zeros", "limit")
 
 
@@ -568,8 +564,8 @@ def test_a_missing_share_of_a_correction_is_found(broken_session, tap, monkeypat
     # The provider knows no better, so the others' shares add up to what was dealt.
     s = broken_session
     none = Broken(s.streams[0].corrections, clear)
-    monkeypatch.setattr(s, "streams", [replace(s.streams[0], corrections=none), *s.streams[1:]])
-    provider = s._provider
+    monkeypatch.setitem(s.streams, 0, replace(s.streams[0], corrections=none))
+    provider = s.source.provider
     theirs = Broken(provider._corrections[0], clear)
     monkeypatch.setattr(provider, "_corrections", [theirs, *provider._corrections[1:]])
     for name in ("truncation", "relu", "order"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.protocols import bits, convert
+from mpc.protocols import b2a, bits
 from ring import pack_bits, unpack_bits
 
 PLANES = 6
@@ -43,7 +43,7 @@ def literal(planes, x):
 )
 def test_polynomials(session, form, size, seed):
     planes = np.random.default_rng(seed).integers(0, 2, (PLANES, size))
-    got = bits.evaluate(session, share_planes(session, planes), bits.structure(form))
+    got = bits.evaluate(session, share_planes(session, planes), bits.structure_of(form))
     want = [
         sum(np.prod([literal(planes, x) for x in product], axis=0) for product in polynomial) % 2
         for polynomial in form
@@ -77,6 +77,6 @@ def test_rounds_of_an_and(session, count):
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 200])
 def test_bits_to_numbers(session, size):
     planes = np.random.default_rng(size).integers(0, 2, (3, size))
-    shares = convert.convert(session, share_planes(session, planes), size)
+    shares = b2a.convert(session, share_planes(session, planes), size)
     assert shares.shape == (session.size, 3, size)
     np.testing.assert_array_equal(shares.sum(axis=0, dtype=np.uint64), planes)

@@ -105,7 +105,7 @@ def test_cost_is_as_declared_and_planned(fresh_session, spent, size, product):
 
     x = make(fresh_session)
     shift = 16 if product else 0
-    nibbles = sign.window((x.bound >> shift) + bool(shift) + LARGEST_SHIFT)
+    nibbles = sign.count_nibbles((x.bound >> shift) + bool(shift) + LARGEST_SHIFT)
     declared = sigmoid.cost(fresh_session.size, size, shift, nibbles)
     assert spent(fresh_session, lambda: sigmoid.sigmoid(x)) == declared
     assert declared.rounds == 7

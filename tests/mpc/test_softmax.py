@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mpc.protocols import exponential, linear, logarithm, reciprocal, softmax
-from mpc.protocols.sharing import from_public
+from mpc.shared_array import SharedArray
 from ring import FixedPoint
 
 UNIT = 2.0**-16
@@ -77,10 +77,10 @@ def over(k):
 @pytest.mark.parametrize("k", [2, 3, 10, 16, 17, 27, 31, 32, 33, 100, 128, 1000, 65536])
 def test_reciprocal_and_logarithm_over_the_whole_range(session, values, k):
     x = over(k)
-    inverse = reciprocal.reciprocal(from_public(session, x, 24, (k + 1) << 24), k)
+    inverse = reciprocal.reciprocal(SharedArray.from_public(session, x, 24, (k + 1) << 24), k)
     error = np.abs(values(inverse) - 1 / x)
     assert np.all(error <= 4e-5 / x + 2.0**-22)
-    log = logarithm.log(from_public(session, x, 24, (k + 1) << 24), k)
+    log = logarithm.log(SharedArray.from_public(session, x, 24, (k + 1) << 24), k)
     assert np.abs(values(log) - np.log(x)).max() <= 2.0**-17 + 3e-6
     for result in (inverse, log):
         assert np.abs(values(result)).max() * 2.0**result.frac_bits <= result.bound
@@ -133,11 +133,11 @@ def test_costs_are_as_declared(session, spent, rows):
         scores = session.share(np.zeros((rows, k)), owner="alice")
         assert spent(session, scores.softmax) == softmax.cost(n, rows, k, scores)
     for k in (2, 10, 32, 33, 1000):
-        x = [from_public(session, np.ones(rows), 24, k << 24) for _ in range(2)]
+        x = [SharedArray.from_public(session, np.ones(rows), 24, k << 24) for _ in range(2)]
         assert spent(session, lambda: reciprocal.reciprocal(x[0], k)) == reciprocal.cost(n, rows, k)  # noqa: B023
         assert spent(session, lambda: logarithm.log(x[1], k)) == logarithm.cost(n, rows, k)  # noqa: B023
     x = session.share(np.zeros(rows), owner="bob")
-    _, shift, nibbles = exponential.prepare(x)
+    _, shift, nibbles = exponential.scaled(x)
     cost = exponential.cost(n, rows, shift, nibbles)
     assert spent(session, lambda: exponential.exp(x)) == cost
     assert softmax.cost(n, rows, 10, scores).rounds == 24

@@ -205,9 +205,9 @@ def test_a_forked_childs_own_session_and_its_parents():
                 found = computed(own, np.array([2.0]), np.array([5.0])).tolist()
             # Ending the parent's ends nothing of the parent's.
             s.close()
-            return found, s._closed, s.streams, s._provider
+            return found, s._closed, s.streams, s.source.provider
 
-        assert in_child(child) == "returned ([10.0], True, [], None)"
+        assert in_child(child) == "returned ([10.0], True, {}, None)"
         assert in_child(lambda: in_child(lambda: computed(s, 1.0, 1.0))).count("SessionError") == 1
         assert (x * x).reveal().tolist() == [4.0, 9.0]
 

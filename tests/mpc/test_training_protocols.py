@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc import SharedArray
-from mpc.protocols import combination, gate, inverse_root, masking
+from mpc.protocols import bit_injection, combination, inverse_root, masking
 from mpc.protocols.combination import Fraction
-from mpc.protocols.sharing import from_public
 
 UNIT = 2.0**-16
 
@@ -28,7 +27,7 @@ def test_gate_truncates_and_selects_at_once(session, spent):
     product = session.share(g, owner="bob") * session.share(w, owner="alice")
     assert product.frac_bits == 32
     cost = spent(session, lambda: product.gate(derivative))
-    assert cost == gate.cost(session.size, 130, 16)
+    assert cost == bit_injection.cost(session.size, 130, 16)
     assert cost.rounds == 1
     found = product.gate(derivative)
     assert found.frac_bits == 16
@@ -162,8 +161,8 @@ def exact(session, integers, frac_bits, bound):
 
 @pytest.mark.parametrize("bound", [1 << 46, (1 << 46) + 1, inverse_root.X_BOUND])
 def test_inverse_root_costs_as_declared(session, spent, bound):
-    m = from_public(session, np.ones(100), 24, 1 << 29)
-    x = from_public(session, np.ones(100), 36, bound)
+    m = SharedArray.from_public(session, np.ones(100), 24, 1 << 29)
+    x = SharedArray.from_public(session, np.ones(100), 36, bound)
     cost = spent(session, lambda: inverse_root.times_inverse_root(m, x))
     assert cost == inverse_root.cost(session.size, 100, bound)
     assert cost.rounds == (40 if bound == 1 << 46 else 41)
@@ -174,7 +173,10 @@ def test_inverse_root_costs_as_declared(session, spent, bound):
     [("m", inverse_root.M_BOUND + 1, 1), ("x", 1, inverse_root.X_BOUND + 1)],
 )
 def test_inverse_root_refuses_bounds_outside_of_its_domain(pair, name, m_bound, x_bound):
-    m, x = from_public(pair, [1.0], 24, m_bound), from_public(pair, [1.0], 36, x_bound)
+    m, x = (
+        SharedArray.from_public(pair, [1.0], 24, m_bound),
+        SharedArray.from_public(pair, [1.0], 36, x_bound),
+    )
     with pytest.raises(mpc.RangeError, match=f"^{name} of m / sqrt.* got a bound of"):
         inverse_root.times_inverse_root(m, x)
     assert pair.cost().rounds == 0
@@ -271,7 +273,7 @@ def test_one_factor_keeps_its_guard_bits(seed):
     x, w = fixed(rng.normal(size=(4, 5))), rng.normal(size=(5, 3))
     w = np.round(w * 2.0**24) * 2.0**-24
     with mpc.Session() as s:
-        weights = from_public(s, w, 24, 1 << 39)
+        weights = SharedArray.from_public(s, w, 24, 1 << 39)
         z = s.share(x, owner="alice") @ weights
         assert z.frac_bits == 40
         assert np.abs(z.reveal() - x @ w).max() <= UNIT

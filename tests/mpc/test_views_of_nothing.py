@@ -9,7 +9,7 @@ import mpc
 from mpc.correlation import MaskRef, Part, check_dealt, chosen_rows
 from mpc.errors import ShapeError
 from mpc.names import name_of
-from mpc.protocols.convert import RandomBits
+from mpc.protocols.b2a import RandomBits
 from mpc.protocols.product import ProductTerm
 from mpc.transport import wire
 

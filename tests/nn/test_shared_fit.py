@@ -141,7 +141,7 @@ def test_memory_and_costs_do_not_grow_with_epochs(digits):
         assert len(set(costs[1:])) == 1
         weights = 64 * 16 + 16 + 16 * 10 + 10
         assert costs[0][1] - costs[1][1] == 8 * (X.size + weights)
-        assert s._provider._cache.room >= 0
+        assert s.source.provider._cache.room >= 0
         two = share(s, np.concatenate([X, X]), np.concatenate([y, y]))
         twice = network().fit(*two, epochs=2, **how)
         assert twice.epoch_costs_[1].bytes_sent == 2 * costs[1][1]

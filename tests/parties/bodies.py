@@ -166,7 +166,7 @@ class Local:
     arguments: tuple
 
     def __call__(self):
-        mpc.session.fresh_streams = fixed_local_streams
+        mpc.session_setup.fresh_streams = fixed_local_streams
         witness = Witness()
         listen = Witness.listen
         listen(witness, LocalTransport)

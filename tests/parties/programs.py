@@ -281,7 +281,7 @@ class Forging:
                 asked = ProductTerm("multiply", known, known, shape)
                 own = np.empty(shape, np.uint64)
                 session.streams[1].masks.fill(own, known.id)
-                lam = own * own - session._provider.words(session._next_id + 1, asked)
+                lam = own * own - session.source.words(session._next_id + 1, asked)
             z = x * y
             result = z.reveal()
             if lam is None:
@@ -590,14 +590,14 @@ def receives_ahead(session):
 
     x = session.share(np.ones(100), owner="alice")
     session.prepare(lambda planned: program(planned.twin(x)))
-    here, transport = [], session._transport
+    here, transport = [], session.transport
     deliver = transport.open
 
     def listening(messages):
         if session.me == "alice" and not here:
             time.sleep(2)
         opened = deliver(messages)
-        here.append(len(session._provider._ready) if session.me == "bob" else 0)
+        here.append(len(session.source._ready) if session.me == "bob" else 0)
         return opened
 
     transport.open = listening

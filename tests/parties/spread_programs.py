@@ -11,7 +11,7 @@ import numpy as np
 
 import mpc
 from mpc import configuration
-from mpc.workers import spread
+from mpc.spread import spread
 from nn.layers import Dense
 from nn.predictors import Regressor
 from nn.workers import evaluate

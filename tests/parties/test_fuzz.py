@@ -92,6 +92,7 @@ class Read:
 
     names = ("alice", "bob")
     format = FixedPoint(16, 15)
+    provider = None
 
 
 TERMS = terms(Read, "a program")

@@ -2,12 +2,13 @@
 
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
 import mpc
 from mpc import configuration
-from mpc.handshake import hear_hello
+from mpc.handshake import disagreement, hear_hello, terms
 from mpc.joining import join_parties
 from mpc.transport.listener import Listener
 from mpc.transport.loop import farewell
@@ -149,3 +150,36 @@ def test_nobody_is_let_in_before_a_service_is_made(monkeypatch):
         assert not started
         listener.start()
         assert started == [listener.loop]
+
+
+def test_parties_without_a_provider_shake_hands_alone(trial):
+    """No session does so yet; what sessions begin with needs none."""
+    read, sockets = trial
+    alone, found = replace(read, provider=None), {}
+
+    def meet(me, sock):
+        found[me] = join_parties(alone, me, sock=sock)
+
+    threads = [
+        threading.Thread(target=meet, args=(me, sock.dup()), daemon=True)
+        for me, sock in zip(alone.names, sockets, strict=False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    alice, bob = found["alice"], found["bob"]
+    assert alice.session == bob.session and alice.pair_keys[1] == bob.pair_keys[0]
+    for links in (alice, bob):
+        assert links.provider is None and links.provider_key is None
+        assert links.connections == tuple(links.peers.values())
+        for connection in links.connections:
+            connection.close()
+
+
+def test_parties_must_agree_on_whether_there_is_a_provider(trial):
+    read, _ = trial
+    alone = terms(replace(read, provider=None), None)
+    assert disagreement("alice", terms(read, None), "bob", alone) == (
+        "alice and bob disagree on provider: alice has True, bob has False"
+    )

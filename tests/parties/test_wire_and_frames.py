@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 import mpc
 from mpc.correlation import Correlation, MaskRef, Part
 from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.protocols.b2a import RandomBits
+from mpc.protocols.bit_injection import GatePair
 from mpc.protocols.bits import MaskProducts
-from mpc.protocols.convert import RandomBits
 from mpc.protocols.exponential import PowerWindow
-from mpc.protocols.gate import GatePair
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.range_check import MaskShifts
 from mpc.protocols.sign import Window
 from mpc.protocols.truncation import TruncationPair
+from mpc.provider import Provider
 from mpc.requests import Request
 from mpc.transport import frames, wire
 from mpc.transport.frames import Kind
@@ -70,7 +71,7 @@ def test_a_mutated_request_is_refused_or_safe_to_deal(rng):
         return
     assert isinstance(correlation, Correlation)
     out = np.zeros(correlation.corrected_words, np.uint64)
-    provider = mpc.session.Provider([bytes(16), bytes(16)])
+    provider = Provider([bytes(16), bytes(16)])
     try:
         provider.correct(1, correlation, out)
     except (IndexError, ValueError, TypeError, KeyError):

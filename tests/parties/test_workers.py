@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc import configuration, crew, workers
+from mpc import configuration, pool, spread
 from tests.parties import spread_programs as programs
 from tests.parties.programs import network
 
@@ -219,13 +219,13 @@ def test_every_party_on_its_own_dask_cluster(tmp_path):
 @pytest.mark.parametrize(
     ("states", "together"),
     [
-        ([crew.DONE, crew.DONE], crew.DONE),
-        ([crew.DONE, crew.RUNNING], crew.RUNNING),
-        ([crew.DONE, crew.LOSS], crew.LOSS),
-        ([crew.RUNNING, crew.LOSS], crew.LOSS),
-        ([crew.LOSS, crew.FAILURE, crew.DONE], crew.FAILURE),
+        ([pool.DONE, pool.DONE], pool.DONE),
+        ([pool.DONE, pool.RUNNING], pool.RUNNING),
+        ([pool.DONE, pool.LOSS], pool.LOSS),
+        ([pool.RUNNING, pool.LOSS], pool.LOSS),
+        ([pool.LOSS, pool.FAILURE, pool.DONE], pool.FAILURE),
     ],
 )
 def test_what_one_party_has_lost_is_lost_for_all(states, together):
     for order in (states, states[::-1]):
-        assert workers._together(order) == together
+        assert spread._together(order) == together

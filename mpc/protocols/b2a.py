@@ -1,4 +1,4 @@
-"""From a bit shared by XOR to the same bit as an additively shared number.
+"""B2A: from a bit shared by XOR (Boolean) to the same bit shared additively (arithmetic).
 
 1. Provider: a random bit beta, <beta>, [beta].
 2. delta = open(<b> ^ <beta>): one bit.
@@ -13,46 +13,21 @@ Source: doubly shared random bits, daBits (Rotaru, Wood 2019, section 3), dealt 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.cost import Spent
+from mpc.masks import MaskedBit
+from mpc.runtime import Runtime
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.session import Session
-
-__all__ = ["MaskedBit", "convert", "cost", "mask_bits", "to_number"]
+__all__ = ["convert", "cost", "mask_bits", "to_number"]
 
 Words = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, repr=False)
-class MaskedBit:
-    """A secret bit as delta ^ beta, delta public.
-
-    Attributes
-    ----------
-    ref : MaskRef
-        How the provider finds the plane of beta.
-    beta : uint64 array of shape (p, size)
-        Additive shares of beta.
-    delta : uint64 array of shape (1, words)
-    """
-
-    ref: MaskRef
-    beta: Words
-    delta: Words
-
-    def negate(self) -> MaskedBit:
-        """Return the other bit."""
-        return MaskedBit(self.ref, self.beta, ~self.delta)
 
 
 @dataclass(frozen=True)
@@ -68,7 +43,7 @@ class RandomBits(Correlation):
     def corrected(self) -> tuple[Part, ...]:
         return (Part((self.planes, self.size)),)
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         for plane, beta in zip(masks[0], out[0], strict=True):
             run(_subtract_from_bits, self.size, 4, plane, beta)
 
@@ -93,7 +68,7 @@ def cost(parties: int, planes: int, size: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * planes * count_words(size), 8 * planes * size)
 
 
-def to_number(session: Session, bit: MaskedBit) -> Words:
+def to_number(session: Runtime, bit: MaskedBit) -> Words:
     """Step 3, for one plane: shares of shape (p, size)."""
     out = np.empty_like(bit.beta)
     for i in range(len(out)):
@@ -101,7 +76,7 @@ def to_number(session: Session, bit: MaskedBit) -> Words:
     return out
 
 
-def convert(session: Session, planes: Words, size: int) -> Words:
+def convert(session: Runtime, planes: Words, size: int) -> Words:
     """Convert planes of `size` bits.
 
     Parameters
@@ -125,7 +100,7 @@ def convert(session: Session, planes: Words, size: int) -> Words:
     return out
 
 
-def mask_bits(session: Session, bits: Words, size: int) -> MaskedBit:
+def mask_bits(session: Runtime, bits: Words, size: int) -> MaskedBit:
     """Mask XOR shares of `size` bits, of shape (p, words): steps 1 and 2, for one plane."""
     correlation = RandomBits(1, size)
     id, words = session.correlated(correlation)

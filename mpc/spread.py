@@ -24,11 +24,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import crew
-from mpc.cost import Ledger
-from mpc.crew import Crew, Part
-from mpc.errors import ArgumentError, FrameError, PeerError, ShapeError, WorkerError
+from mpc import pool
+from mpc.errors import ArgumentError, FrameError, ShapeError, WorkerError
 from mpc.events import record
+from mpc.pool import Part, WorkerPool
 from mpc.session import Session
 from mpc.shared_array import SharedArray
 from mpc.worker import Operand, Order, Program, planned, words_of
@@ -118,12 +117,12 @@ def spread(
     if not session.here:
         return work.planned(max(1, n_jobs))
     begin = time.monotonic()
-    told = _tell(session, np.array([n_jobs]).view(np.uint64))
+    told = session.tell([np.array([n_jobs]).view(np.uint64)], booked=False)
     numbers = [int(words.view(np.int64)[0]) for words in told]
     if len(set(numbers)) > 1:
         has = ", ".join(f"{p} has {n}" for p, n in zip(session.parties, numbers, strict=True))
         raise ArgumentError(f"n_jobs must be the same at all parties: {has}")
-    with Crew(session, program, work.number, n_jobs, len(rows)) as mine:
+    with WorkerPool(session, program, work.number, n_jobs, len(rows)) as mine:
         mine.start()
         result = work.run(mine, done or (lambda count: None))
     record(
@@ -131,20 +130,6 @@ def spread(
         tries=work.tries, seconds=time.monotonic() - begin,
     )  # fmt: skip
     return result
-
-
-def _tell(session: Session, words: Words) -> list[Words]:
-    """Tell all parties a few public words; return every party's."""
-    nothing = np.empty((0, *words.shape), np.uint64)
-    me = session.here[0]
-    try:
-        told = session._transport.open(
-            [(words[None] if party == me else nothing, party) for party in range(session.size)]
-        )
-    except PeerError as error:
-        session._end(str(error))
-        raise
-    return [each[0] for each in told]
 
 
 def _cut(rows: Rows, count: int) -> list[Rows]:
@@ -186,8 +171,7 @@ class _Work:
 
     def book(self, parts: Sequence[Rows]) -> None:
         """Book what parts cost."""
-        ledgers: list[Ledger] = [self.form(len(part)).session._ledger for part in parts]
-        self.session._ledger.add_at_once(ledgers)
+        self.session.book_at_once([self.form(len(part)).session for part in parts])
 
     def result(self, words: Words) -> SharedArray:
         """Make the result from shares of shape (p, ...)."""
@@ -200,7 +184,7 @@ class _Work:
         self.book(parts)
         return self.result(np.empty((0, self.rows, *self.form(len(parts[0])).shape[1:]), np.uint64))
 
-    def run(self, mine: Crew, done: Callable[[int], object]) -> SharedArray:
+    def run(self, mine: WorkerPool, done: Callable[[int], object]) -> SharedArray:
         """Compute all rows, some of them again where workers are lost."""
         left = np.arange(self.rows)
         words: Words | None = None
@@ -210,7 +194,7 @@ class _Work:
             cut = _cut(left, len(workers[0]))
             parts = self._order(mine, cut, workers)
             states = self._watch(mine, parts, done)
-            kept = [k for k, state in enumerate(states) if state == crew.DONE]
+            kept = [k for k, state in enumerate(states) if state == pool.DONE]
             if words is None:
                 words = np.empty((1, self.rows, *parts[0].shape[1:]), np.uint64)
             for k in kept:
@@ -224,21 +208,22 @@ class _Work:
         assert words is not None
         return self.result(words)
 
-    def _meet(self, mine: Crew) -> list[list[Address]]:
+    def _meet(self, mine: WorkerPool) -> list[list[Address]]:
         """Step 2: wait for the workers, and return the addresses of each party's."""
         session = self.session
         mine.wait_anew()
         while True:
             state, count = mine.status(self.tries == 1)
-            told = [words.tolist() for words in _tell(session, np.array([state, count], np.uint64))]
+            own = np.array([state, count], np.uint64)
+            told = [words.tolist() for words in session.tell([own], booked=False)]
             states = [state for state, _ in told]
-            if crew.BROKEN in states:
-                name = session.parties[states.index(crew.BROKEN)]
+            if pool.BROKEN in states:
+                name = session.parties[states.index(pool.BROKEN)]
                 why = mine.problem if name == session.me else "its error says why"
                 raise WorkerError(f"{name} has no workers: {why}")
-            if set(states) == {crew.HERE}:
+            if set(states) == {pool.HERE}:
                 break
-            if state == crew.WAITING:
+            if state == pool.WAITING:
                 mine.wait_for_workers(count, _TURN_SECONDS)
         count = min(count for _, count in told)
         self._workers = mine.take(count)
@@ -247,14 +232,14 @@ class _Work:
         for row, worker in zip(own, self._workers, strict=False):
             text = f"{worker.address[0]} {worker.address[1]}".encode()
             row[: len(text)] = np.frombuffer(text, np.uint8)
-        everybody = _tell(session, own.view(np.uint64))
+        everybody = session.tell([own.view(np.uint64)], booked=False)
         return [
             [_address(name, row) for row in words]
             for name, words in zip(session.parties, everybody, strict=True)
         ]
 
     def _order(
-        self, mine: Crew, cut: Sequence[Rows], workers: Sequence[Sequence[Address]]
+        self, mine: WorkerPool, cut: Sequence[Rows], workers: Sequence[Sequence[Address]]
     ) -> list[Part]:
         """Step 3."""
         session, number = self.session, self.session.here[0]
@@ -283,10 +268,12 @@ class _Work:
                 mine.give(worker, part)
         for part in parts:
             if not all(port for _, port in part.order.addresses):
-                part.state, part.text = crew.LOSS, "a worker is gone"
+                part.state, part.text = pool.LOSS, "a worker is gone"
         return parts
 
-    def _watch(self, mine: Crew, parts: Sequence[Part], done: Callable[[int], object]) -> list[int]:
+    def _watch(
+        self, mine: WorkerPool, parts: Sequence[Part], done: Callable[[int], object]
+    ) -> list[int]:
         """Step 4: wait until all parts have ended at all parties; return how, for all together."""
         session = self.session
         assert session.configuration is not None
@@ -294,18 +281,18 @@ class _Work:
         seen: dict[int, float] = {}
         while True:
             sent = [part.state for part in parts]
-            told = np.array(_tell(session, np.array(sent, np.uint64)))
+            told = np.array(session.tell([np.array(sent, np.uint64)], booked=False))
             joint = [_together(column) for column in told.T.tolist()]
             for k, state in enumerate(joint):
-                if state != crew.RUNNING and k not in seen:
+                if state != pool.RUNNING and k not in seen:
                     seen[k] = time.monotonic()
-                    if state == crew.DONE:
+                    if state == pool.DONE:
                         done(parts[k].shape[0])
                 if k in seen and time.monotonic() - seen[k] > patience:
                     parts[k].abandoned = True
-            if np.all(told != crew.RUNNING):
+            if np.all(told != pool.RUNNING):
                 break
-            if crew.RUNNING in sent:
+            if pool.RUNNING in sent:
                 mine.wait_for_parts(parts, sent, _TURN_SECONDS)
         self._check(parts, told)
         return joint
@@ -313,8 +300,8 @@ class _Work:
     def _check(self, parts: Sequence[Part], told: Words) -> None:
         """Raise where a program failed, or rows are lost once too often."""
         names, me = self.session.parties, self.session.me
-        for state, what in ((crew.FAILURE, "failed"), (crew.LOSS, f"was lost {_TRIES} times")):
-            if state == crew.LOSS and self.tries < _TRIES:
+        for state, what in ((pool.FAILURE, "failed"), (pool.LOSS, f"was lost {_TRIES} times")):
+            if state == pool.LOSS and self.tries < _TRIES:
                 continue
             found = np.argwhere(told == state)
             if not len(found):
@@ -327,11 +314,11 @@ class _Work:
 
 def _together(states: Sequence[int]) -> int:
     """Return what a part's states at all parties mean together."""
-    if crew.FAILURE in states:
-        return crew.FAILURE
-    if crew.LOSS in states:
-        return crew.LOSS
-    return crew.DONE if set(states) == {crew.DONE} else crew.RUNNING
+    if pool.FAILURE in states:
+        return pool.FAILURE
+    if pool.LOSS in states:
+        return pool.LOSS
+    return pool.DONE if set(states) == {pool.DONE} else pool.RUNNING
 
 
 def _address(name: str, words: Words) -> Address:

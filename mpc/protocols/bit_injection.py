@@ -1,8 +1,8 @@
-"""Truncation by s bits and a product with a secret bit, in one opening: ReLU's way back.
+"""Bit injection, a product with a secret bit, with truncation by s bits in one opening: ReLU's derivative.
 
 The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it. Needs |z| < 2^62.
 1. Provider: r uniform, [r >> s], [r >> 63], [beta (r >> s)], [beta (r >> 63)].
-2. c = open(z + 2^62 + r), the first party adding 2^62; of a product, r takes in the term C, see
+2. c = open(z + 2^62 + r), the first party adding 2^62; of a product, r takes in the cross term C, see
    :mod:`mpc.protocols.truncation`.
 3. With A = (c >> s) - 2^(62 - s) and kappa = (1 - (c >> 63)) 2^(64 - s), locally
    [y] = A - [r >> s] + kappa [r >> 63],
@@ -19,46 +19,42 @@ Source: :mod:`mpc.protocols.truncation`; the product with a masked bit as in ABY
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, Part, check_dealt
+from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.cost import Spent
 from mpc.errors import ShapeError
-from mpc.protocols.convert import MaskedBit
+from mpc.masks import MaskedBit
 from mpc.protocols.select import multiply_bit
 from mpc.protocols.truncation import (
     OFFSET_BITS,
-    check_term,
+    check_cross_term,
     deal_tops,
     open_masked,
     take_in,
     tops_part,
 )
+from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
 from ring.threads import run
 
-if TYPE_CHECKING:
-    from mpc.provider import Provider
-    from mpc.shared_array import SharedArray
-
-__all__ = ["cost", "gate"]
+__all__ = ["cost", "inject"]
 
 Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class GatePair(Correlation):
-    """r, [r >> shift], [r >> 63], and both times a bit whose mask is known; `term` is a product's C."""
+    """r, [r >> shift], [r >> 63], and both times a bit; `cross_term` is the C of a product."""
 
     size: int
     shift: int
     beta: MaskRef
-    term: Correlation | None = None
+    cross_term: Correlation | None = None
 
     def masks(self) -> tuple[Part, ...]:
         return (Part((self.size,)),)
@@ -68,14 +64,14 @@ class GatePair(Correlation):
 
     def check(self, limit: int) -> None:
         super().check(limit)
-        check_term(self.term, self.size, limit)
+        check_cross_term(self.cross_term, self.size, limit)
         if not 0 < self.shift < OFFSET_BITS or self.beta.check(limit) != (count_words(self.size),):
             raise ShapeError(
                 f"{self.size} elements cannot be shifted by {self.shift} with these bits"
             )
 
-    def deal(self, provider: Provider, masks: list[Words], out: list[Words]) -> None:
-        take_in(self.term, provider, masks[0])
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
+        take_in(self.cross_term, provider, masks[0])
         beta = provider.mask(self.beta)
         check_dealt(beta, count_words(self.size))
         run(_deal, self.size, 6, masks[0], beta, self.shift, out[0])
@@ -116,15 +112,15 @@ def cost(parties: int, size: int, shift: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * size, 8 * (2 * size + tops))
 
 
-def gate(z: SharedArray, bit: MaskedBit) -> SharedArray:
+def inject(z: Secret, bit: MaskedBit) -> Secret:
     """Return z times a bit of the same shape, with at most the session's fractional bits."""
     session = z.session
     shift = z.frac_bits - session.format.frac_bits
     if shift <= 0:
         return multiply_bit(z, bit)
     with session.protocol("gate"):
-        z, term = z.apart()
-        pair = GatePair(z.size, shift, bit.ref, term)
+        z, cross_term = z.split_cross_term()
+        pair = GatePair(z.size, shift, bit.ref, cross_term)
         r, rings, tops = pair.split(session.correlated(pair)[1])
         c = open_masked(session, z, r)
         out = np.empty((len(session.here), z.size), np.uint64)

@@ -27,7 +27,7 @@ from mpc.transport.loop import KEEP, Talk
 from mpc.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
 from ring import get_num_threads
 
-__all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "Crew", "Part"]
+__all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "Part", "WorkerPool"]
 
 Words = NDArray[np.uint64]
 
@@ -82,8 +82,8 @@ class _Worker:
         self.ordered = threading.Event()
 
 
-class Crew:
-    """The workers of one call.
+class WorkerPool:
+    """A party's workers for one call.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class Crew:
         )  # fmt: skip
         _, context = own_contexts(self._me)
         known = {self._me.name: self._me.accepted}
-        self._listener = Listener(f"{session.me}'s crew", sock, context, known, self._come)
+        self._listener = Listener(f"{session.me}'s workers", sock, context, known, self._come)
         self._listener.start()
 
     def __enter__(self) -> Self:
@@ -229,12 +229,12 @@ class Crew:
                 self._failure = error
         finally:
             over.set()
-            self._tell()
+            self._notify()
 
     def status(self, first: bool) -> tuple[int, int]:
         """Return WAITING, HERE or BROKEN, and how many workers are ready.
 
-        A pool that has lost a process is started anew. After the first try, a few seconds are
+        If joblib has lost a process, it is started anew. After the first try, a few seconds are
         enough to wait for workers in place of those that were lost.
         """
         with self._changed:
@@ -299,7 +299,7 @@ class Crew:
         with self._changed:
             self._changed.wait_for(lambda: [p.state for p in parts] != states, seconds)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
@@ -307,13 +307,13 @@ class Crew:
 
     def _come(self, connection: Connection) -> Talk:
         threading.Thread(
-            target=self._admit, args=(connection,), name="sotto crew", daemon=True
+            target=self._admit, args=(connection,), name="sotto workers", daemon=True
         ).start()
         return KEEP
         yield  # there is nothing to wait for, but a conversation is a generator
 
     def _admit(self, connection: Connection) -> None:
-        name = f"{self._me.name}'s crew"
+        name = f"{self._me.name}'s workers"
         try:
             self._attend(connection)
         except PeerError as error:
@@ -353,7 +353,7 @@ class Crew:
             finally:
                 if part.state == RUNNING:
                     part.state, part.text = LOSS, "its worker is gone"
-                self._tell()
+                self._notify()
         connection.notify(Kind.BYE)
 
     def _hear(self, connection: Connection) -> tuple[str, int]:

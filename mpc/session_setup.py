@@ -1,0 +1,129 @@
+"""What a session is made of, by where its parties live; here it gets its source of randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.configuration import Configuration
+from mpc.cost import Ledger
+from mpc.errors import DtypeError, PartyError
+from mpc.interfaces import CorrelationSource
+from mpc.joining import Links
+from mpc.keys import fresh_streams, party_streams
+from mpc.protocols import range_check
+from mpc.provider import Provider
+from mpc.ranges import RangePolicy
+from mpc.remote_provider import RemoteProvider
+from mpc.runtime import Setup
+from mpc.secret_value import SecretValue
+from mpc.sources import FromKeys, InProcess
+from mpc.transport.local import LocalTransport
+from mpc.transport.remote import RemoteTransport
+from ring import FixedPoint
+
+__all__ = ["agreed", "check_source", "joined", "local", "policy"]
+
+
+def agreed(program: str | None, ranges: str) -> str | None:
+    """Return what all parties must run alike: the program, and how its ranges are checked."""
+    return program if ranges == "warn" else f"{program or ''}, ranges={ranges}"
+
+
+def _check_parties(parties: Iterable[str] | Path) -> tuple[str, ...]:
+    if isinstance(parties, (str, Path)):
+        raise DtypeError(
+            f"parties must be a sequence of names, got the string {str(parties)!r}; the path of a"
+            " configuration goes with me="
+        )
+    try:
+        names = tuple(parties)
+    except TypeError:
+        raise DtypeError(f"parties must be a sequence of names, got {parties!r}") from None
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise PartyError(f"parties must be names, got {name!r}")
+    if len(names) < 2:
+        raise PartyError(
+            f"parties must name at least two computing parties, got {len(names)}: {names}"
+        )
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise PartyError(f"parties must be different, got {name!r} twice")
+    return names
+
+
+def policy(
+    ranges: str, here: tuple[int, ...], warned: set[tuple[str, int, str]] | None = None
+) -> RangePolicy:
+    """Return what a session does where the bounds do not prove that a result fits."""
+    return RangePolicy(
+        ranges, _values_of if here else None, range_check.inside, range_check.within, warned
+    )
+
+
+def _values_of(x: SecretValue) -> NDArray[np.int64]:
+    """Return the integers behind an array, where all parties live in this process.
+
+    For checks of ranges alone, see :mod:`mpc.ranges`: the ring does not tell a value from one that
+    has wrapped around. Nothing else may look.
+    """
+    x, cross_term = x.split_cross_term()
+    total = np.zeros(x.shape, np.uint64)
+    for _, words in x.addends():
+        total += words
+    if cross_term is not None:
+        total += x.session.source.value(cross_term).reshape(x.shape)
+    return total.view(np.int64)
+
+
+def local(
+    parties: Iterable[str] | Path,
+    frac_bits: int | None,
+    int_bits: int | None,
+    memory_limit: int,
+    ranges: str,
+) -> Setup:
+    """Return the setup of a session whose parties all live in this process, with fresh keys."""
+    names = _check_parties(parties)
+    form = FixedPoint(16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits)
+    each, provider_keys = fresh_streams(len(names))
+    streams, here = dict(enumerate(each)), tuple(range(len(names)))
+    return Setup(
+        parties=names, here=here, format=form, memory_limit=memory_limit, streams=streams,
+        source=InProcess(streams, len(names), Provider(provider_keys)),
+        transport=LocalTransport(), ledger=Ledger(len(names)), range_policy=policy(ranges, here),
+    )  # fmt: skip
+
+
+def check_source(read: Configuration) -> None:
+    """Raise ConfigurationError unless sessions of this configuration have a source of randomness."""
+    if read.provider is None:
+        raise read.lacks_provider()
+
+
+def joined(
+    read: Configuration, me: str, links: Links, memory_limit: int = 1 << 28, ranges: str = "warn"
+) -> Setup:
+    """Return the setup of a session of one party, over connections that have shaken hands."""
+    number, limits = read.names.index(me), read.timeouts
+    ledger = Ledger(len(read.names))
+    link, key = links.provider, links.provider_key
+    if link is None or key is None:
+        raise read.lacks_provider()
+    streams = {number: party_streams(key, links.pair_keys)}
+    source: CorrelationSource
+    beside: RemoteProvider | None = None
+    if number == len(read.names) - 1:
+        source = beside = RemoteProvider(streams, link, limits.answer, ledger)
+    else:
+        source = FromKeys(streams, link, ledger.where)
+    transport = RemoteTransport(number, links.peers, link, limits.party, ledger.where, beside)
+    return Setup(
+        parties=read.names, here=(number,), format=read.format, memory_limit=memory_limit,
+        streams=streams, source=source, transport=transport, ledger=ledger,
+        range_policy=policy(ranges, (number,)), session_id=links.session,
+    )  # fmt: skip
