@@ -29,7 +29,7 @@ def test_training_gives_the_very_words_of_a_local_session(parties, network, how,
     names = NAMES[:parties]
     how = {"network": network, "epochs": 2, "batch_size": 32, **how}
     found = apart(names, how)
-    monkeypatch.setattr(mpc.session, "fresh_streams", fixed_local_streams)
+    monkeypatch.setattr(mpc.session_setup, "fresh_streams", fixed_local_streams)
     with mpc.Session(names) as session:
         parameters, scores, losses = fit(session, *digits(), **how)
         rounds = session.cost().total.rounds
