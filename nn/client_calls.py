@@ -166,7 +166,8 @@ class Calls:
         loop, seat = service.loop, service.loop.current
         assert seat is not None
         request = Request(
-            connection.peer, id, name, version, answer, rows, shares, lambda: loop.wake(seat)
+            connection.peer, id, name, version, answer, rows, shares, lambda: loop.wake(seat),
+            (service.kinds.get(name), answer),
         )
         service.book.add(request, service.read.limits)
         # The turns end with all of them answered, or with a problem.

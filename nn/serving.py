@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,12 @@ class PartyService:
         """Which files these models are from, by a name that all parties have in common."""
         turns = self._turns
         return {} if turns is None else turns.sets
+
+    @property
+    def kinds(self) -> dict[str, Hashable]:
+        """Equal for models that can be evaluated together."""
+        turns = self._turns
+        return {} if turns is None else turns.kinds
 
     @property
     def _stopping(self) -> bool:
