@@ -74,14 +74,17 @@ class Request:
         self.done, self.later, self.problem = False, False, ""
         self.result: Words | None = None
         self.cost, self.arrived = (0, 0), time.monotonic()
-        tag = hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES)
         whole = wire.encode((client, id, model, version, answer, rows))
-        self.key = tag.digest() + hashlib.blake2b(whole, digest_size=16).digest()
+        self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 
     def finish(self, result: Words | None, problem: str = "", *, later: bool = False) -> None:
         """Let the client have its answer."""
         self.result, self.problem, self.later, self.done = result, problem, later, True
         self.wake()
+
+
+def _tag(client: str, id: bytes) -> bytes:
+    return hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES).digest()
 
 
 class Book:
@@ -194,18 +197,23 @@ class Book:
             for key in has:
                 self._note(key, 1 << party)
             for key in has_not:
-                self._drop(key, "another party has refused it")
+                self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
+
+    def refuse_id(self, client: str, id: bytes) -> None:
+        """Let the others know that this party has refused a client's request, whatever it asks."""
+        with self.changed:
+            self._refuse(_tag(client, id) + bytes(KEY_BYTES - _TAG_BYTES))
 
     def _refuse(self, key: bytes) -> None:
         """Let the others know that this party has no such request."""
         if self._leads:
-            self._drop(key, "")
+            self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
         elif len(self._has_not) < _KEPT:
             self._has_not.append(key)
 
     def _note(self, key: bytes, bit: int) -> None:
         """Enter that a party has a request."""
-        if key in self._refused:
+        if key[:_TAG_BYTES] in self._refused:
             self._had[key] = self._had.get(key, 0) | bit
             self._drop(key, DIFFERENT)
             return
@@ -226,7 +234,8 @@ class Book:
         if self._forget(key):
             self._to_refuse.append(key)
             self.changed.notify_all()
-        self._refused[key] = None
+        # Under whatever key the other parties have it.
+        self._refused[key[:_TAG_BYTES]] = None
         if len(self._refused) > _KEPT:
             self._refused.popitem(last=False)
         self._finish(key, problem)
@@ -317,6 +326,11 @@ class Book:
                 del kinds[kind]
                 if not kinds:
                     del self._ready[name]
+
+    def prompt(self) -> None:
+        """Let whoever awaits a turn look again at what else there is to do."""
+        with self.changed:
+            self.changed.notify_all()
 
     @property
     def idle(self) -> bool:

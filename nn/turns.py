@@ -16,6 +16,7 @@ from mpc.events import record
 from mpc.workers import jobs
 from nn.agreement import KEY_BYTES, PER_TURN, Book, Request
 from nn.inputs import ScaledRows
+from nn.model_files import ModelFiles
 from nn.saved_shares import SharesFile, shared_model
 from nn.shared_model import SharedModel
 from nn.side_by_side import architecture, side_by_side
@@ -90,8 +91,7 @@ class Turns:
     provider : str
         The provider's name.
     book : Book
-    files : dict of str to list of SharesFile
-        Of each model, the newest first. Files that no party needs any more are taken out.
+    files : ModelFiles
     wishes : Wishes
     progress : bool or None
         As for :meth:`SharedModel.__call__`.
@@ -113,7 +113,7 @@ class Turns:
         session: Session,
         provider: str,
         book: Book,
-        files: dict[str, list[SharesFile]],
+        files: ModelFiles,
         wishes: Wishes,
         progress: bool | None,
     ) -> None:
@@ -128,7 +128,7 @@ class Turns:
 
     def agree_on_models(self) -> None:
         """Find the sets of files that all have, and prepare the models that are new; 2 rounds."""
-        files = {name: tuple(each) for name, each in self._files.items()}
+        files = self._files.known()
         rows = [
             np.concatenate([_name_words(name), file.name])
             for name in sorted(files)
@@ -136,10 +136,13 @@ class Turns:
         ]
         counts = _tell_all(self.session, np.array([len(rows)], np.uint64), [1] * self.session.size)
         sizes = [min(int(count[0]), 4096) for count in counts]
-        told = _tell_all(self.session, np.array(rows).reshape(-1), [4 * size for size in sizes])
+        told = _tell_all(
+            self.session, np.array(rows, np.uint64).reshape(-1), [4 * size for size in sizes]
+        )
         tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in told]
         models: dict[str, SharedModel] = {}
         sets: dict[str, bytes] = {}
+        used: dict[str, SharesFile] = {}
         # The first party's order, so that all choose the same where they have two sets.
         for row in tables[0]:
             name = next((n for n in files if _name_words(n).tobytes() == row[:8]), None)
@@ -151,18 +154,15 @@ class Turns:
             else:
                 models[name] = shared_model(self.session, [file])
                 warm_up(models[name], _answer)
-            sets[name] = row
-            self._files[name] = [
-                each for each in self._files[name]
-                if each is file or each is self._files[name][0]
-            ]  # fmt: skip
+            sets[name], used[name] = row, file
+        self._files.settle(used)
         for name in files:
             if name not in models:
                 why = "not all parties have shares of one set"
                 record("models", warning=True, me=self._me, model=name, why=why)
         self.kinds = {name: architecture(model) for name, model in models.items()}
         self.sets = sets
-        self.models = {name: models[name] for name in self._files if name in models}
+        self.models = {name: models[name] for name in files if name in models}
 
     def run(self) -> str:
         """Take turns until somebody leaves; return who."""
@@ -228,13 +228,13 @@ class Turns:
         return self.models[name].rows_at_once() if name in self.models else 1
 
     def _usable(self, requests: Sequence[Request]) -> list[Request]:
-        """Answer those whose model was replaced meanwhile, at all parties alike; return the others."""
+        """Answer those whose model is another or none by now, at all parties alike; return the others."""
         found = []
         for request in requests:
             if self.sets.get(request.model) == request.version:
                 found.append(request)
             else:
-                request.finish(None, "the model was replaced meanwhile", later=True)
+                request.finish(None, "the model was replaced or removed meanwhile", later=True)
         return found
 
     def _groups(self, requests: Sequence[Request]) -> list[list[Request]]:

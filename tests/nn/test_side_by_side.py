@@ -27,7 +27,12 @@ def _like(model, seed):
 DEEP = nn.Sequential.from_layers(
     [Dense.untrained(64, 5), Dense.untrained(5, 4), ReLU(), Dense.untrained(4, 3)], 64
 )
-MODELS = {"dense": network(), "pictures": picture_network(), "deep": DEEP, "prices": price_network()}
+MODELS = {
+    "dense": network(),
+    "pictures": picture_network(),
+    "deep": DEEP,
+    "prices": price_network(),
+}
 
 
 @pytest.mark.parametrize("kind", MODELS)

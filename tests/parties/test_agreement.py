@@ -23,8 +23,15 @@ class Parties:
         sent = []
         for k in range(len(self.books)) if to is None else to:
             request = Request(
-                client, id.encode().ljust(16), model, version, "class", rows, SHARES,
-                lambda: None, model,
+                client,
+                id.encode().ljust(16),
+                model,
+                version,
+                "class",
+                rows,
+                SHARES,
+                lambda: None,
+                model,
             )
             self.books[k].add(request, limits)
             sent.append(request)
