@@ -38,9 +38,11 @@ def model_folders(
         raise text.error(table, "models", "models of a party must be a table of folders by name")
     inner = (*table, "models")
     for name, folder in found.items():
-        _check(text, inner, name, name)
+        # Where it stands: in a table with a line of its own, or in one line with all others.
+        where = (inner, name) if f"[{'.'.join(inner)}]" in text.text else (table, "models")
+        _check(text, *where, name)
         if not isinstance(folder, str) or not folder:
-            raise text.error(inner, name, f"{name} must be a folder, a string, got {folder!r}")
+            raise text.error(*where, f"{name} must be a folder, a string, got {folder!r}")
     return {name: text.path.parent / folder for name, folder in found.items()}
 
 
