@@ -38,11 +38,12 @@ def model_folders(
         raise text.error(table, "models", "models of a party must be a table of folders by name")
     inner = (*table, "models")
     for name, folder in found.items():
-        # Where it stands: in a table with a line of its own, or in one line with all others.
-        where = (inner, name) if f"[{'.'.join(inner)}]" in text.text else (table, "models")
-        _check(text, *where, name)
+        # Where it stands: on a line of its own, or on one with all others.
+        apart = f"[{'.'.join(inner)}]" in text.text
+        place, key = (inner, name) if apart else (table, "models")
+        _check(text, place, key, name)
         if not isinstance(folder, str) or not folder:
-            raise text.error(*where, f"{name} must be a folder, a string, got {folder!r}")
+            raise text.error(place, key, f"{name} must be a folder, a string, got {folder!r}")
     return {name: text.path.parent / folder for name, folder in found.items()}
 
 
