@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mpc.errors import ConfigurationError, SottoError
 from mpc.limits import Limits
+from mpc.model_table import allowed_models, model_folders
 from mpc.toml_text import TomlText, decode
 from mpc.transport import addresses
 from mpc.transport.certificates import (
@@ -51,6 +52,10 @@ class Member:
         Where it listens itself; as `address` unless the configuration says otherwise.
     scheduler : str, optional
         Of the Dask cluster on which a party's workers run.
+    folders : dict of str to Path
+        Where a party's shares of each model are.
+    models : tuple of str, optional
+        Which a client may ask for; None for all.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Member:
     key: Path | None
     listen: tuple[str, int] | None = None
     scheduler: str | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    models: tuple[str, ...] | None = None
 
     @property
     def accepted(self) -> tuple[bytes, ...]:
@@ -226,7 +233,7 @@ class _Reader(TomlText):
     ) -> Member:
         keys = (
             *(("address", "listen") if listens else ()), "certificate", "successor", "key",
-            *(("scheduler",) if computes else ()),
+            *(("scheduler",) if computes else ()), *(("models",) if computes or not listens else ()),
         )  # fmt: skip
         values = self.table(table, keys)
         try:
@@ -237,7 +244,7 @@ class _Reader(TomlText):
             if key not in values:
                 raise self.error(table, None, f"{name} needs {key} = ...")
         for key, value in values.items():
-            if not isinstance(value, str) or not value:
+            if key != "models" and (not isinstance(value, str) or not value):
                 raise self.error(table, key, f"{key} must be a string, got {value!r}")
         address = self.address(table, "address", values) if listens else None
         return Member(
@@ -251,6 +258,8 @@ class _Reader(TomlText):
             self.path.parent / values["key"] if "key" in values else None,
             self.address(table, "listen", values) if "listen" in values else address,
             values.get("scheduler"),
+            model_folders(self, table, values) if computes else {},
+            None if listens else allowed_models(self, table, values),
         )
 
     def certificate(

@@ -33,6 +33,7 @@ __all__ = [
     "HEALTH",
     "NOTICES",
     "PROTOCOL_VERSION",
+    "RELOAD",
     "SESSION",
     "Greeting",
     "agree",
@@ -52,6 +53,8 @@ __all__ = [
 PROTOCOL_VERSION = 4
 # What a HELLO is for, beside what clients want.
 SESSION, HEALTH, COMPARE, NOTICES = "session", "health", "compare", "notices"
+# What a party asks of its own service.
+RELOAD = "reload"
 SESSION_ID_BYTES = 16
 _NONCE_BYTES = 32
 _LARGEST_HELLO = 1 << 16
@@ -82,7 +85,7 @@ class Greeting:
     Attributes
     ----------
     purpose : str
-        SESSION, HEALTH, COMPARE, NOTICES, or what a client wants.
+        SESSION, HEALTH, COMPARE, NOTICES, RELOAD, or what a client wants.
     terms : dict
     session : bytes
         Empty if the other side does not know it yet.

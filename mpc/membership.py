@@ -7,7 +7,6 @@ to be added, nothing else. Whatever fails, the file and its folder are as they w
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 import tomllib
@@ -19,7 +18,7 @@ from typing import Any
 
 from mpc.configuration import check_name, check_text, head
 from mpc.errors import ArgumentError, ConfigurationError
-from mpc.toml_text import decode
+from mpc.toml_text import decode, quoted, replace_file
 from mpc.transport.certificates import Certificate, load_certificate, write_new
 
 __all__ = ["ROLES", "Joined", "join"]
@@ -185,7 +184,7 @@ class _Change:
             here = key.resolve().parent == self.path.parent
             values["key"] = key.name if here else str(key.resolve())
         table = {"party": ("parties", name), "client": ("clients", name)}.get(role, ("provider",))
-        lines = [f"[{'.'.join(table)}]", *(f"{k} = {_quoted(v)}" for k, v in values.items())]
+        lines = [f"[{'.'.join(table)}]", *(f"{k} = {quoted(v)}" for k, v in values.items())]
         new = copy.deepcopy(self._data)
         if role == "provider":
             new["provider"] = values
@@ -214,10 +213,10 @@ class _Change:
         if "successor" in values:
             raise ConfigurationError(
                 f"{name} has a successor in {self.path} already: once it is in use, write"
-                f" certificate = {_quoted(values['successor'])} there and delete the line successor"
+                f" certificate = {quoted(values['successor'])} there and delete the line successor"
             )
         values["successor"] = self._beside(certificate, name)
-        line = f"successor = {_quoted(values['successor'])}"
+        line = f"successor = {quoted(values['successor'])}"
         self._take(self._insert(table, line), new, [f"[{'.'.join(table)}]", line])
         self.joined.append(
             Joined(name, role, values.get("address", ""), certificate, successor=True)
@@ -280,27 +279,8 @@ class _Change:
             if self._old is None:
                 write_new([(self.path, data, 0o644)])
             else:
-                self._replace(data)
+                replace_file(self.path, self._old, data)
         except BaseException:
             for path in self._copies:
                 path.unlink(missing_ok=True)
             raise
-
-    def _replace(self, data: bytes) -> None:
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        mode = self.path.stat().st_mode & 0o777
-        write_new([(part, data, mode)])
-        try:
-            part.chmod(mode)
-            if self.path.read_bytes() != self._old:
-                raise ConfigurationError(f"{self.path} has changed meanwhile: try again")
-            part.replace(self.path)
-        except OSError as error:
-            raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from None
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _quoted(text: str) -> str:
-    """Return a string as TOML has it."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

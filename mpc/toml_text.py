@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -9,8 +11,39 @@ from pathlib import Path
 from typing import Any
 
 from mpc.errors import ConfigurationError
+from mpc.transport.certificates import write_new
 
-__all__ = ["TomlText", "decode"]
+__all__ = ["TomlText", "decode", "quoted", "replace_file"]
+
+
+def quoted(text: str) -> str:
+    """Return a string as TOML has it."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def replace_file(path: Path, old: bytes, data: bytes) -> None:
+    """Put `data` in the place of `old`, at once, with the same mode and owner.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file holds something else by now, or cannot be written: it stays as it is.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        before = path.stat()
+        mode = before.st_mode & 0o777
+        write_new([(part, data, mode)])
+        if os.geteuid() == 0:  # for a service that runs as another user
+            os.chown(part, before.st_uid, before.st_gid)
+        part.chmod(mode)
+        if path.read_bytes() != old:
+            raise ConfigurationError(f"{path} has changed meanwhile: try again")
+        part.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def decode(path: Path, data: bytes) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Request:
 
     Attributes
     ----------
+    kind : hashable
+        What must be equal for requests to be evaluated together.
     key : bytes
         The same at every party that has got the same request.
     result : uint64 array, or None
@@ -59,32 +61,30 @@ class Request:
     """
 
     __slots__ = (
-        "answer", "arrived", "client", "cost", "done", "id", "key", "later", "model", "problem",
-        "result", "rows", "shares", "version", "wake",
+        "answer", "arrived", "client", "cost", "done", "id", "key", "kind", "later", "model",
+        "problem", "result", "rows", "shares", "version", "wake",
     )  # fmt: skip
 
     def __init__(
         self, client: str, id: bytes, model: str, version: bytes, answer: str, rows: int,
-        shares: Words, wake: Callable[[], None],
+        shares: Words, wake: Callable[[], None], kind: Hashable,
     ) -> None:  # fmt: skip
         self.client, self.id, self.model, self.answer, self.rows = client, id, model, answer, rows
-        self.version, self.shares, self.wake = version, shares, wake
+        self.version, self.shares, self.wake, self.kind = version, shares, wake, kind
         self.done, self.later, self.problem = False, False, ""
         self.result: Words | None = None
         self.cost, self.arrived = (0, 0), time.monotonic()
-        tag = hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES)
         whole = wire.encode((client, id, model, version, answer, rows))
-        self.key = tag.digest() + hashlib.blake2b(whole, digest_size=16).digest()
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """What must agree for requests to be evaluated together."""
-        return self.model, self.answer
+        self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 
     def finish(self, result: Words | None, problem: str = "", *, later: bool = False) -> None:
         """Let the client have its answer."""
         self.result, self.problem, self.later, self.done = result, problem, later, True
         self.wake()
+
+
+def _tag(client: str, id: bytes) -> bytes:
+    return hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES).digest()
 
 
 class Book:
@@ -121,7 +121,8 @@ class Book:
         self._tags: dict[bytes, bytes] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._to_refuse: list[bytes] = []
-        self._ready: OrderedDict[str, deque[bytes]] = OrderedDict()
+        # What all have: each client's, by kind. Who comes first in line says what is computed next.
+        self._ready: OrderedDict[str, OrderedDict[Hashable, deque[Request]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -196,18 +197,23 @@ class Book:
             for key in has:
                 self._note(key, 1 << party)
             for key in has_not:
-                self._drop(key, "another party has refused it")
+                self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
+
+    def refuse_id(self, client: str, id: bytes) -> None:
+        """Let the others know that this party has refused a client's request, whatever it asks."""
+        with self.changed:
+            self._refuse(_tag(client, id) + bytes(KEY_BYTES - _TAG_BYTES))
 
     def _refuse(self, key: bytes) -> None:
         """Let the others know that this party has no such request."""
         if self._leads:
-            self._drop(key, "")
+            self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
         elif len(self._has_not) < _KEPT:
             self._has_not.append(key)
 
     def _note(self, key: bytes, bit: int) -> None:
         """Enter that a party has a request."""
-        if key in self._refused:
+        if key[:_TAG_BYTES] in self._refused:
             self._had[key] = self._had.get(key, 0) | bit
             self._drop(key, DIFFERENT)
             return
@@ -219,7 +225,8 @@ class Book:
             return
         self._since.setdefault(key, time.monotonic())
         if had == self._all and (request := self._waiting.get(key)) is not None:
-            self._ready.setdefault(request.client, deque()).append(key)
+            kinds = self._ready.setdefault(request.client, OrderedDict())
+            kinds.setdefault(request.kind, deque()).append(request)
             self.changed.notify_all()
 
     def _drop(self, key: bytes, problem: str) -> None:
@@ -227,7 +234,8 @@ class Book:
         if self._forget(key):
             self._to_refuse.append(key)
             self.changed.notify_all()
-        self._refused[key] = None
+        # Under whatever key the other parties have it.
+        self._refused[key[:_TAG_BYTES]] = None
         if len(self._refused) > _KEPT:
             self._refused.popitem(last=False)
         self._finish(key, problem)
@@ -263,8 +271,9 @@ class Book:
     def choose(self, rows_at_once: Callable[[str], int]) -> tuple[list[bytes], list[bytes]]:
         """Return the keys of what comes next, and of what is refused, for all parties.
 
-        A request of each client at a time, as far as one evaluation of the first one's model goes.
-        What asks for the same stands together.
+        The first client in line says of which kind, and goes to the end of the line. With it goes
+        what others have of that kind, a request of each client at a time, as far as one evaluation
+        goes.
         """
         with self.changed:
             late = time.monotonic() - self._patience
@@ -272,26 +281,56 @@ class Book:
                 self._drop(next(iter(self._since)), DIFFERENT)
             refused = self._to_refuse[:PER_TURN]
             del self._to_refuse[:PER_TURN]
-            chosen: list[Request] = []
-            rows, most = 0, 0
-            while self._ready and len(chosen) + len(refused) < PER_TURN:
-                client, keys = next(iter(self._ready.items()))
-                request = self._waiting.get(keys[0])
-                if request is not None and request.key in self._had:
-                    most = most or rows_at_once(request.model)
-                    if chosen and rows + request.rows > most:
-                        break
-                    chosen.append(request)
+            chosen = self._next_kind(PER_TURN - len(refused), rows_at_once)
+            return [request.key for request in chosen], refused
+
+    def _next_kind(self, most: int, rows_at_once: Callable[[str], int]) -> list[Request]:
+        chosen: list[Request] = []
+        while self._ready and most and not chosen:
+            first, kinds = next(iter(self._ready.items()))
+            kind = next(iter(kinds))
+            rows = 0
+            line = [(name, each[kind]) for name, each in self._ready.items() if kind in each]
+            while line and len(chosen) < most:
+                left = []
+                for name, requests in line:
+                    request = self._first_of(requests)
+                    if request is None or len(chosen) == most:
+                        continue
+                    if not chosen:
+                        limit = rows_at_once(request.model)
+                    elif rows + request.rows > limit:
+                        continue
+                    chosen.append(requests.popleft())
                     rows += request.rows
                     self._forget(request.key)
-                keys.popleft()
-                if keys:
-                    self._ready.move_to_end(client)
-                else:
-                    del self._ready[client]
-            kinds = list(dict.fromkeys(request.kind for request in chosen))
-            chosen.sort(key=lambda request: kinds.index(request.kind))
-            return [request.key for request in chosen], refused
+                    left.append((name, requests))
+                line = left
+            kinds.move_to_end(kind)
+            self._ready.move_to_end(first)
+            self._tidy(kind)
+        return chosen
+
+    def _first_of(self, requests: deque[Request]) -> Request | None:
+        """Return the first that has not been refused meanwhile."""
+        while requests:
+            key = requests[0].key
+            if self._waiting.get(key) is requests[0] and key in self._had:
+                return requests[0]
+            requests.popleft()
+        return None
+
+    def _tidy(self, kind: Hashable) -> None:
+        for name, kinds in tuple(self._ready.items()):
+            if kind in kinds and not kinds[kind]:
+                del kinds[kind]
+                if not kinds:
+                    del self._ready[name]
+
+    def prompt(self) -> None:
+        """Let whoever awaits a turn look again at what else there is to do."""
+        with self.changed:
+            self.changed.notify_all()
 
     @property
     def idle(self) -> bool:

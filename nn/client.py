@@ -281,6 +281,11 @@ class Client:
         """Return what each party says of itself."""
         return self._tried(lambda: [dict(pairs) for pairs in self._ask(("health",))])
 
+    def models(self) -> list[str]:
+        """Return the models that this client may ask for and all parties serve."""
+        first, *others = [each.get("models", ()) for each in self.health()]
+        return [str(name) for name in first if all(name in other for other in others)]
+
     def last_cost(self) -> tuple[int, int]:
         """Return the rounds and bytes of the last call, as the parties have counted them.
 

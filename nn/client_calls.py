@@ -74,7 +74,8 @@ class Calls:
     def tell_anybody(self, connection: Connection) -> Talk:
         """Tell what runs here, once."""
         self._hello(connection)
-        connection.post_bytes(Kind.ANSWER, wire.encode(tuple(self._service.health().items())))
+        told = self._service.health(connection.peer)
+        connection.post_bytes(Kind.ANSWER, wire.encode(tuple(told.items())))
         yield self._service.read.timeouts.answer
         return None
 
@@ -110,7 +111,7 @@ class Calls:
 
     def tell_health(self, connection: Connection) -> Answering:
         """Answer with what runs here."""
-        yield from self._reply(connection, "ok", *self._service.health().items())
+        yield from self._reply(connection, "ok", *self._service.health(connection.peer).items())
 
     def tell_cost(self, connection: Connection, id: object) -> Answering:
         """Answer with rounds and bytes of one of the client's last requests."""
@@ -123,23 +124,31 @@ class Calls:
     def describe(self, connection: Connection, name: object) -> Answering:
         """Answer with what a client needs to know of a model."""
         service = self._service
-        models = service.models
+        models = service.models_of(connection.peer)
         if name is None and len(models) == 1:
             name = next(iter(models))
         if isinstance(name, str) and name in models:
             described = Description.of(name, models[name], service.largest_rows)
             yield from self._reply(connection, "ok", *described.values())
             return
-        yield from self._reply(connection, *self._unknown(name))
+        yield from self._reply(connection, *self._unknown(connection.peer, name))
 
-    def _unknown(self, name: object) -> tuple[str, str]:
-        """Return why there is no such model, and whether there may be one later."""
+    def _unknown(self, client: str, name: object) -> tuple[str, str]:
+        """Return why there is no such model for a client, and whether there may be one later."""
         service = self._service
+        member = service.read.clients.get(client)
+        may = None if member is None else member.models
+        if may is not None and name is not None and name not in may:
+            # The same whether there is such a model or not.
+            return "error", (
+                f"{client} may ask for {', '.join(may) or 'no model'} alone, not for {name!r}"
+            )[:500]
         if service.state:
             return "later", service.state
-        if name in service.names:
+        if name in service.files.names:
             return "error", f"model {name!r} is not served: not all parties have shares of one set"
-        return "error", f"model must be one of {', '.join(service.models)}, got {name!r}"[:500]
+        served = ", ".join(service.models_of(client)) or "none, for none is served"
+        return "error", f"model must be one of {served}, got {name!r}"[:500]
 
     def predict(
         self, connection: Connection, id: object, name: object, answer: object, rows: object
@@ -148,16 +157,18 @@ class Calls:
         service = self._service
         if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
             raise ShapeError("a prediction needs an id and a number of rows")
-        models, problem = service.models, ("", "")
+        models, problem = service.models_of(connection.peer), ("", "")
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
         if not isinstance(name, str) or name not in models:
-            problem = self._unknown(name)
+            problem = self._unknown(connection.peer, name)
         elif answer not in answers_of(models[name]):
             allowed = ", ".join(answers_of(models[name]))
             problem = "error", f"answer must be one of {allowed}: the model's owner allows no other"
         elif not 1 <= rows <= service.largest_rows:
             problem = "error", f"rows must be in [1, {service.largest_rows}], got {rows}"
         if any(problem):
+            # Another party, which may not know of this yet, shall not wait for it.
+            service.book.refuse_id(connection.peer, id)
             yield from self._receive(connection, 0, 0)
             yield from self._reply(connection, *problem)
             return
@@ -166,7 +177,15 @@ class Calls:
         loop, seat = service.loop, service.loop.current
         assert seat is not None
         request = Request(
-            connection.peer, id, name, version, answer, rows, shares, lambda: loop.wake(seat)
+            connection.peer,
+            id,
+            name,
+            version,
+            answer,
+            rows,
+            shares,
+            lambda: loop.wake(seat),
+            (service.kinds.get(name), answer),
         )
         service.book.add(request, service.read.limits)
         # The turns end with all of them answered, or with a problem.
@@ -196,7 +215,7 @@ class Calls:
                 raise ShapeError(
                     f"sent the shape {header.shapes[0]} where {(rows, width)} was to come"
                 )
-            if header.nbytes > (8 * service.largest_rows * service.widest if last else 16):
+            if header.nbytes > (8 * service.largest_rows * service.files.widest if last else 16):
                 raise ShapeError(f"sent a share of {header.nbytes} bytes")
             return (
                 np.empty(header.nbytes // 8, np.uint64)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc import command, observing
+from mpc.model_table import check_model_name
 from mpc.own_process import settle
 from mpc.versions import own_version
 from nn.gateway.command import add_gateway
+from nn.model_commands import add_model_commands
 from nn.serving import serve
 from ring.errors import ArgumentError
 
@@ -44,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("configuration", type=Path, help="the path of parties.toml")
     serve.add_argument("--me", required=True, metavar="NAME", help="which computing party this is")
     serve.add_argument(
-        "--model", action="append", required=True, metavar="NAME=FOLDER",
-        help="a model, and where this party's shares of it are; may be repeated",
+        "--model", action="append", default=[], metavar="NAME=FOLDER",
+        help="a model beside those of [parties.NAME.models] in parties.toml (sotto put), and where"
+        " this party's shares of it are; may be repeated",
     )  # fmt: skip
     serve.add_argument(
         "--verbose", action="store_true",
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     observing.add_options(serve)
     serve.set_defaults(run=_serve)
+    add_model_commands(commands)
     add_gateway(commands)
     return command.run(parser, arguments)
 
@@ -64,6 +68,7 @@ def _serve(options: argparse.Namespace) -> int:
         name, sign, folder = text.partition("=")
         if not name or not sign or not folder:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
+        check_model_name(name)
         folders[name] = folder
     settle()
     serve(options.configuration, options.me, folders, progress=options.verbose)

@@ -4,9 +4,9 @@ Every party holds its shares of one or more models and a session with the other 
 sends each party its share of the rows; each party sends back its share of the answer.
 
 The last party leads, as it gets the rows and the others seeds. The others tell it beside the
-session which requests they have (:mod:`nn.agreement`). In turns it opens to all which come next,
-several of them together, and all evaluate them; that takes one round. A turn without requests comes
-at least every second, so that whoever is lost is missed.
+session which requests they have (:mod:`nn.agreement`, :mod:`nn.notices`). In turns it opens to all
+which come next, of one kind, and all evaluate them together; that takes one round. A turn without
+requests comes at least every second, so that whoever is lost is missed.
 
 A service lives until it is told to stop. When another party or the provider is lost, it answers
 its clients so, and joins again, with fresh keys, as soon as all are back. Whoever leaves on purpose
@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import (
-    FrameError,
     HandshakeError,
     PartyError,
     PeerError,
     Session,
-    ShapeError,
     SottoError,
     configuration,
 )
 from mpc.configuration import Configuration
-from mpc.errors import ConfigurationError, PeerTimeoutError
+from mpc.errors import ConfigurationError
 from mpc.events import record
 from mpc.expiry import warn_of_certificates, watch_certificates
-from mpc.handshake import COMPARE, HEALTH, NOTICES, SESSION, hear_hello
+from mpc.handshake import COMPARE, HEALTH, NOTICES, RELOAD, SESSION, hear_hello
 from mpc.joining import Joining, Links, Lobby
 from mpc.metrics import present
 from mpc.session_setup import check_source
@@ -50,11 +48,12 @@ from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Kind
 from mpc.transport.listener import Listener
-from mpc.transport.loop import KEEP, By, Loop, Seat, Talk, farewell
+from mpc.transport.loop import ASLEEP, KEEP, Loop, Talk, farewell
 from mpc.transport.tls import own_contexts
-from nn.agreement import KEY_BYTES, Book
+from nn.agreement import Book
 from nn.client_calls import CLIENT_STREAM, Calls
-from nn.saved_shares import SharesFile
+from nn.model_files import ModelFiles
+from nn.notices import Notices
 from nn.shared_model import SharedModel
 from nn.turns import Turns, Wishes
 
@@ -63,7 +62,6 @@ __all__ = ["CLIENT_STREAM", "PartyService", "serve"]
 Words = NDArray[np.uint64]
 
 _PROGRAM = "sotto serve"
-_LARGEST_NOTICE = 1 << 20
 # How long a thread may keep the interpreter where another one waits for it.
 _SWITCH_SECONDS = 2e-4
 # How long one that leaves may take to end in any case.
@@ -72,8 +70,6 @@ _STOP_SECONDS = 4.0
 _PAUSE_SECONDS = 0.1
 _LONG_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
-# How long a party's other line may live on after its line for notices.
-_SUSPECT_SECONDS = 1.0
 
 
 class _StopError(Exception):
@@ -89,7 +85,7 @@ class PartyService:
     me : str
         A computing party.
     folders : dict of str to path
-        Where this party's shares of each model are.
+        Where this party's shares are of models beside those that the configuration names.
     sock : socket, optional
         Listens at this party's address already.
     largest_rows : int
@@ -128,38 +124,24 @@ class PartyService:
         self.largest_rows = largest_rows
         # As SharedModel has it, where True would be for any stream and at once.
         self._progress = None if progress else False
-        self._folders = {name: Path(folder) for name, folder in folders.items()}
-        self.names = tuple(self._folders)
-        # Each model's files, the newest first, until all parties have that one.
-        self._files = {name: [file] for name, file in self._read_files().items()}
+        self.files = ModelFiles(read, me, folders)
         self.state = f"{me} starts"
         self.book = Book(self._number, len(read.names), read.timeouts.answer)
         self._calls = Calls(self)
         self._lobby = Lobby()
-        self._links: Links | None = None
-        self._told: dict[str, Seat] = {}
-        self._suspect: tuple[float, Links, int] | None = None
-        self._wishes = Wishes()
         self._turns: Turns | None = None
         self._served = self._failures = 0
-        self._stop_by, self._next_sign = float("inf"), 0.0
+        self._stop_by = float("inf")
+        self._reloads = threading.Lock()
         self._started = time.monotonic()
         _, server = own_contexts(read, me)
         sock = sock or bind(address)
         self._listener = Listener(me, sock, server, read.certificates(), self._admit)
         self.loop: Loop = self._listener.loop
-        self.loop.after, self.loop.now_and_then = self._tell_news, self._look
+        self._notices = Notices(lambda: self.read, me, self.book, self.loop)
+        self.loop.after, self.loop.now_and_then = self._notices.tell_news, self._look
         self._listener.start()
         present(self.figures, lambda: self.read)
-
-    def _read_files(self) -> dict[str, SharesFile]:
-        read = self.read
-        files = {
-            name: SharesFile(read.names, read.format, self._number, folder)
-            for name, folder in self._folders.items()
-        }
-        self.widest = max(int(file.header["n_features"]) for file in files.values())
-        return files
 
     def stop(self) -> None:
         """Finish what every party has got, say that this one leaves, and end within seconds."""
@@ -181,16 +163,32 @@ class PartyService:
         return {} if turns is None else turns.sets
 
     @property
+    def kinds(self) -> dict[str, Hashable]:
+        """Equal for models that can be evaluated together."""
+        turns = self._turns
+        return {} if turns is None else turns.kinds
+
+    @property
     def _stopping(self) -> bool:
         return self._stop_by < float("inf")
 
-    def health(self) -> dict[str, Any]:
-        """Return what runs here, as clients can ask for it."""
+    def models_of(self, client: str) -> dict[str, SharedModel]:
+        """Return what a client may ask for now; another member may know of all."""
+        read, models = self.read, self.models
+        if client not in read.clients:
+            return models if client in read.members else {}
+        may = read.clients[client].models
+        return {name: m for name, m in models.items() if may is None or name in may}
+
+    def health(self, asks: str) -> dict[str, Any]:
+        """Return what runs here, as far as it is for whoever asks."""
+        pending = () if asks in self.read.clients or self.state else self.files.pending
         return {
             "role": "party",
             "me": self.me,
             "state": self.state or "ready",
-            "models": tuple(self.models),
+            "models": tuple(self.models_of(asks)),
+            **({"pending": pending} if pending else {}),
             "waiting": len(self.book),
             "served": self._all_served(),
             "seconds": int(time.monotonic() - self._started),
@@ -223,22 +221,26 @@ class PartyService:
         if not same:
             raise PartyError("parties and format can change only when all services start again")
         _, server = own_contexts(read, self.me)
-        files = self._read_files()
-        for name, file in files.items():
-            known = self._files[name]
-            self._files[name] = [
-                file,
-                *(each for each in known if not np.array_equal(each.name, file.name)),
-            ][:2]
+        self.files.take(self.files.read(read))
         self.read = read
         self._listener.know(server, read.certificates())
         record("reload", me=self.me, clients=",".join(read.clients))
         warn_of_certificates(read)
-        self.loop.call(self._ask_for_reload)
+        self.loop.call(self._notices.ask_for_reload)
+
+    def read_again(self) -> str:
+        """Read the configuration and the files again; return what is wrong, or nothing."""
+        with self._reloads:
+            try:
+                self.reload(configuration.load(self.read.path))
+            except SottoError as error:
+                record("reload", warning=True, me=self.me, problem=str(error))
+                return str(error)
+        return ""
 
     def run(self) -> None:
         """Serve until this party is told to stop."""
-        record("start", role="party", me=self.me, models=",".join(self.names))
+        record("start", role="party", me=self.me, models=",".join(self.files.names))
         try:
             while not self._stopping:
                 try:
@@ -289,11 +291,10 @@ class PartyService:
         """Serve for as long as the session lasts."""
         problem = ""
         session = Session.from_links(self.read, self.me, links)
-        self._wishes = wishes = Wishes()
+        wishes = Wishes()
         provider = "" if self.read.provider is None else self.read.provider.name
-        turns = Turns(session, provider, self.book, self._files, wishes, self._progress)
-        self._links = links
-        self.loop.call(lambda: self._open_notices(links))
+        turns = Turns(session, provider, self.book, self.files, wishes, self._progress)
+        self._notices.begin(links, wishes)
         try:
             with session:
                 self.state = f"{self.me} prepares its models"
@@ -310,10 +311,9 @@ class PartyService:
             problem = f"{type(error).__name__} at {self.me}"
         # What fails before it serves anybody may fail again: less and less often.
         self._failures = self._failures + 1 if self._turns is None else 0
-        self._links = None
         self.state = problem
         self._served, self._turns = self._all_served(), None
-        self.loop.call(lambda: self._close_notices(links))
+        self._notices.end(links)
         self.book.close(problem)
         if not self._stopping:
             record("lost", warning=True, me=self.me, why=problem)
@@ -342,6 +342,8 @@ class PartyService:
             return (yield from self._calls.tell_anybody(connection))
         if peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE):
             return (yield from self._calls.greet(connection, greeting))
+        if peer == self.me and purpose == RELOAD:
+            return (yield from self._reload_for(connection))
         if peer in read.parties and purpose == COMPARE:
             return (
                 yield from self._lobby.answer_comparison(
@@ -349,7 +351,7 @@ class PartyService:
                 )
             )
         if peer in read.names[self._number + 1 :] and purpose in (SESSION, NOTICES):
-            links, number = self._links, read.names.index(peer)
+            links, number = self._notices.links, read.names.index(peer)
             self._lobby.put(connection, greeting)
             if links is not None and purpose == SESSION:
                 # It has begun anew, so what is left of the session with it is of no use.
@@ -358,123 +360,37 @@ class PartyService:
         self._listener.refusals.add(peer, f"has no business here for {purpose[:40]!r}")
         return None
 
-    def _open_notices(self, links: Links) -> None:
-        if self._links is links:
-            self._told = {
-                name: self.loop.add(connection, self._hear(connection, links))
-                for name, connection in links.notices.items()
-            }
-            if self._stopping:
-                self._leave()
+    def _reload_for(self, connection: Connection) -> Talk:
+        """Read everything again for this party's own operator, and say what came of it."""
+        problems: list[str] = []
+        loop, seat = self.loop, self.loop.current
+        assert seat is not None
 
-    def _close_notices(self, links: Links) -> None:
-        for name, seat in tuple(self._told.items()):
-            if links.notices.get(name) is seat.line:
-                self.loop.detach(seat)
-                del self._told[name]
-        for connection in links.notices.values():
-            connection.close()
+        def again() -> None:
+            problems.append(self.read_again())
+            loop.wake(seat)
 
-    def _hear(self, connection: Connection, links: Links) -> Talk:
-        """Hear what another party tells beside the session."""
-        peer = connection.peer
-        number, limit = self.read.names.index(peer), self.read.timeouts.party
-        try:
-            while True:
-                connection.expect_bytes([Kind.NOTICE], _LARGEST_NOTICE)
-                # What this party sends is no sign of life of the other.
-                yield By(time.monotonic() + limit)
-                try:
-                    word, one, other = wire.decode(connection.take().data.data)
-                    if word == "news":
-                        self.book.heard(number, _cut(one), _cut(other))
-                    elif word == "leaves" and one in {m.name for m in self.read.services}:
-                        self._hear_leaving(one)
-                    elif word == "reload":
-                        self._ask_for_reload()
-                except (ShapeError, TypeError, ValueError):
-                    raise FrameError(f"{peer} sent a notice that is malformed") from None
-        except PeerTimeoutError:
-            # It stalls, or its machine is gone without a word. Turns without requests do not miss it.
-            if self._links is links:
-                self._wishes.lost = f"{peer} did not answer within {limit:g} s"
-                links.peers[number].abandon()
-            return None
-        except PeerError:
-            # It may have said more on its other line, or end there by itself.
-            self._suspect = time.monotonic() + _SUSPECT_SECONDS, links, number
-            return None
-
-    def _tell(self, names: Sequence[str], *notice: Any) -> None:
-        data = wire.encode(notice)
-        for name in names:
-            if (seat := self._told.get(name)) is not None and isinstance(seat.line, Connection):
-                seat.line.post_bytes(Kind.NOTICE, data)
-                self.loop.push(seat)
-
-    def _tell_news(self) -> None:
-        if not self._told:
-            return
-        has, has_not = self.book.news()
-        if has or has_not:
-            self._tell(self.read.names[-1:], "news", has, has_not)
-        wishes = self._wishes
-        if wishes.leaves and not wishes.told:
-            wishes.told = True
-            self._tell([n for n in self.read.names if n != self.me], "leaves", wishes.leaves, b"")
+        # Files may take long to read.
+        threading.Thread(target=again, name="sotto reloads", daemon=True).start()
+        while not problems:
+            yield ASLEEP
+        answer = "error" if problems[0] else "ok", problems[0][:2000], self.files.names
+        connection.post_bytes(Kind.ANSWER, wire.encode(answer))
+        yield self.read.timeouts.answer
+        return None
 
     def _leave(self) -> None:
         """Say that this party leaves."""
         self._listener.shut()
-        self._hear_leaving(self.me)
-
-    def _hear_leaving(self, name: str) -> None:
-        """Let the leader end the session, as soon as what all have is done."""
-        if self._wishes.leave(name):
-            self._prompt()
-
-    def _ask_for_reload(self) -> None:
-        if self.leads:
-            self._wishes.reload = True
-            self._prompt()
-        else:
-            self._tell(self.read.names[-1:], "reload", b"", b"")
-
-    def _prompt(self) -> None:
-        with self.book.changed:
-            self.book.changed.notify_all()
+        self._notices.leave()
 
     def _look(self) -> None:
         """End what waits for others longer than it should."""
-        now, links = time.monotonic(), self._links
-        if now > self._next_sign:
-            # A sign of life, for whom turns tell nothing of this party.
-            self._next_sign = now + self.read.timeouts.party / 4
-            self._tell([n for n in self.read.names if n != self.me], "here", b"", b"")
-        if self._suspect is not None and now > self._suspect[0]:
-            _, suspected, number = self._suspect
-            self._suspect = None
-            if suspected is links:
-                suspected.peers[number].abandon()
+        self._notices.look()
+        now, links = time.monotonic(), self._notices.links
         if now > self._stop_by and links is not None:
             for connection in links.connections:
                 connection.abandon()
-
-
-def _cut(data: bytes) -> list[bytes]:
-    if type(data) is not bytes or len(data) % KEY_BYTES:
-        raise ShapeError("keys must be whole")
-    return [data[k : k + KEY_BYTES] for k in range(0, len(data), KEY_BYTES)]
-
-
-def _reload(service: PartyService, path: str | Path) -> Callable[[], None]:
-    def again() -> None:
-        try:
-            service.reload(configuration.load(path))
-        except SottoError as error:
-            record("reload", warning=True, me=service.me, problem=str(error))
-
-    return lambda: threading.Thread(target=again, name="sotto reloads", daemon=True).start()
 
 
 def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
@@ -486,8 +402,11 @@ def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bo
     watch_certificates(lambda: service.read)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
-    reload = _reload(service, path)
-    signal.signal(signal.SIGHUP, lambda *_: reload())
+
+    def reload(*_: object) -> None:
+        threading.Thread(target=service.read_again, name="sotto reloads", daemon=True).start()
+
+    signal.signal(signal.SIGHUP, reload)
     listen = read.parties[me].listen
     assert listen is not None
     others = [member.name for member in read.services if member.name != me]

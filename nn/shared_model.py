@@ -187,7 +187,7 @@ class SharedModel:
             self._check_shape(values.shape)
             check_inside(values, self.low, self.high)
             X = values if self.inputs is None else self.inputs.apply(values)
-        shared = self.session.share(X, owner, shape=shape, bound=self._row_bound(), name="X")
+        shared = self.session.share(X, owner, shape=shape, bound=self.row_bound(), name="X")
         return shared if self.inputs is None else ScaledRows(shared, self.inputs)
 
     def rows_from_shares(self, shares: NDArray[np.uint64]) -> SharedArray | ScaledRows:
@@ -200,11 +200,11 @@ class SharedModel:
         """
         self._check_shape(shares.shape[1:])
         form = self.session.format
-        bound = math.ceil(self._row_bound() * 2**form.frac_bits)
+        bound = math.ceil(self.row_bound() * 2**form.frac_bits)
         rows = SharedArray(self.session, shares, form.frac_bits, min(form.bound, bound))
         return rows if self.inputs is None else ScaledRows(rows, self.inputs)
 
-    def _row_bound(self) -> float:
+    def row_bound(self) -> float:
         """Return the largest magnitude that shared rows can have, a unit where all are zero."""
         ends = [self.low, self.high]
         if self.inputs is not None:
@@ -232,7 +232,7 @@ class SharedModel:
 
     def _check_bound(self, array: SharedArray) -> None:
         """Raise RangeError if rows can hold what the model was not found to be right for."""
-        limit, form = self._row_bound(), self.session.format
+        limit, form = self.row_bound(), self.session.format
         # In the format's unit, whatever that of the rows: a half in whole numbers is not one.
         most = math.ceil(limit * 2**form.frac_bits)
         if array.bound << form.frac_bits > most << array.frac_bits:
@@ -309,12 +309,17 @@ class SharedModel:
         for number, layer in enumerate(self.layers, start=1):
             # That values stay inside is what the check before sharing has shown, or what is watched.
             with self.session.layer(f"{number} {layer!r}"), self.session.range_policy.vouched():
-                before, x = x, layer(x)
+                before, x = x, self.through(number - 1, x)
                 if self.range is not None:
                     self.range.forward(f"layer {number}, {layer!r}", layer, before, x)
                 if x.frac_bits >= form.frac_bits:
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
             yield x
+
+    def through(self, number: int, x: SharedArray) -> SharedArray:
+        """Return one layer's output, the first being number 0."""
+        output: SharedArray = self.layers[number](x)
+        return output
 
     def rows_at_once(self) -> int:
         """Return how many rows fit in the session's memory limit."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from mpc import FrameError, PeerError, Session, SharedArray, WorkerError
 from mpc.events import record
+from mpc.workers import jobs
 from nn.agreement import KEY_BYTES, PER_TURN, Book, Request
 from nn.inputs import ScaledRows
+from nn.model_files import ModelFiles
 from nn.saved_shares import SharesFile, shared_model
 from nn.shared_model import SharedModel
+from nn.side_by_side import architecture, side_by_side
 from nn.warming import warm_up
 
 __all__ = ["Turns", "Wishes"]
@@ -87,8 +91,7 @@ class Turns:
     provider : str
         The provider's name; empty if there is none.
     book : Book
-    files : dict of str to list of SharesFile
-        Of each model, the newest first. Files that no party needs any more are taken out.
+    files : ModelFiles
     wishes : Wishes
     progress : bool or None
         As for :meth:`SharedModel.__call__`.
@@ -99,6 +102,8 @@ class Turns:
         What can be asked for.
     sets : dict of str to bytes
         Which files each of them is from, the same at all parties.
+    kinds : dict of str to hashable
+        Equal for models that can be evaluated together.
     served : int
         Requests that were answered.
     """
@@ -108,7 +113,7 @@ class Turns:
         session: Session,
         provider: str,
         book: Book,
-        files: dict[str, list[SharesFile]],
+        files: ModelFiles,
         wishes: Wishes,
         progress: bool | None,
     ) -> None:
@@ -118,11 +123,12 @@ class Turns:
         self._book, self._files, self._wishes, self._progress = book, files, wishes, progress
         self.models: dict[str, SharedModel] = {}
         self.sets: dict[str, bytes] = {}
+        self.kinds: dict[str, Hashable] = {}
         self.served = 0
 
     def agree_on_models(self) -> None:
         """Find the sets of files that all have, and prepare the models that are new; 2 rounds."""
-        files = {name: tuple(each) for name, each in self._files.items()}
+        files = self._files.known()
         rows = [
             np.concatenate([_name_words(name), file.name])
             for name in sorted(files)
@@ -130,10 +136,12 @@ class Turns:
         ]
         counts = self.session.tell([np.array([len(rows)], np.uint64)])
         sizes = [min(int(count[0]), 4096) for count in counts]
-        told = self.session.tell([np.array(rows).reshape(-1)], [(4 * size,) for size in sizes])
+        table = np.array(rows, np.uint64).reshape(-1)
+        told = self.session.tell([table], [(4 * size,) for size in sizes])
         tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in told]
         models: dict[str, SharedModel] = {}
         sets: dict[str, bytes] = {}
+        used: dict[str, SharesFile] = {}
         # The first party's order, so that all choose the same where they have two sets.
         for row in tables[0]:
             name = next((n for n in files if _name_words(n).tobytes() == row[:8]), None)
@@ -145,17 +153,15 @@ class Turns:
             else:
                 models[name] = shared_model(self.session, [file])
                 warm_up(models[name], _answer)
-            sets[name] = row
-            self._files[name] = [
-                each for each in self._files[name]
-                if each is file or each is self._files[name][0]
-            ]  # fmt: skip
+            sets[name], used[name] = row, file
+        self._files.settle(used)
         for name in files:
             if name not in models:
                 why = "not all parties have shares of one set"
                 record("models", warning=True, me=self._me, model=name, why=why)
-        self.models = {name: models[name] for name in self._files if name in models}
+        self.kinds = {name: architecture(model) for name, model in models.items()}
         self.sets = sets
+        self.models = {name: models[name] for name in files if name in models}
 
     def run(self) -> str:
         """Take turns until somebody leaves; return who."""
@@ -221,36 +227,44 @@ class Turns:
         return self.models[name].rows_at_once() if name in self.models else 1
 
     def _usable(self, requests: Sequence[Request]) -> list[Request]:
-        """Answer those whose model was replaced meanwhile, at all parties alike; return the others."""
+        """Answer those whose model is another or none by now, at all parties alike; return the others."""
         found = []
         for request in requests:
             if self.sets.get(request.model) == request.version:
                 found.append(request)
             else:
-                request.finish(None, "the model was replaced meanwhile", later=True)
+                request.finish(None, "the model was replaced or removed meanwhile", later=True)
         return found
 
     def _groups(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Cut a turn into what is evaluated together."""
-        groups: list[list[Request]] = []
-        rows = 0
+        """Cut a turn into what is evaluated together; what asks for one model stands together."""
+        kinds: dict[Hashable, dict[str, list[Request]]] = {}
         for request in requests:
-            together = groups and groups[-1][0].kind == request.kind
-            if together and rows + request.rows <= self.models[request.model].rows_at_once():
-                groups[-1].append(request)
-                rows += request.rows
-            else:
-                groups.append([request])
-                rows = request.rows
+            kind = self.kinds[request.model], request.answer
+            kinds.setdefault(kind, {}).setdefault(request.model, []).append(request)
+        groups: list[list[Request]] = []
+        for models in kinds.values():
+            # Workers are given one model each time.
+            alone = jobs(self.session, None, sum(r.rows for each in models.values() for r in each))
+            begin, rows = True, 0
+            for name, each in models.items():
+                most, begin = self.models[name].rows_at_once(), begin or alone != 1
+                for request in each:
+                    if begin or rows + request.rows > most:
+                        groups.append([])
+                        begin, rows = False, 0
+                    groups[-1].append(request)
+                    rows += request.rows
         return groups
 
     def _evaluate(self, requests: Sequence[Request]) -> None:
         begin, before = time.monotonic(), self.session.cost()
-        model = self.models[requests[0].model]
-        shares = np.concatenate([request.shares for request in requests])[None]
+        rows: Counter[str] = Counter()
         for request in requests:
             self.session.note("request", request.key)
-        x = model.rows_from_shares(shares)
+            rows[request.model] += request.rows
+        model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
+        x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])
         answer = requests[0].answer
         model.prepare(x, _answer, answer=answer)
         try:

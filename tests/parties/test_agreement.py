@@ -23,7 +23,15 @@ class Parties:
         sent = []
         for k in range(len(self.books)) if to is None else to:
             request = Request(
-                client, id.encode().ljust(16), model, version, "class", rows, SHARES, lambda: None
+                client,
+                id.encode().ljust(16),
+                model,
+                version,
+                "class",
+                rows,
+                SHARES,
+                lambda: None,
+                model,
             )
             self.books[k].add(request, limits)
             sent.append(request)
@@ -110,9 +118,49 @@ def test_each_client_has_its_turn_however_many_requests_another_has():
     parties.send("dora", "a", model="n")
     first = parties.turn()
     assert len(first) == PER_TURN
-    assert ("carol", "a", 1) in first and ("dora", "a", 1) in first
-    # What asks for the same model stands together.
-    assert first[-1] == ("dora", "a", 1)
+    assert ("carol", "a", 1) in first
+    # Of another kind, and next in line.
+    assert parties.turn() == [("dora", "a", 1)]
+
+
+def test_a_client_that_asks_for_every_model_takes_no_more_turns_than_another():
+    parties = Parties()
+    for number in range(20):
+        for model in range(20):
+            parties.send("mallory", f"{number} {model}", model=f"m{model}")
+    for number in range(3):
+        parties.send("carol", str(number), model="c")
+        parties.send("dora", str(number), model="m7")
+    order = [parties.turn()[0][0] for _ in range(4)]
+    # All that carol and dora have of a kind goes at once.
+    assert order[:3] == ["mallory", "carol", "dora"]
+    assert order[3] == "mallory"
+
+
+def test_who_goes_along_with_others_keeps_its_place_in_line():
+    parties = Parties()
+    for number in range(10):
+        parties.send("dora", str(number), model="m")
+        parties.send("carol", f"m{number}", model="m")
+    parties.send("carol", "n", model="n")
+    turns = [parties.turn(most=2) for _ in range(4)]
+    # Dora's turn, carol's, dora's, and carol's with the other kind that she asks for.
+    assert [len(turn) for turn in turns] == [2, 2, 2, 1]
+    assert turns[3] == [("carol", "n", 1)]
+
+
+def test_what_does_not_fit_beside_others_has_a_turn_of_its_own():
+    parties = Parties()
+    for number in range(3):
+        parties.send("carol", str(number), rows=60)
+        parties.send("dora", str(number), rows=60)
+        parties.send("erin", str(number), rows=10)
+    turns = [parties.turn(most=100) for _ in range(6)]
+    assert [sorted({client for client, _, _ in turn}) for turn in turns[:2]] == [
+        ["carol", "erin"], ["dora"],
+    ]  # fmt: skip
+    assert sum(len(turn) for turn in turns) == 9
+    assert all(sum(rows for _, _, rows in turn) <= 100 for turn in turns)
 
 
 def test_a_turn_is_no_longer_than_one_evaluation():
