@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mpc import FrameError, PeerError, Session, SharedArray, WorkerError
 from mpc.events import record
-from mpc.workers import jobs
+from mpc.spread import jobs
 from nn.agreement import KEY_BYTES, PER_TURN, Book, Request
 from nn.inputs import ScaledRows
 from nn.model_files import ModelFiles
