@@ -3,6 +3,7 @@
 from mpc.cost import Cost
 from mpc.errors import (
     ArgumentError,
+    CertificateError,
     ConfigurationError,
     DataError,
     DtypeError,
@@ -28,7 +29,7 @@ from mpc.shared_array import SharedArray
 from mpc.split import join, split
 
 __all__ = [
-    "ArgumentError", "ConfigurationError", "Cost", "DataError", "DtypeError",
+    "ArgumentError", "CertificateError", "ConfigurationError", "Cost", "DataError", "DtypeError",
     "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
     "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",

@@ -12,6 +12,7 @@ from ring.errors import (
 
 __all__ = [
     "ArgumentError",
+    "CertificateError",
     "ConfigurationError",
     "DataError",
     "DtypeError",
@@ -86,6 +87,10 @@ class WorkerError(SottoError, RuntimeError):
 
     All parties raise it together, and their session goes on.
     """
+
+
+class CertificateError(HandshakeError):
+    """A certificate is not accepted, of another process or by it: to try again would not help."""
 
 
 class LaunchError(SessionError):
