@@ -251,6 +251,28 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(example, erin, monkeyp
     assert "erin" not in example.read_text() and example.read_text().endswith("else\n")
 
 
+@pytest.mark.parametrize(("name", "role"), [("alice", "party"), ("dealer", "provider")])
+def test_a_copy_of_ones_own_certificate_finds_ones_own_key(tmp_path, capsys, name, role):
+    mine, inbox = tmp_path / "mine", tmp_path / "inbox"
+    inbox.mkdir()
+    assert main(["key", name, "--folder", str(mine), "--address", "127.0.0.1:9001"]) == 0
+    copy = inbox / "as it came.crt"
+    copy.write_bytes((mine / f"{name}.crt").read_bytes())
+    path = mine / "parties.toml"
+    assert main(["join", str(path), str(copy), "--as", role]) == 0
+    text = path.read_text()
+    assert f'certificate = "{name}.crt"\nkey = "{name}.key"\n' in text
+    assert f"key          {name}.key" in capsys.readouterr().out
+    assert sorted(p.name for p in mine.iterdir()) == [f"{name}.crt", f"{name}.key", "parties.toml"]
+    # A file from before, that names no key, is not mended behind its owner's back.
+    path.write_text(text.replace(f'key = "{name}.key"\n', ""))
+    assert main(["join", str(path), str(copy), "--as", role]) != 0
+    assert f'it is yours, so write there: key = "{name}.key"' in capsys.readouterr().err
+    path.write_text(text)
+    assert main(["join", str(path), str(copy), "--as", role]) != 0
+    assert "it is yours" not in capsys.readouterr().err
+
+
 def test_check_shows_and_compares_fingerprints(example, capsys):
     shown = configuration.load(example).parties["bob"].certificates[0].fingerprint
     assert main(["check", str(example)]) == 0
