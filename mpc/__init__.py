@@ -21,6 +21,7 @@ from mpc.errors import (
     SessionError,
     ShapeError,
     SottoError,
+    TemporaryError,
     WorkerError,
 )  # fmt: skip
 from mpc.launch import launch
@@ -33,6 +34,7 @@ __all__ = [
     "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
     "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
-    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "WorkerError",
+    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "TemporaryError",
+    "WorkerError",
     "join", "launch", "split",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ __all__ = [
     "SessionError",
     "ShapeError",
     "SottoError",
+    "TemporaryError",
     "WorkerError",
 ]
 
@@ -57,6 +58,10 @@ class MissingExtraError(SottoError, ImportError):
 
 class ConfigurationError(ArgumentError):
     """A configuration file, certificate or key that is missing or wrong; names file and line."""
+
+
+class TemporaryError(ConfigurationError):
+    """What does not work now and may work later as it is: an address that is taken, say."""
 
 
 class PeerError(SessionError):

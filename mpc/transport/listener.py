@@ -31,7 +31,7 @@ _PLACES_OF_AN_ADDRESS = 32
 # Somebody who is refused has so long to take in why.
 _FAREWELL_SECONDS = 1.0
 # So many a second, and so many at once after a while without.
-_A_SECOND = 50
+_A_SECOND = 30
 _SAVED = 1000
 # How often the door is looked at while it is shut.
 _LOOK_SECONDS = 0.2
