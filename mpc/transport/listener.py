@@ -146,7 +146,9 @@ class _Newcomer:
             return self.tls.step()
         except (OSError, ValueError) as error:
             reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-            raise PeerClosedError(str(reason or error or type(error).__name__)) from None
+            if not reason and isinstance(error, ConnectionError | ssl.SSLEOFError):
+                reason = "it was gone before TLS was done"
+            raise PeerClosedError(str(reason or error) or type(error).__name__) from None
 
     def moved(self) -> int:
         return 0
