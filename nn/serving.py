@@ -354,7 +354,7 @@ class PartyService:
                 links.peers[number].abandon()
             return KEEP
         self._listener.refusals.add(peer, f"has no business here for {purpose[:40]!r}")
-        return None
+        return farewell(connection, f"{peer} has no business here for {purpose[:40]!r}")
 
     def _open_notices(self, links: Links) -> None:
         if self._links is links:
