@@ -20,6 +20,7 @@ import conversions
 import kernels
 import processes
 import script
+import serving
 import sizing
 import slow_networks
 import training_seeds
@@ -47,6 +48,7 @@ BENCHMARKS = (
     "slow_networks",
     "workers",
     "sizing",
+    "serving",
     "peers",
 )
 
@@ -66,6 +68,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
         "sizing": ["sizing.py", "--json"],
+        "serving": ["serving.py", "--hostile", "all", "--soak", "1000000", "--json"],
         "peers": [
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
@@ -231,7 +234,8 @@ def apart() -> list[str]:
 
 def results() -> str:
     """Return RESULTS.md."""
-    found = {name: read(name) for name in BENCHMARKS}
+    # A benchmark that is new has no file before it is run.
+    found = {name: read(name) for name in BENCHMARKS if (FILES / f"{name}.json").exists()}
     main, peers, speed = found["main"], found["peers"], found["kernels"]
     training, networks = found["training"], found["networks"]
     converted = found["conversions"]["models"]
@@ -330,6 +334,7 @@ def results() -> str:
         "",
         sizing_text(found["sizing"]),
         "",
+        *serving_part(found.get("serving")),
         "## Kernels",
         "",
         "```",
@@ -370,6 +375,11 @@ def workers_text(measured: dict[str, Any]) -> str:
             f"Machine: {describe(measured['machine'])}.",
         ]
     )
+
+
+def serving_part(measured: dict[str, Any] | None) -> list[str]:
+    """Return the chapter on requests a second, where they have been measured."""
+    return ["## Requests a second", "", *serving.serving_text(measured), ""] if measured else []
 
 
 def sizing_text(measured: dict[str, Any]) -> str:

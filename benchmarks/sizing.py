@@ -7,121 +7,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import script
 from machine import describe, facts, table
+from services import NAMES, running
 
-import mpc
 import nn
-from mpc import configuration
-from mpc.health import ask
 
 LAYERS = (784, 128, 128, 10)
-PARTIES = ("alice", "bob")
-NAMES = ("provider", *PARTIES)
 # Each has a few connections, as one with many may be refused.
 CLIENTS = tuple(f"client-{k}" for k in range(16))
 
 
-def network() -> nn.MLP:
-    """Return a network whose weights do not matter."""
-    rng = np.random.default_rng(0)
-    shapes = [s for n, m in itertools.pairwise(LAYERS) for s in ((n, m), (m,))]
-    return nn.MLP.from_parameters([rng.normal(0, 0.05, shape) for shape in shapes])
-
-
-class Services:
-    """The services as processes, and their memory."""
-
-    def __init__(self, folder: Path, models: int) -> None:
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
-        ports = [sock.getsockname()[1] for sock in sockets]
-        for sock in sockets:
-            sock.close()
-        self.path = configuration.write_example(folder / "trial", PARTIES, CLIENTS, ports=ports)
-        served = []
-        with mpc.Session(PARTIES) as session:
-            for k in range(models):
-                nn.save_shares(
-                    network().share(session, owner="alice", low=0, high=1), folder / f"{k}"
-                )
-                served += ["--model", f"model-{k}={folder / str(k)}"]
-        commands = [["provider", str(self.path)]]
-        commands += [["serve", str(self.path), "--me", name, *served] for name in PARTIES]
-        self._processes = {
-            name: subprocess.Popen(
-                [sys.executable, "-m", "nn.command", *command], stdout=subprocess.DEVNULL
-            )
-            for name, command in zip(NAMES, commands, strict=True)
-        }
-
-    def wait(self) -> None:
-        """Wait until all are ready."""
-        read = configuration.load(self.path)
-        deadline = time.monotonic() + 600
-        while not all(each.ready for each in ask(read, "alice")):
-            if time.monotonic() > deadline or any(p.poll() for p in self._processes.values()):
-                raise SystemExit("the services do not become ready")
-            time.sleep(0.2)
-
-    def _status(self, name: str, key: str) -> int:
-        for line in Path(f"/proc/{self._processes[name].pid}/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return 1024 * int(line.split()[1])
-        raise ValueError(f"the system does not tell {key}")
-
-    def resident(self) -> dict[str, int]:
-        """Return the bytes that each has in memory, once they change no more."""
-        last: dict[str, int] = {}
-        while True:
-            found = {name: self._status(name, "VmRSS") for name in NAMES}
-            if found == last:
-                return found
-            last = found
-            time.sleep(0.5)
-
-    def forget_peaks(self) -> None:
-        """Let the peaks begin anew."""
-        for process in self._processes.values():
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-
-    def peaks(self) -> dict[str, int]:
-        """Return the most that each has had in memory since."""
-        return {name: self._status(name, "VmHWM") for name in NAMES}
-
-    def stop(self) -> None:
-        """End all."""
-        for process in self._processes.values():
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def running(models: int) -> Iterator[Services]:
-    """Run services with so many models, all of the same size."""
-    with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
-        services = Services(Path(folder), models)
-        try:
-            services.wait()
-            yield services
-        finally:
-            services.stop()
-
-
 def measure(connections: int, models: int, rows: int) -> dict[str, Any]:
     """Return bytes by service: ready, and for each connection, model and row more."""
-    with running(1) as services:
+    with running(LAYERS, 1, CLIENTS) as services:
         X = np.random.default_rng(1).random((rows, LAYERS[0]))
         with nn.Client(services.path, me=CLIENTS[0]) as client:
             for _ in range(20):
@@ -139,7 +44,7 @@ def measure(connections: int, models: int, rows: int) -> dict[str, Any]:
                 services.forget_peaks()
                 client.predict(X[:count])
                 peaks.append(services.peaks())
-    with running(1 + models) as services:
+    with running(LAYERS, 1 + models, CLIENTS) as services:
         with nn.Client(services.path, me=CLIENTS[0], model="model-0") as client:
             for _ in range(20):
                 client.predict(X[:1])

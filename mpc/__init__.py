@@ -7,6 +7,7 @@ sotto_mpc.check(__name__)
 from mpc.cost import Cost
 from mpc.errors import (
     ArgumentError,
+    CertificateError,
     ConfigurationError,
     DataError,
     DtypeError,
@@ -24,6 +25,7 @@ from mpc.errors import (
     SessionError,
     ShapeError,
     SottoError,
+    TemporaryError,
     WorkerError,
 )  # fmt: skip
 from mpc.launch import launch
@@ -32,10 +34,11 @@ from mpc.shared_array import SharedArray
 from mpc.split import join, split
 
 __all__ = [
-    "ArgumentError", "ConfigurationError", "Cost", "DataError", "DtypeError",
+    "ArgumentError", "CertificateError", "ConfigurationError", "Cost", "DataError", "DtypeError",
     "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
     "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
-    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "WorkerError",
+    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "TemporaryError",
+    "WorkerError",
     "join", "launch", "split",
 ]  # fmt: skip

@@ -9,11 +9,26 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpc.errors import SottoError
+from mpc.errors import (
+    ArgumentError,
+    ConfigurationError,
+    DataError,
+    MissingExtraError,
+    SottoError,
+    TemporaryError,
+)
 from mpc.events import record
 from mpc.terminal import paint
 
-__all__ = ["add_command", "run", "serve_until_signal"]
+__all__ = ["CONFIGURATION", "add_command", "run", "serve_until_signal"]
+
+# Exit codes. Those above 63 are from sysexits.h, and tell a supervisor what to do.
+_COMMAND_LINE = 2
+_BUG = 70
+# Start it again, and it may work.
+_LATER = 75
+# Start it again, and it will not work before somebody has put something right.
+CONFIGURATION = 78
 
 
 def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.ArgumentParser:
@@ -45,11 +60,11 @@ def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) ->
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and do what it says; an error is one line and exit code 2."""
+    """Read the command line and do what it says; an error is one line and an exit code."""
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
         parser.print_help(sys.stderr)
-        return 2
+        return _COMMAND_LINE
     debug = getattr(options, "debug", False)
     try:
         return int(options.run(options))
@@ -58,11 +73,20 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     except (SottoError, OSError) as error:
         if debug:
             raise
-        problem = str(error)
+        problem, code = str(error), _code(error)
     except Exception as error:
         if debug:
             raise
         # Its text is not ours, and could hold anything.
         problem = f"{type(error).__name__}, a bug: please report it with what --debug shows"
+        code = _BUG
     print(f"{paint('sotto: error:', 'red', sys.stderr)} {problem}", file=sys.stderr)
-    return 2
+    return code
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, TemporaryError):
+        return _LATER
+    if isinstance(error, ConfigurationError | DataError | MissingExtraError):
+        return CONFIGURATION
+    return _COMMAND_LINE if isinstance(error, ArgumentError) else _LATER

@@ -12,6 +12,7 @@ from ring.errors import (
 
 __all__ = [
     "ArgumentError",
+    "CertificateError",
     "ConfigurationError",
     "DataError",
     "DtypeError",
@@ -30,6 +31,7 @@ __all__ = [
     "SessionError",
     "ShapeError",
     "SottoError",
+    "TemporaryError",
     "WorkerError",
 ]
 
@@ -56,6 +58,10 @@ class MissingExtraError(SottoError, ImportError):
 
 class ConfigurationError(ArgumentError):
     """A configuration file, certificate or key that is missing or wrong; names file and line."""
+
+
+class TemporaryError(ConfigurationError):
+    """What does not work now and may work later as it is: an address that is taken, say."""
 
 
 class PeerError(SessionError):
@@ -86,6 +92,10 @@ class WorkerError(SottoError, RuntimeError):
 
     All parties raise it together, and their session goes on.
     """
+
+
+class CertificateError(HandshakeError):
+    """A certificate is not accepted, of another process or by it: to try again would not help."""
 
 
 class LaunchError(SessionError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpc import configuration
-from mpc.command_line import add_command
+from mpc.command_line import CONFIGURATION, add_command
 from mpc.configuration import Configuration
 from mpc.configuration_faults import faults, notes
 from mpc.errors import ArgumentError, ConfigurationError
@@ -196,7 +196,7 @@ def _check(options: argparse.Namespace) -> int:
     if found:
         for text in found:
             print(f"{paint('sotto: error:', 'red', sys.stderr)} {text}", file=sys.stderr)
-        return 2
+        return CONFIGURATION
     if not told:
         print("Whether each fingerprint is what its owner has made, only its owner can say: ask.")
     print(f"{options.configuration}: {', '.join(read.names)} and the provider,", end=" ")

@@ -179,10 +179,8 @@ class _Change:
                     " --address HOST:PORT"
                 )
         values["certificate"] = self._beside(certificate, name)
-        key = certificate.path.with_suffix(".key")
-        if key.exists():
-            here = key.resolve().parent == self.path.parent
-            values["key"] = key.name if here else str(key.resolve())
+        if key := self._key_of(certificate, values["certificate"]):
+            values["key"] = key
         table = {"party": ("parties", name), "client": ("clients", name)}.get(role, ("provider",))
         lines = [f"[{'.'.join(table)}]", *(f"{k} = {quoted(v)}" for k, v in values.items())]
         new = copy.deepcopy(self._data)
@@ -196,6 +194,14 @@ class _Change:
             Joined(name, role, values.get("address", ""), certificate, values.get("key", ""))
         )
 
+    def _key_of(self, certificate: Certificate, name: str) -> str:
+        """Return the key beside a certificate, or beside the file of it that is named; or nothing."""
+        for beside in (certificate.path, self.path.parent / name):
+            if (key := beside.with_suffix(".key")).exists():
+                here = key.resolve().parent == self.path.parent
+                return key.name if here else str(key.resolve())
+        return ""
+
     def _add_successor(
         self, certificate: Certificate, table: tuple[str, ...], role: str, name: str
     ) -> None:
@@ -207,8 +213,10 @@ class _Change:
             if key in values:
                 there = load_certificate(self.path.parent / values[key])
                 if there.der == certificate.der:
+                    own = "" if "key" in values else self._key_of(certificate, values[key])
+                    way = f"; it is yours, so write there: key = {_quoted(own)}" if own else ""
                     raise ConfigurationError(
-                        f"{certificate.path} is {name}'s {key} in {self.path} already"
+                        f"{certificate.path} is {name}'s {key} in {self.path} already{way}"
                     )
         if "successor" in values:
             raise ConfigurationError(
@@ -256,15 +264,17 @@ class _Change:
         folder = self.path.parent
         if certificate.path.resolve().parent == folder:
             return certificate.path.name
+        for there in sorted(folder.glob("*.crt")):
+            # What was received may be a copy of what is here, one's own say.
+            with suppress(ConfigurationError):
+                if load_certificate(there).der == certificate.der:
+                    return there.name
         number = 1
         while True:
             target = folder / (f"{name}.crt" if number == 1 else f"{name}-{number}.crt")
             if target not in self._copies and not os.path.lexists(target):
                 self._copies[target] = certificate.path.read_bytes()
                 return target.name
-            with suppress(ConfigurationError):
-                if load_certificate(target).der == certificate.der:
-                    return target.name
             number += 1
 
     def write(self) -> None:

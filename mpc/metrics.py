@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpc.configuration import Configuration
-from mpc.errors import ConfigurationError, MissingExtraError
+from mpc.errors import MissingExtraError, TemporaryError
 from mpc.events import Field, hear
 from mpc.transport import addresses
 
@@ -59,7 +59,7 @@ def expose(address: str) -> int:
     Raises
     ------
     ConfigurationError
-        If `address` is none, or nothing can listen there.
+        If `address` is none, or nothing can listen there now (a TemporaryError).
     MissingExtraError
         If prometheus_client is not installed.
     """
@@ -83,9 +83,7 @@ def expose(address: str) -> int:
     try:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen for metrics at {address}: {error.strerror}"
-        ) from None
+        raise TemporaryError(f"cannot listen for metrics at {address}: {error.strerror}") from None
     return int(server.server_port)
 
 

@@ -358,7 +358,7 @@ class PartyService:
                 links.peers[number].abandon()
             return KEEP
         self._listener.refusals.add(peer, f"has no business here for {purpose[:40]!r}")
-        return None
+        return farewell(connection, f"{peer} has no business here for {purpose[:40]!r}")
 
     def _reload_for(self, connection: Connection) -> Talk:
         """Read everything again for this party's own operator, and say what came of it."""

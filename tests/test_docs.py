@@ -77,8 +77,11 @@ def commands(page):
                 yield command, printed.strip() or None
 
 
-@pytest.mark.parametrize("page", pages_with("console"), ids=name)
-def test_console_blocks_run(page, shell, tmp_path):
+# What is for several machines: tests/test_newcomer.py.
+@pytest.mark.parametrize(
+    "page", [p for p in pages_with("console") if p.stem != "deployment"], ids=name
+)
+def test_console_blocks_run(page, shell):
     for command, expected in commands(page):
         if any(words in command for words in NOT_RUN):
             continue
@@ -88,23 +91,6 @@ def test_console_blocks_run(page, shell, tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         if expected is not None:
             assert done.stdout.strip() == expected
-    if page.stem == "deployment":
-        keys_are_where_they_were_made(tmp_path)
-
-
-def keys_are_where_they_were_made(place):
-    """Each folder that stands for a machine holds its owner's key alone, by name and by content."""
-    secrets = {}
-    for owner in ("alice", "bob", "provider", "carol"):
-        (secret,) = (place / owner).glob(f"{owner}.key")
-        assert secret.stat().st_mode & 0o777 == 0o600
-        secrets[owner] = secret.read_bytes()
-    for path in place.rglob("*"):
-        if path.is_file() and path.suffix in (".key", ".crt", ".toml", ".npz"):
-            holds = [owner for owner, secret in secrets.items() if secret in path.read_bytes()]
-            assert holds == ([path.stem] if path.name in {f"{o}.key" for o in secrets} else [])
-    for owner in ("alice", "bob"):
-        assert [path.name for path in (place / owner / "shares").iterdir()] == [f"{owner}.npz"]
 
 
 def test_the_configuration_is_what_sotto_init_writes(tmp_path):

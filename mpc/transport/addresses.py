@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, TemporaryError
 
 __all__ = ["EVERYWHERE", "bind", "parse", "show"]
 
@@ -70,8 +70,10 @@ def bind(address: tuple[str, int]) -> socket.socket:
 
     Raises
     ------
-    ConfigurationError
+    TemporaryError
         If that is no address of this machine, or somebody listens there already.
+    ConfigurationError
+        If this user may not listen there.
     """
     host, port = address
     both = host == "::" and socket.has_dualstack_ipv6()
@@ -80,4 +82,7 @@ def bind(address: tuple[str, int]) -> socket.socket:
         family, _, _, _, place = found[0]
         return socket.create_server(place, family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen at {show(address)}: {error.strerror}") from None
+        # Taken, or not there yet when a machine starts; what is forbidden stays so.
+        forbidden = isinstance(error, PermissionError)
+        kind = ConfigurationError if forbidden else TemporaryError
+        raise kind(f"cannot listen at {show(address)}: {error.strerror}") from None

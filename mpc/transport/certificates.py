@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpc.errors import ConfigurationError
+from mpc.errors import ConfigurationError, TemporaryError
 
 __all__ = [
     "DAYS",
@@ -288,7 +288,9 @@ def _context(
 ) -> ssl.SSLContext:
     own = presented(certificates, key)
     if own.problem:
-        raise ConfigurationError(f"certificate {own.problem}")
+        # One that is not valid yet will be, by itself or when the clock is set.
+        early = own.begin > datetime.now(UTC)
+        raise (TemporaryError if early else ConfigurationError)(f"certificate {own.problem}")
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False

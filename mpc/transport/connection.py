@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import FrameError, PeerClosedError, PeerError, ShapeError
+from mpc.errors import CertificateError, FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.transport import frames
 from mpc.transport.frames import Header, Kind
 from mpc.transport.tls_session import Tls
@@ -26,6 +26,17 @@ __all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
 Words = NDArray[np.uint64]
 
 _LARGEST_ABORT = 2000
+# What TLS tells of a certificate that is not accepted, and what is to be done.
+_REFUSALS = {
+    "ALERT_UNKNOWN_CA": "it is not in that one's parties.toml, which sotto join and SIGHUP there"
+    " put right",
+    "ALERT_CERTIFICATE_EXPIRED": "by that one's clock it has expired; sotto key --successor makes"
+    " the next",
+    # OpenSSL's word for one that is not valid yet.
+    "ALERT_BAD_CERTIFICATE": "it is damaged, or not valid yet by that one's clock",
+    "ALERT_CERTIFICATE_UNKNOWN": "it cannot be used",
+    "ALERT_CERTIFICATE_REQUIRED": "there was none",
+}
 _LAST_WORDS = frozenset((Kind.ABORT, Kind.BYE))
 # How long a notice to somebody who may be gone can take.
 _NOTICE_SECONDS = 1.0
@@ -324,10 +335,13 @@ class Connection:
     def _lost(self, error: OSError) -> PeerError:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             reason = error.reason or "unknown reason"
+            for alert, why in _REFUSALS.items():
+                if reason.endswith(alert):
+                    return CertificateError(
+                        f"{self.peer} refused the certificate shown to it: {why}"
+                    )
             if "ALERT" in reason:
-                return PeerClosedError(
-                    f"{self.peer} refused the certificate shown to it ({reason.lower()})"
-                )
+                return PeerClosedError(f"{self.peer} ended TLS ({reason.lower()})")
             return FrameError(f"{self.peer} broke the rules of TLS ({reason.lower()})")
         return PeerClosedError(f"{self.peer} closed the connection")
 

@@ -1,8 +1,9 @@
 """Letting in those whose certificates are known, whoever else comes meanwhile.
 
-Somebody whose TLS is not done yet is a newcomer. It has a place for a few seconds; there are so
-many places in all, and so many for one address. Where these are taken, who has had its own longest
-goes: who means it needs a place for milliseconds.
+Somebody whose TLS is not done yet is a newcomer. So many are let in a second, as TLS takes time from
+those that are in. Each has a place for a few seconds; there are so many places in all, and so many
+for one address. Where these are taken, who has had its own longest goes: who means it needs a place
+for milliseconds.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-from mpc.errors import PeerClosedError, PeerError
+from mpc.errors import PeerClosedError, PeerError, PeerTimeoutError
 from mpc.events import record
 from mpc.transport.connection import Connection
-from mpc.transport.loop import By, Loop, Next, Seat, Talk
+from mpc.transport.loop import By, Loop, Next, Seat, Talk, farewell
 from mpc.transport.tls_session import Tls
 
 __all__ = ["Listener", "Refusals"]
@@ -26,6 +28,13 @@ __all__ = ["Listener", "Refusals"]
 _NEWCOMER_SECONDS = 5.0
 _PLACES = 256
 _PLACES_OF_AN_ADDRESS = 32
+# Somebody who is refused has so long to take in why.
+_FAREWELL_SECONDS = 1.0
+# So many a second, and so many at once after a while without.
+_A_SECOND = 30
+_SAVED = 1000
+# How often the door is looked at while it is shut.
+_LOOK_SECONDS = 0.2
 # Who has come is let in by so many at a time, between which those that are in go on.
 _AT_ONCE = 8
 # Refusals that are alike are logged once in so many seconds.
@@ -61,22 +70,35 @@ class Refusals:
 
 
 class _Door:
-    """The socket that listens."""
+    """The socket that listens, for so many newcomers a second: TLS with them is work, whoever they are.
+
+    Those beyond wait in the system's queue.
+    """
 
     peer = "the listener"
 
     def __init__(self, sock: socket.socket, arrived: Callable[[socket.socket, str], None]) -> None:
         self._socket, self._arrived = sock, arrived
+        self._may, self._since = float(_SAVED), time.monotonic()
         sock.setblocking(False)
+
+    def _open(self) -> bool:
+        now = time.monotonic()
+        self._may = min(_SAVED, self._may + _A_SECOND * (now - self._since))
+        self._since = now
+        return self._may >= 1
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def events(self) -> int:
-        return select.POLLIN
+        # While it is shut the loop comes back by itself: see _listens.
+        return select.POLLIN if self._open() else 0
 
     def advance(self) -> bool:
         for _ in range(_AT_ONCE):
+            if not self._open():
+                break
             try:
                 plain, address = self._socket.accept()
             except BlockingIOError:
@@ -84,6 +106,7 @@ class _Door:
             except OSError:
                 time.sleep(0.01)  # out of file descriptors, say
                 break
+            self._may -= 1
             self._arrived(plain, address[0])
         return False
 
@@ -100,6 +123,7 @@ class _Newcomer:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, address: str) -> None:
         self.socket, self.peer = sock, address
         self.tls = Tls(sock, context, server=True)
+        self._refused = False
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -107,12 +131,24 @@ class _Newcomer:
     def events(self) -> int:
         return select.POLLOUT if self.tls.unsent else select.POLLIN
 
+    def refuse(self) -> None:
+        """Hear it out from now on: a socket closed before takes back the alert that says why."""
+        self._refused = True
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has gone
+
     def advance(self) -> bool:
+        if self._refused:
+            return self.tls.discard()
         try:
             return self.tls.step()
         except (OSError, ValueError) as error:
             reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-            raise PeerClosedError(str(reason or error or type(error).__name__)) from None
+            if not reason and isinstance(error, ConnectionError | ssl.SSLEOFError):
+                reason = "it was gone before TLS was done"
+            raise PeerClosedError(str(reason or error) or type(error).__name__) from None
 
     def moved(self) -> int:
         return 0
@@ -205,22 +241,30 @@ class Listener:
         seat = self.loop.current
         try:
             yield By(time.monotonic() + _NEWCOMER_SECONDS)
-            name = self._names.get(newcomer.tls.certificate() or b"")
-            if name is None:
-                raise PeerClosedError("unknown certificate")
         except PeerError as error:
             self.refusals.add(_network(newcomer.peer), str(error), newcomer.peer)
+            if not isinstance(error, PeerTimeoutError):
+                newcomer.refuse()
+                with suppress(PeerError):
+                    yield By(time.monotonic() + _FAREWELL_SECONDS)
             return None
         finally:
             if seat is not None:
                 self._newcomers.pop(seat, None)
-        connection = Connection(newcomer.tls, name)
+        name = self._names.get(newcomer.tls.certificate() or b"")
+        connection = Connection(newcomer.tls, name or newcomer.peer)
+        if name is None:
+            # Known to TLS, and nobody who is wanted here.
+            self.refusals.add(_network(newcomer.peer), "unknown certificate", newcomer.peer)
+            wanted = ", ".join(dict.fromkeys(self._names.values()))
+            return farewell(connection, f"{self.me} lets in {wanted} alone")
         return Next(connection, self._handle(connection))
 
 
 def _listens() -> Talk:
     while True:
-        yield float("1e9")
+        with suppress(PeerTimeoutError):
+            yield _LOOK_SECONDS
 
 
 def _network(address: str) -> str:

@@ -8,7 +8,13 @@ import time
 from collections.abc import Callable
 
 from mpc.configuration import Configuration, Member
-from mpc.errors import ConfigurationError, PeerClosedError, PeerError, PeerTimeoutError
+from mpc.errors import (
+    CertificateError,
+    ConfigurationError,
+    PeerClosedError,
+    PeerError,
+    PeerTimeoutError,
+)
 from mpc.transport.certificates import client_context, server_context
 from mpc.transport.connection import Connection
 from mpc.transport.tls_session import Tls
@@ -70,8 +76,9 @@ def connect(
     PeerTimeoutError
         If nobody listens there within `timeout` seconds.
     PeerClosedError
-        If its name is not found, or whoever listens does not talk TLS 1.3, or has another
-        certificate.
+        If its name is not found, or whoever listens does not talk TLS 1.3.
+    CertificateError
+        If whoever listens has another certificate, or one that is not valid now.
     """
     assert member.address is not None
     place = member.place
@@ -107,7 +114,7 @@ def connect(
             if tls.certificate() in member.accepted:
                 return Connection(tls, member.name)
             plain.close()
-            raise PeerClosedError(
+            raise CertificateError(
                 f"{place} has another certificate than the one that is pinned to it"
             )
         if plain is not None:
@@ -117,14 +124,16 @@ def connect(
         time.sleep(max(0.0, min(_RETRY_SECONDS, deadline - time.monotonic())))
 
 
-def _refused(place: str, error: Exception) -> PeerClosedError:
+def _refused(place: str, error: Exception) -> PeerError:
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _NOT_NOW:
-            return PeerClosedError(
+            return CertificateError(
                 f"{place} has a certificate that is not valid now ({error.verify_message}):"
                 " sotto check says more"
             )
-        return PeerClosedError(f"{place} has another certificate than the one that is pinned to it")
+        return CertificateError(
+            f"{place} has another certificate than the one that is pinned to it"
+        )
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         return PeerClosedError(f"{place} does not talk TLS 1.3 ({(error.reason or '?').lower()})")
     return PeerClosedError(f"{place} closed the connection during TLS")

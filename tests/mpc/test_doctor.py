@@ -100,7 +100,7 @@ def test_help_says_where_to_start(capsys):
 
 def test_errors_show_no_traceback_unless_asked():
     done = sotto("check", "nothing.toml")
-    assert done.returncode == 2
+    assert done.returncode == 78
     assert done.stdout == ""
     assert done.stderr.startswith("sotto: error: nothing.toml cannot be read")
     assert done.stderr.count("\n") == 1
@@ -113,7 +113,7 @@ def test_an_unforeseen_error_tells_its_kind_alone(monkeypatch, capsys):
         raise ZeroDivisionError("a secret")
 
     monkeypatch.setattr(doctor, "examine", fail)
-    assert main(["doctor"]) == 2
+    assert main(["doctor"]) == 70
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said
     assert "--debug" in said

@@ -343,7 +343,7 @@ def test_errors_as_status_codes(error, status, retry):
 def test_without_the_extra_the_command_says_so(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     monkeypatch.delitem(__import__("sys").modules, "nn.gateway.server", raising=False)
-    assert main(["gateway", "parties.toml", "--me", "carol"]) == 2
+    assert main(["gateway", "parties.toml", "--me", "carol"]) == 78
     assert "pip install 'sotto-mpc[gateway]'" in capsys.readouterr().err
 
 

@@ -51,10 +51,13 @@ class Services:
         idle=3600,
         more="",
         edit=None,
+        parties=PARTIES,
+        clients=CLIENTS,
     ):
         self.folder, self.models, self.workers = folder, models, workers
+        self.parties = parties
         self.path = configuration.write_example(
-            folder / "trial", PARTIES, CLIENTS, ports=free_ports(3),
+            folder / "trial", parties, clients, ports=free_ports(len(parties) + 1),
             timeouts=configuration.Timeouts(connect=connect, answer=answer, idle=idle),
         )  # fmt: skip
         with self.path.open("a") as file:
@@ -63,7 +66,7 @@ class Services:
             edit(self.path)
         for name in models:
             self.save(name, folder / name)
-        self.logs = {name: folder / f"{name}.log" for name in ("provider", *PARTIES)}
+        self.logs = {name: folder / f"{name}.log" for name in ("provider", *parties)}
         self.printed = {name: folder / f"{name}.out" for name in self.logs}
         # By which processes are found that are left over, whoever has started them.
         self.mark = f"{MARK}{uuid.uuid4().hex}"
@@ -74,7 +77,7 @@ class Services:
     def save(self, name, folder):
         """Write all parties' files of a model, in one process; each serves its own."""
         model, options = self.models[name]
-        with mpc.Session(PARTIES) as session:
+        with mpc.Session(self.parties) as session:
             nn.save_shares(model.share(session, owner="alice", **options), folder)
 
     def start(self, name, *, program=("-m", "nn.command"), verbose=True, stderr=None):

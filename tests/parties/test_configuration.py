@@ -131,8 +131,8 @@ def test_commands(tmp_path, capsys):
     assert main(["init", folder, "--parties", "ann,ben,cy", "--clients", ""]) == 0
     assert main(["check", f"{folder}/parties.toml", "--me", "ann"]) == 0
     assert "ann, ben, cy" in capsys.readouterr().out
-    assert main(["init", folder]) == 2
-    assert main(["check", f"{folder}/nothing.toml"]) == 2
+    assert main(["init", folder]) == 78
+    assert main(["check", f"{folder}/nothing.toml"]) == 78
     assert "cannot be read" in capsys.readouterr().err
 
 

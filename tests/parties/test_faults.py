@@ -22,7 +22,7 @@ from mpc.transport.connection import exchange
 from mpc.transport.frames import Kind
 from mpc.transport.tls import connect, own_contexts
 from tests.parties import programs
-from tests.parties.services import MODELS, PARTIES, Services
+from tests.parties.services import MODELS, Services
 
 KILLS = int(os.environ.get("SOTTO_KILLS", "5"))
 SEED = int(os.environ.get("SOTTO_SEED", str(random.SystemRandom().randrange(10**6))))
@@ -30,16 +30,19 @@ X = np.random.default_rng(8).random((5, 64))
 # Longer than any time that a party waits: 3 s for the provider, 5 s for one another.
 WITHIN = 45
 ANSWER = 3
+CLIENTS = ("dora", "erin", "frank")
 
 
-@pytest.fixture(scope="module")
-def services(tmp_path_factory):
+@pytest.fixture(scope="module", params=[("alice", "bob"), ("alice", "bob", "carol")], ids=len)
+def services(request, tmp_path_factory):
     running = Services(
         tmp_path_factory.mktemp("faults"),
         {"network": MODELS["network"]},
         workers=1,
         answer=ANSWER,
         connect=60,
+        parties=request.param,
+        clients=CLIENTS,
     )
     yield running
     left = running.stop()
@@ -80,7 +83,7 @@ def strike(services, victim, how, after, pause):
         if " me=" in line or "me=" in line:
             assert victim in line.partition("why=")[2], line
     if how != "stop":
-        parties = [name for name in others if name in PARTIES]
+        parties = [name for name in others if name in services.parties]
         assert len([line for line in lost if "me=" in line]) >= len(parties), lost
     return seconds
 
@@ -92,13 +95,15 @@ def test_services_come_back_whatever_is_done_to_one_of_them_under_load(services,
     """Nothing but the victim is started again, no answer is wrong, and nobody else is blamed."""
     draw = random.Random(SEED)
     works(services)
-    load = services.load("carol")
+    load = services.load("frank")
     cases = [(victim, how) for victim in services.logs for how in WAYS]
-    seconds = {how: [] for how in WAYS}
+    seconds, stopped = {how: [] for how in WAYS}, set()
     for number in range(KILLS):
         if number % len(cases) == 0:
             draw.shuffle(cases)
         victim, how = cases[number % len(cases)]
+        if how == "stop":
+            stopped.add(victim)
         after = draw.uniform(0, 0.5)
         pause = draw.uniform(0, 2.5 * ANSWER if how == "stop" else 1.0)
         try:
@@ -116,11 +121,13 @@ def test_services_come_back_whatever_is_done_to_one_of_them_under_load(services,
     assert int(told[-1].removeprefix("answered ")) > 0
     # Clients try again until all is well; only who waits for an answer of a stopped party gives up.
     for line in told[:-1]:
-        assert line.startswith("PeerTimeoutError") or "did not answer" in line, line
-        assert any(name in line for name in services.logs), line
+        case = f"SOTTO_SEED={SEED}: {line}"
+        assert line.startswith("PeerTimeoutError") or "did not answer" in line, case
+        assert any(name in line for name in stopped), case
     with capsys.disabled():
         if KILLS >= 20:
-            print(f"\nSOTTO_SEED={SEED}: {told[-1]}, {len(told) - 1} errors; seconds until back")
+            print(f"\nSOTTO_SEED={SEED}, {len(services.parties)} parties:", end=" ")
+            print(f"{told[-1]}, {len(told) - 1} errors; seconds until back")
             for how, found in seconds.items():
                 print(
                     f"  {how}: {len(found)}, median {np.median(found):.2f}, most {max(found):.2f}"
@@ -130,11 +137,13 @@ def test_services_come_back_whatever_is_done_to_one_of_them_under_load(services,
 def test_a_client_that_is_killed_disturbs_nobody(services):
     client = services.ask("erin")
     assert client.stdout.readline() == "ready\n"
-    lost = [len(services.lines(name, "lost")) for name in PARTIES]
+    lost = [len(services.lines(name, "lost")) for name in services.parties]
     services.kill("erin")
     works(services)
     assert all(services.processes[name].poll() is None for name in services.logs)
-    found = [line for name in PARTIES for line in services.lines(name, "lost") if "me=" in line]
+    found = [
+        line for name in services.parties for line in services.lines(name, "lost") if "me=" in line
+    ]
     assert lost and all("erin" not in line for line in found)
 
 
@@ -224,7 +233,7 @@ def test_a_client_that_stalls_disturbs_nobody_and_is_let_go(services):
     for _ in range(3):
         works(services)
     end = time.monotonic() + WITHIN
-    for name, connection in zip(PARTIES, stalled, strict=True):
+    for name, connection in zip(services.parties, stalled, strict=True):
         connection.expect_bytes([Kind.ANSWER], 1000)
         with pytest.raises(mpc.PeerError, match=f"{name} stopped: erin did not answer within 3 s"):
             exchange([connection], max(1, end - time.monotonic()))

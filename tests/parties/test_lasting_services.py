@@ -304,7 +304,7 @@ def test_a_party_outlives_its_own_certificate(services):
 
 def test_what_is_wrong_at_a_party_is_said_before_others_are_waited_for(services, capsys):
     arguments = ["serve", str(services.path), "--me", "alice", "--model", "x=missing"]
-    assert main(arguments) == 2
+    assert main(arguments) == 78
     assert "missing/alice.npz does not exist" in capsys.readouterr().err
 
 

@@ -53,7 +53,7 @@ def test_a_key_is_its_owners_own(tmp_path, capsys):
         assert text in told
     assert stat.S_IMODE((tmp_path / "alice.key").stat().st_mode) == 0o600
     before = tree(tmp_path)
-    assert main(arguments) == 2
+    assert main(arguments) == 78
     assert "exists already" in (error := capsys.readouterr().err) and "--successor" in error
     assert tree(tmp_path) == before
     for number in (2, 3):
@@ -75,7 +75,7 @@ def test_a_key_is_its_owners_own(tmp_path, capsys):
     ],
 )
 def test_a_key_that_cannot_be_made_leaves_nothing(tmp_path, capsys, arguments, told):
-    assert main(["key", *arguments, "--folder", str(tmp_path / "new")]) == 2
+    assert main(["key", *arguments, "--folder", str(tmp_path / "new")]) in (2, 78)
     assert told in capsys.readouterr().err
     assert not tree(tmp_path)
 
@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_no_half_of_a_key(tmp_path):
     run = [sys.executable, "-B", "-c", code, str(tmp_path)]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     # The key fits, its certificate does not.
-    assert done.returncode == 2 and "alice.crt cannot be written: File too large" in done.stderr
+    assert done.returncode == 78 and "alice.crt cannot be written: File too large" in done.stderr
     assert not tree(tmp_path)
 
 
@@ -251,6 +251,28 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(example, erin, monkeyp
     assert "erin" not in example.read_text() and example.read_text().endswith("else\n")
 
 
+@pytest.mark.parametrize(("name", "role"), [("alice", "party"), ("dealer", "provider")])
+def test_a_copy_of_ones_own_certificate_finds_ones_own_key(tmp_path, capsys, name, role):
+    mine, inbox = tmp_path / "mine", tmp_path / "inbox"
+    inbox.mkdir()
+    assert main(["key", name, "--folder", str(mine), "--address", "127.0.0.1:9001"]) == 0
+    copy = inbox / "as it came.crt"
+    copy.write_bytes((mine / f"{name}.crt").read_bytes())
+    path = mine / "parties.toml"
+    assert main(["join", str(path), str(copy), "--as", role]) == 0
+    text = path.read_text()
+    assert f'certificate = "{name}.crt"\nkey = "{name}.key"\n' in text
+    assert f"key          {name}.key" in capsys.readouterr().out
+    assert sorted(p.name for p in mine.iterdir()) == [f"{name}.crt", f"{name}.key", "parties.toml"]
+    # A file from before, that names no key, is not mended behind its owner's back.
+    path.write_text(text.replace(f'key = "{name}.key"\n', ""))
+    assert main(["join", str(path), str(copy), "--as", role]) != 0
+    assert f'it is yours, so write there: key = "{name}.key"' in capsys.readouterr().err
+    path.write_text(text)
+    assert main(["join", str(path), str(copy), "--as", role]) != 0
+    assert "it is yours" not in capsys.readouterr().err
+
+
 def test_check_shows_and_compares_fingerprints(example, capsys):
     shown = configuration.load(example).parties["bob"].certificates[0].fingerprint
     assert main(["check", str(example)]) == 0
@@ -259,7 +281,7 @@ def test_check_shows_and_compares_fingerprints(example, capsys):
     for spelled in (shown, shown.lower().replace(":", "")):
         assert main(["check", str(example), "--fingerprint", f"bob={spelled}"]) == 0
     capsys.readouterr()
-    assert main(["check", str(example), "--fingerprint", f"alice={shown}"]) == 2
+    assert main(["check", str(example), "--fingerprint", f"alice={shown}"]) == 78
     assert f"not {shown}: it is not the one that alice has made" in capsys.readouterr().err
     assert main(["check", str(example), "--fingerprint", shown]) == 2
     assert "--fingerprint must be NAME=HEX" in capsys.readouterr().err
@@ -277,7 +299,7 @@ def test_check_shows_and_compares_fingerprints(example, capsys):
 )
 def test_check_finds_what_would_not_work(example, capsys, old, new, me, told):
     example.write_text(example.read_text().replace(old, new))
-    assert main(["check", str(example), "--me", me]) == 2
+    assert main(["check", str(example), "--me", me]) == 78
     assert re.search(told, capsys.readouterr().err)
 
 
@@ -288,9 +310,9 @@ def test_check_says_who_has_expired_and_whose_fault_it_is(example, capsys):
     assert main(["check", str(example), "--me", "bob"]) == 0
     told = capsys.readouterr().out
     assert "carol.crt expired at" in told and "alice.crt expires in 8 days" in told
-    assert main(["check", str(example), "--me", "carol"]) == 2
+    assert main(["check", str(example), "--me", "carol"]) == 78
     redate(folder / "alice.crt", folder / "alice.key", -9, -1)
-    assert main(["check", str(example), "--me", "bob"]) == 2
+    assert main(["check", str(example), "--me", "bob"]) == 78
     assert "alice's certificate" in (error := capsys.readouterr().err) and "expired" in error
 
 
@@ -308,7 +330,7 @@ def test_init_says_that_it_is_for_a_trial(tmp_path, capsys):
     assert (tmp_path / "trial" / "parties.toml").read_text().startswith("# For a trial on one")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "provider.key").write_text("somebody's")
-    assert main(["init", str(tmp_path / "other")]) == 2
+    assert main(["init", str(tmp_path / "other")]) == 78
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["provider.key"]
-    assert main(["init", str(tmp_path / "third"), "--port", "65534"]) == 2
+    assert main(["init", str(tmp_path / "third"), "--port", "65534"]) == 78
     assert "port below 65536" in capsys.readouterr().err and not (tmp_path / "third").exists()

@@ -194,19 +194,19 @@ def test_what_is_computed_together_is_counted_once():
     ("where", "told"), [("9100", "--metrics must be"), ("127.0.0.1:70000", "--metrics must be")]
 )
 def test_mistakes(services, capsys, where, told):
-    assert main(["provider", str(services.path), "--metrics", where]) == 2
+    assert main(["provider", str(services.path), "--metrics", where]) == 78
     assert told in capsys.readouterr().err
 
 
 def test_a_place_for_metrics_that_is_taken(services, capsys):
     host, port = configuration.load(services.path).parties["alice"].address
-    assert main(["provider", str(services.path), "--metrics", f"{host}:{port}"]) == 2
+    assert main(["provider", str(services.path), "--metrics", f"{host}:{port}"]) == 75
     assert f"cannot listen for metrics at {host}:{port}" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_says_so(services, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    assert main(["provider", str(services.path), "--metrics", "127.0.0.1:0"]) == 2
+    assert main(["provider", str(services.path), "--metrics", "127.0.0.1:0"]) == 78
     assert "pip install 'sotto-mpc[metrics]'" in capsys.readouterr().err
 
 
