@@ -214,7 +214,7 @@ class _Change:
                 there = load_certificate(self.path.parent / values[key])
                 if there.der == certificate.der:
                     own = "" if "key" in values else self._key_of(certificate, values[key])
-                    way = f"; it is yours, so write there: key = {_quoted(own)}" if own else ""
+                    way = f"; it is yours, so write there: key = {quoted(own)}" if own else ""
                     raise ConfigurationError(
                         f"{certificate.path} is {name}'s {key} in {self.path} already{way}"
                     )
