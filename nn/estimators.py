@@ -28,10 +28,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mpc import Session
 from nn import training
 from nn.folding import dense
-from nn.initialisation import RandomState, dense_layers, generator
+from nn.initialisation import RandomState, generator
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
 from nn.losses import LOSSES
+from nn.mlp import dense_layers
 from nn.optimizers import SCHEDULES, choose_optimizer
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel

@@ -50,10 +50,7 @@ class Sequential(Network):
     Examples
     --------
     >>> import nn
-    >>> from nn.convolution import Convolution
-    >>> from nn.layers import Dense, ReLU
-    >>> from nn.pooling import MaxPool
-    >>> from nn.shaping import Flatten, Reshape
+    >>> from nn.layers import Convolution, Dense, Flatten, MaxPool, ReLU, Reshape
     >>> X_train, X_test, y_train, y_test = nn.load_digits_8x8()
     >>> model = nn.Sequential(
     ...     [

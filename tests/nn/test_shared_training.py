@@ -9,8 +9,8 @@ import mpc
 import nn
 from mpc.protocols import masking, product
 from nn import training
-from nn.initialisation import dense_layers
 from nn.losses import LOSSES
+from nn.mlp import dense_layers
 from nn.optimizers import SGD, Adam
 from nn.shared_losses import SHARED_LOSSES
 from nn.shared_optimizers import on_shares
