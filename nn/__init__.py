@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nn import layers, metrics, networks, plots
+from nn import layers, losses, metrics, networks, plots
 from nn.client import Client
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_mnist
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MLP", "Client", "SecureMLPClassifier", "SecureMLPRegressor", "Sequential", "compare",
     "from_onnx", "from_sklearn", "layers", "load", "load_digits_8x8", "load_idx", "load_mnist",
-    "load_shares", "metrics", "networks", "one_hot", "plots", "save_shares",
+    "load_shares", "losses", "metrics", "networks", "one_hot", "plots", "save_shares",
 ]  # fmt: skip
 
 
