@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from nn import layers, losses, metrics, networks, plots
+from nn import revealing as _registered  # noqa: F401
 from nn.client import Client
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_mnist

@@ -97,6 +97,8 @@ class MLP(Network):
     [(64, 32), (32,), (32, 10), (10,)]
     """
 
+    in_files = True
+
     def __init__(
         self,
         layer_sizes: Sequence[int] = (784, 128, 128, 10),

@@ -68,6 +68,8 @@ class Sequential(Network):
     True
     """
 
+    in_files = True
+
     def __init__(
         self, layers: Sequence[Layer], n_features: int = 784, *, random_state: RandomState = None
     ) -> None:

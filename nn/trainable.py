@@ -233,6 +233,13 @@ class Network(Classifier):
         targets[np.arange(len(matrix)), numbers] = 1
         return matrix, names, targets
 
+    def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        header, arrays = super().contents()
+        header["loss_curve"], header["validation_scores"] = (
+            [float(v) for v in values] for values in (self.loss_curve_, self.validation_scores_)
+        )
+        return header, arrays
+
     def _data(
         self, X_name: str, X: ArrayLike, y_name: str, y: ArrayLike, dtype: Any = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
