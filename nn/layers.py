@@ -19,6 +19,7 @@ from nn.activations import Sigmoid, Tanh
 from nn.convolution import Convolution
 from nn.dense import Dense
 from nn.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
+from nn.leaky_relu import LeakyReLU
 from nn.normalisation import BatchNorm, Dropout
 from nn.pooling import AveragePool, MaxPool
 from nn.relu import ReLU
@@ -33,6 +34,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "Layer",
+    "LeakyReLU",
     "MaxPool",
     "NamedElsewhere",
     "ReLU",

@@ -30,10 +30,8 @@ FORMAT = [
 ]
 
 
-def test_every_kind_is_in_the_table():
-    assert {text[0] for _, text in FORMAT} == {
-        name for name, kind in LAYERS.items() if kind.__module__.startswith("nn.")
-    }
+def test_kinds_that_files_may_hold_stay_known():
+    assert {text[0] for _, text in FORMAT} <= set(LAYERS)
 
 
 @pytest.mark.parametrize(("layer", "text"), FORMAT, ids=lambda x: repr(x))
