@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nn.cross_entropy import CROSS_ENTROPY
+from nn.huber import HUBER
 from nn.loss import Loss
 from nn.squared_error import SQUARED_ERROR
 from ring.errors import ArgumentError
 
 __all__ = ["LOSSES", "Loss", "chosen_loss"]
 
-LOSSES = {loss.name: loss for loss in (CROSS_ENTROPY, SQUARED_ERROR)}
+LOSSES = {loss.name: loss for loss in (CROSS_ENTROPY, HUBER, SQUARED_ERROR)}
 
 
 def chosen_loss(loss: Any) -> Loss:

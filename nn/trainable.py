@@ -129,9 +129,9 @@ class Network(Classifier):
         schedule : {"cosine", "linear", "halving", "constant"}, default="cosine"
             How the learning rate falls from its full value at the first step towards 0 at the
             last; "halving" halves it after each quarter.
-        loss : {"cross_entropy", "squared_error"} or nn.losses.Loss, default="cross_entropy"
-            Cross-entropy of the scores' softmax, or squared distance of the scores to one-hot
-            targets; or a loss of your own.
+        loss : {"cross_entropy", "huber", "squared_error"} or nn.losses.Loss, default="cross_entropy"
+            Cross-entropy of the scores' softmax; Huber's loss or squared distance of the scores to
+            one-hot targets; or a loss of your own.
         classes : array_like of shape (classes,), optional
             All labels in ascending order, for when `y` lacks some; default those in `y`.
         validation : (X, y), optional
