@@ -19,15 +19,6 @@ __all__ = ["CROSS_ENTROPY", "cross_entropy", "cross_entropy_gradient"]
 def cross_entropy(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     """Return the mean of -log softmax(scores) at the targets.
 
-    Parameters
-    ----------
-    scores, targets : ndarray of shape (rows, classes)
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, are not two-dimensional or have no rows.
-
     Examples
     --------
     >>> import numpy as np
@@ -43,19 +34,6 @@ def cross_entropy(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
 def cross_entropy_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
     """Return the gradient of `cross_entropy` with respect to the scores.
-
-    Parameters
-    ----------
-    scores, targets : ndarray of shape (rows, classes)
-
-    Returns
-    -------
-    ndarray of shape (rows, classes)
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, are not two-dimensional or have no rows.
 
     Examples
     --------

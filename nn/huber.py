@@ -21,15 +21,6 @@ def huber(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
     Summed over the classes, as a mean over the rows (Huber 1964, with delta 1).
 
-    Parameters
-    ----------
-    scores, targets : ndarray of shape (rows, classes)
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, are not two-dimensional or have no rows.
-
     Examples
     --------
     >>> import numpy as np
@@ -45,19 +36,6 @@ def huber(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
 def huber_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
     """Return the gradient of `huber` with respect to the scores.
-
-    Parameters
-    ----------
-    scores, targets : ndarray of shape (rows, classes)
-
-    Returns
-    -------
-    ndarray of shape (rows, classes)
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, are not two-dimensional or have no rows.
 
     Examples
     --------

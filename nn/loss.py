@@ -22,7 +22,9 @@ Plain = NDArray[Any]
 class Loss:
     """A loss of scores and one-hot targets, both of shape (rows, classes).
 
-    In the clear, value and gradient are means over the rows, on shares sums over them.
+    In the clear, value and gradient are means over the rows, on shares sums over them. In the clear
+    they raise ShapeError if the shapes differ, are not two-dimensional or have no rows, and DtypeError
+    for shared arrays: :func:`plain_pair` checks it.
 
     Parameters
     ----------

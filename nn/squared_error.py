@@ -16,15 +16,6 @@ __all__ = ["SQUARED_ERROR", "squared_error", "squared_error_gradient"]
 def squared_error(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     """Return half the squared distance between scores and targets, as a mean over the rows.
 
-    Parameters
-    ----------
-    scores, targets : ndarray of shape (rows, classes)
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, are not two-dimensional or have no rows.
-
     Examples
     --------
     >>> import numpy as np
@@ -40,19 +31,6 @@ def squared_error(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
 def squared_error_gradient(scores: Any, targets: Any) -> Any:
     """Return the gradient of `squared_error` with respect to the scores.
-
-    Parameters
-    ----------
-    scores, targets : array of shape (rows, classes)
-
-    Returns
-    -------
-    array of shape (rows, classes)
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, are not two-dimensional or have no rows.
 
     Examples
     --------
