@@ -6,7 +6,8 @@ import sotto_mpc
 
 sotto_mpc.check(__name__)
 
-from nn import metrics, networks, plots
+from nn import layers, losses, metrics, networks, plots
+from nn import revealing as _registered  # noqa: F401
 from nn.client import Client
 from nn.comparison import compare
 from nn.datasets import load_digits_8x8, load_mnist
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MLP", "Client", "SecureMLPClassifier", "SecureMLPRegressor", "Sequential", "compare",
-    "from_onnx", "from_sklearn", "load", "load_digits_8x8", "load_idx", "load_mnist",
-    "load_shares", "metrics", "networks", "one_hot", "plots", "save_shares",
+    "from_onnx", "from_sklearn", "layers", "load", "load_digits_8x8", "load_idx", "load_mnist",
+    "load_shares", "losses", "metrics", "networks", "one_hot", "plots", "save_shares",
 ]  # fmt: skip
 
 

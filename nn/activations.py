@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpc import SharedArray
 from mpc.protocols.sigmoid import by_pieces, error_bound
 from nn.checks import interval
-from nn.layers import Layer, Shape
+from nn.layer import Layer, NamedElsewhere, Shape, register
 
 __all__ = ["Sigmoid", "Tanh"]
 
@@ -26,6 +27,7 @@ class _Smooth(Layer):
     # Its name among the protocols, and the largest slope.
     protocol: ClassVar[str]
     slope: ClassVar[float]
+    may_grow = False
 
     def as_on_shares(self, x: NDArray[Any]) -> NDArray[Any]:
         return by_pieces(self.protocol, x)
@@ -50,6 +52,9 @@ class _Smooth(Layer):
     ) -> NDArray[Any]:
         return self.slope * error + error_bound(self.protocol, frac_bits)
 
+    def reach(self, magnitude: SharedArray) -> float:
+        return 1.0
+
     def shared_words(self, input_shape: Shape, parties: int) -> int:
         # Twenty bits with their numbers, five coefficients, and what four rounds open.
         return 100 * (parties + 1) * math.prod(input_shape)
@@ -58,18 +63,20 @@ class _Smooth(Layer):
         return tuple(input_shape)
 
 
+@register
 class Sigmoid(_Smooth):
     """Logistic function, 1 / (1 + exp(-x)).
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.activations import Sigmoid
+    >>> from nn.layers import Sigmoid
     >>> Sigmoid()(np.array([[0.0, np.log(3.0)]]))
     array([[0.5 , 0.75]])
     """
 
     protocol, slope = "sigmoid", 0.25
+    named_elsewhere = NamedElsewhere(onnx="Sigmoid", sklearn="logistic")
 
     def __call__(self, x: Any) -> Any:
         return _expit()(x)
@@ -78,18 +85,20 @@ class Sigmoid(_Smooth):
         return output * (1 - output)
 
 
+@register
 class Tanh(_Smooth):
     """Hyperbolic tangent.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.activations import Tanh
+    >>> from nn.layers import Tanh
     >>> Tanh()(np.array([[0.0, 100.0]]))
     array([[0., 1.]])
     """
 
     protocol, slope = "tanh", 1.0
+    named_elsewhere = NamedElsewhere(onnx="Tanh", sklearn="tanh")
 
     def __call__(self, x: Any) -> Any:
         return np.tanh(x)

@@ -20,7 +20,6 @@ from nn.bounds import check_range, interval_bounds
 from nn.inputs import Floats, InputScale
 from nn.layers import Layer
 from nn.precision import precision_problem
-from nn.shaping import Reshape, Transpose
 from ring import FixedPoint
 from ring.errors import RangeError
 from ring.fixed_point import HEADROOM_BITS
@@ -173,7 +172,7 @@ def error_bounds(
             error = error + unit
         errors.append(layer.fixed_point_error(magnitude, error, frac_bits))
         magnitude = _largest(lows, highs)
-        doubled = bool(layer.parameters) or (doubled and isinstance(layer, (Reshape, Transpose)))
+        doubled = bool(layer.parameters) or (doubled and layer.only_moves)
     if doubled:  # revealing truncates
         errors[-1] = errors[-1] + unit
     return errors

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from mpc import SharedArray
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from ring.real_arrays import plain_array, real_array
 
@@ -24,6 +25,7 @@ __all__ = [
     "label_vector",
     "layer_widths",
     "local_path",
+    "plain_numbers",
     "real",
 ]
 
@@ -178,3 +180,10 @@ def label_vector(name: str, y: Any, rows: int) -> NDArray[Any]:
         row = int(np.flatnonzero(~np.isfinite(labels))[0])
         raise RangeError(f"{name} must be finite, got {labels[row]} in row {row}")
     return labels
+
+
+def plain_numbers(name: str, values: Any, instead: str) -> NDArray[Any]:
+    """Return an array of plain numbers; `instead` says what is for shared ones."""
+    if isinstance(values, SharedArray):
+        raise DtypeError(f"{name} must hold plain numbers, got a SharedArray: {instead}")
+    return real_array(values, name)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
 from mpc.errors import SessionError
+from nn.audit import Fitted
 from nn.inputs import ScaledRows
+from nn.layers import Layer
 from nn.normalisation import folded
+from nn.shared_model import SharedModel
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, ShapeError
-
-if TYPE_CHECKING:
-    from nn.audit import Fitted
-    from nn.model import Model
-    from nn.shared_model import SharedModel
 
 __all__ = ["Comparison", "LayerDifference", "compare", "observe"]
 
@@ -79,7 +78,13 @@ class Comparison:
         )
 
 
-def compare(model: Model, secret_model: SharedModel, X: ArrayLike) -> Comparison:
+class HasLayers(Protocol):
+    """A plain model: all of it that is compared."""
+
+    layers: list[Layer]
+
+
+def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Comparison:
     """Reveal every layer's output in a local session, and compare it with the plain model's.
 
     For debugging: it shows all there is to see, and so refuses wherever a party is not here.
@@ -115,8 +120,6 @@ def compare(model: Model, secret_model: SharedModel, X: ArrayLike) -> Comparison
     >>> found.difference < 1e-4
     True
     """
-    from nn.shared_model import SharedModel
-
     if not isinstance(secret_model, SharedModel):
         raise DtypeError(f"secret_model must be a shared model, got {type(secret_model).__name__}")
     session = secret_model.session
@@ -159,7 +162,8 @@ def _revealed(model: SharedModel, rows: Any) -> list[tuple[str, NDArray[Any]]]:
 
 
 def observe(
-    model: Model,
+    model: HasLayers,
+    share: Callable[[Session, str, Fitted], SharedModel],
     fitted: Fitted,
     rows: NDArray[Any],
     some: NDArray[Any],
@@ -169,7 +173,9 @@ def observe(
 
     Parameters
     ----------
-    model : Model
+    model : plain model
+    share : callable
+        Shares it in a session, as its owner.
     fitted : Fitted
         The model as it is to be shared.
     rows, some : array
@@ -187,7 +193,7 @@ def observe(
         return largest, None
     with Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as session:
         owner = session.parties[0]
-        secret = model.share_fitted(session, owner, fitted)
+        secret = share(session, owner, fitted)
         shared = secret.share_rows(some, owner=owner)
         array = shared.scaled if isinstance(shared, ScaledRows) else shared
         errors = [float(np.abs(array.reveal() - inputs[: len(some)]).max(initial=0.0))]

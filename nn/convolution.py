@@ -13,7 +13,7 @@ from mpc.protocols import convolution
 from mpc.windows import Windows
 from nn.checks import integer, interval
 from nn.initialisation import he_normal
-from nn.layers import Shape, Weighted
+from nn.layer import Shape, Weighted, register
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["Convolution", "pair"]
@@ -34,6 +34,7 @@ def pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
     return number, number
 
 
+@register
 class Convolution(Weighted):
     """Convolutional layer: every window of an image times the weights, plus a bias.
 
@@ -59,12 +60,14 @@ class Convolution(Weighted):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.convolution import Convolution
+    >>> from nn.layers import Convolution
     >>> layer = Convolution(np.ones((2, 2, 1, 1)), np.zeros(1))
     >>> layer(np.arange(9.0).reshape(1, 3, 3, 1))[0, :, :, 0]
     array([[ 8., 12.],
            [20., 24.]])
     """
+
+    options = ("stride", "padding")
 
     def __init__(self, weights: Any, bias: Any, *, stride: Any = 1, padding: Any = "valid") -> None:
         if len(weights.shape) != 4:
@@ -97,7 +100,7 @@ class Convolution(Weighted):
 
         Examples
         --------
-        >>> from nn.convolution import Convolution
+        >>> from nn.layers import Convolution
         >>> Convolution.untrained(1, 16, kernel=5)
         Convolution(1, 16, kernel=(5, 5))
         """

@@ -26,13 +26,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mpc import Session
-from nn import training
 from nn.folding import dense
-from nn.initialisation import RandomState, dense_layers, generator
+from nn.initialisation import RandomState
 from nn.labels import encode_labels
 from nn.layers import Dense, Layer
-from nn.losses import LOSSES
-from nn.optimizers import SCHEDULES, choose_optimizer
+from nn.mlp import dense_layers
+from nn.optimizers import SCHEDULES
 from nn.predictors import Classifier, Regressor
 from nn.shared_model import SharedModel
 from nn.trainable import Network
@@ -166,48 +165,26 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         return Session(tuple(self.parties), frac_bits=form.frac_bits, int_bits=form.int_bits)
 
     def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
-        """Train layers from `X` to `targets`, both in the clear."""
-        optimizer = choose_optimizer(self.solver, self.learning_rate_init, self.momentum)
-        optimizer.reset()
-        random = generator(self.random_state)
-        layers = dense_layers(self._widths(X, targets), random, X.dtype)
-        self.loss_curve_ = list(
-            training.train(
-                layers,
-                X,
-                targets,
-                loss=LOSSES[loss],
-                optimizer=optimizer,
-                schedule=SCHEDULES[self.learning_rate],
-                epochs=int(self.max_iter),
-                batch_size=min(int(self.batch_size), len(X)),
-                random=random,
-                progress=bool(self.verbose),
-            )
-        )
-        self.n_iter_, self.loss_ = len(self.loss_curve_), self.loss_curve_[-1]
-        # Fresh layers, because those that were trained still hold the last batch.
-        return [layer.with_parameters(layer.parameters) for layer in layers]
-
-    def _train_on_shares(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
-        """Train on shares of `X` and `targets`; the weights are revealed at the end."""
+        """Train layers from `X` to `targets`, in the clear or on shares."""
         network = _Perceptron(self._widths(X, targets), self.random_state)
+        settings: dict[str, Any] = {
+            "epochs": int(self.max_iter), "batch_size": min(int(self.batch_size), len(X)),
+            "optimizer": self.solver, "learning_rate": self.learning_rate_init,
+            "momentum": self.momentum, "schedule": self.learning_rate, "loss": loss,
+            "progress": bool(self.verbose),
+        }  # fmt: skip
+        if not self.encrypted_fit:
+            network.fit(X, targets, **settings)
+            self.loss_curve_ = network.loss_curve_
+            self.n_iter_, self.loss_ = len(self.loss_curve_), self.loss_curve_[-1]
+            return network.layers
         with _threads(self.n_jobs), self._session() as session:
             owner = session.parties[-1]
-            fitted = network.fit(
-                session.share(X, owner),
-                # A bound is positive, also of targets that are all 0, as standardised constants are.
-                session.share(targets, owner, bound=float(np.abs(targets).max()) or 1.0),
-                epochs=int(self.max_iter),
-                batch_size=min(int(self.batch_size), len(X)),
-                optimizer=self.solver,
-                learning_rate=self.learning_rate_init,
-                momentum=self.momentum,
-                schedule=self.learning_rate,
-                loss=loss,
-                progress=bool(self.verbose),
-            )
-            layers: list[Layer] = fitted.reveal_layers()
+            # A bound is positive, also of targets that are all 0, as standardised constants are.
+            bound = float(np.abs(targets).max()) or 1.0
+            shared = session.share(X, owner), session.share(targets, owner, bound=bound)
+            # The weights are revealed at the end.
+            layers: list[Layer] = network.fit(*shared, **settings).reveal_layers()
         self.n_iter_ = int(self.max_iter)
         # The loss of training on shares is nobody's to know.
         for name in ("loss_curve_", "loss_"):
@@ -258,7 +235,7 @@ class _SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
 
 
 class _Perceptron(Network):
-    """Dense layers with ReLU between them, to be trained on shares, for one output or more."""
+    """Dense layers with ReLU between them, for one output or more, whose targets are numbers."""
 
     def __init__(self, widths: tuple[int, ...], random_state: RandomState) -> None:
         self.widths, self.random_state = widths, random_state
@@ -273,6 +250,12 @@ class _Perceptron(Network):
 
     def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
         return dense_layers(self.widths, random, dtype)
+
+    def _rows_and_targets(
+        self, X: Any, y: Any, classes: Any
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        # Checked by the estimator.
+        return X, np.arange(self._classes), y
 
 
 @contextmanager
@@ -359,8 +342,7 @@ class SecureMLPClassifier(ClassifierMixin, _SecureMLP):  # type: ignore[misc]
         classes, numbers = encode_labels(y, None, len(classes))
         targets = np.zeros((len(X), len(classes)), dtype=X.dtype)
         targets[np.arange(len(X)), numbers] = 1
-        train = self._train_on_shares if self.encrypted_fit else self._train
-        layers = train(X, targets, "cross_entropy")
+        layers = self._train(X, targets, "cross_entropy")
         self.classes_ = classes
         self.model_ = Classifier(layers, classes, X.shape[1])
         self.model_.take_rows(X)
@@ -437,8 +419,7 @@ random_state, encrypted_fit, parties, frac_bits, int_bits, n_jobs, verbose
         middle, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
         scaled = ((targets - middle) / deviation).astype(X.dtype)
-        train = self._train_on_shares if self.encrypted_fit else self._train
-        *layers, last = train(X, scaled, "squared_error")
+        *layers, last = self._train(X, scaled, "squared_error")
         assert isinstance(last, Dense)
         last = dense(last.weights * deviation, last.bias * deviation + middle)
         self.model_ = Regressor([*layers, last], X.shape[1], flat=y.ndim == 1)

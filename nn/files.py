@@ -1,76 +1,22 @@
-"""Model files: plain models as ``.npz`` archives, with a version and without pickle.
-
-An archive holds the entry ``sotto_model``, a JSON text that says what the model is made of, and its
-arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low`` and ``high``, and
-``output_scale``.
-"""
+"""Reading model files, see :mod:`nn.model_archives`."""
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nn import archives, training
-from nn.checks import local_path
-from nn.layer_descriptions import described, layers_of, plain_labels
+from nn.layer_descriptions import layers_of
 from nn.mlp import MLP
-from nn.model import Model
-from nn.normalisation import folded
+from nn.model_archives import VERSION, read_model
 from nn.predictors import Classifier, Regressor
 from nn.sequential import Sequential
 from nn.trainable import Network
-from ring.errors import DataError, DtypeError, SottoError
+from ring.errors import DataError, SottoError
 
-__all__ = ["VERSION", "load", "save"]
-
-VERSION = 1
-_HEADER = "sotto_model"
-_KINDS: dict[str, type[Model]] = {
-    "Classifier": Classifier,
-    "MLP": MLP,
-    "Regressor": Regressor,
-    "Sequential": Sequential,
-}
-
-
-def save(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a plain model to a file; see :meth:`nn.model.Model.save`."""
-    kind = type(model).__name__
-    if _KINDS.get(kind) is not type(model):
-        raise DtypeError(f"models of a file must be of {', '.join(_KINDS)}, got {kind}")
-    layers = folded(model.layers)
-    arrays = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(training.parameters(layers))}
-    header: dict[str, Any] = {
-        "version": VERSION,
-        "kind": kind,
-        "n_features": model.n_features_in_,
-        "layers": described(layers),
-    }
-    if isinstance(model, Network):
-        header["loss_curve"], header["validation_scores"] = (
-            [float(v) for v in values] for values in (model.loss_curve_, model.validation_scores_)
-        )
-    if isinstance(model, Classifier):
-        arrays["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
-        header["link"] = model.link
-    elif isinstance(model, Regressor):
-        header["flat"] = model.flat
-    else:
-        raise DtypeError(
-            f"only classifiers and regressors can be saved, got {type(model).__name__}"
-        )
-    if model.feature_names_in_ is not None:
-        header["feature_names"] = [str(name) for name in model.feature_names_in_]
-    if model.output_scale_ is not None:
-        arrays["output_scale"] = model.output_scale_
-    if model.input_range_ is not None:
-        arrays["low"], arrays["high"] = (np.asarray(ends) for ends in model.input_range_)
-    text = np.array(json.dumps(header))
-    archives.write(local_path("path", path), {_HEADER: text, **arrays}, replace=True)
+__all__ = ["load"]
 
 
 def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
@@ -102,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
     ...     nn.load(path).decision_function([[2.0]])
     array([[ 2. , -1.5]])
     """
-    header, arrays = _read(path)
+    header, arrays = read_model(path)
     version = header.get("version")
     if version != VERSION:
         raise DataError(
@@ -123,20 +69,6 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
         return model
     except (KeyError, TypeError, ValueError, SottoError) as error:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the header and all arrays of an archive."""
-    arrays = archives.read(local_path("path", path))
-    if _HEADER not in arrays:
-        raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
-    try:
-        header = json.loads(str(arrays.pop(_HEADER)))
-    except ValueError as error:
-        raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
-    if not isinstance(header, dict):
-        raise DataError(f"{os.fspath(path)} is a damaged model file: {_HEADER} is no table")
-    return header, arrays
 
 
 def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nn.checks import float_dtype, integer
-from nn.layers import Dense, Layer, ReLU
 from ring.errors import DtypeError
 
-__all__ = ["RandomState", "dense_layers", "generator", "he_normal"]
+__all__ = ["RandomState", "generator", "he_normal"]
 
 RandomState = int | np.integer | np.random.Generator | np.random.RandomState | None
 
@@ -83,35 +80,3 @@ def he_normal(
     # Drawn in float64 whatever the dtype, so a seed gives the same weights in both.
     weights = random.normal(scale=np.sqrt(2 / inputs), size=(inputs, outputs))
     return weights.astype(float_dtype(dtype), copy=False)
-
-
-def dense_layers(
-    layer_sizes: Sequence[int], random: np.random.Generator, dtype: DTypeLike = np.float64
-) -> list[Layer]:
-    """Return fresh Dense layers with ReLU between them: He weights, zero biases.
-
-    Parameters
-    ----------
-    layer_sizes : sequence of int
-        Features, hidden widths, classes.
-    random : numpy.random.Generator
-    dtype : float32 or float64
-
-    Returns
-    -------
-    list of Layer
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nn.initialisation import dense_layers
-    >>> dense_layers((4, 3, 2), np.random.default_rng(0))
-    [Dense(4, 3), ReLU(), Dense(3, 2)]
-    """
-    layers: list[Layer] = []
-    for inputs, outputs in pairwise(layer_sizes):
-        if layers:
-            layers.append(ReLU())
-        weights = he_normal(inputs, outputs, random, dtype)
-        layers.append(Dense(weights, np.zeros(outputs, dtype=weights.dtype)))
-    return layers

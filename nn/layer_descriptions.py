@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from nn.activations import Sigmoid, Tanh
-from nn.convolution import Convolution
-from nn.layers import Dense, Layer, ReLU
-from nn.pooling import AveragePool, MaxPool
-from nn.shaping import Flatten, Reshape, Transpose
+from nn.layers import LAYERS, Layer
 from ring.errors import DataError, DtypeError, SottoError
 
-__all__ = ["described", "layers_of", "plain_labels"]
-
-# Layers by name: which they are, and the attributes that make one, behind its two parameters.
-_LAYERS: dict[str, tuple[type[Layer], tuple[str, ...]]] = {
-    "AveragePool": (AveragePool, ("size",)),
-    "Convolution": (Convolution, ("stride", "padding")),
-    "Dense": (Dense, ()),
-    "Flatten": (Flatten, ()),
-    "MaxPool": (MaxPool, ("size",)),
-    "ReLU": (ReLU, ()),
-    "Reshape": (Reshape, ("shape",)),
-    "Sigmoid": (Sigmoid, ()),
-    "Tanh": (Tanh, ()),
-    "Transpose": (Transpose, ("axes",)),
-}
+__all__ = ["check_described", "described", "layers_of", "plain_labels"]
 
 
 def described(layers: Sequence[Layer]) -> list[list[Any]]:
@@ -37,19 +20,40 @@ def described(layers: Sequence[Layer]) -> list[list[Any]]:
     Examples
     --------
     >>> from nn.layer_descriptions import described
-    >>> from nn.layers import Dense, ReLU
-    >>> from nn.pooling import MaxPool
+    >>> from nn.layers import Dense, MaxPool, ReLU
     >>> described([Dense.untrained(3, 2), ReLU(), MaxPool(2)])
     [['Dense'], ['ReLU'], ['MaxPool', (2, 2)]]
     """
-    found = []
     for layer in layers:
-        name = type(layer).__name__
-        kind, attributes = _LAYERS.get(name, (None, ()))
-        if kind is not type(layer):
-            raise DtypeError(f"layers of a file must be of {', '.join(_LAYERS)}, got {layer!r}")
-        found.append([name, *(getattr(layer, attribute) for attribute in attributes)])
-    return found
+        if LAYERS.get(type(layer).__name__) is not type(layer):
+            raise DtypeError(
+                f"layers of a file must be of {', '.join(sorted(LAYERS))}, got {layer!r}; "
+                "nn.layers.register adds a kind"
+            )
+    return [layer.description() for layer in layers]
+
+
+def check_described(layers: Sequence[Layer]) -> None:
+    """Raise before a training unless files can hold what comes out of it.
+
+    Raises
+    ------
+    DtypeError
+        If a layer is of a kind that is not registered, or its description does not make it again.
+    """
+    for number, layer in enumerate(layers, start=1):
+        if layer.only_trains:
+            continue
+        try:
+            (kept,) = json.loads(json.dumps(described([layer])))
+            (again,) = layers_of([kept], layer.parameters)
+        except (AttributeError, TypeError, ValueError, SottoError) as error:
+            raise DtypeError(f"layer {number} could not be saved after training: {error}") from None
+        if type(again) is not type(layer) or json.dumps(described([again])) != json.dumps([kept]):
+            raise DtypeError(
+                f"layer {number}, {layer!r}, could not be saved after training: a file would give "
+                f"{again!r}; its `options` must name its constructor's arguments"
+            )
 
 
 def layers_of(descriptions: Any, parameters: Sequence[Any]) -> list[Layer]:
@@ -62,7 +66,7 @@ def layers_of(descriptions: Any, parameters: Sequence[Any]) -> list[Layer]:
     """
     remaining = iter(parameters)
     try:
-        layers = [_layer(description, remaining) for description in descriptions]
+        layers = [LAYERS[name].rebuilt(options, remaining) for name, *options in descriptions]
     except StopIteration:
         raise DataError("fewer parameters than its layers have") from None
     except (KeyError, TypeError, ValueError, SottoError) as error:
@@ -70,18 +74,6 @@ def layers_of(descriptions: Any, parameters: Sequence[Any]) -> list[Layer]:
     if next(remaining, None) is not None:
         raise DataError("more parameters than its layers have")
     return layers
-
-
-def _layer(description: list[Any], parameters: Iterator[Any]) -> Layer:
-    name, *values = description
-    kind, attributes = _LAYERS[name]
-    if name in ("Reshape", "Transpose"):
-        (numbers,) = values
-        return (Reshape if name == "Reshape" else Transpose)(*numbers)
-    options = dict(zip(attributes, values, strict=True))
-    if name in ("Convolution", "Dense"):
-        return kind(next(parameters), next(parameters), **options)  # type: ignore[call-arg]
-    return kind(**options)
 
 
 def plain_labels(classes: NDArray[Any]) -> tuple[NDArray[Any], bool]:

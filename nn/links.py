@@ -8,10 +8,99 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.losses import log_softmax, normalised, softmax
-from ring.errors import ArgumentError
+from nn.checks import plain_numbers
+from ring.errors import ArgumentError, ShapeError
 
-__all__ = ["LINKS", "LINK_OF_LOSS", "log_probabilities", "one_vs_rest", "probabilities"]
+__all__ = [
+    "LINKS",
+    "log_probabilities",
+    "log_softmax",
+    "normalised",
+    "one_vs_rest",
+    "probabilities",
+    "softmax",
+]
+
+
+def _rows(scores: Any, instead: str) -> NDArray[Any]:
+    matrix = plain_numbers("scores", scores, instead)
+    if matrix.ndim != 2:
+        raise ShapeError(f"scores must have the shape (rows, classes), got {matrix.shape}")
+    return matrix
+
+
+def softmax(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return each row's exponentials, scaled to sum to 1.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (rows, classes)
+
+    Returns
+    -------
+    ndarray of the same shape and dtype
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.links import softmax
+    >>> softmax(np.array([[1000.0, 1000.0]]))
+    array([[0.5, 0.5]])
+    """
+    scores = _rows(scores, "use scores.softmax()")
+    # The largest exponent is 0, so nothing overflows and the sum is at least 1.
+    powers: NDArray[Any] = np.exp(scores - scores.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def log_softmax(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return the natural logarithms of `softmax`, which stay finite where it underflows.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (rows, classes)
+
+    Returns
+    -------
+    ndarray of the same shape and dtype
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.links import log_softmax
+    >>> log_softmax(np.array([[0.0, 1000.0]]))
+    array([[-1000.,     0.]])
+    """
+    scores = _rows(scores, "use scores.log_softmax()")
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    logarithms: NDArray[Any] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted - logarithms
+
+
+def normalised(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return each row clipped to [0, 1] and scaled to sum to 1; a row of zeros becomes uniform.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (rows, classes)
+
+    Returns
+    -------
+    ndarray of the same shape and dtype
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.links import normalised
+    >>> normalised(np.array([[-0.5, 0.25, 0.75]]))
+    array([[0.  , 0.25, 0.75]])
+    """
+    scores = _rows(scores, "reveal them first, to whoever is to know probabilities")
+    clipped: NDArray[Any] = np.clip(scores, 0.0, 1.0)
+    clipped[~clipped.any(axis=1)] = 1
+    clipped /= clipped.sum(axis=1, keepdims=True)
+    return clipped
 
 
 def one_vs_rest(scores: NDArray[Any]) -> NDArray[Any]:
@@ -27,10 +116,6 @@ LINKS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "one_vs_rest": one_vs_rest,
     "normalised": normalised,
 }
-
-
-# And which it is, by the loss of the training.
-LINK_OF_LOSS = {"cross_entropy": "softmax", "squared_error": "normalised"}
 
 
 def probabilities(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:

@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from nn.checks import layer_widths
-from nn.initialisation import RandomState, dense_layers, generator
+from nn.initialisation import RandomState, generator, he_normal
 from nn.labels import ordered_classes
 from nn.layers import Dense, Layer, ReLU
 from nn.trainable import Network
 from ring.errors import ArgumentError, DtypeError, RangeError
 from ring.real_arrays import plain_array
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "dense_layers"]
+
+
+def dense_layers(
+    layer_sizes: Sequence[int], random: np.random.Generator, dtype: DTypeLike = np.float64
+) -> list[Layer]:
+    """Return fresh Dense layers with ReLU between them: He weights, zero biases.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Features, hidden widths, classes.
+    random : numpy.random.Generator
+    dtype : float32 or float64
+
+    Returns
+    -------
+    list of Layer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.mlp import dense_layers
+    >>> dense_layers((4, 3, 2), np.random.default_rng(0))
+    [Dense(4, 3), ReLU(), Dense(3, 2)]
+    """
+    layers: list[Layer] = []
+    for inputs, outputs in pairwise(layer_sizes):
+        if layers:
+            layers.append(ReLU())
+        weights = he_normal(inputs, outputs, random, dtype)
+        layers.append(Dense(weights, np.zeros(outputs, dtype=weights.dtype)))
+    return layers
 
 
 class MLP(Network):
@@ -63,6 +96,8 @@ class MLP(Network):
     >>> [array.shape for array in model.parameters]
     [(64, 32), (32,), (32, 10), (10,)]
     """
+
+    in_files = True
 
     def __init__(
         self,

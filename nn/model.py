@@ -6,25 +6,25 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpc import Session
 from nn import training
+from nn.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
 from nn.checks import check_names, feature_matrix
+from nn.comparison import observe
 from nn.evaluation import evaluate
 from nn.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
 from nn.layers import Layer
+from nn.model_archives import write_model
 from nn.normalisation import folded
 from nn.precision import output_scale, rows_between
+from nn.shared_model import SharedModel, share_layers
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
-
-if TYPE_CHECKING:
-    from mpc import Session
-    from nn.audit import Audit, Fitted
-    from nn.shared_model import SharedModel
 
 __all__ = ["Model"]
 
@@ -53,6 +53,8 @@ class Model:
     feature_names_in_: NDArray[Any] | None = None
     # What errors of the outputs are held against, from rows the owner has; see nn.precision.
     output_scale_: Floats | None = None
+    # Whether files can hold models of this very class, which `nn.load` has to make again.
+    in_files: ClassVar[bool] = False
     # Whether the greatest output alone counts.
     ranked: ClassVar[bool] = False
     # How far beyond a range for each feature rows may reach, at most; see nn.inputs.
@@ -162,8 +164,6 @@ class Model:
         PartyError
             If `owner` is no party of the session.
         """
-        from nn.audit import find_format, fit_inputs
-
         session.number(owner, "owner")
         layers = folded(self.layers)
         lows, highs = self.range_for(low, high)
@@ -180,8 +180,6 @@ class Model:
         self, session: Session, owner: str, fitted: Fitted, scores: bool = False
     ) -> SharedModel:
         """Share the layers in a scale that is already chosen."""
-        from nn.shared_model import share_layers
-
         shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
         made = self._shared(session, shared, fitted, scores)
         made.feature_names_in_ = self.feature_names_in_
@@ -215,8 +213,6 @@ class Model:
         >>> nn.MLP.from_parameters([[[2.0, 1.0]], [0.5, 0.5]]).outline().parameters
         [array([[0., 0.]]), array([0., 0.])]
         """
-        from nn.audit import fit_inputs
-
         layers = folded(self.layers)
         outline = copy.copy(self)
         outline.output_scale_ = None
@@ -281,9 +277,6 @@ class Model:
         frac_bits=16, int_bits=15: fits
         frac_bits=29, int_bits=3 fits too: error at most 6.52e-09
         """
-        from nn.audit import audit_layers, find_format, fit_inputs
-        from nn.comparison import observe
-
         layers = folded(self.layers)
         form = FixedPoint(frac_bits, int_bits)
         rows = None if X is None else self._matrix(X)
@@ -297,7 +290,7 @@ class Model:
         if rows is None or not len(rows):
             return plain
         observed, errors = observe(
-            self, fitted, rows, rows[:_AUDIT_ROWS], form if plain.fits else None
+            self, self.share_fitted, fitted, rows, rows[:_AUDIT_ROWS], form if plain.fits else None
         )
         return audit_layers(fitted, form, *found, observed, errors, len(rows))
 
@@ -316,6 +309,22 @@ class Model:
         DtypeError
             If the classes are neither numbers, bools nor strings.
         """
-        from nn.files import save
+        if not vars(type(self)).get("in_files", False):
+            raise DtypeError(
+                "models of a file must be of Classifier, Regressor, MLP or Sequential, got"
+                f" {type(self).__name__}"
+            )
+        header, arrays = self.contents()
+        write_model(path, {"kind": type(self).__name__, **header}, arrays, folded(self.layers))
 
-        save(self, path)
+    def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what a file holds beside the layers: entries of its header, and arrays."""
+        header: dict[str, Any] = {"n_features": self.n_features_in_}
+        arrays: dict[str, NDArray[Any]] = {}
+        if self.feature_names_in_ is not None:
+            header["feature_names"] = [str(name) for name in self.feature_names_in_]
+        if self.output_scale_ is not None:
+            arrays["output_scale"] = self.output_scale_
+        if self.input_range_ is not None:
+            arrays["low"], arrays["high"] = (np.asarray(ends) for ends in self.input_range_)
+        return header, arrays

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mpc import SharedArray
 from nn.checks import integer, interval, real
 from nn.convolution import Convolution
-from nn.layers import Dense, Layer, Shape
+from nn.dense import Dense
+from nn.layer import Layer, Shape
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["BatchNorm", "Dropout", "folded"]
@@ -42,11 +43,13 @@ class BatchNorm(Layer):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.normalisation import BatchNorm
+    >>> from nn.layers import BatchNorm
     >>> layer = BatchNorm(np.ones(1), np.zeros(1))
     >>> layer.forward(np.array([[1.0], [3.0]])).round(2).tolist()
     [[-1.0], [1.0]]
     """
+
+    only_trains = True
 
     def __init__(
         self,
@@ -166,10 +169,12 @@ class Dropout(Layer):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.normalisation import Dropout
+    >>> from nn.layers import Dropout
     >>> Dropout(0.5)(np.ones((1, 3)))
     array([[1., 1., 1.]])
     """
+
+    only_trains, may_grow = True, False
 
     def __init__(self, rate: float = 0.5, random: np.random.Generator | None = None) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.activations import Sigmoid
-from nn.onnx_operators import ATTRIBUTES, OPERATORS
+from nn.onnx_operators import operators
 from nn.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
 from nn.predictors import Classifier, Regressor
 from nn.sklearn_import import ConversionError
@@ -297,20 +297,21 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
         except Exception as error:  # of whatever kind the evaluator has
             raise ConversionError(f"{where} cannot be worked out: {error}") from None
         return
-    operator = OPERATORS.get(node.op_type)
-    if operator is None or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
+    known = operators()
+    if node.op_type not in known or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
         domain = f"{node.domain}." if node.domain else ""
         raise ConversionError(
-            f"{domain}{where} cannot be converted; what can is {', '.join(sorted(OPERATORS))}"
+            f"{domain}{where} cannot be converted; what can is {', '.join(sorted(known))}"
         )
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    unknown = sorted(set(attributes) - set(ATTRIBUTES.get(node.op_type, ())))
+    convert, looked_at = known[node.op_type]
+    unknown = sorted(set(attributes) - set(looked_at))
     if unknown:
         raise ConversionError(f"{where}: needs no attribute {', '.join(unknown)}")
     if node.op_type == "BatchNormalization" and any(node.output[1:]):
         raise ConversionError(f"{where}: needs one output: export the model for inference")
     try:
-        made = operator(attributes, *inputs)
+        made = convert(attributes, *inputs)
     except ConversionError as error:
         raise ConversionError(f"{where}: {error}") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.activations import Sigmoid, Tanh
-from nn.layers import Layer, ReLU
+from nn.layers import LAYERS, Layer
 from nn.onnx_images import IMAGE_OPERATORS
 from nn.onnx_values import (
     Images,
@@ -27,9 +26,10 @@ from nn.onnx_values import (
 )
 from nn.sklearn_import import ConversionError
 
-__all__ = ["ATTRIBUTES", "OPERATORS"]
+__all__ = ["operators"]
 
 Floats = NDArray[np.float64]
+Operator = Callable[..., Value | tuple[Value, ...]]
 # Numbers of element types: float, float16, double, bfloat16; those that hold any label's number.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (5, 6, 7, 12, 13)
@@ -39,11 +39,15 @@ def _pass(attributes: dict[str, Any], x: Value, *other: Value) -> Value:
     return x
 
 
-def _activation(kind: type[Layer]) -> Callable[..., Rows | Images]:
+def _activation(kind: type[Layer], named: Mapping[str, tuple[str, float]]) -> Operator:
     def activate(attributes: dict[str, Any], x: Value) -> Rows | Images:
+        options = {
+            argument: attributes.get(name, default) for name, (argument, default) in named.items()
+        }
+        layer = kind(**options)
         if isinstance(x, Images):
-            return x.follow(kind(), shape=x.shape)
-        return as_rows(x).activate(kind())
+            return x.follow(layer, shape=x.shape)
+        return as_rows(x).activate(layer)
 
     return activate
 
@@ -169,9 +173,10 @@ def _reshape(attributes: dict[str, Any], x: Value, shape: Value) -> Value:
     rest = target[1:]
     if not attributes.get("allowzero", 0):  # 0 is the size that is there
         rest = [rows.shape[k] if n == 0 and k < len(rows.shape) else n for k, n in enumerate(rest)]
-    # Rows stay rows if each keeps its numbers, whatever their number; and that is sure for an open
-    # size if their number is left open, or given as the input gives it.
-    # (Two sizes of -1 are not valid as such: the first is then what Shape has given.)
+    # The first axis counts the rows, and each row must keep all of its elements. A -1 among the
+    # other sizes is what is left of a row's elements, if the first size is surely the number of
+    # rows: 0, which repeats the input's size, or that size itself (-1 where it is open, as Shape
+    # gives it).
     if rest.count(-1) == 1 and target[0] in (0, rows.batch):
         known = prod(n for n in rest if n != -1)
         rest = [size // known if n == -1 and known else n for n in rest]
@@ -335,7 +340,7 @@ def _normalizer(attributes: dict[str, Any], x: Value) -> Value:
     return replace(x, link="one_vs_rest") if x.link == "sigmoids" else x
 
 
-OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
+_OPERATORS: dict[str, Operator] = {
     **IMAGE_OPERATORS,
     "Add": _add,
     "ArgMax": _argmax,
@@ -354,15 +359,12 @@ OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
     "MatMul": _matmul,
     "Mul": _multiply,
     "Normalizer": _normalizer,
-    "Relu": _activation(ReLU),
     "Reshape": _reshape,
     "Scaler": _scaler,
     "Shape": _shape,
-    "Sigmoid": _activation(Sigmoid),
     "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": _subtract,
-    "Tanh": _activation(Tanh),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "ZipMap": _zip_map,
@@ -370,7 +372,7 @@ OPERATORS: dict[str, Callable[..., Value | tuple[Value, ...]]] = {
 
 # The attributes that each operator looks at, or that make no difference to a prediction. An image
 # operator's are checked where it is converted.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "ArgMax": ("axis", "keepdims", "select_last_index"),
     "AveragePool": (
         "auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides",
@@ -403,3 +405,17 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "Unsqueeze": ("axes",),
     "ZipMap": ("classlabels_int64s", "classlabels_strings"),
 }  # fmt: skip
+
+
+def operators() -> dict[str, tuple[Operator, tuple[str, ...]]]:
+    """Return by name what converts each operator, and the attributes that it looks at.
+
+    Activations are those of the registry of layers.
+    """
+    found = {name: (convert, _ATTRIBUTES.get(name, ())) for name, convert in _OPERATORS.items()}
+    for kind in LAYERS.values():
+        named = kind.named_elsewhere
+        if named is not None and named.onnx is not None:
+            convert = _activation(kind, named.onnx_attributes)
+            found[named.onnx] = convert, tuple(named.onnx_attributes)
+    return found

@@ -20,7 +20,7 @@ from mpc.protocols.pooling import (
 )
 from nn.checks import interval
 from nn.convolution import pair
-from nn.layers import Layer, Shape
+from nn.layer import Layer, Shape, register
 from ring.errors import ShapeError
 
 __all__ = ["AveragePool", "MaxPool"]
@@ -29,6 +29,8 @@ __all__ = ["AveragePool", "MaxPool"]
 class _Pool(Layer):
     """What both kinds of pooling have in common."""
 
+    options = ("size",)
+    may_grow = False
     roundings = 1
 
     def __init__(self, size: Any = 2) -> None:
@@ -82,6 +84,7 @@ class _Pool(Layer):
         return (self._reduce(error[None])[0] if np.ndim(error) else error) + rounding
 
 
+@register
 class MaxPool(_Pool):
     """The greatest value of every tile.
 
@@ -95,11 +98,13 @@ class MaxPool(_Pool):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.pooling import MaxPool
+    >>> from nn.layers import MaxPool
     >>> MaxPool(2)(np.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0]
     array([[ 5.,  7.],
            [13., 15.]])
     """
+
+    commutes_with_relu = True
 
     def _slices(self, x: NDArray[Any]) -> list[NDArray[Any]]:
         down, across = self.size
@@ -143,6 +148,7 @@ class MaxPool(_Pool):
         return back
 
 
+@register
 class AveragePool(_Pool):
     """The mean value of every tile.
 
@@ -154,7 +160,7 @@ class AveragePool(_Pool):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.pooling import AveragePool
+    >>> from nn.layers import AveragePool
     >>> AveragePool(2)(np.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0]
     array([[ 2.5,  4.5],
            [10.5, 12.5]])

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mpc import Session
+from nn.audit import Fitted
 from nn.checks import label_vector
 from nn.evaluation import accuracy
 from nn.labels import check_kind, ordered_classes
+from nn.layer_descriptions import plain_labels
 from nn.layers import Layer
 from nn.links import LINKS, log_probabilities, probabilities
 from nn.model import Model
+from nn.shared_model import SharedModel
+from nn.shared_regressor import SharedRegressor
 from ring.errors import ArgumentError, ShapeError
 from ring.real_arrays import plain_array
-
-if TYPE_CHECKING:
-    from mpc import Session
-    from nn.audit import Fitted
-    from nn.shared_model import SharedModel
 
 __all__ = ["Classifier", "Regressor"]
 
@@ -51,7 +51,7 @@ class Classifier(Model):
 
     classes_: NDArray[Any]
     link: str | None
-    ranked = True
+    ranked, in_files = True, True
 
     def __init__(
         self,
@@ -214,12 +214,15 @@ class Classifier(Model):
     def _shared(
         self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
-        from nn.shared_model import SharedModel
-
         return SharedModel(
             session, layers, self.classes_, self.n_features_in_, fitted.low, fitted.high,
             inputs=fitted.inputs, link=self.link, scores=scores,
         )  # fmt: skip
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        header, arrays = super().contents()
+        arrays["classes"], header["classes_are_objects"] = plain_labels(self.classes_)
+        return {**header, "link": self.link}, arrays
 
 
 class Regressor(Model):
@@ -242,6 +245,8 @@ class Regressor(Model):
     >>> Regressor([Dense(np.array([[2.0]]), np.ones(1))], 1).predict([[3.0]])
     array([7.])
     """
+
+    in_files = True
 
     def __init__(
         self,
@@ -282,9 +287,11 @@ class Regressor(Model):
     def _shared(
         self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
-        from nn.shared_regressor import SharedRegressor
-
         return SharedRegressor(
             session, layers, np.arange(self.n_outputs_), self.n_features_in_, fitted.low, fitted.high,
             inputs=fitted.inputs, flat=self.flat,
         )  # fmt: skip
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        header, arrays = super().contents()
+        return {**header, "flat": self.flat}, arrays

@@ -50,10 +50,7 @@ class Sequential(Network):
     Examples
     --------
     >>> import nn
-    >>> from nn.convolution import Convolution
-    >>> from nn.layers import Dense, ReLU
-    >>> from nn.pooling import MaxPool
-    >>> from nn.shaping import Flatten, Reshape
+    >>> from nn.layers import Convolution, Dense, Flatten, MaxPool, ReLU, Reshape
     >>> X_train, X_test, y_train, y_test = nn.load_digits_8x8()
     >>> model = nn.Sequential(
     ...     [
@@ -70,6 +67,8 @@ class Sequential(Network):
     >>> model.fit(X_train, y_train, batch_size=32).score(X_test, y_test) > 0.95
     True
     """
+
+    in_files = True
 
     def __init__(
         self, layers: Sequence[Layer], n_features: int = 784, *, random_state: RandomState = None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.checks import integer, interval
-from nn.layers import Layer, Shape
+from nn.layer import Layer, Shape, register
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["Flatten", "Reshape", "Transpose"]
 
 
+@register
 class Reshape(Layer):
     """Give every row another shape.
 
@@ -26,10 +28,13 @@ class Reshape(Layer):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.shaping import Reshape
+    >>> from nn.layers import Reshape
     >>> Reshape(2, 3, 1)(np.zeros((5, 6))).shape
     (5, 2, 3, 1)
     """
+
+    options: ClassVar[tuple[str, ...]] = ("shape",)
+    may_grow, only_moves, commutes_with_relu = False, True, True
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -37,6 +42,11 @@ class Reshape(Layer):
 
     def __repr__(self) -> str:
         return f"Reshape({', '.join(map(str, self.shape))})"
+
+    @classmethod
+    def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
+        (numbers,) = options
+        return cls(*numbers)
 
     def __call__(self, x: Any) -> Any:
         return x.reshape((x.shape[0], *self.output_shape(tuple(x.shape)[1:])))
@@ -73,6 +83,7 @@ class Reshape(Layer):
         )
 
 
+@register
 class Transpose(Layer):
     """Give the axes of every row another order.
 
@@ -84,10 +95,13 @@ class Transpose(Layer):
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.shaping import Transpose
+    >>> from nn.layers import Transpose
     >>> Transpose(1, 2, 0)(np.zeros((5, 3, 8, 9))).shape
     (5, 8, 9, 3)
     """
+
+    options = ("axes",)
+    may_grow, only_moves, commutes_with_relu = False, True, True
 
     def __init__(self, *axes: int) -> None:
         super().__init__()
@@ -97,6 +111,11 @@ class Transpose(Layer):
 
     def __repr__(self) -> str:
         return f"Transpose({', '.join(map(str, self.axes))})"
+
+    @classmethod
+    def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
+        (numbers,) = options
+        return cls(*numbers)
 
     def __call__(self, x: Any) -> Any:
         self.output_shape(tuple(x.shape)[1:])
@@ -133,22 +152,30 @@ class Transpose(Layer):
         return np.broadcast_to(error, shape).transpose(self.axes) if shape else error
 
 
+@register
 class Flatten(Reshape):
     """Make one axis of all axes of a row.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nn.shaping import Flatten
+    >>> from nn.layers import Flatten
     >>> Flatten()(np.zeros((5, 4, 4, 16))).shape
     (5, 256)
     """
+
+    options = ()
 
     def __init__(self) -> None:
         super().__init__()
 
     def __repr__(self) -> str:
         return "Flatten()"
+
+    @classmethod
+    def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
+        () = options
+        return cls()
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)

@@ -20,11 +20,8 @@ import numpy as np
 
 from mpc import Session, SharedArray
 from mpc.protocols import linear, truncation
-from nn.activations import Sigmoid, Tanh
 from nn.audit import MARGIN
-from nn.layers import Layer, ReLU, Weighted
-from nn.pooling import MaxPool
-from nn.shaping import Flatten, Reshape, Transpose
+from nn.layers import Layer, Weighted
 from nn.shared_range import anywhere
 
 __all__ = ["largest_inputs"]
@@ -72,13 +69,13 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
     with session.protocol("range"), session.range_policy.vouched():
         signed = True
         for number, layer in enumerate(layers):
-            if isinstance(layer, ReLU):
-                continue
-            if isinstance(layer, (Sigmoid, Tanh)):
-                x, signed = _magnitudes(session, np.ones(x.shape), bits), True
-                continue
             if not isinstance(layer, Weighted):
-                x = _coarse(layer(x), bits)
+                reach = layer.reach(x)
+                if isinstance(reach, SharedArray):
+                    x = _coarse(reach, bits)
+                else:
+                    most_of = np.full((_RANGES, *layer.output_shape(x.shape[1:])), reach)
+                    x, signed = _magnitudes(session, most_of, bits), True
                 continue
             weights, bias = layer.parameters
             bias = _coarse(abs(bias), weight_bits)
@@ -107,9 +104,9 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
 def _rectified(following: Sequence[Layer]) -> bool:
     """Whether a ReLU comes before anything else that looks at the sign."""
     for layer in following:
-        if isinstance(layer, ReLU):
+        if layer.rectifies:
             return True
-        if not isinstance(layer, (MaxPool, Reshape, Flatten, Transpose)):
+        if not layer.commutes_with_relu:
             return False
     return False
 

@@ -57,12 +57,6 @@ class Progress:
     scores: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def stops(self, patience: int | None) -> bool:
-        """Whether the last `patience` epochs have not improved on the accuracy before."""
-        if patience is None or len(self.scores) <= patience:
-            return False
-        return max(self.scores[-patience:]) <= max(self.scores[:-patience])
-
 
 def _path(folder: Path, party: str) -> Path:
     return folder / f"checkpoint-{quote(party, safe='')}.npz"

@@ -1,4 +1,4 @@
-"""``MLP.fit`` on shares: arguments, epochs, what is revealed and what is saved."""
+"""``fit`` on shares: the data, one epoch after the other, what is revealed and what is saved."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
-from mpc.protocols import reciprocal, truncation
-from nn.initialisation import generator
+from mpc.protocols import truncation
+from nn.initialisation import RandomState, generator
 from nn.labels import ordered_classes
-from nn.links import LINK_OF_LOSS
-from nn.optimizers import SCHEDULES, choose_optimizer
+from nn.layer_descriptions import check_described
+from nn.layers import Layer
 from nn.progress import progress_bar
+from nn.settings import FitSettings
 from nn.shared_bounds import largest_inputs
 from nn.shared_checkpoint import Progress, load, save
-from nn.shared_losses import SHARED_LOSSES
 from nn.shared_model import SharedModel
 from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
+from nn.training import stalled
 from ring.real_arrays import plain_array
 
-if TYPE_CHECKING:
-    from nn.trainable import Network
-
-__all__ = ["fit_shared"]
+__all__ = ["Untrained", "fit_shared"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class _Data:
     targets: SharedArray
 
 
-def _data(name: str, X: Any, y: Any, features: int, outputs: int) -> _Data:
+def _data(name: str, X: Any, y: Any, network: Untrained) -> _Data:
+    features, outputs = network.n_features, network.outputs
     for part, value, hint in (
         ("X", X, "share the rows: session.share(X, owner=...)"),
         ("y", y, "share one-hot rows: session.share(nn.one_hot(y, classes), owner=...)"),
@@ -74,139 +72,179 @@ def _random_state(session: Session, random_state: Any) -> np.random.Generator:
     return generator(random_state)
 
 
-def fit_shared(
-    model: Network,
-    X: Any,
-    y: Any,
-    *,
-    epochs: int,
-    batch_size: int,
-    optimizer: Any,
-    learning_rate: float | None,
-    momentum: float | None,
-    schedule: str,
-    loss: str,
-    classes: ArrayLike | None,
-    validation: Any,
-    patience: int | None,
-    checkpoint: Path | None,
-    resume: bool,
-    check_range: bool,
-    progress: bool | None,
-) -> SharedModel:
-    """Train a network on shares; arguments as for :meth:`nn.MLP.fit`."""
-    outputs = model._classes
-    data = _data("", X, y, model.n_features_in_, outputs)
-    session = data.X.session
-    names = np.arange(outputs) if classes is None else plain_array(classes, "classes")
-    names = ordered_classes(names, outputs)
-    held_out = None
-    if validation is not None:
-        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise ArgumentError(
-                f"validation must be a pair (X, y), got {type(validation).__name__}"
-            )
-        held_out = _data("validation ", validation[0], validation[1], model.n_features_in_, outputs)
-        if held_out.X.session is not session:
-            raise SessionError("validation belongs to another session than X")
-        if held_out.X.bound << data.X.frac_bits > data.X.bound << held_out.X.frac_bits:
-            raise RangeError(
-                "validation X must have a public bound of at most that of X,"
-                f" {data.X.bound / 2**data.X.frac_bits:g}, got"
-                f" {held_out.X.bound / 2**held_out.X.frac_bits:g}; share it with that bound="
-            )
-    rule = choose_optimizer(optimizer, learning_rate, momentum)
-    random = _random_state(session, model.random_state)
-    trainer = SharedTrainer(
-        session,
-        model._fresh_layers(random, np.dtype(np.float64)),
-        SHARED_LOSSES[loss],
-        on_shares(rule, session, min(batch_size, len(data.X))),
-        check_range=check_range,
-    )
-    # The magnitude of a row's values is public: what `share` was told, or the format's limit.
-    limit = data.X.bound / 2**data.X.frac_bits
-    if data.X.bound == session.format.bound and data.X.frac_bits:
-        limit = session.format.limit  # a rounder number
-    _check_room(session, outputs, batch_size, limit, loss)
-    total = epochs * -(-len(data.X) // batch_size)
-    # What a resumed run must have in common with the one that it goes on with.
-    setting = {
-        "layers": [repr(layer) for layer in trainer.layers], "rows": len(data.X), "epochs": epochs,
-        "batch_size": batch_size, "optimizer": repr(rule), "schedule": schedule, "loss": loss,
-    }  # fmt: skip
-    done = Progress(_run(session))
-    if checkpoint is not None and resume:
-        done = load(checkpoint, trainer, random, setting, done.run) or done
+@dataclass(frozen=True)
+class Untrained:
+    """What a training on shares needs to know of a network.
 
-    best = SharedModel(
-        session, trainer.layers, names, model.n_features_in_, -limit, limit,
-        link=LINK_OF_LOSS[loss], scores=True,
-    )  # fmt: skip
-    with progress_bar(
-        epochs * len(data.X), "encrypted fit", "row", progress,
-        delay=0.5, initial=done.epoch * len(data.X), unit_scale=True,
-    ) as bar:  # fmt: skip
+    Attributes
+    ----------
+    n_features, outputs : int
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+    fresh_layers : callable
+        Takes a generator and a dtype, and returns layers with their first weights.
+    """
+
+    n_features: int
+    outputs: int
+    random_state: RandomState
+    fresh_layers: Callable[[np.random.Generator, np.dtype[Any]], list[Layer]]
+
+
+def fit_shared(network: Untrained, X: Any, y: Any, settings: FitSettings) -> SharedModel:
+    """Train a network on shares; see :meth:`nn.MLP.fit`."""
+    data = _data("", X, y, network)
+    classes = np.arange(network.outputs)
+    if settings.classes is not None:
+        classes = plain_array(settings.classes, "classes")
+    classes = ordered_classes(classes, network.outputs)
+    held_out = None
+    if settings.validation is not None:
+        held_out = _held_out(settings.validation, network, data)
+    return _Fit(network, data, held_out, settings, classes).run()
+
+
+def _held_out(validation: Any, network: Untrained, data: _Data) -> _Data:
+    """Return validation data, checked against those of the training."""
+    held_out = _data("validation ", validation[0], validation[1], network)
+    if held_out.X.session is not data.X.session:
+        raise SessionError("validation belongs to another session than X")
+    if held_out.X.bound << data.X.frac_bits > data.X.bound << held_out.X.frac_bits:
+        raise RangeError(
+            "validation X must have a public bound of at most that of X,"
+            f" {data.X.bound / 2**data.X.frac_bits:g}, got"
+            f" {held_out.X.bound / 2**held_out.X.frac_bits:g}; share it with that bound="
+        )
+    return held_out
+
+
+class _Fit:
+    """One call of ``fit`` on shares."""
+
+    def __init__(
+        self,
+        network: Untrained,
+        data: _Data,
+        held_out: _Data | None,
+        settings: FitSettings,
+        classes: NDArray[Any],
+    ) -> None:
+        self.data, self.held_out, self.settings = data, held_out, settings
+        self.session = session = data.X.session
+        self.random = _random_state(session, network.random_state)
+        rows = len(data.X)
+        layers = network.fresh_layers(self.random, np.dtype(np.float64))
+        check_described(layers)
+        self.trainer = SharedTrainer(
+            session,
+            layers,
+            settings.loss_record,
+            on_shares(settings.rule, session, min(settings.batch_size, rows)),
+            check_range=settings.check_range,
+        )
+        # The magnitude of a row's values is public: what `share` was told, or the format's limit.
+        self.limit = data.X.bound / 2**data.X.frac_bits
+        if data.X.bound == session.format.bound and data.X.frac_bits:
+            self.limit = session.format.limit  # a rounder number
+        self._check_room(network.outputs)
+        # What a resumed run must have in common with the one that it goes on with.
+        self.common = {
+            "layers": [repr(layer) for layer in self.trainer.layers], "rows": rows,
+            "epochs": settings.epochs, "batch_size": settings.batch_size,
+            "optimizer": repr(settings.rule), "schedule": settings.schedule,
+            "loss": settings.loss_record.name,
+        }  # fmt: skip
+        self.advice = (
+            f"a lower learning_rate may help than {settings.rule!r}, or inputs that are scaled down"
+        )
+        self.done = Progress(_run(session))
+        self.model = SharedModel(
+            session, self.trainer.layers, classes, network.n_features, -self.limit, self.limit,
+            link=settings.loss_record.link, scores=True,
+        )  # fmt: skip
+
+    def _check_room(self, outputs: int) -> None:
+        """Raise where a quantity of every step is sure not to fit, which needs no opening to see."""
+        size = self.settings.batch_size
+        room = 2.0 ** (truncation.OFFSET_BITS - 2 * self.session.format.frac_bits)
+        if size * self.limit >= room:
+            raise RangeError(
+                f"batch_size times the rows' bound must be below {room:g}, so that the sum of a"
+                f" batch's gradients fits the ring, got {size} times {self.limit:g}"
+            )
+        if self.settings.loss_record.check_room is not None:
+            self.settings.loss_record.check_room(self.session, outputs)
+
+    def run(self) -> SharedModel:
+        """Train from the start, or from a checkpoint, to the end."""
+        settings, rows = self.settings, len(self.data.X)
+        if settings.folder is not None and settings.resume:
+            found = load(settings.folder, self.trainer, self.random, self.common, self.done.run)
+            self.done = found or self.done
+        with progress_bar(
+            settings.epochs * rows, "encrypted fit", "row", settings.progress,
+            delay=0.5, initial=self.done.epoch * rows, unit_scale=True,
+        ) as bar:  # fmt: skip
+            while not self._finished():
+                self._epoch(bar)
+                if self.held_out is not None:
+                    self._validate(bar)
+                if settings.folder is not None:
+                    save(settings.folder, self.trainer, self.random, self.common, self.done)
+        return self._trained()
+
+    def _finished(self) -> bool:
         # In a plan there are no accuracies to stop on.
-        while done.epoch < epochs and not (session.here and done.stops(patience)):
-            factor = _factor(SCHEDULES[schedule], total)
-            before, begun = session.cost().total, time.perf_counter()
-            advice = f"a lower learning_rate may help than {rule!r}, or inputs that are scaled down"
-            try:
-                for rows in trainer.epoch(data.X, data.targets, batch_size, random, factor):
-                    bar.update(rows)
-            except RangeError as error:
-                raise RangeError(f"in epoch {done.epoch + 1}, {error}; {advice}") from None
-            trainer.place()
-            done.epoch += 1
-            inside = trainer.in_range()
-            spent = session.cost().total - before
-            spent.seconds = time.perf_counter() - begun
-            best.epoch_costs_.append(spent)
-            if not inside:
-                raise RangeError(
-                    f"in epoch {done.epoch}, activations, gradients, the optimizer's moments or the"
-                    f" weights have left the range that is right on shares; {advice}"
-                )
-            if held_out is not None:
-                try:
-                    _validate(best, trainer, held_out, done)
-                except RangeError as error:
-                    raise RangeError(f"after epoch {done.epoch}, {error}; {advice}") from None
-                bar.set_postfix(epoch=done.epoch, accuracy=f"{done.scores[-1]:.2%}", refresh=False)
-            if checkpoint is not None:
-                save(checkpoint, trainer, random, setting, done)
-    trainer.place()
-    best.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
-    limit = largest_inputs(session, best.layers, model.n_features_in_, limit)
-    best.low, best.high = np.asarray(-limit), np.asarray(limit)
-    best.validation_scores_, best.validation_losses_ = done.scores, done.losses
-    return best
+        stops = bool(self.session.here) and stalled(self.done.scores, self.settings.patience)
+        return self.done.epoch >= self.settings.epochs or stops
+
+    def _epoch(self, bar: Any) -> None:
+        """Train on every row once, and find out whether all was in range."""
+        session, data, done = self.session, self.data, self.done
+        before, begun = session.cost().total, time.perf_counter()
+        try:
+            for rows in self.trainer.epoch(
+                data.X, data.targets, self.settings.batch_size, self.random,
+                self.settings.rate(len(data.X)),
+            ):  # fmt: skip
+                bar.update(rows)
+        except RangeError as error:
+            raise RangeError(f"in epoch {done.epoch + 1}, {error}; {self.advice}") from None
+        self.trainer.place()
+        done.epoch += 1
+        inside = self.trainer.in_range()
+        spent = session.cost().total - before
+        spent.seconds = time.perf_counter() - begun
+        self.model.epoch_costs_.append(spent)
+        if not inside:
+            raise RangeError(
+                f"in epoch {done.epoch}, activations, gradients, the optimizer's moments or the"
+                f" weights have left the range that is right on shares; {self.advice}"
+            )
+
+    def _validate(self, bar: Any) -> None:
+        assert self.held_out is not None
+        try:
+            _validate(self.model, self.trainer, self.held_out, self.done)
+        except RangeError as error:
+            raise RangeError(f"after epoch {self.done.epoch}, {error}; {self.advice}") from None
+        accuracy = f"{self.done.scores[-1]:.2%}"
+        bar.set_postfix(epoch=self.done.epoch, accuracy=accuracy, refresh=False)
+
+    def _trained(self) -> SharedModel:
+        """Return the model, for rows as large as no layer leaves the format for."""
+        trainer, model = self.trainer, self.model
+        trainer.place()
+        model.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
+        limit = largest_inputs(self.session, model.layers, model.n_features_in_, self.limit)
+        model.low, model.high = np.asarray(-limit), np.asarray(limit)
+        model.validation_scores_, model.validation_losses_ = self.done.scores, self.done.losses
+        return model
 
 
 def _run(session: Session) -> str:
     """Return a name for this run that all parties have in common, and no other run has."""
     # The rounds tell runs of one session apart.
     return f"{session.session_id.hex() or secrets.token_hex(16)}-{session.cost().total.rounds}"
-
-
-def _check_room(session: Session, outputs: int, batch_size: int, limit: float, loss: str) -> None:
-    """Raise where a quantity of every step is sure not to fit, which needs no opening to see."""
-    room = 2.0 ** (truncation.OFFSET_BITS - 2 * session.format.frac_bits)
-    if batch_size * limit >= room:
-        raise RangeError(
-            f"batch_size times the rows' bound must be below {room:g}, so that the sum of a batch's"
-            f" gradients fits the ring, got {batch_size} times {limit:g}"
-        )
-    if loss == "cross_entropy" and outputs > reciprocal.LARGEST:
-        raise RangeError(
-            f"layer_sizes[-1] must be at most {reciprocal.LARGEST} for the softmax on shares, got"
-            f" {outputs}; the squared error takes any number"
-        )
-
-
-def _factor(schedule: Callable[[float], float], total: int) -> Callable[[int], float]:
-    return lambda step: schedule(step / total)
 
 
 def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress) -> None:
@@ -221,7 +259,7 @@ def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done:
             piece = slice(start, start + model.rows_at_once())
             scores, targets = model(held_out.X[piece]), held_out.targets[piece]
             hits.append((scores.argmax(axis=1, one_hot=True) * targets).sum())
-            losses.append(trainer.loss.value(scores, targets))
+            losses.append(trainer.loss.shared_value(scores, targets))
         model.range = None
         if not trainer.in_range():
             raise RangeError("activations for the validation rows have left the range")

@@ -6,7 +6,7 @@ import copy
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,20 +19,16 @@ from mpc.spread import jobs
 from nn.audit import check_fits
 from nn.checks import check_names, integer
 from nn.inputs import Floats, InputScale, ScaledRows, check_inside
-from nn.layers import Dense, Layer
+from nn.layers import Layer
 from nn.links import probabilities
 from nn.normalisation import folded
 from nn.progress import progress_bar
+from nn.shared_range import RangeWatch
 from nn.training import parameters
 from nn.workers import Answer, evaluate
 from ring.real_arrays import real_array
 
-if TYPE_CHECKING:
-    from nn.predictors import Regressor
-    from nn.shared_range import RangeWatch
-    from nn.trainable import Network
-
-__all__ = ["SharedModel", "share_layers"]
+__all__ = ["SharedModel", "plain_form_of", "share_layers"]
 
 
 def share_layers(
@@ -330,7 +326,7 @@ class SharedModel:
             shape = layer.output_shape(shape)
         return max(1, self.session.memory_limit // (8 * most))
 
-    def reveal(self, to: str | None = None) -> Network | Regressor | None:
+    def reveal(self, to: str | None = None) -> Any:
         """Reveal the weights to one party or to all, as a plain model.
 
         Parameters
@@ -350,7 +346,10 @@ class SharedModel:
         format first.
         """
         layers = self.reveal_layers(to)
-        return None if layers is None else self._plain(layers)
+        if layers is None:
+            return None
+        form = next(_PLAIN_FORMS[kind] for kind in type(self).__mro__ if kind in _PLAIN_FORMS)
+        return form(self, layers)
 
     def reveal_layers(self, to: str | None = None) -> list[Layer] | None:
         """Reveal the weights as :meth:`reveal` does, as layers alone."""
@@ -370,23 +369,6 @@ class SharedModel:
             layer.with_parameters([next(waiting) for _ in layer.parameters])
             for layer in self.layers
         ]
-
-    def _plain(self, layers: list[Layer]) -> Network | Regressor:
-        """Return the plain model that has these layers."""
-        from nn.layers import ReLU
-        from nn.mlp import MLP  # which imports this module
-        from nn.sequential import Sequential
-
-        model: Network
-        kinds = [type(layer) for layer in layers]
-        if kinds == [Dense, *[ReLU, Dense] * (len(layers) // 2)]:
-            model = MLP.from_parameters(parameters(layers), classes=self.classes_)
-        else:
-            model = Sequential.from_layers(layers, self.n_features_in_, classes=self.classes_)
-        ends = self.low, self.high
-        model.input_range_ = ends if self.low.ndim else (float(ends[0]), float(ends[1]))
-        model.link, model.feature_names_in_ = self.link, self.feature_names_in_
-        return model
 
     def winners(
         self,
@@ -535,3 +517,23 @@ class SharedModel:
         if isinstance(X, ScaledRows):
             return ScaledRows(planned.twin(X.scaled), X.inputs)
         return planned.twin(X)
+
+
+# What makes the plain model of a kind of shared model, from its layers once they are revealed.
+_PLAIN_FORMS: dict[type[SharedModel], Callable[[Any, list[Layer]], Any]] = {}
+
+Form = TypeVar("Form", bound=Callable[..., Any])
+
+
+def plain_form_of(kind: type[SharedModel]) -> Callable[[Form], Form]:
+    """Let a function make the plain models that ``reveal`` of a kind of shared model gives.
+
+    A decorator. Plain models know how they are shared, so what makes them is in a module above
+    them, :mod:`nn.revealing`.
+    """
+
+    def decorate(form: Form) -> Form:
+        _PLAIN_FORMS[kind] = form
+        return form
+
+    return decorate

@@ -141,14 +141,15 @@ class RangeWatch:
     def forward(self, name: str, layer: Layer, x: SharedArray, output: SharedArray) -> None:
         """Look at a layer's output for the rows x."""
         limit = 2.0**self.session.format.int_bits
-        # Layers without parameters let nothing grow.
         if self._local and isinstance(layer, Weighted):
             largest = max(self._top(layer.bias), self._top(layer.weights))
             self._below(largest, limit, f"the parameters of {name}")
             room = 2.0 ** (62 - output.frac_bits) - largest
             self._products(x, layer.weights, -1, room, f"the products of {name}")
             self._below(self._top(output), limit, f"the output of {name}")
-        if layer.parameters:
+        elif self._local and layer.may_grow:
+            self._below(self._top(output), limit, f"the output of {name}")
+        if layer.parameters or layer.may_grow:
             self.watch(output, limit)
 
     def backward(self, name: str, layer: Layer, x: SharedArray, gradient: SharedArray) -> None:

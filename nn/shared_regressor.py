@@ -8,8 +8,6 @@ from mpc import SharedArray
 from mpc.errors import DtypeError
 from mpc.spread import jobs
 from nn.inputs import ScaledRows
-from nn.layers import Layer
-from nn.predictors import Regressor
 from nn.shared_model import SharedModel
 
 __all__ = ["SharedRegressor"]
@@ -51,8 +49,3 @@ class SharedRegressor(SharedModel):
         raise DtypeError("a regressor has no scores: use predict")
 
     predict_proba = decision_function
-
-    def _plain(self, layers: list[Layer]) -> Regressor:
-        model = Regressor(layers, self.n_features_in_, (self.low, self.high), flat=self.flat)
-        model.feature_names_in_ = self.feature_names_in_
-        return model

@@ -17,7 +17,7 @@ from mpc import Session, SharedArray
 from mpc.protocols import linear
 from mpc.protocols.masking import mask_together
 from nn.layers import Layer
-from nn.shared_losses import SharedLoss
+from nn.loss import Loss
 from nn.shared_optimizers import SharedOptimizer
 from nn.shared_range import RangeWatch
 from nn.training import parameters, shuffled_batches
@@ -36,7 +36,7 @@ class SharedTrainer:
     session : Session
     layers : sequence of Layer
         With the initial parameters: plain arrays, which are public, or shared arrays.
-    loss : SharedLoss
+    loss : Loss
     optimizer : SharedOptimizer
         At its start.
     check_range : bool
@@ -52,7 +52,7 @@ class SharedTrainer:
         self,
         session: Session,
         layers: Sequence[Layer],
-        loss: SharedLoss,
+        loss: Loss,
         optimizer: SharedOptimizer,
         *,
         check_range: bool = False,
@@ -108,7 +108,7 @@ class SharedTrainer:
         self.place()
         inputs: list[Any] = []
         scores = self.forward(x, inputs)
-        gradient: Any = self.loss.gradient(scores, targets)
+        gradient: Any = self.loss.shared_gradient(scores, targets)
         for number in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[number]
             if self.range is not None:

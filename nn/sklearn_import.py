@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nn.activations import Sigmoid, Tanh
 from nn.folding import dense, merge
 from nn.inputs import public_range
-from nn.layers import Dense, Layer, ReLU
+from nn.layers import LAYERS, Dense, Layer
 from nn.predictors import Classifier, Regressor
 from nn.trainable import NotFittedError
 from ring.errors import ArgumentError
@@ -22,12 +21,15 @@ __all__ = ["ConversionError", "from_sklearn"]
 
 Floats = NDArray[np.float64]
 
-_ACTIVATIONS: dict[str, type[Layer] | None] = {
-    "relu": ReLU,
-    "logistic": Sigmoid,
-    "tanh": Tanh,
-    "identity": None,
-}
+
+def _activations() -> dict[str, type[Layer] | None]:
+    """Return the activations by what scikit-learn calls them; the identity is no layer."""
+    named = {
+        kind.named_elsewhere.sklearn: kind
+        for kind in LAYERS.values()
+        if kind.named_elsewhere is not None and kind.named_elsewhere.sklearn is not None
+    }
+    return {**named, "identity": None}
 
 
 # Rows that a converted model is tried on.
@@ -261,11 +263,10 @@ def _linear_svc(step: Any) -> Classifier:
 
 
 def _network(step: Any) -> list[Layer]:
-    if step.activation not in _ACTIVATIONS:
-        raise ConversionError(
-            f"activation must be one of {_names(_ACTIVATIONS)}, got {step.activation!r}"
-        )
-    activation = _ACTIVATIONS[step.activation]
+    known = _activations()
+    if step.activation not in known:
+        raise ConversionError(f"activation must be one of {_names(known)}, got {step.activation!r}")
+    activation = known[step.activation]
     layers: list[Layer] = []
     for weights, bias in zip(step.coefs_, step.intercepts_, strict=True):
         if layers and activation is not None:

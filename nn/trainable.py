@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
 from nn import training
-from nn.checks import feature_matrix, integer, label_vector, local_path
+from nn.checks import feature_matrix, label_vector
 from nn.evaluation import accuracy
 from nn.initialisation import RandomState, generator
 from nn.labels import check_kind, encode_labels
+from nn.layer_descriptions import check_described
 from nn.layers import Layer
-from nn.links import LINK_OF_LOSS
+from nn.loss import Loss
 from nn.losses import LOSSES
-from nn.optimizers import SCHEDULES, Optimizer, choose_optimizer
+from nn.optimizers import Optimizer
 from nn.predictors import Classifier
+from nn.settings import FitSettings
+from nn.shared_fit import Untrained, fit_shared
 from ring.errors import ArgumentError, ShapeError, SottoError
 
 __all__ = ["Network", "NotFittedError"]
@@ -47,7 +50,7 @@ class Network(Classifier):
     validation_scores_: list[float]
 
     random_state: RandomState
-    link: str | None = LINK_OF_LOSS["cross_entropy"]
+    link: str | None = LOSSES["cross_entropy"].link
 
     @property
     @abstractmethod
@@ -88,7 +91,7 @@ class Network(Classifier):
         learning_rate: float | None = None,
         momentum: float | None = None,
         schedule: str = "cosine",
-        loss: str = "cross_entropy",
+        loss: str | Loss = "cross_entropy",
         classes: ArrayLike | None = None,
         validation: tuple[Any, Any] | None = None,
         patience: int | None = None,
@@ -126,9 +129,9 @@ class Network(Classifier):
         schedule : {"cosine", "linear", "halving", "constant"}, default="cosine"
             How the learning rate falls from its full value at the first step towards 0 at the
             last; "halving" halves it after each quarter.
-        loss : {"cross_entropy", "squared_error"}, default="cross_entropy"
-            Cross-entropy of the scores' softmax, or squared distance of the scores to one-hot
-            targets.
+        loss : {"cross_entropy", "huber", "squared_error"} or nn.losses.Loss, default="cross_entropy"
+            Cross-entropy of the scores' softmax; Huber's loss or squared distance of the scores to
+            one-hot targets; or a loss of your own.
         classes : array_like of shape (classes,), optional
             All labels in ascending order, for when `y` lacks some; default those in `y`.
         validation : (X, y), optional
@@ -166,7 +169,7 @@ class Network(Classifier):
         RangeError
             If `X` or `y` holds NaN or infinities.
         DtypeError
-            If an argument has the wrong type.
+            If an argument has the wrong type, or a layer is of a kind that files cannot hold.
         ArgumentError
             If an argument's value breaks a rule, or the training diverges.
 
@@ -179,73 +182,63 @@ class Network(Classifier):
         >>> model.predict(X).tolist()
         ['no', 'yes']
         """
-        epochs = integer("epochs", epochs, 1)
-        batch_size = integer("batch_size", batch_size, 1)
-        if patience is not None:
-            patience = integer("patience", patience, 1)
-            if validation is None:
-                raise ArgumentError("patience needs validation data, got None")
-        for name, choice, table in (("loss", loss, LOSSES), ("schedule", schedule, SCHEDULES)):
-            if not isinstance(choice, str) or choice not in table:
-                raise ArgumentError(f"{name} must be one of {sorted(table)}, got {choice!r}")
-        if progress not in (None, True, False):
-            raise ArgumentError(f"progress must be True, False or None, got {progress!r}")
-        folder = None if checkpoint is None else local_path("checkpoint", checkpoint)
-        if resume and checkpoint is None:
-            raise ArgumentError("resume needs checkpoint, the folder to go on from")
+        settings = FitSettings(
+            epochs, batch_size, optimizer, learning_rate, momentum, schedule, loss, classes,
+            validation, patience, checkpoint, resume, check_range, progress,
+        )  # fmt: skip
         if isinstance(X, SharedArray) or isinstance(y, SharedArray):
-            from nn.shared_fit import fit_shared
-
-            return fit_shared(
-                self, X, y, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
-                learning_rate=learning_rate, momentum=momentum, schedule=schedule, loss=loss,
-                classes=classes, validation=validation, patience=patience, checkpoint=folder,
-                resume=resume, check_range=check_range, progress=progress,
-            )  # fmt: skip
+            return fit_shared(self._untrained(), X, y, settings)
         if checkpoint is not None:
             raise ArgumentError("checkpoint is for training on shares")
+        return self._fit_plain(X, y, settings)
 
-        matrix, labels = self._data("X", X, "y", y)
-        if not len(matrix):
-            raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")
-        outputs = self._classes
-        names, targets = encode_labels(labels, classes, outputs)
+    def _untrained(self) -> Untrained:
+        return Untrained(self.n_features_in_, self._classes, self.random_state, self._fresh_layers)
+
+    def _fit_plain(self, X: Any, y: Any, settings: FitSettings) -> Self:
+        matrix, names, targets = self._rows_and_targets(X, y, settings.classes)
         held_out = None
-        if validation is not None:
-            held_out = self._validation_data(validation, names, matrix.dtype)
-        stepper = choose_optimizer(optimizer, learning_rate, momentum)
-        stepper.reset()
+        if settings.validation is not None:
+            held_out = self._validation_data(settings.validation, names, matrix.dtype)
         random = generator(self.random_state)
         layers = self._fresh_layers(random, matrix.dtype)
-        one_hot = np.zeros((len(matrix), outputs), dtype=matrix.dtype)
-        one_hot[np.arange(len(matrix)), targets] = 1
-        losses, scores = [], []
-        for value in training.train(
-            layers,
-            matrix,
-            one_hot,
-            loss=LOSSES[loss],
-            optimizer=stepper,
-            schedule=SCHEDULES[schedule],
-            epochs=epochs,
-            batch_size=batch_size,
-            random=random,
-            progress=progress,
-        ):
+        check_described(layers)
+        settings.rule.reset()
+        losses: list[float] = []
+        scores: list[float] = []
+        for value in training.train(layers, matrix, targets, settings, random):
             losses.append(value)
             if held_out is not None:
                 scores.append(accuracy(layers, names, *held_out))
-            if patience is not None and len(scores) > patience:
-                if max(scores[-patience:]) <= max(scores[:-patience]):
-                    break
+            if training.stalled(scores, settings.patience):
+                break
 
-        self.link = LINK_OF_LOSS[loss]
+        self.link = settings.loss_record.link
         # Fresh layers, because those that were trained still hold the last batch.
         self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         self.classes_ = names
         self.input_range_ = (float(matrix.min()), float(matrix.max()))
         self.loss_curve_, self.validation_scores_ = losses, scores
         return self
+
+    def _rows_and_targets(
+        self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return the rows, what the outputs stand for, and one-hot targets."""
+        matrix, labels = self._data("X", X, "y", y)
+        if not len(matrix):
+            raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")
+        names, numbers = encode_labels(labels, classes, self._classes)
+        targets = np.zeros((len(matrix), self._classes), dtype=matrix.dtype)
+        targets[np.arange(len(matrix)), numbers] = 1
+        return matrix, names, targets
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        header, arrays = super().contents()
+        header["loss_curve"], header["validation_scores"] = (
+            [float(v) for v in values] for values in (self.loss_curve_, self.validation_scores_)
+        )
+        return header, arrays
 
     def _data(
         self, X_name: str, X: ArrayLike, y_name: str, y: ArrayLike, dtype: Any = None
@@ -256,10 +249,6 @@ class Network(Classifier):
     def _validation_data(
         self, validation: Any, classes: NDArray[Any], dtype: np.dtype[Any]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise ArgumentError(
-                f"validation must be a pair (X, y), got {type(validation).__name__}"
-            )
         X, y = validation
         matrix, labels = self._data("validation[0]", X, "validation[1]", y, dtype)
         if not len(matrix):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.layers import Layer
-from nn.losses import Loss
 from nn.optimizers import Optimizer
 from nn.progress import progress_bar
+from nn.settings import FitSettings
 from ring.errors import ArgumentError
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "forward",
     "parameters",
     "shuffled_batches",
+    "stalled",
     "train",
     "update",
 ]
@@ -82,25 +83,28 @@ def blas_threads(largest_product: int) -> AbstractContextManager[Any]:
     return limits
 
 
+def stalled(scores: Sequence[float], patience: int | None) -> bool:
+    """Return whether the last `patience` scores have not improved on the best before them."""
+    if patience is None or len(scores) <= patience:
+        return False
+    return max(scores[-patience:]) <= max(scores[:-patience])
+
+
 def train(
     layers: Sequence[Layer],
     X: NDArray[Any],
     targets: NDArray[Any],
-    *,
-    loss: Loss,
-    optimizer: Optimizer,
-    schedule: Callable[[float], float],
-    epochs: int,
-    batch_size: int,
+    settings: FitSettings,
     random: np.random.Generator,
-    progress: bool | None,
 ) -> Iterator[float]:
     """Train `layers` in place, yielding the mean loss of each epoch."""
-    steps = epochs * -(-len(X) // batch_size)
+    loss, optimizer, batch_size = settings.loss_record, settings.rule, settings.batch_size
+    steps = settings.epochs * -(-len(X) // batch_size)
+    rate = settings.rate(len(X))
     step = 0
     largest = min(batch_size, len(X)) * max(array.size for array in parameters(layers))
-    with progress_bar(steps, "fit", "batch", progress, delay=0.5) as bar:
-        for epoch in range(1, epochs + 1):
+    with progress_bar(steps, "fit", "batch", settings.progress, delay=0.5) as bar:
+        for epoch in range(1, settings.epochs + 1):
             total = 0.0
             # A training that diverges is reported below, in one error and not in warnings.
             with blas_threads(largest), np.errstate(over="ignore", invalid="ignore"):
@@ -109,7 +113,7 @@ def train(
                     wanted = targets[rows]
                     total += loss.value(scores, wanted) * len(rows)
                     backward(layers, loss.gradient(scores, wanted))
-                    update(layers, optimizer, schedule(step / steps))
+                    update(layers, optimizer, rate(step))
                     step += 1
                     bar.update()
             mean = total / len(X)

@@ -4,32 +4,53 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from mpc import Session, SharedArray
 from mpc.spread import spread
-from nn.inputs import ScaledRows
+from nn.inputs import InputScale, ScaledRows
+from nn.layers import Layer
 from nn.progress import progress_bar
-
-if TYPE_CHECKING:
-    from nn.shared_model import SharedModel
 
 __all__ = ["Answer", "evaluate"]
 
 Answer = Literal["scores", "classes", "one-hot"]
 
 
+class Evaluated(Protocol):
+    """A shared model, as far as workers need to know it."""
+
+    session: Session
+    layers: list[Layer]
+    inputs: InputScale | None
+
+    def __call__(
+        self,
+        X: SharedArray | ScaledRows,
+        *,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        n_jobs: int | None = None,
+    ) -> SharedArray:
+        """Return the scores of rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Shape:
-    """What is left of a parameter in a model without any."""
+    """Stands for a parameter while a model is sent to a worker: its shape alone."""
 
     shape: tuple[int, ...]
 
 
 class Evaluation:
-    """What a worker does: the model without session and parameters, which it gets apart."""
+    """The program of a worker: evaluate a model on the worker's part of the rows.
 
-    def __init__(self, model: SharedModel, answer: Answer, batch_size: int | None) -> None:
+    It holds the model without its session and its parameters. Every worker has a session of its
+    own, and the shares of the parameters arrive as arrays, as those of the rows do.
+    """
+
+    def __init__(self, model: Evaluated, answer: Answer, batch_size: int | None) -> None:
         self._model = copy.copy(model)
         del self._model.session
         self._model.layers = [
@@ -58,7 +79,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: SharedModel,
+    model: Evaluated,
     rows: SharedArray,
     answer: Answer,
     n_jobs: int,

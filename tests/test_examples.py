@@ -22,7 +22,8 @@ NAMES = [
 # Where a reader looks for one.
 WITH_EXAMPLES = {
     "mpc.session", "mpc.shared_array", "mpc.split",
-    "nn.datasets", "nn.labels", "nn.metrics", "nn.mlp", "nn.networks", "nn.sequential", "nn.trainable",
+    "nn.datasets", "nn.labels", "nn.layers", "nn.metrics", "nn.mlp", "nn.networks", "nn.sequential",
+    "nn.trainable",
     "ring.bits", "ring.fixed_point", "ring.matmul", "ring.streams",
 }  # fmt: skip
 

@@ -13,8 +13,8 @@ import work
 
 import mpc
 import nn
+from nn.losses import LOSSES
 from nn.optimizers import SGD
-from nn.shared_losses import SHARED_LOSSES
 from nn.shared_model import SharedModel
 from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
@@ -52,7 +52,7 @@ class Training:
         self.session, self.arrays = secret.session, work.inputs(item)
         loss = {"softmax": "cross_entropy", "mse": "squared_error"}[item.loss]
         rule = on_shares(SGD(work.LEARNING_RATE, momentum=0), self.session)
-        self.trainer = SharedTrainer(self.session, secret.layers, SHARED_LOSSES[loss], rule)
+        self.trainer = SharedTrainer(self.session, secret.layers, LOSSES[loss], rule)
 
     def __call__(self) -> None:
         images, targets = (self.session.share(array, owner="bob") for array in self.arrays)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nn.bounds import check_range, interval_bounds
-from nn.initialisation import dense_layers
 from nn.layers import Dense, ReLU
+from nn.mlp import dense_layers
 from ring.errors import ArgumentError, RangeError, ShapeError
 
 

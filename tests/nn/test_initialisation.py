@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nn.initialisation import dense_layers, generator, he_normal
+from nn.initialisation import generator, he_normal
+from nn.mlp import dense_layers
 from ring.errors import ArgumentError, DtypeError
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import nn
 from nn import evaluation, training
-from nn.initialisation import dense_layers
-from nn.losses import LOSSES, normalised
+from nn.links import normalised
+from nn.losses import LOSSES
+from nn.mlp import dense_layers
 from nn.optimizers import SGD, Adam
 from nn.trainable import NotFittedError
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError

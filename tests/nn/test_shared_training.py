@@ -9,10 +9,9 @@ import mpc
 import nn
 from mpc.protocols import masking, product
 from nn import training
-from nn.initialisation import dense_layers
 from nn.losses import LOSSES
+from nn.mlp import dense_layers
 from nn.optimizers import SGD, Adam
-from nn.shared_losses import SHARED_LOSSES
 from nn.shared_optimizers import on_shares
 from nn.shared_training import SharedTrainer
 
@@ -49,10 +48,10 @@ def share(session, X, Y):
 
 def trainer(session, layers, loss="cross_entropy", rule=None):
     rule = SGD(0.5, momentum=0) if rule is None else rule
-    return SharedTrainer(session, layers, SHARED_LOSSES[loss], on_shares(rule, session))
+    return SharedTrainer(session, layers, LOSSES[loss], on_shares(rule, session))
 
 
-@pytest.mark.parametrize("loss", sorted(SHARED_LOSSES))
+@pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_gradients_are_those_of_the_plain_network(session, loss):
     layers, X, Y = problem()
     secret = trainer(session, layers, loss)
@@ -127,7 +126,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("loss", sorted(SHARED_LOSSES))
+@pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_steps_follow_the_plain_optimizer(session, rule, loss):
     """Ten steps of different sizes; the last batch of an epoch is shorter."""
     layers, X, Y = problem(rows=50)
@@ -207,7 +206,7 @@ def test_training_goes_on_from_a_secret_model():
     with mpc.Session() as s:
         secret = model.share(s, owner="alice")
         ours = SharedTrainer(
-            s, secret.layers, SHARED_LOSSES["cross_entropy"], on_shares(SGD(0.5, momentum=0), s)
+            s, secret.layers, LOSSES["cross_entropy"], on_shares(SGD(0.5, momentum=0), s)
         )
         ours.step(*share(s, X, Y), 1.0)
         ours.place()

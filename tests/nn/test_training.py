@@ -8,9 +8,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import nn
 from nn import training
-from nn.initialisation import dense_layers
 from nn.layers import Dense, ReLU
 from nn.losses import LOSSES
+from nn.mlp import dense_layers
 from nn.optimizers import SGD
 
 
