@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Hashable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc import FrameError, PeerError, ShapeError
+from mpc.configuration import Configuration
 from mpc.errors import PeerTimeoutError
 from mpc.events import record
 from mpc.handshake import PROTOCOL_VERSION, Greeting, disagreement, send_hello
 from mpc.transport import wire
 from mpc.transport.connection import Connection
 from mpc.transport.frames import Header, Kind
-from mpc.transport.loop import ASLEEP, Talk, farewell
-from nn.agreement import Request
+from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
+from nn.agreement import Book, Request
 from nn.model_description import Description, answers_of
+from nn.model_files import ModelFiles
+from nn.shared_model import SharedModel
 from ring import Stream
-
-if TYPE_CHECKING:
-    from nn.serving import PartyService
 
 __all__ = ["CLIENT_STREAM", "Calls"]
 
@@ -36,15 +36,45 @@ _LARGEST_CALL = 4096
 _COSTS_KEPT = 1024
 
 
+class Service(Protocol):
+    """What answering takes of a service."""
+
+    read: Configuration
+    me: str
+    state: str
+    leads: bool
+    largest_rows: int
+    book: Book
+    loop: Loop
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of its models."""
+
+    @property
+    def sets(self) -> dict[str, bytes]:
+        """Which files its models are from, by a name that all parties have in common."""
+
+    @property
+    def kinds(self) -> dict[str, Hashable]:
+        """What models that can be evaluated together have in common."""
+
+    def models_of(self, client: str) -> dict[str, SharedModel]:
+        """Return what a client may ask for now."""
+
+    def health(self, asks: str) -> dict[str, Any]:
+        """Return how it is, as one who asks may know it."""
+
+
 class Calls:
     """Answers the calls of all clients of a service.
 
     Parameters
     ----------
-    service : PartyService
+    service : Service
     """
 
-    def __init__(self, service: PartyService) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
         # How many connections each client has.
         self.connected: Counter[str] = Counter()
