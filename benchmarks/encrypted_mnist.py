@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import mpc
 import nn
-from nn.idx_files import has_idx
+from nn.data.idx_files import has_idx
 
 Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 MEMORY_ROWS = (64, 256, 1024, 4096)

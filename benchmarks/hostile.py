@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mpc import configuration
-from mpc.configuration import Configuration, Member
-from mpc.errors import SottoError
-from mpc.handshake import read_hello, send_hello, terms
-from mpc.transport import frames, wire
+from mpc.core import frames, wire
+from mpc.core.errors import SottoError
+from mpc.core.frames import Kind
+from mpc.parties import configuration
+from mpc.parties.configuration import Configuration, Member
+from mpc.parties.handshake import read_hello, send_hello, terms
+from mpc.parties.tls import own_contexts
 from mpc.transport.certificates import make_certificate
 from mpc.transport.connection import Connection, exchange
-from mpc.transport.frames import Kind
-from mpc.transport.tls import own_contexts
 from mpc.transport.tls_session import Tls
 from ring import fresh_key
 

@@ -9,7 +9,7 @@ import page
 from machine import spread, table
 
 import mpc
-from mpc.cost import Spent
+from mpc.core.cost import Spent
 
 CONDITIONS = (
     "One image and a batch: session in one process, no network; sharing the images, the provider's\n"

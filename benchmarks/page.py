@@ -13,7 +13,7 @@ from typing import Any
 from machine import describe
 
 import mpc
-from mpc.figures import COLORS, new_figure
+from mpc.core.figures import COLORS, new_figure
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
@@ -142,7 +142,7 @@ def write(path: Path, title: str, parts: Sequence[str], machine: dict[str, Any])
     )
 
 
-def cost_rows(parts: dict[str, mpc.cost.Spent]) -> list[list[str]]:
+def cost_rows(parts: dict[str, mpc.core.cost.Spent]) -> list[list[str]]:
     """Return costs as rows of a table."""
     rows = [["", "rounds", "bytes sent a party", "correction bytes", "seconds"]]
     rows += [

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 import mpc
 import nn
-from mpc.cost import Cost
+from mpc.core.cost import Cost
 from mpc.launch import Place, fingerprint, start
 
 SIZES = (784, 128, 128, 10)

@@ -17,8 +17,8 @@ import numpy as np
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.health import ask
+from mpc.parties import configuration
+from mpc.parties.health import ask
 from mpc.transport.certificates import make_certificate
 
 PARTIES = ("alice", "bob")

@@ -24,7 +24,7 @@ from networks_text import training_rows
 
 import mpc
 import nn
-from nn.optimizers import OPTIMIZERS, SCHEDULES
+from nn.training.optimizers import OPTIMIZERS, SCHEDULES
 
 # What others report for network A: system, epochs, accuracy, time, conditions.
 PUBLISHED = [

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import mpc
-from mpc.self_test import CHECKS
+from mpc.command.self_test import CHECKS
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "protocols.md"

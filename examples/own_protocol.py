@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import mpc
-from mpc.correlation import Correlation, MaskRef, Part
+from mpc.core.correlation import Correlation, MaskRef, Part
 from mpc.protocols.masking import mask_together
 
 

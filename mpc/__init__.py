@@ -4,8 +4,9 @@ import sotto_mpc
 
 sotto_mpc.check(__name__)
 
-from mpc.cost import Cost
-from mpc.errors import (
+from mpc.array.shared_array import SharedArray
+from mpc.core.cost import Cost
+from mpc.core.errors import (
     ArgumentError,
     CertificateError,
     ConfigurationError,
@@ -30,7 +31,6 @@ from mpc.errors import (
 )  # fmt: skip
 from mpc.launch import launch
 from mpc.session import Plan, Session
-from mpc.shared_array import SharedArray
 from mpc.split import join, split
 
 __all__ = [

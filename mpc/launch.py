@@ -20,10 +20,10 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpc import configuration
-from mpc.configuration import Timeouts
-from mpc.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
-from mpc.own_process import settle
+from mpc.core.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
+from mpc.core.own_process import settle
+from mpc.parties import configuration
+from mpc.parties.configuration import Timeouts
 from ring import FixedPoint, set_num_threads
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Place:
         ranges: str = "warn",
     ) -> Session:
         """Meet the other parties in a new session. All must call this alike, in the same order."""
-        from mpc.joining import join_parties
+        from mpc.parties.joining import join_parties
         from mpc.session import Session
         from mpc.session_setup import agreed
 
@@ -96,7 +96,7 @@ class Place:
 
     def provide(self) -> None:
         """Be the provider until the launch is over."""
-        from mpc.provider_service import ProviderService
+        from mpc.provider.service import ProviderService
 
         service = ProviderService(configuration.load(self.path), sock=self.sock)
         try:

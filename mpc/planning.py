@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation
-from mpc.cost import Cost, Ledger
-from mpc.interfaces import CorrelationSource
+from mpc.core.correlation import Correlation
+from mpc.core.cost import Cost, Ledger
+from mpc.core.interfaces import CorrelationSource
 
 __all__ = ["Bundle", "Bundles", "Plan", "Recorded"]
 
@@ -85,7 +85,7 @@ class Bundle:
     ids : int
         How many it uses.
     asked : Any
-        As the session's source keeps it, see :meth:`mpc.interfaces.CorrelationSource.bundle`.
+        As the session's source keeps it, see :meth:`mpc.core.interfaces.CorrelationSource.bundle`.
     """
 
     ids: int

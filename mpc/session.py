@@ -9,17 +9,18 @@ from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from mpc import configuration, session_setup
-from mpc.configuration import Configuration
-from mpc.cost import Ledger
-from mpc.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
-from mpc.joining import Links, join_parties
+from mpc import session_setup
+from mpc.array.shared_array import SharedArray
+from mpc.core.cost import Ledger
+from mpc.core.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
+from mpc.core.ranges import MODES
+from mpc.core.runtime import Runtime, Setup
+from mpc.parties import configuration
+from mpc.parties.configuration import Configuration
+from mpc.parties.joining import Links, join_parties
 from mpc.planning import Bundle, Bundles, Plan, Recorded
 from mpc.protocols import sharing
-from mpc.ranges import MODES
-from mpc.runtime import Runtime, Setup
 from mpc.session_setup import agreed
-from mpc.shared_array import SharedArray
 from mpc.transport.local import LocalTransport
 
 __all__ = ["Plan", "Session", "SessionAt"]
@@ -133,7 +134,7 @@ class Session(Runtime):
 
     @property
     def ranges(self) -> str:
-        """What is done where the bounds do not prove that a result fits, see :mod:`mpc.ranges`."""
+        """What is done where the bounds do not prove that a result fits, see :mod:`mpc.core.ranges`."""
         return self.range_policy.mode
 
     @staticmethod

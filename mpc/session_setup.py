@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.configuration import Configuration
-from mpc.cost import Ledger
-from mpc.errors import DtypeError, PartyError
-from mpc.interfaces import CorrelationSource
-from mpc.joining import Links
-from mpc.keys import fresh_streams, party_streams
+from mpc.core.cost import Ledger
+from mpc.core.errors import DtypeError, PartyError
+from mpc.core.interfaces import CorrelationSource
+from mpc.core.keys import fresh_streams, party_streams
+from mpc.core.ranges import RangePolicy
+from mpc.core.runtime import Setup
+from mpc.core.secret_value import SecretValue
+from mpc.parties.configuration import Configuration
+from mpc.parties.joining import Links
 from mpc.protocols import range_check
-from mpc.provider import Provider
-from mpc.ranges import RangePolicy
-from mpc.remote_provider import RemoteProvider
-from mpc.runtime import Setup
-from mpc.secret_value import SecretValue
-from mpc.sources import FromKeys, InProcess
+from mpc.provider.dealer import Provider
+from mpc.provider.remote import RemoteProvider
+from mpc.provider.sources import FromKeys, InProcess
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
 from ring import FixedPoint
@@ -68,7 +68,7 @@ def policy(
 def _values_of(x: SecretValue) -> NDArray[np.int64]:
     """Return the integers behind an array, where all parties live in this process.
 
-    For checks of ranges alone, see :mod:`mpc.ranges`: the ring does not tell a value from one that
+    For checks of ranges alone, see :mod:`mpc.core.ranges`: the ring does not tell a value from one that
     has wrapped around. Nothing else may look.
     """
     x, cross_term = x.split_cross_term()

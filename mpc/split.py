@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpc.errors import ArgumentError, DtypeError, ShapeError
+from mpc.core.errors import ArgumentError, DtypeError, ShapeError
 from ring.real_arrays import plain_array
 
 __all__ = ["join", "split"]

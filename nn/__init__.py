@@ -7,18 +7,18 @@ import sotto_mpc
 sotto_mpc.check(__name__)
 
 from nn import layers, losses, metrics, networks, plots
-from nn import revealing as _registered  # noqa: F401
-from nn.client import Client
-from nn.comparison import compare
-from nn.datasets import load_digits_8x8, load_mnist
-from nn.files import load
-from nn.idx_files import load_idx
-from nn.labels import one_hot
-from nn.mlp import MLP
-from nn.onnx_import import from_onnx
-from nn.saved_shares import load_shares, save_shares
-from nn.sequential import Sequential
-from nn.sklearn_import import from_sklearn
+from nn.convert.from_onnx import from_onnx
+from nn.convert.from_sklearn import from_sklearn
+from nn.core.labels import one_hot
+from nn.data.datasets import load_digits_8x8, load_mnist
+from nn.data.idx_files import load_idx
+from nn.models import revealing as _registered  # noqa: F401
+from nn.models.files import load
+from nn.models.mlp import MLP
+from nn.models.saved_shares import load_shares, save_shares
+from nn.models.sequential import Sequential
+from nn.serving.client import Client
+from nn.shared.comparison import compare
 
 if TYPE_CHECKING:
     from nn.estimators import SecureMLPClassifier, SecureMLPRegressor

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpc import command, observing
-from mpc.model_table import check_model_name
-from mpc.own_process import settle
-from mpc.versions import own_version
+from mpc.command import commands as command
+from mpc.core.own_process import settle
+from mpc.core.versions import own_version
+from mpc.parties import observing
+from mpc.parties.model_table import check_model_name
 from nn.gateway.command import add_gateway
-from nn.model_commands import add_model_commands
-from nn.serving import serve
+from nn.serving.model_commands import add_model_commands
+from nn.serving.service import serve
 from ring.errors import ArgumentError
 
 __all__ = ["main"]

@@ -26,15 +26,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mpc import Session
-from nn.folding import dense
-from nn.initialisation import RandomState
-from nn.labels import encode_labels
+from nn.core.labels import encode_labels
 from nn.layers import Dense, Layer
-from nn.mlp import dense_layers
-from nn.optimizers import SCHEDULES
-from nn.predictors import Classifier, Regressor
-from nn.shared_model import SharedModel
-from nn.trainable import Network
+from nn.layers.folding import dense
+from nn.layers.initialisation import RandomState
+from nn.models.mlp import dense_layers
+from nn.models.predictors import Classifier, Regressor
+from nn.models.trainable import Network
+from nn.shared.model import SharedModel
+from nn.training.optimizers import SCHEDULES
 from ring import FixedPoint, get_num_threads, set_num_threads
 from ring.errors import ArgumentError, RangeError
 from ring.real_arrays import check_unmasked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpc import SharedArray
-from mpc.errors import DtypeError, SessionError, ShapeError
+from mpc.core.errors import DtypeError, SessionError, ShapeError
 
 __all__ = ["confusion_matrix"]
 

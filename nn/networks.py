@@ -5,12 +5,12 @@ All take rows of 784 pixels, images of 28x28, and have ten classes. None is trai
 
 from __future__ import annotations
 
-from nn.convolution import Convolution
-from nn.initialisation import RandomState
 from nn.layers import Dense, Layer, ReLU
-from nn.pooling import MaxPool
-from nn.sequential import Sequential
-from nn.shaping import Flatten, Reshape
+from nn.layers.convolution import Convolution
+from nn.layers.initialisation import RandomState
+from nn.layers.pooling import MaxPool
+from nn.layers.shaping import Flatten, Reshape
+from nn.models.sequential import Sequential
 
 __all__ = ["A", "B", "C", "D"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpc import SharedArray
-from mpc.errors import ArgumentError, RevealError, ShapeError
-from mpc.figures import COLORS, new_figure
+from mpc.core.errors import ArgumentError, RevealError, ShapeError
+from mpc.core.figures import COLORS, new_figure
 
 __all__ = ["confusion_matrix", "learning_curves"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpc import configuration
+from mpc.parties import configuration
 from nn.command import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,9 +21,9 @@ NAMES = [
 ]
 # Where a reader looks for one.
 WITH_EXAMPLES = {
-    "mpc.session", "mpc.shared_array", "mpc.split",
-    "nn.datasets", "nn.labels", "nn.layers", "nn.metrics", "nn.mlp", "nn.networks", "nn.sequential",
-    "nn.trainable",
+    "mpc.session", "mpc.array.shared_array", "mpc.split",
+    "nn.core.labels", "nn.data.datasets", "nn.layers", "nn.metrics", "nn.models.mlp",
+    "nn.models.sequential", "nn.models.trainable", "nn.networks",
     "ring.bits", "ring.fixed_point", "ring.matmul", "ring.streams",
 }  # fmt: skip
 

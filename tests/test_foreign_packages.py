@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sotto_mpc
-from mpc import doctor
+from mpc.command import doctor
 from nn.command import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,57 +12,103 @@ PACKAGES = ("ring", "mpc", "nn")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
-def imports(path):
-    """Return the top-level names of all imports of a file."""
-    found = set()
+# The rooms, from the lowest up. A file imports from its own room or from one before it, and nothing
+# else: what is imported inside a function or for a type checker counts, too.
+ROOMS = (
+    "ring", "ring.__init__",
+    "mpc.core", "mpc.transport", "mpc.protocols", "mpc.array", "mpc.parties", "mpc.provider",
+    "mpc", "mpc.workers", "mpc.command", "mpc.__init__",
+    "nn.core", "nn.layers", "nn.losses", "nn.fixed_point", "nn.training", "nn.shared", "nn.models",
+    "nn.convert", "nn.data", "nn.serving", "nn.gateway", "nn", "nn.__init__",
+)  # fmt: skip
+# Who talks to other processes: services, and what a model's rows are spread by.
+TALK = ("mpc.transport", "mpc.parties")
+
+
+def name_of(path):
+    """Return a file's name as it is imported; a package's public face is its __init__."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def room_of(name):
+    package, _, last = name.rpartition(".")
+    return name if last == "__init__" and package in PACKAGES else package
+
+
+def parse_imports(path):
+    """Return what a file imports of Sotto, as files, and the top-level names of everything else."""
+    inside, outside = set(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module.split(".")[0])
-    return found
+            assert node.level == 0, f"{path}: imports name their package"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            # The longest part that is a file or a package; what is left is an attribute of it.
+            found = name
+            while found and not {found, f"{found}.__init__"} & MODULES.keys():
+                found = found.rpartition(".")[0]
+            if found:
+                inside.add(found if found in MODULES else f"{found}.__init__")
+            else:
+                outside.add(name.split(".")[0])
+    return inside, outside
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down_only(path):
-    above = {"ring": {"mpc", "nn"}, "mpc": {"nn"}, "nn": set()}[path.relative_to(ROOT).parts[0]]
-    assert not imports(path) & (above | {"torch", "pickle", "random", "benchmarks", "tests"})
-
-
-def modules(path):
-    """Return the modules of mpc that a file imports: inside functions and for typing, too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.startswith("mpc.")}
+IMPORTS = {name: parse_imports(path) for name, path in MODULES.items()}
 
 
 def reached(*starts):
-    """Return all files of mpc that files import, directly or not, and the files themselves."""
-    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    """Return all files that files import, directly or not, and the files themselves."""
     found, left = set(), list(starts)
     while left:
         name = left.pop()
-        if name in files and name not in found:
+        if name not in found:
             found.add(name)
-            left += modules(files[name])
+            left += IMPORTS[name][0]
     return found
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_imports_from_its_own_room_or_an_earlier_one(name):
+    inside, outside = IMPORTS[name]
+    order = {room: k for k, room in enumerate(ROOMS)}
+    own = order[room_of(name)]
+    assert not [other for other in inside if order[room_of(other)] > own]
+    assert not outside & {"torch", "pickle", "random", "benchmarks", "tests", "examples"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_circles_of_files(name):
+    assert name not in reached(*IMPORTS[name][0] - {name})
+    assert name not in IMPORTS[name][0]
+
+
+def test_every_room_has_something_in_it():
+    assert {room_of(name) for name in MODULES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("nn.")])
+def test_only_services_touch_transport_and_parties(name):
+    if room_of(name) not in ("nn.serving", "nn.gateway") and name != "nn.command":
+        assert not [other for other in IMPORTS[name][0] if other.startswith(TALK)]
+
+
 def test_values_import_no_protocol_and_protocols_no_session():
-    # The session's ledger counts the bytes of frames.
-    below = reached("mpc.secret_value") - {"mpc.transport", "mpc.transport.frames"}
-    assert {"mpc.masks", "mpc.plaintexts", "mpc.ranges"} < below
+    below = reached("mpc.core.secret_value")
+    assert {"mpc.core.masks", "mpc.core.plaintexts", "mpc.core.ranges"} < below
     assert not [name for name in below if name.startswith(("mpc.protocols", "mpc.transport"))]
-    protocols = [f"mpc.protocols.{path.stem}" for path in FILES if path.parent.name == "protocols"]
-    with_protocols = reached(*protocols, "mpc.numpy_functions")
-    with_protocols -= {"mpc.transport", "mpc.transport.frames"}
-    assert len(with_protocols) > len(protocols)
-    assert not with_protocols & {"mpc.session", "mpc.shared_array", "mpc.provider"}
-    assert not [name for name in with_protocols if name.startswith("mpc.transport")]
+    protocols = [name for name in MODULES if room_of(name) == "mpc.protocols"]
+    below = reached(*protocols)
+    assert len(below) > len(protocols)
+    assert not below & {"mpc.session", "mpc.array.shared_array", "mpc.provider.dealer"}
+    assert not [name for name in below if name.startswith("mpc.transport")]
 
 
 def test_public_faces_are_thin():

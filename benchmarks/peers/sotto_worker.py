@@ -14,10 +14,10 @@ import work
 import mpc
 import nn
 from nn.losses import LOSSES
-from nn.optimizers import SGD
-from nn.shared_model import SharedModel
-from nn.shared_optimizers import on_shares
-from nn.shared_training import SharedTrainer
+from nn.shared.model import SharedModel
+from nn.shared.optimizers import on_shares
+from nn.shared.training import SharedTrainer
+from nn.training.optimizers import SGD
 
 SETTING = (
     "alice, bob and the provider in one process in lock step: nothing crosses a network; the masked"

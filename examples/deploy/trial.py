@@ -14,7 +14,7 @@ from pathlib import Path
 
 import mpc
 import nn
-from mpc import configuration
+from mpc.parties import configuration
 
 PARTIES = ("alice", "bob")
 NAMES = (*PARTIES, "provider", "carol")

@@ -24,13 +24,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
-from mpc.masks import MaskedBit
+from mpc.core.cost import Spent
+from mpc.core.masks import MaskedBit
+from mpc.core.ranges import LARGEST
+from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import b2a, bits, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
-from mpc.ranges import LARGEST
-from mpc.secret_value import Secret, SecretValue
 from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
 
 __all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "sum_of_one", "winning_bits"]

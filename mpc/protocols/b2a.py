@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, MaskSource, Part
-from mpc.cost import Spent
-from mpc.masks import MaskedBit
-from mpc.runtime import Runtime
+from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
+from mpc.core.cost import Spent
+from mpc.core.masks import MaskedBit
+from mpc.core.runtime import Runtime
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run

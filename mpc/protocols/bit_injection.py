@@ -23,10 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
-from mpc.cost import Spent
-from mpc.errors import ShapeError
-from mpc.masks import MaskedBit
+from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.masks import MaskedBit
+from mpc.core.secret_value import Secret
 from mpc.protocols.select import multiply_bit
 from mpc.protocols.truncation import (
     OFFSET_BITS,
@@ -36,7 +37,6 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
-from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane

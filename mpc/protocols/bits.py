@@ -21,10 +21,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskSource, Part
-from mpc.cost import Spent
-from mpc.errors import ShapeError
-from mpc.runtime import Runtime
+from mpc.core.correlation import Correlation, MaskSource, Part
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.runtime import Runtime
 from ring.bits import add_polynomials
 
 __all__ = [

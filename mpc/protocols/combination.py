@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpc.cost import Spent
-from mpc.errors import RangeError
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError
+from mpc.core.ranges import LARGEST
+from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import linear, range_check, truncation
-from mpc.ranges import LARGEST
-from mpc.secret_value import Secret, SecretValue
 
 __all__ = ["Fraction", "combine", "cost", "reach"]
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from mpc.cost import Spent
-from mpc.masks import MaskedBit
+from mpc.core.cost import Spent
+from mpc.core.masks import MaskedBit
+from mpc.core.ranges import LARGEST
+from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import linear, sign
 from mpc.protocols.b2a import to_number
-from mpc.ranges import LARGEST
-from mpc.secret_value import Secret, SecretValue
 from ring.bits import count_words
 
 __all__ = [

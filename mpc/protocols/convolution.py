@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from math import prod
 
-from mpc.cost import Spent
-from mpc.errors import ShapeError
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.ranges import LARGEST
+from mpc.core.secret_value import Secret
+from mpc.core.windows import Windows
 from mpc.protocols import linear, product, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
-from mpc.ranges import LARGEST
-from mpc.secret_value import Secret
-from mpc.windows import Windows
 
 __all__ = ["convolve", "cost", "input_gradient", "kernel_gradient"]
 

@@ -35,13 +35,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskSource, Part
-from mpc.cost import Spent
-from mpc.errors import ShapeError
+from mpc.core.correlation import Correlation, MaskSource, Part
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.secret_value import Secret
 from mpc.protocols import bits, linear, relu, truncation
 from mpc.protocols.sign import count_nibbles
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
-from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpc.cost import Spent
-from mpc.errors import RangeError
-from mpc.masks import MaskedBit
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError
+from mpc.core.masks import MaskedBit
+from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import comparison, linear, product, select, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.sign import count_nibbles
-from mpc.secret_value import Secret, SecretValue
 
 __all__ = [
     "M_BITS", "M_BOUND", "RESULT_BITS", "X_BITS", "X_BOUND", "X_LIMIT", "cost", "times_inverse_root",

@@ -6,7 +6,7 @@ bound leaves room for it: a product is truncated before a large whole number is 
 that are no whole numbers, and divisors: :mod:`mpc.protocols.scaling`.
 
 The bound of a result follows from those of the operands and from public numbers as they are. Where it
-does not prove that the result stays below 2^62, see :mod:`mpc.ranges`.
+does not prove that the result stays below 2^62, see :mod:`mpc.core.ranges`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mpc.correlation import Correlation
-from mpc.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
+from mpc.core.correlation import Correlation
+from mpc.core.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
+from mpc.core.ranges import LARGEST, Operation
+from mpc.core.secret_value import Secret, SecretValue, check_axis
 from mpc.protocols import range_check, truncation
-from mpc.ranges import LARGEST, Operation
-from mpc.secret_value import Secret, SecretValue, check_axis
 from ring import encode
 from ring.matmul import matmul_add
 from ring.real_arrays import real_array
@@ -91,7 +91,7 @@ def settled(
     exact: Callable[..., Any], addends: int, claims: Callable[[], tuple[Any, ...]],
     sharp: bool = True,
 ) -> int:  # fmt: skip
-    """Return a bound that the result of an operation on x has; see :mod:`mpc.ranges`."""
+    """Return a bound that the result of an operation on x has; see :mod:`mpc.core.ranges`."""
     if bound <= LARGEST:
         return bound
     operation = Operation(name, operands, exact, addends, bound, frac_bits, claims, sharp)

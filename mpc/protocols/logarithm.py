@@ -25,12 +25,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
+from mpc.core.cost import Spent
+from mpc.core.secret_value import Secret
 from mpc.protocols import linear, product, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.reciprocal import cost_of_normalise, normalise, normalised
 from mpc.protocols.thresholds import choose
-from mpc.secret_value import Secret
 
 __all__ = ["FRAC_BITS", "cost", "log"]
 

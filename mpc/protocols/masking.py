@@ -20,11 +20,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import MaskRef, Opening, Part
-from mpc.cost import Spent
-from mpc.masks import Mask, expand_mask
-from mpc.runtime import Runtime
-from mpc.secret_value import SecretValue
+from mpc.core.correlation import MaskRef, Opening, Part
+from mpc.core.cost import Spent
+from mpc.core.masks import Mask, expand_mask
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import SecretValue
 
 __all__ = ["cost", "mask_data", "mask_together", "rows_at_once"]
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
+from mpc.core.ranges import LARGEST
+from mpc.core.secret_value import Secret
 from mpc.protocols import comparison, linear
 from mpc.protocols.argmax import argmax_one_hot, sum_of_one
 from mpc.protocols.product import multiply
 from mpc.protocols.relu import relu, relu_with_derivative
 from mpc.protocols.truncation import to_format
-from mpc.ranges import LARGEST
-from mpc.secret_value import Secret
 
 __all__ = ["absolute", "max_along", "maximum", "minimum"]
 

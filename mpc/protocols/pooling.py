@@ -30,11 +30,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from mpc.cost import Spent
-from mpc.errors import ArgumentError
-from mpc.masks import MaskedBit
+from mpc.core.cost import Spent
+from mpc.core.errors import ArgumentError
+from mpc.core.masks import MaskedBit
+from mpc.core.secret_value import Secret
 from mpc.protocols import comparison, linear, relu, scaling, select, truncation
-from mpc.secret_value import Secret
 
 __all__ = [
     "cost_of_gradient",

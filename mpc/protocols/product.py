@@ -27,15 +27,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, MaskSource, Part
-from mpc.cost import Spent
-from mpc.errors import ShapeError
-from mpc.masks import Mask
+from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.masks import Mask
+from mpc.core.secret_value import Secret, SecretValue
+from mpc.core.sizes import broadcast
 from mpc.protocols import linear, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
-from mpc.secret_value import Secret, SecretValue
-from mpc.sizes import broadcast
 from ring.matmul import matmul_add
 
 __all__ = ["cost", "matmul", "multiply"]

@@ -40,15 +40,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
-from mpc.cost import Spent
-from mpc.errors import RangeError, ShapeError
+from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError, ShapeError
+from mpc.core.ranges import Operation
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import Secret, SecretValue
+from mpc.core.sizes import broadcast
 from mpc.protocols import b2a, masking, sign
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
-from mpc.ranges import Operation
-from mpc.runtime import Runtime
-from mpc.secret_value import Secret, SecretValue
-from mpc.sizes import broadcast
 
 __all__ = [
     "LIMIT",

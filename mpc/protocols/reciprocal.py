@@ -26,12 +26,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
-from mpc.errors import RangeError
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError
+from mpc.core.secret_value import Secret
 from mpc.protocols import linear, product, thresholds, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.sign import count_nibbles
-from mpc.secret_value import Secret
 
 __all__ = [
     "FRAC_BITS",

@@ -23,10 +23,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
-from mpc.masks import MaskedBit
+from mpc.core.cost import Spent
+from mpc.core.masks import MaskedBit
+from mpc.core.secret_value import Secret
 from mpc.protocols import sign
-from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane

@@ -32,11 +32,11 @@ from typing import Any, Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
-from mpc.errors import ArgumentError, RangeError
+from mpc.core.cost import Spent
+from mpc.core.errors import ArgumentError, RangeError
+from mpc.core.ranges import LARGEST, LIMIT_BITS, at_index
+from mpc.core.secret_value import Secret
 from mpc.protocols import linear, range_check, truncation
-from mpc.ranges import LARGEST, LIMIT_BITS, at_index
-from mpc.secret_value import Secret
 from ring.matmul import matmul_add
 
 __all__ = ["cost", "divide", "matmul", "multiply"]
@@ -200,7 +200,7 @@ class _Map(Generic[Secret]):
     limits: Callable[[], int | Integers]
 
     def settled(self, bound: int, frac_bits: int) -> int:
-        """Return a bound that y has, see :mod:`mpc.ranges`."""
+        """Return a bound that y has, see :mod:`mpc.core.ranges`."""
         return linear.settled(
             self.x, self.name, bound, frac_bits, (self.x, self.factors.doubles()), self.exact,
             self.addends, lambda: (range_check.magnitude(self.x, self.limits()),), self.addends == 1,

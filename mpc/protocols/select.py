@@ -17,12 +17,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
-from mpc.cost import Spent
-from mpc.errors import ShapeError
-from mpc.masks import MaskedBit
+from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.masks import MaskedBit
+from mpc.core.secret_value import Secret
 from mpc.protocols.masking import mask_together
-from mpc.secret_value import Secret
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run

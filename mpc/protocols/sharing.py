@@ -30,14 +30,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mpc.cost import Spent
-from mpc.errors import ArgumentError, DtypeError, RangeError, ShapeError
-from mpc.plaintexts import Plaintext, Source
+from mpc.core.cost import Spent
+from mpc.core.errors import ArgumentError, DtypeError, RangeError, ShapeError
+from mpc.core.plaintexts import Plaintext, Source
+from mpc.core.ranges import LARGEST
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import SecretValue
 from mpc.protocols import truncation
 from mpc.protocols.truncation import to_format
-from mpc.ranges import LARGEST
-from mpc.runtime import Runtime
-from mpc.secret_value import SecretValue
 from ring import decode, encode
 from ring.real_arrays import plain_array
 

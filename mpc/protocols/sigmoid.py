@@ -38,12 +38,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
-from mpc.errors import RangeError
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError
+from mpc.core.secret_value import Secret
 from mpc.protocols import b2a, linear, product, sign, truncation
 from mpc.protocols.masking import mask_together
 from mpc.protocols.thresholds import choose
-from mpc.secret_value import Secret
 
 __all__ = ["ERROR_BOUNDS", "by_pieces", "cost", "error_bound", "sigmoid", "tanh"]
 

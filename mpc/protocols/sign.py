@@ -27,9 +27,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Correlation, MaskRef, MaskSource, Part
-from mpc.cost import Spent
-from mpc.errors import ShapeError
+from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
+from mpc.core.cost import Spent
+from mpc.core.errors import ShapeError
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import SecretValue
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
     OFFSET_BITS,
@@ -40,8 +42,6 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
-from mpc.runtime import Runtime
-from mpc.secret_value import SecretValue
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables

@@ -33,8 +33,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpc.cost import Spent
-from mpc.errors import RangeError
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError
+from mpc.core.ranges import LARGEST
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import (
     argmax,
     comparison,
@@ -49,9 +52,6 @@ from mpc.protocols import (
 )
 from mpc.protocols.maximum import max_along
 from mpc.protocols.sign import count_nibbles
-from mpc.ranges import LARGEST
-from mpc.runtime import Runtime
-from mpc.secret_value import Secret, SecretValue
 
 __all__ = ["cost", "error_bound", "log_softmax", "softmax"]
 

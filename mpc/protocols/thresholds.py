@@ -20,10 +20,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.cost import Spent
+from mpc.core.cost import Spent
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import SecretValue
 from mpc.protocols import b2a, sign
-from mpc.runtime import Runtime
-from mpc.secret_value import SecretValue
 from ring.matmul import matmul
 
 __all__ = ["below", "choose", "cost"]

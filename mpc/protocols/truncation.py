@@ -28,11 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import LANES, Correlation, MaskSource, Part
-from mpc.cost import Spent
-from mpc.errors import ArgumentError, ShapeError
-from mpc.runtime import Runtime
-from mpc.secret_value import Secret, SecretValue
+from mpc.core.correlation import LANES, Correlation, MaskSource, Part
+from mpc.core.cost import Spent
+from mpc.core.errors import ArgumentError, ShapeError
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import Secret, SecretValue
 from ring.compile import kernel
 from ring.lanes import count_lane_words, fold_of, lane
 from ring.threads import run

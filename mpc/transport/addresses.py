@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 
-from mpc.errors import ConfigurationError, TemporaryError
+from mpc.core.errors import ConfigurationError, TemporaryError
 
 __all__ = ["EVERYWHERE", "bind", "parse", "show"]
 

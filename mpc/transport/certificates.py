@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpc.errors import ConfigurationError, TemporaryError
+from mpc.core.errors import ConfigurationError, TemporaryError
 
 __all__ = [
     "DAYS",

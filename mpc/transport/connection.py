@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import CertificateError, FrameError, PeerClosedError, PeerError, ShapeError
-from mpc.transport import frames
-from mpc.transport.frames import Header, Kind
+from mpc.core import frames
+from mpc.core.errors import CertificateError, FrameError, PeerClosedError, PeerError, ShapeError
+from mpc.core.frames import Header, Kind
 from mpc.transport.tls_session import Tls
 from mpc.transport.waiting import Beside, exchange, wait
 

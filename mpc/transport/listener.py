@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from mpc.errors import PeerClosedError, PeerError, PeerTimeoutError
-from mpc.events import record
+from mpc.core.errors import PeerClosedError, PeerError, PeerTimeoutError
+from mpc.core.events import record
 from mpc.transport.connection import Connection
 from mpc.transport.loop import By, Loop, Next, Seat, Talk, farewell
 from mpc.transport.tls_session import Tls

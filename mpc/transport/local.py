@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Opening
-from mpc.interfaces import Transport
+from mpc.core.correlation import Opening
+from mpc.core.interfaces import Transport
 
 __all__ = ["LocalTransport"]
 

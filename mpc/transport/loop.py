@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol
 
-from mpc.errors import PeerClosedError, PeerError, PeerTimeoutError
-from mpc.events import record
+from mpc.core.errors import PeerClosedError, PeerError, PeerTimeoutError
+from mpc.core.events import record
+from mpc.core.frames import Kind
 from mpc.transport.connection import Connection
-from mpc.transport.frames import Kind
 
 __all__ = ["ASLEEP", "KEEP", "By", "Line", "Loop", "Next", "Seat", "Talk", "farewell"]
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.correlation import Opening
-from mpc.errors import PeerError
-from mpc.interfaces import Transport
+from mpc.core.correlation import Opening
+from mpc.core.errors import PeerError
+from mpc.core.frames import Kind, Shapes
+from mpc.core.interfaces import Transport
 from mpc.transport.connection import Beside, Connection, exchange
-from mpc.transport.frames import Kind, Shapes
 
 __all__ = ["RemoteTransport", "located"]
 

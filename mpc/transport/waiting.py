@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from mpc.errors import PeerTimeoutError
-from mpc.events import record
+from mpc.core.errors import PeerTimeoutError
+from mpc.core.events import record
 
 __all__ = ["Beside", "Report", "exchange", "wait"]
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mpc.events import record
+from mpc.core.events import record
 from nn.gateway.asking import ANSWERS, Answer, Asking
 from nn.gateway.bodies import FORMS, JSON, NPY, read_rows, write_npy
 from nn.gateway.guard import HEADERS, check_origin

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import ConfigurationError, PeerError, configuration
-from mpc.events import record
-from mpc.health import Health, ask
-from mpc.transport.tls import own_contexts
-from nn.client import Client
-from nn.exchange import Exchange
+from mpc import ConfigurationError, PeerError
+from mpc.core.events import record
+from mpc.parties import configuration
+from mpc.parties.health import Health, ask
+from mpc.parties.tls import own_contexts
 from nn.gateway.bodies import Table
 from nn.gateway.problems import HttpError
+from nn.serving.client import Client
+from nn.serving.exchange import Exchange
 
 __all__ = ["ANSWERS", "Answer", "Asking"]
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import MissingExtraError
+from mpc.core.errors import MissingExtraError
 from nn.gateway.problems import HttpError
 
 __all__ = ["ARROW", "CSV", "FORMS", "JSON", "NPY", "Table", "read_rows", "write_npy"]

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mpc import command
-from mpc.errors import MissingExtraError
+from mpc.command import commands as command
+from mpc.core.errors import MissingExtraError
 
 __all__ = ["add_gateway"]
 

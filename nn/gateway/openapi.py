@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpc.versions import own_version
+from mpc.core.versions import own_version
 from nn.gateway.asking import ANSWERS
 from nn.gateway.bodies import ARROW, CSV, JSON, NPY
 

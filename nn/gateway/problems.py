@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from mpc.errors import (
+from mpc.core.errors import (
     ArgumentError,
     DtypeError,
     PeerError,

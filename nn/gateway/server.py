@@ -12,9 +12,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mpc.errors import ArgumentError
-from mpc.events import record
-from mpc.terminal import paint
+from mpc.command.terminal import paint
+from mpc.core.errors import ArgumentError
+from mpc.core.events import record
 from mpc.transport.addresses import bind, parse, show
 from nn.gateway.application import Limits, application
 from nn.gateway.asking import Asking

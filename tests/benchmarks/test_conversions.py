@@ -7,7 +7,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from tests.benchmarks.scripts import check_refused, run
+from tests.helpers.scripts import check_refused, run
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_refusal_is_told_and_its_suggestion_used(conversions, monkeypatch):
 
 
 def test_every_estimator_is_in_it(conversions):
-    from nn.sklearn_import import _ESTIMATORS
+    from nn.convert.from_sklearn import _ESTIMATORS
 
     found = {
         type(e).__name__

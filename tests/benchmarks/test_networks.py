@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.benchmarks.scripts import check_refused, run
+from tests.helpers.scripts import check_refused, run
 
 
 @pytest.fixture

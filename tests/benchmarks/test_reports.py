@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.benchmarks.scripts import MNIST, ROOT, check_refused, run
+from tests.helpers.scripts import MNIST, ROOT, check_refused, run
 
 
 class Page(HTMLParser):

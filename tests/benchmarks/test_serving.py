@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.benchmarks.scripts import check_refused, run
+from tests.helpers.scripts import check_refused, run
 
 SMALL = ("--clients", "4", "--seconds", "1", "--warm-up", "0.3", "--turns", "1")
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.scripts import MNIST, check_refused, run
+from tests.helpers.scripts import MNIST, check_refused, run
 
 
 def job(*arguments):

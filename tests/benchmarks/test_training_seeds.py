@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.scripts import check_refused, run
+from tests.helpers.scripts import check_refused, run
 
 SMALL = "--layers", "32", "--epochs", "2", "--seeds", "2", "--rows", "1200"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.cost import Spent
+from mpc.core.cost import Spent
 from mpc.protocols import (
     argmax,
     b2a,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.self_test import CHECKS
+from mpc.command.self_test import CHECKS
 from mpc.transport.local import LocalTransport
 
 FILE = Path(__file__).parents[1] / "vectors" / "opened_words.json"
@@ -25,7 +25,7 @@ def digest(check, parties, monkeypatch):
     """Run a protocol with keys that count from zero; return a hash of all words that moved."""
     heard = hashlib.blake2b(digest_size=16)
     keys = iter(range(1 << 16))
-    monkeypatch.setattr(mpc.keys, "fresh_key", lambda: next(keys).to_bytes(16, "big"))
+    monkeypatch.setattr(mpc.core.keys, "fresh_key", lambda: next(keys).to_bytes(16, "big"))
 
     def hear(*arrays):
         for words in arrays:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.cost import Ledger
-from mpc.interfaces import Transport
-from mpc.keys import fresh_streams
+from mpc.core.cost import Ledger
+from mpc.core.interfaces import Transport
+from mpc.core.keys import fresh_streams
+from mpc.core.runtime import Setup
 from mpc.protocols.relu import relu_with_derivative
 from mpc.protocols.sigmoid import sigmoid
-from mpc.provider import Provider
-from mpc.runtime import Setup
+from mpc.provider.dealer import Provider
+from mpc.provider.sources import FromKeys, InProcess
 from mpc.session import SessionAt
 from mpc.session_setup import policy
-from mpc.sources import FromKeys, InProcess
 from mpc.transport.local import LocalTransport
 from ring import FixedPoint
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import mpc
-from tests.mpc.program_fuzz import programs, run
+from tests.helpers.program_fuzz import programs, run
 
 PROGRAMS = int(os.environ.get("SOTTO_PROGRAMS", "400"))
 NAMES = ("alice", "bob", "carol", "dave", "erin")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mpc
-from tests.parties.processes import in_child
+from tests.helpers.processes import in_child
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 import mpc
 import nn
-from mpc.cost import Spent
+from mpc.core.cost import Spent
 
 rng = np.random.default_rng(8)
 TRUE, GUESSED = rng.integers(0, 10, 300), rng.integers(0, 10, 300)

@@ -8,12 +8,12 @@ import pytest
 
 import mpc
 import nn
-from nn.convolution import Convolution
 from nn.layers import Dense, ReLU
-from nn.normalisation import BatchNorm, Dropout
-from nn.pooling import AveragePool, MaxPool
-from nn.shaping import Flatten, Reshape
-from nn.trainable import NotFittedError
+from nn.layers.convolution import Convolution
+from nn.layers.normalisation import BatchNorm, Dropout
+from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.shaping import Flatten, Reshape
+from nn.models.trainable import NotFittedError
 
 PARTIES = {2: ("alice", "bob"), 3: ("alice", "bob", "carol")}
 MNIST = Path(__file__).resolve().parents[2].parent / "shared" / "mnist"

@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from mpc import joblib_processes
-from tests.parties.processes import gone, marked
-from tests.parties.services import MARK
+from mpc.core import joblib_processes
+from tests.helpers.processes import gone, marked
+from tests.helpers.services import MARK
 
 # All processes that descend from here inherit it, however often their parents have died.
 RUN = f"SOTTO_TEST_RUN={uuid.uuid4().hex}"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mpc.limits import Allowance, Limits
-from nn import agreement
-from nn.agreement import PER_TURN, Book, Request
+from mpc.core.limits import Allowance, Limits
+from nn.serving import agreement
+from nn.serving.agreement import PER_TURN, Book, Request
 
 SHARES, LIMITS = np.zeros((1, 2), np.uint64), Limits()
 
@@ -200,7 +200,7 @@ def test_one_party_alone_that_refuses_has_it_refused_by_all():
 
 def test_rows_come_back_in_an_hour(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("mpc.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mpc.core.limits.time.monotonic", lambda: now[0])
     allowance = Allowance()
     assert allowance.take(100, 100) and not allowance.take(1, 100)
     now[0] = 1800.0

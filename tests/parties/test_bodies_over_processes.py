@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from mpc.launch import start
-from tests.parties.bodies import ROOT, Local, Processes
+from tests.helpers.bodies import ROOT, Local, Processes
 
 NAMES = ("alice", "bob", "carol")
 # The files of models; those of training, networks and layers are about shares as much.

@@ -12,18 +12,18 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.expiry import watch_certificates
-from mpc.handshake import read_hello
+from mpc.parties import configuration
+from mpc.parties.expiry import watch_certificates
+from mpc.parties.handshake import read_hello
+from mpc.parties.tls import connect, own_contexts
 from mpc.transport.addresses import bind
 from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.listener import Listener
-from mpc.transport.tls import connect, own_contexts
 from nn.command import main
-from tests.parties.dates import redate
-from tests.parties.processes import has_ipv6
-from tests.parties.programs import network
-from tests.parties.services import MODELS, Services, free_ports
+from tests.helpers.dates import redate
+from tests.helpers.processes import has_ipv6
+from tests.helpers.programs import network
+from tests.helpers.services import MODELS, Services, free_ports
 
 
 @pytest.fixture

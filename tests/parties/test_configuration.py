@@ -9,15 +9,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 import mpc
-from mpc import configuration
-from mpc.provider_service import ProviderService
+from mpc.parties import configuration
+from mpc.parties.tls import own_contexts
+from mpc.provider.service import ProviderService
 from mpc.transport import addresses
 from mpc.transport.certificates import make_certificate
-from mpc.transport.tls import own_contexts
 from nn.command import main
-from nn.serving import PartyService
-from tests.parties.processes import has_ipv6
-from tests.parties.services import ROOT
+from nn.serving.service import PartyService
+from tests.helpers.processes import has_ipv6
+from tests.helpers.services import ROOT
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_key_with_a_passphrase_is_refused_and_asks_nobody(example):
     how = form.BestAvailableEncryption(b"secret")
     key.write_bytes(secret.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, how))
     code = (
-        "import sys; from mpc import configuration; from mpc.transport.tls import own_contexts;"
+        "import sys; from mpc import configuration; from mpc.parties.tls import own_contexts;"
         "own_contexts(configuration.load(sys.argv[1]), 'alice')"
     )
     run = [sys.executable, "-c", code, example]

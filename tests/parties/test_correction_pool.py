@@ -14,13 +14,13 @@ import pytest
 from joblib._parallel_backends import MultiprocessingBackend, ThreadingBackend
 
 import mpc
-from mpc.correction_pool import CorrectionPool
 from mpc.launch import start
-from mpc.provider import Provider
-from mpc.requests import Block, Request, read
-from tests.parties.processes import gone, marked
-from tests.parties.programs import Hoarding, children
-from tests.parties.services import MARK, ROOT
+from mpc.provider.correction_pool import CorrectionPool
+from mpc.provider.dealer import Provider
+from mpc.provider.requests import Block, Request, read
+from tests.helpers.processes import gone, marked
+from tests.helpers.programs import Hoarding, children
+from tests.helpers.services import MARK, ROOT
 
 KEYS = (bytes(range(16)), bytes(range(16, 32)))
 OTHER_KEYS = (bytes(range(32, 48)), bytes(range(48, 64)))
@@ -90,7 +90,7 @@ def test_lost_workers_are_made_good(asked, right):
 
 PROVIDER = """
 import time
-from mpc.correction_pool import CorrectionPool
+from mpc.provider.correction_pool import CorrectionPool
 pool = CorrectionPool(2, 1000)
 print("ready", flush=True)
 time.sleep(600)
@@ -202,13 +202,13 @@ def test_keys_do_not_go_to_dask():
         joblib.parallel_config("dask"),
         pytest.raises(mpc.ArgumentError, match="own machine.* got DaskDistributedBackend"),
     ):
-        mpc.provider_service.ProviderService(None, workers=2)
+        mpc.provider.service.ProviderService(None, workers=2)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
 def test_numbers_of_workers(workers):
     with pytest.raises(mpc.ArgumentError, match="workers must be a positive number"):
-        mpc.provider_service.ProviderService(None, workers=workers)
+        mpc.provider.service.ProviderService(None, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

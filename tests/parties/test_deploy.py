@@ -19,8 +19,8 @@ import yaml
 import nn
 from nn.command import main
 from tests.conftest import free_port
-from tests.parties.processes import gone, marked
-from tests.parties.services import MARK, ROOT
+from tests.helpers.processes import gone, marked
+from tests.helpers.services import MARK, ROOT
 
 DEPLOY = ROOT / "examples" / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]

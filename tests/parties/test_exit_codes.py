@@ -5,11 +5,12 @@ import socket
 
 import pytest
 
-from mpc import configuration, doctor
-from mpc.errors import PeerTimeoutError
+from mpc.command import doctor
+from mpc.core.errors import PeerTimeoutError
+from mpc.parties import configuration
 from nn.command import main
-from tests.parties.dates import redate
-from tests.parties.services import ROOT, free_ports
+from tests.helpers.dates import redate
+from tests.helpers.services import ROOT, free_ports
 
 UNITS = sorted((ROOT / "examples" / "deploy").glob("*.service"))
 

@@ -14,15 +14,15 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.handshake import read_hello, send_hello, terms
+from mpc.core import frames, wire
+from mpc.core.frames import Kind
 from mpc.launch import start
-from mpc.transport import frames, wire
+from mpc.parties import configuration
+from mpc.parties.handshake import read_hello, send_hello, terms
+from mpc.parties.tls import connect, own_contexts
 from mpc.transport.connection import exchange
-from mpc.transport.frames import Kind
-from mpc.transport.tls import connect, own_contexts
-from tests.parties import programs
-from tests.parties.services import MODELS, Services
+from tests.helpers import programs
+from tests.helpers.services import MODELS, Services
 
 KILLS = int(os.environ.get("SOTTO_KILLS", "5"))
 SEED = int(os.environ.get("SOTTO_SEED", str(random.SystemRandom().randrange(10**6))))

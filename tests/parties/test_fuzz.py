@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc import configuration
-from mpc.errors import PeerError, ShapeError
-from mpc.handshake import read_hello, terms
-from mpc.requests import Block, Request, read
-from mpc.transport import frames, wire
+from mpc.core import frames, wire
+from mpc.core.errors import PeerError, ShapeError
+from mpc.core.frames import Kind
+from mpc.parties import configuration
+from mpc.parties.handshake import read_hello, terms
+from mpc.parties.tls import own_contexts
+from mpc.provider.requests import Block, Request, read
 from mpc.transport.connection import Connection
-from mpc.transport.frames import Kind
-from mpc.transport.tls import own_contexts
 from mpc.transport.tls_session import Tls
-from nn.model_description import Description
+from nn.serving.model_description import Description
 from ring import FixedPoint
-from tests.parties.memory import Memory, frame_of
-from tests.parties.programs import flower_network, many_requests, price_network
+from tests.helpers.memory import Memory, frame_of
+from tests.helpers.programs import flower_network, many_requests, price_network
 
 CASES = int(os.environ.get("SOTTO_FUZZ", "100000"))
 SEED = int(os.environ.get("SOTTO_SEED", "20261122"))

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import nn
-from mpc import configuration
-from mpc.transport.tls import own_contexts
-from tests.parties.programs import network
-from tests.parties.services import MODELS, Services
+from mpc.parties import configuration
+from mpc.parties.tls import own_contexts
+from tests.helpers.programs import network
+from tests.helpers.services import MODELS, Services
 from tests.parties.test_fuzz import mutated
 
 CASES = int(os.environ.get("SOTTO_FUZZ", "1000"))

@@ -17,10 +17,10 @@ import pyarrow
 import pytest
 
 import nn
-from mpc import configuration
+from mpc.parties import configuration
 from nn.command import main
-from tests.parties.programs import flower_network, flower_rows, network
-from tests.parties.services import MODELS, ROOT, Services
+from tests.helpers.programs import flower_network, flower_rows, network
+from tests.helpers.services import MODELS, ROOT, Services
 
 X = np.random.default_rng(5).random((40, 64))
 LIMITS = ["--largest-body", "300000", "--largest-rows", "50", "--seconds", "20", "--at-once", "2"]

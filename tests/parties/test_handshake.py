@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 import mpc
-from mpc import configuration
-from mpc.handshake import disagreement, hear_hello, terms
-from mpc.joining import join_parties
+from mpc.parties import configuration
+from mpc.parties.handshake import disagreement, hear_hello, terms
+from mpc.parties.joining import join_parties
+from mpc.parties.tls import own_contexts
 from mpc.transport.listener import Listener
 from mpc.transport.loop import farewell
-from mpc.transport.tls import own_contexts
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.handshake import SESSION, read_hello, send_hello
-from mpc.health import ask
-from mpc.transport.tls import connect, own_contexts
+from mpc.parties import configuration
+from mpc.parties.handshake import SESSION, read_hello, send_hello
+from mpc.parties.health import ask
+from mpc.parties.tls import connect, own_contexts
 from nn.command import main
-from tests.parties.programs import network
-from tests.parties.services import MODELS, PARTIES, ROOT, Services
+from tests.helpers.programs import network
+from tests.helpers.services import MODELS, PARTIES, ROOT, Services
 
 X = np.random.default_rng(9).random((3, 64))
 

@@ -11,20 +11,21 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.errors import PeerError
-from mpc.handshake import read_hello, send_hello, terms
-from mpc.health import ask
-from mpc.transport import waiting, wire
+from mpc.core import wire
+from mpc.core.errors import PeerError
+from mpc.core.frames import Kind
+from mpc.parties import configuration
+from mpc.parties.handshake import read_hello, send_hello, terms
+from mpc.parties.health import ask
+from mpc.parties.tls import connect, own_contexts
+from mpc.transport import waiting
 from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.connection import exchange
-from mpc.transport.frames import Kind
-from mpc.transport.tls import connect, own_contexts
 from nn.command import main
-from nn.serving import PartyService
-from tests.parties.dates import redate
-from tests.parties.programs import network
-from tests.parties.services import MODELS, PARTIES, Services
+from nn.serving.service import PartyService
+from tests.helpers.dates import redate
+from tests.helpers.programs import network
+from tests.helpers.services import MODELS, PARTIES, Services
 
 X = np.random.default_rng(15).random((5, 64))
 IDLE = 2

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.correlation import Correlation
+from mpc.core.correlation import Correlation
 from mpc.launch import start
-from mpc.requests import read
-from tests.parties import programs
+from mpc.provider.requests import read
+from tests.helpers import programs
 
 NAMES = ("alice", "bob", "carol")
 

@@ -9,13 +9,13 @@ import sys
 import pytest
 
 import mpc
-from mpc import configuration, membership
-from mpc.membership import join
+from mpc.parties import configuration, membership
+from mpc.parties.membership import join
 from mpc.transport import certificates
 from mpc.transport.certificates import load_certificate, make_certificate
 from nn.command import main
-from tests.parties.dates import redate
-from tests.parties.services import ROOT, free_ports
+from tests.helpers.dates import redate
+from tests.helpers.services import ROOT, free_ports
 
 MARK = b"\xef\xbb\xbf"
 

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 import mpc
-from mpc import configuration
-from mpc.model_table import set_folder
+from mpc.parties import configuration
+from mpc.parties.model_table import set_folder
 
 
 @pytest.fixture

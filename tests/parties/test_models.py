@@ -9,15 +9,15 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.handshake import HEALTH, RELOAD, read_hello, send_hello, terms
-from mpc.health import ask
-from mpc.transport import wire
+from mpc.core import wire
+from mpc.core.frames import Kind
+from mpc.parties import configuration
+from mpc.parties.handshake import HEALTH, RELOAD, read_hello, send_hello, terms
+from mpc.parties.health import ask
+from mpc.parties.tls import connect, own_contexts
 from mpc.transport.connection import exchange
-from mpc.transport.frames import Kind
-from mpc.transport.tls import connect, own_contexts
 from nn.command import main
-from tests.parties.services import PARTIES, Services
+from tests.helpers.services import PARTIES, Services
 
 X = np.random.default_rng(15).random((40, 64))
 ANSWER = 8

@@ -8,10 +8,10 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.health import ask
-from tests.parties.programs import network
-from tests.parties.services import PARTIES, Services
+from mpc.parties import configuration
+from mpc.parties.health import ask
+from tests.helpers.programs import network
+from tests.helpers.services import PARTIES, Services
 
 X = np.random.default_rng(3).random((7, 64))
 # What a line may say; numbers among it are counts and seconds.
@@ -111,7 +111,7 @@ def test_health(told):
 
 
 def test_without_verbose_warnings_alone(caplog):
-    from mpc.events import record
+    from mpc.core.events import record
 
     with caplog.at_level("WARNING", logger="sotto"):
         record("session", rounds=3)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import mpc
-from tests.mpc.program_fuzz import programs, run
+from tests.helpers.program_fuzz import programs, run
 
 COUNT = max(8, int(os.environ.get("SOTTO_PROGRAMS", "0")) // 100)
 

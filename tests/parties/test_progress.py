@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import nn
-from tests.parties.programs import network
-from tests.parties.services import MODELS, PARTIES, Services
+from tests.helpers.programs import network
+from tests.helpers.services import MODELS, PARTIES, Services
 
-SLOWLY = ("-c", "from tests.parties.programs import slowly; slowly()")
+SLOWLY = ("-c", "from tests.helpers.programs import slowly; slowly()")
 X = np.random.default_rng(11).random((40, 64))
 
 

@@ -11,19 +11,19 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
+from mpc.parties import configuration
+from mpc.parties.tls import connect, own_contexts
 from mpc.transport import certificates, listener
 from mpc.transport.addresses import bind
 from mpc.transport.certificates import make_certificate
 from mpc.transport.connection import exchange
 from mpc.transport.listener import Listener
-from mpc.transport.tls import connect, own_contexts
 from mpc.transport.tls_session import Tls
-from nn import client as client_module
 from nn.command import main
-from tests.parties.dates import redate
-from tests.parties.programs import network
-from tests.parties.services import MODELS, PARTIES, Services, free_ports
+from nn.serving import client as client_module
+from tests.helpers.dates import redate
+from tests.helpers.programs import network
+from tests.helpers.services import MODELS, PARTIES, Services, free_ports
 
 X = np.random.default_rng(3).random((3, 64))
 NOT_THERE = "it is not in that one's parties.toml, which sotto join and SIGHUP there put right"

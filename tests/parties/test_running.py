@@ -17,13 +17,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import nn
-from mpc import configuration, metrics
+from mpc.parties import configuration, metrics
 from mpc.transport.certificates import make_certificate
 from nn.command import main
-from tests.parties.services import MODELS, PARTIES, ROOT, Services
+from tests.helpers.services import MODELS, PARTIES, ROOT, Services
 
 X = np.random.default_rng(7).random((300, 64))
-COMMAND = "from tests.parties.programs import counting_kernels as run; run()"
+COMMAND = "from tests.helpers.programs import counting_kernels as run; run()"
 OBSERVED = ["--metrics", "127.0.0.1:0", "--log", "json"]
 
 
@@ -159,7 +159,7 @@ def test_the_log_as_json_is_an_audit_trail_without_values(services):
 
 
 def test_other_libraries_errors_are_told_by_their_type_alone(capsys):
-    code = "import logging; from mpc.events import start_log; start_log(False, 'json')\n"
+    code = "import logging; from mpc.core.events import start_log; start_log(False, 'json')\n"
     code += "try: raise ValueError('secret')\n"
     code += "except ValueError: logging.getLogger('other').exception('it failed')"
     done = subprocess.run(

@@ -11,8 +11,8 @@ import pytest
 
 import mpc
 import nn
-from nn.pooling import MaxPool
-from tests.parties.programs import (
+from nn.layers.pooling import MaxPool
+from tests.helpers.programs import (
     flower_network,
     flower_rows,
     network,

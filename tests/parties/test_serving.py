@@ -13,21 +13,21 @@ import pytest
 
 import mpc
 import nn
-from mpc import configuration
-from mpc.handshake import read_hello, send_hello, terms
-from mpc.transport import frames, wire
+from mpc.core import frames, wire
+from mpc.core.frames import Kind
+from mpc.parties import configuration
+from mpc.parties.handshake import read_hello, send_hello, terms
+from mpc.parties.tls import connect, own_contexts
 from mpc.transport.connection import exchange
-from mpc.transport.frames import Kind
-from mpc.transport.tls import connect, own_contexts
-from tests.parties.processes import in_child
-from tests.parties.programs import (
+from tests.helpers.processes import in_child
+from tests.helpers.programs import (
     flower_network,
     flower_rows,
     network,
     picture_network,
     price_network,
 )
-from tests.parties.services import PARTIES, Services
+from tests.helpers.services import PARTIES, Services
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 
 import mpc
 import nn
-from tests.parties.processes import marked
-from tests.parties.programs import network, price_network
-from tests.parties.services import MODELS, PARTIES, Services
+from tests.helpers.processes import marked
+from tests.helpers.programs import network, price_network
+from tests.helpers.services import MODELS, PARTIES, Services
 
 X = np.random.default_rng(12).random((40, 64))
 ROWS = 20

@@ -5,9 +5,9 @@ import pytest
 
 import mpc
 from mpc.launch import start
-from nn.optimizers import Adam
-from tests.parties.bodies import fixed_local_streams
-from tests.parties.programs import Fit, digits, epoch_of, fit, small_convolutions, small_mlp
+from nn.training.optimizers import Adam
+from tests.helpers.bodies import fixed_local_streams
+from tests.helpers.programs import Fit, digits, epoch_of, fit, small_convolutions, small_mlp
 
 NAMES = ("alice", "bob", "carol")
 

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
-from mpc.correlation import Correlation, MaskRef, Part
-from mpc.errors import FrameError, PeerError, ShapeError
+from mpc.core import frames, wire
+from mpc.core.correlation import Correlation, MaskRef, Part
+from mpc.core.errors import FrameError, PeerError, ShapeError
+from mpc.core.frames import Kind
 from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bit_injection import GatePair
 from mpc.protocols.bits import MaskProducts
@@ -16,13 +18,11 @@ from mpc.protocols.product import ProductTerm
 from mpc.protocols.range_check import MaskShifts
 from mpc.protocols.sign import Window
 from mpc.protocols.truncation import TruncationPair
-from mpc.provider import Provider
-from mpc.requests import Request
-from mpc.transport import frames, wire
-from mpc.transport.frames import Kind
+from mpc.provider.dealer import Provider
+from mpc.provider.requests import Request
 from mpc.transport.remote import _route
-from tests.parties.memory import Memory, connected, frame_of, receive
-from tests.parties.programs import many_requests
+from tests.helpers.memory import Memory, connected, frame_of, receive
+from tests.helpers.programs import many_requests
 
 
 def planned():

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc import configuration, pool, spread
-from tests.parties import spread_programs as programs
-from tests.parties.programs import network
+from mpc.parties import configuration
+from mpc.workers import pool, spread
+from tests.helpers import spread_programs as programs
+from tests.helpers.programs import network
 
 NAMES = ("alice", "bob", "carol")
 

@@ -1,0 +1,1 @@
+"""Shared arrays: operators, methods and NumPy's functions, by the protocols."""

@@ -1,0 +1,1 @@
+"""The parts of the command sotto that need no neural network."""

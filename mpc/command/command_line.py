@@ -1,0 +1,92 @@
+"""What every command of ``sotto`` has in common: its help, its errors, its end."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mpc.command.terminal import paint
+from mpc.core.errors import (
+    ArgumentError,
+    ConfigurationError,
+    DataError,
+    MissingExtraError,
+    SottoError,
+    TemporaryError,
+)
+from mpc.core.events import record
+
+__all__ = ["CONFIGURATION", "add_command", "run", "serve_until_signal"]
+
+# Exit codes. Those above 63 are from sysexits.h, and tell a supervisor what to do.
+_COMMAND_LINE = 2
+_BUG = 70
+# Start it again, and it may work.
+_LATER = 75
+# Start it again, and it will not work before somebody has put something right.
+CONFIGURATION = 78
+
+
+def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.ArgumentParser:
+    """Add a command with its one-line summary, and what its own help says."""
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    added.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS,
+        help="show where an error came from",
+    )  # fmt: skip
+    return added
+
+
+def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT, then close; reload at each SIGHUP."""
+    stop, again = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: again.set())
+    while not stop.wait(0.25):
+        if again.is_set():
+            again.clear()
+            try:
+                reload()
+            except SottoError as error:
+                record("reload", warning=True, me="provider", problem=str(error))
+    close()
+
+
+def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and do what it says; an error is one line and an exit code."""
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help(sys.stderr)
+        return _COMMAND_LINE
+    debug = getattr(options, "debug", False)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
+    except (SottoError, OSError) as error:
+        if debug:
+            raise
+        problem, code = str(error), _code(error)
+    except Exception as error:
+        if debug:
+            raise
+        # Its text is not ours, and could hold anything.
+        problem = f"{type(error).__name__}, a bug: please report it with what --debug shows"
+        code = _BUG
+    print(f"{paint('sotto: error:', 'red', sys.stderr)} {problem}", file=sys.stderr)
+    return code
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, TemporaryError):
+        return _LATER
+    if isinstance(error, ConfigurationError | DataError | MissingExtraError):
+        return CONFIGURATION
+    return _COMMAND_LINE if isinstance(error, ArgumentError) else _LATER

@@ -1,0 +1,264 @@
+"""Each protocol once, on values whose result is known: for ``sotto doctor`` and the docs' cost table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.array.shared_array import SharedArray
+from mpc.core.cost import Spent
+from mpc.core.errors import SottoError
+from mpc.core.windows import Windows
+from mpc.protocols import (
+    combination,
+    convolution,
+    exponential,
+    inverse_root,
+    linear,
+    logarithm,
+    masking,
+    pooling,
+    product,
+    range_check,
+    reciprocal,
+    sigmoid,
+)
+
+if TYPE_CHECKING:
+    from mpc.session import Session
+
+__all__ = ["CHECKS", "Check", "Outcome", "run_checks"]
+
+ROWS, CLASSES = 100, 10
+SIZE = ROWS * CLASSES
+_UNIT = 2.0**-16
+# Public values: a self-test has no secrets. Multiples of 2^-8, whose products are exact.
+_X = np.round(np.linspace(-7, 9, SIZE) * 256) / 256
+_Y = np.round(np.sin(np.arange(SIZE)) * 5 * 256) / 256
+_POSITIVE = 1 + np.linspace(0, 9, SIZE)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A protocol's use.
+
+    Attributes
+    ----------
+    name, what : str
+        The protocol's file, and what it computes.
+    make : callable
+        Takes a session and returns the arguments, which are not counted.
+    run : callable
+        Takes the arguments and returns shares.
+    expected : ndarray
+    tolerance : float
+        How far a result may lie from `expected`.
+    parts : tuple of str
+        Protocols of other files that it is made of.
+    """
+
+    name: str
+    what: str
+    make: Callable[[Session], tuple[Any, ...]]
+    run: Callable[..., Any]
+    expected: NDArray[Any]
+    tolerance: float
+    parts: tuple[str, ...] = ()
+
+    def cost(self, session: Session) -> Spent:
+        """Return what a run spends, from a plan, for results of SIZE elements."""
+        spent: list[Spent] = []
+
+        def program(planned: Session) -> None:
+            arguments = self.make(planned)
+            before = planned.cost()
+            self.run(*arguments)
+            spent.append((planned.cost() - before).total)
+
+        session.plan(program)
+        return spent[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check has found.
+
+    Attributes
+    ----------
+    check : Check
+    error : float
+        The largest difference.
+    seconds : float
+    problem : str
+        Empty if all is well.
+    """
+
+    check: Check
+    error: float
+    seconds: float
+    problem: str
+
+
+def _two(s: Session) -> tuple[Any, ...]:
+    return s.share(_X, owner="alice"), s.share(_Y, owner="bob")
+
+
+def _computed(s: Session) -> tuple[Any, ...]:
+    x, y = _two(s)
+    return x + 0 * y, y + 0 * x
+
+
+def _product(s: Session) -> tuple[Any, ...]:
+    x, y = _two(s)
+    return (x * y,)
+
+
+def _bit_and_number(s: Session) -> tuple[Any, ...]:
+    x, y = _computed(s)
+    return x > 0, y
+
+
+def _bit_and_product(s: Session) -> tuple[Any, ...]:
+    x, y = _computed(s)
+    return x.relu_with_derivative()[1], x * y
+
+
+def _scores(s: Session) -> tuple[Any, ...]:
+    return (_computed(s)[0].reshape(ROWS, CLASSES), _computed(s)[1].reshape(ROWS, CLASSES))
+
+
+def _layers(s: Session) -> tuple[Any, ...]:
+    return (s.share(np.stack([_X, _Y, -_X, -_Y]), owner="alice"),)
+
+
+def _images(s: Session) -> tuple[Any, ...]:
+    return s.share(_IMAGES, owner="bob"), s.share(_KERNELS, owner="alice")
+
+
+def _masked(x: SharedArray, y: SharedArray) -> SharedArray:
+    masking.mask_together(x, y)
+    return x
+
+
+def _dealt(x: SharedArray, y: SharedArray) -> SharedArray:
+    z = x * y
+    assert z.shares is not None  # gets the product's term
+    return z
+
+
+def _fractions(x: SharedArray, y: SharedArray) -> SharedArray:
+    terms = [(x, combination.Fraction(3, 3)), (y, combination.Fraction(-5, 4))]
+    return combination.combine(terms, x.frac_bits)
+
+
+def _roots(s: Session) -> tuple[Any, ...]:
+    return (
+        SharedArray.from_public(s, np.full(SIZE, 0.5), 24, 1 << 29),
+        SharedArray.from_public(s, _POSITIVE, 36, 1 << 46),
+    )
+
+
+def _wide(s: Session) -> tuple[Any, ...]:
+    """Numbers whose product, 2^62 - 1, is in range."""
+    numbers = (np.full(SIZE, 2**31 - 1), np.full(SIZE, 2**31 + 1))
+    return tuple(SharedArray.from_public(s, n, 0, range_check.LIMIT) for n in numbers)
+
+
+def _product_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
+    claim = range_check.bilinear(x, y, product.multiply, 1)
+    return np.full(SIZE, range_check.verdict(claim))
+
+
+def _sum_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
+    claim = range_check.linear([(x, 31), (y, 0)])
+    return np.full(SIZE, range_check.verdict(claim))
+
+
+def _softmax(scores: NDArray[Any]) -> NDArray[Any]:
+    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+_IMAGES = _Y[:250].reshape(10, 5, 5, 1)
+_KERNELS = np.round(np.cos(np.arange(8)).reshape(2, 2, 1, 2) * 256) / 256
+_WINDOWS = Windows((2, 2))
+_CONVOLVED = np.tensordot(_WINDOWS.view(_IMAGES), _KERNELS, axes=3)
+_TABLE = _X.reshape(ROWS, CLASSES)
+_ONE_HOT = np.eye(CLASSES, dtype=np.int64)[_TABLE.argmax(axis=1)]
+
+CHECKS = (
+    Check("sharing", "share and reveal", _two, lambda x, y: x.reveal(), _X, 0),
+    Check("linear", "x + y, 3 x", _two, lambda x, y: x + y * 3, _X + 3 * _Y, 0),
+    Check("masking", "open under a mask", _computed, _masked, _X, 0),
+    Check("product", "x y", _computed, lambda x, y: x * y, _X * _Y, _UNIT),
+    Check("product", "x y, each known to an owner", _two, lambda x, y: x * y, _X * _Y, _UNIT),
+    Check("product", "X @ Y.T", _scores, lambda x, y: x.reshape(SIZE, 1) @ y.reshape(1, SIZE)[:, :1],
+          (_X * _Y[0]).reshape(SIZE, 1), _UNIT),
+    Check("product", "x y, used untruncated", _computed, _dealt, _X * _Y, _UNIT),
+    Check("convolution", "images with kernels of 2x2", _images,
+          lambda x, w: convolution.convolve(x, w, _WINDOWS), _CONVOLVED, _UNIT),
+    Check("scaling", "x / 3", _two, lambda x, y: x / 3, _X / 3, _UNIT, ("truncation",)),
+    Check("scaling", "0.1 x", _two, lambda x, y: x * 0.1, 0.1 * _X, _UNIT, ("truncation",)),
+    Check("truncation", "x / 2^16", _product, lambda z: z.truncate(), _X * _Y, _UNIT),
+    Check("combination", "3/8 x - 5/16 y", _computed, _fractions, 3 / 8 * _X - 5 / 16 * _Y, _UNIT),
+    Check("relu", "max(x y, 0), truncated", _product, lambda z: z.relu(), np.maximum(_X * _Y, 0),
+          _UNIT, ("sign", "bits")),
+    Check("comparison", "x < y", _computed, lambda x, y: x < y, _X < _Y, 0,
+          ("sign", "bits", "b2a")),
+    Check("comparison", "x == y", _computed, lambda x, y: x == y, _X == _Y, 0,
+          ("sign", "bits", "b2a")),
+    Check("select", "y where a bit is 1", _bit_and_number, lambda b, y: b * y, (_X > 0) * _Y, 0),
+    Check("bit_injection", "x y where a bit is 1, truncated", _bit_and_product, lambda b, z: z.gate(b),
+          (_X > 0) * _X * _Y, _UNIT),
+    Check("maximum", "max(x, y)", _computed, np.maximum, np.maximum(_X, _Y), 0, ("relu",)),
+    Check("pooling", "maximum of 4 arrays", _layers, pooling.maximum_of_first,
+          np.maximum(abs(_X), abs(_Y)), 0, ("relu",)),
+    Check("pooling", "mean of 4 arrays", _layers, pooling.mean_of_first, 0 * _X, _UNIT,
+          ("truncation",)),
+    Check("argmax", f"of rows of {CLASSES}, one-hot", _scores,
+          lambda x, y: x.argmax(axis=1, one_hot=True), _ONE_HOT, 0, ("sign", "bits", "b2a")),
+    Check("sigmoid", "1 / (1 + exp(-x))", _computed, lambda x, y: sigmoid.sigmoid(x),
+          1 / (1 + np.exp(-_X)), sigmoid.error_bound("sigmoid", 16), ("thresholds",)),
+    Check("sigmoid", "tanh(x)", _computed, lambda x, y: sigmoid.tanh(x), np.tanh(_X),
+          sigmoid.error_bound("tanh", 16)),
+    Check("exponential", "exp(x), x <= 0", lambda s: (s.share(-abs(_X), owner="alice"),),
+          exponential.exp, np.exp(-abs(_X)), 2 * _UNIT, ("sign", "bits", "truncation")),
+    Check("reciprocal", "1 / x in [1, 10]", lambda s: _at_24_bits(s),
+          lambda x: reciprocal.reciprocal(x, 10), 1 / _POSITIVE, 3 * _UNIT, ("product", "truncation")),
+    Check("logarithm", "log(x) in [1, 10]", lambda s: _at_24_bits(s),
+          lambda x: logarithm.log(x, 10), np.log(_POSITIVE), 3 * _UNIT, ("product", "truncation")),
+    Check("inverse_root", "m / sqrt(x)", _roots, inverse_root.times_inverse_root,
+          0.5 / np.sqrt(_POSITIVE), 1e-3, ("comparison", "select", "product", "truncation")),
+    Check("range_check", "whether |x y| < 2^62", _wide, _product_in_range, np.ones(SIZE), 0,
+          ("sign", "bits", "b2a")),
+    Check("range_check", "whether |2^31 x + y| < 2^62", _wide, _sum_in_range, np.zeros(SIZE), 0,
+          ("sign", "bits", "b2a")),
+    Check("softmax", f"of rows of {CLASSES}", _scores, lambda x, y: x.softmax(), _softmax(_TABLE),
+          1.8e-4, ("argmax", "exponential", "reciprocal")),
+)  # fmt: skip
+
+
+def _at_24_bits(s: Session) -> tuple[Any, ...]:
+    return (linear.at_bits(s.share(_POSITIVE, owner="bob"), 24),)
+
+
+def run_checks(session: Session) -> Iterator[Outcome]:
+    """Run each check in a local session, and compare with the result in floating point."""
+    for check in CHECKS:
+        start = time.perf_counter()
+        error, problem = float("nan"), ""
+        try:
+            found = check.run(*check.make(session))
+            if isinstance(found, SharedArray):
+                found = found.reveal()
+            error = float(np.abs(np.asarray(found, float) - check.expected).max())
+            if not error <= check.tolerance:
+                problem = f"differs by {error:.3g}, at most {check.tolerance:.3g} is right"
+        except SottoError as caught:
+            problem = str(caught)
+        yield Outcome(check, error, time.perf_counter() - start, problem)

@@ -1,0 +1,1 @@
+"""What all of mpc stands on: values and masks, keys, costs, errors, a session's runtime."""

@@ -1,0 +1,450 @@
+"""Correlated randomness: what it is made of, and how its shares come to the parties.
+
+A correlation is an ordered list of parts. First come the masks, uniform arrays of which every
+party expands its own share from a key it has in common with the provider. Then come the corrected
+parts, arrays that depend on the masks: the shares of all parties but the last are expanded from
+another key, see :mod:`mpc.core.keys`, and the last party's share is what the provider sends. A
+correlation has an id, its place in the streams of masks, and carries shapes and ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from math import prod
+from operator import attrgetter
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.errors import ShapeError
+from mpc.core.sizes import check_size, shape_of_view
+
+__all__ = [
+    "LANES",
+    "Algebra",
+    "Correlation",
+    "Layout",
+    "MaskRef",
+    "MaskSource",
+    "Opening",
+    "Part",
+    "View",
+    "apply_views",
+    "check_dealt",
+    "chosen_rows",
+    "combine",
+    "correlation_classes",
+    "with_runs",
+]
+
+Words = NDArray[np.uint64]
+Opening = Literal["sum", "xor"] | int
+"""What an opening does with a message: combine every party's share, or take one party's word."""
+Algebra = Literal["sum", "sum32", "sum16", "xor"]
+"""How shares make the value: as 64-bit words, as lanes of 32 or 16 bits (ring.lanes), or by XOR."""
+LANES: tuple[Algebra, ...] = ("sum", "sum32", "sum16")
+"""By fold: how lanes add up."""
+
+# One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape),
+# ("index", key), with the key as NumPy takes it, or ("windows", Windows) of images.
+View = tuple[str, object]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of a correlation: its shape in words, and how shares add or XOR up to it."""
+
+    shape: tuple[int, ...]
+    algebra: Algebra = "sum"
+
+    @cached_property
+    def size(self) -> int:
+        """How many words."""
+        return prod(self.shape)
+
+
+_LANE_DTYPES = {"sum": np.uint64, "sum32": np.uint32, "sum16": np.uint16}
+
+
+def combine(algebra: Algebra, x: Words, y: Words) -> None:
+    """Add (XOR) the words `y`, contiguous as they are, to `x`."""
+    if algebra == "xor":
+        np.bitwise_xor(x, y, out=x)
+    else:
+        dtype = _LANE_DTYPES[algebra]
+        np.add(x.view(dtype), y.view(dtype), out=x.view(dtype))
+
+
+@dataclass(frozen=True)
+class MaskRef:
+    """How the provider finds a mask again: the place in the streams, and the views since.
+
+    The mask is the sum of all parties' words there, or the words of `owner` alone. With `without`
+    that party's words are left out: it knows them, and does itself what takes them.
+    """
+
+    id: int
+    part: Part
+    start: int = 0
+    views: tuple[View, ...] = ()
+    owner: int | None = None
+    without: int | None = None
+
+    def view(self, view: View) -> MaskRef:
+        """Return the mask of a view."""
+        rows = None if self.views else _run_of_rows(view, self.part.shape)
+        if rows is None:
+            return replace(self, views=(*self.views, view))
+        # A mask of its own that starts later in the streams: the provider expands no more of it.
+        shape = self.part.shape[1:]
+        part = replace(self.part, shape=(len(rows), *shape))
+        return replace(self, part=part, start=self.start + rows.start * prod(shape))
+
+    def counted_from(self, base: int) -> MaskRef:
+        """Return the same with an id that counts from `base`; a mask that is older gets -id."""
+        return replace(self, id=self.id - base if self.id > base else -self.id)
+
+    def placed_at(self, base: int) -> MaskRef:
+        """Undo :meth:`counted_from`."""
+        return replace(self, id=self.id + base if self.id > 0 else -self.id)
+
+    def check(self, limit: int) -> tuple[int, ...]:
+        """Return the shape of the mask as viewed, or raise ShapeError if the views do not fit.
+
+        Nothing larger than `limit` words is looked at.
+        """
+        if not self.id or self.start < 0:
+            raise ShapeError(f"a mask must have an id and a start, got {self.id} and {self.start}")
+        for party in (self.owner, self.without):
+            if party is not None and party < 0:
+                raise ShapeError(f"a mask must name parties by their numbers, got {party}")
+        shape = check_size(self.part.shape, limit)
+        for view in self.views:
+            shape = check_size(shape_of_view(shape, view, limit), limit)
+        return shape
+
+
+def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
+    """Apply views to `x`, leaving its first `leading` axes as they are."""
+    for kind, argument in views:
+        if kind == "transpose":
+            axes = tuple(a + leading for a in argument)  # type: ignore[attr-defined]
+            x = x.transpose(*range(leading), *axes)
+        elif kind == "reshape":
+            x = x.reshape(*x.shape[:leading], *argument)  # type: ignore[misc]
+        elif kind == "index":
+            x = _index(x, argument, leading)  # type: ignore[arg-type]
+        elif kind == "windows":
+            x = argument.view(x)  # type: ignore[attr-defined]
+        else:
+            raise AssertionError(kind)
+    return x
+
+
+def _is_basic(key: object) -> bool:
+    """Whether this part of an index takes no element numbers (True and False do)."""
+    if key is None or key is Ellipsis:
+        return True
+    return isinstance(key, (slice, int, np.integer)) and not isinstance(key, bool)
+
+
+def _index(x: Words, key: tuple[Any, ...], leading: int) -> Words:
+    """Index the axes behind the first `leading` ones as `key` would index an array of them alone."""
+    lists = [k for k in key if not _is_basic(k)]
+    numbers_too = any(isinstance(k, (int, np.integer)) for k in key)
+    if not lists or (len(lists) == 1 and not numbers_too and np.ndim(lists[0]) > 0):
+        # What NumPy gives for a single element is no array.
+        return np.asarray(x[(slice(None),) * leading + key])
+    # The axes that several index arrays make can come first, before the leading ones too, so let
+    # NumPy index the elements' numbers.
+    shape = x.shape[leading:]
+    numbers = np.arange(prod(shape)).reshape(shape)[key]
+    return x.reshape(*x.shape[:leading], prod(shape))[(slice(None),) * leading + (numbers,)]
+
+
+def _run_of_rows(view: View, shape: tuple[int, ...]) -> range | None:
+    """Return the rows that a view picks of an array, if it is a slice of them and nothing else."""
+    kind, keys = view
+    if kind != "index" or not shape or not isinstance(keys, tuple) or len(keys) != 1:
+        return None
+    rows = range(shape[0])[keys[0]] if isinstance(keys[0], slice) else None
+    return rows if rows is not None and rows.step == 1 else None
+
+
+def with_runs(keys: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the same index with a slice for an array of evenly spaced numbers, or bools.
+
+    The provider is told an index of what is masked already, and a slice tells less. Of several
+    arrays, or one beside a number, NumPy makes axes that slices do not make: these stay.
+    """
+    places = [k for k, key in enumerate(keys) if not _is_basic(key)]
+    numbers_too = any(isinstance(key, (int, np.integer)) for key in keys)
+    if len(places) != 1 or numbers_too:
+        return keys
+    (place,) = places
+    key = keys[place]
+    if not isinstance(key, np.ndarray) or key.ndim != 1:
+        return keys
+    before, behind = keys[:place], keys[place + 1 :]
+    from_the_end = any(k is Ellipsis for k in before)
+    count = sum(k is not None for k in (behind if from_the_end else before))
+    axis = len(shape) - 1 - count if from_the_end else count
+    run = _run_of(key, shape[axis]) if 0 <= axis < len(shape) else None
+    return keys if run is None else (*before, run, *behind)
+
+
+def _run_of(key: NDArray[Any], length: int) -> slice | None:
+    """Return the slice that picks the same of `length` elements, if there is one."""
+    if key.dtype == np.bool_:
+        if len(key) != length:
+            return None
+        key = np.flatnonzero(key)
+    if not len(key):
+        return slice(0, 0)
+    if key.dtype.kind not in "iu" or key.min() < -length or key.max() >= length:
+        return None
+    numbers = key.astype(np.int64) % length
+    first, last = int(numbers[0]), int(numbers[-1])
+    step = int(numbers[1]) - first if len(numbers) > 1 else 1
+    if step == 0 or (np.diff(numbers) != step).any():
+        return None
+    stop = last + step
+    return slice(first, stop if stop >= 0 else None, step)
+
+
+def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
+    """Return the rows that the first view of `ref` picks, if that is all it does."""
+    if not ref.views or ref.views[0][0] != "index" or not ref.part.shape:
+        return None
+    keys = ref.views[0][1]
+    if not isinstance(keys, tuple) or len(keys) != 1:
+        return None
+    (key,) = keys
+    if not isinstance(key, (slice, np.ndarray)):
+        return None
+    if isinstance(key, np.ndarray) and key.dtype == np.bool_ and key.ndim != 1:
+        return None
+    rows: NDArray[np.int64] = np.arange(ref.part.shape[0])[key]
+    return rows if rows.ndim == 1 else None
+
+
+def check_dealt(mask: Words, size: int) -> None:
+    """Raise ShapeError unless a mask has so many words: kernels go by the size alone."""
+    if mask.size != size:
+        raise ShapeError(f"a mask must have {size} words, got {mask.size}")
+
+
+class MaskSource(Protocol):
+    """What holds every party's key for masks: the crypto provider, where a correlation is dealt."""
+
+    def mask(self, ref: MaskRef) -> Words:
+        """Return the mask that `ref` names: the sum of all parties' shares of it."""
+
+
+_classes: dict[str, type[Correlation]] = {}
+
+
+def correlation_classes() -> dict[str, type[Correlation]]:
+    """Return every correlation by its name: what a provider can be asked for."""
+    return _classes
+
+
+class Correlation:
+    """Base of the protocols' correlations, each a frozen dataclass of sizes and mask references."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        known = _classes.setdefault(cls.__name__, cls)
+        if known.__module__ != cls.__module__:
+            raise TypeError(f"a correlation {cls.__name__} exists already in {known.__module__}")
+        _classes[cls.__name__] = cls
+
+    def counted_from(self, base: int) -> Self:
+        """Return the same with ids of masks that count from `base`, as a request has them."""
+        return self._with({n: ref.counted_from(base) for n, ref in self._references()})
+
+    def placed_at(self, base: int) -> Self:
+        """Undo :meth:`counted_from`."""
+        return self._with({n: ref.placed_at(base) for n, ref in self._references()})
+
+    def without_ids(self) -> Self:
+        """Return the same with zeros for the ids of masks."""
+        return self._with(
+            {
+                n: replace(ref, id=0) if isinstance(ref, MaskRef) else ref.without_ids()
+                for n, ref in self._references()
+            }
+        )
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the masks it refers to, in the order of its fields."""
+        known = vars(self)
+        if "_ids" not in known:
+            known["_ids"] = ids = []
+            for value in self._values():
+                if type(value) is MaskRef:
+                    ids.append(value.id)
+                elif isinstance(value, Correlation):
+                    ids += value.ids
+        found: list[int] = known["_ids"]
+        return found
+
+    def _values(self) -> tuple[Any, ...]:
+        return _fields_of(type(self))(self)  # type: ignore[arg-type]
+
+    @property
+    def layout(self) -> Layout:
+        """What does not depend on ids; correlations that differ in ids alone share it."""
+        known = vars(self)
+        found: Layout | None = known.get("_layout")
+        if found is None:
+            ids: list[int] = []
+            key = self._key(ids)
+            found = None if key is None else _layouts.get(key)
+            if found is None:
+                found = Layout(self)
+                if key is not None:
+                    if len(_layouts) >= _MOST_LAYOUTS:
+                        _layouts.clear()
+                    _layouts[key] = found
+            if key is not None:
+                known["_ids"] = ids
+            known["_layout"] = found
+        return found
+
+    def keep_layout(self) -> None:
+        """Make a layout of its own: of what comes from outside, nothing is exchanged for others.
+
+        Values that are equal, such as True and 1, differ on the wire.
+        """
+        vars(self)["_layout"] = Layout(self)
+
+    def _key(self, ids: list[int]) -> tuple[Any, ...] | None:
+        """Return what the layout follows from, if it can be looked up; add the rest to `ids`."""
+        key: list[Any] = [type(self)]
+        for value in self._values():
+            kind = type(value)
+            if kind is MaskRef:
+                # A key of an index can be an array, and may hold True as well as 1.
+                for step, _ in value.views:
+                    if step == "index":
+                        return None
+                ids.append(value.id)
+                value = _of_ref(value)
+            elif kind not in _PLAIN and isinstance(value, Correlation):
+                value = value._key(ids)
+                if value is None:
+                    return None
+            key.append(value)
+        return tuple(key)
+
+    def _references(self) -> Iterator[tuple[str, MaskRef | Correlation]]:
+        for name, value in vars(self).items():
+            if isinstance(value, (MaskRef, Correlation)):
+                yield name, value
+
+    def _with(self, changed: dict[str, Any]) -> Self:
+        """Return the same with other ids, and so of the same sizes: what is known of them stays."""
+        if not changed:
+            return self
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), **changed)
+        for of_other_ids in ("_ids", "_name"):
+            vars(twin).pop(of_other_ids, None)
+        return twin
+
+    def check(self, limit: int) -> None:
+        """Raise ShapeError unless sizes and mask references fit together, within `limit` words.
+
+        What the provider asks of a correlation that came over a network, before it deals: kernels
+        rely on it. A class whose fields are more than sizes of its own parts extends it.
+        """
+        total = 0
+        for part in (*self.masks(), *self.corrected()):
+            total += prod(check_size(part.shape, limit))
+        if total > limit:
+            raise ShapeError(
+                f"{type(self).__name__} must not have more than {limit} words, got {total}"
+            )
+
+    def masks(self) -> tuple[Part, ...]:
+        """Return the parts that are uniform."""
+        return ()
+
+    def corrected(self) -> tuple[Part, ...]:
+        """Return the parts that follow from the masks."""
+        return ()
+
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
+        """Turn the other parties' shares of the corrected parts into the last party's, in place.
+
+        Parameters
+        ----------
+        provider : MaskSource
+            To look up masks of earlier ids.
+        masks : list of arrays
+            The masks themselves.
+        out : list of arrays
+            On entry the sum (XOR) of the other parties' shares of each corrected part, on return
+            the part minus (XOR) that.
+        """
+        raise NotImplementedError
+
+    @property
+    def mask_words(self) -> int:
+        """How many words of a party's stream are masks."""
+        return self.layout.mask_words
+
+    @property
+    def corrected_words(self) -> int:
+        """How many words the last party receives."""
+        return self.layout.corrected_words
+
+    def split(self, words: Words) -> list[Words]:
+        """Cut the last axis of an array of all parts' words into the parts."""
+        pieces, start, leading = [], 0, words.shape[:-1]
+        for part in self.layout.parts:
+            piece = words[..., start : start + part.size]
+            pieces.append(piece.reshape(*leading, *part.shape))
+            start += part.size
+        return pieces
+
+
+class Layout:
+    """What correlations have in common that differ in ids alone.
+
+    Attributes
+    ----------
+    masks, corrected, parts : tuple of Part
+    mask_words, corrected_words : int
+    digest : bytes, optional
+        For :mod:`mpc.core.names`, once it was asked for.
+    """
+
+    __slots__ = ("corrected", "corrected_words", "digest", "mask_words", "masks", "parts")
+
+    def __init__(self, correlation: Correlation) -> None:
+        self.masks = correlation.masks()
+        self.corrected = correlation.corrected()
+        self.parts = (*self.masks, *self.corrected)
+        self.mask_words = sum(part.size for part in self.masks)
+        self.corrected_words = sum(part.size for part in self.corrected)
+        self.digest: bytes | None = None
+
+
+# What fields are made of beside references and terms.
+_PLAIN = {bool, int, str, tuple, type(None)}
+_MOST_LAYOUTS = 4096
+_layouts: dict[Any, Layout] = {}
+_of_ref = attrgetter("part.shape", "part.algebra", "start", "owner", "without", "views")
+
+
+@lru_cache(maxsize=64)
+def _fields_of(cls: type[Correlation]) -> Callable[[Correlation], tuple[Any, ...]]:
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    # Of one name it would return no tuple.
+    return attrgetter(*names) if len(names) > 1 else lambda c: (getattr(c, names[0]),)

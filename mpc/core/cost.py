@@ -1,0 +1,322 @@
+"""Rounds and bytes: what a session has spent, by protocol and by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+from mpc.core.errors import ArgumentError
+from mpc.core.figures import Panel, draw_bars
+
+__all__ = ["Cost", "Ledger", "Spent"]
+
+
+@dataclass
+class Spent:
+    """What one protocol or layer took.
+
+    Attributes
+    ----------
+    rounds : int
+        Messages that cannot be sent before the ones of the round before have arrived.
+    bytes_sent : int
+        Bytes the busiest computing party sends to the other computing parties, all together.
+    correction_bytes : int
+        Bytes the crypto provider sends to the last computing party. They depend on no data, so
+        they can be sent ahead.
+    seconds : float
+        Wall time; not compared.
+    sent : tuple of int
+        Bytes that each computing party sends, where it was measured; not compared.
+    """
+
+    rounds: int = 0
+    bytes_sent: int = 0
+    correction_bytes: int = 0
+    seconds: float = field(default=0.0, compare=False)
+    sent: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    def __add__(self, other: Spent) -> Spent:
+        return self._combine(other, 1)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return self._combine(other, -1)
+
+    def _combine(self, other: Spent, sign: int) -> Spent:
+        sent = tuple(a + sign * b for a, b in zip_longest(self.sent, other.sent, fillvalue=0))
+        # Another party may be the busiest one in the sum or difference than in either.
+        measured = all(spent.sent or not spent.bytes_sent for spent in (self, other))
+        return Spent(
+            self.rounds + sign * other.rounds,
+            max(sent) if sent and measured else self.bytes_sent + sign * other.bytes_sent,
+            self.correction_bytes + sign * other.correction_bytes,
+            self.seconds + sign * other.seconds,
+            sent if measured else (),
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A session's cost up to now, or a plan's. Printing it gives a table.
+
+    Attributes
+    ----------
+    total : Spent
+    by_protocol, by_layer : dict of str to Spent
+        The same total, split. What belongs to no layer is under ``"-"``.
+    framing : tuple of int
+        What each computing party's messages take on the wire beside their contents, where the
+        parties are processes: headers, TLS, and the last party's requests to the provider. Not
+        compared.
+    correction_framing : int
+        Likewise what the provider sends beside the corrections.
+    """
+
+    total: Spent
+    by_protocol: dict[str, Spent]
+    by_layer: dict[str, Spent]
+    framing: tuple[int, ...] = field(default=(), compare=False)
+    correction_framing: int = field(default=0, compare=False)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in all."""
+        return self.total.rounds
+
+    @property
+    def bytes_sent_per_party(self) -> int:
+        """Bytes the busiest computing party sends to the others."""
+        return self.total.bytes_sent
+
+    @property
+    def correction_bytes(self) -> int:
+        """Bytes the crypto provider sends to the last computing party."""
+        return self.total.correction_bytes
+
+    def plot(self, by: str = "layer", *, sent: str = "sent by a party") -> Any:
+        """Draw rounds, bytes and seconds as bars (extra: plot).
+
+        Parameters
+        ----------
+        by : "layer" or "protocol"
+            Seconds are known by layer only.
+        sent : str
+            What to call the bytes that are sent.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Shown in a notebook; elsewhere ``figure.savefig("cost.png")``.
+
+        Raises
+        ------
+        MissingExtraError
+            Without matplotlib.
+        """
+        if by not in ("layer", "protocol"):
+            raise ArgumentError(f"by must be 'layer' or 'protocol', got {by!r}")
+        parts = self.by_layer if by == "layer" else self.by_protocol
+        names = [f"in no {by}" if name == "-" else name for name in parts]
+        return draw_bars(names, _panels(list(parts.values()), sent))
+
+    @property
+    def wire_bytes(self) -> tuple[int, ...]:
+        """Bytes that each computing party puts on the wire, as its sockets count them."""
+        sent = self.total.sent or (0,) * len(self.framing)
+        return tuple(a + b for a, b in zip(sent, self.framing, strict=True))
+
+    @property
+    def wire_correction_bytes(self) -> int:
+        """Bytes that the provider puts on the wire."""
+        return self.total.correction_bytes + self.correction_framing
+
+    def __sub__(self, earlier: Cost) -> Cost:
+        """Return what was spent since `earlier`."""
+
+        def minus(now: dict[str, Spent], then: dict[str, Spent]) -> dict[str, Spent]:
+            rest = {name: spent - then.get(name, Spent()) for name, spent in now.items()}
+            return {name: spent for name, spent in rest.items() if spent != Spent()}
+
+        return Cost(
+            self.total - earlier.total,
+            minus(self.by_protocol, earlier.by_protocol),
+            minus(self.by_layer, earlier.by_layer),
+            tuple(a - b for a, b in zip(self.framing, earlier.framing, strict=True)),
+            self.correction_framing - earlier.correction_framing,
+        )
+
+    def __str__(self) -> str:
+        rows = [("", "rounds", "bytes sent a party", "correction bytes")]
+        for title, part in (("protocol", self.by_protocol), ("layer", self.by_layer)):
+            if title == "layer" and set(part) <= {"-"}:
+                continue
+            rows += [(title, "", "", "")]
+            rows += [
+                (f"  {name}", f"{s.rounds:,}", f"{s.bytes_sent:,}", f"{s.correction_bytes:,}")
+                for name, s in part.items()
+            ]
+        t = self.total
+        rows += [("total", f"{t.rounds:,}", f"{t.bytes_sent:,}", f"{t.correction_bytes:,}")]
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = []
+        for row in rows:
+            numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+        return "\n".join(lines)
+
+
+def _panels(spent: list[Spent], sent: str) -> list[Panel]:
+    """Return what is drawn of what layers or protocols have spent."""
+    most = max((max(s.bytes_sent, s.correction_bytes) for s in spent), default=0)
+    unit, size = ("MB", 1e6) if most >= 1e5 else ("kB", 1e3)
+    panels: list[Panel] = [
+        ("rounds", [("", [float(s.rounds) for s in spent])]),
+        (
+            unit,
+            [
+                (sent, [s.bytes_sent / size for s in spent]),
+                ("from the provider", [s.correction_bytes / size for s in spent]),
+            ],
+        ),
+    ]
+    # Time is kept by layer only, and only while a layer runs.
+    longest = max((s.seconds for s in spent), default=0.0)
+    if longest:
+        unit, size = ("seconds", 1.0) if longest >= 1 else ("milliseconds", 1e-3)
+        panels.append((unit, [("", [s.seconds / size if s.seconds else None for s in spent])]))
+    return panels
+
+
+class Ledger:
+    """Books every round and byte under the protocol and the layer that runs."""
+
+    def __init__(self, parties: int) -> None:
+        self._parties = parties
+        self._sent: dict[tuple[str, str], list[int]] = {}
+        self._other: dict[tuple[str, str], Spent] = {}
+        self._protocol = "-"
+        self._layer = "-"
+        self._seconds: dict[str, float] = {}
+        self._framing = [0] * parties
+        self._correction_framing = 0
+
+    def _key(self) -> tuple[str, str]:
+        key = (self._protocol, self._layer)
+        if key not in self._other:
+            self._other[key] = Spent()
+            self._sent[key] = [0] * self._parties
+        return key
+
+    @property
+    def step(self) -> str:
+        """The layer and the protocol that run, for errors."""
+        names = [f"layer {self._layer}" if self._layer != "-" else "", self._protocol.strip("-")]
+        return " ".join(name for name in names if name)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds up to now."""
+        return sum(spent.rounds for spent in self._other.values())
+
+    def where(self) -> str:
+        """Return the round and the step, for errors."""
+        step = self.step
+        return f"round {self.rounds}{f' ({step})' if step else ''}"
+
+    def add_round(self, sent: Sequence[int], framing: Sequence[int]) -> None:
+        """Book one round in which party i sends ``sent[i]`` bytes, and ``framing[i]`` beside."""
+        key = self._key()
+        self._other[key].rounds += 1
+        totals = self._sent[key]
+        for party, count in enumerate(sent):
+            totals[party] += count
+            self._framing[party] += framing[party]
+
+    def add_framing(self, party: int, count: int) -> None:
+        """Book what `party` sends beside contents; -1 is the last."""
+        self._framing[party] += count
+
+    def add_correction(self, count: int, framing: int) -> None:
+        """Book `count` bytes from the provider, and what it sends beside them."""
+        self._other[self._key()].correction_bytes += count
+        self._correction_framing += framing
+
+    def add_at_once(self, others: Sequence[Ledger]) -> None:
+        """Book what was spent elsewhere at the same time: all bytes, and the rounds of the longest."""
+        for ledger in others:
+            for key, sent in ledger._sent.items():
+                mine = self._sent.setdefault(key, [0] * self._parties)
+                self._sent[key] = [a + b for a, b in zip(mine, sent, strict=True)]
+                spent = self._other.setdefault(key, Spent())
+                spent.correction_bytes += ledger._other[key].correction_bytes
+        longest = max(others, key=lambda ledger: ledger.rounds)
+        for key, spent in longest._other.items():
+            self._other[key].rounds += spent.rounds
+
+    def protocol(self, name: str) -> AbstractContextManager[None]:
+        """Book under `name`, unless a protocol runs already: the outermost one pays."""
+        return _Protocol(self, name)
+
+    def layer(self, name: str) -> AbstractContextManager[None]:
+        """Book under the layer `name`, with the time it takes."""
+        return _Layer(self, name)
+
+    def cost(self) -> Cost:
+        """Sum up."""
+
+        def collect(which: int | None) -> dict[str, Spent]:
+            spent: dict[str, Spent] = {}
+            sent: dict[str, list[int]] = {}
+            for key, other in self._other.items():
+                name = "" if which is None else key[which]
+                spent[name] = spent.get(name, Spent()) + other
+                sums = sent.get(name, [0] * self._parties)
+                sent[name] = [a + b for a, b in zip(sums, self._sent[key], strict=True)]
+            for name, sums in sent.items():
+                spent[name].bytes_sent, spent[name].sent = max(sums), tuple(sums)
+                spent[name].seconds = self._seconds.get(name, 0.0) if which == 1 else 0.0
+            return spent
+
+        return Cost(
+            collect(None).get("", Spent()),
+            collect(0),
+            collect(1),
+            tuple(self._framing),
+            self._correction_framing,
+        )
+
+
+class _Protocol:
+    # A class, since a generator takes thrice the time and every step of a protocol is in one.
+    __slots__ = ("_ledger", "_name", "_outer")
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+
+    def __enter__(self) -> None:
+        self._outer = self._ledger._protocol
+        if self._outer == "-":
+            self._ledger._protocol = self._name
+
+    def __exit__(self, *error: object) -> None:
+        self._ledger._protocol = self._outer
+
+
+class _Layer:
+    __slots__ = ("_ledger", "_name", "_outer", "_start")
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+
+    def __enter__(self) -> None:
+        self._outer, self._ledger._layer = self._ledger._layer, self._name
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        seconds, ledger = time.perf_counter() - self._start, self._ledger
+        ledger._layer = self._outer
+        ledger._seconds[self._name] = ledger._seconds.get(self._name, 0.0) + seconds

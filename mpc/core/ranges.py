@@ -1,0 +1,288 @@
+"""What happens when the public bounds do not prove that a result stays inside the ring.
+
+Every shared integer is below :data:`LARGEST` in magnitude, 2^62: truncation, comparison and reveal are
+right up to there. Each operation works out the bound of its result from those of its operands, as a
+Python integer. A bound that fits proves that the result does, and nothing more is done. Any other
+operation goes through :meth:`RangePolicy.settle` before it is carried out:
+
+- "values": all parties live in this process, so the operation is done on the values themselves, in
+  doubles with an error bound, and where those cannot tell, in Python's integers.
+- "check": the parties find out on shares, and open one bit, see :mod:`mpc.protocols.range_check`.
+- "warn": a :class:`RangeWarning`, once a place of the program.
+- "error": a RangeError, before anything is sent.
+
+Where something else has shown that values stay inside, such as a model's check before it is shared,
+operations are done within :meth:`RangePolicy.vouched`.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.errors import ArgumentError, RangeError, RangeWarning
+
+__all__ = ["LARGEST", "MODES", "Operation", "RangePolicy"]
+
+# Exclusive limit of the magnitude of a shared integer: 2^62.
+LIMIT_BITS = 62
+LARGEST = (1 << LIMIT_BITS) - 1
+
+MODES = ("values", "check", "warn", "error")
+
+# Frames of these folders are the library's, not the user's program.
+_OWN_FOLDERS = tuple(
+    str(Path(__file__).resolve().parent.parent / name) + "/" for name in ("ring", "mpc", "nn")
+)
+
+# By more than this many bits a sum of doubles of the same sign is not wrong for each addend.
+_DOUBLE_ERROR = 2.0**-51
+
+
+class Encoded(Protocol):
+    """A shared array, as far as its range is concerned."""
+
+    frac_bits: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation over the integers, of which the ring sees the remainder alone.
+
+    Attributes
+    ----------
+    name : str
+        What the user has written, for messages: ``*``, ``sum``.
+    operands : tuple of SecretValue or array
+        Secret and public ones; public floats are factors as they are, in doubles.
+    exact : callable
+        Does it to plain arrays of any dtype: a sum of products, or a sum, of the operands.
+    addends : int
+        How many make up an element of the result.
+    bound : int
+        On the magnitude of the result, as the bounds of the operands tell it.
+    frac_bits : int
+        Of the result.
+    claims : callable
+        Returns what parties have to check on shares, see :mod:`mpc.protocols.range_check`.
+    sharp : bool
+        Whether the claims hold if and only if the results fit, not only if.
+    """
+
+    name: str
+    operands: tuple[Any, ...]
+    exact: Callable[..., Any]
+    addends: int
+    bound: int
+    frac_bits: int
+    claims: Callable[[], tuple[Any, ...]]
+    sharp: bool = True
+
+
+class RangePolicy:
+    """How a session treats operations whose result the bounds do not prove to fit.
+
+    Parameters
+    ----------
+    mode : {"values", "check", "warn", "error"}
+    values_of : callable
+        Returns the integers behind a shared array whose parties all live here; None in a plan.
+    check, check_bound : callable
+        Find out on shares whether the results of an operation fit, whether values have a bound.
+    places : set, optional
+        Where was warned already.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        values_of: Callable[[Any], NDArray[np.int64]] | None,
+        check: Callable[[Operation], bool],
+        check_bound: Callable[[Any, int], bool],
+        places: set[tuple[str, int, str]] | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise ArgumentError(f"ranges must be one of {', '.join(MODES)}, got {mode!r}")
+        self.mode = mode
+        self._values_of = values_of
+        self._check, self._check_bound = check, check_bound
+        self._vouched = 0
+        # In a plan that runs ahead of the program itself.
+        self.quiet = False
+        self.places: set[tuple[str, int, str]] = set() if places is None else places
+
+    @contextmanager
+    def vouched(self) -> Iterator[None]:
+        """Take for granted that results inside the ``with`` block fit, as the caller has shown."""
+        self._vouched += 1
+        try:
+            yield
+        finally:
+            self._vouched -= 1
+
+    def settle(self, operation: Operation) -> int:
+        """Return a bound that the result has, or raise RangeError; may warn."""
+        if operation.bound <= LARGEST:
+            return operation.bound
+        if self._vouched:
+            return LARGEST
+        if self.mode == "values":
+            problem = None if self._values_of is None else beyond(operation, self._values_of)
+            if problem:
+                raise RangeError(problem)
+        elif self.mode == "check":
+            with self.vouched():
+                inside = self._check(operation)
+            if not inside:
+                found = "is not" if operation.sharp else "may not be"
+                raise RangeError(
+                    f"{operation.name}: a result {found} below {_limit(operation.frac_bits)} in"
+                    " magnitude; share smaller values"
+                )
+        else:
+            self.doubt(operation.name, operation.bound, operation.frac_bits)
+        return LARGEST
+
+    def settle_bound(self, x: Encoded, bound: int, name: str) -> None:
+        """Find out whether |x| <= bound, or raise RangeError; may warn."""
+        if self._vouched:
+            return
+        if self.mode == "values":
+            values = np.zeros((), np.int64) if self._values_of is None else self._values_of(x)
+            outside = (values > bound) | (values < -bound)
+            if np.any(outside):
+                place = int(np.argmax(outside))
+                raise RangeError(
+                    f"{name}: the value{at_index(place, values.shape)} is"
+                    f" {real(int(values.reshape(-1)[place]), x.frac_bits)}, which is larger in"
+                    " magnitude"
+                )
+        elif self.mode == "warn":
+            self.say(
+                name,
+                f"{name} is taken on trust: results are wrong if a value is larger; open the session"
+                " with ranges='check' to have it checked",
+            )
+        else:
+            with self.vouched():
+                inside = self._check_bound(x, bound)
+            if not inside:
+                raise RangeError(f"{name}: a value is larger in magnitude")
+
+    def foresee(self, name: str, bound: int, frac_bits: int) -> None:
+        """Raise, if the session is told to, what `settle` is going to raise, before a round is spent."""
+        if bound > LARGEST and not self._vouched and self.mode == "error":
+            self.doubt(name, bound, frac_bits)
+
+    def doubt(self, name: str, bound: int, frac_bits: int) -> None:
+        """Warn, once a place, or raise RangeError: by their bounds, results of `name` may not fit."""
+        text = (
+            f"{name}: by the bounds of the operands a result may reach"
+            f" {_power(bound, frac_bits)}, and it must stay below {_limit(frac_bits)} to be right;"
+            " state a smaller bound= when you share, or .with_bound(...) for an operand, so that together"
+            f" they are smaller by a factor of 2^{bound.bit_length() - LIMIT_BITS}; or open the session"
+            " with ranges='check'"
+        )
+        self.say(name, text)
+
+    def say(self, name: str, text: str) -> None:
+        """Warn once a place of the user's program, or raise RangeError."""
+        if self.mode == "error":
+            raise RangeError(text)
+        file, line, level = _place()
+        if self.quiet or (file, line, name) in self.places:
+            return
+        # What is typed in has no places that could be told apart.
+        if not file.startswith("<"):
+            self.places.add((file, line, name))
+        warnings.warn(text, RangeWarning, stacklevel=level)
+
+
+def _place() -> tuple[str, int, int]:
+    """Return file and line of the user's program that led here, and how many frames up it is."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+        level, frame = level + 1, frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno, level
+
+
+def _power(bound: int, frac_bits: int) -> str:
+    return f"2^{max(0, bound.bit_length() - frac_bits)}"
+
+
+def _limit(frac_bits: int) -> str:
+    """Say the limit in the unit of values."""
+    behind = f" (with {frac_bits} bits behind the point)" if frac_bits else ""
+    return f"2^{LIMIT_BITS - frac_bits}{behind}"
+
+
+def real(value: int | float, frac_bits: int) -> str:
+    """Say an encoded value as a number."""
+    if not frac_bits:
+        exact = isinstance(value, int) or abs(value) < 2.0**53
+        return str(int(value)) if exact else f"{value:g}"
+    try:
+        return f"{value / 2**frac_bits:g}"
+    except OverflowError:
+        return f"about 2^{int(value).bit_length() - frac_bits}"
+
+
+def at_index(flat: int, shape: tuple[int, ...]) -> str:
+    """Say where an element is."""
+    if not shape:
+        return ""
+    index = tuple(int(i) for i in np.unravel_index(flat, shape))
+    return f" at index {index if len(index) > 1 else index[0]}"
+
+
+def beyond(operation: Operation, values_of: Callable[[Any], NDArray[np.int64]]) -> str | None:
+    """Say which result of an operation on values is out of range, or return None."""
+    with np.errstate(all="ignore"):
+        return _beyond(operation, values_of)
+
+
+def _beyond(operation: Operation, values_of: Callable[[Any], NDArray[np.int64]]) -> str | None:
+    operands = [
+        np.asarray(x) if isinstance(x, (np.ndarray, np.generic)) else values_of(x)
+        for x in operation.operands
+    ]
+    doubles = [x.astype(np.float64) for x in operands]
+    results = np.asarray(operation.exact(*doubles))
+    magnitudes = np.asarray(operation.exact(*map(np.abs, doubles)))
+    error = magnitudes * ((operation.addends + 8) * _DOUBLE_ERROR)
+    # Written so that NaN, which no operand makes, would count as doubtful.
+    doubtful = ~(np.abs(results) + error < LARGEST)
+    if not np.any(doubtful):
+        return None
+    fractional = any(x.dtype.kind == "f" for x in operands)
+    if not fractional and not np.any(np.abs(results) - error > LARGEST):
+        # Remainders are exact; with an error below 2^61 they tell which of them is meant.
+        if np.all(error < 2.0**61):
+            words = np.asarray(operation.exact(*(x.view(np.uint64) for x in operands)))
+            signed = np.ascontiguousarray(words).view(np.int64).reshape(results.shape)
+            doubtful = (
+                (np.abs(results - signed) > 2.0**62) | (signed > LARGEST) | (signed < -LARGEST)
+            )
+        else:
+            exact = np.asarray(operation.exact(*(x.astype(object) for x in operands)))
+            doubtful = np.asarray(np.abs(exact) > LARGEST, bool).reshape(results.shape)
+            results = np.asarray(exact.astype(np.float64)).reshape(results.shape)
+        if not np.any(doubtful):
+            return None
+    elif not fractional:
+        doubtful = np.abs(results) - error > LARGEST
+    place = int(np.argmax(doubtful))
+    return (
+        f"{operation.name}: the result{at_index(place, results.shape)} is"
+        f" {real(float(results.reshape(-1)[place]), operation.frac_bits)}, which is not below"
+        f" {_limit(operation.frac_bits)} in magnitude; share smaller values, or with fewer"
+        " fractional bits"
+    )

@@ -1,0 +1,388 @@
+"""What a process holds of a secret array, and what the array never tells."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable, Iterator, Sequence
+from copy import copy
+from math import prod
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.correlation import Correlation, View, apply_views, with_runs
+from mpc.core.errors import (
+    ArgumentError,
+    DtypeError,
+    RangeError,
+    RevealError,
+    ShapeError,
+    SottoError,
+)
+from mpc.core.masks import Mask, MaskedBit
+from mpc.core.plaintexts import Plaintext
+from mpc.core.ranges import LARGEST
+from mpc.core.runtime import Runtime
+from ring.real_arrays import check_unmasked
+
+__all__ = ["Secret", "SecretValue", "check_axis"]
+
+Words = NDArray[np.uint64]
+Secret = TypeVar("Secret", bound="SecretValue")
+"""The class of the arrays that a protocol is given, and returns: users have SharedArray."""
+
+
+class SecretValue:
+    """The part of a shared array that protocols work with: shares, mask, bit, bound, and views."""
+
+    __slots__ = (
+        "_cross_term", "_mask", "_shares", "binary", "bit", "bound", "frac_bits", "plaintext", "session",
+        "shape", "truncated",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        session: Runtime,
+        shares: Words | None,
+        frac_bits: int,
+        bound: int,
+        *,
+        mask: Mask | None = None,
+        bit: MaskedBit | None = None,
+        plaintext: Plaintext | None = None,
+        cross_term: Correlation | None = None,
+        binary: bool = False,
+    ) -> None:
+        self.session = session
+        self._shares = shares
+        # Of a product: what its shares still lack, see `split_cross_term`.
+        self._cross_term = cross_term
+        self._mask = mask
+        self.frac_bits = frac_bits
+        if bound > LARGEST + 1:
+            # Not for users: every operation settles a larger bound first, see mpc.core.ranges.
+            raise RangeError(f"a shared array must have a bound of at most 2^62, got {bound}")
+        self.bound = bound
+        self.binary = binary or bit is not None
+        self.bit = bit
+        self.plaintext = plaintext
+        # In the format, once it was needed so: another truncation would round anew.
+        self.truncated: Self | None = None
+        if shares is not None:
+            held = shares
+        elif plaintext is not None:
+            held = plaintext.encoded
+        elif mask is not None:
+            held = mask.delta
+        else:
+            raise ArgumentError("a SharedArray needs shares, a mask, or its owner's plaintext")
+        self.shape: tuple[int, ...] = held.shape[1:]
+        if cross_term is not None and not session.source.takes_terms:
+            self._deal_cross_term()
+
+    def derive(
+        self,
+        shares: Words | None,
+        *,
+        frac_bits: int,
+        bound: int,
+        mask: Mask | None = None,
+        bit: MaskedBit | None = None,
+        plaintext: Plaintext | None = None,
+        cross_term: Correlation | None = None,
+        binary: bool = False,
+    ) -> Self:
+        """Make an array of the same session (for protocols)."""
+        return type(self)(
+            self.session, shares, frac_bits, bound, mask=mask, bit=bit, plaintext=plaintext,
+            cross_term=cross_term, binary=binary,
+        )  # fmt: skip
+
+    def without_shares(self, planned: Runtime) -> Self:
+        """Make the same array in a session where no party lives (for plans)."""
+        empty = np.empty((0, *self.shape), np.uint64)
+        mask = None if self._mask is None else Mask(self._mask.ref, (), empty, empty)
+        plaintext = None if self.plaintext is None else self.plaintext.without_value(planned)
+        bit = self.bit
+        if bit is not None:
+            bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
+        shares = empty if mask is None and plaintext is None else None
+        twin = type(self)(
+            planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, plaintext=plaintext,
+            cross_term=self._cross_term, binary=self.binary,
+        )  # fmt: skip
+        if self.truncated is not None:
+            twin.truncated = self.truncated.without_shares(planned)
+        return twin
+
+    def outline(self) -> Hashable:
+        """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
+        return (
+            self.shape,
+            self.frac_bits,
+            self.bound,
+            self.binary,
+            None if self.plaintext is None else self.plaintext.owner,
+            None if self._mask is None else self._mask.ref,
+            None if self.bit is None else self.bit.ref,
+            self._cross_term,
+            None if self.truncated is None else self.truncated.outline(),
+        )
+
+    def with_integer_bound(self, bound: int) -> Self:
+        """Narrow the bound on the encoded value (for protocols)."""
+        if bound >= self.bound:
+            return self
+        narrowed = self.derive(
+            self._shares,
+            frac_bits=self.frac_bits,
+            bound=bound,
+            mask=self._mask,
+            bit=self.bit,
+            plaintext=self.plaintext,
+            cross_term=self._cross_term,
+            binary=self.binary,
+        )
+        # Rounded anew, it would tell more.
+        narrowed.truncated = self.truncated
+        return narrowed
+
+    def as_binary(self) -> Self:
+        """Return the same, known to hold zeros and ones alone (for protocols)."""
+        return self.derive(
+            self._shares, frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
+            plaintext=self.plaintext, cross_term=self._cross_term, binary=True,
+        )  # fmt: skip
+
+    # What it is.
+
+    @property
+    def shares(self) -> Words:
+        """This process's shares, of shape (p, *shape) (for protocols)."""
+        if self.plaintext is not None:
+            return self.plaintext.shares()
+        if self._shares is None:
+            assert self._mask is not None
+            shares = self._mask.shares.copy()
+            first = self.session.first_row
+            if first is not None:
+                shares[first : first + 1] += self._mask.delta
+            self._shares = shares
+        if self._cross_term is not None:
+            self._deal_cross_term()
+        return self._shares
+
+    def _deal_cross_term(self) -> None:
+        assert self._cross_term is not None and self._shares is not None
+        with self.session.protocol("product"):
+            words = self.session.correlated(self._cross_term)[1].reshape(self._shares.shape)
+        words += self._shares
+        self._shares, self._cross_term = words, None
+
+    def split_cross_term(self) -> tuple[Self, Correlation | None]:
+        """Return a product less its cross term, which is not dealt yet, and that term (for protocols).
+
+        The parties work out a product x w but for lambda_x lambda_w, its cross term, of which the
+        provider deals shares; see :mod:`mpc.protocols.product`. It is put off: whoever opens the
+        product under a fresh mask lets the provider subtract the term from the mask, and nothing is
+        dealt (:mod:`mpc.protocols.truncation`). Whoever asks for :attr:`shares` has it dealt and added.
+
+        Returns
+        -------
+        SecretValue
+            This array, if it lacks nothing.
+        Correlation or None
+            The cross term.
+        """
+        if self._cross_term is None:
+            return self, None
+        return self.derive(
+            self._shares, frac_bits=self.frac_bits, bound=self.bound
+        ), self._cross_term
+
+    def addends(self) -> list[tuple[int, Words]]:
+        """Return rows of the party axis with what adds up to the value over all parties.
+
+        To be opened under a mask of each party alone: its owner's plaintext is the one addend, and no
+        shares of it are made (for protocols).
+        """
+        if self.plaintext is None and self._shares is None:
+            # Not by `shares`, which copies the mask for the sake of one row.
+            assert self._mask is not None
+            lam, first = self._mask.shares, self.session.first_row
+            return [
+                (row, lam[row, ...] + self._mask.delta[0, ...] if row == first else lam[row, ...])
+                for row in range(len(lam))
+            ]
+        if self.plaintext is None:
+            return list(enumerate(self.shares))
+        if self.plaintext.owner not in self.session.here:
+            return []
+        return [(self.session.here.index(self.plaintext.owner), self.plaintext.encoded[0])]
+
+    @property
+    def mask(self) -> Mask | None:
+        """The mask, once there is one (for protocols)."""
+        return self._mask
+
+    def set_mask(self, mask: Mask) -> None:
+        """Keep the mask from now on; shares follow from it (for protocols)."""
+        self._mask, self._shares = mask, None
+
+    @property
+    def ndim(self) -> int:
+        """How many axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        return prod(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that revealing gives."""
+        return np.dtype(np.float64 if self.frac_bits else np.int64)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DtypeError("len() of a SharedArray without axes")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        parties = ", ".join(self.session.parties)
+        return f"SharedArray(shape={self.shape}, frac_bits={self.frac_bits}, parties={parties})"
+
+    # Views, which cost nothing.
+
+    def view(self, step: View) -> Self:
+        """Transpose, reshape or index; a mask goes along (for protocols)."""
+        held = self._mask is not None or self.plaintext is not None
+        # Of what is reshaped, the elements stay in their order.
+        x, cross_term = self.split_cross_term() if step[0] == "reshape" else (self, None)
+        return x.derive(
+            None if held else apply_views(x.shares, [step], 1),
+            frac_bits=x.frac_bits,
+            bound=x.bound,
+            mask=None if x.mask is None else x.mask.view(step),
+            plaintext=None if x.plaintext is None else x.plaintext.view(step),
+            cross_term=cross_term,
+            binary=x.binary,
+        )
+
+    def __getitem__(self, key: Any) -> Self:
+        self.session.check_open()
+        keys = key if isinstance(key, tuple) else (key,)
+        for k in keys:
+            if isinstance(k, SecretValue):
+                raise self._refuse("indexing by a SharedArray")
+            check_unmasked(k, "an index")
+        # Arrays are copied: the caller may change them, and the provider looks later.
+        try:
+            keys = tuple(
+                np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
+                for k in keys
+            )
+            return self.view(("index", with_runs(keys, self.shape)))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SottoError):
+                raise
+            raise DtypeError(f"an index must be as NumPy takes it: {error}") from None
+        except IndexError as error:
+            problem = error
+            try:  # again without the party axis, which NumPy has counted
+                np.broadcast_to(np.uint8(0), self.shape)[keys]
+            except IndexError as plain:
+                problem = plain
+            raise ShapeError(f"index out of range for shape {self.shape}: {problem}") from None
+
+    def __iter__(self) -> Iterator[Self]:
+        for k in range(len(self)):
+            yield self[k]
+
+    @property
+    def T(self) -> Self:
+        """The transposed array."""
+        return self.transpose()
+
+    def _axis(self, axis: int) -> int:
+        return check_axis(axis, self.ndim)
+
+    def transpose(self, *axes: Any) -> Self:
+        """Permute the axes, by default reverse them."""
+        order: Sequence[Any] = (
+            axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        )
+        if not order or order[0] is None:
+            order = range(self.ndim)[::-1]
+        numbers = tuple(self._axis(a) for a in order)
+        if sorted(numbers) != list(range(self.ndim)):
+            raise ShapeError(f"axes must be a permutation of {self.ndim} axes, got {tuple(order)}")
+        return self.view(("transpose", numbers))
+
+    def reshape(self, *shape: Any) -> Self:
+        """Give the same elements another shape; one size may be -1."""
+        sequence = len(shape) == 1 and isinstance(shape[0], (tuple, list, np.ndarray))
+        sizes = tuple(shape[0]) if sequence else shape
+        try:
+            # Let NumPy work out -1 on an array without memory.
+            target = np.broadcast_to(np.uint8(0), self.shape).reshape(sizes).shape
+        except TypeError:
+            raise DtypeError(f"shape must be whole numbers, got {sizes}") from None
+        except ValueError:
+            raise ShapeError(f"cannot reshape shape {self.shape} to {sizes}") from None
+        return self.view(("reshape", target))
+
+    def ravel(self) -> Self:
+        """Flatten to one axis."""
+        return self.reshape(-1)
+
+    flatten = ravel
+
+    # What it refuses.
+
+    def _refuse(self, what: str) -> RevealError:
+        return RevealError(f"{what} would reveal a secret; call .reveal() first, if that is agreed")
+
+    def __array__(self, *args: object, **kwargs: object) -> NDArray[Any]:
+        raise self._refuse(
+            "turning a SharedArray into a NumPy array, as functions and left operands of other"
+            " libraries do (give them as NumPy arrays),"
+        )
+
+    def __bool__(self) -> bool:
+        raise self._refuse("the truth value of a SharedArray")
+
+    def __float__(self) -> float:
+        raise self._refuse("float() of a SharedArray")
+
+    def __int__(self) -> int:
+        raise self._refuse("int() of a SharedArray")
+
+    def __index__(self) -> int:
+        raise self._refuse("indexing by a SharedArray")
+
+    def __contains__(self, item: object) -> bool:
+        raise self._refuse("'in' on a SharedArray")
+
+    def __reduce__(self) -> Any:
+        raise RevealError(
+            "a SharedArray cannot be pickled: it would put several parties' shares in one place"
+        )
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise DtypeError(
+            "a SharedArray cannot be changed in place; build a new one with np.where or np.concatenate"
+        )
+
+
+def check_axis(axis: int, ndim: int) -> int:
+    """Return an axis counted from the front, or raise: before the first one is the party axis."""
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise DtypeError(f"axis must be a whole number, got {axis!r}") from None
+    if not -ndim <= number < ndim:
+        raise ShapeError(f"axis must be in [{-ndim}, {ndim}), got {number}")
+    return number % ndim

@@ -1,0 +1,105 @@
+"""Windows of images: which pixels a kernel sees at each place, as a strided view.
+
+Images have their channels last: (rows, height, width, channels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Windows"]
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Places of a kernel on an image.
+
+    Attributes
+    ----------
+    kernel, stride : (int, int)
+        Along height and width.
+    padding : ((int, int), (int, int))
+        Rows of zeros above and below, columns to the left and right.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mpc.core.windows import Windows
+    >>> windows = Windows((2, 2), (1, 1), ((0, 0), (0, 0)))
+    >>> image = np.arange(6).reshape(1, 2, 3, 1)
+    >>> windows.view(image)[0].reshape(2, 4)
+    array([[0, 1, 3, 4],
+           [1, 2, 4, 5]])
+    """
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+
+    def places(self, height: int, width: int) -> Pair:
+        """Return along height and width how many places there are; below one: none."""
+        down, across = (
+            (size + sum(pad) - kernel) // stride + 1
+            for size, pad, kernel, stride in zip(
+                (height, width), self.padding, self.kernel, self.stride, strict=True
+            )
+        )
+        return down, across
+
+    def pad(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return images with their zeros around, for x of shape (..., height, width, channels)."""
+        if not any(map(sum, self.padding)):
+            return x
+        return np.pad(x, ((0, 0),) * (x.ndim - 3) + (*self.padding, (0, 0)))
+
+    def view(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the windows of images, without copying more than the padding.
+
+        Parameters
+        ----------
+        x : array of shape (..., height, width, channels)
+
+        Returns
+        -------
+        array of shape (..., down, across, kernel height, kernel width, channels)
+        """
+        x = self.pad(x)
+        places = Windows(self.kernel, self.stride).places(*x.shape[-3:-1])
+        *outer, row, column, channel = x.strides
+        return np.lib.stride_tricks.as_strided(
+            x,
+            (*x.shape[:-3], *places, *self.kernel, x.shape[-1]),
+            (*outer, row * self.stride[0], column * self.stride[1], row, column, channel),
+        )
+
+    def add_back(self, windows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Add every window's elements to where they came from: the transpose of :meth:`view`.
+
+        Parameters
+        ----------
+        windows : array of the shape that ``view`` returns
+        shape : tuple of int
+            Of the images.
+
+        Returns
+        -------
+        array of shape `shape`
+        """
+        (top, bottom), (left, right) = self.padding
+        height, width = shape[-3:-1]
+        x = np.zeros(
+            (*shape[:-3], top + height + bottom, left + width + right, shape[-1]), windows.dtype
+        )
+        down, across = windows.shape[-5:-3]
+        for i in range(self.kernel[0]):
+            rows = slice(i, i + (down - 1) * self.stride[0] + 1, self.stride[0])
+            for j in range(self.kernel[1]):
+                columns = slice(j, j + (across - 1) * self.stride[1] + 1, self.stride[1])
+                x[..., rows, columns, :] += windows[..., i, j, :]
+        return x[..., top : top + height, left : left + width, :]

@@ -1,0 +1,1 @@
+"""Parties as processes: parties.toml, certificates, the handshake, health."""

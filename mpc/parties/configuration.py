@@ -1,0 +1,494 @@
+"""parties.toml: who takes part, where each listens, and how each proves who it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mpc.core.errors import ConfigurationError, SottoError
+from mpc.core.limits import Limits
+from mpc.parties.model_table import allowed_models, model_folders
+from mpc.parties.toml_text import TomlText, decode
+from mpc.transport import addresses
+from mpc.transport.certificates import (
+    Certificate,
+    load_certificate,
+    make_certificate,
+    write_new,
+)
+from ring import FixedPoint
+
+__all__ = [
+    "Configuration",
+    "Member",
+    "Timeouts",
+    "Workers",
+    "check_name",
+    "check_text",
+    "load",
+    "write_example",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A party, the provider or a client.
+
+    Attributes
+    ----------
+    name : str
+    address : (str, int), or None for a client
+        Where the others reach it: host and port.
+    certificates : tuple of Certificate
+        What it may prove who it is with: its certificate, and a successor if there is one.
+    key : Path, optional
+        It is there on its owner's machine only, and belongs to the certificate that is presented.
+    listen : (str, int), or None for a client
+        Where it listens itself; as `address` unless the configuration says otherwise.
+    scheduler : str, optional
+        Of the Dask cluster on which a party's workers run.
+    folders : dict of str to Path
+        Where a party's shares of each model are.
+    models : tuple of str, optional
+        Which a client may ask for; None for all.
+    """
+
+    name: str
+    address: tuple[str, int] | None
+    certificates: tuple[Certificate, ...]
+    key: Path | None
+    listen: tuple[str, int] | None = None
+    scheduler: str | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    models: tuple[str, ...] | None = None
+
+    @property
+    def accepted(self) -> tuple[bytes, ...]:
+        """Its certificates themselves, in DER."""
+        return tuple(certificate.der for certificate in self.certificates)
+
+    @property
+    def place(self) -> str:
+        """Its name, and where the others reach it."""
+        return f"{self.name} at {addresses.show(self.address)}" if self.address else self.name
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait.
+
+    Attributes
+    ----------
+    connect : float, default=30
+        For the others to start and to agree.
+    answer : float, default=60
+        For an answer, while none of its bytes arrives.
+    idle : float, default=3600
+        For a client's next request, at a service, which then lets its connection go.
+    """
+
+    connect: float = 30.0
+    answer: float = 60.0
+    idle: float = 3600.0
+
+    @property
+    def party(self) -> float:
+        """For another party, which may be waiting itself.
+
+        Whoever waits for the one that is lost gives up first, and tells the others who it is.
+        """
+        return self.answer + max(2.0, self.answer / 4)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Over how many workers each party spreads a prediction where the call does not say.
+
+    Attributes
+    ----------
+    n_jobs : int, default=1
+        -1: as many as every party has.
+    rows : int, default=1000
+        Predictions of fewer rows stay in the party's own process.
+    """
+
+    n_jobs: int = 1
+    rows: int = 1000
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What parties.toml says.
+
+    Attributes
+    ----------
+    path : Path
+    parties : dict of str to Member
+        The computing parties, in their order.
+    provider : Member, optional
+        None: where randomness comes from needs none. No session does so yet.
+    clients : dict of str to Member
+    format : ring.FixedPoint
+    timeouts : Timeouts
+    workers : Workers
+    limits : Limits
+    """
+
+    path: Path
+    parties: dict[str, Member]
+    provider: Member | None
+    clients: dict[str, Member]
+    format: FixedPoint
+    timeouts: Timeouts
+    workers: Workers = Workers()
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The computing parties' names."""
+        return tuple(self.parties)
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """Everybody, by name."""
+        provider = {} if self.provider is None else {self.provider.name: self.provider}
+        return {**self.parties, **provider, **self.clients}
+
+    @property
+    def services(self) -> tuple[Member, ...]:
+        """Everybody who listens: the computing parties and the provider, if there is one."""
+        return (*self.parties.values(), *(() if self.provider is None else (self.provider,)))
+
+    def lacks_provider(self) -> ConfigurationError:
+        """Return the error of whoever needs a provider where there is none."""
+        return ConfigurationError(
+            f"{self.path} needs a [provider]: a table that says where the crypto provider is, with"
+            " address = ... and certificate = ..."
+        )
+
+    def certificates(self) -> dict[str, tuple[bytes, ...]]:
+        """Return everybody's certificates by name."""
+        return {name: m.accepted for name, m in self.members.items()}
+
+    def warnings(self) -> dict[str, str]:
+        """Return what is to be said of certificates, by name: not valid now, or not for long.
+
+        Nothing is said of one that has a successor which is valid for long enough.
+        """
+        found: dict[str, str] = {}
+        for name, member in self.members.items():
+            if all(certificate.warning for certificate in member.certificates):
+                found[name] = f"{name}'s certificate {member.certificates[-1].warning}"
+        return found
+
+
+def load(path: str | Path) -> Configuration:
+    """Read and check a configuration.
+
+    Raises
+    ------
+    ConfigurationError
+        The message names the file and the line.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    return _Reader(path, decode(path, data)).configuration()
+
+
+def check_text(path: Path, text: str) -> None:
+    """Check what a file that is to be written says, complete or not: parties may be missing yet.
+
+    Raises
+    ------
+    ConfigurationError
+        The message names the file and the line.
+    """
+    reader = _Reader(path, text)
+    reader.members()
+    reader.format()
+    reader.timeouts()
+    reader.workers()
+    reader.limits()
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that a member cannot have."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"a name must have letters, digits, - and _ alone, at most 64, got {name!r}"
+        )
+
+
+class _Reader(TomlText):
+    def member(
+        self, table: tuple[str, ...], name: str, listens: bool, computes: bool = False
+    ) -> Member:
+        keys = (
+            *(("address", "listen") if listens else ()), "certificate", "successor", "key",
+            *(("scheduler",) if computes else ()), *(("models",) if computes or not listens else ()),
+        )  # fmt: skip
+        values = self.table(table, keys)
+        try:
+            check_name(name)
+        except ConfigurationError as error:
+            raise self.error(table, None, str(error)) from None
+        for key in ("certificate", "address") if listens else ("certificate",):
+            if key not in values:
+                raise self.error(table, None, f"{name} needs {key} = ...")
+        for key, value in values.items():
+            if key != "models" and (not isinstance(value, str) or not value):
+                raise self.error(table, key, f"{key} must be a string, got {value!r}")
+        address = self.address(table, "address", values) if listens else None
+        return Member(
+            name,
+            address,
+            tuple(
+                self.certificate(table, key, values)
+                for key in ("certificate", "successor")
+                if key in values
+            ),
+            self.path.parent / values["key"] if "key" in values else None,
+            self.address(table, "listen", values) if "listen" in values else address,
+            values.get("scheduler"),
+            model_folders(self, table, values) if computes else {},
+            None if listens else allowed_models(self, table, values),
+        )
+
+    def certificate(
+        self, table: tuple[str, ...], key: str, values: Mapping[str, str]
+    ) -> Certificate:
+        try:
+            return load_certificate(self.path.parent / values[key])
+        except ConfigurationError as error:
+            raise self.error(table, key, str(error)) from None
+
+    def address(
+        self, table: tuple[str, ...], key: str, values: Mapping[str, str]
+    ) -> tuple[str, int]:
+        text = values[key]
+        try:
+            address = addresses.parse(text, key)
+        except ConfigurationError as error:
+            raise self.error(table, key, str(error)) from None
+        if key == "address" and address[0] in addresses.EVERYWHERE:
+            raise self.error(
+                table,
+                key,
+                f'nobody can reach {address[0]}: address = "..." says where the others find this'
+                f' one, listen = "{text}" where it listens itself',
+            )
+        return address
+
+    def configuration(self) -> Configuration:
+        """Return all that there is, after checking that nothing is missing."""
+        self.check_tables()
+        parties = self.table(("parties",), ())
+        if len(parties) < 2:
+            raise self.error(
+                ("parties",), None, f"at least two parties must be named, got {len(parties)}"
+            )
+        members = self.members()
+        return Configuration(
+            self.path,
+            {name: members["parties", name] for name in parties},
+            members.get(("provider",)),
+            {name: members["clients", name] for name in self.table(("clients",), ())},
+            self.format(),
+            self.timeouts(),
+            self.workers(),
+            self.limits(),
+        )
+
+    def check_tables(self) -> None:
+        self.table(
+            (), ("format", "timeouts", "workers", "limits", "provider", "parties", "clients")
+        )
+
+    def members(self) -> dict[tuple[str, ...], Member]:
+        """Return all members that there are, by their tables."""
+        self.check_tables()
+        found: dict[tuple[str, ...], Member] = {}
+        for name in self.table(("parties",), ()):
+            found["parties", name] = self.member(("parties", name), name, True, True)
+        if "provider" in self.data:
+            found["provider",] = self.member(("provider",), "provider", True)
+        for name in self.table(("clients",), ()):
+            found["clients", name] = self.member(("clients", name), name, False)
+        self.check_different(found)
+        return found
+
+    def format(self) -> FixedPoint:
+        values = self.table(("format",), ("frac_bits", "int_bits"))
+        try:
+            return FixedPoint(values.get("frac_bits", 16), values.get("int_bits", 15))
+        except SottoError as error:
+            raise self.error(("format",), None, str(error)) from None
+
+    def timeouts(self) -> Timeouts:
+        table = ("timeouts",)
+        values = self.table(table, ("connect", "answer", "idle"))
+        return Timeouts(
+            self.number(table, values, "connect", Timeouts.connect),
+            self.number(table, values, "answer", Timeouts.answer),
+            self.number(table, values, "idle", Timeouts.idle),
+        )
+
+    def workers(self) -> Workers:
+        table = ("workers",)
+        values = self.table(table, ("n_jobs", "rows"))
+        n_jobs, rows = values.get("n_jobs", Workers.n_jobs), values.get("rows", Workers.rows)
+        if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
+            raise self.error(
+                table,
+                "n_jobs",
+                f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}",
+            )
+        if type(rows) is not int or rows < 1:
+            raise self.error(
+                table, "rows", f"rows must be a whole number of at least 1, got {rows!r}"
+            )
+        return Workers(n_jobs, rows)
+
+    def limits(self) -> Limits:
+        table, defaults = ("limits",), Limits.defaults()
+        values = self.table(table, tuple(defaults))
+        for key, value in values.items():
+            if type(value) is not int or value < 1:
+                raise self.error(
+                    table, key, f"{key} must be a whole number of at least 1, got {value!r}"
+                )
+        return Limits(**{**defaults, **values})
+
+    def check_different(self, found: Mapping[tuple[str, ...], Member]) -> None:
+        """Refuse two members of the same name, address or certificate."""
+        for table, one in found.items():
+            if one.name == "provider" and len(table) > 1:
+                raise self.error(table, None, "no party or client can be called provider")
+            for other in found.values():
+                if other is one:
+                    break
+                if one.name == other.name:
+                    raise self.error(table, None, f"{one.name} is a party already")
+                if one.address is not None and one.address == other.address:
+                    raise self.error(
+                        table, "address", f"{one.name} has the address of {other.name}"
+                    )
+                if set(one.accepted) & set(other.accepted):
+                    raise self.error(
+                        table, "certificate", f"{one.name} has the certificate of {other.name}"
+                    )
+            if len(set(one.accepted)) < len(one.accepted):
+                raise self.error(table, "successor", f"{one.name}'s successor is its certificate")
+
+
+PROVIDER = (
+    "# The crypto provider: sees shapes, never data. It must not work with any of the parties."
+)
+PARTIES = "# The computing parties, in this order."
+CLIENTS = "# Who may ask for predictions."
+
+
+def head(
+    about: Sequence[str], format: FixedPoint | None = None, timeouts: Timeouts | None = None
+) -> list[str]:
+    """Return the lines with which a configuration begins: what it is, format, timeouts."""
+    form, limits = format or FixedPoint(), timeouts or Timeouts()
+    return [
+        *(f"# {line}" for line in about),
+        "",
+        "[format]",
+        f"frac_bits = {form.frac_bits}",
+        f"int_bits = {form.int_bits}",
+        "",
+        "[timeouts]  # seconds",
+        f"connect = {limits.connect:g}",
+        f"answer = {limits.answer:g}",
+        f"idle = {limits.idle:g}",
+    ]
+
+
+def write_example(
+    folder: str | Path,
+    parties: Sequence[str] = ("alice", "bob"),
+    clients: Sequence[str] = ("carol",),
+    *,
+    ports: Sequence[int] | None = None,
+    format: FixedPoint | None = None,
+    timeouts: Timeouts | None = None,
+) -> Path:
+    """Write a complete configuration for a trial on one machine, with fresh keys.
+
+    Parameters
+    ----------
+    folder : path
+        Is made if it does not exist. Files that are there already are not overwritten.
+    parties, clients : sequence of str
+    ports : sequence of int, optional
+        One for each party and one for the provider; default 9001, 9002, ...
+    format : ring.FixedPoint, optional
+    timeouts : Timeouts, optional
+
+    Returns
+    -------
+    Path
+        Of parties.toml.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name is unfit or used twice, or a file exists already.
+    """
+    folder = Path(folder)
+    members = [*parties, "provider", *clients]
+    for k, name in enumerate(members):
+        check_name(name)
+        if name in members[:k]:
+            raise ConfigurationError(f"names must be different, got {name!r} twice")
+    if len(parties) < 2:
+        raise ConfigurationError(f"at least two parties must be named, got {len(parties)}")
+    ports = list(ports) if ports is not None else list(range(9001, 9002 + len(parties)))
+    for port in ports:
+        addresses.parse(f"127.0.0.1:{port}", "each address")
+    path = folder / "parties.toml"
+    if path.exists():
+        raise ConfigurationError(f"{path} exists already and is not overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def member(table: str, name: str, port: int | None) -> list[str]:
+        address = [] if port is None else [f'address = "127.0.0.1:{port}"']
+        return ["", f"[{table}]", *address, f'certificate = "{name}.crt"', f'key = "{name}.key"']
+
+    lines = head(
+        (
+            "For a trial on one machine: the keys of all are in this folder, and protect nobody from",
+            "whoever can read it. Between organisations each makes its own with sotto key.",
+        ),
+        format,
+        timeouts,
+    )
+    lines += ["", PROVIDER]
+    lines += member("provider", "provider", ports[len(parties)])[1:]
+    lines += ["", PARTIES]
+    for name, port in zip(parties, ports, strict=False):
+        lines += member(f"parties.{name}", name, port)[0 if name != parties[0] else 1 :]
+    if clients:
+        lines += ["", CLIENTS]
+        for name in clients:
+            lines += member(f"clients.{name}", name, None)[0 if name != clients[0] else 1 :]
+    with ExitStack() as undo:
+        for name in members:
+            files = folder / f"{name}.crt", folder / f"{name}.key"
+            make_certificate(name, *files)
+            for file in files:
+                undo.callback(file.unlink, missing_ok=True)
+        write_new([(path, ("\n".join(lines) + "\n").encode(), 0o644)])
+        undo.pop_all()
+    return path

@@ -1,0 +1,110 @@
+"""What is wrong with a configuration that can be read: keys, dates, fingerprints, addresses."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+
+from mpc.core.errors import ConfigurationError
+from mpc.parties.configuration import Configuration, Member
+from mpc.parties.tls import own_contexts
+from mpc.transport import addresses
+
+__all__ = ["faults", "notes"]
+
+
+def faults(
+    read: Configuration, me: str | None = None, told: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return what keeps this configuration from working, one text each.
+
+    Parameters
+    ----------
+    read : Configuration
+    me : str, optional
+        Whose key is here, and who would listen here.
+    told : dict of str to str, optional
+        Fingerprints, as their owners have told them, by name.
+    """
+    found = [] if read.provider is not None else [str(read.lacks_provider())]
+    if me is not None:
+        try:
+            own_contexts(read, me)
+        except ConfigurationError as error:
+            found.append(str(error))
+    found += [
+        text
+        for name, fingerprint in (told or {}).items()
+        if (text := _other_fingerprint(read.members[name], fingerprint))
+    ]
+    listening = read.services
+    # A client whose certificate has expired is refused, which is nobody else's fault.
+    found += [
+        f"{member.name}'s certificate {member.certificates[-1].problem}"
+        for member in listening
+        if member.name != me and all(each.problem for each in member.certificates)
+    ]
+    with ThreadPoolExecutor(len(listening)) as pool:
+        found += filter(None, pool.map(_not_found, listening))
+    own = read.members.get(me or "")
+    if own is not None and own.listen is not None and (text := _cannot_listen(own)):
+        found.append(text)
+    return found
+
+
+def notes(read: Configuration) -> list[str]:
+    """Return what may be right but is worth a look, one text each."""
+    found = list(read.warnings().values())
+    listening = read.services
+    here = [member.name for member in listening if _is_loopback(member)]
+    if here and len(here) < len(listening):
+        found.append(
+            f"{', '.join(here)}: an address that only this machine itself can reach, while others"
+            " are elsewhere"
+        )
+    return found
+
+
+def _other_fingerprint(member: Member, fingerprint: str) -> str:
+    if any(certificate.fits(fingerprint) for certificate in member.certificates):
+        return ""
+    has = " and ".join(certificate.fingerprint for certificate in member.certificates)
+    return (
+        f"{member.name}'s certificate has the fingerprint {has}, not {fingerprint}: it is not the"
+        f" one that {member.name} has made"
+    )
+
+
+def _not_found(member: Member) -> str:
+    assert member.address is not None
+    try:
+        socket.getaddrinfo(*member.address, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "no name of a host"
+        return f"{member.place} cannot be found from here: {why}"
+    return ""
+
+
+def _cannot_listen(member: Member) -> str:
+    """Try the host with any port: at its own the service may be running."""
+    assert member.listen is not None
+    host, _ = member.listen
+    try:
+        addresses.bind((host, 0)).close()
+    except ConfigurationError:
+        return (
+            f"{member.name} cannot listen at {host}, which is no address of this machine: listen ="
+            ' "[::]:PORT" listens at all that it has'
+        )
+    return ""
+
+
+def _is_loopback(member: Member) -> bool:
+    assert member.address is not None
+    host = member.address[0]
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,211 @@
+"""The handshake: processes agree on what they are about to run, and on fresh keys.
+
+1. Party j connects to every party i < j and to the provider; certificates say who is who.
+2. On each connection both sides send HELLO: protocol version, program, ring, format, parties, the
+   session id if they know it (the first party draws it), and 32 random bytes.
+3. Where both HELLOs agree, the key of the connection's two ends is HMAC-SHA256 of both sides'
+   random bytes over names and session id: fresh if either side's generator is.
+4. Everybody sends everybody READY, with the first disagreement it has found. So one that only two
+   can see is an error for all.
+
+Who waits for whom in step 1 follows from the order of the parties, so parties that have them in
+different orders could wait for each other. Whoever waits for long asks the other for its terms.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpc.core import wire
+from mpc.core.errors import FrameError, HandshakeError, ShapeError
+from mpc.core.frames import Kind
+from mpc.parties.configuration import Configuration
+from mpc.transport.connection import Connection, exchange, printable
+from mpc.transport.loop import By
+from ring.streams import KEY_BYTES, fresh_key
+
+__all__ = [
+    "COMPARE",
+    "HEALTH",
+    "NOTICES",
+    "PROTOCOL_VERSION",
+    "RELOAD",
+    "SESSION",
+    "Greeting",
+    "agree",
+    "disagreement",
+    "expect_hello",
+    "expect_ready",
+    "hear_hello",
+    "pair_key",
+    "read_hello",
+    "say_ready",
+    "send_hello",
+    "settle",
+    "take_hello",
+    "terms",
+]
+
+PROTOCOL_VERSION = 4
+# What a HELLO is for, beside what clients want.
+SESSION, HEALTH, COMPARE, NOTICES = "session", "health", "compare", "notices"
+# What a party asks of its own service.
+RELOAD = "reload"
+SESSION_ID_BYTES = 16
+_NONCE_BYTES = 32
+_LARGEST_HELLO = 1 << 16
+_LARGEST_READY = 2000
+
+Terms = Mapping[str, Any]
+
+
+def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
+    """Return what all computing parties of a session must have in common."""
+    form = configuration.format
+    return {
+        "protocol version": PROTOCOL_VERSION,
+        "ring": "2^64",
+        "parties": configuration.names,
+        "program": program or "",
+        "frac_bits": form.frac_bits,
+        "int_bits": form.int_bits,
+        # Not who: its certificate says that.
+        "provider": configuration.provider is not None,
+    }
+
+
+@dataclass(frozen=True, repr=False)
+class Greeting:
+    """The other side's HELLO.
+
+    Attributes
+    ----------
+    purpose : str
+        SESSION, HEALTH, COMPARE, NOTICES, RELOAD, or what a client wants.
+    terms : dict
+    session : bytes
+        Empty if the other side does not know it yet.
+    nonce : bytes
+        Its part of the key.
+    """
+
+    purpose: str
+    terms: dict[str, Any]
+    session: bytes
+    nonce: bytes
+
+
+def send_hello(connection: Connection, purpose: str, mine: Terms, session: bytes) -> bytes:
+    """Line up a HELLO; return this side's part of the key."""
+    nonce = fresh_key() + fresh_key()
+    hello = (purpose, tuple(mine.items()), session, nonce)
+    connection.post_bytes(Kind.HELLO, wire.encode(hello))
+    return nonce
+
+
+def read_hello(connection: Connection, timeout: float) -> Greeting:
+    """Receive a HELLO."""
+    expect_hello(connection)
+    exchange([connection], timeout)
+    return take_hello(connection)
+
+
+def hear_hello(connection: Connection, seconds: float) -> Generator[float, None, Greeting]:
+    """Receive a HELLO in a conversation, before so many seconds are over."""
+    expect_hello(connection)
+    yield By(time.monotonic() + seconds)
+    return take_hello(connection)
+
+
+def expect_hello(connection: Connection) -> None:
+    """State that a HELLO is what may come."""
+    connection.expect_bytes([Kind.HELLO], _LARGEST_HELLO)
+
+
+def take_hello(connection: Connection) -> Greeting:
+    """Read the HELLO that has arrived.
+
+    Raises
+    ------
+    FrameError
+        If it is none.
+    """
+    try:
+        hello = wire.decode(connection.take().data.data)
+        purpose, items, session, nonce = hello
+        known = dict(items)
+    except (ShapeError, TypeError, ValueError):
+        raise FrameError(f"{connection.peer} sent a HELLO that is malformed") from None
+    if (
+        type(purpose) is not str
+        or any(type(name) is not str for name in known)
+        or type(session) is not bytes
+        or len(session) not in (0, SESSION_ID_BYTES)
+        or type(nonce) is not bytes
+        or len(nonce) != _NONCE_BYTES
+    ):
+        raise FrameError(f"{connection.peer} sent a HELLO that is malformed")
+    return Greeting(purpose, known, session, nonce)
+
+
+def _show(value: Any) -> str:
+    return printable(repr(value).encode())[:200]
+
+
+def disagreement(one: str, terms_of_one: Terms, other: str, terms_of_other: Terms) -> str:
+    """Return the first difference between two sides' terms, or nothing."""
+    for name, value in terms_of_one.items():
+        if name in terms_of_other and terms_of_other[name] != value:
+            return (
+                f"{one} and {other} disagree on {name}: {one} has {_show(value)},"
+                f" {other} has {_show(terms_of_other[name])}"
+            )
+    return ""
+
+
+def pair_key(
+    session: bytes, one: str, nonce_of_one: bytes, other: str, nonce_of_other: bytes
+) -> bytes:
+    """Derive the key that two processes have in common; `one` is the side that accepted."""
+    message = wire.encode(("sotto pair key", session, one, other))
+    return hmac.digest(nonce_of_one + nonce_of_other, message, "sha256")[:KEY_BYTES]
+
+
+def expect_ready(connection: Connection) -> None:
+    """State that READY is what comes next, which may be long before :func:`agree`."""
+    connection.expect_bytes([Kind.READY], _LARGEST_READY)
+
+
+def agree(connections: Mapping[str, Connection], problem: str, timeout: float) -> None:
+    """Exchange READY with all, each with the first disagreement it knows of.
+
+    Raises
+    ------
+    HandshakeError
+        If anybody found one: the same on every side.
+    """
+    say_ready(connections, problem)
+    exchange(connections.values(), timeout)
+    settle(connections, problem)
+
+
+def say_ready(connections: Mapping[str, Connection], problem: str) -> None:
+    """Line up READY for all."""
+    for connection in connections.values():
+        connection.post_bytes(Kind.READY, problem.encode())
+        if connection.arrived:
+            connection.rest()
+        else:
+            expect_ready(connection)
+
+
+def settle(connections: Mapping[str, Connection], problem: str) -> None:
+    """Read everybody's READY; raise HandshakeError if anybody found a disagreement."""
+    problems = [printable(c.take().data.tobytes()) for c in connections.values()]
+    found = sorted({p for p in (problem, *problems) if p})
+    if found:
+        raise HandshakeError(found[0])

@@ -1,0 +1,172 @@
+"""Asking the provider and every party service whether they are well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from mpc.core import wire
+from mpc.core.errors import ArgumentError, FrameError, PeerError, ShapeError
+from mpc.core.frames import Kind
+from mpc.parties.configuration import Configuration, Member
+from mpc.parties.handshake import HEALTH, read_hello, send_hello
+from mpc.parties.tls import connect, own_contexts
+from mpc.transport.connection import Connection, exchange, printable
+
+__all__ = ["Health", "as_json", "ask", "table"]
+
+_LARGEST_ANSWER = 1 << 16
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a service says of itself.
+
+    Attributes
+    ----------
+    role, name : str
+    told : dict of str to int, str or tuple of str
+        Empty if it was not asked or has not answered.
+    problem : str
+        Why it has not answered.
+    live : bool
+        Whether it runs: it has proved who it is. One that waits for others is live, and not ready.
+    """
+
+    role: str
+    name: str
+    told: dict[str, Any]
+    problem: str = ""
+    live: bool = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return bool(self.told) and self.told.get("state", "ready") == "ready"
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not serve, or nothing."""
+        return self.problem or ("" if self.ready else str(self.told.get("state", "")))
+
+
+def ask(
+    read: Configuration, me: str, timeout: float = 5.0, *, of: str | None = None
+) -> list[Health]:
+    """Ask all services at once.
+
+    Parameters
+    ----------
+    read : Configuration
+    me : str
+        Anybody in the configuration whose key is here. The provider answers no client and is not
+        asked by one.
+    timeout : float, default=5
+        Seconds.
+    of : str, optional
+        Which service to ask; default all.
+
+    Returns
+    -------
+    list of Health
+        The provider's first.
+
+    Raises
+    ------
+    ConfigurationError
+        If `me` is nobody in the configuration or its key is not here.
+    """
+    context, _ = own_contexts(read, me)
+
+    def one(member: Member) -> Health:
+        role = "provider" if member is read.provider else "party"
+        if role == "provider" and me in read.clients:
+            return Health(role, member.name, {}, live=False)
+        deadline = time.monotonic() + timeout
+        try:
+            connection = connect(member, context, timeout)
+        except PeerError as error:
+            return Health(role, member.name, {}, str(error), live=False)
+        try:
+            return Health(role, member.name, _ask(connection, deadline))
+        except PeerError as error:
+            return Health(role, member.name, {}, str(error))
+
+    members = sorted(read.services, key=lambda member: member is not read.provider)
+    if of is not None:
+        names = ", ".join(member.name for member in members)
+        members = [member for member in members if member.name == of]
+        if not members:
+            raise ArgumentError(f"--of must be one of {names}, got {of!r}")
+    with ThreadPoolExecutor(len(members)) as pool:
+        return list(pool.map(one, members))
+
+
+def _ask(connection: Connection, deadline: float) -> dict[str, Any]:
+    def left() -> float:
+        return max(0.01, deadline - time.monotonic())
+
+    try:
+        send_hello(connection, HEALTH, {}, b"")
+        read_hello(connection, left())
+        connection.expect_bytes([Kind.ANSWER], _LARGEST_ANSWER)
+        exchange([connection], left())
+        return _read(connection)
+    finally:
+        connection.close()
+
+
+def _read(connection: Connection) -> dict[str, Any]:
+    try:
+        told = dict(wire.decode(connection.take().data.data))
+        if type(told["seconds"]) is not int or not all(type(name) is str for name in told):
+            raise TypeError
+    except (ShapeError, TypeError, ValueError, KeyError):
+        raise FrameError(f"{connection.peer} sent an answer that is malformed") from None
+    return told
+
+
+def as_json(found: Sequence[Health]) -> dict[str, Any]:
+    """Return what is to be written as JSON; of who was not asked neither is known."""
+    services = []
+    for each in found:
+        asked = bool(each.told or each.problem)
+        services.append(
+            {
+                "role": each.role,
+                "name": each.name,
+                "live": each.live if asked else None,
+                "ready": each.ready if asked else None,
+                "problem": each.problem,
+                "told": {n: v for n, v in each.told.items() if n not in ("role", "me")},
+            }
+        )
+    return {
+        "live": all(service["live"] is not False for service in services),
+        "ready": all(service["ready"] is not False for service in services),
+        "services": services,
+    }
+
+
+def table(found: Sequence[Health]) -> list[str]:
+    """Return a line for each service, below a head."""
+    cells = [("role", "name", "seconds up", "says")]
+    for each in found:
+        rest = {n: v for n, v in each.told.items() if n not in ("role", "me", "seconds")}
+        says = ", ".join(f"{name} {_show(value)}" for name, value in rest.items())
+        if not each.told:
+            says = each.problem or "not asked: the provider answers no clients"
+        cells.append((each.role, each.name, str(each.told.get("seconds", "-")), says))
+    width = [max(len(row[k]) for row in cells) for k in range(3)]
+    return [
+        f"{role:{width[0]}}  {name:{width[1]}}  {seconds:>{width[2]}}  {says}"
+        for role, name, seconds, says in cells
+    ]
+
+
+def _show(value: Any) -> str:
+    parts = value if isinstance(value, tuple) else (value,)
+    return printable(" ".join(str(part) for part in parts).encode())

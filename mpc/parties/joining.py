@@ -1,0 +1,453 @@
+"""Joining a session: a party reaches those before it and awaits those behind it.
+
+If there is a provider, it reaches that too.
+
+A program joins once, within a limit. A service joins again whenever its session is lost, and waits
+for whoever is missing until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mpc.core.errors import HandshakeError, PeerClosedError, PeerError, PeerTimeoutError
+from mpc.core.frames import Kind
+from mpc.parties.configuration import Configuration, Member
+from mpc.parties.handshake import (
+    COMPARE,
+    NOTICES,
+    SESSION,
+    Greeting,
+    disagreement,
+    expect_hello,
+    expect_ready,
+    hear_hello,
+    pair_key,
+    read_hello,
+    say_ready,
+    send_hello,
+    settle,
+    take_hello,
+    terms,
+)
+from mpc.parties.tls import connect, own_contexts
+from mpc.transport.addresses import bind
+from mpc.transport.connection import Connection, wait
+from mpc.transport.listener import Listener
+from mpc.transport.loop import KEEP, Talk, farewell
+from mpc.transport.waiting import Report
+from ring.streams import fresh_key
+
+__all__ = ["Joining", "Links", "Lobby", "join_parties"]
+
+_LOOK_SECONDS = 0.1
+# When somebody that is waited for is first asked for its terms, and how often then.
+_COMPARE_SECONDS = 1.0
+_COMPARE_AGAIN_SECONDS = 10.0
+
+
+@dataclass(repr=False)
+class Links:
+    """A party's connections of a session, and the keys that it shares with those at the other end.
+
+    Attributes
+    ----------
+    session : bytes
+        The session id.
+    peers : dict of int to Connection
+    provider : Connection, optional
+    pair_keys : dict of int to bytes
+    provider_key : bytes, optional
+    notices : dict of str to Connection
+        Of a service, by party: what is said beside the session.
+    """
+
+    session: bytes
+    peers: dict[int, Connection]
+    provider: Connection | None
+    pair_keys: dict[int, bytes]
+    provider_key: bytes | None
+    notices: dict[str, Connection] = field(default_factory=dict)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All that the session computes over."""
+        return (*self.peers.values(), *(() if self.provider is None else (self.provider,)))
+
+
+class Lobby:
+    """Where those that have come for a session are until this party is ready for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._arrived: dict[tuple[str, str], tuple[Connection, Greeting]] = {}
+        self._closed = False
+        # What somebody has found that this party and it disagree on.
+        self.problem = ""
+        # How often something has changed here.
+        self.changes = 0
+
+    def put(self, connection: Connection, greeting: Greeting) -> None:
+        """Let somebody wait; one who comes again is taken for the one who came before."""
+        with self._changed:
+            key = connection.peer, greeting.purpose
+            before = self._arrived.pop(key, None)
+            self._arrived[key] = connection, greeting
+            late = self._closed
+            self._tell()
+        if before is not None:
+            before[0].close()
+        if late:
+            self.close()
+
+    def take(self, name: str, purpose: str) -> tuple[Connection, Greeting] | None:
+        """Return somebody who has come, or None."""
+        with self._changed:
+            return self._arrived.pop((name, purpose), None)
+
+    def _tell(self) -> None:
+        self.changes += 1
+        self._changed.notify_all()
+
+    def wait(self, changes: int, seconds: float) -> None:
+        """Wait while there were so many changes, and for so long at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.changes != changes, seconds)
+
+    def complain(self, problem: str) -> None:
+        """Keep what this party and another disagree on, for whoever waits here."""
+        with self._changed:
+            self.problem = problem or self.problem
+            self._tell()
+
+    def complaint(self) -> str:
+        """Return what was kept, once."""
+        problem, self.problem = self.problem, ""
+        return problem
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._closed = True
+            waiting = list(self._arrived.values())
+            self._arrived.clear()
+        for connection, _ in waiting:
+            connection.close()
+
+    def receive(self, read: Configuration, me: str, program: str | None) -> Receive:
+        """Return what a listener does with connections while a program joins."""
+
+        def talk(connection: Connection) -> Talk:
+            greeting = yield from hear_hello(connection, read.timeouts.connect)
+            if greeting.purpose == COMPARE:
+                return (yield from self.answer_comparison(read, me, program, connection, greeting))
+            if greeting.purpose != SESSION:
+                return farewell(connection, f"{me} waits for the others still")
+            self.put(connection, greeting)
+            return KEEP
+
+        return talk
+
+    def answer_comparison(
+        self, read: Configuration, me: str, program: str | None, connection: Connection,
+        greeting: Greeting,
+    ) -> Talk:  # fmt: skip
+        """Tell another party this one's terms, and keep what they disagree on."""
+        mine = terms(read, program)
+        send_hello(connection, COMPARE, mine, b"")
+        self.complain(disagreement(me, mine, connection.peer, greeting.terms))
+        yield read.timeouts.connect
+        return farewell(connection, "", Kind.BYE)
+
+
+Receive = Callable[[Connection], Talk]
+
+
+def _nothing(awaited: str) -> None:
+    """Look at nothing while others are waited for."""
+
+
+class Joining:
+    """One try to join a session.
+
+    Parameters
+    ----------
+    configuration : Configuration
+    me : str
+        A computing party.
+    program : str or None
+        Fingerprint of what is going to run.
+    lobby : Lobby
+        Where those behind this party arrive.
+    seconds : float
+        How long to wait, which may be infinite.
+    look : callable
+        Called while others are waited for, with their names; may raise to give up.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        me: str,
+        program: str | None,
+        lobby: Lobby,
+        seconds: float,
+        look: Callable[[str], None] = _nothing,
+    ) -> None:
+        self._read, self._me, self._lobby = configuration, me, lobby
+        self._names = configuration.names
+        self._number = self._names.index(me)
+        self._terms = terms(configuration, program)
+        self._session = fresh_key() if self._number == 0 else b""
+        self._connections: dict[str, Connection] = {}
+        self._notices: dict[str, Connection] = {}
+        self._keys: dict[str, bytes] = {}
+        self._problem = ""
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._ask_to_look = look
+        self._context, _ = own_contexts(configuration, me)
+        # Who is waited for now.
+        self._awaited = ""
+        self._report = Report()
+
+    def run(self, notices: bool = False) -> Links:
+        """Join; with `notices`, a second connection to each party too.
+
+        Raises
+        ------
+        PeerError
+            Who cannot be reached, is lost, proves to be another, or disagrees. All are told.
+        """
+        try:
+            for name in self._names[: self._number]:
+                self._reach(self._read.parties[name])
+            self._await(self._names[self._number + 1 :], SESSION)
+            provider = self._read.provider
+            if provider is not None:
+                self._reach(provider)
+            self._agree()
+            if notices:
+                for name in self._names[: self._number]:
+                    self._notify(self._read.parties[name])
+                self._await(self._names[self._number + 1 :], NOTICES)
+        except BaseException as error:
+            problem = str(error) if isinstance(error, PeerError) else f"{self._me} gives up"
+            for connection in (*self._connections.values(), *self._notices.values()):
+                connection.notify(Kind.ABORT, problem)
+                connection.close()
+            raise
+        names, found = self._names, self._connections
+        return Links(
+            self._session,
+            {names.index(n): c for n, c in found.items() if n in names},
+            None if provider is None else found[provider.name],
+            {names.index(n): key for n, key in self._keys.items() if n in names},
+            None if provider is None else self._keys[provider.name],
+            self._notices,
+        )
+
+    def _left(self, most: float = float("inf")) -> float:
+        return max(0.01, min(most, self._deadline - time.monotonic()))
+
+    def _look(self) -> None:
+        """Do what is to be done while somebody is waited for."""
+        self._ask_to_look(self._awaited)
+        # One that is lost meanwhile is no use to those that have yet to come.
+        wait([c for c in self._connections.values() if c.expecting], 0.0)
+        if self._awaited:
+            self._report()
+
+    def _now_for(self, *names: str) -> None:
+        self._awaited = ", ".join(names)
+        self._report = Report(me=self._me, peer=self._awaited)
+
+    def _reach(self, member: Member) -> None:
+        """Connect to somebody and exchange HELLOs, again if it is started again meanwhile."""
+        self._now_for(member.name)
+        while True:
+            connection = connect(member, self._context, self._left(self._seconds), self._look)
+            nonce = send_hello(connection, SESSION, self._terms, self._session)
+            try:
+                self._hear(connection)
+            except PeerClosedError:
+                # A listener of the session before this one may have taken the connection.
+                connection.close()
+                if self._deadline - time.monotonic() <= _LOOK_SECONDS:
+                    raise
+                time.sleep(_LOOK_SECONDS / 2)
+                self._look()
+                continue
+            except BaseException as error:
+                if isinstance(error, PeerError):
+                    connection.notify(Kind.ABORT, str(error))
+                connection.close()
+                raise
+            return self._greeted(connection, take_hello(connection), nonce, accepted=False)
+
+    def _hear(self, connection: Connection) -> None:
+        expect_hello(connection)
+        while not wait([connection], _LOOK_SECONDS):
+            self._look()
+            if time.monotonic() > self._deadline:
+                raise PeerTimeoutError(
+                    f"{connection.peer} did not answer within {self._seconds:g} s"
+                )
+
+    def _greeted(
+        self, connection: Connection, greeting: Greeting, nonce: bytes, accepted: bool
+    ) -> None:
+        """Enter a connection whose HELLOs are exchanged into the session."""
+        me, other = self._me, connection.peer
+        first, second = (me, other) if accepted else (other, me)
+        both = (self._terms, greeting.terms) if accepted else (greeting.terms, self._terms)
+        problem = disagreement(first, both[0], second, both[1])
+        self._session = self._session or greeting.session
+        if greeting.session and greeting.session != self._session:
+            problem = problem or f"{first} and {second} are in different sessions"
+        self._problem = self._problem or problem
+        nonces = (nonce, greeting.nonce) if accepted else (greeting.nonce, nonce)
+        self._keys[other] = pair_key(self._session, first, nonces[0], second, nonces[1])
+        expect_ready(connection)
+        self._connections[other] = connection
+
+    def _agree(self) -> None:
+        """Exchange READY with all, as :func:`mpc.parties.handshake.agree` does, and look meanwhile."""
+        self._now_for()
+        say_ready(self._connections, self._problem)
+        begin, limit = time.monotonic(), self._read.timeouts.connect
+        while late := [c for c in self._connections.values() if not c.advance()]:
+            wait(late, _LOOK_SECONDS)
+            self._look()
+            if time.monotonic() > min(self._deadline, begin + limit):
+                raise PeerTimeoutError(f"{late[0].peer} did not answer within {limit:g} s")
+        settle(self._connections, self._problem)
+
+    def _await(self, names: tuple[str, ...], purpose: str) -> None:
+        """Wait until all of these have come."""
+        missing = list(names)
+        self._now_for(*missing)
+        begin = time.monotonic()
+        compare = begin + _COMPARE_SECONDS
+        while missing:
+            changes = self._lobby.changes
+            for name in tuple(missing):
+                if (come := self._lobby.take(name, purpose)) is not None and self._enter(*come):
+                    missing.remove(name)
+                    self._now_for(*missing)
+            if not missing:
+                return
+            self._lobby.wait(changes, _LOOK_SECONDS)
+            self._look()
+            if problem := self._lobby.complaint():
+                raise HandshakeError(problem)
+            if time.monotonic() > self._deadline:
+                raise PeerTimeoutError(
+                    f"{', '.join(missing)} did not connect to {self._me} within {self._seconds:g} s"
+                )
+            if purpose == NOTICES and time.monotonic() > begin + self._read.timeouts.connect:
+                raise PeerTimeoutError(f"{missing[0]} did not come back to {self._me}")
+            if purpose == SESSION and time.monotonic() > compare:
+                compare = time.monotonic() + _COMPARE_AGAIN_SECONDS
+                threading.Thread(
+                    target=self._compare, args=(tuple(missing),), name="sotto compares", daemon=True
+                ).start()
+
+    def _enter(self, connection: Connection, greeting: Greeting) -> bool:
+        """Answer one who has come. Returns whether it belongs to this session."""
+        if greeting.purpose == NOTICES:
+            if greeting.session != self._session:
+                connection.close()
+                return False
+            self._notices[connection.peer] = connection
+            return True
+        nonce = send_hello(connection, SESSION, self._terms, self._session)
+        try:
+            connection.push()
+        except PeerError:
+            # It has gone meanwhile, and will come back.
+            connection.close()
+            return False
+        self._greeted(connection, greeting, nonce, accepted=True)
+        return True
+
+    def _notify(self, member: Member) -> None:
+        """Make the second connection to a party."""
+        left = self._left(self._read.timeouts.connect)
+        connection = connect(member, self._context, left, self._look)
+        send_hello(connection, NOTICES, {}, self._session)
+        self._notices[member.name] = connection
+        connection.push()
+
+    def _compare(self, names: tuple[str, ...]) -> None:
+        """Ask others for their terms: they may be waiting for this party just as well."""
+        for name in names:
+            problem = _ask_for_terms(self._read.parties[name], self._context, self._me, self._terms)
+            self._lobby.complain(problem)
+
+
+def _ask_for_terms(
+    member: Member, context: ssl.SSLContext, me: str, mine: dict[str, object]
+) -> str:
+    """Return what another party and this one disagree on, or nothing if that cannot be known."""
+    try:
+        connection = connect(member, context, _COMPARE_SECONDS)
+        try:
+            send_hello(connection, COMPARE, mine, b"")
+            greeting = read_hello(connection, 2 * _COMPARE_SECONDS)
+            return disagreement(me, mine, member.name, greeting.terms)
+        finally:
+            connection.close()
+    except PeerError:
+        return ""
+
+
+def join_parties(
+    configuration: Configuration,
+    me: str,
+    program: str | None = None,
+    sock: socket.socket | None = None,
+) -> Links:
+    """Connect to the other parties and the provider, if there is one, and agree with them.
+
+    Parameters
+    ----------
+    configuration : Configuration
+    me : str
+        A computing party.
+    program : str, optional
+        Fingerprint of what is going to run.
+    sock : socket, optional
+        Listens at this party's address already.
+
+    Raises
+    ------
+    PeerError
+        If one cannot be reached, proves to be another, or disagrees; the message names it.
+    """
+    names = configuration.names
+    lobby = Lobby()
+    seconds = configuration.timeouts.connect
+    joining = Joining(configuration, me, program, lobby, seconds)
+    _, server = own_contexts(configuration, me)
+    listener = None
+    try:
+        if me != names[-1]:
+            address = configuration.parties[me].listen
+            assert address is not None
+            others = {n: m.accepted for n, m in configuration.parties.items() if n != me}
+            listener = Listener(
+                me, sock or bind(address), server, others,
+                lobby.receive(configuration, me, program),
+            )  # fmt: skip
+            listener.start()
+        return joining.run()
+    finally:
+        if listener is not None:
+            listener.close()
+        lobby.close()

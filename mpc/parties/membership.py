@@ -1,0 +1,296 @@
+"""Putting certificates that others have sent into parties.toml, comments and layout kept.
+
+The new text is read again before it is written, and must say what the old one said and what was
+to be added, nothing else. Whatever fails, the file and its folder are as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpc.core.errors import ArgumentError, ConfigurationError
+from mpc.parties.configuration import check_name, check_text, head
+from mpc.parties.toml_text import decode, quoted, replace_file
+from mpc.transport.certificates import Certificate, load_certificate, write_new
+
+__all__ = ["ROLES", "Joined", "join"]
+
+ROLES = ("party", "provider", "client")
+_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A certificate that is in parties.toml now.
+
+    Attributes
+    ----------
+    name, role : str
+    address : str
+        Empty for a client.
+    certificate : Certificate
+    key : str
+        The owner's key, if it was beside the certificate.
+    successor : bool
+        Whether it is accepted beside an earlier one.
+    """
+
+    name: str
+    role: str
+    address: str
+    certificate: Certificate
+    key: str = ""
+    successor: bool = False
+
+
+def join(
+    path: Path,
+    certificates: Sequence[Path],
+    role: str | None = None,
+    *,
+    name: str | None = None,
+    address: str | None = None,
+    fingerprint: str | None = None,
+) -> list[Joined]:
+    """Put certificates into parties.toml, all of them or none.
+
+    A certificate of somebody who has one already becomes its successor: both are accepted from
+    then on. Certificates elsewhere are copied beside parties.toml, which is made if it is not
+    there. A key that lies beside its certificate is named as the key here.
+
+    Parameters
+    ----------
+    path : Path
+        Of parties.toml.
+    certificates : sequence of Path
+    role : str, optional
+        "party", "provider" or "client"; needed for those who are not in the file yet.
+    name, address, fingerprint : str, optional
+        Of one certificate alone: another name or address than it states, and the fingerprint that
+        its owner has told.
+
+    Raises
+    ------
+    ConfigurationError
+        If a certificate or the file as it would become is wrong, or the file cannot be written.
+    ArgumentError
+        If something is missing that the certificate does not state.
+    """
+    if len(certificates) != 1 and (name or address or fingerprint):
+        raise ArgumentError(
+            f"a name, an address or a fingerprint is of one certificate, got {len(certificates)}"
+        )
+    path = path.resolve()
+    change = _Change(path)
+    for each in certificates:
+        certificate = load_certificate(each)
+        if fingerprint is not None and not certificate.fits(fingerprint):
+            raise ConfigurationError(
+                f"{each} has the fingerprint {certificate.fingerprint}, not {fingerprint}: it is"
+                " not the certificate that its owner has made"
+            )
+        change.add(certificate, role, name, address)
+    change.write()
+    return change.joined
+
+
+class _Change:
+    """What is to become of one parties.toml."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.joined: list[Joined] = []
+        self._copies: dict[Path, bytes] = {}
+        self._old: bytes | None = None
+        try:
+            self._old = path.read_bytes()
+        except FileNotFoundError:
+            lines = head(
+                (
+                    "Who computes together. All have the same names, certificates, format and order",
+                    "of the parties here; key = is one's own alone, and never leaves its machine.",
+                )
+            )
+            self.text = "\n".join(lines) + "\n"
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        else:
+            self.text = decode(path, self._old)
+            check_text(path, self.text)
+        self._newline = "\r\n" if "\r\n" in self.text else "\n"
+        self._data = self._parse(self.text)
+
+    def _parse(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{self.path}: {error}") from None
+
+    def add(
+        self, certificate: Certificate, role: str | None, name: str | None, address: str | None
+    ) -> None:
+        """Change the text for one certificate."""
+        name = "provider" if role == "provider" else name or certificate.name
+        try:
+            check_name(name)
+        except ConfigurationError:
+            raise ArgumentError(
+                f"{certificate.path} names {certificate.name!r}, which cannot be a name here: say"
+                " --name"
+            ) from None
+        table = self._table_of(name)
+        if table is None:
+            self._add_member(certificate, role, name, address)
+        else:
+            there = {"parties": "party", "clients": "client"}.get(table[0], table[0])
+            if role not in (None, there):
+                raise ArgumentError(f"{name} is a {there} in {self.path}, not a {role}")
+            self._add_successor(certificate, table, there, name)
+
+    def _table_of(self, name: str) -> tuple[str, ...] | None:
+        if name == "provider":
+            return ("provider",) if "provider" in self._data else None
+        for kind in ("parties", "clients"):
+            if name in self._data.get(kind, {}):
+                return (kind, name)
+        return None
+
+    def _add_member(
+        self, certificate: Certificate, role: str | None, name: str, address: str | None
+    ) -> None:
+        if role is None:
+            raise ArgumentError(
+                f"{name} is not in {self.path} yet: say --as party, --as provider or --as client"
+            )
+        values: dict[str, str] = {}
+        if role != "client":
+            values["address"] = address or certificate.address
+            if not values["address"]:
+                raise ArgumentError(
+                    f"{certificate.path} does not state at which address {name} listens: say"
+                    " --address HOST:PORT"
+                )
+        values["certificate"] = self._beside(certificate, name)
+        if key := self._key_of(certificate, values["certificate"]):
+            values["key"] = key
+        table = {"party": ("parties", name), "client": ("clients", name)}.get(role, ("provider",))
+        lines = [f"[{'.'.join(table)}]", *(f"{k} = {quoted(v)}" for k, v in values.items())]
+        new = copy.deepcopy(self._data)
+        if role == "provider":
+            new["provider"] = values
+        else:
+            new.setdefault(table[0], {})[name] = values
+        gap = self._newline * (1 if self.text.endswith("\n") else 2)
+        self._take(self.text + gap + "".join(line + self._newline for line in lines), new, lines)
+        self.joined.append(
+            Joined(name, role, values.get("address", ""), certificate, values.get("key", ""))
+        )
+
+    def _key_of(self, certificate: Certificate, name: str) -> str:
+        """Return the key beside a certificate, or beside the file of it that is named; or nothing."""
+        for beside in (certificate.path, self.path.parent / name):
+            if (key := beside.with_suffix(".key")).exists():
+                here = key.resolve().parent == self.path.parent
+                return key.name if here else str(key.resolve())
+        return ""
+
+    def _add_successor(
+        self, certificate: Certificate, table: tuple[str, ...], role: str, name: str
+    ) -> None:
+        new = copy.deepcopy(self._data)
+        values = new
+        for part in table:
+            values = values[part]
+        for key in ("certificate", "successor"):
+            if key in values:
+                there = load_certificate(self.path.parent / values[key])
+                if there.der == certificate.der:
+                    own = "" if "key" in values else self._key_of(certificate, values[key])
+                    way = f"; it is yours, so write there: key = {quoted(own)}" if own else ""
+                    raise ConfigurationError(
+                        f"{certificate.path} is {name}'s {key} in {self.path} already{way}"
+                    )
+        if "successor" in values:
+            raise ConfigurationError(
+                f"{name} has a successor in {self.path} already: once it is in use, write"
+                f" certificate = {quoted(values['successor'])} there and delete the line successor"
+            )
+        values["successor"] = self._beside(certificate, name)
+        line = f"successor = {quoted(values['successor'])}"
+        self._take(self._insert(table, line), new, [f"[{'.'.join(table)}]", line])
+        self.joined.append(
+            Joined(name, role, values.get("address", ""), certificate, successor=True)
+        )
+
+    def _insert(self, table: tuple[str, ...], line: str) -> str:
+        """Return the text with a line behind that of a table's certificate."""
+        inside, lines = False, self.text.splitlines(keepends=True)
+        for number, old in enumerate(lines):
+            bare = old.strip()
+            if bare.startswith("["):
+                parts = bare.split("]")[0].strip("[").split(".")
+                inside = tuple(part.strip().strip("\"'") for part in parts) == table
+            elif inside and re.match(r"certificate\s*=", bare):
+                indent = old[: len(old) - len(old.lstrip())]
+                if not old.endswith("\n"):
+                    lines[number] += self._newline
+                lines.insert(number + 1, f"{indent}{line}{self._newline}")
+                break
+        return "".join(lines)
+
+    def _take(self, text: str, data: dict[str, Any], lines: Sequence[str]) -> None:
+        """Take over the new text, if it says what it should."""
+        try:
+            same = tomllib.loads(text) == data
+        except tomllib.TOMLDecodeError:
+            same = False
+        if not same:
+            raise ConfigurationError(
+                f"{self.path} is laid out in a way that cannot be added to; write there yourself:\n  "
+                + "\n  ".join(lines)
+            )
+        self.text, self._data = text, data
+
+    def _beside(self, certificate: Certificate, name: str) -> str:
+        """Return the name of a certificate's file in the folder of parties.toml."""
+        folder = self.path.parent
+        if certificate.path.resolve().parent == folder:
+            return certificate.path.name
+        for there in sorted(folder.glob("*.crt")):
+            # What was received may be a copy of what is here, one's own say.
+            with suppress(ConfigurationError):
+                if load_certificate(there).der == certificate.der:
+                    return there.name
+        number = 1
+        while True:
+            target = folder / (f"{name}.crt" if number == 1 else f"{name}-{number}.crt")
+            if target not in self._copies and not os.path.lexists(target):
+                self._copies[target] = certificate.path.read_bytes()
+                return target.name
+            number += 1
+
+    def write(self) -> None:
+        """Write everything, or nothing."""
+        data = self.text.encode()
+        if self._old is not None and self._old.startswith(_MARK):
+            data = _MARK + data
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_new((path, text, 0o644) for path, text in self._copies.items())
+        try:
+            check_text(self.path, self.text)
+            if self._old is None:
+                write_new([(self.path, data, 0o644)])
+            else:
+                replace_file(self.path, self._old, data)
+        except BaseException:
+            for path in self._copies:
+                path.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,145 @@
+"""Corrections computed by joblib workers, for a provider with several cores.
+
+A correction follows from keys, id and sizes alone, so it does not matter which worker computes it,
+nor that another computes it again when one is lost. A task carries the keys of a session's masks, so
+workers are processes or threads of this machine: joblib's ``parallel_config`` may choose among
+these, and what would send tasks elsewhere, such as Dask, is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core import joblib_processes
+from mpc.core.errors import ArgumentError, SottoError
+from mpc.core.events import record
+from mpc.provider.dealer import Provider
+from mpc.provider.requests import Request
+from ring import set_num_threads
+
+__all__ = ["CorrectionPool"]
+
+Words = NDArray[np.uint64]
+
+
+class _Kept(threading.local):
+    """The providers of the last sessions. Each thread has its own: ciphers serve one at a time."""
+
+    def __init__(self) -> None:
+        self.provider = lru_cache(maxsize=4)(Provider)
+
+
+_kept = _Kept()
+
+
+@lru_cache(maxsize=1)
+def _settle(home: int) -> None:
+    """Make a process other than `home` a worker of one core."""
+    if os.getpid() != home:
+        set_num_threads(1)  # the other cores have workers of their own
+
+
+def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
+    """Compute one correction, in a worker or for want of one in the process `home`."""
+    _settle(home)
+    correlation = request.correlation(limit)
+    out = np.empty(correlation.corrected_words, np.uint64)
+    _kept.provider(keys).correct(request.id, correlation, out)
+    return out
+
+
+class CorrectionPool:
+    """Workers that the sessions of a provider share.
+
+    Parameters
+    ----------
+    workers : int
+    limit : int
+        Words that one correction may take.
+
+    Raises
+    ------
+    ArgumentError
+        If joblib's active backend does not stay on this machine.
+
+    Notes
+    -----
+    joblib keeps what ``parallel_config`` has set for the thread that calls it. The pool is made by
+    the thread that makes the provider, so that is where it takes effect; sessions have threads of
+    their own.
+    """
+
+    def __init__(self, workers: int, limit: int) -> None:
+        from joblib import delayed  # here: one worker needs none of it
+        from joblib.parallel import get_active_backend
+
+        self.workers, self._limit = workers, limit
+        self._backend, _ = get_active_backend()
+        if not joblib_processes.stays_here(self._backend):
+            raise ArgumentError(
+                "workers of a provider must be on its own machine, since their tasks carry the keys of"
+                f" all masks: joblib's 'loky' or 'threading', got {type(self._backend).__name__}"
+            )
+        self._options = joblib_processes.options()
+        # A backend does one thing at a time.
+        self._turn = threading.Lock()
+        # Processes take seconds to start, which nobody should wait for in a session.
+        for _ in self._run([delayed(_settle)(os.getpid()) for _ in range(workers)]):
+            pass
+
+    def _run(self, calls: list[Any]) -> Iterator[Any]:
+        """Yield what calls return, in their order."""
+        from joblib import Parallel
+
+        # No argument is to be written to a file. Of its own for each time: where one was not used up,
+        # or has failed, results of what was still computed can turn up among those of its next call
+        # (joblib 1.5 and 1.6).
+        run = Parallel(
+            self.workers, return_as="generator", max_nbytes=None, backend=self._backend,
+            **self._options,
+        )  # fmt: skip
+        results: Iterator[Any] = run(calls)
+        return results
+
+    def deal(self, keys: tuple[bytes, ...], requests: Sequence[Request]) -> Iterator[Words]:
+        """Yield corrections in the order of the requests; `requests` should be a few a worker."""
+        from joblib import delayed
+
+        dealt = 0
+        with self._turn:
+            calls = [
+                delayed(_deal)(keys, request, self._limit, os.getpid()) for request in requests
+            ]
+            corrections = self._run(calls)
+            try:
+                for correction in corrections:
+                    yield correction
+                    dealt += 1
+            except GeneratorExit:
+                # Nobody wants the rest. To close it would kill the workers that compute it.
+                with suppress(Exception):
+                    for _ in corrections:
+                        pass
+                raise
+            except SottoError:
+                raise
+            except Exception as error:
+                # A worker is lost: joblib starts others for the next call.
+                record("workers", warning=True, problem=type(error).__name__)
+        for request in requests[dealt:]:
+            yield _deal(keys, request, self._limit, os.getpid())
+
+
+def check_workers(workers: object) -> int:
+    """Return a number of workers, or raise ArgumentError."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ArgumentError(f"workers must be a positive number, got {workers!r}")
+    return workers

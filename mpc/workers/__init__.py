@@ -1,0 +1,1 @@
+"""Workers of parties, to which rows are spread."""

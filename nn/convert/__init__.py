@@ -1,0 +1,1 @@
+"""Models of others: scikit-learn and ONNX."""

@@ -1,0 +1,321 @@
+"""ONNX graphs of feed-forward networks and linear models as plain models.
+
+The graph is walked once. What depends on no input is a constant, worked out by ONNX's own reference
+evaluator. What does is either rows (layers that end in an affine map, so that scalers, biases and
+reshapes fold into their neighbours), probabilities of rows, or labels.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nn.convert.from_sklearn import ConversionError
+from nn.convert.onnx_operators import operators
+from nn.convert.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
+from nn.layers.activations import Sigmoid
+from nn.models.predictors import Classifier, Regressor
+from ring.errors import DataError, DtypeError
+from ring.real_arrays import plain_array
+
+__all__ = ["from_onnx"]
+
+# The oldest version of the standard operators whose meaning is the one below.
+_OLDEST_OPSET = 9
+# Those that put numbers elsewhere and compute nothing, their first input or all of Concat's.
+_PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
+_RANDOM = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+)  # fmt: skip
+# Element types: float, float16, double, bfloat16; whole numbers, and what makes floats of them.
+_FLOATS = (1, 10, 11, 16)
+_INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
+_FROM_WHOLE_NUMBERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
+
+
+def from_onnx(
+    model: Any, X: ArrayLike | None = None, *, classes: ArrayLike | None = None
+) -> Classifier | Regressor:
+    """Read a network or a linear model from ONNX, as skl2onnx and PyTorch export them.
+
+    Needs the extra ``sotto-mpc[onnx]``.
+
+    Parameters
+    ----------
+    model : path or onnx.ModelProto
+        With one input, whose first axis counts rows. Axes behind the second are flattened: share
+        an image as one row of its pixels, in the order that the input has.
+    X : array_like of shape (rows, features), optional
+        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`.
+    classes : array_like, optional
+        The labels, in ascending order, for a network that ends in scores and does not say that
+        they are scores. Without a softmax, an argmax or `classes` it is a regressor.
+
+    Returns
+    -------
+    Classifier or Regressor
+        In float64. What a softmax gives is its ``predict_proba``, what a log-softmax gives its
+        ``predict_log_proba``.
+
+    Raises
+    ------
+    ConversionError
+        If an operator, or a use of it, cannot be converted; the message names the node and lists
+        what can. Likewise for versions of the operators that are not known.
+    DataError
+        If the file is no ONNX model.
+    ImportError
+        If onnx is not installed.
+    """
+    onnx = _onnx()
+    graph, opsets = _load(onnx, model)
+    values: dict[str, Value] = {
+        array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer
+    }
+    inputs = [value for value in graph.input if value.name not in values]
+    if len(inputs) != 1:
+        raise ConversionError(
+            f"the graph must have one input, got {[value.name for value in inputs]}"
+        )
+    rows = _input(inputs[0], graph)
+    values[inputs[0].name] = rows
+    for node in graph.node:
+        _run(onnx, opsets, node, values)
+    names = [output.name for output in graph.output if output.name]
+    lost = [name for name in names if name not in values]
+    if lost:
+        raise ConversionError(f"outputs that are not converted: {', '.join(lost)}")
+    made = _finish({name: values[name] for name in names}, rows.width, classes)
+    if X is not None:
+        made.take_rows(X)
+    return made
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.numpy_helper
+        import onnx.reference
+    except ImportError:
+        raise ImportError(
+            "reading ONNX models needs the onnx package: pip install 'sotto-mpc[onnx]'"
+        ) from None
+    return onnx
+
+
+def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
+    """Return the checked graph of a model, and the versions of its operators."""
+    if isinstance(model, (str, os.PathLike)):
+        from google.protobuf.message import DecodeError
+
+        try:
+            model = onnx.load(model)
+        except (DecodeError, ValueError) as error:
+            raise DataError(f"{os.fspath(model)} is no ONNX model: {error}") from None
+    if not isinstance(model, onnx.ModelProto):
+        raise DtypeError(f"model must be a path or an onnx.ModelProto, got {type(model).__name__}")
+    newest = onnx.defs.onnx_opset_version()
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx") and not _OLDEST_OPSET <= opset.version <= newest:
+            raise ConversionError(
+                f"operators must be of a version from {_OLDEST_OPSET} to {newest}, the newest that "
+                f"the installed onnx knows, got {opset.version}"
+            )
+    if model.functions:
+        from onnx.inliner import inline_local_functions
+
+        model = inline_local_functions(model)
+    if not model.graph.output:
+        raise DataError("the ONNX model has no output: not a model, or cut short")
+    return model.graph, model.opset_import
+
+
+def _input(value: Any, graph: Any) -> Rows:
+    kind = value.type.tensor_type.elem_type
+    if kind not in _FLOATS:
+        # Whole numbers are divided and overflow otherwise; what is behind these is floats.
+        takers = [node for node in graph.node if value.name in node.input]
+        other = [node.op_type for node in takers if node.op_type not in _FROM_WHOLE_NUMBERS]
+        if kind not in _INTEGERS or other:
+            raise ConversionError(
+                f"input {value.name!r} must hold floats, or whole numbers that go into"
+                f" {', '.join(_FROM_WHOLE_NUMBERS)} alone, got element type {kind}"
+                f"{f' for {other[0]}' if other else ''}"
+            )
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if len(shape) < 2 or min(shape[1:]) < 1:
+        raise ConversionError(
+            f"input {value.name!r} must have a first axis of rows and known sizes behind it, got "
+            f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}"
+        )
+    size = prod(shape[1:])
+    return Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
+
+
+def _finish(
+    named: dict[str, Value], features: int, classes: ArrayLike | None
+) -> Classifier | Regressor:
+    outputs = {n: as_rows(v) if isinstance(v, Images) else v for n, v in named.items()}
+    labels = next((v for v in outputs.values() if isinstance(v, Labels)), None)
+    odds = next((v for v in outputs.values() if isinstance(v, Probabilities)), None)
+    plain = next((v for v in outputs.values() if isinstance(v, Rows)), None)
+    found = labels or odds or plain
+    if found is None:
+        raise ConversionError("the graph's outputs must depend on its input")
+    rows = found if isinstance(found, Rows) else found.rows
+    link = odds.link if odds is not None else None
+    # Every output must be said by the one model: labels, probabilities and scores of the same rows.
+    for name, value in outputs.items():
+        theirs = value.rows if isinstance(value, (Labels, Probabilities)) else value
+        kind = next(v for v in (labels, odds, plain, value) if type(v) is type(value))
+        if theirs is not rows or not _alike(value, kind):
+            raise ConversionError(
+                f"the graph must have one result, or labels with their scores, got the outputs"
+                f" {', '.join(outputs)}, of which {name} is another; keep one of them, as by"
+                " onnx.utils.extract_model"
+            )
+    if link == "sigmoids":
+        raise ConversionError(
+            "the graph's probabilities must sum to 1, got sigmoids of the scores as they are: put a"
+            " Normalizer with norm L1 behind the LinearClassifier, or keep its labels alone, as by"
+            " onnx.utils.extract_model"
+        )
+    rows, sigmoid = _without_sigmoid(rows)
+    link = "softmax" if sigmoid else link
+    layers = rows.layers()
+    if not layers:
+        raise ConversionError("the graph must have a layer between its input and its output")
+    names = labels.classes if labels is not None else None
+    columns = odds.classes if odds is not None else None
+    if names is not None and columns is not None and not np.array_equal(names, columns):
+        if set(names.tolist()) == set(columns.tolist()):
+            raise ConversionError(
+                "labels and columns of probabilities must be in the same order, got"
+                f" {names.tolist()} and {columns.tolist()}"
+            )
+    if labels is None and odds is not None:
+        names = odds.classes
+    if labels is None and odds is None and classes is None:
+        return Regressor(layers, features, flat=rows.shape == ())
+    if classes is not None:
+        names = plain_array(classes, "classes")
+        link = "softmax" if labels is None and odds is None else link
+    if names is None:
+        names = np.arange(prod(rows.shape))
+    return Classifier(layers, names, features, link=link)
+
+
+def _alike(value: Any, other: Any) -> bool:
+    """Whether two outputs of the same rows say the same."""
+    if isinstance(value, Rows):
+        return value is other
+    names = value.classes is other.classes or np.array_equal(value.classes, other.classes)
+    return names and getattr(value, "link", None) == getattr(other, "link", None)
+
+
+def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
+    """Turn the probabilities (1 - p, p) of p = sigmoid(z) into scores (0, z)."""
+    last = rows.core[-1] if rows.core else None
+    if (
+        not isinstance(last, Sigmoid)
+        or rows.weights is None
+        or not np.array_equal(rows.weights, [[-1.0, 1.0]])
+        or not np.array_equal(rows.bias, [1.0, 0.0])
+    ):
+        return rows, False
+    core = rows.core[:-1]
+    before = Rows(core, 1, None, np.zeros(1), (1,))
+    if core and core[-1].parameters:
+        weights, bias = core[-1].parameters
+        before = Rows(core[:-1], weights.shape[0], weights, bias, (1,))
+    return before.then(np.array([[0.0, 1.0]]), np.zeros(2)), True
+
+
+def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
+    """Return the outputs of a node whose inputs are all known."""
+    helper = onnx.helper
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in given.items()
+    ]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    model = helper.make_model(
+        helper.make_graph([node], "constant", inputs, outputs), opset_imports=opsets
+    )
+    return onnx.reference.ReferenceEvaluator(model).run(None, given)
+
+
+def _worked_out(
+    onnx: Any, opsets: Any, node: Any, given: dict[str, Any]
+) -> dict[str, NDArray[Any] | Sizes]:
+    """Return the outputs of a node by name, those apart that depend on the number of rows."""
+    arrays = {n: v.array if isinstance(v, Sizes) else v for n, v in given.items()}
+    results = [np.asarray(v) for v in _constants(onnx, opsets, node, arrays)]
+    sizes = {n: v for n, v in given.items() if isinstance(v, Sizes)}
+    if not sizes:
+        return dict(zip(node.output, results, strict=True))
+    moved = set(node.input if node.op_type == "Concat" else node.input[:1])
+    if node.op_type in _PLACING and set(sizes) <= moved:
+        # What such a node does to the numbers, it does to what is known of them.
+        marks = {
+            n: sizes[n].of_rows.astype(v.dtype)
+            if n in sizes
+            else np.zeros_like(v)
+            if n in moved
+            else v
+            for n, v in arrays.items()
+        }
+        of_rows = [np.asarray(v) != 0 for v in _constants(onnx, opsets, node, marks)]
+    else:
+        of_rows = [np.ones(v.shape, bool) for v in results]
+    return {
+        name: Sizes(v, marked) if marked.any() else v
+        for name, v, marked in zip(node.output, results, of_rows, strict=True)
+    }
+
+
+def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
+    """Work out a node's outputs."""
+    missing = [name for name in node.input if name and name not in values]
+    where = f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
+    if missing:
+        raise ConversionError(f"{where} has an input that nothing gives: {', '.join(missing)}")
+    inputs = [values[name] if name else None for name in node.input]
+    if all(value is None or isinstance(value, (np.ndarray, Sizes)) for value in inputs):
+        if node.op_type in _RANDOM:
+            raise ConversionError(f"{where} is random: export the model for inference")
+        given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
+        try:
+            values.update(_worked_out(onnx, opsets, node, given))
+        except Exception as error:  # of whatever kind the evaluator has
+            raise ConversionError(f"{where} cannot be worked out: {error}") from None
+        return
+    known = operators()
+    if node.op_type not in known or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
+        domain = f"{node.domain}." if node.domain else ""
+        raise ConversionError(
+            f"{domain}{where} cannot be converted; what can is {', '.join(sorted(known))}"
+        )
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    convert, looked_at = known[node.op_type]
+    unknown = sorted(set(attributes) - set(looked_at))
+    if unknown:
+        raise ConversionError(f"{where}: needs no attribute {', '.join(unknown)}")
+    if node.op_type == "BatchNormalization" and any(node.output[1:]):
+        raise ConversionError(f"{where}: needs one output: export the model for inference")
+    try:
+        made = convert(attributes, *inputs)
+    except ConversionError as error:
+        raise ConversionError(f"{where}: {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ConversionError(
+            f"{where} is used in a way that cannot be converted: {error}"
+        ) from None
+    values.update(zip(node.output, made if isinstance(made, tuple) else (made,), strict=False))

@@ -1,0 +1,1 @@
+"""What everything else in nn stands on: checks, labels, files, progress bars."""

@@ -1,0 +1,1 @@
+"""Models and fixed point: inputs, bounds, precision, the audit."""

@@ -1,0 +1,380 @@
+"""Range audit: can a model leave the fixed-point range, and how exact is it on shares?
+
+Bounds are those of interval arithmetic: they hold for every input in the range, and real inputs
+stay far inside. The error's bound is first-order exact in what rounds: inputs, weights and biases
+are off by what encoding them does, each truncation by less than one unit, an activation by its
+protocol's bound; everything grows by the absolute weights behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn.fixed_point.bounds import check_range, interval_bounds
+from nn.fixed_point.inputs import Floats, InputScale
+from nn.fixed_point.precision import precision_problem
+from nn.layers import Layer
+from ring import FixedPoint
+from ring.errors import RangeError
+from ring.fixed_point import HEADROOM_BITS
+
+__all__ = [
+    "Audit",
+    "Fitted",
+    "LayerAudit",
+    "audit_layers",
+    "check_fits",
+    "error_bounds",
+    "find_format",
+    "fit_inputs",
+    "suggest_format",
+]
+
+# What a value may reach: rounding carries it a little beyond the bounds of real arithmetic.
+MARGIN = 1 - 2**-10
+# The fewest fractional bits that a suggestion has.
+_FEWEST_FRAC_BITS = 8
+# As many as leave an integer bit; a comparison gets dearer with every four.
+_MOST_FRAC_BITS = 30
+
+
+@dataclass(frozen=True)
+class LayerAudit:
+    """What one layer holds, the input counting as one.
+
+    Attributes
+    ----------
+    name : str
+    weight : float
+        The largest parameter in magnitude, NaN without any.
+    bound, observed : float
+        The largest value that can occur, and that does (NaN if no rows were given).
+    bits_left : float
+        How many times `bound` or `weight` could double until the format overflows.
+    error_bound, error_observed : float
+        What fixed point adds: at most, and for the rows (NaN where not known).
+    """
+
+    name: str
+    weight: float
+    bound: float
+    observed: float
+    bits_left: float
+    error_bound: float
+    error_observed: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What ``model.audit`` found. Printing it gives a table.
+
+    Attributes
+    ----------
+    format : FixedPoint
+    layers : tuple of LayerAudit
+    problem : str or None
+        Why the model does not fit the format, or is too fine for it; what ``share`` would raise.
+    suggestion : FixedPoint or None
+        A format that holds the model and is fine enough: this one if it is, None if none is known.
+    finest : FixedPoint or None
+        The format with the most fractional bits that holds the model, and the errors' bound there:
+        for outputs that need to be more exact.
+    finest_error_bound : float
+    rows : int
+        How many rows the observed values are from.
+    """
+
+    format: FixedPoint
+    layers: tuple[LayerAudit, ...]
+    problem: str | None
+    suggestion: FixedPoint | None
+    finest: FixedPoint | None
+    finest_error_bound: float
+    rows: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether no layer can leave the range, and the format is fine enough."""
+        return self.problem is None
+
+    @property
+    def error_bound(self) -> float:
+        """The most that fixed point adds to an output."""
+        return self.layers[-1].error_bound
+
+    def __str__(self) -> str:
+        head = (
+            "layer", "largest weight", "can reach", "does reach", "bits left", "error at most",
+            "error seen",
+        )  # fmt: skip
+        rows: list[tuple[str, ...]] = [head]
+        for layer in self.layers:
+            numbers = (
+                layer.weight, layer.bound, layer.observed, layer.bits_left,
+                layer.error_bound, layer.error_observed,
+            )  # fmt: skip
+            rows.append(
+                (
+                    layer.name,
+                    *(
+                        "-" if math.isnan(v) else f"{v:.1f}" if k == 3 else f"{v:.3g}"
+                        for k, v in enumerate(numbers)
+                    ),
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            )
+            for row in rows
+        ]
+        form = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
+        if self.fits:
+            lines.append(f"{form}: fits")
+            if self.finest is not None and self.finest.frac_bits > self.format.frac_bits:
+                lines.append(
+                    f"frac_bits={self.finest.frac_bits}, int_bits={self.finest.int_bits} fits too: "
+                    f"error at most {self.finest_error_bound:.3g}"
+                )
+        else:
+            lines.append(f"{form}: does not fit; {self.problem}")
+        return "\n".join(lines)
+
+
+def _largest(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
+    magnitude: NDArray[Any] = np.maximum(np.abs(low), np.abs(high))
+    return magnitude
+
+
+def _top(values: Any) -> float:
+    return float(np.max(values)) if np.size(values) else 0.0
+
+
+def error_bounds(
+    layers: Sequence[Layer], low: Floats, high: Floats, frac_bits: int
+) -> list[NDArray[Any]]:
+    """Return, for the input and each layer, how far fixed point may be from real arithmetic."""
+    unit = 2.0**-frac_bits
+    magnitude = _largest(low, high)
+    errors: list[NDArray[Any]] = [np.full(magnitude.shape, unit / 2)]
+    doubled = False  # whether values carry twice the fractional bits
+    for layer, (lows, highs) in zip(layers, interval_bounds(layers, low, high), strict=True):
+        error = errors[-1]
+        if doubled and layer.parameters:
+            error = error + unit
+        errors.append(layer.fixed_point_error(magnitude, error, frac_bits))
+        magnitude = _largest(lows, highs)
+        doubled = bool(layer.parameters) or (doubled and layer.only_moves)
+    if doubled:  # revealing truncates
+        errors[-1] = errors[-1] + unit
+    return errors
+
+
+def suggest_format(
+    layers: Sequence[Layer], low: Floats, high: Floats, preferred: FixedPoint
+) -> FixedPoint | None:
+    """Return the format nearest to `preferred` that holds the model, None if there is none."""
+    values = [_top(_largest(low, high))]
+    values += [_top(np.abs(p)) for layer in layers for p in layer.parameters]
+    values += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
+    largest = max(values)
+    if not math.isfinite(largest):
+        return None
+    int_bits = max(preferred.int_bits, math.floor(math.log2(max(largest, 1) / MARGIN)) + 1)
+    if int_bits > HEADROOM_BITS:
+        return None
+    frac_bits = min(preferred.frac_bits, (61 - int_bits) // 2)
+    return FixedPoint(frac_bits, int_bits) if frac_bits >= _FEWEST_FRAC_BITS else None
+
+
+def check_fits(
+    layers: Sequence[Layer],
+    low: Floats,
+    high: Floats,
+    form: FixedPoint,
+    inputs: InputScale | None = None,
+) -> None:
+    """Raise RangeError, with a suggestion, if a layer can leave the range.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        As they are to be shared: with `inputs`, those are folded in.
+    low, high : float64 arrays
+        Range of the inputs as they are shared.
+    form : FixedPoint
+    inputs : InputScale, optional
+    """
+    problem = _range_problem(layers, low, high, form, inputs)
+    if problem is not None:
+        better = suggest_format(layers, *reach(low, high, inputs, form), form)
+        raise RangeError(problem + _advice(better, low))
+
+
+def reach(
+    low: Floats, high: Floats, inputs: InputScale | None, form: FixedPoint
+) -> tuple[Floats, Floats]:
+    """Return the range of what rows can hold that a model takes.
+
+    All that is public of shared rows is a bound on their magnitude, a multiple of the format's unit,
+    to which a row at the end of the range may have been rounded. Scaled rows come from
+    ``share_rows`` alone, which has checked both ends of each feature.
+    """
+    if inputs is not None:
+        return low, high
+    unit = 2.0**-form.frac_bits
+    most = np.asarray(np.maximum(np.ceil(_top(_largest(low, high)) / unit), 1) * unit)
+    return -most, most
+
+
+def _range_problem(
+    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
+) -> str | None:
+    what = None if inputs is None else "inputs in the range given for each feature"
+    least, most = reach(low, high, inputs, form)
+    try:
+        check_range(layers, low, high, form.limit * MARGIN, inputs=what)
+        if inputs is None:
+            what = f"inputs of magnitude up to {most:g}, which is what is public of shared rows"
+            check_range(layers, least, most, form.limit * MARGIN, inputs=what)
+    except RangeError as error:
+        return str(error)
+    return None
+
+
+def _advice(better: FixedPoint | None, low: Floats) -> str:
+    advice = (
+        f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
+        if better is not None
+        else f"no format holds it with {_FEWEST_FRAC_BITS} fractional bits or more, or as many as it needs"
+    )
+    if not low.ndim:
+        advice += "; low and high for each feature, in place of one range, may help too"
+    return f"; {advice}"
+
+
+def find_format(
+    fitted: Fitted,
+    form: FixedPoint,
+    *,
+    features: int,
+    ranked: bool,
+    scale: Floats | None,
+    size: Floats | None,
+) -> tuple[str | None, FixedPoint | None]:
+    """Return what is wrong with a format, None if nothing is, and a format that is right.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    form : FixedPoint
+    features, ranked, scale, size
+        As for :func:`nn.fixed_point.precision.precision_problem`.
+    """
+    layers = fitted.layers
+    # The range that rows are from, without the room around it.
+    low, high = (ends / fitted.room for ends in fitted.scaled)
+
+    def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
+        return precision_problem(
+            layers, low, high, tried,
+            lambda near: suggest_format(layers, *reach(low, high, fitted.inputs, near), near),
+            features=features, ranked=ranked, scale=scale, size=size,
+        )  # fmt: skip
+
+    problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
+    if problem is None:
+        return precision(form) or (None, form)
+    better = suggest_format(layers, *reach(*fitted.scaled, fitted.inputs, form), form)
+    if better is not None:
+        _, better = precision(better) or (None, better)
+    return problem + _advice(better, fitted.scaled[0]), better
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model's layers and range as they are to be shared.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        With the scale of the inputs folded in.
+    low, high : float64 arrays
+        What rows may hold, in their own units.
+    scaled : (array, array)
+        The same as it is shared.
+    inputs : InputScale or None
+    room : int
+        How many times the range that is.
+    """
+
+    layers: list[Layer]
+    low: Floats
+    high: Floats
+    scaled: tuple[Floats, Floats]
+    inputs: InputScale | None
+    room: int
+
+
+def fit_inputs(
+    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: int
+) -> Fitted:
+    """Choose the scale of the inputs, and how far beyond the range they may reach, up to `room`."""
+    inputs = InputScale.of(low, high, layers)
+    if inputs is None:
+        return Fitted(list(layers), low, high, (low, high), None, 1)
+    folded = inputs.fold(layers)
+    least, most = inputs.apply(low), inputs.apply(high)
+    factor = room
+    while factor > 1:
+        try:
+            check_range(folded, factor * least, factor * most, form.limit * MARGIN)
+        except RangeError:
+            factor //= 2
+        else:
+            low, high = inputs.undo(factor * least), inputs.undo(factor * most)
+            break
+    return Fitted(folded, low, high, (factor * least, factor * most), inputs, factor)
+
+
+def audit_layers(
+    fitted: Fitted,
+    form: FixedPoint,
+    problem: str | None,
+    suggestion: FixedPoint | None,
+    observed: Sequence[float] | None = None,
+    errors: Sequence[float] | None = None,
+    rows: int = 0,
+) -> Audit:
+    """Put the figures of every layer together."""
+    layers, (low, high) = fitted.layers, fitted.scaled
+    magnitudes = [_top(_largest(low, high))]
+    magnitudes += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
+    bounds = [_top(error) for error in error_bounds(layers, low, high, form.frac_bits)]
+    names = ["input", *(f"{number} {layer!r}" for number, layer in enumerate(layers, start=1))]
+    weights = [math.nan]
+    weights += [
+        max((_top(np.abs(p)) for p in layer.parameters), default=math.nan) for layer in layers
+    ]
+    nothing = [math.nan] * len(names)
+    found = []
+    for name, weight, bound, seen, error_bound, error in zip(
+        names, weights, magnitudes, observed or nothing, bounds, errors or nothing, strict=True
+    ):
+        largest = max(bound, 0.0 if math.isnan(weight) else weight)
+        left = math.log2(form.limit / largest) if largest else float(form.int_bits)
+        found.append(LayerAudit(name, weight, bound, seen, left, error_bound, error))
+    ends = reach(low, high, fitted.inputs, form)
+    finest = suggest_format(layers, *ends, FixedPoint(_MOST_FRAC_BITS, 1))
+    finest_bound = math.nan
+    if finest is not None:
+        finest_bound = _top(error_bounds(layers, low, high, finest.frac_bits)[-1])
+    return Audit(form, tuple(found), problem, suggestion, finest, finest_bound, rows)

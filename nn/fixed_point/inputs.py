@@ -1,0 +1,245 @@
+"""The public range of a model's inputs, and the scale in which features are shared.
+
+Features may differ by many orders of magnitude; a fixed-point format does not. Where a model has a
+range for each feature, its owner of data shares ``(x - middle) / 2^power`` instead of x, which lies
+in [-1, 1], and the owner of the model folds the inverse into the first layer's weights. Both follow
+from the range alone, which is public.
+
+A range that comes from data is not the last word: other rows reach beyond it. Such a model is shared
+for as many times the range, up to :data:`MOST_ROOM`, as the format has room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpc import SharedArray
+from mpc.core.errors import DtypeError
+from mpc.protocols import linear
+from nn.core.checks import interval
+from nn.layers import Dense, Layer
+from ring.errors import ArgumentError, DataError, RangeError, ShapeError
+
+__all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
+
+Floats = NDArray[np.float64]
+# How far beyond a range that comes from data rows may reach, as a factor on its width.
+MOST_ROOM = 64
+# Beyond the exponents of a double.
+_LARGEST_POWER = 1100
+Range = tuple[Floats, Floats]
+
+
+def public_range(X: NDArray[Any]) -> Range:
+    """Return a range for each feature that holds `X` and tells little of it.
+
+    The ends are rounded outward, to multiples of a power of two that is about half the feature's
+    width. A feature that does not vary gets as much room on both sides as its value, or 1.
+
+    Parameters
+    ----------
+    X : finite array of shape (rows, features), at least one row
+
+    Returns
+    -------
+    (ndarray, ndarray)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.fixed_point.inputs import public_range
+    >>> low, high = public_range(np.array([[3.0, 0.0, 1907.0], [700.0, 0.0, 2021.0]]))
+    >>> low.tolist(), high.tolist()
+    ([0.0, -1.0, 1856.0], [1024.0, 1.0, 2048.0])
+    """
+    low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+    room = np.where(low == high, np.maximum(np.abs(low), 1.0), 0.0)
+    low, high = low - room, high + room
+    fraction, exponent = np.frexp(high - low)
+    grid = np.ldexp(1.0, exponent - np.where(fraction > 0.5, 1, 2))
+    return np.floor(low / grid) * grid, np.ceil(high / grid) * grid
+
+
+def input_range(low: ArrayLike, high: ArrayLike, features: int) -> Range:
+    """Return checked ends of a range: both scalars, or both with one value for each feature."""
+    lows, highs = interval(low, high)
+    for name, ends in (("low", lows), ("high", highs)):
+        if ends.ndim and ends.shape != (features,):
+            raise ShapeError(
+                f"{name} must be a number or have one entry for each of {features} features, "
+                f"got shape {ends.shape}"
+            )
+        if not np.isfinite(ends).all():
+            raise RangeError(f"{name} must be finite, got {ends[~np.isfinite(ends)][0]}")
+    if lows.ndim or highs.ndim:
+        lows, highs = (np.broadcast_to(ends, (features,)).copy() for ends in (lows, highs))
+    return lows, highs
+
+
+def check_inside(X: NDArray[Any], low: Floats, high: Floats) -> None:
+    """Raise RangeError unless every value lies in the range, for its owner to see."""
+    inside = (X >= low) & (X <= high)
+    if not inside.all():
+        row, column = (int(i) for i in np.argwhere(~inside)[0])
+        ends = [float(np.broadcast_to(e, X.shape[1:])[column]) for e in (low, high)]
+        raise RangeError(
+            f"X must lie in [{ends[0]:g}, {ends[1]:g}], the range this model was shared for"
+            f"{' in this feature' if low.ndim else ''}, got {X[row, column]} at index "
+            f"{(row, column)}; share the model with wider low and high for such rows"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class InputScale:
+    """How features become values in [-1, 1]: ``(x - middle) / 2^power``.
+
+    Attributes
+    ----------
+    middle : float64 array of shape (features,)
+    power : int array of shape (features,)
+    """
+
+    middle: Floats
+    power: NDArray[Any]
+
+    @classmethod
+    def of(cls, low: Floats, high: Floats, layers: Sequence[Layer]) -> InputScale | None:
+        """Return the scale of a range, None where none is needed or no layer could undo it."""
+        if not low.ndim or not cls.fits(layers):
+            return None
+        middle = low + (high - low) / 2
+        fraction, exponent = np.frexp(np.maximum(high - middle, middle - low))
+        power = exponent - (fraction == 0.5)
+        return cls(middle, np.where(fraction == 0, 0, power))
+
+    @classmethod
+    def checked(cls, middle: Any, power: Any, low: Floats) -> InputScale:
+        """Return the scale that a file or a message holds, if it goes with the range's low end.
+
+        Raises
+        ------
+        DataError
+            If it is none, or of other features.
+        """
+        if (
+            not low.ndim
+            or np.shape(middle) != low.shape
+            or np.shape(power) != low.shape
+            or middle.dtype != np.float64
+            or power.dtype != np.int64
+            or not np.isfinite(middle).all()
+            or not (np.abs(power) <= _LARGEST_POWER).all()
+        ):
+            raise DataError("the scale of the inputs must have a middle and a power a feature")
+        return cls(middle, power)
+
+    @staticmethod
+    def fits(layers: Sequence[Layer]) -> bool:
+        """Whether the layers can undo a scale."""
+        return bool(layers) and isinstance(layers[0], Dense)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, InputScale)
+            and np.array_equal(self.middle, other.middle)
+            and np.array_equal(self.power, other.power)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def apply(self, X: ArrayLike) -> Floats:
+        """Scale rows, in float64; dividing by a power of two loses nothing."""
+        scaled: Floats = np.ldexp(np.asarray(X, dtype=np.float64) - self.middle, -self.power)
+        return scaled
+
+    def undo(self, scaled: Floats) -> Floats:
+        """Return what `apply` makes `scaled`, up to rounding."""
+        return np.ldexp(scaled, self.power) + self.middle
+
+    def fold(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Return layers that give for scaled rows what `layers` give for the rows themselves."""
+        first = layers[0]
+        assert isinstance(first, Dense)
+        weights = np.asarray(first.weights, dtype=np.float64)
+        bias = np.asarray(first.bias, dtype=np.float64) + self.middle @ weights
+        return [Dense(np.ldexp(weights, self.power[:, None]), bias), *layers[1:]]
+
+    def unfold(self, weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
+        """Return a folded first layer's weights and bias for rows that are not scaled."""
+        unscaled = np.ldexp(weights, -self.power[:, None])
+        return unscaled, bias - self.middle @ unscaled
+
+
+class ScaledRows:
+    """Shared rows in the scale of one model's inputs. Made by ``share_rows``; rows can be taken.
+
+    ``np.concatenate`` joins those of several owners.
+
+    Attributes
+    ----------
+    scaled : SharedArray of shape (rows, features)
+        In [-1, 1].
+    inputs : InputScale
+        The scale, which is public.
+    """
+
+    __slots__ = ("inputs", "scaled")
+
+    def __init__(self, scaled: SharedArray, inputs: InputScale) -> None:
+        self.scaled, self.inputs = scaled, inputs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, features)."""
+        return self.scaled.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"ScaledRows(shape={self.shape})"
+
+    def __getitem__(self, rows: Any) -> ScaledRows:
+        taken = self.scaled[rows]
+        if isinstance(rows, tuple) or taken.ndim != 2:
+            raise DtypeError(f"only whole rows of ScaledRows can be taken, got index {rows!r}")
+        return ScaledRows(taken, self.inputs)
+
+    def __array__(self, *args: object, **kwargs: object) -> Any:
+        return self.scaled.__array__(*args, **kwargs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> ScaledRows:
+        """Join rows by ``np.concatenate``; other functions have no meaning in another scale."""
+        if function is not np.concatenate:
+            raise DtypeError(
+                f"np.{function.__name__} is not defined on ScaledRows, which are in the scale of"
+                " one model; np.concatenate joins them"
+            )
+        return _joined(*args, **kwargs)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, *args: object, **kwargs: object) -> Any:
+        raise DtypeError(
+            f"np.{ufunc.__name__} is not defined on ScaledRows, which are in the scale of one model;"
+            " compute on the values before share_rows"
+        )
+
+
+def _joined(parts: Sequence[Any], axis: int = 0) -> ScaledRows:
+    if axis not in (0, -2):
+        raise ShapeError(f"ScaledRows are joined as rows, along axis 0, got axis {axis!r}")
+    for part in parts:
+        if not isinstance(part, ScaledRows):
+            raise DtypeError(
+                f"ScaledRows can be joined with ScaledRows alone, got {type(part).__name__}: share"
+                " all rows by the model's share_rows"
+            )
+        if part.inputs != parts[0].inputs:
+            raise ArgumentError("all rows must be shared by share_rows of the same model")
+    return ScaledRows(linear.concatenate([part.scaled for part in parts]), parts[0].inputs)

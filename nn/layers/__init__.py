@@ -1,0 +1,47 @@
+"""The layers that networks are made of.
+
+A layer is what one step of a network computes, in the clear and on shares. A list of layers is a
+network: :class:`nn.Sequential`. ``Dense.untrained`` and its like say what to train; with arrays for
+parameters a layer is a trained one.
+
+Examples
+--------
+>>> import numpy as np
+>>> import nn
+>>> layers = [nn.layers.Dense.untrained(64, 32), nn.layers.Tanh(), nn.layers.Dense.untrained(32, 10)]
+>>> X_train, X_test, y_train, y_test = nn.load_digits_8x8()
+>>> model = nn.Sequential(layers, n_features=64, random_state=0).fit(X_train, y_train)
+>>> model.score(X_test, y_test) > 0.9
+True
+"""
+
+from nn.layers.activations import Sigmoid, Tanh
+from nn.layers.convolution import Convolution
+from nn.layers.dense import Dense
+from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
+from nn.layers.leaky_relu import LeakyReLU
+from nn.layers.normalisation import BatchNorm, Dropout
+from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.relu import ReLU
+from nn.layers.shaping import Flatten, Reshape, Transpose
+
+__all__ = [
+    "LAYERS",
+    "AveragePool",
+    "BatchNorm",
+    "Convolution",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "LeakyReLU",
+    "MaxPool",
+    "NamedElsewhere",
+    "ReLU",
+    "Reshape",
+    "Sigmoid",
+    "Tanh",
+    "Transpose",
+    "Weighted",
+    "register",
+]

@@ -1,0 +1,128 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mpc import SharedArray
+from nn.core.checks import integer, interval
+from nn.layers.initialisation import he_normal
+from nn.layers.layer import Layer, Shape, Weighted, register
+from ring.errors import ShapeError
+
+__all__ = ["Dense"]
+
+
+@register
+class Dense(Weighted):
+    """Fully connected layer: ``x @ weights + bias``.
+
+    Parameters
+    ----------
+    weights : array of shape (inputs, outputs)
+    bias : array of shape (outputs,)
+
+    Raises
+    ------
+    ShapeError
+        If `weights` does not have two axes, or `bias` not one entry for each output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import Dense
+    >>> layer = Dense(np.array([[1.0, -2.0], [3.0, 4.0]]), np.array([0.5, 0.0]))
+    >>> layer(np.array([[1.0, 1.0]]))
+    array([[4.5, 2. ]])
+    >>> layer.bounds(0, 1)
+    (array([ 0.5, -2. ]), array([4.5, 4. ]))
+    """
+
+    def __init__(self, weights: Any, bias: Any) -> None:
+        if len(weights.shape) != 2:
+            raise ShapeError(f"weights must have two axes (inputs, outputs), got {weights.shape}")
+        super().__init__(weights, bias)
+
+    @classmethod
+    def untrained(cls, inputs: int, outputs: int) -> Dense:
+        """Return a layer of zeros, which says what to train.
+
+        Examples
+        --------
+        >>> from nn.layers import Dense
+        >>> Dense.untrained(100, 10)
+        Dense(100, 10)
+        """
+        sizes = integer("inputs", inputs, 1), integer("outputs", outputs, 1)
+        return cls(np.zeros(sizes), np.zeros(sizes[1]))
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Layer:
+        inputs, outputs = self.weights.shape
+        weights = he_normal(inputs, outputs, random, dtype)
+        return self.with_parameters([weights, np.zeros(self.bias.shape, dtype=weights.dtype)])
+
+    def __repr__(self) -> str:
+        return "Dense({}, {})".format(*self.weights.shape)
+
+    def __call__(self, x: Any) -> Any:
+        self.output_shape(tuple(x.shape)[1:])
+        return x @ self.weights + self.bias
+
+    def forward(self, x: Any) -> Any:
+        output = self(x)
+        self._memory = x
+        return output
+
+    def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
+        x = self._remembered()
+        if isinstance(gradient, SharedArray):
+            # Once, so that both products use the same array and open it once.
+            gradient = gradient.truncate()
+        self.gradients = [x.T @ gradient, gradient.sum(axis=0)]
+        return gradient @ self.weights.T if input_gradient else None
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = interval(low, high)
+        inputs = self.weights.shape[:1]
+        try:
+            lows, highs = np.broadcast_to(lows, inputs), np.broadcast_to(highs, inputs)
+        except ValueError:
+            raise ShapeError(
+                f"low and high must be scalars or have {inputs[0]} entries, "
+                f"got shapes {lows.shape} and {highs.shape}"
+            ) from None
+        weights = np.asarray(self.weights, dtype=np.float64)
+        bias = np.asarray(self.bias, dtype=np.float64)
+        # The least output takes the low end where a weight is positive, the high end elsewhere.
+        positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
+        return (
+            lows @ positive + highs @ negative + bias,
+            highs @ positive + lows @ negative + bias,
+        )
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        unit = 2.0**-frac_bits
+        inputs = self.weights.shape[:1]
+        weights, bias = (np.asarray(p, dtype=np.float64) for p in (self.weights, self.bias))
+        rounded = np.rint(weights / unit) * unit
+        off = np.broadcast_to(magnitude, inputs) @ np.abs(rounded - weights)
+        grown: NDArray[Any] = np.broadcast_to(error, inputs) @ np.abs(rounded)
+        return grown + off + np.abs(np.rint(bias / unit) * unit - bias)
+
+    def shared_words(self, input_shape: Shape, parties: int) -> int:
+        # Masks, messages and opened values of the input; shares and messages of the output.
+        inputs, outputs = self.weights.shape
+        return int((4 * parties + 2) * inputs + 4 * (parties + 1) * outputs)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        inputs, outputs = self.weights.shape
+        if tuple(input_shape) != (inputs,):
+            raise ShapeError(
+                f"{self!r} takes rows of shape ({inputs},), got shape {tuple(input_shape)}"
+            )
+        return (int(outputs),)

@@ -1,0 +1,248 @@
+"""Batch normalisation and dropout: for training in the clear, gone before a model is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from mpc import SharedArray
+from nn.core.checks import integer, interval, real
+from nn.layers.convolution import Convolution
+from nn.layers.dense import Dense
+from nn.layers.layer import Layer, Shape
+from ring.errors import ArgumentError, ShapeError
+
+__all__ = ["BatchNorm", "Dropout", "folded"]
+
+
+def _refuse_shares(layer: Layer, x: Any) -> None:
+    if isinstance(x, SharedArray):
+        raise ArgumentError(f"{layer!r} is trained in the clear only, got a SharedArray")
+
+
+class BatchNorm(Layer):
+    """Batch normalisation over the last axis (Ioffe, Szegedy 2015).
+
+    In training, ``forward`` takes mean and variance of the batch and updates the running ones;
+    ``layer(x)`` takes the running ones.
+
+    Parameters
+    ----------
+    scale, shift : array of shape (channels,)
+        The parameters, gamma and beta.
+    mean, variance : array of shape (channels,), optional
+        The running ones; default 0 and 1.
+    momentum : float, default=0.9
+        The part of the running values that a batch leaves.
+    epsilon : float, default=1e-5
+        Added to the variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import BatchNorm
+    >>> layer = BatchNorm(np.ones(1), np.zeros(1))
+    >>> layer.forward(np.array([[1.0], [3.0]])).round(2).tolist()
+    [[-1.0], [1.0]]
+    """
+
+    only_trains = True
+
+    def __init__(
+        self,
+        scale: Any,
+        shift: Any,
+        mean: Any = None,
+        variance: Any = None,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.scale, self.shift = np.asarray(scale), np.asarray(shift)
+        kind = self.scale.dtype
+        self.mean = np.zeros(self.scale.shape, kind) if mean is None else np.asarray(mean)
+        self.variance = (
+            np.ones(self.scale.shape, kind) if variance is None else np.asarray(variance)
+        )
+        shapes = [a.shape for a in (self.scale, self.shift, self.mean, self.variance)]
+        if self.scale.ndim != 1 or len(set(shapes)) > 1:
+            raise ShapeError(
+                f"scale, shift, mean and variance must be vectors, got shapes {shapes}"
+            )
+        self.momentum = real("momentum", momentum, least=0, below=1)
+        self.epsilon = real("epsilon", epsilon, above=0, below=np.inf)
+
+    @classmethod
+    def untrained(cls, channels: int) -> BatchNorm:
+        """Return a layer that says what to train."""
+        count = integer("channels", channels, 1)
+        return cls(np.ones(count), np.zeros(count))
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({len(self.scale)})"
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The scale and the shift."""
+        return [self.scale, self.shift]
+
+    @parameters.setter
+    def parameters(self, values: Sequence[Any]) -> None:
+        shapes = [tuple(value.shape) for value in values]
+        if shapes != [self.scale.shape] * 2:
+            raise ShapeError(f"{self!r} needs two parameters of {self.scale.shape}, got {shapes}")
+        self.scale, self.shift = values
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> BatchNorm:
+        count = len(self.scale)
+        twin = self.with_parameters([np.ones(count, dtype), np.zeros(count, dtype)])
+        twin.mean, twin.variance = np.zeros(count, dtype), np.ones(count, dtype)
+        return twin
+
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return in float64 factor and summand that ``layer(x)`` amounts to."""
+        factor = np.asarray(self.scale, np.float64) / np.sqrt(
+            np.asarray(self.variance, np.float64) + self.epsilon
+        )
+        return factor, self.shift - self.mean * factor
+
+    def __call__(self, x: Any) -> Any:
+        self.output_shape(tuple(x.shape)[1:])
+        factor, summand = self.affine()
+        return x * factor.astype(self.scale.dtype) + summand.astype(self.scale.dtype)
+
+    def forward(self, x: Any) -> Any:
+        _refuse_shares(self, x)
+        self.output_shape(tuple(x.shape)[1:])
+        axes = tuple(range(x.ndim - 1))
+        mean = x.mean(axis=axes)
+        centred = x - mean
+        variance = np.mean(centred * centred, axis=axes)
+        inverse = 1 / np.sqrt(variance + self.epsilon)
+        normal = centred * inverse
+        kept = self.momentum
+        self.mean = (kept * self.mean + (1 - kept) * mean).astype(self.scale.dtype)
+        self.variance = (kept * self.variance + (1 - kept) * variance).astype(self.scale.dtype)
+        self._memory = normal, inverse
+        return normal * self.scale + self.shift
+
+    def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
+        normal, inverse = self._remembered()
+        axes = tuple(range(gradient.ndim - 1))
+        with_normal, total = (gradient * normal).sum(axis=axes), gradient.sum(axis=axes)
+        self.gradients = [with_normal, total]
+        if not input_gradient:
+            return None
+        count = gradient.size // len(self.scale)
+        centred = gradient - total / count - normal * (with_normal / count)
+        return centred * (self.scale * inverse)
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = interval(low, high)
+        factor, summand = self.affine()
+        ends = lows * factor + summand, highs * factor + summand
+        return np.minimum(*ends), np.maximum(*ends)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        shape = tuple(input_shape)
+        if not shape or shape[-1] != len(self.scale):
+            raise ShapeError(f"{self!r} takes {len(self.scale)} channels, got shape {shape}")
+        return shape
+
+
+class Dropout(Layer):
+    """Dropout: in training, ``forward`` sets a part of the elements to 0 and scales up the others.
+
+    ``layer(x)`` changes nothing.
+
+    Parameters
+    ----------
+    rate : float, default=0.5
+        The part that is set to 0, in [0, 1).
+    random : numpy.random.Generator, optional
+        What draws them; set by ``fit`` from the model's random_state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import Dropout
+    >>> Dropout(0.5)(np.ones((1, 3)))
+    array([[1., 1., 1.]])
+    """
+
+    only_trains, may_grow = True, False
+
+    def __init__(self, rate: float = 0.5, random: np.random.Generator | None = None) -> None:
+        super().__init__()
+        self.rate = real("rate", rate, least=0, below=1)
+        self._random = np.random.default_rng() if random is None else random
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.rate:g})"
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Dropout:
+        # A stream of its own, so that weights do not depend on whether there is a dropout.
+        return Dropout(self.rate, random.spawn(1)[0])
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+    def forward(self, x: Any) -> Any:
+        _refuse_shares(self, x)
+        kept = self._random.random(x.shape, dtype=np.float32) >= self.rate
+        self._memory = kept * np.asarray(1 / (1 - self.rate), dtype=x.dtype)
+        return x * self._memory
+
+    def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
+        factor = self._remembered()
+        return gradient * factor if input_gradient else None
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        return interval(low, high)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+
+def folded(layers: Sequence[Layer]) -> list[Layer]:
+    """Return layers that compute the same, without batch normalisation and dropout.
+
+    Raises
+    ------
+    ArgumentError
+        If a BatchNorm does not follow a Convolution or Dense that could take it in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import Dense
+    >>> from nn.layers.normalisation import BatchNorm, folded
+    >>> norm = BatchNorm(np.array([2.0]), np.ones(1), epsilon=1e-12)
+    >>> (layer,) = folded([Dense(np.ones((2, 1)), np.zeros(1)), norm])
+    >>> layer(np.array([[1.0, 2.0]])).round(6).tolist()
+    [[7.0]]
+    """
+    kept: list[Layer] = []
+    for number, layer in enumerate(layers, start=1):
+        if isinstance(layer, Dropout):
+            continue
+        if not isinstance(layer, BatchNorm):
+            kept.append(layer)
+            continue
+        last = kept[-1] if kept else None
+        if not isinstance(last, (Convolution, Dense)):
+            raise ArgumentError(
+                f"layer {number}, {layer!r}, must follow a Convolution or Dense to be shared, "
+                f"got {last!r}"
+            )
+        factor, summand = layer.affine()
+        weights, bias = (np.asarray(p) for p in last.parameters)
+        kind = weights.dtype
+        kept[-1] = last.with_parameters(
+            [(weights * factor).astype(kind), (bias * factor + summand).astype(kind)]
+        )
+    return kept

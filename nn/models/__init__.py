@@ -1,0 +1,1 @@
+"""Models in the clear, and their files."""

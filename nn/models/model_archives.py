@@ -1,0 +1,55 @@
+"""Model files: plain models as ``.npz`` archives, with a version and without pickle.
+
+An archive holds the entry ``sotto_model``, a JSON text that says what the model is made of, and its
+arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low`` and ``high``, and
+``output_scale``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn.core import archives
+from nn.core.checks import local_path
+from nn.layers import Layer
+from nn.layers.descriptions import described
+from nn.training import steps as training
+from ring.errors import DataError
+
+__all__ = ["VERSION", "read_model", "write_model"]
+
+VERSION = 1
+_HEADER = "sotto_model"
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    header: dict[str, Any],
+    arrays: dict[str, NDArray[Any]],
+    layers: Sequence[Layer],
+) -> None:
+    """Write layers, and what else their model is made of."""
+    entries = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(training.parameters(layers))}
+    text = json.dumps({"version": VERSION, **header, "layers": described(layers)})
+    everything = {_HEADER: np.array(text), **entries, **arrays}
+    archives.write(local_path("path", path), everything, replace=True)
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the header and all arrays of an archive."""
+    arrays = archives.read(local_path("path", path))
+    if _HEADER not in arrays:
+        raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
+    try:
+        header = json.loads(str(arrays.pop(_HEADER)))
+    except ValueError as error:
+        raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
+    if not isinstance(header, dict):
+        raise DataError(f"{os.fspath(path)} is a damaged model file: {_HEADER} is no table")
+    return header, arrays

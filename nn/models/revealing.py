@@ -1,0 +1,38 @@
+"""Plain models of shared ones whose weights have been revealed."""
+
+from __future__ import annotations
+
+from nn.layers import Dense, Layer, ReLU
+from nn.models.mlp import MLP
+from nn.models.predictors import Regressor
+from nn.models.sequential import Sequential
+from nn.models.trainable import Network
+from nn.shared.model import SharedModel, plain_form_of
+from nn.shared.regressor import SharedRegressor
+from nn.training.steps import parameters
+
+__all__ = ["plain_classifier", "plain_regressor"]
+
+
+@plain_form_of(SharedModel)
+def plain_classifier(model: SharedModel, layers: list[Layer]) -> Network:
+    """Return an MLP if the layers are Dense and ReLU in turn, else a Sequential."""
+    network: Network
+    kinds = [type(layer) for layer in layers]
+    if kinds == [Dense, *[ReLU, Dense] * (len(layers) // 2)]:
+        network = MLP.from_parameters(parameters(layers), classes=model.classes_)
+    else:
+        network = Sequential.from_layers(layers, model.n_features_in_, classes=model.classes_)
+    ends = model.low, model.high
+    network.input_range_ = ends if model.low.ndim else (float(ends[0]), float(ends[1]))
+    network.link, network.feature_names_in_ = model.link, model.feature_names_in_
+    return network
+
+
+@plain_form_of(SharedRegressor)
+def plain_regressor(model: SharedRegressor, layers: list[Layer]) -> Regressor:
+    """Return a Regressor."""
+    ends = model.low, model.high
+    plain = Regressor(layers, model.n_features_in_, ends, flat=model.flat)
+    plain.feature_names_in_ = model.feature_names_in_
+    return plain

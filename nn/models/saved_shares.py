@@ -1,0 +1,374 @@
+"""A party's own shares of a model in a file.
+
+``<folder>/<party>.npz`` holds the shares of one party and nobody else's, readable by its owner
+alone, and no pickle. A header says which version, party, format and layers it is, what the model's
+owner allows to be revealed, and to which set of files it belongs: shares of two different sharings
+do not add up to anything, so parties that load compare their sets, and all that is public, first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import Session, SharedArray
+from mpc.core.ranges import LARGEST
+from nn.core import archives
+from nn.core.checks import local_path
+from nn.core.labels import ordered_classes
+from nn.fixed_point.inputs import InputScale, input_range
+from nn.layers import Layer
+from nn.layers.descriptions import described, layers_of, plain_labels
+from nn.losses.links import LINKS
+from nn.shared.model import SharedModel
+from nn.shared.regressor import SharedRegressor
+from ring import FixedPoint
+from ring.errors import DataError, SottoError
+
+__all__ = ["SharesFile", "load_shares", "save_shares", "shared_model"]
+
+Arrays = dict[str, NDArray[Any]]
+Words = NDArray[np.uint64]
+
+VERSION = 2
+_LARGEST_HEADER = 1 << 20
+# Elements that a row may have on its way through the layers.
+_LARGEST_ROW = 1 << 28
+_SHARES = re.compile("p[0-9]+")
+
+
+def _output_shape(layers: Sequence[Layer], n_features: int) -> tuple[int, ...]:
+    """Return the shape of an output row, after checking that the layers chain."""
+    if not layers or not 0 < n_features <= _LARGEST_ROW:
+        raise DataError(f"a model needs layers and features, got {len(layers)} and {n_features}")
+    shape: tuple[int, ...] = (n_features,)
+    for layer in layers:
+        shape = layer.output_shape(shape)
+        if not 0 < prod(shape) <= _LARGEST_ROW:
+            raise DataError(f"{layer!r} gives rows of shape {shape}")
+    return shape
+
+
+def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
+    """Save the shares of every party that lives in this process, a file for each.
+
+    All parties call it. Files are new, mode 600. Whether scores may be revealed, which the model's
+    owner has said, is saved with them. If one party cannot write its file, all are told, and none
+    keeps one: it can be tried again.
+
+    Parameters
+    ----------
+    model : SharedModel
+    folder : path
+        Is made if it does not exist.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    DataError
+        At all parties, if a file of one exists already or cannot be written; or what the model
+        gives is no row of scores or values.
+    DtypeError
+        If a layer or the labels cannot be saved.
+
+    Notes
+    -----
+    2 rounds, 32 bytes. A party that is lost in the second may leave its file, or find it kept by
+    others alone: such files are not of one set, and are refused when they are loaded.
+    """
+    session = model.session
+    shape = _output_shape(model.layers, model.n_features_in_)
+    if shape != (len(model.classes_),):
+        raise DataError(
+            f"a model must give rows of {len(model.classes_)} outputs to be saved, got {shape}"
+        )
+    parameters = [p for layer in model.layers for p in layer.parameters]
+    names = model.feature_names_in_
+    header: dict[str, Any] = {
+        "version": VERSION,
+        "parties": list(session.parties),
+        "frac_bits": session.format.frac_bits,
+        "int_bits": session.format.int_bits,
+        "kind": "classifier",
+        "link": model.link,
+        "scores": bool(model.scores),
+        "n_features": model.n_features_in_,
+        "feature_names": None if names is None else [str(name) for name in names],
+        "layers": described(model.layers),
+        "parameters": [[p.frac_bits, p.bound] for p in parameters],
+    }
+    public: Arrays = {"low": model.low, "high": model.high}
+    public["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
+    if isinstance(model, SharedRegressor):
+        header["kind"], header["flat"] = "regressor", bool(model.flat)
+    if model.inputs is not None:
+        public["middle"] = model.inputs.middle
+        public["power"] = model.inputs.power.astype(np.int64)
+    root = local_path("folder", folder)
+    paths = [root / f"{session.parties[party]}.npz" for party in session.here]
+    # A name that is fresh, and the same for all.
+    number = session.fresh_id()
+    words = np.empty((len(session.here), 2), np.uint64)
+    for row, party in zip(words, session.here, strict=True):
+        session.streams[party].masks.fill(row, number)
+    header["set"] = _agree(session, words, [_prepare(path) for path in paths]).tobytes().hex()
+    written: list[Path] = []
+    try:
+        problems = []
+        for place, (party, path) in enumerate(zip(session.here, paths, strict=True)):
+            text = json.dumps({**header, "party": session.parties[party]}).encode()
+            arrays = {f"p{k}": p.shares[place] for k, p in enumerate(parameters)}
+            arrays["header"] = np.frombuffer(text, np.uint8)
+            problem = ""
+            try:
+                archives.write(path, {**arrays, **public}, mode=0o600, replace=False)
+                written.append(path)
+            except (DataError, FileExistsError) as error:
+                problem = str(error) if isinstance(error, DataError) else _exists(path)
+            problems.append(problem)
+        _agree(session, np.empty((len(paths), 0), np.uint64), problems)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return paths
+
+
+def _exists(path: Path) -> str:
+    return f"{path} exists already and is not overwritten"
+
+
+def _prepare(path: Path) -> str:
+    """Make a party's folder; return why its file cannot be written there, or nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"folder {path.parent} cannot be made: {error.strerror}"
+    return _exists(path) if path.exists() else ""
+
+
+def _agree(session: Session, words: Words, problems: Sequence[str]) -> Words:
+    """Open the sum of the parties' words, or raise everywhere if one of them has a problem.
+
+    Parameters
+    ----------
+    session : Session
+    words : uint64 array of shape (p, k)
+    problems : sequence of str
+        Of each party that lives here; the text is told in its own process alone.
+    """
+    flags = [
+        1 << party if problem else 0 for party, problem in zip(session.here, problems, strict=True)
+    ]
+    own = np.concatenate([words, np.array(flags, np.uint64).reshape(-1, 1)], axis=1)
+    opened = session.open((own, "sum"))[0]
+    if not len(opened):
+        return opened.reshape(-1)
+    total = opened[0]
+    failed = [name for party, name in enumerate(session.parties) if int(total[-1]) >> party & 1]
+    if failed:
+        here = "; ".join(filter(None, problems))
+        raise DataError(here or f"{', '.join(failed)} cannot write its file, so nobody keeps one")
+    return total[:-1]
+
+
+def load_shares(session: Session, folder: str | Path) -> SharedModel:
+    """Load what :func:`save_shares` has written, every party its own file, in one round.
+
+    Returns
+    -------
+    SharedModel
+        Or SharedRegressor, as it was saved.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged, of another version, party or format, or if the parties'
+        files are not of one set.
+
+    Notes
+    -----
+    1 round, 24 bytes.
+    """
+    root = local_path("folder", folder)
+    files = [SharesFile(session.parties, session.format, party, root) for party in session.here]
+    if not files:
+        raise DataError("shares are loaded by parties, not in a plan")
+    # The name of its set and a digest of what is public.
+    told = session.tell([file.name for file in files])
+    if not all(np.array_equal(each, files[0].name) for each in told):
+        raise DataError(
+            f"the parties' files in {folder} are not of one set: they were saved at different times"
+            " or changed since"
+        )
+    return shared_model(session, files)
+
+
+def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
+    """Return the model in the files of the parties that live here, which are known to be of one set."""
+    first = files[0]
+    header = first.header
+
+    def stacked(k: int) -> NDArray[np.uint64]:
+        return (
+            files[0].shares[k][None] if len(files) == 1 else np.stack([f.shares[k] for f in files])
+        )
+
+    parameters = [
+        SharedArray(session, stacked(k), frac_bits, bound)
+        for k, (frac_bits, bound) in enumerate(header["parameters"])
+    ]
+    layers = layers_of(header["layers"], parameters)
+    common: dict[str, Any] = {"inputs": first.inputs}
+    if header["kind"] == "regressor":
+        common["flat"] = header["flat"]
+    else:
+        common["link"], common["scores"] = header["link"], header["scores"]
+    kind = SharedRegressor if header["kind"] == "regressor" else SharedModel
+    model = kind(
+        session, layers, first.classes, header["n_features"], first.low, first.high, **common
+    )
+    if header["feature_names"] is not None:
+        model.feature_names_in_ = np.array(header["feature_names"], object)
+    return model
+
+
+class _OtherFileError(DataError):
+    """A file in order, but not the one that is meant."""
+
+
+class SharesFile:
+    """One party's file, read and checked.
+
+    Parameters
+    ----------
+    parties : tuple of str
+        Who computes.
+    form : FixedPoint
+    party : int
+        Whose file it is.
+    folder : Path
+
+    Attributes
+    ----------
+    name : uint64 array of shape (3,)
+        The same for all parties' files of one set, and for no others.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another version, party or format.
+    """
+
+    def __init__(
+        self, parties: tuple[str, ...], form: FixedPoint, party: int, folder: Path
+    ) -> None:
+        self.path = folder / f"{parties[party]}.npz"
+        try:
+            mode = self.path.stat().st_mode
+            if mode & 0o077:
+                raise DataError(
+                    f"{self.path} must be readable by its owner alone, got mode {mode & 0o777:o}"
+                )
+            arrays = archives.read(self.path)
+        except FileNotFoundError:
+            raise DataError(f"{self.path} does not exist") from None
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
+        try:
+            self.header = self._read_header(arrays.pop("header", np.empty(0, np.uint8)))
+            self._check_meant(parties, form, party)
+            shares = {name: arrays.pop(name) for name in list(arrays) if _SHARES.fullmatch(name)}
+            self.name = self._name(arrays)
+            self._read_public(arrays)
+            self._read_shares(shares)
+        except (LookupError, TypeError, ValueError, SottoError) as error:
+            if isinstance(error, _OtherFileError):
+                raise
+            raise DataError(f"{self.path} is damaged: {error}") from None
+
+    def _read_header(self, data: NDArray[Any]) -> dict[str, Any]:
+        header = json.loads(data.tobytes()[:_LARGEST_HEADER])
+        if not isinstance(header, dict) or len(bytes.fromhex(header["set"])) != 16:
+            raise DataError("no header")
+        return header
+
+    def _check_meant(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
+        expected = {
+            "version": VERSION,
+            "party": parties[party],
+            "parties": list(parties),
+            "frac_bits": form.frac_bits,
+            "int_bits": form.int_bits,
+        }
+        for name, value in expected.items():
+            if self.header.get(name) != value:
+                raise _OtherFileError(
+                    f"{self.path}: {name} must be {value!r}, got {self.header.get(name)!r}"
+                )
+
+    def _name(self, public: Arrays) -> NDArray[np.uint64]:
+        """Return the set's name, and a digest of all that every party's file has in common."""
+        common = {name: value for name, value in self.header.items() if name != "party"}
+        digest = hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8)
+        for name in sorted(public):
+            array = public[name]
+            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
+        return np.frombuffer(bytes.fromhex(self.header["set"]) + digest.digest(), np.uint64)
+
+    def _read_public(self, public: Arrays) -> None:
+        header = self.header
+        for name, kinds in (
+            ("scores", (bool,)), ("classes_are_objects", (bool,)), ("n_features", (int,)),
+            ("link", (str, type(None))), ("feature_names", (list, type(None))),
+            ("parameters", (list,)), ("layers", (list,)),
+        ):  # fmt: skip
+            if type(header[name]) not in kinds:
+                raise DataError(f"{name} is {header[name]!r}")
+        regressor = header["kind"] == "regressor"
+        if header["kind"] not in ("classifier", "regressor") or (
+            regressor and type(header["flat"]) is not bool
+        ):
+            raise DataError(f"kind is {header['kind']!r}")
+        if header["link"] is not None and header["link"] not in LINKS:
+            raise DataError(f"link is {header['link']!r}")
+        features, names = header["n_features"], header["feature_names"]
+        if names is not None and [type(name) for name in names] != [str] * features:
+            raise DataError(f"feature_names are no names of {features} features")
+        self.low, self.high = input_range(public.pop("low"), public.pop("high"), features)
+        classes = public.pop("classes")
+        if header["classes_are_objects"]:
+            classes = classes.astype(object)
+        self.classes = classes if regressor else ordered_classes(classes, len(classes))
+        self.inputs = None
+        if public:
+            self.inputs = InputScale.checked(public.pop("middle"), public.pop("power"), self.low)
+        if public:
+            raise DataError(f"holds {', '.join(sorted(public))} too")
+
+    def _read_shares(self, arrays: Arrays) -> None:
+        header = self.header
+        self.shares = [arrays.pop(f"p{k}") for k in range(len(header["parameters"]))]
+        if arrays or any(a.dtype != np.uint64 for a in self.shares):
+            raise DataError("its layers and arrays do not fit together")
+        for frac_bits, bound in header["parameters"]:
+            whole = type(frac_bits) is int and type(bound) is int
+            if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= LARGEST:
+                raise DataError(f"a parameter has {frac_bits} bits, bound {bound}")
+        layers = layers_of(header["layers"], self.shares)
+        shape = _output_shape(layers, header["n_features"])
+        if shape != (len(self.classes),):
+            raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")
+        if self.inputs is not None and not self.inputs.fits(layers):
+            raise DataError("no first layer for a range of each feature")

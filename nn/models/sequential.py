@@ -1,0 +1,156 @@
+"""Networks of any layers, one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nn.core.checks import integer
+from nn.core.labels import ordered_classes
+from nn.layers import Layer
+from nn.layers.initialisation import RandomState, generator
+from nn.models.trainable import Network
+from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.real_arrays import plain_array
+
+__all__ = ["Sequential"]
+
+
+class Sequential(Network):
+    """Classifier of given layers.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Say what to train: ``fit`` starts from fresh weights of the same shapes. The last one gives
+        a score for each class.
+    n_features : int, default=784
+        Features of a row, which the first layer takes.
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+        Seeds the initial weights, the order of the rows and dropout.
+
+    Attributes
+    ----------
+    architecture : tuple of Layer
+        The layers that were given. Those that are trained are in `layers`.
+    layers, classes_, n_features_in_, input_range_, loss_curve_, validation_scores_
+        As of :class:`nn.MLP`.
+
+    Raises
+    ------
+    ShapeError
+        If a layer cannot take what the one before it gives; the message names the layer.
+    ArgumentError, DtypeError
+        If an argument has the wrong value or type.
+
+    Examples
+    --------
+    >>> import nn
+    >>> from nn.layers import Convolution, Dense, Flatten, MaxPool, ReLU, Reshape
+    >>> X_train, X_test, y_train, y_test = nn.load_digits_8x8()
+    >>> model = nn.Sequential(
+    ...     [
+    ...         Reshape(8, 8, 1),
+    ...         Convolution.untrained(1, 8, kernel=3),
+    ...         MaxPool(2),
+    ...         ReLU(),
+    ...         Flatten(),
+    ...         Dense.untrained(72, 10),
+    ...     ],
+    ...     n_features=64,
+    ...     random_state=0,
+    ... )
+    >>> model.fit(X_train, y_train, batch_size=32).score(X_test, y_test) > 0.95
+    True
+    """
+
+    in_files = True
+
+    def __init__(
+        self, layers: Sequence[Layer], n_features: int = 784, *, random_state: RandomState = None
+    ) -> None:
+        if not isinstance(layers, Sequence) or not all(isinstance(x, Layer) for x in layers):
+            raise DtypeError(f"layers must be a sequence of layers, got {layers!r}")
+        self._n_features = integer("n_features", n_features, 1)
+        shape: tuple[int, ...] = (self._n_features,)
+        for number, layer in enumerate(layers, start=1):
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(f"layer {number}: {error}") from None
+        if len(shape) != 1 or shape[0] < 2:
+            raise ShapeError(
+                f"layer {len(layers)}, {layers[-1]!r}, must give a row of scores, two or more, "
+                f"got shape {shape}"
+            )
+        if not any(layer.parameters for layer in layers):
+            raise ArgumentError("layers must hold at least one with parameters, got none")
+        self.architecture = tuple(layers)
+        self._outputs_count = shape[0]
+        if not isinstance(random_state, np.random.RandomState):  # whose stream this would advance
+            generator(random_state)
+        self.random_state = random_state
+
+    def __repr__(self) -> str:
+        return f"Sequential({list(self.architecture)}, n_features={self._n_features})"
+
+    @classmethod
+    def from_layers(
+        cls, layers: Sequence[Layer], n_features: int = 784, *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Return a model of trained layers, ready to predict.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            Their parameters are not copied.
+        n_features : int, default=784
+        classes : array_like of shape (classes,), optional
+            The labels in ascending order; default 0, 1, 2, ...
+
+        Returns
+        -------
+        Sequential
+
+        Raises
+        ------
+        ShapeError, ArgumentError, DtypeError
+            As for the class; also if the labels are not one for each score, and ascending.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nn
+        >>> from nn.layers import Dense
+        >>> model = nn.Sequential.from_layers([Dense(np.eye(2), np.zeros(2))], n_features=2)
+        >>> model.predict([[0.0, 1.0], [1.0, 0.0]])
+        array([1, 0])
+        """
+        model = cls(layers, n_features)
+        labels = np.arange(model._classes) if classes is None else plain_array(classes, "classes")
+        model.classes_ = ordered_classes(labels, model._classes)
+        model.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        model.input_range_ = (0.0, 1.0)
+        model.loss_curve_, model.validation_scores_ = [], []
+        return model
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features that ``fit`` and ``predict`` take."""
+        return self._n_features
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(math.prod(p.shape) for layer in self.architecture for p in layer.parameters)
+
+    @property
+    def _classes(self) -> int:
+        return self._outputs_count
+
+    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
+        return [layer.fresh(random, dtype) for layer in self.architecture]

@@ -1,0 +1,1 @@
+"""Services: parties that answer clients, and the clients."""

@@ -1,0 +1,273 @@
+"""What a party answers one of its clients: conversations on one connection each."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator, Hashable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import FrameError, PeerError, ShapeError
+from mpc.core import wire
+from mpc.core.errors import PeerTimeoutError
+from mpc.core.events import record
+from mpc.core.frames import Header, Kind
+from mpc.parties.configuration import Configuration
+from mpc.parties.handshake import PROTOCOL_VERSION, Greeting, disagreement, send_hello
+from mpc.transport.connection import Connection
+from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
+from nn.serving.agreement import Book, Request
+from nn.serving.model_description import Description, answers_of
+from nn.serving.model_files import ModelFiles
+from nn.shared.model import SharedModel
+from ring import Stream
+
+__all__ = ["CLIENT_STREAM", "Calls"]
+
+Words = NDArray[np.uint64]
+Answering = Generator[float, None, None]
+
+# Which stream of a client's seed its shares are.
+CLIENT_STREAM = 1
+_LARGEST_CALL = 4096
+# How many requests' costs can be asked for afterwards.
+_COSTS_KEPT = 1024
+
+
+class Service(Protocol):
+    """What answering takes of a service."""
+
+    read: Configuration
+    me: str
+    state: str
+    leads: bool
+    largest_rows: int
+    book: Book
+    loop: Loop
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of its models."""
+
+    @property
+    def sets(self) -> dict[str, bytes]:
+        """Which files its models are from, by a name that all parties have in common."""
+
+    @property
+    def kinds(self) -> dict[str, Hashable]:
+        """What models that can be evaluated together have in common."""
+
+    def models_of(self, client: str) -> dict[str, SharedModel]:
+        """Return what a client may ask for now."""
+
+    def health(self, asks: str) -> dict[str, Any]:
+        """Return how it is, as one who asks may know it."""
+
+
+class Calls:
+    """Answers the calls of all clients of a service.
+
+    Parameters
+    ----------
+    service : Service
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        # How many connections each client has.
+        self.connected: Counter[str] = Counter()
+        # Of the last requests, by client and id.
+        self._costs: OrderedDict[tuple[str, bytes], tuple[int, int]] = OrderedDict()
+
+    def greet(self, connection: Connection, greeting: Greeting) -> Talk:
+        """Begin the conversation with one that has said HELLO."""
+        mine = self._hello(connection)
+        problem = disagreement(self._service.me, mine, connection.peer, greeting.terms)
+        if problem:
+            return farewell(connection, problem)
+        return (yield from self._talk(connection))
+
+    def _hello(self, connection: Connection) -> dict[str, Any]:
+        read = self._service.read
+        mine = {
+            "protocol version": PROTOCOL_VERSION,
+            "ring": "2^64",
+            "parties": read.names,
+            "frac_bits": read.format.frac_bits,
+            "int_bits": read.format.int_bits,
+        }
+        send_hello(connection, "serve", mine, b"")
+        return mine
+
+    def tell_anybody(self, connection: Connection) -> Talk:
+        """Tell what runs here, once."""
+        self._hello(connection)
+        told = self._service.health(connection.peer)
+        connection.post_bytes(Kind.ANSWER, wire.encode(tuple(told.items())))
+        yield self._service.read.timeouts.answer
+        return None
+
+    def _talk(self, connection: Connection) -> Talk:
+        """Answer one client's calls until it goes."""
+        while True:
+            connection.expect_bytes([Kind.CALL], _LARGEST_CALL)
+            try:
+                yield self._service.read.timeouts.idle
+            except PeerTimeoutError:
+                return farewell(connection, "", Kind.BYE)
+            except PeerError:
+                if connection.ended:
+                    return None
+                raise
+            if connection.peer not in self._service.read.clients:
+                return farewell(connection, f"{connection.peer} is no client any more")
+            try:
+                call = wire.decode(connection.take().data.data)
+                known: Callable[..., Answering] | None = _CALLS.get(call[0])
+                if known is None:
+                    raise ShapeError(f"no call is named {str(call[0])[:40]!r}")
+                yield from known(self, connection, *call[1:])
+            except (ShapeError, TypeError, IndexError) as error:
+                text = error if isinstance(error, ShapeError) else "wrong number of arguments"
+                raise FrameError(
+                    f"{connection.peer} sent a call that is malformed: {text}"
+                ) from None
+
+    def _reply(self, connection: Connection, *answer: Any) -> Answering:
+        connection.post_bytes(Kind.ANSWER, wire.encode(answer))
+        yield self._service.read.timeouts.answer
+
+    def tell_health(self, connection: Connection) -> Answering:
+        """Answer with what runs here."""
+        yield from self._reply(connection, "ok", *self._service.health(connection.peer).items())
+
+    def tell_cost(self, connection: Connection, id: object) -> Answering:
+        """Answer with rounds and bytes of one of the client's last requests."""
+        cost = self._costs.get((connection.peer, id)) if type(id) is bytes else None
+        if cost is None:
+            yield from self._reply(connection, "error", "no request of the last ones has this id")
+        else:
+            yield from self._reply(connection, "ok", *cost)
+
+    def describe(self, connection: Connection, name: object) -> Answering:
+        """Answer with what a client needs to know of a model."""
+        service = self._service
+        models = service.models_of(connection.peer)
+        if name is None and len(models) == 1:
+            name = next(iter(models))
+        if isinstance(name, str) and name in models:
+            described = Description.of(name, models[name], service.largest_rows)
+            yield from self._reply(connection, "ok", *described.values())
+            return
+        yield from self._reply(connection, *self._unknown(connection.peer, name))
+
+    def _unknown(self, client: str, name: object) -> tuple[str, str]:
+        """Return why there is no such model for a client, and whether there may be one later."""
+        service = self._service
+        member = service.read.clients.get(client)
+        may = None if member is None else member.models
+        if may is not None and name is not None and name not in may:
+            # The same whether there is such a model or not.
+            return "error", (
+                f"{client} may ask for {', '.join(may) or 'no model'} alone, not for {name!r}"
+            )[:500]
+        if service.state:
+            return "later", service.state
+        if name in service.files.names:
+            return "error", f"model {name!r} is not served: not all parties have shares of one set"
+        served = ", ".join(service.models_of(client)) or "none, for none is served"
+        return "error", f"model must be one of {served}, got {name!r}"[:500]
+
+    def predict(
+        self, connection: Connection, id: object, name: object, answer: object, rows: object
+    ) -> Answering:
+        """Answer with this party's share of a prediction."""
+        service = self._service
+        if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
+            raise ShapeError("a prediction needs an id and a number of rows")
+        models, problem = service.models_of(connection.peer), ("", "")
+        version = service.sets.get(name, b"") if isinstance(name, str) else b""
+        if not isinstance(name, str) or name not in models:
+            problem = self._unknown(connection.peer, name)
+        elif answer not in answers_of(models[name]):
+            allowed = ", ".join(answers_of(models[name]))
+            problem = "error", f"answer must be one of {allowed}: the model's owner allows no other"
+        elif not 1 <= rows <= service.largest_rows:
+            problem = "error", f"rows must be in [1, {service.largest_rows}], got {rows}"
+        if any(problem):
+            # Another party, which may not know of this yet, shall not wait for it.
+            service.book.refuse_id(connection.peer, id)
+            yield from self._receive(connection, 0, 0)
+            yield from self._reply(connection, *problem)
+            return
+        assert isinstance(name, str) and isinstance(answer, str)
+        shares = yield from self._receive(connection, rows, models[name].n_features_in_)
+        loop, seat = service.loop, service.loop.current
+        assert seat is not None
+        request = Request(
+            connection.peer,
+            id,
+            name,
+            version,
+            answer,
+            rows,
+            shares,
+            lambda: loop.wake(seat),
+            (service.kinds.get(name), answer),
+        )
+        service.book.add(request, service.read.limits)
+        # The turns end with all of them answered, or with a problem.
+        while not request.done:
+            yield ASLEEP
+        if request.result is None:
+            word = "later" if request.later else "error"
+            record("unanswered", client=request.client, model=name, why=request.problem)
+            yield from self._reply(connection, word, request.problem[:1000])
+            return
+        self._costs[request.client, id] = request.cost
+        if len(self._costs) > _COSTS_KEPT:
+            self._costs.popitem(last=False)
+        connection.post(Kind.ANSWER, [request.result])
+        yield service.read.timeouts.answer
+
+    def _receive(
+        self, connection: Connection, rows: int, width: int
+    ) -> Generator[float, None, Words]:
+        """Receive a client's share: words at the last party, a seed elsewhere."""
+        service, last = self._service, self._service.leads
+
+        def accept(header: Header) -> Any:
+            if header.kind != Kind.SHARE or header.words != last:
+                raise ShapeError(f"sent {header.kind.name} where SHARE was to come")
+            if rows and last and header.shapes != ((rows, width),):
+                raise ShapeError(
+                    f"sent the shape {header.shapes[0]} where {(rows, width)} was to come"
+                )
+            if header.nbytes > (8 * service.largest_rows * service.files.widest if last else 16):
+                raise ShapeError(f"sent a share of {header.nbytes} bytes")
+            return (
+                np.empty(header.nbytes // 8, np.uint64)
+                if last
+                else np.empty(header.nbytes, np.uint8)
+            )
+
+        connection.expect(accept)
+        yield service.read.timeouts.answer
+        arrived = connection.take()
+        if last:
+            return arrived.arrays()[0]
+        shares = np.empty((rows, width), np.uint64)
+        if arrived.data.nbytes != 16:
+            raise FrameError(f"{connection.peer} sent a seed of {arrived.data.nbytes} bytes")
+        Stream(arrived.data.tobytes()).fill(shares, CLIENT_STREAM)
+        return shares
+
+
+_CALLS: dict[str, Callable[..., Answering]] = {
+    "health": Calls.tell_health,
+    "cost": Calls.tell_cost,
+    "describe": Calls.describe,
+    "predict": Calls.predict,
+}

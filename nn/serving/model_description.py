@@ -1,0 +1,141 @@
+"""What parties that serve tell clients about a model: all of it is public, none of it is weights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn.core.checks import integer
+from nn.core.labels import ordered_classes
+from nn.fixed_point.inputs import Floats, InputScale, input_range
+from nn.layers.descriptions import plain_labels
+from nn.losses.links import LINKS
+from nn.shared.model import SharedModel
+from nn.shared.regressor import SharedRegressor
+from ring.errors import DataError, SottoError
+
+__all__ = ["Description", "answers_of"]
+
+_ANSWERS = ("class", "one-hot", "scores", "values")
+_DTYPE = re.compile("[<>|]([biuf][1248]|U[0-9]+)")
+_LABELS = {"i": int, "u": int, "f": float, "U": str, "b": "True".__eq__}
+
+
+def answers_of(model: SharedModel) -> tuple[str, ...]:
+    """Return what clients may ask a model for, as its owner has allowed."""
+    if isinstance(model, SharedRegressor):
+        return ("values",)
+    return ("class", "one-hot", "scores") if model.scores else ("class", "one-hot")
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A model as a client needs to know it.
+
+    Attributes
+    ----------
+    name : str
+    n_features, largest_rows : int
+        Of a row; of a request.
+    answers : tuple of str
+        What may be asked for: "class", "one-hot", "scores"; of a regressor "values".
+    low, high : float64 array
+        Range of the inputs.
+    inputs : InputScale or None
+    classes : array of shape (outputs,)
+    link : str or None
+    flat : bool
+        Whether a regressor's one output is a vector.
+    feature_names : array of str, or None
+    """
+
+    name: str
+    n_features: int
+    largest_rows: int
+    answers: tuple[str, ...]
+    low: Floats
+    high: Floats
+    inputs: InputScale | None
+    classes: NDArray[Any]
+    link: str | None
+    flat: bool
+    feature_names: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, name: str, model: SharedModel, largest_rows: int) -> Description:
+        """Describe a model."""
+        return cls(
+            name, model.n_features_in_, largest_rows, answers_of(model), model.low, model.high,
+            model.inputs, model.classes_, model.link,
+            isinstance(model, SharedRegressor) and model.flat, model.feature_names_in_,
+        )  # fmt: skip
+
+    def values(self) -> tuple[Any, ...]:
+        """Return the description as the wire can carry it."""
+        labels, are_objects = plain_labels(self.classes)
+        scale: tuple[bytes, ...] = ()
+        if self.inputs is not None:
+            scale = _packed(self.inputs.middle), self.inputs.power.astype("<i8").tobytes()
+        return (
+            self.name, self.n_features, self.largest_rows, self.answers, self.low.ndim,
+            _packed(self.low), _packed(self.high), scale, are_objects, labels.dtype.str,
+            tuple(str(label) for label in labels.tolist()), self.link, self.flat,
+            () if self.feature_names is None else tuple(str(name) for name in self.feature_names),
+        )  # fmt: skip
+
+    @classmethod
+    def read(cls, values: tuple[Any, ...]) -> Description:
+        """Return the description that somebody else has sent.
+
+        Raises
+        ------
+        DataError
+            If it is none.
+        """
+        try:
+            return cls._read(*values)
+        except (KeyError, OverflowError, TypeError, ValueError, SottoError) as error:
+            raise DataError(f"no description of a model: {error}") from None
+
+    @classmethod
+    def _read(
+        cls, name: Any, n_features: Any, largest_rows: Any, answers: Any, axes: Any, low: Any,
+        high: Any, scale: Any, are_objects: Any, dtype: Any, labels: Any, link: Any, flat: Any,
+        feature_names: Any,
+    ) -> Description:  # fmt: skip
+        if type(name) is not str or not set(answers) <= set(_ANSWERS) or type(flat) is not bool:
+            raise DataError("name, answers or shape are of no model")
+        if feature_names and [type(name) for name in feature_names] != [str] * n_features:
+            raise DataError("the names of its features are none")
+        if link is not None and link not in LINKS:
+            raise DataError(f"no link is called {str(link)[:40]}")
+        shape = (integer("features", n_features, 1),) if axes else ()
+        ends = input_range(_unpacked(low, shape), _unpacked(high, shape), n_features)
+        inputs = None
+        if scale:
+            middle, power = scale
+            powers = np.frombuffer(power, "<i8").astype(np.int64)
+            inputs = InputScale.checked(_unpacked(middle, shape), powers, ends[0])
+        if not _DTYPE.fullmatch(dtype):
+            raise DataError("the labels are of no kind")
+        convert: Any = _LABELS[dtype[1]]
+        # Strings are as long as they are, whatever is said.
+        kind = object if are_objects else None if dtype[1] == "U" else dtype
+        classes = np.array([convert(label) for label in labels], kind)
+        return cls(
+            name, n_features, integer("rows", largest_rows, 1), tuple(answers), *ends, inputs,
+            ordered_classes(classes, len(labels)), link, flat,
+            np.array(feature_names, object) if feature_names else None,
+        )  # fmt: skip
+
+
+def _packed(array: NDArray[Any]) -> bytes:
+    return array.astype("<f8").tobytes()
+
+
+def _unpacked(data: bytes, shape: tuple[int, ...]) -> Floats:
+    return np.frombuffer(data, "<f8").astype(np.float64).reshape(shape)

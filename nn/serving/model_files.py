@@ -1,0 +1,94 @@
+"""Which files a party that serves has of each model: the newest, and the one in use until all have it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mpc.core.errors import ConfigurationError
+from mpc.parties.configuration import Configuration
+from nn.models.saved_shares import SharesFile
+
+__all__ = ["ModelFiles"]
+
+
+class ModelFiles:
+    """A party's files of shares.
+
+    Parameters
+    ----------
+    read : Configuration
+        Has the folders of ``[parties.NAME.models]``, parties and format.
+    me : str
+    given : dict of str to path
+        Folders of further models, as the service was started with.
+
+    Raises
+    ------
+    DataError, ConfigurationError
+        If a file is missing or damaged, or a model has two folders.
+    """
+
+    def __init__(self, read: Configuration, me: str, given: Mapping[str, str | Path]) -> None:
+        self._me = me
+        self._given = {name: Path(folder) for name, folder in given.items()}
+        self._lock = threading.Lock()
+        self._newest: dict[str, SharesFile] = {}
+        self._used: dict[str, SharesFile] = {}
+        self.take(self.read(read))
+
+    def read(self, read: Configuration) -> dict[str, SharesFile]:
+        """Read what a configuration names, and change nothing."""
+        folders = read.parties[self._me].folders
+        for name in folders:
+            if name in self._given:
+                raise ConfigurationError(
+                    f"model {name} is given by --model at the start of {self._me}, and in"
+                    f" [parties.{self._me}.models] of {read.path}: take one of them out"
+                )
+        number = read.names.index(self._me)
+        return {
+            name: SharesFile(read.names, read.format, number, folder)
+            for name, folder in {**self._given, **folders}.items()
+        }
+
+    def take(self, found: Mapping[str, SharesFile]) -> None:
+        """Take these for the newest; a model that is not among them is gone."""
+        with self._lock:
+            self._newest = dict(found)
+            self._used = {name: file for name, file in self._used.items() if name in found}
+
+    def settle(self, used: Mapping[str, SharesFile]) -> None:
+        """Note which files all parties use now."""
+        with self._lock:
+            self._used = {name: file for name, file in used.items() if name in self._newest}
+
+    def known(self) -> dict[str, list[SharesFile]]:
+        """Return each model's files, the newest first."""
+        with self._lock:
+            found = {name: [file] for name, file in self._newest.items()}
+            for name, file in self._used.items():
+                if not np.array_equal(file.name, found[name][0].name):
+                    found[name].append(file)
+            return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that there are files of."""
+        return tuple(self._newest)
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """The models of which not all parties have the newest files."""
+        return tuple(
+            name for name, files in self.known().items() if len(files) > 1 or name not in self._used
+        )
+
+    @property
+    def widest(self) -> int:
+        """The most features of a row."""
+        files = (file for each in self.known().values() for file in each)
+        return max((int(file.header["n_features"]) for file in files), default=0)

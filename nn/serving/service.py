@@ -1,0 +1,408 @@
+"""A computing party as a service: predictions on shared models for clients outside.
+
+Every party holds its shares of one or more models and a session with the other parties. A client
+sends each party its share of the rows; each party sends back its share of the answer.
+
+The last party leads, as it gets the rows and the others seeds. The others tell it beside the
+session which requests they have (:mod:`nn.serving.agreement`, :mod:`nn.serving.notices`). In turns
+it opens to all which come next, of one kind, and all evaluate them together; that takes one round. A turn without
+requests comes at least every second, so that whoever is lost is missed.
+
+A service lives until it is told to stop. When another party or the provider is lost, it answers
+its clients so, and joins again, with fresh keys, as soon as all are back. Whoever leaves on purpose
+says so first; then all finish what every party has got already.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import HandshakeError, PartyError, PeerError, Session, SottoError
+from mpc.core import wire
+from mpc.core.errors import ConfigurationError
+from mpc.core.events import record
+from mpc.core.frames import Kind
+from mpc.parties import configuration
+from mpc.parties.configuration import Configuration
+from mpc.parties.expiry import warn_of_certificates, watch_certificates
+from mpc.parties.handshake import COMPARE, HEALTH, NOTICES, RELOAD, SESSION, hear_hello
+from mpc.parties.joining import Joining, Links, Lobby
+from mpc.parties.metrics import present
+from mpc.parties.tls import own_contexts
+from mpc.session_setup import check_source
+from mpc.transport.addresses import bind, show
+from mpc.transport.connection import Connection
+from mpc.transport.listener import Listener
+from mpc.transport.loop import ASLEEP, KEEP, Loop, Talk, farewell
+from nn.serving.agreement import Book
+from nn.serving.client_calls import CLIENT_STREAM, Calls
+from nn.serving.model_files import ModelFiles
+from nn.serving.notices import Notices
+from nn.serving.turns import Turns, Wishes
+from nn.shared.model import SharedModel
+
+__all__ = ["CLIENT_STREAM", "PartyService", "serve"]
+
+Words = NDArray[np.uint64]
+
+_PROGRAM = "sotto serve"
+# How long a thread may keep the interpreter where another one waits for it.
+_SWITCH_SECONDS = 2e-4
+# How long one that leaves may take to end in any case.
+_STOP_SECONDS = 4.0
+# After a session that has ended, or a try to join that has failed.
+_PAUSE_SECONDS = 0.1
+_LONG_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class _StopError(Exception):
+    """This service is told to stop, while it waits for others."""
+
+
+class PartyService:
+    """Answers clients until it is stopped.
+
+    Parameters
+    ----------
+    read : Configuration
+    me : str
+        A computing party.
+    folders : dict of str to path
+        Where this party's shares are of models beside those that the configuration names.
+    sock : socket, optional
+        Listens at this party's address already.
+    largest_rows : int
+        Rows of one request.
+    progress : bool
+        Whether to show a progress bar for evaluations of more than two seconds, on a terminal.
+
+    Attributes
+    ----------
+    state : str
+        Why nothing can, or nothing.
+
+    Raises
+    ------
+    PartyError, DataError, ConfigurationError
+        What is wrong at this party, before anybody else is waited for.
+    """
+
+    def __init__(
+        self,
+        read: Configuration,
+        me: str,
+        folders: Mapping[str, str | Path],
+        *,
+        sock: socket.socket | None = None,
+        largest_rows: int = 4096,
+        progress: bool = False,
+    ) -> None:
+        if me not in read.parties:
+            raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+        check_source(read)
+        address = read.parties[me].listen
+        assert address is not None
+        self.read, self.me, self._number = read, me, read.names.index(me)
+        self.leads = self._number == len(read.names) - 1
+        self.largest_rows = largest_rows
+        # As SharedModel has it, where True would be for any stream and at once.
+        self._progress = None if progress else False
+        self.files = ModelFiles(read, me, folders)
+        self.state = f"{me} starts"
+        self.book = Book(self._number, len(read.names), read.timeouts.answer)
+        self._calls = Calls(self)
+        self._lobby = Lobby()
+        self._turns: Turns | None = None
+        self._served = self._failures = 0
+        self._stop_by = float("inf")
+        self._reloads = threading.Lock()
+        self._started = time.monotonic()
+        _, server = own_contexts(read, me)
+        sock = sock or bind(address)
+        self._listener = Listener(me, sock, server, read.certificates(), self._admit)
+        self.loop: Loop = self._listener.loop
+        self._notices = Notices(lambda: self.read, me, self.book, self.loop)
+        self.loop.after, self.loop.now_and_then = self._notices.tell_news, self._look
+        self._listener.start()
+        present(self.figures, lambda: self.read)
+
+    def stop(self) -> None:
+        """Finish what every party has got, say that this one leaves, and end within seconds."""
+        # No lock: this is called by a signal's handler.
+        if not self._stopping:
+            self._stop_by = time.monotonic() + _STOP_SECONDS
+            self.loop.call(self._leave)
+
+    @property
+    def models(self) -> dict[str, SharedModel]:
+        """What can be asked for now."""
+        turns = self._turns
+        return {} if turns is None else turns.models
+
+    @property
+    def sets(self) -> dict[str, bytes]:
+        """Which files these models are from, by a name that all parties have in common."""
+        turns = self._turns
+        return {} if turns is None else turns.sets
+
+    @property
+    def kinds(self) -> dict[str, Hashable]:
+        """Equal for models that can be evaluated together."""
+        turns = self._turns
+        return {} if turns is None else turns.kinds
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_by < float("inf")
+
+    def models_of(self, client: str) -> dict[str, SharedModel]:
+        """Return what a client may ask for now; another member may know of all."""
+        read, models = self.read, self.models
+        if client not in read.clients:
+            return models if client in read.members else {}
+        may = read.clients[client].models
+        return {name: m for name, m in models.items() if may is None or name in may}
+
+    def health(self, asks: str) -> dict[str, Any]:
+        """Return what runs here, as far as it is for whoever asks."""
+        pending = () if asks in self.read.clients or self.state else self.files.pending
+        return {
+            "role": "party",
+            "me": self.me,
+            "state": self.state or "ready",
+            "models": tuple(self.models_of(asks)),
+            **({"pending": pending} if pending else {}),
+            "waiting": len(self.book),
+            "served": self._all_served(),
+            "seconds": int(time.monotonic() - self._started),
+        }
+
+    def figures(self) -> dict[str, int]:
+        """Return what metrics have of this service beside its events."""
+        return {
+            "ready": int(not self.state and not self._stopping),
+            "waiting": len(self.book),
+            "clients": sum(tuple(self._calls.connected.values())),
+        }
+
+    def _all_served(self) -> int:
+        turns = self._turns
+        return self._served + (0 if turns is None else turns.served)
+
+    def reload(self, read: Configuration) -> None:
+        """Take clients, certificates and limits of another configuration, and the models' files.
+
+        What the files hold is served as soon as all parties have files of the same new set.
+
+        Raises
+        ------
+        SottoError
+            If something is wrong with the files or the key: nothing changes.
+        """
+        check_source(read)
+        same = (read.names, read.format) == (self.read.names, self.read.format)
+        if not same:
+            raise PartyError("parties and format can change only when all services start again")
+        _, server = own_contexts(read, self.me)
+        self.files.take(self.files.read(read))
+        self.read = read
+        self._listener.know(server, read.certificates())
+        record("reload", me=self.me, clients=",".join(read.clients))
+        warn_of_certificates(read)
+        self.loop.call(self._notices.ask_for_reload)
+
+    def read_again(self) -> str:
+        """Read the configuration and the files again; return what is wrong, or nothing."""
+        with self._reloads:
+            try:
+                self.reload(configuration.load(self.read.path))
+            except SottoError as error:
+                record("reload", warning=True, me=self.me, problem=str(error))
+                return str(error)
+        return ""
+
+    def run(self) -> None:
+        """Serve until this party is told to stop."""
+        record("start", role="party", me=self.me, models=",".join(self.files.names))
+        try:
+            while not self._stopping:
+                try:
+                    links = self._join()
+                except _StopError:
+                    break
+                self._serve(links)
+        finally:
+            self.state = f"{self.me} shuts down"
+            self.book.close(self.state)
+            self._listener.close(0.5)
+            self._lobby.close()
+            record("stop", role="party", me=self.me, served=self._served)
+
+    # From one session to the next.
+
+    def _join(self) -> Links:
+        """Wait for all others, however long that takes, and join a session with them."""
+        said = ""
+        while True:
+            try:
+                return Joining(
+                    self.read, self.me, _PROGRAM, self._lobby, float("inf"),
+                    look=self._waits,
+                ).run(notices=True)  # fmt: skip
+            except (PeerError, ConfigurationError) as error:
+                # This party's own certificate may have expired, until one is read that has not.
+                if str(error) != said:
+                    said = str(error)
+                    record("waiting", warning=True, me=self.me, why=said)
+                self.state = f"{self.me} waits: {said}"
+                # What parties disagree on will not change at once, nor will files.
+                lasts = isinstance(error, HandshakeError | ConfigurationError) or "disagree" in said
+                self._pause(_LONG_PAUSE_SECONDS if lasts else _PAUSE_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping:
+            time.sleep(min(seconds, _PAUSE_SECONDS))
+
+    def _waits(self, awaited: str) -> None:
+        if self._stopping:
+            raise _StopError
+        if awaited:
+            self.state = f"{self.me} waits for {awaited}"
+
+    def _serve(self, links: Links) -> None:
+        """Serve for as long as the session lasts."""
+        problem = ""
+        session = Session.from_links(self.read, self.me, links)
+        wishes = Wishes()
+        provider = "" if self.read.provider is None else self.read.provider.name
+        turns = Turns(session, provider, self.book, self.files, wishes, self._progress)
+        self._notices.begin(links, wishes)
+        try:
+            with session:
+                self.state = f"{self.me} prepares its models"
+                turns.agree_on_models()
+                self._turns, self.state = turns, ""
+                self.book.open()
+                record("ready", me=self.me, models=",".join(self.models))
+                print(f"{self.me} is ready: {', '.join(self.models) or 'no model'}", flush=True)
+                problem = f"{turns.run()} shuts down"
+        except PeerError as error:
+            problem = wishes.explain(error)
+        except Exception as error:
+            # Its text may hold anything. The others go on as after any loss.
+            problem = f"{type(error).__name__} at {self.me}"
+        # What fails before it serves anybody may fail again: less and less often.
+        self._failures = self._failures + 1 if self._turns is None else 0
+        self.state = problem
+        self._served, self._turns = self._all_served(), None
+        self._notices.end(links)
+        self.book.close(problem)
+        if not self._stopping:
+            record("lost", warning=True, me=self.me, why=problem)
+            self._pause(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**self._failures))
+
+    # In the listener's thread: who comes, and what parties tell one another beside the session.
+
+    def _admit(self, connection: Connection) -> Talk:
+        peer, read = connection.peer, self.read
+        if peer not in read.clients:
+            return (yield from self._attend(connection))
+        connected = self._calls.connected
+        if connected[peer] >= read.limits.connections:
+            return farewell(connection, f"{peer} has {read.limits.connections} connections already")
+        connected[peer] += 1
+        try:
+            return (yield from self._attend(connection))
+        finally:
+            connected[peer] -= 1
+
+    def _attend(self, connection: Connection) -> Talk:
+        peer, read = connection.peer, self.read
+        greeting = yield from hear_hello(connection, read.timeouts.connect)
+        purpose = greeting.purpose
+        if purpose == HEALTH:
+            return (yield from self._calls.tell_anybody(connection))
+        if peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE):
+            return (yield from self._calls.greet(connection, greeting))
+        if peer == self.me and purpose == RELOAD:
+            return (yield from self._reload_for(connection))
+        if peer in read.parties and purpose == COMPARE:
+            return (
+                yield from self._lobby.answer_comparison(
+                    read, self.me, _PROGRAM, connection, greeting
+                )
+            )
+        if peer in read.names[self._number + 1 :] and purpose in (SESSION, NOTICES):
+            links, number = self._notices.links, read.names.index(peer)
+            self._lobby.put(connection, greeting)
+            if links is not None and purpose == SESSION:
+                # It has begun anew, so what is left of the session with it is of no use.
+                links.peers[number].abandon()
+            return KEEP
+        self._listener.refusals.add(peer, f"has no business here for {purpose[:40]!r}")
+        return farewell(connection, f"{peer} has no business here for {purpose[:40]!r}")
+
+    def _reload_for(self, connection: Connection) -> Talk:
+        """Read everything again for this party's own operator, and say what came of it."""
+        problems: list[str] = []
+        loop, seat = self.loop, self.loop.current
+        assert seat is not None
+
+        def again() -> None:
+            problems.append(self.read_again())
+            loop.wake(seat)
+
+        # Files may take long to read.
+        threading.Thread(target=again, name="sotto reloads", daemon=True).start()
+        while not problems:
+            yield ASLEEP
+        answer = "error" if problems[0] else "ok", problems[0][:2000], self.files.names
+        connection.post_bytes(Kind.ANSWER, wire.encode(answer))
+        yield self.read.timeouts.answer
+        return None
+
+    def _leave(self) -> None:
+        """Say that this party leaves."""
+        self._listener.shut()
+        self._notices.leave()
+
+    def _look(self) -> None:
+        """End what waits for others longer than it should."""
+        self._notices.look()
+        now, links = time.monotonic(), self._notices.links
+        if now > self._stop_by and links is not None:
+            for connection in links.connections:
+                connection.abandon()
+
+
+def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
+    """Run a party until SIGTERM or SIGINT; SIGHUP reads the configuration and the models again."""
+    read = configuration.load(path)
+    # Turns and clients share the interpreter: neither shall wait for the other for long.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    service = PartyService(read, me, folders, progress=progress)
+    watch_certificates(lambda: service.read)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+
+    def reload(*_: object) -> None:
+        threading.Thread(target=service.read_again, name="sotto reloads", daemon=True).start()
+
+    signal.signal(signal.SIGHUP, reload)
+    listen = read.parties[me].listen
+    assert listen is not None
+    others = [member.name for member in read.services if member.name != me]
+    print(f"{me} listens at {show(listen)} and waits for {', '.join(others)}", flush=True)
+    service.run()

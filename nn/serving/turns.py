@@ -1,0 +1,302 @@
+"""What a party does in a session as a service: models and requests, in turns with the others."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import FrameError, PeerError, Session, SharedArray, WorkerError
+from mpc.core.events import record
+from mpc.workers.spread import jobs
+from nn.fixed_point.inputs import ScaledRows
+from nn.models.saved_shares import SharesFile, shared_model
+from nn.serving.agreement import KEY_BYTES, PER_TURN, Book, Request
+from nn.serving.model_files import ModelFiles
+from nn.serving.warming import warm_up
+from nn.shared.model import SharedModel
+from nn.shared.side_by_side import architecture, side_by_side
+
+__all__ = ["Turns", "Wishes"]
+
+Words = NDArray[np.uint64]
+
+_TURN_SECONDS = 1.0
+_KEY_WORDS = KEY_BYTES // 8
+# How long one that leaves may go on with what every party has got.
+_FINISH_SECONDS = 2.5
+# What a turn says beside its requests.
+_END, _RELOAD = 1, 2
+
+
+@dataclass
+class Wishes:
+    """What is to be done at the end of a turn, as any thread may say.
+
+    Attributes
+    ----------
+    leaves : str
+        Who has said that it leaves.
+    since : float
+        When it did.
+    lost : str
+        What is wrong with another party, seen beside the session.
+    told : bool
+        Whether the other parties have been told.
+    reload : bool
+        Whether the parties are to agree on their models again.
+    """
+
+    leaves: str = ""
+    since: float = 0.0
+    lost: str = ""
+    told: bool = False
+    reload: bool = False
+
+    def leave(self, name: str) -> bool:
+        """Note who leaves. Returns whether it is the first."""
+        if self.leaves:
+            return False
+        self.leaves, self.since = name, time.monotonic()
+        return True
+
+    def explain(self, error: BaseException) -> str:
+        """Return why a session is over: who has said that it leaves is not lost."""
+        if not isinstance(error, PeerError):
+            return "the request failed"
+        return f"{self.leaves} shuts down" if self.leaves else self.lost or str(error)
+
+
+def _answer(
+    model: SharedModel, x: SharedArray | ScaledRows, answer: str, progress: bool | None = False
+) -> SharedArray:
+    """Evaluate a model as far as `answer` wants it; the result is still secret."""
+    if answer in ("scores", "values"):
+        return model(x, progress=progress).truncate()
+    return model.winners(x, one_hot=answer == "one-hot", progress=progress)
+
+
+class Turns:
+    """The turns of one session.
+
+    Parameters
+    ----------
+    session : Session
+        Of one party.
+    provider : str
+        The provider's name; empty if there is none.
+    book : Book
+    files : ModelFiles
+    wishes : Wishes
+    progress : bool or None
+        As for :meth:`SharedModel.__call__`.
+
+    Attributes
+    ----------
+    models : dict of str to SharedModel
+        What can be asked for.
+    sets : dict of str to bytes
+        Which files each of them is from, the same at all parties.
+    kinds : dict of str to hashable
+        Equal for models that can be evaluated together.
+    served : int
+        Requests that were answered.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        provider: str,
+        book: Book,
+        files: ModelFiles,
+        wishes: Wishes,
+        progress: bool | None,
+    ) -> None:
+        assert session.me is not None
+        self.session, self._provider, self._me = session, provider, session.me
+        self._leads = session.here[0] == session.size - 1
+        self._book, self._files, self._wishes, self._progress = book, files, wishes, progress
+        self.models: dict[str, SharedModel] = {}
+        self.sets: dict[str, bytes] = {}
+        self.kinds: dict[str, Hashable] = {}
+        self.served = 0
+
+    def agree_on_models(self) -> None:
+        """Find the sets of files that all have, and prepare the models that are new; 2 rounds."""
+        files = self._files.known()
+        rows = [
+            np.concatenate([_name_words(name), file.name])
+            for name in sorted(files)
+            for file in files[name]
+        ]
+        counts = self.session.tell([np.array([len(rows)], np.uint64)])
+        sizes = [min(int(count[0]), 4096) for count in counts]
+        table = np.array(rows, np.uint64).reshape(-1)
+        told = self.session.tell([table], [(4 * size,) for size in sizes])
+        tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in told]
+        models: dict[str, SharedModel] = {}
+        sets: dict[str, bytes] = {}
+        used: dict[str, SharesFile] = {}
+        # The first party's order, so that all choose the same where they have two sets.
+        for row in tables[0]:
+            name = next((n for n in files if _name_words(n).tobytes() == row[:8]), None)
+            if name is None or name in models or not all(row in table for table in tables):
+                continue
+            file = next(each for each in files[name] if each.name.tobytes() == row[8:])
+            if self.sets.get(name) == row:
+                models[name] = self.models[name]
+            else:
+                models[name] = shared_model(self.session, [file])
+                warm_up(models[name], _answer)
+            sets[name], used[name] = row, file
+        self._files.settle(used)
+        for name in files:
+            if name not in models:
+                why = "not all parties have shares of one set"
+                record("models", warning=True, me=self._me, model=name, why=why)
+        self.kinds = {name: architecture(model) for name, model in models.items()}
+        self.sets = sets
+        self.models = {name: models[name] for name in files if name in models}
+
+    def run(self) -> str:
+        """Take turns until somebody leaves; return who."""
+        while not (name := self._turn()):
+            pass
+        return name
+
+    def _turn(self) -> str:
+        """Agree on what comes next and do it. Returns who leaves after it, if anybody does."""
+        leader = self.session.size - 1
+        if self.session.source.leaves():
+            self._wishes.leave(self._provider)
+        plan = np.zeros((int(self._leads), 2 + _KEY_WORDS * PER_TURN), np.uint64)
+        if self._leads:
+            self._plan(plan[0])
+        turn = self.session.open((plan, leader))[0][0]
+        flags, taken, refused = int(turn[0]), int(turn[1]) & 0xFFFF, int(turn[1]) >> 16
+        if taken + refused > PER_TURN:
+            raise FrameError(
+                f"{self.session.parties[leader]} sent a turn of {taken + refused} requests"
+            )
+        data = turn[2:].tobytes()
+        keys = [data[k : k + KEY_BYTES] for k in range(0, (taken + refused) * KEY_BYTES, KEY_BYTES)]
+        self._book.refuse(keys[taken:])
+        try:
+            requests = self._book.take(keys[:taken])
+        except KeyError:
+            raise FrameError(
+                f"{self.session.parties[leader]} sent a turn with a request that {self._me} has not"
+            ) from None
+        try:
+            for group in self._groups(self._usable(requests)):
+                self._evaluate(group)
+        except BaseException as error:
+            problem = self._wishes.explain(error)
+            for request in requests:
+                if not request.done:
+                    request.finish(None, problem, later=True)
+            raise
+        if flags & _RELOAD:
+            self.agree_on_models()
+        if flags & _END:
+            members = (*self.session.parties, self._provider)
+            return members[min(flags >> 8, len(members) - 1)]
+        return ""
+
+    def _plan(self, plan: Words) -> None:
+        """Wait for something to do, and write what all parties are to do."""
+        wishes = self._wishes
+        self._book.await_turn(_TURN_SECONDS, lambda: bool(wishes.leaves or wishes.reload))
+        chosen, refused = self._book.choose(self._rows_at_once)
+        keys = b"".join([*chosen, *refused])
+        plan[1] = len(chosen) | len(refused) << 16
+        plan[2 : 2 + len(keys) // 8] = np.frombuffer(keys, np.uint64)
+        if wishes.reload:
+            wishes.reload = False
+            plan[0] |= np.uint64(_RELOAD)
+        if wishes.leaves and (self._book.idle or time.monotonic() > wishes.since + _FINISH_SECONDS):
+            members = (*self.session.parties, self._provider)
+            plan[0] |= np.uint64(_END | members.index(wishes.leaves) << 8)
+
+    def _rows_at_once(self, name: str) -> int:
+        return self.models[name].rows_at_once() if name in self.models else 1
+
+    def _usable(self, requests: Sequence[Request]) -> list[Request]:
+        """Answer those whose model is another or none by now, at all parties alike; return the others."""
+        found = []
+        for request in requests:
+            if self.sets.get(request.model) == request.version:
+                found.append(request)
+            else:
+                request.finish(None, "the model was replaced or removed meanwhile", later=True)
+        return found
+
+    def _groups(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """Cut a turn into what is evaluated together; what asks for one model stands together."""
+        kinds: dict[Hashable, dict[str, list[Request]]] = {}
+        for request in requests:
+            kind = self.kinds[request.model], request.answer
+            kinds.setdefault(kind, {}).setdefault(request.model, []).append(request)
+        groups: list[list[Request]] = []
+        for models in kinds.values():
+            # Workers are given one model each time.
+            alone = jobs(self.session, None, sum(r.rows for each in models.values() for r in each))
+            begin, rows = True, 0
+            for name, each in models.items():
+                most, begin = self.models[name].rows_at_once(), begin or alone != 1
+                for request in each:
+                    if begin or rows + request.rows > most:
+                        groups.append([])
+                        begin, rows = False, 0
+                    groups[-1].append(request)
+                    rows += request.rows
+        return groups
+
+    def _evaluate(self, requests: Sequence[Request]) -> None:
+        begin, before = time.monotonic(), self.session.cost()
+        rows: Counter[str] = Counter()
+        for request in requests:
+            self.session.note("request", request.key)
+            rows[request.model] += request.rows
+        model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
+        x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])
+        answer = requests[0].answer
+        model.prepare(x, _answer, answer=answer)
+        try:
+            result = _answer(model, x, answer, self._progress).shares[0]
+        except WorkerError as error:
+            self._refuse(requests, error)
+            return
+        spent = self.session.cost() - before
+        first = 0
+        for request in requests:
+            request.cost = spent.rounds, spent.bytes_sent_per_party
+            request.finish(result[first : first + request.rows])
+            first += request.rows
+        self.served += len(requests)
+        seconds = time.monotonic() - begin
+        for request in requests:
+            # What is computed together has rounds and bytes in common.
+            record(
+                "request", id=request.id.hex()[:8], client=request.client, model=request.model,
+                answer=answer, shape=f"{request.rows}x{model.n_features_in_}",
+                together=len(requests), rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
+                waited=begin - request.arrived, seconds=seconds,
+            )  # fmt: skip
+
+    def _refuse(self, requests: Sequence[Request], error: WorkerError) -> None:
+        """Say why there is no answer. All parties come here together, and serve on."""
+        # Behind that may be the text of an unforeseen error in a worker, which may hold anything.
+        problem = ": ".join(str(error).split(": ")[:2])
+        record("workers", warning=True, me=self._me, problem=problem)
+        for request in requests:
+            request.finish(None, problem)
+
+
+def _name_words(name: str) -> Words:
+    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), np.uint64)

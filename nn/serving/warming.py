@@ -1,0 +1,44 @@
+"""What a service does before it says that it is ready, so that no client waits for what comes once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nn.serving.model_description import answers_of
+from nn.shared.model import SharedModel
+from ring import encode
+
+__all__ = ["warm_up"]
+
+# What is computed on few rows is not all that is computed on many.
+_ROWS, _WORDS = 128, 1 << 17
+
+
+def warm_up(model: SharedModel, evaluate: Callable[..., Any]) -> None:
+    """Evaluate rows that nobody has sent, for every kind of answer; nothing is revealed.
+
+    All parties do so together. It compiles the kernels here and at the provider, where they are
+    not in the cache, and opens the weights under their masks.
+
+    Parameters
+    ----------
+    model : SharedModel
+    evaluate : callable
+        Takes a model, rows and the kind of answer, and returns it, still secret.
+    """
+    session = model.session
+    form = session.format
+    # The last party holds the low end of the range, and the others zeros.
+    last = session.here == (session.size - 1,)
+    low = np.broadcast_to(model.low, model.n_features_in_)
+    low = low if model.inputs is None else model.inputs.apply(low)
+    row = encode(low, form.frac_bits, int_bits=form.int_bits) * np.uint64(last)
+    many = max(1, min(_ROWS, _WORDS // model.n_features_in_))
+    answers = answers_of(model)
+    for answer, rows in [(answers[0], many), *((answer, 1) for answer in answers)]:
+        x = model.rows_from_shares(np.repeat(row[None, None], rows, axis=1))
+        model.prepare(x, evaluate, answer=answer)
+        evaluate(model, x, answer)

@@ -1,0 +1,1 @@
+"""Models on shares: evaluation, training, their ranges."""

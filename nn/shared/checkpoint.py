@@ -1,0 +1,245 @@
+"""Checkpoints of a training on shares: each party's own shares, in files of its own.
+
+A file is NumPy's .npz without pickle: the party's shares of the weights and of what the optimizer
+remembers, and a header in JSON with the format's version, the setting, the epoch and the state of the
+generator that shuffles the rows, all of which are public. It is written whole or not at all, and for
+its owner's eyes only (mode 600). One party's file tells nothing about the weights; all together tell
+them.
+
+Parties write one after the other, so a crash can leave them at different epochs. Each keeps the epoch
+before the last too; to resume, all tell which they hold, which is public, and go on from the last one
+that all hold. Every call of ``fit`` gives its checkpoints a name of its own: shares of the same epoch
+of two runs do not belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc import Session, SharedArray
+from mpc.core.errors import ArgumentError, DataError
+from nn.core import archives
+from nn.shared.training import SharedTrainer
+
+__all__ = ["Progress", "load", "save"]
+
+Words = NDArray[np.uint64]
+
+_FORMAT = "sotto training checkpoint"
+_VERSION = 2
+# Of a header, where parties tell which checkpoints they hold.
+_DIGEST_BYTES = 16
+# That a party holds: the last, and the one before.
+_MOST = 2
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and what was revealed on the way.
+
+    Attributes
+    ----------
+    run : str
+        Names the call of ``fit``, alike at all parties and unlike any other.
+    """
+
+    run: str
+    epoch: int = 0
+    scores: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def _path(folder: Path, party: str) -> Path:
+    return folder / f"checkpoint-{quote(party, safe='')}.npz"
+
+
+def _previous(path: Path) -> Path:
+    """Return where the checkpoint of the epoch before is."""
+    return path.with_name(f"previous-{path.name}")
+
+
+def save(
+    folder: Path,
+    trainer: SharedTrainer,
+    random: np.random.Generator,
+    setting: dict[str, Any],
+    done: Progress,
+) -> None:
+    """Write the checkpoint of each party that lives here."""
+    session = trainer.session
+    form = session.format
+    arrays = {"weights": trainer.weights, **trainer.optimizer.state}
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "parties": list(session.parties),
+        "fixed_point": [form.frac_bits, form.int_bits],
+        "setting": setting,
+        "run": done.run,
+        "epoch": done.epoch,
+        "steps": trainer.optimizer.steps,
+        "scores": done.scores,
+        "losses": done.losses,
+        "order": random.bit_generator.state,
+        "arrays": {name: [x.frac_bits, x.bound] for name, x in arrays.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for row, number in enumerate(session.here):
+        own = {"party": session.parties[number]}
+        text = json.dumps({**header, **own}).encode()
+        words = {name: x.shares[row] for name, x in arrays.items()}
+        path = _path(folder, session.parties[number])
+        for part in folder.glob(f"{path.name}.*.part"):
+            part.unlink()  # of a run that was killed
+        keep = _previous(path) if done.epoch > 1 else None
+        if keep is None:
+            # What is there is of another run, with which this one does not go on.
+            _previous(path).unlink(missing_ok=True)
+        words["header"] = np.frombuffer(text, np.uint8)
+        archives.write(path, words, mode=0o600, replace=True, keep=keep)
+
+
+@dataclass
+class _Held:
+    """A checkpoint that a party holds."""
+
+    path: Path
+    header: dict[str, Any]
+    arrays: dict[str, Any]
+
+    @property
+    def epoch(self) -> int:
+        return int(self.header["epoch"])
+
+    def identity(self) -> Words:
+        """Return what is the same at all parties for checkpoints that belong together, alone."""
+        common = {name: value for name, value in self.header.items() if name != "party"}
+        text = json.dumps(common, sort_keys=True).encode()
+        digest = hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
+        return np.concatenate([np.array([self.epoch], np.uint64), np.frombuffer(digest, "<u8")])
+
+
+def _read(path: Path, party: str) -> _Held:
+    arrays = archives.read(path)
+    try:
+        header = json.loads(arrays.pop("header").tobytes())
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path} is no checkpoint that can be read: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise DataError(f"{path} is not a {_FORMAT}")
+    if header.get("version") != _VERSION:
+        raise DataError(
+            f"{path} has version {header.get('version')}, this program reads version {_VERSION}"
+        )
+    if header.get("party") != party:
+        raise DataError(f"{path} must be {party}'s, but is {header.get('party')}'s")
+    if type(header.get("epoch")) is not int or header["epoch"] < 1:
+        raise DataError(f"{path} is of no epoch: {header.get('epoch')!r}")
+    return _Held(path, header, arrays)
+
+
+def _held(folder: Path, party: str) -> list[_Held]:
+    """Read the checkpoints of a party, the last one first."""
+    path = _path(folder, party)
+    return [_read(p, party) for p in (path, _previous(path)) if p.exists()]
+
+
+def _tell(session: Session, held: list[list[_Held]]) -> list[list[bytes]]:
+    """Tell all parties which checkpoints those hold that live here; return everybody's: 1 round."""
+    shape = _MOST, 1 + _DIGEST_BYTES // 8
+    own = [np.zeros(shape, np.uint64) for _ in session.here]
+    for words, some in zip(own, held, strict=True):
+        for row, each in zip(words, some, strict=False):
+            row[:] = each.identity()
+    told = session.tell(own, [shape] * session.size)
+    return [[row.tobytes() for row in words if row[0]] for words in told]
+
+
+def _common(session: Session, told: list[list[bytes]]) -> bytes | None:
+    """Return the last checkpoint that all parties hold, None if nobody holds any."""
+    if not any(told):
+        return None
+    shared = set(told[0]).intersection(*told[1:])
+    if shared:
+        return max(shared, key=_epoch)
+    holds = ", ".join(
+        f"{party} has {' and '.join(f'epoch {_epoch(e)}' for e in own) or 'none'}"
+        for party, own in zip(session.parties, told, strict=True)
+    )
+    raise DataError(
+        f"the parties have no checkpoint of the same run and epoch: {holds}; without resume the"
+        " training begins anew"
+    )
+
+
+def _epoch(identity: bytes) -> int:
+    return int.from_bytes(identity[:8], sys.byteorder)
+
+
+def load(
+    folder: Path,
+    trainer: SharedTrainer,
+    random: np.random.Generator,
+    setting: dict[str, Any],
+    run: str,
+) -> Progress | None:
+    """Put the last state that all parties hold into the trainer and the generator.
+
+    Returns
+    -------
+    Progress, or None if nobody holds any
+
+    Raises
+    ------
+    DataError
+        A file that is damaged or another's, or no checkpoint that all parties hold: at every party.
+    ArgumentError
+        Another setting than that of the run which is to go on.
+    """
+    session = trainer.session
+    held = [_held(folder, session.parties[number]) for number in session.here]
+    common = _common(session, _tell(session, held))
+    if common is None:
+        return None
+    read = [next(each for each in own if each.identity().tobytes() == common) for own in held]
+    header, path = read[0].header, read[0].path
+    form = session.format
+    if header["fixed_point"] != [form.frac_bits, form.int_bits]:
+        raise DataError(
+            f"{path} has the fixed-point format {header['fixed_point']}, the session"
+            f" {[form.frac_bits, form.int_bits]}"
+        )
+    if header["parties"] != list(session.parties):
+        raise DataError(f"{path} is of the parties {header['parties']}")
+    for name, value in setting.items():
+        if header["setting"].get(name) != value:
+            raise ArgumentError(
+                f"{name} must be as in the run that is resumed, {header['setting'].get(name)!r},"
+                f" got {value!r}"
+            )
+
+    def join(name: str) -> SharedArray:
+        shares = np.stack([each.arrays[name] for each in read])
+        frac_bits, bound = header["arrays"][name]
+        if shares.dtype != np.uint64 or shares.shape[1:] != trainer.weights.shape:
+            raise DataError(f"{path}: {name} does not fit this network")
+        return SharedArray(session, shares, frac_bits, bound)
+
+    weights = join("weights")
+    state = {name: join(name) for name in header["arrays"] if name != "weights"}
+    for number, each in zip(session.here, read, strict=True):
+        # A later epoch that not all have is no part of what comes now.
+        each.path.replace(_path(folder, session.parties[number]))
+    trainer.weights, trainer.optimizer.state = weights, state
+    trainer.optimizer.steps = header["steps"]
+    random.bit_generator.state = header["order"]
+    return Progress(run, header["epoch"], header["scores"], header["losses"])

@@ -1,0 +1,201 @@
+"""Layer by layer: where, and by how much, a model on shares differs from the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpc import Session
+from mpc.core.errors import SessionError
+from nn.fixed_point.audit import Fitted
+from nn.fixed_point.inputs import ScaledRows
+from nn.layers import Layer
+from nn.layers.normalisation import folded
+from nn.shared.model import SharedModel
+from ring import FixedPoint
+from ring.errors import ArgumentError, DtypeError, ShapeError
+
+__all__ = ["Comparison", "LayerDifference", "compare", "observe"]
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """The largest difference in one layer's output.
+
+    Attributes
+    ----------
+    name : str
+    difference, mean : float
+        Largest and mean absolute difference.
+    index : tuple of int
+        Where the largest is: row, then element.
+    plain, secret : float
+        Both values there.
+    """
+
+    name: str
+    difference: float
+    mean: float
+    index: tuple[int, ...]
+    plain: float
+    secret: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``nn.compare`` found. Printing it gives a table.
+
+    Attributes
+    ----------
+    layers : tuple of LayerDifference
+    """
+
+    layers: tuple[LayerDifference, ...]
+
+    @property
+    def difference(self) -> float:
+        """The largest difference in the last layer's output."""
+        return self.layers[-1].difference
+
+    def __str__(self) -> str:
+        rows = [("layer", "differs by", "on average", "at", "plain", "on shares")]
+        for d in self.layers:
+            rows.append(
+                (d.name, f"{d.difference:.3g}", f"{d.mean:.3g}", str(d.index), f"{d.plain:.6g}",
+                 f"{d.secret:.6g}")
+            )  # fmt: skip
+        widths = [max(len(row[k]) for row in rows) for k in range(6)]
+        return "\n".join(
+            "  ".join(
+                [row[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            )
+            for row in rows
+        )
+
+
+class HasLayers(Protocol):
+    """A plain model: all of it that is compared."""
+
+    layers: list[Layer]
+
+
+def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Comparison:
+    """Reveal every layer's output in a local session, and compare it with the plain model's.
+
+    For debugging: it shows all there is to see, and so refuses wherever a party is not here.
+
+    Parameters
+    ----------
+    model : MLP, Classifier or Regressor
+    secret_model : SharedModel
+        What ``model.share`` has given.
+    X : array_like of shape (rows, features)
+        At least one row, inside the range of `secret_model`.
+
+    Returns
+    -------
+    Comparison
+        ``print`` it for a table.
+
+    Raises
+    ------
+    SessionError
+        If not all parties live in this process.
+    ArgumentError
+        If the two models do not have the same layers.
+    ShapeError, RangeError
+        If `X` does not fit the model.
+
+    Examples
+    --------
+    >>> import mpc, nn
+    >>> model = nn.MLP.from_parameters([[[2.0, -1.0], [-3.0, 0.0]], [0.5, 0.0]])
+    >>> with mpc.Session() as s:
+    ...     found = nn.compare(model, model.share(s, owner="alice"), [[0.25, 1.0]])
+    >>> found.difference < 1e-4
+    True
+    """
+    if not isinstance(secret_model, SharedModel):
+        raise DtypeError(f"secret_model must be a shared model, got {type(secret_model).__name__}")
+    session = secret_model.session
+    if len(session.here) != session.size:
+        raise SessionError(
+            "compare reveals every layer's output, so it runs in a local session only: "
+            f"of {', '.join(session.parties)} not all live in this process"
+        )
+    layers = folded(model.layers)
+    if list(map(repr, layers)) != list(map(repr, secret_model.layers)):
+        raise ArgumentError(
+            f"model and secret_model must have the same layers, got {layers} and "
+            f"{secret_model.layers}"
+        )
+    rows = secret_model.share_rows(X, owner=session.parties[0])
+    x: Any = np.asarray(X, dtype=np.float64)
+    if not len(x):
+        raise ShapeError(f"X must have at least one row, got shape {x.shape}")
+    found = []
+    for (name, secret), layer in zip(_revealed(secret_model, rows), layers, strict=True):
+        x = layer(x)
+        gap = np.abs(secret - x)
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))
+        found.append(
+            LayerDifference(
+                name, float(gap[index]), float(gap.mean()), index, float(x[index]),
+                float(secret[index]),
+            )
+        )  # fmt: skip
+    return Comparison(tuple(found))
+
+
+def _revealed(model: SharedModel, rows: Any) -> list[tuple[str, NDArray[Any]]]:
+    """Reveal each layer's output."""
+    array = rows.scaled if isinstance(rows, ScaledRows) else rows
+    names = [f"{number} {layer!r}" for number, layer in enumerate(model.layers, start=1)]
+    return [
+        (name, output.reveal()) for name, output in zip(names, model.outputs(array), strict=True)
+    ]
+
+
+def observe(
+    model: HasLayers,
+    share: Callable[[Session, str, Fitted], SharedModel],
+    fitted: Fitted,
+    rows: NDArray[Any],
+    some: NDArray[Any],
+    form: FixedPoint | None,
+) -> tuple[list[float], list[float] | None]:
+    """Return the largest values of the inputs and layers, and the errors on shares of some rows.
+
+    Parameters
+    ----------
+    model : plain model
+    share : callable
+        Shares it in a session, as its owner.
+    fitted : Fitted
+        The model as it is to be shared.
+    rows, some : array
+        All rows, and those that are evaluated on shares.
+    form : FixedPoint or None
+        None leaves the errors out.
+    """
+    x: Any = rows if fitted.inputs is None else fitted.inputs.apply(rows)
+    inputs = x
+    largest = [float(np.abs(x).max(initial=0.0))]
+    for layer in fitted.layers:
+        x = layer(x)
+        largest.append(float(np.abs(x).max(initial=0.0)))
+    if form is None:
+        return largest, None
+    with Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as session:
+        owner = session.parties[0]
+        secret = share(session, owner, fitted)
+        shared = secret.share_rows(some, owner=owner)
+        array = shared.scaled if isinstance(shared, ScaledRows) else shared
+        errors = [float(np.abs(array.reveal() - inputs[: len(some)]).max(initial=0.0))]
+        found = compare(model, secret, some)
+    return largest, errors + [d.difference for d in found.layers]

@@ -1,0 +1,259 @@
+"""Optimizers on shares: all parameters of a network as one secret vector.
+
+Weights and what an optimizer remembers have the format's fractional bits and its guard bits, 24 for
+the usual format: a step's changes are far smaller than a weight. Rates are fractions with a
+power-of-two denominator, see :class:`mpc.protocols.combination.Fraction`: 16 significant bits, and
+steps of 2^-24 for a learning rate over the number of rows. They are part of the truncation that a
+step needs anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from mpc import Session, SharedArray
+from mpc.core.errors import ArgumentError, DtypeError, RangeError
+from mpc.protocols import inverse_root, product, truncation
+from mpc.protocols.combination import Fraction, combine
+from nn.shared.range import LONG_BLOCK, RangeWatch
+from nn.training.optimizers import EPSILON, SGD, Adam, Optimizer
+
+__all__ = ["SharedOptimizer", "on_shares"]
+
+# Fractional bits before the truncation at most, and what is left: a change of a weight is below it.
+_MOST_BITS = 56
+_ROOM = 2.0 ** (truncation.OFFSET_BITS - _MOST_BITS)
+# Of Adam's scaled gradient, whose square has 36 fractional bits.
+_LARGEST_H = 2.0**12
+
+Terms = Sequence[tuple[SharedArray, Fraction]]
+
+
+class SharedOptimizer(ABC):
+    """Base class: ``step`` gives the parameters after one step.
+
+    Parameters
+    ----------
+    session : Session
+
+    Attributes
+    ----------
+    state : dict of str to SharedArray
+        What is remembered of earlier steps, for checkpoints. Empty before the first.
+    steps : int
+        How many steps there were.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.frac_bits = session.format.frac_bits + session.format.guard_bits
+        self.state: dict[str, SharedArray] = {}
+        self.steps = 0
+
+    @abstractmethod
+    def step(
+        self,
+        weights: SharedArray,
+        gradient: SharedArray,
+        rows: int,
+        scale: float,
+        watch: RangeWatch | None = None,
+    ) -> SharedArray:
+        """Make one step.
+
+        Parameters
+        ----------
+        weights : SharedArray of shape (parameters,)
+        gradient : SharedArray of the same shape
+            Of the loss summed over the rows.
+        rows : int
+            How many rows.
+        scale : float
+            Factor on the learning rate for this step.
+        watch : RangeWatch, optional
+            Looks at what must stay in range.
+        """
+
+    def _check_rate(self, rate: float, frac_bits: int, rows: int) -> None:
+        """Raise RangeError if the first step's factor, the largest, is below the least there is."""
+        least = max(0, _MOST_BITS - frac_bits)
+        if rate / rows < 2.0**-least:
+            over = f" times the {rows} rows of a batch" if rows > 1 else ""
+            raise RangeError(
+                f"learning_rate must be at least {f'2^-{least}' if least else '1'}{over} in this"
+                f" fixed-point format, {rows * 2.0**-least:g}, got {rate:g}"
+                f"{'; a smaller batch_size helps' if rows > 1 else ''}"
+            )
+
+    def _watch_decay(
+        self, watch: RangeWatch, weights: SharedArray, decay: float, room: float
+    ) -> float:
+        """Note that half of the room is enough for the decay; return the other half."""
+        if decay:
+            most = 2.0 ** (truncation.OFFSET_BITS - weights.frac_bits - 1)
+            watch.watch(weights, min(most, room / 2 / decay), LONG_BLOCK)
+        return room / 2
+
+    def combined(
+        self, terms: Terms, frac_bits: int, watch: RangeWatch | None, what: str
+    ) -> SharedArray:
+        """Return the sum of arrays times fractions, watched."""
+        if watch is not None:
+            bits = max(frac_bits, *(x.frac_bits + c.bits for x, c in terms if c.numerator), 0)
+            watch.total_below(terms, 2.0 ** (truncation.OFFSET_BITS - bits), what)
+        return combine(terms, frac_bits)
+
+    def fraction(self, value: float, frac_bits: int) -> Fraction:
+        """Return the fraction for a factor of an array with `frac_bits` fractional bits."""
+        return Fraction.nearest(value, max(0, _MOST_BITS - frac_bits))
+
+
+class SharedSGD(SharedOptimizer):
+    """Gradient descent with momentum on shares: 1 round, 8 bytes a parameter and other party."""
+
+    def __init__(self, session: Session, rule: SGD, rows: int) -> None:
+        super().__init__(session)
+        self.rule = rule
+        self._check_rate(rule.learning_rate, 2 * session.format.frac_bits, rows)
+        if self.fraction(rule.momentum, self.frac_bits).value >= 1:
+            raise RangeError(f"momentum must be at most 1 - 2^-16 on shares, got {rule.momentum!r}")
+
+    def step(
+        self,
+        weights: SharedArray,
+        gradient: SharedArray,
+        rows: int,
+        scale: float,
+        watch: RangeWatch | None = None,
+    ) -> SharedArray:
+        rate = self.rule.learning_rate * scale
+        if watch is not None:
+            # Half the room of a change is for the gradient, half for velocity and decay.
+            room = _ROOM / 2
+            most = 2.0 ** (truncation.OFFSET_BITS - gradient.frac_bits - 1)
+            limit = min(most, room * rows / rate) if rate else most
+            watch.watch(gradient, limit, LONG_BLOCK)
+            if self.rule.weight_decay:
+                room = self._watch_decay(watch, weights, rate * self.rule.weight_decay, room)
+            if self.state and self.rule.momentum:
+                watch.watch(self.state["velocity"], room, LONG_BLOCK)
+        terms = [(gradient, self.fraction(-rate / rows, gradient.frac_bits))]
+        if self.rule.weight_decay:
+            decay = self.fraction(-rate * self.rule.weight_decay, weights.frac_bits)
+            terms.append((weights, decay))
+        if self.state and self.rule.momentum:
+            velocity = self.state["velocity"]
+            terms.append((velocity, self.fraction(self.rule.momentum, velocity.frac_bits)))
+        velocity = self.combined(terms, self.frac_bits, watch, "a step's change of the weights")
+        self.state["velocity"] = velocity
+        self.steps += 1
+        return weights + velocity
+
+
+class SharedAdam(SharedOptimizer):
+    """Adam and AdamW on shares: 46 rounds, about 350 bytes a parameter.
+
+    The gradient's mean over the rows, times 16, has 18 fractional bits, the first moment 24, the
+    second 36. The second moment counts as at least 2^-36, which stands for epsilon, and must stay
+    below 2^10, so that a mean gradient of 2 is as large as it can be for long: inputs in [0, 255] go
+    beyond, and are to be scaled down. That is watched, as all else is. 1 - beta_1 and 1 - beta_2 are
+    rounded to 2^-16. m / sqrt(v) is within 1e-3, see :mod:`mpc.protocols.inverse_root`.
+    """
+
+    _GRADIENT_SCALE = 16.0
+    _GRADIENT_BITS = 18
+    _RATIO_BITS = 28
+
+    def __init__(self, session: Session, rule: Adam, rows: int) -> None:
+        super().__init__(session)
+        self.rule = rule
+        if rule.epsilon != EPSILON:
+            raise ArgumentError(
+                f"epsilon must be left at {EPSILON:g} on shares, where the root of the second moment"
+                f" counts as at least 2^-22 in its place, got {rule.epsilon!r}"
+            )
+        for name, beta in (("beta_1", rule.beta_1), ("beta_2", rule.beta_2)):
+            if beta > 1 - 2.0**-16:
+                raise RangeError(f"{name} must be at most 1 - 2^-16 on shares, got {beta!r}")
+        self._check_rate(rule.learning_rate, self._RATIO_BITS, 1)
+        least = max(0, _MOST_BITS - 2 * session.format.frac_bits)
+        if self._GRADIENT_SCALE / rows < 2.0**-least:
+            raise RangeError(
+                f"batch_size must be at most {self._GRADIENT_SCALE * 2**least:g} for Adam in this"
+                f" fixed-point format, got {rows}"
+            )
+
+    def step(
+        self,
+        weights: SharedArray,
+        gradient: SharedArray,
+        rows: int,
+        scale: float,
+        watch: RangeWatch | None = None,
+    ) -> SharedArray:
+        rule = self.rule
+        mean = self.fraction(self._GRADIENT_SCALE / rows, gradient.frac_bits)
+        if watch is not None:
+            # Then the square of h stays below 2^62, and the second moment is what it should be.
+            watch.watch(gradient, _LARGEST_H * rows / self._GRADIENT_SCALE, LONG_BLOCK)
+        h = self.combined([(gradient, mean)], self._GRADIENT_BITS, watch, "the mean gradient")
+        if watch is not None:
+            watch.below(h, _LARGEST_H, "16 times the mean gradient")
+        square = product.multiply(h, h, whole=True)
+        first = self._moment("first", h, rule.beta_1, inverse_root.M_BITS, watch)
+        second = self._moment("second", square, rule.beta_2, inverse_root.X_BITS, watch)
+        if watch is not None:
+            watch.below(second, inverse_root.X_LIMIT, "Adam's second moment")
+            watch.compare(second, inverse_root.X_LIMIT, signed=False)
+            watch.ratio_below(first, second, 2.0**-inverse_root.X_BITS, 2.0**9)
+        # What is watched, as the range of weights and activations is.
+        ratio = inverse_root.times_inverse_root(
+            first.with_integer_bound(inverse_root.M_BOUND),
+            second.with_integer_bound(int(inverse_root.X_LIMIT) << inverse_root.X_BITS),
+        )
+        ratio = truncation.truncate(ratio, ratio.frac_bits - self._RATIO_BITS)
+        self.steps += 1
+        # Both moments start at zero; these factors undo that bias.
+        rate = rule.learning_rate * scale
+        unbias = [1 - (1 - _share(beta).value) ** self.steps for beta in (rule.beta_1, rule.beta_2)]
+        size = rate * math.sqrt(unbias[1]) / unbias[0]
+        terms = [(ratio, self.fraction(-size, ratio.frac_bits))]
+        if rule.weight_decay:
+            if watch is not None:
+                self._watch_decay(watch, weights, rate * rule.weight_decay, _ROOM)
+            terms.append((weights, self.fraction(-rate * rule.weight_decay, weights.frac_bits)))
+        return weights + self.combined(
+            terms, self.frac_bits, watch, "a step's change of the weights"
+        )
+
+    def _moment(
+        self, name: str, value: SharedArray, beta: float, frac_bits: int, watch: RangeWatch | None
+    ) -> SharedArray:
+        """Update a running mean, and return it."""
+        new = _share(beta)
+        terms = [(value, new)]
+        if name in self.state:
+            terms.append((self.state[name], Fraction((1 << 16) - new.numerator, 16)))
+        self.state[name] = self.combined(terms, frac_bits, watch, f"Adam's {name} moment")
+        return self.state[name]
+
+
+def _share(beta: float) -> Fraction:
+    """Return 1 - beta, what a new value adds to a running mean."""
+    return Fraction(round((1 - beta) * (1 << 16)), 16)
+
+
+def on_shares(optimizer: Optimizer, session: Session, rows: int = 1) -> SharedOptimizer:
+    """Return the form on shares of an optimizer, at its start, for batches of up to so many rows.
+
+    Raises
+    ------
+    ArgumentError, RangeError
+        If a value of the optimizer's cannot be had on shares.
+    """
+    if isinstance(optimizer, SGD):
+        return SharedSGD(session, optimizer, rows)
+    if isinstance(optimizer, Adam):
+        return SharedAdam(session, optimizer, rows)
+    raise DtypeError(f"optimizer must be one that works on shares, SGD or Adam, got {optimizer!r}")

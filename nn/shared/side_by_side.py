@@ -1,0 +1,90 @@
+"""Several models of one architecture, evaluated together: each on its own rows, in common rounds.
+
+What has no parameters is computed for all rows at once. A layer with parameters opens all rows
+under their mask in one round; then each model multiplies its own rows, which takes no round more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc import Session, SharedArray
+from mpc.protocols import linear
+from nn.fixed_point.inputs import ScaledRows
+from nn.layers.descriptions import described
+from nn.shared.model import SharedModel
+from nn.shared.regressor import SharedRegressor
+from nn.training.steps import parameters
+from ring.errors import ShapeError
+
+__all__ = ["architecture", "side_by_side"]
+
+
+def architecture(model: SharedModel) -> Hashable:
+    """Return what two models must have in common to be evaluated together."""
+    return (
+        isinstance(model, SharedRegressor),
+        model.n_features_in_,
+        json.dumps(described(model.layers)),
+        tuple((p.shape, p.frac_bits, p.bound) for p in parameters(model.layers)),
+        model.row_bound(),
+        model.inputs is None,
+    )
+
+
+def side_by_side(models: Sequence[SharedModel], rows: Sequence[int]) -> SharedModel:
+    """Return one that evaluates `models` together, the first ``rows[0]`` rows by the first, and so on.
+
+    Parameters
+    ----------
+    models : sequence of SharedModel
+        Of one architecture, in one session. Of one alone, it is that model.
+    rows : sequence of int
+        How many rows each of them has.
+    """
+    return models[0] if len(models) == 1 else _SideBySide(models, rows)
+
+
+class _SideBySide(SharedModel):
+    """As the first model, but for the parameters, of which each model's take its own rows."""
+
+    def __init__(self, models: Sequence[SharedModel], rows: Sequence[int]) -> None:
+        first = models[0]
+        super().__init__(
+            first.session, first.layers, first.classes_, first.n_features_in_, first.low,
+            first.high, inputs=first.inputs,
+        )  # fmt: skip
+        self._models, self._rows_of = tuple(models), tuple(rows)
+
+    def through(self, number: int, x: SharedArray) -> SharedArray:
+        if not self.layers[number].parameters:
+            return super().through(number, x)
+        if len(x) != sum(self._rows_of):
+            raise ShapeError(f"models side by side take {sum(self._rows_of)} rows, got {len(x)}")
+        # Truncated and opened together, where each model's rows would take rounds of their own.
+        form = self.session.format
+        if x.frac_bits > form.frac_bits + form.guard_bits:
+            x = x.truncate()
+        x.mask_data()
+        stops = np.cumsum(self._rows_of).tolist()
+        return linear.concatenate(
+            [
+                model.through(number, x[stop - count : stop])
+                for model, count, stop in zip(self._models, self._rows_of, stops, strict=True)
+            ]
+        )
+
+    def twin(self, planned: Session) -> SharedModel:
+        return side_by_side([model.twin(planned) for model in self._models], self._rows_of)
+
+    def prepare(
+        self, X: SharedArray | ScaledRows, program: Callable[..., object], **arguments: Any
+    ) -> None:
+        # Who comes together with whom hardly comes again, so the plan is not kept.
+        self.session.prepare(
+            lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments)
+        )

@@ -1,0 +1,194 @@
+"""Training on shares: the steps of `nn.training.steps`, with data, weights and gradients secret.
+
+The data set is opened under its mask once; a batch is a view of it. The parameters are one vector,
+masked once a step, of which the layers hold views, so that forward and backward products share its
+mask, as they do each layer's input and each gradient: nothing is opened twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpc import Session, SharedArray
+from mpc.protocols import linear
+from mpc.protocols.masking import mask_together
+from nn.layers import Layer
+from nn.losses.loss import Loss
+from nn.shared.optimizers import SharedOptimizer
+from nn.shared.range import RangeWatch
+from nn.training.steps import parameters, shuffled_batches
+
+__all__ = ["SharedTrainer"]
+
+# How many steps the provider is told of at a time.
+_STEPS_AHEAD = 16
+
+
+class SharedTrainer:
+    """A network on shares in training.
+
+    Parameters
+    ----------
+    session : Session
+    layers : sequence of Layer
+        With the initial parameters: plain arrays, which are public, or shared arrays.
+    loss : Loss
+    optimizer : SharedOptimizer
+        At its start.
+    check_range : bool
+        Whether the steps are watched, see :mod:`nn.shared.range`.
+
+    Attributes
+    ----------
+    weights : SharedArray of shape (parameters,)
+        All parameters, layer by layer, with the format's fractional bits and its guard bits.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        layers: Sequence[Layer],
+        loss: Loss,
+        optimizer: SharedOptimizer,
+        *,
+        check_range: bool = False,
+    ) -> None:
+        self.session = session
+        self.range = RangeWatch(session) if check_range else None
+        self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        self.loss = loss
+        self.optimizer = optimizer
+        self.shapes = [tuple(array.shape) for array in parameters(layers)]
+        self._bound = session.format.bound << session.format.guard_bits
+        initial = parameters(layers)
+        flat = np.concatenate([array.reshape(-1) for array in initial])
+        self.weights = (
+            linear.at_bits(flat, optimizer.frac_bits)
+            if isinstance(flat, SharedArray)
+            else SharedArray.from_public(session, flat, optimizer.frac_bits, self._bound)
+        )
+
+    def views(self) -> list[SharedArray]:
+        """Return the parameters in their shapes, as views of the one vector."""
+        arrays, start = [], 0
+        for shape in self.shapes:
+            stop = start + int(np.prod(shape, dtype=np.int64))
+            arrays.append(self.weights[start:stop].reshape(shape))
+            start = stop
+        return arrays
+
+    def place(self) -> None:
+        """Mask the parameters, and give the layers their views."""
+        with self.session.protocol("masking"):
+            mask_together(self.weights)
+        views = iter(self.views())
+        for layer in self.layers:
+            layer.parameters = [next(views) for _ in layer.parameters]
+
+    def step(self, x: SharedArray, targets: SharedArray, scale: float) -> None:
+        """Make one step on a batch of rows."""
+        # What is watched where `fit` checks the range.
+        with self.session.range_policy.vouched():
+            self.gradients(x, targets)
+            found = [g.reshape(-1) for layer in self.layers for g in layer.gradients]
+            gradient = linear.concatenate(found)
+            updated = self.optimizer.step(self.weights, gradient, len(x), scale, self.range)
+        self.weights = updated.with_integer_bound(self._bound)
+
+    @property
+    def _limit(self) -> float:
+        return float(2.0**self.session.format.int_bits)
+
+    def gradients(self, x: SharedArray, targets: SharedArray) -> None:
+        """Leave each layer the gradients of the loss summed over the rows."""
+        self.place()
+        inputs: list[Any] = []
+        scores = self.forward(x, inputs)
+        gradient: Any = self.loss.shared_gradient(scores, targets)
+        for number in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[number]
+            if self.range is not None:
+                self.range.backward(_named(number + 1, layer), layer, inputs[number], gradient)
+            gradient = layer.backward(gradient, input_gradient=number > 0)
+
+    def forward(self, x: Any, inputs: list[Any] | None = None) -> SharedArray:
+        """Return the scores, each layer keeping what its way back needs.
+
+        `inputs` takes what goes into each layer.
+        """
+        form = self.session.format
+        for number, layer in enumerate(self.layers, start=1):
+            if inputs is not None:
+                inputs.append(x)
+            with self.session.layer(f"{number} {layer!r}"):
+                before, x = x, layer.forward(x)
+                if self.range is not None:
+                    self.range.forward(_named(number, layer), layer, before, x)
+                if layer.parameters:
+                    # Training relies on it; see `fit` on how it is checked.
+                    x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
+        return x
+
+    def in_range(self) -> bool:
+        """Open one bit: whether all steps since the last time and all parameters were in range."""
+        if self.range is None:
+            return True
+        watch = self.range
+
+        def look(watch: RangeWatch, weights: SharedArray) -> bool:
+            watch.gather()
+            watch.compare(weights, self._limit)
+            return watch.in_range()
+
+        self.session.prepare(lambda planned: look(watch.twin(planned), planned.twin(self.weights)))
+        return look(watch, self.weights)
+
+    def epoch(
+        self,
+        X: SharedArray,
+        targets: SharedArray,
+        batch_size: int,
+        random: np.random.Generator,
+        scale: Callable[[int], float],
+    ) -> Iterator[int]:
+        """Train on every row once, yielding the rows of each step; `scale` takes the step's number."""
+        X.mask_data()
+        if self.range is not None:
+            self.range.begin()
+        batches = list(shuffled_batches(len(X), batch_size, random))
+
+        def steps(
+            trainer: SharedTrainer, x: SharedArray, y: SharedArray, first: int
+        ) -> Iterator[int]:
+            for rows in batches[first : first + _STEPS_AHEAD]:
+                trainer.step(x[rows], y[rows], scale(trainer.optimizer.steps))
+                yield len(rows)
+            if trainer.range is not None:
+                trainer.range.gather()
+
+        for first in range(0, len(batches), _STEPS_AHEAD):
+            self.session.prepare(
+                lambda planned, first=first: sum(  # type: ignore[misc]
+                    steps(self.twin(planned), planned.twin(X), planned.twin(targets), first)
+                )
+            )
+            yield from steps(self, X, targets, first)
+
+    def twin(self, planned: Session) -> SharedTrainer:
+        """Return this trainer in a plan's session, see :meth:`mpc.Session.prepare`."""
+        twin = copy.copy(self)
+        twin.session = planned
+        twin.weights = planned.twin(self.weights)
+        twin.range = None if self.range is None else self.range.twin(planned)
+        twin.layers = [layer.with_parameters(layer.parameters) for layer in self.layers]
+        twin.optimizer = copy.copy(self.optimizer)
+        twin.optimizer.state = {n: planned.twin(x) for n, x in self.optimizer.state.items()}
+        return twin
+
+
+def _named(number: int, layer: Layer) -> str:
+    return f"layer {number}, {layer!r}"

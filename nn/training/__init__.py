@@ -1,0 +1,1 @@
+"""Training: settings, optimizers, the pieces of a step."""

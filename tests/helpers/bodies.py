@@ -1,0 +1,173 @@
+"""Run test bodies that were written for a local session with one process for each party.
+
+In every process ``mpc.Session`` is replaced by one that meets the other processes over TLS, and
+pytest runs the same files. Keys are fixed, so that a local run opens the very same words.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import mpc
+from mpc.core.keys import party_streams
+from mpc.transport.local import LocalTransport
+from mpc.transport.remote import RemoteTransport
+from ring import FixedPoint
+
+FORMAT = (("frac_bits", 16), ("int_bits", 15))
+MOST_PARAMETERS = 2
+ROOT = Path(__file__).parents[2]
+
+
+def fixed_key(session, one, nonce_of_one, other, nonce_of_other):
+    """Stand in for mpc.parties.handshake.pair_key."""
+    names = "|".join(sorted((one, other)))
+    return hashlib.sha256(f"a key for tests: {names}".encode()).digest()[:16]
+
+
+def fixed_local_streams(parties):
+    """Stand in for mpc.core.keys.fresh_streams."""
+    names = ("alice", "bob", "carol", "dave", "erin")[:parties]
+    provider = [fixed_key(b"", "provider", b"", name, b"") for name in names]
+    streams = [
+        party_streams(
+            provider[i],
+            {j: fixed_key(b"", names[i], b"", names[j], b"") for j in range(parties) if j != i},
+        )
+        for i in range(parties)
+    ]
+    return streams, provider
+
+
+class Witness:
+    """A pytest plugin that keeps, for each test, its outcome and a digest of what it has opened."""
+
+    def __init__(self):
+        self.found = {}
+        self.digest = hashlib.sha256()
+
+    def note(self, arrays):
+        for array in arrays:
+            if not len(array):
+                continue  # a plan
+            self.digest.update(repr(array.shape).encode() + array.tobytes())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.digest = hashlib.sha256()
+        return (yield)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.outcome != "passed":
+            text = "" if report.passed else str(report.longrepr)[-2000:]
+            self.found[report.nodeid] = [report.outcome, text]
+
+    def pytest_runtest_logfinish(self, nodeid):
+        if nodeid in self.found:
+            self.found[nodeid].append(self.digest.hexdigest())
+
+    def pytest_configure(self, config):
+        import hypothesis
+
+        hypothesis.settings.register_profile(
+            "same", derandomize=True, database=None, deadline=None, max_examples=20
+        )
+        hypothesis.settings.load_profile("same")
+
+    def pytest_collection_modifyitems(self, items):
+        # A tap sees what all parties deal and send: there is no such place here.
+        items[:] = [item for item in items if "tap" not in item.fixturenames]
+        # Every body runs; of many parameters a few, unless all are asked for.
+        bodies = {}
+        for item in items:
+            bodies.setdefault((item.path, item.originalname), []).append(item)
+        if not os.environ.get("SOTTO_EVERY_PARAMETER"):
+            items[:] = [
+                item
+                for group in bodies.values()
+                for item in group[:: max(1, -(-len(group) // MOST_PARAMETERS))]
+            ]
+        # What Hypothesis tries depends on the modules that are loaded, which differ from a local run.
+        self.generated = {
+            item.nodeid for item in items if getattr(item.obj, "is_hypothesis_test", False)
+        }
+        # So they go last in a file: the tests of a file share a session, and its ids.
+        places = {path: n for n, path in enumerate(dict.fromkeys(item.path for item in items))}
+        items.sort(key=lambda item: (places[item.path], item.nodeid in self.generated))
+
+    def listen(self, transport):
+        """Have every opening of a transport's class go through `note`."""
+        deliver = transport.open
+
+        def listening(this, messages):
+            opened = deliver(this, messages)
+            self.note(opened)
+            return opened
+
+        transport.open = listening
+        if transport is LocalTransport:
+            # Only one party sees what is revealed to one.
+            transport.open_to = lambda this, party, shares: deliver(this, [(shares, "sum")])[0]
+
+
+def _run(arguments, witness):
+    os.chdir(ROOT)
+    code = pytest.main(
+        [
+            *arguments,
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "--no-header",
+            "--maxfail=50",
+        ],
+        plugins=[witness],
+    )
+    return int(code), witness.found, witness.generated
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Run pytest in each party's process."""
+
+    arguments: tuple
+    parties: tuple
+
+    def __call__(self, place):
+        import mpc.parties.joining
+        import mpc.provider.service
+
+        mpc.parties.joining.pair_key = mpc.provider.service.pair_key = fixed_key
+        if place.me == "provider":
+            return place.provide()
+        witness = Witness()
+        witness.listen(RemoteTransport)
+
+        def session(parties=("alice", "bob"), **options):
+            if tuple(parties) != self.parties:
+                pytest.skip("needs other parties than were launched")
+            form = [options.pop(name, default) for name, default in FORMAT]
+            options["format"] = FixedPoint(*form)
+            return place.session(os.environ["PYTEST_CURRENT_TEST"].split(" ")[0], **options)
+
+        mpc.Session = session
+        return _run(self.arguments, witness)
+
+
+@dataclass(frozen=True)
+class Local:
+    """Run pytest with local sessions, in a process of its own, to compare with."""
+
+    arguments: tuple
+
+    def __call__(self):
+        mpc.session_setup.fresh_streams = fixed_local_streams
+        witness = Witness()
+        listen = Witness.listen
+        listen(witness, LocalTransport)
+        return _run(self.arguments, witness)

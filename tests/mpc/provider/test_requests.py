@@ -1,0 +1,120 @@
+"""Requests: the same bytes wherever in the streams a program stands, and the same correlations back."""
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.core import wire
+from mpc.core.correlation import MaskRef, Part
+from mpc.core.errors import ShapeError
+from mpc.protocols.product import ProductTerm
+from mpc.protocols.truncation import TruncationPair
+from mpc.provider.requests import Block, Request, read
+
+OLDER = 3
+
+
+def program(base):
+    """What a program asks for behind id `base`: a mask of its own, and one that is older."""
+    own = MaskRef(base + 1, Part((4,)), views=(("reshape", (2, 2)),))
+    older = MaskRef(OLDER, Part((2, 2)), without=1)
+    return [
+        (base + 2, ProductTerm("multiply", own, older, (2, 2))),
+        (base + 4, TruncationPair(4, 16)),
+        (base + 5, ProductTerm("matmul", own, own, (2, 2))),
+        (base + 6, TruncationPair(4, 16, ProductTerm("matmul", older, own, (2, 2)))),
+    ]
+
+
+def frames(base):
+    return list(Block.of(program(base), base, base + 6).frames(base))
+
+
+@pytest.mark.parametrize("base", [OLDER, 100, 2**40])
+def test_correlations_come_back_as_they_were_asked_for(base):
+    block = Block.of(program(base), base, base + 6)
+    assert list(block.at(base)) == program(base)
+    assert block.ids == 6
+    got = [request for frame in block.frames(base) for request in read(frame)]
+    assert [(request.id, request.correlation(1 << 10)) for request in got] == program(base)
+
+
+def test_a_block_serves_wherever_the_program_stands():
+    block = Block.of(program(OLDER), OLDER, OLDER + 6)
+    assert list(block.at(77)) == program(77)
+    assert list(block.frames(77)) == frames(77)
+    (first,), (second,) = frames(50), frames(60)
+    assert wire.decode(first)[1] == wire.decode(second)[1]
+
+
+def test_many_requests_take_several_frames():
+    pairs = [(k, TruncationPair(k, 16)) for k in range(1, 301)]
+    sent = list(Block.of(pairs, 0, 300).frames(0))
+    assert len(sent) == 3
+    got = [request for frame in sent for request in read(frame)]
+    assert [(request.id, request.correlation(1 << 10)) for request in got] == pairs
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [(), (1,), (-1, b""), (1, "x"), (1, 2), (1, wire.encode(5)), (1, wire.encode(((0, b""),))),
+     (1, wire.encode(((1, 2),))), (1, wire.encode(((1, b"", 3),))), (True, wire.encode(()))],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_frame_of_requests(frame):
+    with pytest.raises(ShapeError):
+        list(read(wire.encode(frame)))
+
+
+def test_a_request_must_be_for_a_correlation():
+    for value in (5, MaskRef(1, Part((1,))), ()):
+        with pytest.raises(ShapeError, match=r"^a request must be for a correlation, got "):
+            Request(0, 1, wire.encode(value)).correlation(1 << 10)
+    with pytest.raises(ShapeError, match="3 words"):
+        Request(0, 1, wire.encode(TruncationPair(4, 16))).correlation(3)
+
+
+def test_a_plan_is_made_once_for_equal_keys():
+    with mpc.Session() as s:
+        x, planned = s.share(np.ones(5), owner="bob"), []
+
+        def relu(p):
+            planned.append(p)
+            return p.twin(x).relu()
+
+        first = s._bundle(relu, ("relu", x.outline()), 10)
+        assert s._bundle(relu, ("relu", x.outline()), 20) is first
+        assert len(planned) == 1
+        # Another outline is another plan; what cannot be a key is planned each time.
+        other = s.share(np.ones(6), owner="bob")
+        assert x.outline() != other.outline() != (x + x).outline()
+        for key in (("relu", other.outline()), None, None, ("relu", [1]), ("relu", [1])):
+            s._bundle(relu, key, 30)
+        assert len(planned) == 6
+        assert list(first.asked.at(10)) == [
+            pair for pair in planned[0].source.asked if pair[1].corrected_words
+        ]
+        for k in range(400):
+            s._bundle(relu, k, 40)
+        assert len(s._bundles) < 300
+
+
+def test_an_outline_has_all_that_a_plan_depends_on():
+    with mpc.Session() as s:
+        x = s.share(np.ones(5), owner="bob")
+        masked = s.share(np.ones(5), owner="bob")
+        (masked * masked).reveal()
+        others = [
+            s.share(np.ones(6), owner="bob"),
+            s.share(np.ones(5), owner="alice"),
+            s.share(np.ones(5), owner="bob", bound=2.0),
+            s.share(np.ones(5, int), owner="bob"),
+            x + 0,
+            (x + 0) > 0,
+            masked,
+        ]
+        outlines = [x.outline(), *(y.outline() for y in others)]
+        assert len(set(outlines)) == len(outlines)
+        assert s.share(np.zeros(5), owner="bob").outline() == x.outline()
+        narrow = x + 0
+        assert narrow.with_integer_bound(7).outline() != narrow.outline()

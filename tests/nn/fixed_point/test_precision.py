@@ -1,0 +1,116 @@
+"""Fixed point imitated in floating point: it is off by what shares are off by."""
+
+import numpy as np
+import pytest
+
+import mpc
+import nn
+from mpc.protocols.sigmoid import ERROR_BOUNDS, by_pieces, error_bound
+from nn.fixed_point import precision
+from nn.fixed_point.precision import output_scale, precision_problem
+from nn.layers import Dense, ReLU
+from nn.layers.activations import Sigmoid, Tanh
+from nn.models.predictors import Classifier, Regressor
+from ring import FixedPoint
+
+
+@pytest.mark.parametrize(("name", "layer"), [("sigmoid", Sigmoid()), ("tanh", Tanh())])
+def test_pieces_in_the_clear(name, layer):
+    x = np.concatenate([np.linspace(-30, 30, 100_001), [-1e9, 1e9]])
+    off = np.abs(by_pieces(name, x) - layer(x))
+    bound = ERROR_BOUNDS[name][0]
+    assert bound / 4 < off.max() <= bound
+    np.testing.assert_array_equal(layer.as_on_shares(x), by_pieces(name, x))
+    some = x[::997]
+    some = some[np.abs(some) < 1e4]
+    with mpc.Session(frac_bits=20) as s:
+        shared = layer(s.share(some, owner="alice")).reveal()
+    rounding = error_bound(name, 20) - bound
+    np.testing.assert_allclose(shared, by_pieces(name, some), atol=rounding)
+
+
+@pytest.mark.parametrize("activation", [ReLU, Sigmoid, Tanh])
+@pytest.mark.parametrize("frac_bits", [8, 12, 16])
+def test_errors_are_those_on_shares(activation, frac_bits, monkeypatch):
+    monkeypatch.setattr(precision, "_FAINT", 0.0)  # whether there is a better format or not
+    random = np.random.default_rng(frac_bits)
+    layers = [Dense(random.normal(size=(6, 40)), random.normal(size=40)), activation()]
+    layers += [Dense(random.normal(size=(40, 1)), random.normal(size=1))]
+    model = Regressor(layers, 6, (0, 1))
+    X = random.uniform(size=(200, 6))
+    with mpc.Session(frac_bits=frac_bits) as s:
+        model.output_scale_ = np.array([1e6])  # or it would be refused
+        secret = model.share(s, owner="alice")
+        seen = np.abs(secret.predict(secret.share_rows(X, owner="bob")) - model.predict(X)).max()
+    # The yardstick is moved until the format is just too coarse.
+    ends = np.zeros(6), np.ones(6)
+    form = FixedPoint(frac_bits, 15)
+
+    def refused(scale):
+        found = precision_problem(
+            layers,
+            *ends,
+            form,
+            lambda near: near,
+            features=6,
+            ranked=False,
+            scale=np.array([scale]),
+        )
+        return found is not None
+
+    assert refused(seen / 4 * 2**11) and not refused(seen * 4 * 2**11)
+
+
+def test_products_lose_what_is_below_a_unit():
+    layer = Dense(np.array([[0.5, 1.0]]), np.array([0.0, 0.25]))
+    found = precision._imitated([layer], np.array([[2.0**-8], [0.25 * 2.0**-8]]), 8)
+    assert found.tolist() == [[0, 0.25 + 2.0**-8], [0, 0.25]]
+
+
+def test_a_format_that_holds_the_model_is_suggested_only_if_it_is_fine_enough():
+    weights = np.array([[5e4, 1e-2], [2e4, 5e-3]])
+    model = Regressor([Dense(weights, np.zeros(2))], 2, (0, 1))
+    audit = model.audit()
+    form = audit.suggestion
+    assert "its parameter" in audit.problem and form.frac_bits > 16 and form.int_bits > 15
+    assert f"frac_bits={form.frac_bits}, int_bits={form.int_bits}" in audit.problem
+    assert model.audit(frac_bits=form.frac_bits, int_bits=form.int_bits).fits
+    assert not model.audit(frac_bits=16, int_bits=form.int_bits).fits
+
+
+def test_scales_by_hand():
+    outputs = np.array([[1.0, 5.0, 3.0, 1e9], [3.0, 5.0, 4.0, 1e9 + 1e-6]])
+    np.testing.assert_array_equal(output_scale(outputs, ranked=False)[:3], [1, 5, 0.5])
+    assert output_scale(outputs, ranked=False)[3] >= 1e9, "a constant but for rounding"
+    np.testing.assert_array_equal(output_scale(outputs[:, :3], ranked=True), [1.5] * 3)
+
+
+def test_zeros_lose_nothing():
+    model = Classifier([Dense(np.zeros((3, 2)), np.zeros(2))], [0, 1], 3, (0, 1))
+    assert model.audit(frac_bits=8).fits
+    with mpc.Session(frac_bits=8) as s:
+        secret = model.share(s, owner="alice")
+        assert not secret.predict(secret.share_rows(np.ones((4, 3)), owner="bob")).any()
+
+
+def test_the_suggestion_is_the_first_that_is_fine_enough():
+    weights = np.random.default_rng(0).normal(size=(5, 1)) * 1e-3
+    model = Regressor([Dense(weights, np.zeros(1))], 5, (-1, 1))
+    form = model.audit().suggestion
+    assert form.frac_bits > 16 and form.int_bits == 15
+    assert model.audit(frac_bits=form.frac_bits).fits
+    assert not model.audit(frac_bits=form.frac_bits - 1).fits
+
+
+def test_an_outline_does_not_tell_the_scale():
+    model = Regressor([Dense(np.ones((2, 1)), np.zeros(1))], 2)
+    model.take_rows(np.eye(2) * [[1], [3]])
+    assert model.output_scale_.tolist() == [1.0]
+    assert model.outline().output_scale_ is None
+
+
+def test_rows_are_needed():
+    model = Regressor([Dense(np.ones((2, 1)), np.zeros(1))], 2)
+    with pytest.raises(mpc.ShapeError, match="at least one row"):
+        model.take_rows(np.zeros((0, 2)))
+    assert model.input_range_ is None and nn.MLP((2, 2)).output_scale_ is None
