@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nn.layers import LAYERS, Layer
+from nn.layers.layer import LAYERS, Layer
 from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["check_described", "described", "layers_of", "plain_labels"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.layers import Layer
+from nn.layers.layer import Layer
 
 __all__ = ["accuracy", "evaluate"]
 

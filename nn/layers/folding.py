@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.layers import Dense, Layer
+from nn.layers.dense import Dense
+from nn.layers.layer import Layer
 
 __all__ = ["dense", "merge"]
 

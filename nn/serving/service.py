@@ -5,8 +5,8 @@ sends each party its share of the rows; each party sends back its share of the a
 
 The last party leads, as it gets the rows and the others seeds. The others tell it beside the
 session which requests they have (:mod:`nn.serving.agreement`, :mod:`nn.serving.notices`). In turns
-it opens to all which come next, of one kind, and all evaluate them together; that takes one round. A turn without
-requests comes at least every second, so that whoever is lost is missed.
+it opens to all which come next, of one kind, and all evaluate them together; that takes one round.
+A turn without requests comes at least every second, so that whoever is lost is missed.
 
 A service lives until it is told to stop. When another party or the provider is lost, it answers
 its clients so, and joins again, with fresh keys, as soon as all are back. Whoever leaves on purpose
