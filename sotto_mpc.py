@@ -1,4 +1,4 @@
-"""The distribution sotto-mpc: its version, its command, and whether its packages are its own.
+"""The distribution sotto-mpc: its version, and whether its packages are its own.
 
 Other distributions have packages named ``ring``, ``mpc`` or ``nn``, too. Python imports whichever it
 finds first, so each of Sotto's packages asks here whether the other two are Sotto's. This module has
@@ -13,7 +13,7 @@ import sys
 import warnings
 from functools import cache
 
-__all__ = ["ForeignPackageError", "__version__", "check", "foreign", "main", "others"]
+__all__ = ["ForeignPackageError", "__version__", "check", "foreign", "others"]
 
 __version__ = "0.1.0.dev0"
 
@@ -128,19 +128,3 @@ def others() -> str:
         f"other distributions have packages of Sotto's names: {', '.join(sorted(found.values()))}. "
         f"Programs get one or the other, and to uninstall one can break the other. {_WAY_OUT}"
     )
-
-
-def main() -> int:
-    """Run the command ``sotto``."""
-    for package in _PACKAGES:
-        problem = foreign(package)
-        if problem:
-            print(f"sotto: {problem}", file=sys.stderr)
-            return 1
-    from nn.command import main as command
-
-    return command()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

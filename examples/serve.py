@@ -13,7 +13,7 @@ from pathlib import Path
 import mpc
 import nn
 
-SOTTO = (sys.executable, "-m", "sotto_mpc")
+SOTTO = (sys.executable, "-m", "sotto_mpc_command")
 
 
 def main(folder, *options):

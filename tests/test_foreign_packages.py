@@ -76,7 +76,8 @@ def installed(tmp_path):
     folder = tmp_path / "site"
     for name in ("ring", "mpc", "nn"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "sotto_mpc.py", folder)
+    for name in ("sotto_mpc.py", "sotto_mpc_command.py"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
@@ -126,8 +127,8 @@ def test_what_an_uninstalled_sotto_has_left_is_noticed(tmp_path, installed):
 @pytest.mark.parametrize("foreign", ["ring", "mpc", "nn"])
 def test_the_command_says_so_without_a_traceback(tmp_path, foreign):
     other = fake(tmp_path / "other", foreign)
-    status, told = run(tmp_path, [other, ROOT], "-m", "sotto_mpc", "doctor")
-    assert status == 1
+    status, told = run(tmp_path, [other, ROOT], "-m", "sotto_mpc_command", "doctor")
+    assert status == 78
     assert told.startswith(f"sotto: {other / foreign / '__init__.py'} is not Sotto's package")
     assert WAY_OUT in told
     assert len(told.splitlines()) == 1
