@@ -16,7 +16,7 @@ from mpc import protocols
 from mpc.command import doctor, self_test, terminal
 from nn.command import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = {found.name for found in pkgutil.iter_modules(protocols.__path__)}
 
 

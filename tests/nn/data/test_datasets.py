@@ -19,7 +19,7 @@ from nn.data import datasets
 from nn.data.datasets import DataUnavailableError
 from ring.errors import ArgumentError, DataError, DtypeError, RangeError, ShapeError
 
-MNIST = Path(__file__).resolve().parents[2].parent / "shared" / "mnist"
+MNIST = Path(__file__).resolve().parents[3].parent / "shared" / "mnist"
 needs_mnist = pytest.mark.skipif(
     not MNIST.is_dir(), reason="needs the idx files of MNIST in ../shared"
 )

@@ -19,7 +19,7 @@ from nn.training import steps as training
 from nn.training.optimizers import SGD, Adam
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 MNIST = REPOSITORY.parent / "shared" / "mnist"
 
 
