@@ -17,9 +17,10 @@ import sotto_mpc
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ring", "mpc", "nn")
 FOLDERS = (*PACKAGES, "benchmarks", "docs", "examples", "tests", ".ci", ".github")
+MODULES = {"sotto_mpc.py", "sotto_mpc_command.py"}
 FILES = (
     ".gitignore", ".pre-commit-config.yaml", "LICENSE", "MANIFEST.in", "mkdocs.yml", "pyproject.toml",
-    "ruff.toml", "setup.cfg", "sotto_mpc.py", "sotto_mpc_command.py", *(path.name for path in ROOT.glob("*.md")),
+    "ruff.toml", "setup.cfg", *MODULES, *(path.name for path in ROOT.glob("*.md")),
 )  # fmt: skip
 RELEASING = (ROOT / "RELEASING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
@@ -95,7 +96,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel):
         there = {name for name in archive.namelist() if ".dist-info/" not in name}
         (about,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
         about = email.message_from_bytes(archive.read(about))
-    assert there == files_in(PACKAGES) | {"sotto_mpc.py", "sotto_mpc_command.py"}
+    assert there == files_in(PACKAGES) | MODULES
     assert about["Name"] == "sotto-mpc"
     assert about["Version"] == sotto_mpc.__version__
 
@@ -126,7 +127,7 @@ def test_an_installed_wheel_imports_module_by_module_and_has_the_command(wheel, 
 
 def test_the_version_is_written_once():
     version = re.compile(rf"(?<![\w.]){re.escape(sotto_mpc.__version__)}(?![\w.])")
-    sources = files_in(PACKAGES) | {"setup.cfg", "pyproject.toml", "sotto_mpc.py", "sotto_mpc_command.py"}
+    sources = files_in(PACKAGES) | {"setup.cfg", "pyproject.toml"} | MODULES
     found = [
         name
         for name in sources

@@ -172,7 +172,8 @@ def test_the_image_has_what_is_needed_and_runs_as_nobody():
         if line and not line.startswith("#")
     ]  # fmt: skip
     copied = [word for step, rest in steps if step == "COPY" for word in rest.split()[:-1]]
-    assert {"setup.cfg", "pyproject.toml", "sotto_mpc.py", "sotto_mpc_command.py", "ring", "mpc", "nn"} <= set(copied)
+    modules = {"sotto_mpc.py", "sotto_mpc_command.py", "ring", "mpc", "nn"}
+    assert {"setup.cfg", "pyproject.toml", *modules} <= set(copied)
     assert all((ROOT / path).exists() for path in copied)
     order = [step for step, _ in steps]
     # Kernels are compiled by root, before the user who can write nothing.
