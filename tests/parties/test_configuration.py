@@ -151,7 +151,7 @@ def test_a_key_with_a_passphrase_is_refused_and_asks_nobody(example):
     how = form.BestAvailableEncryption(b"secret")
     key.write_bytes(secret.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, how))
     code = (
-        "import sys; from mpc import configuration; from mpc.parties.tls import own_contexts;"
+        "import sys; from mpc.parties import configuration; from mpc.parties.tls import own_contexts;"
         "own_contexts(configuration.load(sys.argv[1]), 'alice')"
     )
     run = [sys.executable, "-c", code, example]

@@ -98,7 +98,7 @@ time.sleep(600)
 PARTY = """
 import os, time
 from joblib import Parallel, delayed
-from mpc import joblib_processes
+from mpc.core import joblib_processes
 list(Parallel(2, **joblib_processes.options())(delayed(os.getpid)() for _ in range(2)))
 print("ready", flush=True)
 time.sleep(600)
