@@ -248,7 +248,7 @@ def test_a_provider_may_be_missing_until_something_needs_it(alone, capsys):
         with pytest.raises(mpc.ConfigurationError) as error:
             start()
         assert str(error.value).startswith(text)
-    assert main(["check", str(alone)]) == 2
+    assert main(["check", str(alone)]) == 78
     assert text in capsys.readouterr().err
     assert main(["provider", str(alone)]) == 2
     assert text in capsys.readouterr().err

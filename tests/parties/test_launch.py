@@ -127,7 +127,7 @@ def test_a_function_of_an_interactive_session_is_refused_before_anything_starts(
 
 def test_the_reason_of_a_process_that_cannot_begin_is_in_the_error(tmp_path):
     told = run_script(
-        "import mpc\nfrom tests.parties import programs\nclass Mine: pass\n"
+        "import mpc\nfrom tests.helpers import programs\nclass Mine: pass\n"
         "mpc.launch(programs.work, inputs={'alice': (Mine(),), 'bob': (Mine(),)})"
     )
     last = told.rpartition("LaunchError: ")[2]
@@ -135,7 +135,7 @@ def test_the_reason_of_a_process_that_cannot_begin_is_in_the_error(tmp_path):
     assert re.match(told, last)
     assert "AttributeError" in last and "'Mine'" in last and "into a file of its own" in last
     told = run_script(
-        "import mpc\nfrom tests.parties import programs\nmpc.launch(programs.divides)",
+        "import mpc\nfrom tests.helpers import programs\nmpc.launch(programs.divides)",
         path=tmp_path / "script.py",
     )
     last = told.rpartition("LaunchError: ")[2]
@@ -204,7 +204,7 @@ def test_strangers_do_not_disturb():
 def test_a_launch_whose_parent_dies_ends():
     code = (
         "import mpc, os, threading\n"
-        "from tests.parties import programs\n"
+        "from tests.helpers import programs\n"
         "if __name__ == '__main__':\n"
         "    threading.Timer(4, os._exit, (3,)).start()\n"
         "    mpc.launch(programs.work, inputs={'alice': (10**9,), 'bob': (10**9,)})\n"
