@@ -1,4 +1,4 @@
-"""Sharing the rows of a kernel out among threads.
+"""Running a kernel on several threads, each on a range of rows.
 
 Kernels release the interpreter lock, so ordinary threads suffice. Unlike Numba's own parallel
 loops, several callers may enter at the same time, and nothing extra is compiled.
