@@ -131,7 +131,7 @@ def _say(text: str) -> None:
     print(f"{text}; NUMBA_CACHE_DIR may name another place", file=sys.stderr)
 
 
-class _Announcement(event.Listener):
+class Announcement(event.Listener):
     """Says once, on a terminal, that the first run compiles."""
 
     def on_start(self, event: object) -> None:
@@ -147,4 +147,4 @@ class _Announcement(event.Listener):
     said = False
 
 
-event.register("numba:compile", _Announcement())
+event.register("numba:compile", Announcement())
