@@ -1,6 +1,6 @@
-"""A secret number times a secret bit in masked form.
+"""Bit injection: a secret number times a secret bit.
 
-The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it.
+The bit is a masked bit, b = delta ^ beta with delta public, as comparisons and ReLU give it.
 1. Mask g, if it has no mask yet: Delta_g.
 2. Provider: [lambda_g beta], shared with a correction.
 3. [g beta] = Delta_g [beta] + [lambda_g beta];  [g b] = delta [g] + (1 - 2 delta) [g beta].
@@ -34,7 +34,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class BitTerm(Correlation):
-    """[lambda_g beta]."""
+    """[lambda_g beta], the cross term of g and a masked bit."""
 
     g: MaskRef
     beta: MaskRef

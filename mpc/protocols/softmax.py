@@ -13,10 +13,10 @@ truncated to the format. For k > 32, up to 2^16, e_j = exp((s_j - max) / 2)^2, w
 -22.26 only: 2 rounds more; and S is normalised, in [1, 2].
 log softmax, for losses: s_j - max - log S, :mod:`mpc.protocols.logarithm` in place of the reciprocal.
 
-For every score that an array can hold. s_j - max, which may be a signed word of 64 bits, is cut off by
-comparison where step 2 would have no room for it, or the scores lose low bits first: see
-:mod:`mpc.protocols.exponential`. log softmax does not end at the cut, and is refused by the scores'
-bound where its own values could reach 2^62.
+Right for every score that an array can hold. s_j - max may be a signed word of 64 bits. Where it could
+exceed the range of step 2, it is clipped by a comparison, or low bits of the scores are truncated first:
+see :mod:`mpc.protocols.exponential`. log softmax is not zero below the cut, and is refused where by the
+scores' bound its values could reach 2^62.
 
 Error, for f fractional bits in the format: from the cut (k - 1) 2^-16, which nine scores just below
 it do reach for k = 10, and k 2^-22 for k > 32; from 1 / S 4e-5 p; 2^-f from rounding the result; 2^-16
@@ -56,24 +56,24 @@ from mpc.protocols.sign import count_nibbles
 __all__ = ["cost", "error_bound", "log_softmax", "softmax"]
 
 
-# Beyond so many columns the cut at -11.13 would add up.
+# With more columns, the errors of cutting off below -11.13 would add up to too much.
 _FEW = 32
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the bound and the format of scores ask for: nothing of it needs to be opened.
+    """How to evaluate, decided from the public bound and format of the scores.
 
     Attributes
     ----------
     drop : int
-        So many low bits of the scores are truncated first.
+        How many low bits of the scores are truncated first.
     saturate : bool
-        Whether the differences are cut off by comparison before their exponential.
+        Whether the differences s_j - max are clipped by a comparison before their exponential.
     reach : int
-        A bound on the differences: a signed word.
+        A bound on the differences, encoded; up to 2^63.
     place : int or None
-        Fractional bits of the log softmax; None if it has no room.
+        Fractional bits of the log softmax; None if it could leave the range.
     """
 
     drop: int
@@ -99,7 +99,7 @@ def _plan(scores: SecretValue, k: int, *, log: bool = False) -> _Plan:
 
 
 def _place(reach: int, own: int, frac_bits: int, k: int) -> int | None:
-    """Return how many fractional bits log softmax can have, with differences up to `reach`."""
+    """Return the fractional bits of the log softmax for differences up to `reach`, None if none fit."""
     enough = min(frac_bits, exponential.LEAST_BITS)
     for place in (max(own, logarithm.FRAC_BITS), max(own, frac_bits), max(own, enough)):
         if (reach << place - own) + (k.bit_length() << place) <= LARGEST:
@@ -116,7 +116,7 @@ def _check(name: str, scores: SecretValue) -> None:
 
 
 def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
-    """Return s - max(s) and its exponentials, both of shape (k, rows), and the sums of those."""
+    """Return s - max(s), its exponentials, both of shape (k, rows), and their sums, of shape (rows,)."""
     if plan.drop:
         scores = truncation.truncate(scores, plan.drop)
     columns = scores.view(("transpose", (1, 0)))
@@ -183,7 +183,7 @@ def error_bound(columns: int, frac_bits: int, *, log: bool = False, place: int =
 
 
 def _surplus(session: Runtime) -> int:
-    """Return how many fractional bits the probabilities have too many."""
+    """Return by how many bits the probabilities are truncated to the format."""
     return exponential.FRAC_BITS + reciprocal.FRAC_BITS - session.format.frac_bits
 
 

@@ -16,7 +16,7 @@ from mpc import protocols
 from mpc.command import doctor, self_test, terminal
 from nn.command import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = {found.name for found in pkgutil.iter_modules(protocols.__path__)}
 
 
@@ -37,7 +37,7 @@ def test_all_is_well(monkeypatch, capsys):
 
 
 def test_with_real_processes():
-    assert mpc.launch(doctor._program) == {"alice": 12.0, "bob": 12.0}
+    assert mpc.launch(doctor.three_times_four) == {"alice": 12.0, "bob": 12.0}
 
 
 def test_a_protocol_that_is_wrong_is_found(monkeypatch, capsys):

@@ -10,7 +10,7 @@ from mpc.protocols import relu, truncation
 from ring import pack_bits
 from ring.lanes import fold_of
 
-FILE = Path(__file__).parents[1] / "vectors" / "protocols.json"
+FILE = Path(__file__).parents[2] / "vectors" / "protocols.json"
 CASES = json.loads(FILE.read_text())["cases"]
 
 
