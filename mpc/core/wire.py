@@ -77,7 +77,7 @@ def _encode(value: Any, out: bytearray) -> None:
         for field in fields(value):
             _encode(getattr(value, field.name), out)
     else:
-        raise DtypeError(f"a {type(value).__name__} has no place on the wire")
+        raise DtypeError(f"the wire format has no {type(value).__name__}")
 
 
 def _zigzag(n: int) -> int:
@@ -137,7 +137,7 @@ class _Reader:
         n = 0
         for shift in range(0, 70, 7):
             if self.at >= len(self.data):
-                raise ShapeError("a number ends behind the last byte")
+                raise ShapeError("a number on the wire is cut off")
             byte = self.data[self.at]
             self.at += 1
             n |= (byte & 127) << shift

@@ -71,7 +71,8 @@ class GatePair(Correlation):
         check_cross_term(self.cross_term, self.size, limit)
         if not 0 < self.shift < OFFSET_BITS or self.beta.check(limit) != (count_words(self.size),):
             raise ShapeError(
-                f"{self.size} elements cannot be shifted by {self.shift} with these bits"
+                f"shift must be in [1, {OFFSET_BITS - 1}], and beta a plane of {self.size} bits,"
+                f" got the shift {self.shift} and {self.beta.part.shape}"
             )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:

@@ -127,7 +127,9 @@ class PowerWindow(Correlation):
         super().check(limit)
         last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
-            raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
+            raise ShapeError(
+                f"a word has no window of {self.nibbles} nibbles from bit {self.shift} on"
+            )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, True, out[0])

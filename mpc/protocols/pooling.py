@@ -61,7 +61,7 @@ def cost_of_mean(parties: int, count: int, size: int, surplus: int, bound: int) 
     if count & (count - 1) == 0:
         shift = max(0, surplus + count.bit_length() - 1)
         return truncation.cost(parties, size, shift) if shift else Spent()
-    chosen = scaling.plan(count * bound, 1, Fraction(1, count << surplus))
+    chosen = scaling.plan_limbs(count * bound, 1, Fraction(1, count << surplus))
     assert chosen is not None
     return scaling.cost(parties, size, size, chosen)
 

@@ -65,7 +65,9 @@ class ProductTerm(Correlation):
         else:
             fits = self.kind == "multiply" and broadcast(x, w) == self.shape
         if not fits:
-            raise ShapeError(f"no {self.kind} of {x} and {w} has the shape {self.shape}")
+            raise ShapeError(
+                f"a {self.kind} of the shapes {x} and {w} does not have the shape {self.shape}"
+            )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         (c,) = out

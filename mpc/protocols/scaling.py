@@ -148,7 +148,7 @@ Factors = Dyadic | Ratios
 
 
 @dataclass(frozen=True)
-class Plan:
+class LimbPlan:
     """The number of limbs, their width s in bits, and p."""
 
     limbs: int
@@ -163,7 +163,7 @@ class Plan:
         return [*inner, (bound >> self.width * (self.limbs - 1)) + 1]
 
 
-def plan(bound: int, addends: int, sums: Fraction) -> Plan | None:
+def plan_limbs(bound: int, addends: int, sums: Fraction) -> LimbPlan | None:
     """Choose limbs for |x| <= bound, or return None if no choice stays within 2^62 and the error.
 
     Parameters
@@ -177,7 +177,7 @@ def plan(bound: int, addends: int, sums: Fraction) -> Plan | None:
     """
     for limbs in range(1, _MOST_LIMBS + 1):
         width = max(1, -(-bound.bit_length() // limbs))
-        bounds = Plan(limbs, width, 0).bounds(bound)
+        bounds = LimbPlan(limbs, width, 0).bounds(bound)
         # F is at most 1 / 2, and rounding G adds at most as much.
         rows = [min(Fraction(addends, 2), sums * (1 << width * i)) for i in range(limbs)]
         fixed = sum(Fraction(addends, 2) * b for b in bounds)
@@ -185,7 +185,7 @@ def plan(bound: int, addends: int, sums: Fraction) -> Plan | None:
         room = (LARGEST - fixed) / share if share else Fraction(2)
         p = min(LIMIT_BITS - 1, int(room).bit_length() - 1)
         if p >= 1 and fixed / (1 << p) <= _TOLERANCE:
-            return Plan(limbs, width, p)
+            return LimbPlan(limbs, width, p)
     return None
 
 
@@ -234,7 +234,7 @@ class _Map(Generic[Secret]):
         return self.x.derive(shares, frac_bits=frac_bits, bound=bound)
 
 
-def _limbs(x: Secret, chosen: Plan) -> list[Secret]:
+def _limbs(x: Secret, chosen: LimbPlan) -> list[Secret]:
     """Step 1."""
     bounds = chosen.bounds(x.bound)
     if chosen.limbs == 1:
@@ -267,7 +267,7 @@ def _scaled(map: _Map[Secret]) -> Secret:
             z = map.integers(_wrapped(map.factors, behind), fixed_point.frac_bits + behind, larger)
             return truncation.truncate(z, behind) if behind else z
     bound = map.settled(bound + 1, fixed_point.frac_bits)
-    chosen = plan(x.bound, map.addends, map.sums)
+    chosen = plan_limbs(x.bound, map.addends, map.sums)
     if chosen is None:
         raise RangeError(_no_room(map))
     whole: Words | None = None
@@ -292,7 +292,7 @@ def _wrapped(factors: Factors, shift: int) -> Integers:
 
 def _no_room(map: _Map[Any]) -> str:
     bits = map.x.bound.bit_length()
-    while bits and plan((1 << bits) - 1, map.addends, map.sums) is None:
+    while bits and plan_limbs((1 << bits) - 1, map.addends, map.sums) is None:
         bits -= 1
     limit = 2.0 ** (bits - map.x.frac_bits)
     return (
@@ -397,7 +397,7 @@ def matmul(x: Secret, y: object, *, reverse: bool = False) -> Secret:
         )
 
 
-def cost(parties: int, size: int, out_size: int, chosen: Plan) -> Spent:
+def cost(parties: int, size: int, out_size: int, chosen: LimbPlan) -> Spent:
     """Declare the cost for x of `size` elements and y of `out_size`."""
     last = truncation.cost(parties, out_size, chosen.p)
     if chosen.limbs == 1:

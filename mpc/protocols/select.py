@@ -47,7 +47,9 @@ class BitTerm(Correlation):
         super().check(limit)
         g, beta = self.g.check(limit), self.beta.check(limit)
         if prod(g) != self.size or beta != (count_words(self.size),):
-            raise ShapeError(f"{self.size} elements and their bits do not have {g} and {beta}")
+            raise ShapeError(
+                f"g must have {self.size} elements, and beta a bit for each, got the shapes {g} and {beta}"
+            )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         lam = np.ascontiguousarray(provider.mask(self.g)).reshape(-1)

@@ -169,7 +169,9 @@ class Window(Correlation):
     def check(self, limit: int) -> None:
         last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
-            raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
+            raise ShapeError(
+                f"a word has no window of {self.nibbles} nibbles from bit {self.shift} on"
+            )
         if self.thresholds < 1:
             raise ShapeError(f"a window must have at least 1 threshold, got {self.thresholds}")
         super().check(limit)

@@ -61,7 +61,7 @@ _FEW = 32
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Steps:
     """How to evaluate, decided from the public bound and format of the scores.
 
     Attributes
@@ -82,7 +82,7 @@ class _Plan:
     place: int | None
 
 
-def _plan(scores: SecretValue, k: int, *, log: bool = False) -> _Plan:
+def _choose_steps(scores: SecretValue, k: int, *, log: bool = False) -> _Steps:
     frac_bits, own = scores.session.format.frac_bits, scores.frac_bits
     extra = max(0, own - frac_bits)
     half = int(k > _FEW)
@@ -95,7 +95,7 @@ def _plan(scores: SecretValue, k: int, *, log: bool = False) -> _Plan:
         place = _place(reach, own - drop, frac_bits, k)
         if place is not None:
             break
-    return _Plan(drop, more is None, reach, place)
+    return _Steps(drop, more is None, reach, place)
 
 
 def _place(reach: int, own: int, frac_bits: int, k: int) -> int | None:
@@ -115,10 +115,10 @@ def _check(name: str, scores: SecretValue) -> None:
         )
 
 
-def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
+def _powers(scores: Secret, steps: _Steps) -> tuple[Secret, Secret, Secret]:
     """Return s - max(s), its exponentials, both of shape (k, rows), and their sums, of shape (rows,)."""
-    if plan.drop:
-        scores = truncation.truncate(scores, plan.drop)
+    if steps.drop:
+        scores = truncation.truncate(scores, steps.drop)
     columns = scores.view(("transpose", (1, 0)))
     k, rows = columns.shape
     if k > argmax.LARGEST_GROUP:
@@ -132,7 +132,7 @@ def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
     d = differences.derive(
         differences.shares, frac_bits=differences.frac_bits + half, bound=differences.bound
     )
-    if plan.saturate:
+    if steps.saturate:
         d = exponential.saturated(d)
     powers = exponential.exp(d)
     if half:
@@ -145,17 +145,17 @@ def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
 def cost(parties: int, rows: int, k: int, scores: SecretValue) -> Spent:
     """Declare the cost for `rows` rows of k <= 16 scores like `scores`."""
     size = rows * k
-    plan = _plan(scores, k)
+    steps = _choose_steps(scores, k)
     d = scores.derive(
         scores.shares,
-        frac_bits=scores.frac_bits - plan.drop,
-        bound=min(plan.reach, LARGEST),
+        frac_bits=scores.frac_bits - steps.drop,
+        bound=min(steps.reach, LARGEST),
     )
     nibbles = count_nibbles(d.bound)
     total = argmax.cost(parties, rows, k, nibbles) + select.cost(parties, size, size)
-    if plan.drop:
-        total = total + truncation.cost(parties, size, plan.drop)
-    if plan.saturate:
+    if steps.drop:
+        total = total + truncation.cost(parties, size, steps.drop)
+    if steps.saturate:
         total = total + relu.cost(parties, size, 0, count_nibbles(LARGEST))
         d = d.with_integer_bound(exponential.SATURATED << d.frac_bits)
     _, shift, exp_nibbles = exponential.scaled(d)
@@ -196,8 +196,8 @@ def log_softmax(scores: Secret) -> Secret:
     session = scores.session
     rows, k = scores.shape
     _check("log_softmax", scores)
-    plan = _plan(scores, k, log=True)
-    if plan.place is None:
+    steps = _choose_steps(scores, k, log=True)
+    if steps.place is None:
         most = 2.0 ** (truncation.OFFSET_BITS - 2 - session.format.frac_bits)
         raise RangeError(
             "log_softmax can leave the ring: in this format the scores need a bound of"
@@ -205,10 +205,10 @@ def log_softmax(scores: Secret) -> Secret:
             f" or state what is known by .with_bound({most:g})"
         )
     with session.protocol("softmax"):
-        differences, _, total = _powers(scores, plan)
+        differences, _, total = _powers(scores, steps)
         log = logarithm.log(total, k).view(("reshape", (1, rows)))
-        if plan.place < logarithm.FRAC_BITS:
-            log = truncation.truncate(log, logarithm.FRAC_BITS - plan.place)
+        if steps.place < logarithm.FRAC_BITS:
+            log = truncation.truncate(log, logarithm.FRAC_BITS - steps.place)
         return linear.subtract(differences, log)
 
 
@@ -222,7 +222,7 @@ def softmax(scores: Secret) -> Secret:
     with session.protocol("softmax"):
         if k == 1:
             return linear.add_integer(linear.at_bits(linear.zeros_like(scores), frac_bits), one)
-        _, powers, total = _powers(scores, _plan(scores, k))
+        _, powers, total = _powers(scores, _choose_steps(scores, k))
         inverse = reciprocal.reciprocal(total, k).view(("reshape", (1, rows)))
         p = product.multiply(powers, inverse, whole=True)
         p = truncation.truncate(p, _surplus(session))

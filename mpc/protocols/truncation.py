@@ -93,7 +93,10 @@ def check_cross_term(cross_term: Correlation | None, size: int, limit: int) -> N
     if cross_term.masks() or [(part.size, part.algebra) for part in cross_term.corrected()] != [
         (size, "sum")
     ]:
-        raise ShapeError(f"a mask of {size} elements cannot take in a {type(cross_term).__name__}")
+        raise ShapeError(
+            f"a cross term of a mask must have {size} elements and no masks of its own, got a"
+            f" {type(cross_term).__name__}"
+        )
 
 
 def take_in(cross_term: Correlation | None, provider: MaskSource, mask: Words) -> None:

@@ -331,5 +331,5 @@ def _address(name: str, words: Words) -> Address:
     text = words.tobytes().rstrip(b"\0").decode("ascii", "replace")
     host, _, port = text.rpartition(" ")
     if text and (not port.isdecimal() or not 0 < int(port) < 1 << 16 or not host.isprintable()):
-        raise FrameError(f"{name} sent an address of a worker that is none")
+        raise FrameError(f"{name} sent a malformed address of a worker")
     return host, int(port or 0)

@@ -57,7 +57,7 @@ def numbers(size):
 def cost_of_mean(parties, count):
     if count & (count - 1) == 0:
         return Spent()
-    chosen = scaling.plan(count * NUMBER, 1, Fraction(1, count))
+    chosen = scaling.plan_limbs(count * NUMBER, 1, Fraction(1, count))
     return scaling.cost(parties, 1, 1, chosen)
 
 
@@ -176,7 +176,7 @@ CASES = [
         "division",
         two_computed,
         lambda x, y: x / 3,
-        lambda n, e: scaling.cost(n, e, e, scaling.plan(NUMBER, 1, Fraction(1, 3))),
+        lambda n, e: scaling.cost(n, e, e, scaling.plan_limbs(NUMBER, 1, Fraction(1, 3))),
     ),
     Case(
         "mean",
