@@ -185,7 +185,7 @@ def half_a_frame(hostile: Hostile) -> None:
             connection.post_bytes(Kind.CALL, call)
             words = connection is connections[-1]
             head = frames.pack(Kind.SHARE, 2, 0, words, [(2, WIDTH) if words else (16,)])
-            connection._line_up(head + b"half", [])
+            connection.post_raw(head + b"half", [])
             connection.expect_bytes([Kind.ANSWER], 1 << 20)
         try:
             exchange(connections, 1000)

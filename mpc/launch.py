@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpc.core.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
-from mpc.core.own_process import settle
+from mpc.core.own_process import tune_memory
 from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
 from ring import FixedPoint, set_num_threads
@@ -41,7 +41,7 @@ _UNGUARDED = (
 )
 # How long the other processes may take to report after one has failed.
 _GRACE_SECONDS = 5.0
-# What says that the fault is somebody else's is not what the user needs to read first.
+# Errors that say that another process failed; they are reported after the errors of that process.
 _CONSEQUENCES = (PeerError,)
 
 
@@ -57,7 +57,7 @@ def fingerprint(program: Callable[..., object]) -> str:
 
 @dataclass
 class Place:
-    """One process of a launch, as the code that runs in it sees it.
+    """One process of a launch, passed to the function that runs in it.
 
     Attributes
     ----------
@@ -68,6 +68,9 @@ class Place:
     sock : socket
         Listens at the address of `me`.
     threads : int
+        How many threads kernels may use.
+    pipe : Connection
+        To the process that has started this one.
     """
 
     me: str
@@ -83,7 +86,7 @@ class Place:
         format: FixedPoint | None = None,
         ranges: str = "warn",
     ) -> Session:
-        """Meet the other parties in a new session. All must call this alike, in the same order."""
+        """Join a new session. All parties must call this with the same arguments, in the same order."""
         from mpc.parties.joining import join_parties
         from mpc.session import Session
         from mpc.session_setup import agreed
@@ -108,7 +111,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Program:
-    """What :func:`launch` runs in each process."""
+    """The function that :func:`launch` runs in each process."""
 
     program: Callable[..., Any]
     inputs: Mapping[str, tuple[Any, ...]]
@@ -117,7 +120,7 @@ class _Program:
     ranges: str
 
     def only_for(self, name: str) -> _Program:
-        """Return the same with the inputs of `name` alone: nobody else's reach its process."""
+        """Return a copy with the inputs of `name` alone, so that no others reach its process."""
         inputs = {name: self.inputs[name]} if name in self.inputs else {}
         return _Program(self.program, inputs, self.prepare, self.memory_limit, self.ranges)
 
@@ -165,14 +168,14 @@ def launch(
     ranges : {"warn", "error", "check"}
         As for :class:`mpc.Session`.
     prepare : bool, default=False
-        Run the program once without any party first, as :meth:`mpc.Session.plan` does, so that
-        the provider can work ahead. The program must then do nothing else but compute.
+        Plan the program first, see :meth:`mpc.Session.prepare`, so that the provider can deal ahead of
+        need. The program is then called twice in each process, and must have no side effects.
     timeout : float, default=600
         Seconds after which all processes are ended.
     answer_timeout : float, default=60
         Seconds a process waits for another's answer.
     threads : int, optional
-        Threads of each process. Default: the cores of this machine, shared out.
+        Threads of each process. Default: the cores of this machine, divided by the parties.
 
     Returns
     -------
@@ -222,7 +225,7 @@ def launch(
 
 
 def _check_program(program: Callable[..., Any]) -> None:
-    """Refuse a program that another process cannot find by its name."""
+    """Raise ArgumentError if another process could not import the program by its name."""
     try:
         ForkingPickler.dumps(program)
     except Exception:
@@ -250,8 +253,8 @@ def start(
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
-    What :func:`launch` is made of. Returns and raises as it does. `sockets` are those at which the
-    members listen, if they are there already; they are closed.
+    The general form of :func:`launch`; it returns and raises the same. `sockets`, if given, listen at
+    the members' addresses already; they are closed at the end.
     """
     names = tuple(parties)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -280,7 +283,7 @@ def start(
 
 
 def _packed(name: str, call: Callable[[Place], Any]) -> bytes:
-    """Return what a process is to call as bytes, which it can fail to read and say so."""
+    """Pickle the call for a process, which unpickles it itself and so can report a failure."""
     try:
         return bytes(ForkingPickler.dumps(call))
     except Exception as error:
@@ -313,13 +316,13 @@ class _Processes:
             theirs.close()
 
     def results(self, timeout: float) -> dict[str, Any]:
-        """Wait for all parties, end every process, and return or raise what they report."""
+        """Wait for all parties, end every process, and return their results or raise their errors."""
         try:
             results, errors = self._collect(time.monotonic() + timeout)
         finally:
             self._end()
         if errors:
-            # First who has failed by itself, then who has lost somebody.
+            # First processes that failed by themselves, then those that lost another one.
             order = sorted(errors, key=lambda name: errors[name][0])
             text = {name: errors[name][1] for name in order}
             first = order[0]
@@ -367,7 +370,7 @@ class _Processes:
         started = [p for p in self._processes.values() if p.pid is not None]
         deadline = time.monotonic() + 5.0
         for process in started:
-            # Processes end when their pipe does; they are given a moment to.
+            # A process ends when its pipe is closed; wait a moment for that.
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
@@ -387,7 +390,7 @@ def _main(
     pipe.send(("began", None))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(threads)
-    settle()
+    tune_memory()
     finished = threading.Event()
     if me != "provider":
         threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
@@ -398,7 +401,7 @@ def _main(
         report = (kind, f"{type(error).__name__}: {error}")
     except Exception as error:
         report = ("error", f"{type(error).__name__}: {error}")
-    # Before the report: with it the parent may let go of the pipe, and that is no reason to break off.
+    # Set before the report: the parent may close the pipe then, and that must not end this process.
     finished.set()
     try:
         pipe.send(report)
@@ -406,7 +409,7 @@ def _main(
         pass
     except Exception as error:  # a result that cannot be pickled
         pipe.send(("error", f"the result cannot be sent back: {type(error).__name__}: {error}"))
-    # What is in a pipe outlives its sender.
+    # The parent can still read what was sent.
     pipe.close()
 
 
@@ -422,7 +425,7 @@ def _call_of(packed: bytes) -> Callable[[Place], Any]:
 
 
 def _end_with_parent(pipe: Pipe, finished: threading.Event) -> None:
-    """End the process when the one that has started it is gone before it has finished."""
+    """End this process if its parent is gone before it has finished."""
     try:
         wait_for([pipe])
     finally:

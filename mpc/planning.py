@@ -1,4 +1,4 @@
-"""Plans: what a program will ask for, found out by running it where no party lives."""
+"""Plans: the cost and the correlations of a program, found by running it where no party lives."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Bundle", "Bundles", "Plan", "Recorded"]
 
 Words = NDArray[np.uint64]
 
-# How many bundles a session keeps.
+# The number of bundles that a session keeps.
 _KEPT = 256
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a program will ask for, found out without data.
+    """The cost of a program and the correlations that it uses, found without data.
 
     Attributes
     ----------
     cost : Cost
         Rounds and bytes, exactly those of a run.
     correlations : tuple of (id, Correlation)
-        What the provider can prepare ahead, in order.
+        In the order of their use: the provider can deal them ahead.
     """
 
     cost: Cost
@@ -39,16 +39,18 @@ class Plan:
 
 
 class Recorded(CorrelationSource):
-    """The source of a plan: deals nothing, and keeps what it is asked for.
+    """The source of a plan: deals nothing, and records the correlations it is asked for.
 
     Parameters
     ----------
     of : CorrelationSource
-        What the program will run with. A plan asks for the same, and it costs as much.
+        The source of the session that the program will run in; it determines what correlations there
+        are and what they cost.
 
     Attributes
     ----------
     asked : list of (int, Correlation)
+        Ids and correlations, in order.
     """
 
     def __init__(self, of: CorrelationSource) -> None:
@@ -58,34 +60,34 @@ class Recorded(CorrelationSource):
 
     @property
     def name(self) -> str:
-        """What to call the program's source in an error."""
+        """The name of the program's source in errors."""
         return self._of.name
 
     def makes(self, kind: type[Correlation]) -> bool:
-        """Whether the program's source does."""
+        """Whether the program's source makes correlations of a class."""
         return self._of.makes(kind)
 
     def shares(self, id: int, correlation: Correlation) -> Words:
-        """Keep the correlation; nobody has shares of it."""
+        """Record the correlation; return shares of no party."""
         self.asked.append((id, correlation))
         layout = correlation.layout
         return np.empty((0, layout.mask_words + layout.corrected_words), np.uint64)
 
     def book(self, correlation: Correlation, ledger: Ledger) -> None:
-        """Book what the program's source books."""
+        """Book as the program's source does."""
         self._of.book(correlation, ledger)
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """What a program asks for, wherever its ids begin.
+    """The correlations of a program, whatever id it begins at.
 
     Attributes
     ----------
     ids : int
-        How many it uses.
+        How many ids the program uses.
     asked : Any
-        As the session's source keeps it, see :meth:`mpc.core.interfaces.CorrelationSource.bundle`.
+        The correlations, packed by :meth:`mpc.core.interfaces.CorrelationSource.bundle`.
     """
 
     ids: int
@@ -93,7 +95,7 @@ class Bundle:
 
 
 class Bundles:
-    """The bundles used last, by what they depend on."""
+    """A cache of the bundles used last, by key."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[Hashable, Bundle] = OrderedDict()
@@ -102,17 +104,17 @@ class Bundles:
         return len(self._held)
 
     def get(self, key: Hashable | None) -> Bundle | None:
-        """Return what was added under an equal key, if it is still there."""
+        """Return the bundle added under an equal key, if it is still kept."""
         try:
             found = None if key is None else self._held.get(key)
-        except TypeError:  # a mask seen through an index
+        except TypeError:  # a key that is not hashable: a mask's view holds an index array
             return None
         if found is not None:
             self._held.move_to_end(key)
         return found
 
     def add(self, key: Hashable | None, bundle: Bundle) -> None:
-        """Keep a bundle, unless its key cannot be one."""
+        """Keep a bundle, unless its key is None or not hashable."""
         try:
             hash(key)
         except TypeError:

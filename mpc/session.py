@@ -1,4 +1,4 @@
-"""Sessions: who the parties are, what they hold in common, and what it has cost."""
+"""Sessions: the computing parties, sharing and revealing, plans, and the cost so far."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ class Session(Runtime):
         The computing party that this process is. It listens at its address, and waits for the
         others.
     program : str, optional
-        With `me`: name and version of what is going to run, which all parties must agree on.
+        With `me`: name and version of the program, on which all parties must agree.
     frac_bits, int_bits : int, default=16 and 15
         The fixed-point format: values below ``2**int_bits`` in steps of ``2**-frac_bits``. With
         `me`, the configuration has it.
     memory_limit : int, default=2**28
         Bytes that a batch of a model's evaluation may take; more rows are cut into batches.
     ranges : {"values", "check", "warn", "error"}, optional
-        What is done where the public bounds of the operands do not prove that a result stays below
-        2^62, encoded, beyond which the ring gives wrong numbers. "values": the operation is checked
-        on the values, which all are in this process; a result out of range is a RangeError. It is
-        the default without `me`, and only there. "warn": a :class:`mpc.RangeWarning`, once a place
-        of the program; the default with `me`. "error": a RangeError before anything is sent.
-        "check": the parties check on shares, open one bit for the operation, and all raise a
-        RangeError or none. All parties must say the same.
+        What happens where the public bounds of the operands do not prove that the encoded result
+        stays below 2^62; beyond that, results are wrong. "values": the operation is checked on the
+        values, which are all in this process, and a result out of range is a RangeError; the default
+        without `me`, and possible only there. "warn": a :class:`mpc.RangeWarning`, once for each
+        place in the program; the default with `me`. "error": a RangeError before anything is sent.
+        "check": the parties check on shares and open one bit for the operation; all of them raise a
+        RangeError or none. All parties must choose the same.
 
     Raises
     ------
@@ -124,17 +124,17 @@ class Session(Runtime):
         links = join_parties(read, me, agreed(program, ranges))
         self._begin(session_setup.joined(read, me, links, memory_limit, ranges), read)
 
-    def _begin(self, setup: Setup, read: Configuration | None = None, first_id: int = 0) -> None:
-        super().__init__(setup, first_id)
-        # Of a session of one party, and of its plans.
+    def _begin(self, setup: Setup, read: Configuration | None = None, last_id: int = 0) -> None:
+        super().__init__(setup, last_id)
+        # None where all parties live in this process.
         self.configuration = read
         self._bundles = Bundles()
-        # What was announced goes up to this id.
-        self._prepared = 0
+        # The last id for which correlations were announced to the source.
+        self._announced = 0
 
     @property
     def ranges(self) -> str:
-        """What is done where the bounds do not prove that a result fits, see :mod:`mpc.core.ranges`."""
+        """The mode of the range policy: what is done where bounds prove nothing, see the class."""
         return self.range_policy.mode
 
     @staticmethod
@@ -145,7 +145,7 @@ class Session(Runtime):
         memory_limit: int = 1 << 28,
         ranges: str = "warn",
     ) -> Session:
-        """Make a session of one party over connections that have shaken hands (for services)."""
+        """Make a session of party `me` over connections whose handshake is done (for services)."""
         return SessionAt(session_setup.joined(read, me, links, memory_limit, ranges), read)
 
     def __enter__(self) -> Session:
@@ -160,12 +160,12 @@ class Session(Runtime):
         if error is None or isinstance(error, PeerError):
             self._end(None if error is None else str(error))
         else:
-            # The text of the error may name values, its type does not.
+            # The other parties get the error's type alone: its text may name values.
             self._end(f"{type(error).__name__} after {self._ledger.where()}")
 
     def __repr__(self) -> str:
-        form = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
-        return f"Session(parties={self.parties}, {form}{', closed' if self._closed else ''})"
+        bits = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
+        return f"Session(parties={self.parties}, {bits}{', closed' if self._closed else ''})"
 
     def __reduce__(self) -> Any:
         # A copy would use the same masks for other values.
@@ -202,14 +202,14 @@ class Session(Runtime):
         ----------
         x : array_like of reals, or None
             Floats become fixed-point values in the session's format; integers stay whole numbers,
-            and bools are secret bits, as ``& | ^ ~`` and ``np.where`` take them. None where `owner`
-            does not live (then `shape` says what is coming).
+            and bools are secret bits, for ``& | ^ ~`` and ``np.where``. None in a process where
+            `owner` does not live; `shape` is required there.
         owner : str
             A computing party.
         shape : sequence of int, optional
             The shape of `x`; required if it is None.
         dtype : dtype, optional
-            What to take `x` as, default its own dtype, or float if it is None.
+            The dtype that `x` is converted to; default its own, or float if `x` is None.
         bound : float, optional
             A public bound on the magnitude of `x`, checked at the owner. It follows every
             operation, and makes comparisons cheaper. Default: the format's limit.
@@ -230,7 +230,7 @@ class Session(Runtime):
 
         Notes
         -----
-        No rounds, no bytes: each other party's share comes from a key it has in common with the
+        No rounds, no bytes: every other party expands its share from a key that it shares with the
         owner.
         """
         self.check_open()
@@ -258,25 +258,24 @@ class Session(Runtime):
         1 round, 8 bytes an element to each party that learns the value; before it, 1 round and
         8 bytes an element if `x` needs truncation. In a plan the result is all zeros.
 
-        Of a product z that is truncated to be revealed, more is learnt than the result: z + U
-        exactly, for each element a U that is uniform below one unit of the result's last place, by
-        the computing parties that learn the result. What truncation opened to all of them says at
-        which fraction it rounds up, and the result says the rest; that alone says nothing to those
-        that do not learn the result. The truncated array is kept, so that revealing `x` again, to
-        whomever, tells no more and costs no truncation. What is computed anew from the same operands,
-        or a view of `x`, is an array of its own with another U.
+        If a product z is truncated to be revealed, a computing party that learns the result learns
+        more: z + U exactly, where U is uniform, for each element, below one unit of the result's last
+        place. The value that truncation opened to all parties says at which fraction z is rounded up;
+        it tells nothing to a party that does not learn the result. The truncated array is kept, so
+        that revealing `x` again, to any party, tells no more and costs no truncation. A view of `x`,
+        or the same product computed again, is an array of its own with another U.
         """
         return sharing.reveal(self.check_own(x, "x"), to=to)
 
     # Plans.
 
     def plan(self, program: Callable[[Session], object]) -> Plan:
-        """Run `program` without any party, to learn what it costs and asks of the provider.
+        """Run `program` in a session where no party lives, to find its cost and its correlations.
 
         Parameters
         ----------
         program : callable
-            Takes a session. It may share real arrays, of which only the shapes are used, or None.
+            Takes a session. It may share arrays, of which only shapes and dtypes are used, or None.
 
         Returns
         -------
@@ -296,29 +295,30 @@ class Session(Runtime):
         recorded = Recorded(self.source)
         planned = self.without_parties(source=recorded)
         program(planned)
-        bundle = self.source.bundle(recorded.asked, 0, planned._next_id)
+        bundle = self.source.bundle(recorded.asked, 0, planned.last_id)
         self.source.book_bundle(bundle, planned._ledger)
         return Plan(planned.cost(), tuple(recorded.asked))
 
     def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
-        """Let the provider work ahead: tell it what `program`, which is about to run, will ask.
+        """Request the correlations of `program`, which is about to run, from the provider ahead of need.
 
-        Optional. Without it every correlation is asked for when it is needed, which takes a round
-        trip to the provider each time.
+        Optional. Without it every correlation is requested when it is needed, each with a round trip
+        to the provider.
 
         Parameters
         ----------
         program : callable
-            Runs with a session where no party lives, as in :meth:`plan`. It reaches arrays of
-            this session by ``planned.twin(x)``. What runs afterwards must ask for the same.
+            Called with a session where no party lives, as by :meth:`plan`; ``planned.twin(x)`` stands
+            there for an array x of this session. The program that runs next must use the same
+            correlations in the same order.
         key : hashable, optional
-            All that the plan depends on: arrays enter it by :meth:`SharedArray.outline`. A program
-            that was planned under an equal key is not planned again.
+            Everything that the plan depends on; an array x is represented by ``x.outline()``. With a
+            key equal to that of an earlier call, that call's plan is used again.
 
         Raises
         ------
         SessionError
-            By what runs afterwards, if it asks for something else.
+            From the program that runs next, if it uses other correlations.
 
         Examples
         --------
@@ -330,17 +330,17 @@ class Session(Runtime):
         array([1.5, 0. ])
         """
         self.check_open()
-        if not self.source.works_ahead or self._next_id < self._prepared:
+        if not self.source.works_ahead or self.last_id < self._announced:
             return
-        base = self._next_id
+        base = self.last_id
         bundle = self._bundle(program, key, base)
-        self._prepared = base + bundle.ids
+        self._announced = base + bundle.ids
         self.source.announce(base, bundle.asked)
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
     ) -> Bundle:
-        """Return what a program will ask for, planned now or under the same key before."""
+        """Return the correlations of a program, from a plan made now or earlier with an equal key."""
         known = self._bundles.get(key)
         if known is not None:
             return known
@@ -348,36 +348,36 @@ class Session(Runtime):
         planned = self.without_parties(base, recorded)
         planned.range_policy.quiet = True
         program(planned)
-        last = planned._next_id
+        last = planned.last_id
         bundle = Bundle(last - base, self.source.bundle(recorded.asked, base, last))
         self._bundles.add(key, bundle)
         return bundle
 
-    def without_parties(self, first_id: int = 0, source: Recorded | None = None) -> Session:
+    def without_parties(self, last_id: int = 0, source: Recorded | None = None) -> Session:
         """Return a session of the same parties where nobody lives (for plans)."""
         policy = self.range_policy
         setup = Setup(
             parties=self.parties, here=(), format=self.format, memory_limit=self.memory_limit,
             streams={}, source=source or Recorded(self.source), transport=LocalTransport(),
             ledger=Ledger(self.size),
-            # What a plan has warned of, the run warns of again.
+            # A copy of the places: the run warns again of what a plan has warned of.
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
         )  # fmt: skip
-        return SessionAt(setup, self.configuration, first_id)
+        return SessionAt(setup, self.configuration, last_id)
 
     def twin(self, x: SharedArray) -> SharedArray:
-        """Return an array like `x` in this session where no party lives; see :meth:`prepare`."""
+        """Return the counterpart of `x` in this session, where no party lives; see :meth:`prepare`."""
         if self.here:
-            raise SessionError("twin is for the session that a plan runs with")
+            raise SessionError("twin is for the session that plan and prepare pass to a program")
         if x.session is self:
             return x
         return x.without_shares(self)
 
 
 class SessionAt(Session):
-    """A session whose parties are in their places already (for services and plans)."""
+    """A session made from its components (for services and plans)."""
 
     def __init__(
-        self, setup: Setup, configuration: Configuration | None = None, first_id: int = 0
+        self, setup: Setup, configuration: Configuration | None = None, last_id: int = 0
     ) -> None:
-        self._begin(setup, configuration, first_id)
+        self._begin(setup, configuration, last_id)

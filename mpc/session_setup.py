@@ -1,4 +1,4 @@
-"""What a session is made of, by where its parties live; here it gets its source of randomness."""
+"""Makes the components of a session, for parties in one process or in several, the source among them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["agreed", "check_source", "joined", "local", "policy"]
 
 
 def agreed(program: str | None, ranges: str) -> str | None:
-    """Return what all parties must run alike: the program, and how its ranges are checked."""
+    """Return the text on which all parties must agree: the program, and the range policy's mode."""
     return program if ranges == "warn" else f"{program or ''}, ranges={ranges}"
 
 
@@ -66,10 +66,10 @@ def policy(
 
 
 def _values_of(x: SecretValue) -> NDArray[np.int64]:
-    """Return the integers behind an array, where all parties live in this process.
+    """Return the encoded values of an array, in the clear, where all parties live in this process.
 
-    For checks of ranges alone, see :mod:`mpc.core.ranges`: the ring does not tell a value from one that
-    has wrapped around. Nothing else may look.
+    For checks of ranges alone, see :mod:`mpc.core.ranges`: modulo 2^64 a value out of range looks like
+    any other. Nothing else may call this.
     """
     x, cross_term = x.split_cross_term()
     total = np.zeros(x.shape, np.uint64)
@@ -89,11 +89,13 @@ def local(
 ) -> Setup:
     """Return the setup of a session whose parties all live in this process, with fresh keys."""
     names = _check_parties(parties)
-    form = FixedPoint(16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits)
+    fixed_point = FixedPoint(
+        16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits
+    )
     each, provider_keys = fresh_streams(len(names))
     streams, here = dict(enumerate(each)), tuple(range(len(names)))
     return Setup(
-        parties=names, here=here, format=form, memory_limit=memory_limit, streams=streams,
+        parties=names, here=here, format=fixed_point, memory_limit=memory_limit, streams=streams,
         source=InProcess(streams, len(names), Provider(provider_keys)),
         transport=LocalTransport(), ledger=Ledger(len(names)), range_policy=policy(ranges, here),
     )  # fmt: skip
@@ -108,7 +110,7 @@ def check_source(read: Configuration) -> None:
 def joined(
     read: Configuration, me: str, links: Links, memory_limit: int = 1 << 28, ranges: str = "warn"
 ) -> Setup:
-    """Return the setup of a session of one party, over connections that have shaken hands."""
+    """Return the setup of a session of party `me`, over connections whose handshake is done."""
     number, limits = read.names.index(me), read.timeouts
     ledger = Ledger(len(read.names))
     link, key = links.provider, links.provider_key
@@ -116,12 +118,12 @@ def joined(
         raise read.lacks_provider()
     streams = {number: party_streams(key, links.pair_keys)}
     source: CorrelationSource
-    beside: RemoteProvider | None = None
+    background: RemoteProvider | None = None
     if number == len(read.names) - 1:
-        source = beside = RemoteProvider(streams, link, limits.answer, ledger)
+        source = background = RemoteProvider(streams, link, limits.answer, ledger)
     else:
         source = FromKeys(streams, link, ledger.where)
-    transport = RemoteTransport(number, links.peers, link, limits.party, ledger.where, beside)
+    transport = RemoteTransport(number, links.peers, link, limits.party, ledger.where, background)
     return Setup(
         parties=read.names, here=(number,), format=read.format, memory_limit=memory_limit,
         streams=streams, source=source, transport=transport, ledger=ledger,

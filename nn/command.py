@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpc.command import commands as command
-from mpc.core.own_process import settle
+from mpc.core.own_process import tune_memory
 from mpc.core.versions import own_version
 from mpc.parties import observing
 from mpc.parties.model_table import check_model_name
@@ -71,7 +71,7 @@ def _serve(options: argparse.Namespace) -> int:
             raise ArgumentError(f"--model must be NAME=FOLDER, got {text!r}")
         check_model_name(name)
         folders[name] = folder
-    settle()
+    tune_memory()
     serve(options.configuration, options.me, folders, progress=options.verbose)
     return 0
 

@@ -1,7 +1,7 @@
-"""Bit planes: 64 bits to a word, and polynomials over them a word at a time.
+"""Bit planes, 64 bits to a word, and polynomials over GF(2) evaluated on whole words.
 
-Bit e of a plane is bit ``e % 64`` of its word ``e // 64``. Bits behind the last element carry no
-meaning.
+A plane holds one bit of every element: element e is bit ``e % 64`` of word ``e // 64``. Bits after
+the last element are padding of any value.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _add_polynomials(
                 for w in range(width):
                     term[w] = ones
             for k in range(places[t], places[t + 1]):
-                # A literal is a plane's number, or its complement for the negated plane.
+                # A literal is a plane's index, or its complement (~k) for the negated plane.
                 literal = literals[k]
                 flip = ones if literal < 0 else np.uint64(0)
                 plane = planes[~literal if literal < 0 else literal, left : left + width]

@@ -20,30 +20,30 @@ __all__ = ["cache_folder", "kernel"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Its names come from the environment, as far as a type checker can know.
+# Numba sets the names of its configuration at run time, so a type checker does not know them.
 _config: Any = config
-# All that were made; their results are kept in one folder.
+# All kernels of this process; their compiled code is kept in one folder.
 _kernels: list[Any] = []
 
 
 def kernel(function: F) -> F:
-    """Compile `function` with Numba on its first call, and keep the result on disk.
+    """Compile `function` with Numba on its first call, and keep the compiled code on disk.
 
     Kernels release the interpreter lock, so that `ring.threads` can run several at once. They get
     contiguous uint64 arrays and allocate nothing in their loops.
 
     Where neither NUMBA_CACHE_DIR nor the package's folder nor the user's cache can be written, the
-    result goes to a folder of this user's own among the temporary files, and if there is none, it
-    is lost when the process ends.
+    code goes to a folder of this user's own among the temporary files. Without such a folder it is
+    lost when the process ends.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         made = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba has found no place
+    except RuntimeError:  # Numba found no folder to write to
         folder = _private_folder()
         made = numba.njit(cache=False, **options)(function)
         if folder is not None:
-            # For this kernel alone: other packages may have places of their own.
+            # For this kernel alone: other packages may have cache folders of their own.
             before, _config.CACHE_DIR = _config.CACHE_DIR, str(folder)
             try:
                 made.enable_caching()
@@ -57,7 +57,7 @@ def kernel(function: F) -> F:
 
 
 def _survive_a_full_disk(made: Any) -> None:
-    """Let a result that cannot be kept be an inconvenience, no error."""
+    """Ignore an OSError when compiled code is saved: this process has it in memory anyway."""
     if not hasattr(made, "_cache"):  # NUMBA_DISABLE_JIT
         return
     keep = made._cache.save_overload
@@ -77,9 +77,9 @@ def cache_folder() -> str | None:
 
 @cache
 def _private_folder() -> Path | None:
-    """Return a folder that nobody but this user can read or write, and say where it is.
+    """Return a folder that nobody but this user can read or write, and print where it is.
 
-    What is in it is run, so one that somebody else could have made is not used.
+    The code in it is run, so a folder that another user could have made is not used.
     """
     why = "neither the package's folder nor the home folder can be written"
     try:
@@ -100,23 +100,24 @@ def _private_folder() -> Path | None:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder, with what the package has compiled already, at once and in whole."""
+    """Make the folder atomically, holding the code that the package has compiled already."""
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
     try:
         inside = part / caching._CacheLocator.get_suitable_cache_subpath(__file__)
         inside.mkdir()
         for file in (Path(__file__).parent / "__pycache__").glob("*.nb[ci]"):
             shutil.copyfile(file, inside / file.name)
-        with suppress(OSError):  # another process has been faster
+        with suppress(OSError):  # another process has made the folder meanwhile
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _is_safe(folder: Path, *, sticky: bool = False) -> bool:
-    """Whether nobody else can put something in the place of what is in a folder.
+    """Whether no other user can replace the files of a folder.
 
-    With `sticky`, others may write there, if they can touch nothing but what is theirs.
+    With `sticky`, a folder that others may write to is safe if its sticky bit keeps each user from
+    the others' files.
     """
     found = folder.lstat() if not sticky else folder.stat()
     if not stat.S_ISDIR(found.st_mode):
@@ -130,7 +131,7 @@ def _say(text: str) -> None:
     print(f"{text}; NUMBA_CACHE_DIR may name another place", file=sys.stderr)
 
 
-class _Announcement(event.Listener):
+class Announcement(event.Listener):
     """Says once, on a terminal, that the first run compiles."""
 
     def on_start(self, event: object) -> None:
@@ -146,4 +147,4 @@ class _Announcement(event.Listener):
     said = False
 
 
-event.register("numba:compile", _Announcement())
+event.register("numba:compile", Announcement())

@@ -26,9 +26,9 @@ class FixedPoint:
     Parameters
     ----------
     frac_bits : int, default=16
-        Bits behind the point.
+        Fractional bits, behind the binary point.
     int_bits : int, default=15
-        Bits before the point, the sign not counted.
+        Integer bits, before the binary point; the sign is not counted.
 
     Raises
     ------
@@ -67,9 +67,9 @@ class FixedPoint:
 
     @property
     def guard_bits(self) -> int:
-        """How many more fractional bits one factor of a product may have.
+        """Extra fractional bits that one factor of a product may have, 0 to 8.
 
-        Weights that are trained keep so many: their changes are small.
+        Weights in training keep them: one update may be smaller than a unit of the format.
         """
         room = HEADROOM_BITS - 1 - 2 * self.frac_bits - self.int_bits
         return max(0, min(8, self.frac_bits - 1, room))
@@ -185,7 +185,7 @@ def decode(x: ArrayLike, frac_bits: int = 16) -> NDArray[np.float64]:
     ----------
     x : uint64 array of any shape
     frac_bits : int
-        Bits behind the point; may be twice a format's for a product not yet truncated.
+        Fractional bits of `x`; twice the format's for a product not yet truncated.
 
     Returns
     -------

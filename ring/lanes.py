@@ -1,7 +1,7 @@
-"""Short numbers, several to a word, each of which wraps around by itself.
+"""Lanes: integers of 16 or 32 bits packed into 64-bit words, each wrapping around on its own.
 
-A word has ``2**fold`` lanes of ``64 >> fold`` bits: lane i of a row is bits ``(i % 2**fold) * width``
-and following of word ``i // 2**fold``. Lanes behind the last number carry no meaning.
+A word has ``2**fold`` lanes of ``width = 64 >> fold`` bits: lane i of a row begins at bit
+``(i % 2**fold) * width`` of word ``i // 2**fold``. Lanes after the last number are padding of any value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LARGEST_FOLD = 2
 
 
 def fold_of(bits: int) -> int:
-    """Return the fold of the narrowest lanes that hold `bits` bits: of 16, 32 or 64.
+    """Return log2 of the lanes in a word, for the narrowest lanes (16, 32, 64 bits) holding `bits` bits.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def fold_of(bits: int) -> int:
 
 
 def count_lane_words(lanes: int, fold: int) -> int:
-    """Return how many words hold so many lanes.
+    """Return how many words hold `lanes` lanes.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def count_lane_words(lanes: int, fold: int) -> int:
 
 @kernel
 def lane(words: Words, i: np.uint64, fold: int) -> np.uint64:
-    """Return lane i of a row in the lowest bits; what is above belongs to other lanes.
+    """Return lane i of a row in the lowest bits; the bits above belong to other lanes.
 
     Examples
     --------

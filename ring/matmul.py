@@ -1,8 +1,8 @@
 """Matrix product over Z_2^64.
 
 The inner loop keeps a tile of the result in registers, written as LLVM vectors of eight 64-bit
-lanes. Such vectors are legal on every target: LLVM cuts them to the width the processor has, and
-multiplies with whatever it has (one instruction with AVX-512, three 32-bit products with AVX2).
+lanes. Such vectors are legal on every target: LLVM cuts them to the processor's vector width, and
+multiplies with its instructions (one with AVX-512, three 32-bit products with AVX2).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Words = NDArray[np.uint64]
 
 LANES = 8
 TILE_ROWS = 8
-# Depth of a block: a packed panel of so many rows and LANES columns fits in a first-level cache.
+# Depth of a block: a packed panel of BLOCK_DEPTH rows and LANES columns fits in a first-level cache.
 BLOCK_DEPTH = 512
 # With fewer rows than this, packing the right-hand side costs more than it saves.
 PACKED_ROWS = 8

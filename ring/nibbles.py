@@ -1,13 +1,14 @@
-"""Comparing two numbers nibble by nibble, one of them public and the other as shared truth tables.
+"""Comparison of a public number u with a secret v, of which truth tables are XOR-shared, by nibbles.
 
-Let u and v have L bits, cut into nibbles u_j and v_j. Whoever knows v writes, for each nibble, the
-truth table of [v_j > u_j] over the 16 values of u_j: its bit t says whether v_j > t. Reading bit
-u_j of the table is an XOR-linear map, so it works on XOR shares of the table as it does on the
-table. The table of [v_j = u_j] follows from the same word, since [v_j = t] = T[t] ^ T[t - 1] with
+Let u and v have L bits, cut into nibbles u_j and v_j, the lowest first. The dealer, who knows v,
+writes for each nibble the truth table T of [v_j > t] over the 16 values t of u_j: bit t of T is 1
+if v_j > t. Reading bit u_j of T is an XOR-linear map, so a party can do it on its XOR share of T.
+The table of [v_j = u_j] follows from the same word, since [v_j = t] = T[t] ^ T[t - 1] with
 T[-1] = 1. For the sign of u - v, the top nibble's table holds bit 3 of (u_top - v_top) mod 16
-instead, and T[t] ^ T[t - 1], taken cyclically, is then [(u_top - v_top) mod 8 = 0]. A window that
-starts at bit s of v and ends behind bit 63 has a shorter top nibble of b = 4 - (s + L - 64) bits:
-its sign is bit b - 1 of (u_top - v_top) mod 2^b, and equality counts modulo 2^(b - 1).
+instead, and T[t] ^ T[t - 1], taken cyclically, is then [(u_top - v_top) mod 8 = 0]. Where u and
+v are the L bits from bit s on of 64-bit words (a window of bits) and s + L > 64, the top nibble has
+only b = 4 - (s + L - 64) bits: the sign is bit b - 1 of (u_top - v_top) mod 2^b, and equality counts
+modulo 2^(b - 1).
 
 Four tables of 16 bits make a word; an element has ceil(L / 16) words.
 """
@@ -68,10 +69,10 @@ def add_tables(v: Words, shift: int, nibbles: int, signed: bool, out: Words) -> 
     ----------
     v : uint64 array of shape (n,)
     shift, nibbles : int
-        The window starts at bit `shift` and has `nibbles` nibbles. It ends at bit 63 at the latest;
-        a signed window's top nibble may reach beyond and is cut there.
+        The window of bits of v: `nibbles` nibbles from bit `shift` on. An unsigned window ends at
+        bit 63 at the latest; the top nibble of a signed one may reach beyond and is cut there.
     signed : bool
-        Whether the top nibble's table is that of the sign.
+        Whether the top nibble's table gives the sign of u - v, not [v_j > u_j].
     out : uint64 array of shape (ceil(nibbles / 4), n)
     """
     run(_add_tables, v.size, 2 * nibbles, v, shift, nibbles, signed, out)
@@ -91,7 +92,7 @@ def _read_tables(
         some = u[first : first + width]
         for w in range(tables.shape[0]):
             here = min(4, nibbles - 4 * w)
-            # The bit before a table's first is 1, held by whoever flips; cyclic for the sign.
+            # T[-1] = 1, in the share of the party that flips; the sign's table is cyclic.
             before = _LOWEST_BITS if flip else np.uint64(0)
             cyclic = np.uint64(0)
             if signed and w == tables.shape[0] - 1:
@@ -154,12 +155,12 @@ def read_tables(
     tables : uint64 array of shape (ceil(nibbles / 4), n)
         The tables, or one party's XOR share of them.
     flip : bool
-        Whether this caller adds the constant of the affine map: true for one party alone.
+        Whether to add the constant T[-1] = 1 of the affine map to this share: true for one party.
     greater, equal : uint64 arrays of shape (nibbles, ceil(n / 64))
-        Filled with the planes of [v_j > u_j] (the sign's bit for a signed top nibble) and of
-        [v_j = u_j] ([(u - v) mod 8 = 0] there, or modulo less for a top nibble cut at bit 63).
+        Filled with this share of the planes of [v_j > u_j] (for a signed top nibble: of the sign) and
+        of [v_j = u_j] (there: of [(u - v) mod 8 = 0], or a smaller modulus if cut at bit 63).
     threshold : int
-        The tables serve every public u, so the sign of u - v minus a number costs nothing more.
+        A public number to subtract: the same tables serve every u, and so any number of thresholds.
     """
     run(
         _read_tables, count_words(c.size), WORD_BITS * 4 * nibbles,

@@ -1,7 +1,7 @@
 """Tells a forked child from its parent.
 
-A child has all that its parent has, keys and counters too, and both would go on alike: the same
-masks for other secrets. What must not be used twice keeps the generation that it was made in.
+A forked child inherits its parent's keys and counters, and would hide other secrets under the same
+masks. An object that must not be used in both records the generation of the process that made it.
 """
 
 from __future__ import annotations

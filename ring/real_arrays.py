@@ -1,4 +1,4 @@
-"""Where arrays of real numbers enter: what else looks like one is refused, not taken for one."""
+"""Input checks: array-likes become arrays of real numbers; masked, sparse and other ones are refused."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def check_unmasked(x: object, name: str) -> None:
 
 
 def plain_array(x: object, name: str) -> NDArray[Any]:
-    """Return x as an array of any dtype, of which nothing is hidden.
+    """Return x as an array of any dtype, without masked values.
 
     Raises
     ------
     DtypeError
-        If anything in x is masked, or x is a sparse matrix, of which NumPy would make one
-        object.
+        If anything in x is masked, or x is a sparse matrix, which NumPy would turn into an array
+        of one object.
     ShapeError
         If x is nested unevenly.
     """
@@ -42,12 +42,14 @@ def plain_array(x: object, name: str) -> NDArray[Any]:
 
 
 def real_array(x: object, name: str) -> NDArray[Any]:
-    """Return x as an array of floats, integers or bools; errors as of :func:`plain_array`.
+    """Return x as an array of floats, integers or bools; raises what :func:`plain_array` raises, too.
 
     Raises
     ------
     DtypeError
-        Also if it holds anything else: complex numbers, dates, strings, records, objects.
+        If x holds complex numbers, dates, strings, records or objects.
+    RangeError
+        If x holds integers that do not fit 64 bits.
     """
     values = plain_array(x, name)
     if values.dtype == object and all(type(v) is int for v in values.reshape(-1)[:1000]):

@@ -1,11 +1,11 @@
 """Pseudo-random words: AES-128 in counter mode, with random access by id or by name.
 
 The stream of a key for an id starts at the counter block ``id (64 bits) || 0 (64 bits)``, so a
-stream can be read at any place, in any order, and by whoever else holds the key. The stream for a
-name, which may be any bytes, starts at the counter block that BLAKE2b gives for the name under a
-key of its own. So setting up a cipher for each name is saved. Blocks of two names are the same with
-probability q b / 2^128 at most, for q names of b blocks in all, since without the key nobody can
-look for names whose streams meet: 2^-48 for 2^40 names and 2^40 blocks.
+stream can be read at any offset, in any order, and by everybody who holds the key. The stream for a
+name (any bytes) starts at the counter block that keyed BLAKE2b gives for the name, so that one
+cipher serves all names. Without the BLAKE2b key nobody can search for names whose streams overlap;
+for q names of b blocks in all, two overlap with probability q b / 2^128 at most: 2^-48 for 2^40
+names and 2^40 blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEY_BYTES = 16
 NAME_KEY_BYTES = 32
 _COUNTER = (1 << 128) - 1
 _WORD = np.dtype(np.uint64)
-# Behind its last block a counter would run into the next id's stream.
+# Words of one id's stream: after its last block the counter would run into the next id's.
 _STREAM_WORDS = 2 << 64
 
 # The cipher adds its keystream to zeros. One buffer of them stays in the cache of the core.
@@ -50,7 +50,7 @@ def fresh_key() -> bytes:
 
 
 class _Keystream:
-    """The keystream of one key, two words a block, in the process that has made it."""
+    """The keystream of one key, two words a block; it serves only the process that made it."""
 
     __slots__ = ("_encryptor", "_generation", "_turn")
 
@@ -66,14 +66,14 @@ class _Keystream:
         return f"{type(self).__name__}(<key>)"
 
     def _fill(self, out: NDArray[np.uint64], first: int, start: int) -> None:
-        """Write what follows `start` words behind the counter block `first`."""
+        """Fill `out` with the keystream from `start` words after the counter block `first` on."""
         # A NumPy scalar has a dtype and flags too, but what is written to it is lost.
         if not isinstance(out, np.ndarray) or out.dtype != _WORD or not out.flags.c_contiguous:
             raise DtypeError("out must be a contiguous uint64 array")
         if self._generation != processes.generation:
             raise ProcessError(
-                "a stream belongs to the process that has made it: this one was forked from that,"
-                " and would use the same words again"
+                "a stream belongs to the process that has made it: this process was forked from that"
+                " one, and would use the same words again"
             )
         if not 0 <= start <= _STREAM_WORDS - out.size:
             raise ArgumentError(
@@ -173,7 +173,7 @@ class Stream(_Keystream):
         low, high = int(rows.min()), int(rows.max())
         if low < 0:
             raise ArgumentError(f"rows must not be negative, got {low}")
-        # Checks both ends, and serves rows that follow one another at once.
+        # Consecutive rows are one read; otherwise reading the last row checks the range.
         if high - low + 1 == len(rows) and bool(np.all(np.diff(rows) == 1)):
             self.fill(out, id, start + low * width)
             return
@@ -192,7 +192,7 @@ class NamedStream(_Keystream):
     key : bytes
         16 bytes, for the cipher.
     name_key : bytes
-        32 bytes, from which and the name it follows where a stream starts. Neither key is shown.
+        32 bytes, for the BLAKE2b that maps a name to its counter block. Neither key is shown.
 
     Examples
     --------

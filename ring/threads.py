@@ -1,4 +1,4 @@
-"""Sharing the rows of a kernel out among threads.
+"""Running a kernel on several threads, each on a range of rows.
 
 Kernels release the interpreter lock, so ordinary threads suffice. Unlike Numba's own parallel
 loops, several callers may enter at the same time, and nothing extra is compiled.
@@ -17,7 +17,7 @@ __all__ = ["get_num_threads", "run", "set_num_threads"]
 
 # Below this many elementary operations a second thread costs more than it brings: handing work
 # to a thread and waiting for it takes some 100 microseconds, in which one core does as many.
-_WORTHWHILE = 1_000_000
+WORTHWHILE = 1_000_000
 
 _threads = 0
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -80,7 +80,7 @@ def run(kernel: Callable[..., Any], rows: int, work: int, *args: Any, multiple: 
     multiple : int
         Pieces start at multiples of this.
     """
-    pieces = min(rows * work // _WORTHWHILE, -(-rows // multiple))
+    pieces = min(rows * work // WORTHWHILE, -(-rows // multiple))
     if pieces > 1:
         pieces = min(pieces, get_num_threads())
     if pieces <= 1:

@@ -1,6 +1,7 @@
 """Every code block of the pages runs and prints what the page says; generated pages are fresh."""
 
 import importlib.util
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -124,6 +125,27 @@ def test_pages_write_no_figures_of_their_own():
             page
         )
     assert '--8<-- "benchmarks/RESULTS.md' in (DOCS / "performance.md").read_text()
+
+
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+# What pages name of the source: files by their paths, and names of the packages in backticks.
+NAMED_FILE = re.compile(
+    r"\b(?:ring|mpc|nn|tests|docs|examples|benchmarks)/[\w/.-]*\.(?:py|md|ipynb|json)\b"
+)
+NAMED = re.compile(r"`((?:ring|mpc|nn)(?:\.\w+)+)|^::: ([\w.]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_pages_name_of_the_source_is_there(page):
+    if page.name == "CHANGELOG.md":  # tells of former names, too
+        return
+    text = page.read_text()
+    assert not [file for file in NAMED_FILE.findall(text) if not (ROOT / file).exists()]
+    for name in ("".join(found) for found in NAMED.findall(text)):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            pytest.fail(f"{page.name} names {name}, which there is not")
 
 
 def test_every_page_is_in_the_navigation():

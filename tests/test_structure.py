@@ -1,6 +1,8 @@
 """What must hold of the source as a whole."""
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +93,21 @@ def test_a_file_imports_from_its_own_room_or_an_earlier_one(name):
 def test_no_circles_of_files(name):
     assert name not in reached(*IMPORTS[name][0] - {name})
     assert name not in IMPORTS[name][0]
+
+
+def test_contributing_lists_the_rooms_in_their_order():
+    """Rooms of the packages as in ROOMS, then every folder of tests."""
+    lines = (ROOT / "CONTRIBUTING.md").read_text().splitlines()
+    begin = lines.index("| room | what is in it |") + 2
+    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines[begin:]))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    listed = [name for first, _ in cells for name in re.findall(r"`([^`]+)`", first)]
+    rooms = [name.removesuffix(".py").replace("/", ".") for name in listed]
+    assert rooms[: len(ROOMS)] == list(ROOMS)
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    folders = {name for name in folders if not name.startswith((".", "__"))}
+    assert sorted(rooms[len(ROOMS) :]) == sorted(["tests", *(f"tests.{name}" for name in folders)])
+    assert all(len(row) == 2 and row[1] for row in cells)
 
 
 def test_every_room_has_something_in_it():

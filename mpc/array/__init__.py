@@ -1,1 +1,1 @@
-"""Shared arrays: operators, methods and NumPy's functions, by the protocols."""
+"""SharedArray: operators, methods and NumPy's functions on secret arrays, calling the protocols."""

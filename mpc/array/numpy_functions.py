@@ -1,4 +1,4 @@
-"""NumPy's own functions on shared arrays, where they make sense."""
+"""NumPy's ufuncs and functions on shared arrays: which are defined, and by which protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _power(x: Any, exponent: Any) -> Any:
     return x**exponent
 
 
-_UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
+UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.add: lambda x, y: x + y if is_shared(x) else y.__radd__(x),
     np.subtract: lambda x, y: x - y if is_shared(x) else y.__rsub__(x),
     np.multiply: lambda x, y: x * y if is_shared(x) else y.__rmul__(x),
@@ -79,12 +79,12 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
         )
     if ufunc.__name__ == "expit":  # scipy.special's, without importing it
         return sigmoid.sigmoid(*inputs)
-    if ufunc not in _UFUNCS:
+    if ufunc not in UFUNCS:
         raise DtypeError(
             f"np.{ufunc.__name__} is not defined on a SharedArray; there are "
-            + ", ".join(sorted([*(known.__name__ for known in _UFUNCS), "scipy.special.expit"]))
+            + ", ".join(sorted([*(known.__name__ for known in UFUNCS), "scipy.special.expit"]))
         )
-    return _UFUNCS[ufunc](*inputs)
+    return UFUNCS[ufunc](*inputs)
 
 
 def _where(condition: Any, x: Any, y: Any) -> Any:
@@ -94,10 +94,10 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
         return x * chosen + y * (1 - chosen)
     if not condition.binary:
         raise DtypeError(
-            "condition must hold secret bits: what comparisons give, or bools that were shared"
+            "condition must hold secret bits: results of comparisons, or bools that were shared"
         )
     if not is_shared(x) and not is_shared(y):
-        # Whose difference would wrap around in NumPy's integers.
+        # x - y of public integers could wrap around in NumPy.
         y = linear.add_public(linear.zeros_like(condition), y)
     return condition * (x - y) + y
 
@@ -144,7 +144,7 @@ def _swapped(x: Any, axis1: int, axis2: int) -> list[int]:
     return order
 
 
-_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.sum: lambda x, axis=None: x.sum(axis),
     np.mean: lambda x, axis=None: x.mean(axis),
     np.max: lambda x, axis=None: x.max(axis),
@@ -172,12 +172,12 @@ def apply_function(
     function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
 ) -> Any:
     """Apply a NumPy function to arguments of which at least one is shared."""
-    if function not in _FUNCTIONS:
+    if function not in FUNCTIONS:
         raise DtypeError(
             f"np.{function.__name__} is not defined on a SharedArray; there are "
-            + ", ".join(sorted(known.__name__ for known in _FUNCTIONS))
+            + ", ".join(sorted(known.__name__ for known in FUNCTIONS))
         )
-    implementation = _FUNCTIONS[function]
+    implementation = FUNCTIONS[function]
     try:
         signature(implementation).bind(*args, **kwargs)
     except TypeError as error:

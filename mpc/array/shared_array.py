@@ -35,26 +35,26 @@ Operand: TypeAlias = Union["SharedArray", ArrayLike]
 
 
 class SharedArray(SecretValue):
-    """Shares of a secret array.
+    """A secret array, of which each party holds a share.
 
     Made by :meth:`mpc.Session.share` and by operations on other shared arrays, never by hand. The
-    operators ``+ - * @ / < <= > >= == !=``, indexing, and NumPy's functions work as on an array;
-    what would reveal a value does not, except :meth:`reveal`.
+    operators ``+ - * @ / < <= > >= == !=``, indexing, and NumPy's functions work as on an array.
+    Operations that would reveal a value are refused, except :meth:`reveal`.
 
     Attributes
     ----------
     session : Session
     shape : tuple of int
     frac_bits : int
-        Bits behind the point: 0 for whole numbers, the format's for fixed-point values, twice
-        the format's for a product that was not truncated yet.
+        Fractional bits: 0 for whole numbers, the format's for fixed-point values, twice the format's
+        for a product that was not truncated yet.
     bound : int
-        A public bound on the magnitude of the encoded value, below 2^62. It follows every operation,
-        and chooses how many bits a comparison looks at. An operation whose result it does not
-        prove to stay below 2^62 is checked, or refused, or warned of: see `ranges` of
-        :class:`mpc.Session`.
+        A public bound on the magnitude of the encoded value, below 2^62. Every operation computes the
+        bound of its result. Comparisons take fewer bits for a smaller bound. Where the bound does not
+        prove that a result stays below 2^62, the operation is checked, refused or warned of: see
+        `ranges` of :class:`mpc.Session`.
     binary : bool
-        Whether these are secret bits: what comparisons give, or bools that were shared.
+        Whether the values are secret bits: results of comparisons, or bools that were shared.
 
     Examples
     --------
@@ -68,23 +68,23 @@ class SharedArray(SecretValue):
     """
 
     __slots__ = ()
-    # A mpc.Session, which stands above and makes these arrays.
+    # A mpc.Session, which this file cannot import: sessions make arrays.
     session: Any
     __hash__ = None  # type: ignore[assignment]
-    # Above a Series and a DataFrame, which leave their operators to what has more.
+    # Higher than those of Series and DataFrame, which then leave operators to this class.
     __pandas_priority__ = 5000
 
     @classmethod
     def from_public(
         cls, session: Runtime, values: ArrayLike, frac_bits: int, bound: int
     ) -> SharedArray:
-        """Make an array of public numbers, of which the encoded ones have a bound (for models)."""
+        """Make an array of public numbers, with a bound on the encoded values (for models)."""
         return cls(session, sharing.public_shares(session, values, frac_bits), frac_bits, bound)
 
     # Operators.
 
     def _operand(self, other: object) -> Any:
-        """Return other as it can be used with self, or NotImplemented."""
+        """Return `other` as an operand, a SharedArray or a public array; or NotImplemented."""
         self.session.check_open()
         if isinstance(other, SharedArray):
             if other.session is not self.session:
@@ -92,7 +92,7 @@ class SharedArray(SecretValue):
             return other
         if isinstance(other, (np.ndarray, np.generic, int, float, list, tuple)):
             return linear.public(other)
-        # A table or column of pandas, say; a sparse matrix, to be refused.
+        # A DataFrame or Series of pandas, say; or a sparse matrix, which public() refuses.
         like = hasattr(other, "__array__") or hasattr(other, "toarray")
         return linear.public(other) if like else NotImplemented
 
@@ -164,7 +164,7 @@ class SharedArray(SecretValue):
         return maximum.absolute(self)
 
     def __invert__(self) -> SharedArray:
-        """Return the other bit, for an array of secret bits."""
+        """Return 1 - b, for an array of secret bits b."""
         self._check_bits("~")
         if self.bit is not None:
             return comparison.bit_array(self, self.bit.negate())
@@ -188,7 +188,7 @@ class SharedArray(SecretValue):
     def _check_bits(self, sign: str) -> None:
         if not self.binary:
             raise DtypeError(
-                f"operands of {sign} must be secret bits: what comparisons give, or bools that were"
+                f"operands of {sign} must be secret bits: results of comparisons, or bools that were"
                 " shared"
             )
 
@@ -202,7 +202,9 @@ class SharedArray(SecretValue):
         if isinstance(operand, SharedArray):
             operand._check_bits(sign)
         elif operand.dtype.kind != "i" or np.any((operand != 0) & (operand != 1)):
-            raise DtypeError(f"operands of {sign} must be bits, got a public operand with others")
+            raise DtypeError(
+                f"operands of {sign} must be bits, got a public operand with values other than 0 and 1"
+            )
         return rule(self, operand).as_binary()
 
     def __lt__(self, other: Operand) -> SharedArray:
@@ -263,8 +265,8 @@ class SharedArray(SecretValue):
         axis : int, optional
             Default: all elements, flattened.
         one_hot : bool, default=False
-            Return zeros with a one where the largest value is, in the shape of the array, rather
-            than its index.
+            Return, in place of indices, an array of the same shape with a one at each largest value
+            and zeros elsewhere.
 
         Returns
         -------
@@ -297,18 +299,20 @@ class SharedArray(SecretValue):
         return relu.relu(self)
 
     def relu_with_derivative(self) -> tuple[SharedArray, SharedArray]:
-        """Return max(x, 0) and, for nothing, the bits of that > 0; see :meth:`relu`."""
+        """Return max(x, 0) and the bits [max(x, 0) > 0], at the cost of :meth:`relu`."""
         self.session.check_open()
         y, bit = relu.relu_with_derivative(self)
         return y, comparison.bit_array(y, bit)
 
     def gate(self, bit: SharedArray) -> SharedArray:
-        """Multiply by a secret bit of the same shape, truncated to the format in the same round.
+        """Multiply by secret bits of the same shape, and truncate to the format in the same round.
+
+        This is bit injection, see :mod:`mpc.protocols.bit_injection`; costs book it as "gate".
 
         Parameters
         ----------
         bit : SharedArray
-            As comparisons and :meth:`relu_with_derivative` give it, not a view of such an array.
+            The result of a comparison or of :meth:`relu_with_derivative`, not a view of one.
 
         Raises
         ------
@@ -323,21 +327,21 @@ class SharedArray(SecretValue):
         return bit_injection.inject(self, other.bit)
 
     def softmax(self) -> SharedArray:
-        """Return the softmax of each row of up to 2^16: 24 rounds and error at most 2e-4 for 10."""
+        """Return the softmax of each row, of up to 2^16 columns; for 10: 24 rounds, error at most 2e-4."""
         self.session.check_open()
         if self.ndim != 2 or not self.size:
             raise ShapeError(f"softmax needs a shape (rows, columns), got {self.shape}")
         return softmax.softmax(self)
 
     def log_softmax(self) -> SharedArray:
-        """Return the logarithm of the softmax of each row; refused if its bound is beyond the ring."""
+        """Return the logarithm of the softmax of each row; RangeError if it could leave the range."""
         self.session.check_open()
         if self.ndim != 2 or self.shape[1] < 2 or not self.size:
             raise ShapeError(f"log_softmax needs a shape (rows, columns >= 2), got {self.shape}")
         return softmax.log_softmax(self).T
 
     def mask_data(self) -> None:
-        """Open the array under its mask now, so that batches of its rows need no opening later."""
+        """Open the array under a mask now, so that products with batches of its rows need no opening."""
         self.session.check_open()
         masking.mask_data(self)
 
@@ -347,12 +351,12 @@ class SharedArray(SecretValue):
         return truncation.to_format(self)
 
     def with_bound(self, limit: float) -> SharedArray:
-        """State that every value is at most `limit` in magnitude, known by other means.
+        """Return the array with the bound `limit` on magnitudes, which the caller knows to hold.
 
-        Comparisons then look at fewer bits, and more operations are proven to fit. Checked as the
-        session's `ranges` say: on the values in a local session; on shares, opening one bit, with
-        "check" and with "error"; with "warn" it is taken on trust, and a :class:`mpc.RangeWarning`
-        says so once.
+        Comparisons then take fewer bits, and more results are proven to be in range. The statement is
+        checked as the session's `ranges` say: in a local session on the values; with "check" and
+        "error" on shares, opening one bit. With "warn" it is not checked, and a
+        :class:`mpc.RangeWarning` says so once.
 
         Raises
         ------
@@ -369,8 +373,8 @@ class SharedArray(SecretValue):
     def reveal(self, to: str | None = None) -> Any:
         """Reveal the array to one party or to all; see :meth:`mpc.Session.reveal`.
 
-        A product z with more fractional bits than the format's is truncated first, once in its life.
-        Then z + U is learnt exactly, U uniform below one unit of the result's last place.
+        A product z with more fractional bits than the format's is truncated first, once. Then the
+        result tells z + U exactly, where U is uniform below one unit of the result's last place.
         """
         return self.session.reveal(self, to)
 

@@ -1,4 +1,4 @@
-"""What every command of ``sotto`` has in common: its help, its errors, its end."""
+"""The parts common to all commands of ``sotto``: help, errors, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mpc.core.events import record
 
 __all__ = ["CONFIGURATION", "add_command", "run", "serve_until_signal"]
 
-# Exit codes. Those above 63 are from sysexits.h, and tell a supervisor what to do.
+# Exit codes. Those above 63 are from sysexits.h, for supervisors such as systemd.
 _COMMAND_LINE = 2
 _BUG = 70
-# Start it again, and it may work.
+# A fault that may pass: starting again may work.
 _LATER = 75
-# Start it again, and it will not work before somebody has put something right.
+# A fault in configuration or files: starting again does not help before it is corrected.
 CONFIGURATION = 78
 
 
@@ -60,7 +60,7 @@ def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) ->
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and do what it says; an error is one line and an exit code."""
+    """Parse the command line and run the command; an error becomes one line and an exit code."""
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
         parser.print_help(sys.stderr)
@@ -77,7 +77,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     except Exception as error:
         if debug:
             raise
-        # Its text is not ours, and could hold anything.
+        # The type alone: the text of a foreign exception could hold values.
         problem = f"{type(error).__name__}, a bug: please report it with what --debug shows"
         code = _BUG
     print(f"{paint('sotto: error:', 'red', sys.stderr)} {problem}", file=sys.stderr)

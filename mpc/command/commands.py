@@ -13,7 +13,7 @@ from mpc.command.key_commands import add_key_commands
 from mpc.command.terminal import paint
 from mpc.core.errors import ArgumentError
 from mpc.core.events import start_log
-from mpc.core.own_process import settle
+from mpc.core.own_process import tune_memory
 from mpc.parties import configuration, observing
 from mpc.parties.expiry import watch_certificates
 from mpc.parties.health import as_json, ask, table
@@ -24,7 +24,7 @@ __all__ = ["add_command", "add_commands", "run", "serve_until_signal", "start_lo
 
 
 def add_commands(commands: Any) -> None:
-    """Add the commands to what ``add_subparsers`` has returned."""
+    """Add the commands to `commands`, which argparse's ``add_subparsers`` has returned."""
     doctor = add_command(
         commands, "doctor", "say whether Sotto works on this machine",
         "Print versions and what the processor can do, and test every protocol, in seconds.\n"
@@ -77,7 +77,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    # It brings in every protocol, which the other commands do not wait for.
+    # Imported here: it imports every protocol, which would slow the other commands down.
     from mpc.command.doctor import examine
 
     return examine()
@@ -86,7 +86,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _provider(options: argparse.Namespace) -> int:
     observing.start(options)
     read = configuration.load(options.configuration)
-    settle()
+    tune_memory()
     service = ProviderService(
         read,
         workers=options.workers,

@@ -1,4 +1,4 @@
-"""``sotto doctor``: what this machine has, and whether every protocol computes what it should."""
+"""``sotto doctor``: versions and processor of this machine, and a test of every protocol."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class _Results:
         self.failed += bool(problem)
 
 
-def _program(session: Session) -> float:
-    """Three fours are twelve; for parties in processes of their own."""
+def three_times_four(session: Session) -> float:
+    """Multiply alice's 3 by bob's 4 on shares: a program for parties in processes of their own."""
     mine, theirs = session.me == "alice", session.me == "bob"
     x = session.share([3.0] if mine else None, owner="alice", shape=(1,))
     y = session.share([4.0] if theirs else None, owner="bob", shape=(1,))
@@ -71,7 +71,7 @@ def _check_kernels(results: _Results) -> None:
         return
     for name, count in products.items():
         what = f"matrix product ({name.strip('_').replace('_', ' ')})"
-        # Without them all is right, but several times slower.
+        # Without vector instructions results are right, but take several times as long.
         enough = count >= _FEWEST_PRODUCTS
         results.add(what, f"vectorised, {count} vector multiplications" if enough else
                     paint("right, but slow: not vectorised here", "yellow"))  # fmt: skip
@@ -81,7 +81,7 @@ def _check_processes(results: _Results) -> None:
     start = time.perf_counter()
     problem = ""
     try:
-        found = launch(_program, timeout=120.0)
+        found = launch(three_times_four, timeout=120.0)
         if found != {"alice": 12.0, "bob": 12.0}:
             problem = f"3 times 4 gave {found}"
     except (SottoError, OSError) as error:
@@ -90,7 +90,7 @@ def _check_processes(results: _Results) -> None:
 
 
 def examine() -> int:
-    """Print what is here and whether it works; return 0 if all is well, else 1."""
+    """Print the report and run all checks; return 0 if all succeed, else 1."""
     print(paint(f"Sotto {own_version()}", "bold"))
     _fact("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
     for name in _NEEDED:

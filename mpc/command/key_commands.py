@@ -19,12 +19,12 @@ from mpc.transport.certificates import DAYS, Certificate, load_certificate, make
 
 __all__ = ["add_key_commands"]
 
-# Longer ones than about a century do not fit the dates of a certificate.
+# About a century: dates beyond that may not fit a certificate.
 _MOST_DAYS = 36500
 
 
 def add_key_commands(commands: Any) -> None:
-    """Add the commands to what ``add_subparsers`` has returned."""
+    """Add the commands to `commands`, which argparse's ``add_subparsers`` has returned."""
     init = add_command(
         commands, "init", "write an example for a trial on this machine, all keys included",
         "Write a complete parties.toml with fresh keys and certificates of everybody, for a trial\n"
@@ -78,13 +78,15 @@ def add_key_commands(commands: Any) -> None:
     )  # fmt: skip
     joins.add_argument("configuration", type=Path, help="the path of parties.toml")
     joins.add_argument("certificates", type=Path, nargs="+", metavar="CERTIFICATE")
-    joins.add_argument("--as", dest="role", choices=ROLES, help="what those are that are new")
+    joins.add_argument("--as", dest="role", choices=ROLES, help="the role of new members")
     joins.add_argument("--name", help="another name than the certificate has")
     joins.add_argument(
         "--address", metavar="HOST:PORT", help="another address than the certificate states"
     )
     joins.add_argument(
-        "--fingerprint", metavar="HEX", help="what its owner has told you; refuse another"
+        "--fingerprint",
+        metavar="HEX",
+        help="the fingerprint that its owner has told you; refuse another",
     )
     joins.set_defaults(run=_join)
 
@@ -99,7 +101,7 @@ def add_key_commands(commands: Any) -> None:
     )
     check.add_argument(
         "--fingerprint", action="append", default=[], metavar="NAME=HEX",
-        help="what NAME has told you its fingerprint is; may be repeated",
+        help="the fingerprint that NAME has told you; may be repeated",
     )  # fmt: skip
     check.set_defaults(run=_check)
 
@@ -188,7 +190,7 @@ def _join(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     read = configuration.load(options.configuration)
-    told = [_told(read, text) for text in options.fingerprint]
+    told = [_fingerprint_of(read, text) for text in options.fingerprint]
     _table(read)
     found = faults(read, options.me, dict(told))
     for text in notes(read):
@@ -204,7 +206,8 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _told(read: Configuration, text: str) -> tuple[str, str]:
+def _fingerprint_of(read: Configuration, text: str) -> tuple[str, str]:
+    """Parse NAME=HEX of the option --fingerprint."""
     name, sign, fingerprint = text.partition("=")
     if not sign or name not in read.members:
         raise ArgumentError(

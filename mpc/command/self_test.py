@@ -1,4 +1,4 @@
-"""Each protocol once, on values whose result is known: for ``sotto doctor`` and the docs' cost table."""
+"""Self-tests: every protocol on known values, for ``sotto doctor`` and for the docs' cost table."""
 
 from __future__ import annotations
 
@@ -45,21 +45,23 @@ _POSITIVE = 1 + np.linspace(0, 9, SIZE)
 
 @dataclass(frozen=True)
 class Check:
-    """A protocol's use.
+    """One use of a protocol, with the expected result.
 
     Attributes
     ----------
-    name, what : str
-        The protocol's file, and what it computes.
+    name : str
+        The protocol's file.
+    what : str
+        The function that is computed.
     make : callable
-        Takes a session and returns the arguments, which are not counted.
+        Takes a session and returns the arguments of `run`; its cost is not counted.
     run : callable
-        Takes the arguments and returns shares.
+        Takes the arguments and returns the result, shared or revealed.
     expected : ndarray
     tolerance : float
-        How far a result may lie from `expected`.
+        The largest absolute error that is right.
     parts : tuple of str
-        Protocols of other files that it is made of.
+        Protocols in other files that this one uses.
     """
 
     name: str
@@ -71,7 +73,7 @@ class Check:
     parts: tuple[str, ...] = ()
 
     def cost(self, session: Session) -> Spent:
-        """Return what a run spends, from a plan, for results of SIZE elements."""
+        """Return the cost of `run`, from a plan."""
         spent: list[Spent] = []
 
         def program(planned: Session) -> None:
@@ -86,16 +88,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check has found.
+    """The outcome of a check.
 
     Attributes
     ----------
     check : Check
     error : float
-        The largest difference.
+        The largest absolute error.
     seconds : float
     problem : str
-        Empty if all is well.
+        Empty if the result is right.
     """
 
     check: Check
@@ -147,7 +149,7 @@ def _masked(x: SharedArray, y: SharedArray) -> SharedArray:
 
 def _dealt(x: SharedArray, y: SharedArray) -> SharedArray:
     z = x * y
-    assert z.shares is not None  # gets the product's term
+    assert z.shares is not None  # has the product's cross term dealt
     return z
 
 

@@ -1,1 +1,1 @@
-"""What all of mpc stands on: values and masks, keys, costs, errors, a session's runtime."""
+"""The base of mpc: secret values and masks, correlations, keys, costs, errors, a session's runtime."""

@@ -1,10 +1,13 @@
-"""Correlated randomness: what it is made of, and how its shares come to the parties.
+"""Correlated randomness: its parts, and how each party gets its shares.
 
-A correlation is an ordered list of parts. First come the masks, uniform arrays of which every
-party expands its own share from a key it has in common with the provider. Then come the corrected
-parts, arrays that depend on the masks: the shares of all parties but the last are expanded from
-another key, see :mod:`mpc.core.keys`, and the last party's share is what the provider sends. A
-correlation has an id, its place in the streams of masks, and carries shapes and ids only.
+A correlation is an ordered list of parts. First come the masks, uniform arrays: every party expands
+its own share of them from a key that it shares with the provider. Then come the corrected parts,
+arrays that are functions of the masks: all parties but the last expand their shares from another
+key, see :mod:`mpc.core.keys`, and the provider sends the last party its share, the correction. A
+correlation object carries shapes and ids, never data. Its id says where in the streams its masks are.
+
+Names of classes derived from Correlation are what requests to the provider call them: they are part
+of the wire format.
 """
 
 from __future__ import annotations
@@ -42,11 +45,11 @@ __all__ = [
 
 Words = NDArray[np.uint64]
 Opening = Literal["sum", "xor"] | int
-"""What an opening does with a message: combine every party's share, or take one party's word."""
+"""How a message is opened: add or XOR all parties' shares, or take the words of one party (an int)."""
 Algebra = Literal["sum", "sum32", "sum16", "xor"]
-"""How shares make the value: as 64-bit words, as lanes of 32 or 16 bits (ring.lanes), or by XOR."""
+"""How shares combine: sums of 64-bit words, sums of lanes of 32 or 16 bits (ring.lanes), or XOR."""
 LANES: tuple[Algebra, ...] = ("sum", "sum32", "sum16")
-"""By fold: how lanes add up."""
+"""The algebra of lanes, by fold."""
 
 # One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape),
 # ("index", key), with the key as NumPy takes it, or ("windows", Windows) of images.
@@ -62,7 +65,7 @@ class Part:
 
     @cached_property
     def size(self) -> int:
-        """How many words."""
+        """The number of words."""
         return prod(self.shape)
 
 
@@ -70,7 +73,7 @@ _LANE_DTYPES = {"sum": np.uint64, "sum32": np.uint32, "sum16": np.uint16}
 
 
 def combine(algebra: Algebra, x: Words, y: Words) -> None:
-    """Add (XOR) the words `y`, contiguous as they are, to `x`."""
+    """Add (XOR) the words `y` to `x` in place; both are contiguous."""
     if algebra == "xor":
         np.bitwise_xor(x, y, out=x)
     else:
@@ -80,10 +83,21 @@ def combine(algebra: Algebra, x: Words, y: Words) -> None:
 
 @dataclass(frozen=True)
 class MaskRef:
-    """How the provider finds a mask again: the place in the streams, and the views since.
+    """A reference to a mask dealt before: where in the streams it is, and the views taken of it since.
 
-    The mask is the sum of all parties' words there, or the words of `owner` alone. With `without`
-    that party's words are left out: it knows them, and does itself what takes them.
+    Attributes
+    ----------
+    id : int
+        Of the tensor or correlation that the mask belongs to.
+    part : Part
+        Shape and algebra of the mask before the views.
+    start : int
+        The first word, within the stream of the id.
+    views : tuple of View
+    owner : int, optional
+        The mask is the words of this party alone; default the sum of all parties' words.
+    without : int, optional
+        A party whose words are left out of the sum: it knows them, and computes their part itself.
     """
 
     id: int
@@ -98,13 +112,13 @@ class MaskRef:
         rows = None if self.views else _run_of_rows(view, self.part.shape)
         if rows is None:
             return replace(self, views=(*self.views, view))
-        # A mask of its own that starts later in the streams: the provider expands no more of it.
+        # A run of rows is a mask that starts later in the stream: the provider expands no other rows.
         shape = self.part.shape[1:]
         part = replace(self.part, shape=(len(rows), *shape))
         return replace(self, part=part, start=self.start + rows.start * prod(shape))
 
     def counted_from(self, base: int) -> MaskRef:
-        """Return the same with an id that counts from `base`; a mask that is older gets -id."""
+        """Return a copy whose id counts from `base`; a mask from before the base gets -id."""
         return replace(self, id=self.id - base if self.id > base else -self.id)
 
     def placed_at(self, base: int) -> MaskRef:
@@ -114,7 +128,7 @@ class MaskRef:
     def check(self, limit: int) -> tuple[int, ...]:
         """Return the shape of the mask as viewed, or raise ShapeError if the views do not fit.
 
-        Nothing larger than `limit` words is looked at.
+        No view of more than `limit` words is accepted.
         """
         if not self.id or self.start < 0:
             raise ShapeError(f"a mask must have an id and a start, got {self.id} and {self.start}")
@@ -145,7 +159,7 @@ def apply_views(x: Words, views: Sequence[View], leading: int) -> Words:
 
 
 def _is_basic(key: object) -> bool:
-    """Whether this part of an index takes no element numbers (True and False do)."""
+    """Whether this part of an index is basic indexing; arrays, lists, True and False are not."""
     if key is None or key is Ellipsis:
         return True
     return isinstance(key, (slice, int, np.integer)) and not isinstance(key, bool)
@@ -156,17 +170,17 @@ def _index(x: Words, key: tuple[Any, ...], leading: int) -> Words:
     lists = [k for k in key if not _is_basic(k)]
     numbers_too = any(isinstance(k, (int, np.integer)) for k in key)
     if not lists or (len(lists) == 1 and not numbers_too and np.ndim(lists[0]) > 0):
-        # What NumPy gives for a single element is no array.
+        # For a single element NumPy returns a scalar.
         return np.asarray(x[(slice(None),) * leading + key])
-    # The axes that several index arrays make can come first, before the leading ones too, so let
-    # NumPy index the elements' numbers.
+    # NumPy may put the axes of several index arrays first, before the leading axes too. So index an
+    # array of element numbers, and take the elements by number.
     shape = x.shape[leading:]
     numbers = np.arange(prod(shape)).reshape(shape)[key]
     return x.reshape(*x.shape[:leading], prod(shape))[(slice(None),) * leading + (numbers,)]
 
 
 def _run_of_rows(view: View, shape: tuple[int, ...]) -> range | None:
-    """Return the rows that a view picks of an array, if it is a slice of them and nothing else."""
+    """Return the rows that a view picks if it is a slice of consecutive rows, else None."""
     kind, keys = view
     if kind != "index" or not shape or not isinstance(keys, tuple) or len(keys) != 1:
         return None
@@ -175,10 +189,10 @@ def _run_of_rows(view: View, shape: tuple[int, ...]) -> range | None:
 
 
 def with_runs(keys: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Return the same index with a slice for an array of evenly spaced numbers, or bools.
+    """Return an index with a slice in place of an array of evenly spaced numbers, or of bools.
 
-    The provider is told an index of what is masked already, and a slice tells less. Of several
-    arrays, or one beside a number, NumPy makes axes that slices do not make: these stay.
+    The provider is sent the index of a masked array's view, and a slice tells it less. Indices with
+    several arrays, or with an array and a number, stay: there NumPy orders axes in another way.
     """
     places = [k for k, key in enumerate(keys) if not _is_basic(key)]
     numbers_too = any(isinstance(key, (int, np.integer)) for key in keys)
@@ -216,7 +230,7 @@ def _run_of(key: NDArray[Any], length: int) -> slice | None:
 
 
 def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
-    """Return the rows that the first view of `ref` picks, if that is all it does."""
+    """Return the numbers of the rows that the first view of `ref` picks, None if it does anything else."""
     if not ref.views or ref.views[0][0] != "index" or not ref.part.shape:
         return None
     keys = ref.views[0][1]
@@ -232,23 +246,23 @@ def chosen_rows(ref: MaskRef) -> NDArray[np.int64] | None:
 
 
 def check_dealt(mask: Words, size: int) -> None:
-    """Raise ShapeError unless a mask has so many words: kernels go by the size alone."""
+    """Raise ShapeError unless a mask has `size` words: kernels do not check bounds."""
     if mask.size != size:
         raise ShapeError(f"a mask must have {size} words, got {mask.size}")
 
 
 class MaskSource(Protocol):
-    """What holds every party's key for masks: the crypto provider, where a correlation is dealt."""
+    """Something that can expand all parties' masks: the crypto provider, to `Correlation.deal`."""
 
     def mask(self, ref: MaskRef) -> Words:
-        """Return the mask that `ref` names: the sum of all parties' shares of it."""
+        """Return the mask that `ref` refers to: the sum of all parties' shares of it."""
 
 
 _classes: dict[str, type[Correlation]] = {}
 
 
 def correlation_classes() -> dict[str, type[Correlation]]:
-    """Return every correlation by its name: what a provider can be asked for."""
+    """Return every class of correlations by its name on the wire: what a provider can be asked for."""
     return _classes
 
 
@@ -263,7 +277,7 @@ class Correlation:
         _classes[cls.__name__] = cls
 
     def counted_from(self, base: int) -> Self:
-        """Return the same with ids of masks that count from `base`, as a request has them."""
+        """Return a copy whose references count ids from `base`, as requests do."""
         return self._with({n: ref.counted_from(base) for n, ref in self._references()})
 
     def placed_at(self, base: int) -> Self:
@@ -271,7 +285,7 @@ class Correlation:
         return self._with({n: ref.placed_at(base) for n, ref in self._references()})
 
     def without_ids(self) -> Self:
-        """Return the same with zeros for the ids of masks."""
+        """Return a copy whose references have id 0."""
         return self._with(
             {
                 n: replace(ref, id=0) if isinstance(ref, MaskRef) else ref.without_ids()
@@ -281,7 +295,7 @@ class Correlation:
 
     @property
     def ids(self) -> list[int]:
-        """The ids of the masks it refers to, in the order of its fields."""
+        """The ids of the masks that the correlation refers to, in the order of its fields."""
         known = vars(self)
         if "_ids" not in known:
             known["_ids"] = ids = []
@@ -298,7 +312,7 @@ class Correlation:
 
     @property
     def layout(self) -> Layout:
-        """What does not depend on ids; correlations that differ in ids alone share it."""
+        """The parts and sizes; correlations that differ in ids alone share one layout."""
         known = vars(self)
         found: Layout | None = known.get("_layout")
         if found is None:
@@ -317,19 +331,20 @@ class Correlation:
         return found
 
     def keep_layout(self) -> None:
-        """Make a layout of its own: of what comes from outside, nothing is exchanged for others.
+        """Give a correlation that came over the wire a layout that it shares with no other.
 
-        Values that are equal, such as True and 1, differ on the wire.
+        Layouts are looked up by equality, and values that are equal, such as True and 1, differ in the
+        digest that names a correlation.
         """
         vars(self)["_layout"] = Layout(self)
 
     def _key(self, ids: list[int]) -> tuple[Any, ...] | None:
-        """Return what the layout follows from, if it can be looked up; add the rest to `ids`."""
+        """Return the key under which the layout is looked up, None if there is none; append to `ids`."""
         key: list[Any] = [type(self)]
         for value in self._values():
             kind = type(value)
             if kind is MaskRef:
-                # A key of an index can be an array, and may hold True as well as 1.
+                # An index can hold arrays, which are not hashable, and True as well as 1.
                 for step, _ in value.views:
                     if step == "index":
                         return None
@@ -348,7 +363,7 @@ class Correlation:
                 yield name, value
 
     def _with(self, changed: dict[str, Any]) -> Self:
-        """Return the same with other ids, and so of the same sizes: what is known of them stays."""
+        """Return a copy with other references; sizes are the same, so the cached layout stays."""
         if not changed:
             return self
         twin = object.__new__(type(self))
@@ -360,8 +375,8 @@ class Correlation:
     def check(self, limit: int) -> None:
         """Raise ShapeError unless sizes and mask references fit together, within `limit` words.
 
-        What the provider asks of a correlation that came over a network, before it deals: kernels
-        rely on it. A class whose fields are more than sizes of its own parts extends it.
+        The provider calls this for every correlation that came over the network, before it deals:
+        kernels check nothing. A class overrides it if its fields have to fit one another.
         """
         total = 0
         for part in (*self.masks(), *self.corrected()):
@@ -372,40 +387,40 @@ class Correlation:
             )
 
     def masks(self) -> tuple[Part, ...]:
-        """Return the parts that are uniform."""
+        """Return the uniform parts."""
         return ()
 
     def corrected(self) -> tuple[Part, ...]:
-        """Return the parts that follow from the masks."""
+        """Return the parts that are functions of masks, and are dealt by corrections."""
         return ()
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
-        """Turn the other parties' shares of the corrected parts into the last party's, in place.
+        """Compute the last party's shares of the corrected parts, the correction, in place.
 
         Parameters
         ----------
         provider : MaskSource
-            To look up masks of earlier ids.
+            To look up masks by reference.
         masks : list of arrays
-            The masks themselves.
+            This correlation's own masks, summed over all parties.
         out : list of arrays
-            On entry the sum (XOR) of the other parties' shares of each corrected part, on return
-            the part minus (XOR) that.
+            On entry the sum (XOR) of all other parties' shares of each corrected part, on return
+            the part's value minus (XOR) that sum.
         """
         raise NotImplementedError
 
     @property
     def mask_words(self) -> int:
-        """How many words of a party's stream are masks."""
+        """The number of words of the masks, which every party expands."""
         return self.layout.mask_words
 
     @property
     def corrected_words(self) -> int:
-        """How many words the last party receives."""
+        """The number of words of the correction, which the last party receives."""
         return self.layout.corrected_words
 
     def split(self, words: Words) -> list[Words]:
-        """Cut the last axis of an array of all parts' words into the parts."""
+        """Cut an array of shape (..., words of all parts) into the parts, of shape (..., *part.shape)."""
         pieces, start, leading = [], 0, words.shape[:-1]
         for part in self.layout.parts:
             piece = words[..., start : start + part.size]
@@ -415,14 +430,14 @@ class Correlation:
 
 
 class Layout:
-    """What correlations have in common that differ in ids alone.
+    """Parts and sizes, which correlations that differ in ids alone have in common.
 
     Attributes
     ----------
     masks, corrected, parts : tuple of Part
     mask_words, corrected_words : int
     digest : bytes, optional
-        For :mod:`mpc.core.names`, once it was asked for.
+        Cached by :mod:`mpc.core.names`.
     """
 
     __slots__ = ("corrected", "corrected_words", "digest", "mask_words", "masks", "parts")
@@ -436,7 +451,7 @@ class Layout:
         self.digest: bytes | None = None
 
 
-# What fields are made of beside references and terms.
+# Types of fields beside references and cross terms.
 _PLAIN = {bool, int, str, tuple, type(None)}
 _MOST_LAYOUTS = 4096
 _layouts: dict[Any, Layout] = {}
@@ -446,5 +461,5 @@ _of_ref = attrgetter("part.shape", "part.algebra", "start", "owner", "without", 
 @lru_cache(maxsize=64)
 def _fields_of(cls: type[Correlation]) -> Callable[[Correlation], tuple[Any, ...]]:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    # Of one name it would return no tuple.
+    # For a single name, attrgetter returns no tuple.
     return attrgetter(*names) if len(names) > 1 else lambda c: (getattr(c, names[0]),)

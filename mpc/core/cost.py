@@ -17,21 +17,21 @@ __all__ = ["Cost", "Ledger", "Spent"]
 
 @dataclass
 class Spent:
-    """What one protocol or layer took.
+    """Rounds, bytes and seconds of one protocol or layer.
 
     Attributes
     ----------
     rounds : int
-        Messages that cannot be sent before the ones of the round before have arrived.
+        Each begins only after the messages of the one before have arrived.
     bytes_sent : int
         Bytes the busiest computing party sends to the other computing parties, all together.
     correction_bytes : int
-        Bytes the crypto provider sends to the last computing party. They depend on no data, so
-        they can be sent ahead.
+        Bytes the crypto provider sends to the last computing party. Corrections depend on no data,
+        so they can be sent ahead.
     seconds : float
-        Wall time; not compared.
+        Wall time; no part of ``==``.
     sent : tuple of int
-        Bytes that each computing party sends, where it was measured; not compared.
+        Bytes that each computing party sends, where measured; no part of ``==``.
     """
 
     rounds: int = 0
@@ -67,11 +67,11 @@ class Cost:
     ----------
     total : Spent
     by_protocol, by_layer : dict of str to Spent
-        The same total, split. What belongs to no layer is under ``"-"``.
+        The total, split. Rounds and bytes outside of any layer or protocol are under ``"-"``.
     framing : tuple of int
-        What each computing party's messages take on the wire beside their contents, where the
-        parties are processes: headers, TLS, and the last party's requests to the provider. Not
-        compared.
+        Bytes that each computing party's messages take on the wire beside their contents, where
+        the parties are processes: headers, TLS, and the last party's requests to the provider. No
+        part of ``==``.
     correction_framing : int
         Likewise what the provider sends beside the corrections.
     """
@@ -135,7 +135,7 @@ class Cost:
         return self.total.correction_bytes + self.correction_framing
 
     def __sub__(self, earlier: Cost) -> Cost:
-        """Return what was spent since `earlier`."""
+        """Return the cost since `earlier`, a cost of the same session."""
 
         def minus(now: dict[str, Spent], then: dict[str, Spent]) -> dict[str, Spent]:
             rest = {name: spent - then.get(name, Spent()) for name, spent in now.items()}
@@ -170,7 +170,7 @@ class Cost:
 
 
 def _panels(spent: list[Spent], sent: str) -> list[Panel]:
-    """Return what is drawn of what layers or protocols have spent."""
+    """Return the panels of bars that :meth:`Cost.plot` draws, a value for each layer or protocol."""
     most = max((max(s.bytes_sent, s.correction_bytes) for s in spent), default=0)
     unit, size = ("MB", 1e6) if most >= 1e5 else ("kB", 1e3)
     panels: list[Panel] = [
@@ -223,12 +223,12 @@ class Ledger:
         return sum(spent.rounds for spent in self._other.values())
 
     def where(self) -> str:
-        """Return the round and the step, for errors."""
+        """Return the number of the round, and the layer and protocol, for errors."""
         step = self.step
         return f"round {self.rounds}{f' ({step})' if step else ''}"
 
     def add_round(self, sent: Sequence[int], framing: Sequence[int]) -> None:
-        """Book one round in which party i sends ``sent[i]`` bytes, and ``framing[i]`` beside."""
+        """Book one round: party i sends ``sent[i]`` bytes of contents and ``framing[i]`` of framing."""
         key = self._key()
         self._other[key].rounds += 1
         totals = self._sent[key]
@@ -237,16 +237,16 @@ class Ledger:
             self._framing[party] += framing[party]
 
     def add_framing(self, party: int, count: int) -> None:
-        """Book what `party` sends beside contents; -1 is the last."""
+        """Book bytes of framing that `party` sends; -1 is the last party."""
         self._framing[party] += count
 
     def add_correction(self, count: int, framing: int) -> None:
-        """Book `count` bytes from the provider, and what it sends beside them."""
+        """Book a correction of `count` bytes from the provider, and the bytes of its framing."""
         self._other[self._key()].correction_bytes += count
         self._correction_framing += framing
 
     def add_at_once(self, others: Sequence[Ledger]) -> None:
-        """Book what was spent elsewhere at the same time: all bytes, and the rounds of the longest."""
+        """Book ledgers of sessions that ran in parallel: the sum of their bytes, the most rounds."""
         for ledger in others:
             for key, sent in ledger._sent.items():
                 mine = self._sent.setdefault(key, [0] * self._parties)
@@ -258,7 +258,7 @@ class Ledger:
             self._other[key].rounds += spent.rounds
 
     def protocol(self, name: str) -> AbstractContextManager[None]:
-        """Book under `name`, unless a protocol runs already: the outermost one pays."""
+        """Book under `name`, unless a protocol runs already: costs go to the outermost protocol."""
         return _Protocol(self, name)
 
     def layer(self, name: str) -> AbstractContextManager[None]:
@@ -291,7 +291,7 @@ class Ledger:
 
 
 class _Protocol:
-    # A class, since a generator takes thrice the time and every step of a protocol is in one.
+    # A class: contextlib's generators take thrice the time, and every protocol enters one of these.
     __slots__ = ("_ledger", "_name", "_outer")
 
     def __init__(self, ledger: Ledger, name: str) -> None:

@@ -41,11 +41,11 @@ class PartyError(ArgumentError):
 
 
 class SessionError(SottoError, RuntimeError):
-    """A session that is closed, or of another thread or process; or an array of another session."""
+    """A session is closed or belongs to another thread or process, or an array to another session."""
 
 
 class RangeWarning(UserWarning):
-    """By the public bounds, a result may leave the ring; nothing has checked that it does not."""
+    """By the public bounds, a result may leave the ring's range, and nothing checks its values."""
 
 
 class RevealError(SottoError, TypeError):
@@ -53,7 +53,7 @@ class RevealError(SottoError, TypeError):
 
 
 class MissingExtraError(SottoError, ImportError):
-    """A package that an extra of this distribution brings; says which."""
+    """An optional package is not installed; names the extra that brings it."""
 
 
 class ConfigurationError(ArgumentError):
@@ -61,13 +61,13 @@ class ConfigurationError(ArgumentError):
 
 
 class TemporaryError(ConfigurationError):
-    """What does not work now and may work later as it is: an address that is taken, say."""
+    """A fault that may pass without a change here, such as an address that is taken."""
 
 
 class PeerError(SessionError):
-    """Another party, the provider or a client is lost, late or breaks the rules; names it.
+    """Another party, the provider or a client is lost, late or breaks the protocol; names it.
 
-    The message holds names, rounds and steps, never values: it may be told to the others.
+    The message holds names, rounds and steps, never values: it may be sent to the other parties.
     """
 
 
@@ -104,7 +104,7 @@ class LaunchError(SessionError):
     Attributes
     ----------
     errors : dict of str to str
-        What each process that failed has said, by party.
+        The error of each process that failed, by party.
     """
 
     def __init__(self, message: str, errors: dict[str, str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """The log of the services: a line for each event, as ``key=value`` pairs or as JSON.
 
-What goes in are names, ids, shapes, counts and seconds, and messages of errors about peers, which
-hold no more than that. Never a value, a share or a key.
+Fields are names, ids, shapes, counts and seconds, and messages of errors about peers, which hold
+nothing else. Never a value, a share or a key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _hearers: list[Callable[[str, bool, Mapping[str, Field]], None]] = []
 
 
 def record(event: str, *, warning: bool = False, **fields: Field) -> None:
-    """Write a line to the log "sotto", and tell those who hear."""
+    """Write a line to the log "sotto", and call every function registered by :func:`hear`."""
     for hearer in _hearers:
         hearer(event, warning, fields)
     words = [f"event={event}"]
@@ -33,15 +33,15 @@ def record(event: str, *, warning: bool = False, **fields: Field) -> None:
 
 
 def hear(hearer: Callable[[str, bool, Mapping[str, Field]], None]) -> None:
-    """Have every event told, with whether it is a warning and with its fields."""
+    """Register a function to be called with every event: its name, whether it is a warning, its fields."""
     _hearers.append(hearer)
 
 
 class _Json(logging.Formatter):
-    """An object a line, of this log's events and of what other libraries say."""
+    """Formats a record as one line of JSON: events of this log, and messages of other libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, Any] = {
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
         }
@@ -49,22 +49,23 @@ class _Json(logging.Formatter):
         if event is None:
             event = {"event": "message", "logger": record.name, "message": record.getMessage()}
             if record.exc_info and record.exc_info[0]:
-                # Its text could be anything.
+                # The type alone: the text of a foreign exception could hold values.
                 event["error"] = record.exc_info[0].__name__
-        return json.dumps(told | event)
+        return json.dumps(line | event)
 
 
-def start_log(verbose: bool, form: str = "text") -> None:
+def start_log(verbose: bool, style: str = "text") -> None:
     """Write the log to standard error: warnings alone, or everything.
 
     Parameters
     ----------
     verbose : bool
-    form : {"text", "json"}
-        As JSON it is an audit trail, and always has everything.
+        Whether to write events that are no warnings.
+    style : {"text", "json"}
+        JSON is meant as an audit trail, and always has every event.
     """
     handler = logging.StreamHandler()
     text = "%(asctime)s level=%(levelname)s %(message)s"
-    handler.setFormatter(_Json() if form == "json" else logging.Formatter(text))
-    level = logging.INFO if verbose or form == "json" else logging.WARNING
+    handler.setFormatter(_Json() if style == "json" else logging.Formatter(text))
+    level = logging.INFO if verbose or style == "json" else logging.WARNING
     logging.basicConfig(handlers=[handler], level=level)

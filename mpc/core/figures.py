@@ -1,4 +1,4 @@
-"""Figures: what they have in common, and bars (extra: plot)."""
+"""Plots with matplotlib (extra: plot): an empty figure, and panels of bars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure that notebooks show, and that pyplot knows nothing of."""
+    """Return an empty matplotlib figure that notebooks show; pyplot does not keep it."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

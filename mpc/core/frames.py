@@ -4,7 +4,8 @@ A frame is a header, the shapes of the arrays it carries, and their raw words:
 
     length    4 bytes  elements behind the shapes: words, or bytes for a message
     sequence  4 bytes  counts the frames of one direction of a connection
-    step      4 bytes  of an opening: a checksum of the program up to here; else as the kind has it
+    step      4 bytes  of OPEN and REVEAL a checksum of the program's steps so far; of CORRECTION an
+                       id; else 0
     kind      1 byte
     dtype     1 byte   0 bytes, 1 words of 64 bits
     arrays    1 byte   how many arrays
@@ -46,13 +47,13 @@ HEADER_BYTES = _HEADER.size
 LARGEST_HEADER = HEADER_BYTES + 255 + 4 * 255
 BYTES, WORDS = 0, 1
 
-# What a TLS record holds at most, and takes beside: header, type and authentication tag (RFC 8446).
+# The most bytes that a TLS record carries, and its overhead: header, type, authentication tag (RFC 8446).
 RECORD_BYTES = 1 << 14
 _RECORD_OVERHEAD = 5 + 1 + 16
 
 
 class Kind(IntEnum):
-    """What a frame is for."""
+    """The kind of a frame; the numbers are part of the wire format."""
 
     OPEN = 1
     REVEAL = 2
@@ -79,7 +80,7 @@ class Header(NamedTuple):
     kind : Kind
     sequence, step : int
     words : bool
-        Whether words or bytes follow.
+        Whether the frame carries 64-bit words, else bytes.
     shapes : tuple of tuple of int
     nbytes : int
         How many bytes follow the header.
@@ -94,7 +95,7 @@ class Header(NamedTuple):
 
 
 def foresee(kind: Kind, sequence: int, step: int, shapes: Shapes) -> tuple[bytes, Header]:
-    """Return the header of a frame of arrays that is to come, as bytes and read."""
+    """Return the header that a frame of arrays must have, as bytes and as a Header."""
     sequence, step = sequence & 0xFFFFFFFF, step & 0xFFFFFFFF
     length, rest = _unnumbered(kind, True, shapes)
     head = _NUMBERED.pack(length, sequence, step) + rest
@@ -117,7 +118,7 @@ def pack(
 
 @lru_cache(maxsize=1024)
 def _unnumbered(kind: Kind, words: bool, shapes: Shapes) -> tuple[int, bytes]:
-    """Return what a header has before the sequence number, and what behind the step."""
+    """Return the header's fields before the sequence number, and its bytes after the step."""
     length = sum(map(prod, shapes))
     axes = [len(shape) for shape in shapes]
     if length >= 1 << 32 or len(shapes) > 255 or sum(axes) > 255:
@@ -170,8 +171,8 @@ def framing(arrays: Sequence[tuple[int, int]]) -> int:
     Parameters
     ----------
     arrays : sequence of (axes, bytes)
-        What the frame carries. The first record holds the header and what fits beside it, and
-        every array begins its rest in a record of its own.
+        Of each array: how many axes, and how many bytes. The first TLS record holds the header and
+        as much of the arrays as fits; the rest of each array begins a record of its own.
     """
     head = HEADER_BYTES + sum(1 + 4 * axes for axes, _ in arrays)
     room, records = RECORD_BYTES - head, 1

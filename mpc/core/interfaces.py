@@ -1,6 +1,6 @@
-"""What a session is made of and what may be made otherwise: transports and sources of randomness.
+"""The two interfaces behind a session: its transport, and its source of correlated randomness.
 
-A session holds one of each. What it does is the same whichever they are; what differs is said here.
+A session holds one of each. Protocols are the same whichever implementation that is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Words = NDArray[np.uint64]
 
 
 class Transport(ABC):
-    """How what the parties send each other gets there."""
+    """Delivers what the computing parties send to one another."""
 
     @abstractmethod
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
@@ -32,31 +32,32 @@ class Transport(ABC):
         ----------
         messages : sequence of (words, opening)
             For "sum" and "xor" the shares of the parties that live here, of shape (p, ...). For a
-            party's number what it alone sends: first axis 1 where it lives, else 0.
+            party's number the words that it alone sends: (1, ...) where it lives, else (0, ...).
 
         Returns
         -------
         list of uint64 arrays
-            The opened values, one copy for all parties that live here: first axis 1, or 0 in a plan.
+            The opened values, one copy for all parties that live here: (1, ...), or (0, ...) in a
+            plan.
         """
 
     @abstractmethod
     def open_to(self, party: int, shares: Words) -> Words:
-        """Open one array to one party: first axis 1 where it lives; (0, ...) elsewhere."""
+        """Open one array to one party. Returns (1, ...) where that party lives, else (0, ...)."""
 
     def tell(self, words: Sequence[Words]) -> list[Words]:
-        """Deliver public words of every party, in their order, to all.
+        """Broadcast public words: every party gets those of all parties, in their order.
 
         Parameters
         ----------
         words : sequence of arrays
-            As in a message of one party.
+            One for each party: (1, ...) where it lives, else (0, ...).
         """
         return self.open([(each, party) for party, each in enumerate(words)])
 
     @abstractmethod
     def close(self, problem: str | None) -> None:
-        """End: tell whoever is elsewhere that all is done, or what the problem is."""
+        """End the connections, if any; send the other parties `problem`, or None for a regular end."""
 
     @property
     @abstractmethod
@@ -64,7 +65,7 @@ class Transport(ABC):
         """Bytes sent and received, headers included."""
 
     def note(self, *step: object) -> None:  # noqa: B027 - it need not
-        """Enter a step into what parties compare, if they run apart."""
+        """Enter a step into the checksum by which parties in different processes compare programs."""
 
 
 class CorrelationSource(ABC):
@@ -73,11 +74,11 @@ class CorrelationSource(ABC):
     Attributes
     ----------
     takes_terms : bool
-        Whether the mask of a truncation can take in the cross term of a product, so that a product
-        leaves it for later (see :mod:`mpc.protocols.truncation`). If not, every product gets its
-        term dealt at once. It must be the same at all parties.
+        Whether the source can subtract a product's cross term from the mask of a truncation
+        (:mod:`mpc.protocols.truncation`), so that products put dealing it off. If not, every product
+        has its cross term dealt at once. Must be the same at all parties.
     works_ahead : bool
-        Whether it is worth telling what a program is going to ask for.
+        Whether the source can deal ahead of need, if `announce` says what a program will ask for.
     """
 
     takes_terms: bool = True
@@ -85,21 +86,21 @@ class CorrelationSource(ABC):
 
     @property
     def name(self) -> str:
-        """What to call it in an error."""
+        """The name of the source in errors."""
         return type(self).__name__
 
     def makes(self, kind: type[Correlation]) -> bool:
-        """Whether it can make correlations of a class. It must be the same at all parties."""
+        """Whether the source can make correlations of a class. Must be the same at all parties."""
         return True
 
     @abstractmethod
     def shares(self, id: int, correlation: Correlation) -> Words:
-        """Return the shares of the parties that live here.
+        """Return the shares of a correlation of the parties that live here.
 
         Parameters
         ----------
         id : int
-            The correlation's place in the streams; none serves twice.
+            Where in the streams its masks are; no id is used twice.
         correlation : Correlation
 
         Returns
@@ -109,52 +110,54 @@ class CorrelationSource(ABC):
         Raises
         ------
         PeerError
-            If it takes somebody who is lost.
+            If another process is needed for it and is lost.
         """
 
     @abstractmethod
     def book(self, correlation: Correlation, ledger: Ledger) -> None:
-        """Book what a correlation costs, as a run and as a plan."""
+        """Book what a correlation costs; runs and plans call this alike."""
 
     def value(self, correlation: Correlation) -> Words:
-        """Return what the one corrected part is a sharing of.
+        """Return the value of the only corrected part, in the clear.
 
         For checks of ranges alone, see :mod:`mpc.core.ranges`, and only where all parties live here.
         """
-        raise SessionError("only a session whose parties all live in this process can look")
+        raise SessionError(
+            "the value of a correlation is known only where all parties live in this process"
+        )
 
     # Ahead of need.
 
     def bundle(self, asked: Sequence[tuple[int, Correlation]], base: int, last: int) -> Any:
-        """Return what `announce` takes, for a program that asks for these.
+        """Pack the correlations that a program asks for, in the form that `announce` takes.
 
-        It may be announced many times, at other bases.
+        A bundle is independent of the base: it may be announced again whenever the program runs again.
 
         Parameters
         ----------
         asked : sequence of (int, Correlation)
         base, last : int
-            The ids that the program begins behind and ends at.
+            The program uses the ids from base + 1 to `last`.
         """
         return tuple(asked)
 
     def announce(self, base: int, bundle: Any) -> None:  # noqa: B027 - it need not
-        """Begin with what a program behind id `base` is going to ask for, without waiting."""
+        """Begin to deal a bundle for a program whose ids begin at base + 1; returns at once."""
 
     def book_bundle(self, bundle: Any, ledger: Ledger) -> None:  # noqa: B027 - it may be free
-        """Book, in a plan, what it takes to ask for these."""
+        """Book, in a plan, the bytes of the requests for a bundle."""
 
-    # Its end.
+    # The end.
 
     def leaves(self) -> bool:
-        """Whether somebody whom it takes has said that he leaves (for services that wait).
+        """Whether another process that the source needs has announced its stop (for services).
 
         Raises
         ------
         PeerError
-            If he is gone.
+            If that process is lost.
         """
         return False
 
     def close(self) -> None:  # noqa: B027 - it may have none
-        """Forget all keys."""
+        """Drop all keys."""

@@ -1,6 +1,6 @@
-"""joblib's processes of this machine, which end with the process that has started them.
+"""joblib's worker processes on this machine: they end when the process that started them does.
 
-By themselves they would wait for minutes for work that nobody can send any more.
+Left to themselves they would go on waiting for work for minutes.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ _LOOK_SECONDS = 0.5
 
 
 def options() -> dict[str, Any]:
-    """Return what to pass on to a ``joblib.Parallel`` that is made now.
+    """Return keyword arguments for a ``joblib.Parallel`` that is made now.
 
-    Nothing, unless joblib's active backend starts processes of this machine.
+    Empty unless joblib's active backend starts processes on this machine.
     """
     from joblib.parallel import get_active_backend  # here: nobody else needs it
 
     backend, _ = get_active_backend()
     if type(backend).__name__ != "LokyBackend":
         return {}
-    # Each process calls this before it looks for work. What it does before that needs no parent.
+    # Each process calls the initializer before it takes work.
     return {"initializer": end_with, "initargs": (os.getpid(),)}
 
 
-# joblib's own, by name: classes derived from them may go elsewhere.
+# joblib's own backends, by name: classes derived from them may send work to other machines.
 _HERE = ("LokyBackend", "SequentialBackend", "ThreadingBackend")
 
 
 def stays_here(backend: object) -> bool:
-    """Whether what a backend of joblib is given stays on this machine."""
+    """Whether a backend of joblib runs all tasks on this machine."""
     kind = type(backend)
     return kind.__module__ == "joblib._parallel_backends" and kind.__name__ in _HERE
 

@@ -1,30 +1,35 @@
-"""The keys of a session: who shares which with whom, and what each is for.
+"""The keys of a session: which processes share each key, and what it is for.
 
-Party i and the provider agree on one key. Three follow from it, by HKDF-SHA256 with a label each:
+Party i and the provider agree on one key. Three keys are derived from it, by HKDF-SHA256 with a label
+each:
 
-- one of its masks, of which both expand the same words by id. Such words hide what is opened;
-- one of its shares of corrections, and one of where in that stream they are: at a place that
-  follows from the correlation's class and sizes, its id, and its references with their ids
-  (:mod:`mpc.core.names`, :class:`ring.streams.NamedStream`). The last party has no such shares.
+- the mask key: both expand the same mask words by id. Opened values are hidden by such words;
+- the correction key, from which party i's shares of corrected parts are expanded, and the name key,
+  which maps a correlation's name to its place in that stream. The name is the correlation's class
+  and sizes, its id, and its references with their ids (:mod:`mpc.core.names`,
+  :class:`ring.streams.NamedStream`). The last party has no use for these two.
 
-Why two: the provider answers the last party with f - (the others' shares), f following from masks.
-What if the last party asks for something else than the program does? With one key for both, it
-would ask for a correlation of which it knows f, at the id of another party's mask, and subtract.
-Here the answer tells nothing unless class, sizes, references and all ids are those that the parties
-compute with: any other name's shares are read nowhere else, so that the answer is uniform to whoever
-lacks one other party's key. To ask twice for the right name gives the same answer twice: f follows
-from the name and the masks alone. An id that is asked for with another term or other references,
-where the answers' difference would tell what the masks have in common, is another name.
+Each pair of parties shares one more key, from which shares of inputs are expanded.
 
-Why masks need no more than one: there are masks of tensors (:mod:`mpc.protocols.masking`), uniform
-parts of correlations that something is opened under (the r of a truncation, the beta of a bit), and
-those of them that later correlations refer to. All are read by id, and an honest party hands each id
-out once, to one tensor or one correlation, so no word of a mask ever hides two things. Nothing that
-the last party asks for changes that: it gets masks only within f, and f only as above. So it does
-not matter which masks a forged request refers to, or whether they were ever dealt.
+Why masks and corrections have different keys. The provider answers the last party with
+f - (the other parties' shares), where f is a function of masks. Suppose that the last party forges a
+request. With one key for both, it would request a correlation whose f it knows, at the id of another
+party's mask, and get that mask by subtraction. With these keys the answer tells nothing unless class,
+sizes, references and all ids are those that the parties compute with: shares of any other name are
+used nowhere else, so the answer is uniform to whoever lacks one other party's key. Requesting the
+right name twice gives the same answer twice, since f is a function of the name and the masks. The same
+id with another cross term or other references, where the difference of two answers would tell
+something about the masks, is another name.
 
-This is about requests. A last party that goes on computing with forged answers can still make
-results wrong, see the page *Who sees what*.
+Why one key is enough for all masks. There are masks of tensors (:mod:`mpc.protocols.masking`), and
+uniform parts of correlations (the r of a truncation, the beta of a bit), to which later correlations
+may refer. All are expanded by id, and an honest party uses each id once, for one tensor or one
+correlation, so no mask word ever hides two values. Forged requests do not change that: their answers
+contain masks only within f, and f only as above. So it does not matter which masks a forged request
+refers to, or whether they were ever dealt.
+
+All this is about requests. A last party that computes on with forged answers can still make results
+wrong, see the page *Who sees what*.
 """
 
 from __future__ import annotations
@@ -43,16 +48,16 @@ __all__ = ["PartyStreams", "derive", "fresh_streams", "party_streams", "provider
 
 @dataclass(frozen=True, repr=False)
 class PartyStreams:
-    """What one computing party can expand.
+    """The pseudo-random streams that one computing party can expand.
 
     Attributes
     ----------
     masks : Stream
-        What it masks with, in common with the crypto provider.
+        Its shares of masks, by id; shared with the crypto provider.
     corrections : NamedStream
-        Its shares of corrections, in common with the crypto provider.
+        Its shares of corrected parts, by name; shared with the crypto provider.
     pairs : dict of int to Stream
-        The streams it has in common with each other party, by that party's number.
+        The stream shared with each other party, by that party's number.
     """
 
     masks: Stream
@@ -61,12 +66,12 @@ class PartyStreams:
 
 
 def derive(key: bytes, label: str, count: int = KEY_BYTES) -> bytes:
-    """Return a key of `count` bytes that follows from `key`, for one use alone."""
+    """Return a key of `count` bytes derived from `key` for the purpose that `label` names."""
     return HKDF(SHA256(), count, salt=None, info=f"sotto {label}".encode()).derive(key)
 
 
 def provider_streams(key: bytes) -> tuple[Stream, NamedStream]:
-    """Return a party's masks and its shares of corrections, from the key agreed with the provider."""
+    """Return a party's streams of masks and of corrections, from its key shared with the provider."""
     return (
         Stream(derive(key, "masks")),
         NamedStream(

@@ -1,4 +1,4 @@
-"""What one client may take of a service, so that others are served too."""
+"""Limits on what one client may ask of a service, so that other clients are served too."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What each client may have at each party.
+    """The limits of each client at each party.
 
     Attributes
     ----------
     connections : int, default=1000
-        At once.
+        Open at once.
     requests : int, default=1000
         In progress at once.
     rows_an_hour : int, default=10**9
-        In all its requests.
+        Rows of all its requests in an hour.
     """
 
     connections: int = 1000
@@ -30,18 +30,18 @@ class Limits:
 
     @classmethod
     def defaults(cls) -> dict[str, int]:
-        """Return the limits where nothing is said."""
+        """Return the limits that hold where the configuration sets none."""
         return {field.name: int(getattr(cls, field.name)) for field in fields(cls)}
 
 
 class Allowance:
-    """The rows that one client may still ask for: as many as in an hour, which come back evenly."""
+    """A leaky bucket of rows for one client: holds an hour's rows, and refills evenly."""
 
     def __init__(self) -> None:
         self._used, self._since = 0.0, time.monotonic()
 
     def take(self, rows: int, an_hour: int) -> bool:
-        """Take rows off it. Returns whether there were enough."""
+        """Take `rows` out of the bucket. Returns whether there were enough; if not, takes none."""
         now = time.monotonic()
         self._used = max(0.0, self._used - (now - self._since) * an_hour / _HOUR)
         self._since = now

@@ -1,4 +1,4 @@
-"""Masks of secret arrays and bits, whose masked values are public."""
+"""Masks: a secret array as lambda + Delta, a secret bit as beta ^ delta, the latter of each public."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ Words = NDArray[np.uint64]
 
 
 class Mask:
-    """A tensor's mask: how the provider finds it, its shares, and the opened difference.
+    """The mask lambda of a secret array x of shape S, and the opened difference Delta = x - lambda.
 
     Attributes
     ----------
     ref : MaskRef
+        How the provider refers to lambda.
     rows : tuple of int
-        The rows of the party axis with a share that is not zero: all, or the owner's, if any.
+        The rows of the party axis whose share of lambda is not zero: all; for an owner's plaintext
+        the owner's, where it lives.
     shares : uint64 array of shape (len(rows), *S)
-        lambda. Given as a session, they are expanded from its keys when they are asked for.
+        Shares of lambda. The constructor takes a session in their place: then they are expanded from
+        its keys each time a Mask first needs them.
     delta : uint64 array of shape (1, *S)
-        Delta = x - lambda, public to the computing parties.
+        Delta, public to the computing parties.
     """
 
     __slots__ = ("_shares", "_without_others", "delta", "ref", "rows")
@@ -38,7 +41,7 @@ class Mask:
         self.rows = rows
         self._shares = shares
         self.delta = delta
-        # By row; None once it was asked for.
+        # By row; None after the first request, the array from the second on.
         self._without_others: dict[int, Words | None] = {}
 
     @property
@@ -49,9 +52,9 @@ class Mask:
         return self._shares
 
     def without_others(self, row: int) -> Words:
-        """Return Delta + lambda_row, the value less what the other parties hide of it.
+        """Return Delta + lambda_row: the value minus the other parties' shares of the mask.
 
-        Kept from the second time on: a model's weights are asked for with every batch.
+        Cached from the second request on: a model's weights are requested with every batch.
         """
         kept = self._without_others.get(row)
         if kept is None:
@@ -71,7 +74,7 @@ class Mask:
 
 
 def expand_mask(session: Runtime, ref: MaskRef, rows: tuple[int, ...]) -> Words:
-    """Expand shares of a mask; if the first view picks rows of the tensor, of these alone."""
+    """Expand shares of a mask from keys; if its first view picks rows, only of those rows."""
     chosen = chosen_rows(ref)
     shape = ref.part.shape if chosen is None else (len(chosen), *ref.part.shape[1:])
     shares = np.empty((len(rows), *shape), np.uint64)
@@ -86,15 +89,16 @@ def expand_mask(session: Runtime, ref: MaskRef, rows: tuple[int, ...]) -> Words:
 
 @dataclass(frozen=True, repr=False)
 class MaskedBit:
-    """A secret bit as delta ^ beta, delta public.
+    """Secret bits b = delta ^ beta: beta shared, delta public to the computing parties.
 
     Attributes
     ----------
     ref : MaskRef
-        How the provider finds the plane of beta.
+        How the provider refers to the plane of beta.
     beta : uint64 array of shape (p, size)
-        Additive shares of beta.
+        Additive shares of beta, a word for each bit.
     delta : uint64 array of shape (1, words)
+        A bit plane, 64 bits to a word.
     """
 
     ref: MaskRef
@@ -102,5 +106,5 @@ class MaskedBit:
     delta: Words
 
     def negate(self) -> MaskedBit:
-        """Return the other bit."""
+        """Return 1 - b."""
         return MaskedBit(self.ref, self.beta, ~self.delta)

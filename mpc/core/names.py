@@ -1,8 +1,8 @@
-"""The names under which shares of corrections are expanded, see :mod:`mpc.core.keys`.
+"""The names under which shares of corrected parts are expanded, see :mod:`mpc.core.keys`.
 
-A name is all that the provider is told of a correlation: class, sizes and references, by their
-digest, its own id and those of the masks that it refers to. So a provider that is asked for anything
-else than what the parties compute with takes shares that are nobody's.
+A name holds all that a request tells the provider of a correlation: a digest of class, sizes and
+references, the correlation's id, and the ids of the masks that it refers to. So a forged request makes
+the provider subtract shares that no party computes with.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def _numbers(count: int) -> struct.Struct:
 
 
 def name_of(id: int, correlation: Correlation) -> bytes:
-    """Return the name of the shares that correct `correlation` at its place `id`.
+    """Return the name under which shares of the corrected parts of `correlation` `id` are expanded.
 
     Raises
     ------
     ArgumentError
         If an id is not in [0, 2^64).
     """
-    # In a local session, all parties and the provider ask for the same one.
+    # Cached: in a local session all parties and the provider need the same name.
     known: tuple[int, bytes] | None = vars(correlation).get("_name")
     if known is not None and known[0] == id:
         return known[1]

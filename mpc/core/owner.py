@@ -1,10 +1,10 @@
-"""Whose a session is: one process, and in it one thread at a time.
+"""Which thread and process a session belongs to: one process, and in it one thread at a time.
 
-A session counts ids and rounds, and all its parties must count alike. Two threads would mix their
-steps, at every party in another order, and shares of one computation would be added to shares of
-another. So a session belongs to the thread that uses it first, until that thread has ended or has
-handed it over; another one is refused at once, whatever the first one is doing, rather than now and
-then. A forked child has its parent's keys and counters, and would use the same masks for other values.
+A session counts ids and rounds, and all parties must count alike. Two threads would interleave their
+steps in another order at every party, and shares of one computation would be added to shares of
+another. So a session belongs to the thread that uses it first, until that thread ends or hands it
+over. Any other thread is refused, always, and not only when both happen to run at once. A forked child
+has its parent's keys and counters, and would use the same masks for other values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Owner", "check_process"]
 
 
 def check_process(what: str, generation: int, pid: int) -> None:
-    """Raise SessionError if this is a forked child of the process that something belongs to."""
+    """Raise SessionError in a forked child of process `pid`, to which a session (`what`) belongs."""
     if generation != processes.generation:
         raise SessionError(
             f"the {what} belongs to the process {pid}, which this one, {os.getpid()}, was forked"

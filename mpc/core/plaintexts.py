@@ -1,8 +1,8 @@
-"""The plaintext of a value at the party that owns it, and shares of it when they are asked for.
+"""Inputs: the plaintext at the party that owns it, and shares of it, expanded only when needed.
 
 Party j's value x is shared from keys alone, as :mod:`mpc.protocols.sharing` describes:
-1. Party i != j takes x_i = PRG(k_ij, id), from the key it has in common with j.
-2. Party j takes x_j = x - (sum of the others' shares), which it can expand too.
+1. Party i != j takes x_i = PRG(k_ij, id), from the key that it shares with party j.
+2. Party j takes x_j = x - (sum of the other parties' shares), which it can expand too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,23 @@ from numpy.typing import NDArray
 from mpc.core.correlation import View, apply_views
 from mpc.core.runtime import Runtime
 
-__all__ = ["Plaintext", "Source"]
+__all__ = ["OwnerInput", "Plaintext"]
 
 Words = NDArray[np.uint64]
 
 
-class Source:
-    """A whole value of an owner, and this process's shares of it once they were asked for."""
+class OwnerInput:
+    """An input as its owner entered it, whole, with this process's shares once they are expanded.
+
+    Attributes
+    ----------
+    session : Runtime
+    id : int
+        Of the streams from which shares are expanded.
+    owner : int
+        The party whose input it is.
+    encoded : uint64 array of shape (1, *S) where the owner lives, else (0, *S)
+    """
 
     def __init__(self, session: Runtime, owner: int, encoded: Words, id: int | None = None) -> None:
         self.session = session
@@ -31,7 +41,7 @@ class Source:
         self._shares: Words | None = None
 
     def shares(self) -> Words:
-        """Steps 1 and 2."""
+        """Return this process's shares, of shape (p, *S): steps 1 and 2."""
         if self._shares is None:
             self.session.check_open()
             session, shape = self.session, self.encoded.shape[1:]
@@ -53,15 +63,18 @@ class Source:
 
 @dataclass(frozen=True, repr=False)
 class Plaintext:
-    """A party's own value, or a view of one; other parties hold where it comes from alone.
+    """An owner's input, or a view of one. Only the owner has the value; others have shape and id.
 
     Attributes
     ----------
-    owner : int
+    base : OwnerInput
     encoded : uint64 array of shape (1, *S) where the owner lives, else (0, *S)
+        The value, after the views.
+    views : tuple of View
+        The views taken of `base`.
     """
 
-    base: Source
+    base: OwnerInput
     encoded: Words
     views: tuple[View, ...] = ()
 
@@ -77,9 +90,9 @@ class Plaintext:
         )
 
     def without_value(self, planned: Runtime) -> Plaintext:
-        """Return the same in a session where no party lives."""
+        """Return the plaintext's counterpart in a session where no party lives."""
         empty = np.empty((0, *self.base.encoded.shape[1:]), np.uint64)
-        base = Source(planned, self.owner, empty, self.base.id)
+        base = OwnerInput(planned, self.owner, empty, self.base.id)
         return Plaintext(base, np.empty((0, *self.encoded.shape[1:]), np.uint64), self.views)
 
     def shares(self) -> Words:

@@ -1,18 +1,19 @@
-"""What happens when the public bounds do not prove that a result stays inside the ring.
+"""The range policy: what a session does where public bounds do not prove that a result is in range.
 
-Every shared integer is below :data:`LARGEST` in magnitude, 2^62: truncation, comparison and reveal are
-right up to there. Each operation works out the bound of its result from those of its operands, as a
-Python integer. A bound that fits proves that the result does, and nothing more is done. Any other
-operation goes through :meth:`RangePolicy.settle` before it is carried out:
+Every shared integer must be below 2^62 in magnitude, the range for which truncation, comparison and
+reveal are right; :data:`LARGEST` is 2^62 - 1. Each operation computes the bound of its result from the
+bounds of its operands, as a Python integer. If that is at most LARGEST, the result is in range and
+nothing more is done. Otherwise the operation goes through :meth:`RangePolicy.settle` before it is
+carried out:
 
-- "values": all parties live in this process, so the operation is done on the values themselves, in
-  doubles with an error bound, and where those cannot tell, in Python's integers.
-- "check": the parties find out on shares, and open one bit, see :mod:`mpc.protocols.range_check`.
+- "values": all parties live in this process, so the operation is also carried out on the values, in
+  doubles with an error bound, and where that does not decide, in Python's integers.
+- "check": the parties check on shares, and open one bit, see :mod:`mpc.protocols.range_check`.
 - "warn": a :class:`RangeWarning`, once a place of the program.
 - "error": a RangeError, before anything is sent.
 
-Where something else has shown that values stay inside, such as a model's check before it is shared,
-operations are done within :meth:`RangePolicy.vouched`.
+Where results are known to be in range for another reason, such as the check of a model before it is
+shared, operations run within :meth:`RangePolicy.vouched`.
 """
 
 from __future__ import annotations
@@ -32,49 +33,50 @@ from mpc.core.errors import ArgumentError, RangeError, RangeWarning
 
 __all__ = ["LARGEST", "MODES", "Operation", "RangePolicy"]
 
-# Exclusive limit of the magnitude of a shared integer: 2^62.
+# The magnitude of a shared integer is below 2^62.
 LIMIT_BITS = 62
 LARGEST = (1 << LIMIT_BITS) - 1
 
 MODES = ("values", "check", "warn", "error")
 
-# Frames of these folders are the library's, not the user's program.
+# Stack frames in these folders belong to the library, not to the user's program.
 _OWN_FOLDERS = tuple(
     str(Path(__file__).resolve().parent.parent / name) + "/" for name in ("ring", "mpc", "nn")
 )
 
-# By more than this many bits a sum of doubles of the same sign is not wrong for each addend.
+# Bound on the relative error of a sum of doubles of one sign, for each addend.
 _DOUBLE_ERROR = 2.0**-51
 
 
 class Encoded(Protocol):
-    """A shared array, as far as its range is concerned."""
+    """A shared array, as far as this module needs it."""
 
     frac_bits: int
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation over the integers, of which the ring sees the remainder alone.
+    """An operation over the integers, of which the ring computes the result modulo 2^64 alone.
 
     Attributes
     ----------
     name : str
-        What the user has written, for messages: ``*``, ``sum``.
+        As the user writes it, for messages: ``*``, ``sum``.
     operands : tuple of SecretValue or array
-        Secret and public ones; public floats are factors as they are, in doubles.
+        Secret and public operands; public floats are factors that are not encoded.
     exact : callable
-        Does it to plain arrays of any dtype: a sum of products, or a sum, of the operands.
+        The operation on plain arrays of any dtype: a sum, or a sum of products, of the operands.
     addends : int
-        How many make up an element of the result.
+        How many terms are added up for an element of the result.
     bound : int
-        On the magnitude of the result, as the bounds of the operands tell it.
+        On the magnitude of the encoded result, computed from the bounds of the operands.
     frac_bits : int
         Of the result.
     claims : callable
-        Returns what parties have to check on shares, see :mod:`mpc.protocols.range_check`.
+        Returns the claims that the parties check on shares, see :mod:`mpc.protocols.range_check`.
     sharp : bool
-        Whether the claims hold if and only if the results fit, not only if.
+        True if the claims hold exactly when the results are in range; False if they imply it, but
+        may fail for results in range.
     """
 
     name: str
@@ -88,17 +90,19 @@ class Operation:
 
 
 class RangePolicy:
-    """How a session treats operations whose result the bounds do not prove to fit.
+    """How a session treats operations whose results are not proven by bounds to be in range.
 
     Parameters
     ----------
     mode : {"values", "check", "warn", "error"}
     values_of : callable
-        Returns the integers behind a shared array whose parties all live here; None in a plan.
-    check, check_bound : callable
-        Find out on shares whether the results of an operation fit, whether values have a bound.
+        Returns the encoded values of a shared array whose parties all live here; None in a plan.
+    check : callable
+        Checks on shares whether the results of an Operation are in range.
+    check_bound : callable
+        Checks on shares whether the encoded values of an array are within a bound.
     places : set, optional
-        Where was warned already.
+        Places (file, line, operation) of the user's program that were warned of already.
     """
 
     def __init__(
@@ -115,13 +119,13 @@ class RangePolicy:
         self._values_of = values_of
         self._check, self._check_bound = check, check_bound
         self._vouched = 0
-        # In a plan that runs ahead of the program itself.
+        # No warnings from a plan whose program runs next, and warns itself.
         self.quiet = False
         self.places: set[tuple[str, int, str]] = set() if places is None else places
 
     @contextmanager
     def vouched(self) -> Iterator[None]:
-        """Take for granted that results inside the ``with`` block fit, as the caller has shown."""
+        """Skip checks inside the ``with`` block: the caller has shown that all results are in range."""
         self._vouched += 1
         try:
             yield
@@ -129,7 +133,10 @@ class RangePolicy:
             self._vouched -= 1
 
     def settle(self, operation: Operation) -> int:
-        """Return a bound that the result has, or raise RangeError; may warn."""
+        """Return a bound of at most LARGEST for the result, checked as the mode says.
+
+        Raises RangeError if the check fails or the mode is "error"; may warn.
+        """
         if operation.bound <= LARGEST:
             return operation.bound
         if self._vouched:
@@ -152,7 +159,7 @@ class RangePolicy:
         return LARGEST
 
     def settle_bound(self, x: Encoded, bound: int, name: str) -> None:
-        """Find out whether |x| <= bound, or raise RangeError; may warn."""
+        """Check |x| <= bound, an encoded bound, as the mode says; raise RangeError or warn."""
         if self._vouched:
             return
         if self.mode == "values":
@@ -178,12 +185,12 @@ class RangePolicy:
                 raise RangeError(f"{name}: a value is larger in magnitude")
 
     def foresee(self, name: str, bound: int, frac_bits: int) -> None:
-        """Raise, if the session is told to, what `settle` is going to raise, before a round is spent."""
+        """In mode "error", raise what `settle` would raise later, before rounds are spent."""
         if bound > LARGEST and not self._vouched and self.mode == "error":
             self.doubt(name, bound, frac_bits)
 
     def doubt(self, name: str, bound: int, frac_bits: int) -> None:
-        """Warn, once a place, or raise RangeError: by their bounds, results of `name` may not fit."""
+        """Warn or raise RangeError: by the operands' bounds, results of operation `name` may not fit."""
         text = (
             f"{name}: by the bounds of the operands a result may reach"
             f" {_power(bound, frac_bits)}, and it must stay below {_limit(frac_bits)} to be right;"
@@ -194,20 +201,20 @@ class RangePolicy:
         self.say(name, text)
 
     def say(self, name: str, text: str) -> None:
-        """Warn once a place of the user's program, or raise RangeError."""
+        """Warn, once for each place of the user's program; in mode "error" raise RangeError."""
         if self.mode == "error":
             raise RangeError(text)
         file, line, level = _place()
         if self.quiet or (file, line, name) in self.places:
             return
-        # What is typed in has no places that could be told apart.
+        # Lines of an interactive session all have the same file and line.
         if not file.startswith("<"):
             self.places.add((file, line, name))
         warnings.warn(text, RangeWarning, stacklevel=level)
 
 
 def _place() -> tuple[str, int, int]:
-    """Return file and line of the user's program that led here, and how many frames up it is."""
+    """Return file and line in the user's program of the call that led here, and its stack level."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
         level, frame = level + 1, frame.f_back
@@ -219,13 +226,13 @@ def _power(bound: int, frac_bits: int) -> str:
 
 
 def _limit(frac_bits: int) -> str:
-    """Say the limit in the unit of values."""
+    """Return the limit of decoded values, as text."""
     behind = f" (with {frac_bits} bits behind the point)" if frac_bits else ""
     return f"2^{LIMIT_BITS - frac_bits}{behind}"
 
 
 def real(value: int | float, frac_bits: int) -> str:
-    """Say an encoded value as a number."""
+    """Return an encoded value decoded, as text."""
     if not frac_bits:
         exact = isinstance(value, int) or abs(value) < 2.0**53
         return str(int(value)) if exact else f"{value:g}"
@@ -236,7 +243,7 @@ def real(value: int | float, frac_bits: int) -> str:
 
 
 def at_index(flat: int, shape: tuple[int, ...]) -> str:
-    """Say where an element is."""
+    """Return " at index ..." for the element of a flat index, as text; nothing for a scalar."""
     if not shape:
         return ""
     index = tuple(int(i) for i in np.unravel_index(flat, shape))
@@ -244,7 +251,7 @@ def at_index(flat: int, shape: tuple[int, ...]) -> str:
 
 
 def beyond(operation: Operation, values_of: Callable[[Any], NDArray[np.int64]]) -> str | None:
-    """Say which result of an operation on values is out of range, or return None."""
+    """Carry an operation out on values; return text that names a result out of range, or None."""
     with np.errstate(all="ignore"):
         return _beyond(operation, values_of)
 
@@ -258,13 +265,13 @@ def _beyond(operation: Operation, values_of: Callable[[Any], NDArray[np.int64]])
     results = np.asarray(operation.exact(*doubles))
     magnitudes = np.asarray(operation.exact(*map(np.abs, doubles)))
     error = magnitudes * ((operation.addends + 8) * _DOUBLE_ERROR)
-    # Written so that NaN, which no operand makes, would count as doubtful.
+    # Written so that NaN would count as doubtful; no operand is NaN.
     doubtful = ~(np.abs(results) + error < LARGEST)
     if not np.any(doubtful):
         return None
     fractional = any(x.dtype.kind == "f" for x in operands)
     if not fractional and not np.any(np.abs(results) - error > LARGEST):
-        # Remainders are exact; with an error below 2^61 they tell which of them is meant.
+        # Results modulo 2^64 are exact; with an error below 2^61 the double says which multiple to add.
         if np.all(error < 2.0**61):
             words = np.asarray(operation.exact(*(x.view(np.uint64) for x in operands)))
             signed = np.ascontiguousarray(words).view(np.int64).reshape(results.shape)

@@ -1,4 +1,4 @@
-"""What protocols are made of: who the parties are, rounds of opening, correlated randomness."""
+"""The part of a session that protocols use: parties, openings, correlated randomness, cost."""
 
 from __future__ import annotations
 
@@ -31,23 +31,25 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Setup:
-    """What a session is made of.
+    """The components of a session.
 
     Attributes
     ----------
     parties : tuple of str
+        Names of the computing parties, in their order.
     here : tuple of int
-        The numbers of those that live in this process.
+        The numbers of the parties that live in this process, counted from 0.
     format : ring.FixedPoint
     memory_limit : int
+        Bytes, see :class:`mpc.Session`.
     streams : dict of int to PartyStreams
-        What those that live here can expand. The source has the same dict.
+        The streams of the parties that live here, by number. The source holds the same dict.
     source : CorrelationSource
     transport : Transport
     ledger : Ledger
     range_policy : RangePolicy
     session_id : bytes
-        Of a session of one party: as agreed with the others.
+        As agreed with the other parties; empty where all parties live in this process.
     """
 
     parties: tuple[str, ...]
@@ -63,28 +65,34 @@ class Setup:
 
 
 class Runtime:
-    """The part of a session that protocols are made of.
+    """The part of a session that protocols use.
 
     Parameters
     ----------
     setup : Setup
-    first_id : int
-        Ids begin behind it.
+    last_id : int
+        The last id that is used already.
+
+    Attributes
+    ----------
+    last_id : int
+        The last id that :meth:`fresh_id` has returned.
     """
 
-    def __init__(self, setup: Setup, first_id: int = 0) -> None:
+    def __init__(self, setup: Setup, last_id: int = 0) -> None:
         self.parties, self.here = setup.parties, setup.here
         self.format, self.memory_limit = setup.format, setup.memory_limit
         self.session_id = setup.session_id
-        # Where on the party axis the first party is, which adds public values; None if elsewhere.
+        # The row of party 0 on the party axis, which adds public values to its share; None if it
+        # does not live here.
         self.first_row = self.here.index(0) if 0 in self.here else None
-        # By the party's number, for those who live here.
+        # Of the parties that live here, by number.
         self.streams = setup.streams
         self.source, self.transport = setup.source, setup.transport
         self.range_policy = setup.range_policy
         self._ledger = setup.ledger
         self._endings: dict[Callable[[], None], None] = {}
-        self._next_id = first_id
+        self.last_id = last_id
         self._closed = False
         self._owner = Owner()
         self._began = time.monotonic()
@@ -146,13 +154,13 @@ class Runtime:
         self._owner.release()
 
     def fresh_id(self) -> int:
-        """Return the next id. Every party counts alike, and no id is used twice."""
+        """Return a new id, for a tensor's mask or a correlation. All parties count alike."""
         self.check_open()
-        self._next_id += 1
-        return self._next_id
+        self.last_id += 1
+        return self.last_id
 
     def note(self, *step: object) -> None:
-        """Enter a step into the checksum by which parties notice that their programs differ."""
+        """Enter a step into the checksum by which the parties notice that their programs differ."""
         self.transport.note(*step)
 
     def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
@@ -170,8 +178,8 @@ class Runtime:
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
-        form = tuple([(words.shape[1:], opening) for words, opening in messages])
-        self._ledger.add_round(*_spent(form, self.size))
+        shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
+        self._ledger.add_round(*_bytes_of_round(shapes, self.size))
         try:
             return self.transport.open(messages)
         except PeerError as error:
@@ -179,9 +187,9 @@ class Runtime:
             raise
 
     def open_to(self, party: int, shares: Words) -> Words:
-        """Open one array to one party: the others send it their shares."""
+        """Open one array to one party: the other parties send it their shares."""
         self.check_open()
-        self._ledger.add_round(*_spent_on_one(shares.shape[1:], party, self.size))
+        self._ledger.add_round(*_bytes_of_opening_to(party, shares.shape[1:], self.size))
         try:
             return self.transport.open_to(party, shares)
         except PeerError as error:
@@ -195,16 +203,17 @@ class Runtime:
         *,
         booked: bool = True,
     ) -> list[Words]:
-        """Tell all parties public words of each, in one round.
+        """Broadcast public words of every party to all parties, in one round.
 
         Parameters
         ----------
         own : sequence of uint64 arrays
-            What the parties that live here say, one each.
+            The words of the parties that live here, one array each.
         shapes : sequence of tuple of int, optional
-            Of every party's words; default that of `own`.
+            The shape of every party's words; default the shape of `own[0]` for all.
         booked : bool, default=True
-            Whether a plan can foresee this round: what it cannot is no cost of a program.
+            Whether to book the round. False for a round that a plan cannot foresee, such as one that
+            waits for workers.
 
         Returns
         -------
@@ -215,17 +224,17 @@ class Runtime:
         if shapes is None:
             shapes = [own[0].shape] * self.size
         words = [np.empty((0, *shape), np.uint64) for shape in shapes]
-        for party, said in zip(self.here, own, strict=True):
-            words[party] = said[None]
+        for party, sent in zip(self.here, own, strict=True):
+            words[party] = sent[None]
         if booked:
-            form = tuple([(tuple(shape), party) for party, shape in enumerate(shapes)])
-            self._ledger.add_round(*_spent(form, self.size))
+            messages = tuple([(tuple(shape), party) for party, shape in enumerate(shapes)])
+            self._ledger.add_round(*_bytes_of_round(messages, self.size))
         try:
-            told = self.transport.tell(words)
+            received = self.transport.tell(words)
         except PeerError as error:
             self._end(str(error))
             raise
-        return [each[0] for each in told] if self.here else []
+        return [each[0] for each in received] if self.here else []
 
     def correlated(self, correlation: Correlation) -> tuple[int, Words]:
         """Get this process's shares of a correlation.
@@ -235,12 +244,12 @@ class Runtime:
         int
             The correlation's id.
         uint64 array of shape (p, mask words + corrected words)
-            To be cut by `correlation.split`.
+            Cut into parts by `correlation.split`.
 
         Raises
         ------
         SessionError
-            If the session's source makes none of this class.
+            If the session's source cannot make correlations of this class.
         """
         source, kind = self.source, type(correlation)
         if not source.makes(kind):
@@ -266,21 +275,21 @@ class Runtime:
         return self._ledger.cost()
 
     def layer(self, name: str) -> AbstractContextManager[None]:
-        """Book what is spent inside the ``with`` block under the layer `name`."""
+        """Book rounds, bytes and seconds of the ``with`` block under the layer `name`."""
         return self._ledger.layer(name)
 
     def protocol(self, name: str) -> AbstractContextManager[None]:
-        """Book what is spent inside the ``with`` block under the protocol `name`."""
+        """Book rounds and bytes of the ``with`` block under the protocol `name`."""
         return self._ledger.protocol(name)
 
     def book_at_once(self, others: Sequence[Runtime]) -> None:
-        """Book what other sessions have spent at the same time: all bytes, the longest's rounds."""
+        """Book other sessions that ran in parallel: the sum of their bytes, the maximum of their rounds."""
         self._ledger.add_at_once([other._ledger for other in others])
 
     # The end.
 
     def at_end(self, ending: Callable[[], None]) -> None:
-        """Let `ending` be called, once, when the session ends."""
+        """Have `ending` called once when the session ends."""
         self._endings[ending] = None
 
     def _end(self, problem: str | None) -> None:
@@ -290,7 +299,7 @@ class Runtime:
         self.streams.clear()
         self.source.close()
         if self._owner.generation != processes.generation:
-            return  # the connections are the parent's, which goes on
+            return  # in a forked child: the connections belong to the parent, which goes on
         if self.session_id:
             total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
             record(
@@ -304,29 +313,32 @@ class Runtime:
 
 
 @lru_cache(maxsize=1024)
-def _spent(
-    form: tuple[tuple[tuple[int, ...], Opening], ...], parties: int
+def _bytes_of_round(
+    messages: tuple[tuple[tuple[int, ...], Opening], ...], parties: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return what each party sends in a round of messages of these shapes, and beside them."""
+    """Return the bytes that each party sends in a round of messages (shape, opening): words, framing."""
     frames = [
-        [shape for shape, opening in form if opening in ("sum", "xor", party)]
+        [shape for shape, opening in messages if opening in ("sum", "xor", party)]
         for party in range(parties)
     ]
-    return _of_frames(frames, parties - 1)
+    return _bytes_of_frames(frames, parties - 1)
 
 
 @lru_cache(maxsize=1024)
-def _spent_on_one(
-    shape: tuple[int, ...], receiver: int, parties: int
+def _bytes_of_opening_to(
+    receiver: int, shape: tuple[int, ...], parties: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return what each party sends if all others send one an array, and beside it."""
-    return _of_frames([[] if p == receiver else [shape] for p in range(parties)], 1)
+    """Return the bytes that each party sends to open an array to one party: words, framing."""
+    return _bytes_of_frames([[] if p == receiver else [shape] for p in range(parties)], 1)
 
 
-def _of_frames(
+def _bytes_of_frames(
     frames: list[list[tuple[int, ...]]], receivers: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes of a round in which each party sends one frame, if any, to so many."""
+    """Return the bytes (words, framing) that each party sends if its frame goes to `receivers` parties.
+
+    A frame is a list of shapes; a party with an empty one sends nothing.
+    """
     contents = [[(len(shape), 8 * prod(shape)) for shape in frame] for frame in frames]
     return (
         tuple(receivers * sum(size for _, size in content) for content in contents),

@@ -1,4 +1,4 @@
-"""What a process holds of a secret array, and what the array never tells."""
+"""A secret array as protocols see it: this process's shares or mask, and the operations it refuses."""
 
 from __future__ import annotations
 
@@ -30,11 +30,33 @@ __all__ = ["Secret", "SecretValue", "check_axis"]
 
 Words = NDArray[np.uint64]
 Secret = TypeVar("Secret", bound="SecretValue")
-"""The class of the arrays that a protocol is given, and returns: users have SharedArray."""
+"""The class of arrays that a protocol takes and returns: SharedArray, in a user's program."""
 
 
 class SecretValue:
-    """The part of a shared array that protocols work with: shares, mask, bit, bound, and views."""
+    """A secret array: the part of SharedArray that protocols work with.
+
+    An array is held in one of three ways: as shares; as a mask with the opened difference Delta, from
+    which shares follow; or, for an input, as the plaintext of its owner, from which and from keys
+    shares follow.
+
+    Attributes
+    ----------
+    session : Runtime
+    shape : tuple of int
+    frac_bits : int
+    bound : int
+        Public, on the magnitude of the encoded values.
+    binary : bool
+        Whether every value is 0 or 1.
+    bit : MaskedBit or None
+        The same values as masked bits, if the array is the result of a comparison.
+    plaintext : Plaintext or None
+        Of the owner, if the array is an input or a view of one.
+    truncated : SecretValue or None
+        This array truncated to the session's format, once that was needed. It is kept because
+        truncating again would round anew, and two roundings tell more than one.
+    """
 
     __slots__ = (
         "_cross_term", "_mask", "_shares", "binary", "bit", "bound", "frac_bits", "plaintext", "session",
@@ -56,7 +78,7 @@ class SecretValue:
     ) -> None:
         self.session = session
         self._shares = shares
-        # Of a product: what its shares still lack, see `split_cross_term`.
+        # Of a product whose cross term is not dealt yet: shares of it are still to be added to `_shares`.
         self._cross_term = cross_term
         self._mask = mask
         self.frac_bits = frac_bits
@@ -67,7 +89,6 @@ class SecretValue:
         self.binary = binary or bit is not None
         self.bit = bit
         self.plaintext = plaintext
-        # In the format, once it was needed so: another truncation would round anew.
         self.truncated: Self | None = None
         if shares is not None:
             held = shares
@@ -117,7 +138,10 @@ class SecretValue:
         return twin
 
     def outline(self) -> Hashable:
-        """Return what a plan can depend on, see :meth:`mpc.Session.prepare`."""
+        """Return all that a plan can depend on: shape, format, bound, owner, references to masks.
+
+        Two arrays with equal outlines lead to equal plans, see :meth:`mpc.Session.prepare`.
+        """
         return (
             self.shape,
             self.frac_bits,
@@ -144,22 +168,25 @@ class SecretValue:
             cross_term=self._cross_term,
             binary=self.binary,
         )
-        # Rounded anew, it would tell more.
+        # The same truncation: rounding anew would tell more.
         narrowed.truncated = self.truncated
         return narrowed
 
     def as_binary(self) -> Self:
-        """Return the same, known to hold zeros and ones alone (for protocols)."""
+        """Return this array marked as holding zeros and ones alone (for protocols)."""
         return self.derive(
             self._shares, frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
             plaintext=self.plaintext, cross_term=self._cross_term, binary=True,
         )  # fmt: skip
 
-    # What it is.
+    # Shares, mask and shape.
 
     @property
     def shares(self) -> Words:
-        """This process's shares, of shape (p, *shape) (for protocols)."""
+        """This process's additive shares, of shape (p, *shape) (for protocols).
+
+        Asking for them has the cross term of a product dealt, if it was not yet.
+        """
         if self.plaintext is not None:
             return self.plaintext.shares()
         if self._shares is None:
@@ -174,6 +201,7 @@ class SecretValue:
         return self._shares
 
     def _deal_cross_term(self) -> None:
+        """Get shares of the cross term as correlated randomness, and add them to the product's."""
         assert self._cross_term is not None and self._shares is not None
         with self.session.protocol("product"):
             words = self.session.correlated(self._cross_term)[1].reshape(self._shares.shape)
@@ -181,19 +209,21 @@ class SecretValue:
         self._shares, self._cross_term = words, None
 
     def split_cross_term(self) -> tuple[Self, Correlation | None]:
-        """Return a product less its cross term, which is not dealt yet, and that term (for protocols).
+        """Return z - C and C, for a product z whose cross term C is not dealt yet (for protocols).
 
-        The parties work out a product x w but for lambda_x lambda_w, its cross term, of which the
-        provider deals shares; see :mod:`mpc.protocols.product`. It is put off: whoever opens the
-        product under a fresh mask lets the provider subtract the term from the mask, and nothing is
-        dealt (:mod:`mpc.protocols.truncation`). Whoever asks for :attr:`shares` has it dealt and added.
+        In Beaver's multiplication of x and w, the parties compute shares of z - C from opened values
+        and their shares of the masks; only the provider knows C = lambda_x lambda_w, see
+        :mod:`mpc.protocols.product`. Dealing shares of C is put off, since it is often needless: a
+        protocol that opens z under a fresh mask D opens (z - C) + D instead, and the provider takes
+        r = D - C for the mask (:mod:`mpc.protocols.truncation`). Asking for :attr:`shares` has C
+        dealt and added.
 
         Returns
         -------
         SecretValue
-            This array, if it lacks nothing.
+            z - C; this array itself if no cross term is pending.
         Correlation or None
-            The cross term.
+            C, as a correlation for the provider; None if no cross term is pending.
         """
         if self._cross_term is None:
             return self, None
@@ -202,13 +232,14 @@ class SecretValue:
         ), self._cross_term
 
     def addends(self) -> list[tuple[int, Words]]:
-        """Return rows of the party axis with what adds up to the value over all parties.
+        """Return (row of the party axis, words) pairs whose words add up to the value over all parties.
 
-        To be opened under a mask of each party alone: its owner's plaintext is the one addend, and no
-        shares of it are made (for protocols).
+        For openings to which every party adds a mask of its own (for protocols). An input's only
+        addend is the plaintext of its owner: no shares of it are expanded. Otherwise the addends are
+        the shares.
         """
         if self.plaintext is None and self._shares is None:
-            # Not by `shares`, which copies the mask for the sake of one row.
+            # Not by `shares`, which would copy all rows of the mask to add Delta to one.
             assert self._mask is not None
             lam, first = self._mask.shares, self.session.first_row
             return [
@@ -223,11 +254,11 @@ class SecretValue:
 
     @property
     def mask(self) -> Mask | None:
-        """The mask, once there is one (for protocols)."""
+        """The mask under which the array was opened, None before that (for protocols)."""
         return self._mask
 
     def set_mask(self, mask: Mask) -> None:
-        """Keep the mask from now on; shares follow from it (for protocols)."""
+        """Hold the array by this mask from now on; shares follow from it (for protocols)."""
         self._mask, self._shares = mask, None
 
     @property
@@ -242,7 +273,7 @@ class SecretValue:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype that revealing gives."""
+        """The dtype of the revealed array."""
         return np.dtype(np.float64 if self.frac_bits else np.int64)
 
     def __len__(self) -> int:
@@ -254,12 +285,12 @@ class SecretValue:
         parties = ", ".join(self.session.parties)
         return f"SharedArray(shape={self.shape}, frac_bits={self.frac_bits}, parties={parties})"
 
-    # Views, which cost nothing.
+    # Views, which need no communication.
 
     def view(self, step: View) -> Self:
-        """Transpose, reshape or index; a mask goes along (for protocols)."""
+        """Transpose, reshape or index, the mask and the plaintext too (for protocols)."""
         held = self._mask is not None or self.plaintext is not None
-        # Of what is reshaped, the elements stay in their order.
+        # A reshape keeps the order of elements, so it needs no shares of the cross term.
         x, cross_term = self.split_cross_term() if step[0] == "reshape" else (self, None)
         return x.derive(
             None if held else apply_views(x.shares, [step], 1),
@@ -278,7 +309,7 @@ class SecretValue:
             if isinstance(k, SecretValue):
                 raise self._refuse("indexing by a SharedArray")
             check_unmasked(k, "an index")
-        # Arrays are copied: the caller may change them, and the provider looks later.
+        # Arrays are copied: the caller may change them before the provider reads the index.
         try:
             keys = tuple(
                 np.array(k, None if len(k) else np.intp) if isinstance(k, list) else copy(k)
@@ -291,7 +322,7 @@ class SecretValue:
             raise DtypeError(f"an index must be as NumPy takes it: {error}") from None
         except IndexError as error:
             problem = error
-            try:  # again without the party axis, which NumPy has counted
+            try:  # again without the party axis, which NumPy's message counts
                 np.broadcast_to(np.uint8(0), self.shape)[keys]
             except IndexError as plain:
                 problem = plain
@@ -340,7 +371,7 @@ class SecretValue:
 
     flatten = ravel
 
-    # What it refuses.
+    # Operations that would reveal a secret, which are refused.
 
     def _refuse(self, what: str) -> RevealError:
         return RevealError(f"{what} would reveal a secret; call .reveal() first, if that is agreed")
@@ -378,7 +409,7 @@ class SecretValue:
 
 
 def check_axis(axis: int, ndim: int) -> int:
-    """Return an axis counted from the front, or raise: before the first one is the party axis."""
+    """Return an axis counted from the front, or raise: axis -ndim - 1 would be the party axis."""
     try:
         number = operator.index(axis)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Sizes and views as another process states them, checked before any memory is taken for them."""
+"""Checks of sizes and views in messages from another process, before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["broadcast", "check_size", "shape_of_view"]
 
 
 def check_size(shape: tuple[int, ...], limit: int) -> tuple[int, ...]:
-    """Return `shape`, or raise ShapeError if a size is negative or more than `limit` words come."""
-    # A size of zero does not make up for a large one, which loops may run over.
+    """Return `shape`, or raise ShapeError if a size is negative or the array exceeds `limit` words."""
+    # Sizes of zero count as one: loops may still run over the large sizes beside them.
     if len(shape) > 32 or any(n < 0 for n in shape) or prod(max(n, 1) for n in shape) > limit:
         raise ShapeError(f"a shape must have sizes of at least 0 and {limit} words, got {shape}")
     return shape
@@ -30,7 +30,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def shape_of_view(shape: tuple[int, ...], view: tuple[str, object], limit: int) -> tuple[int, ...]:
-    """Return what apply_views would give, without taking its memory."""
+    """Return the shape that apply_views would give, without allocating the result."""
     kind, argument = view
     if kind == "windows":
         return _shape_of_windows(shape, argument, limit)
@@ -49,7 +49,7 @@ def shape_of_view(shape: tuple[int, ...], view: tuple[str, object], limit: int) 
     try:
         view_of = np.broadcast_to(np.uint8(0), shape)
         if 0 not in shape:
-            # Indexing with arrays copies: see first how much, with single elements in their place.
+            # Indexing with arrays copies. To find the size first, index with 0 in place of arrays.
             single: list[Any] = []
             chosen: list[tuple[int, ...]] = []
             for k in argument:

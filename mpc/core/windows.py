@@ -1,6 +1,7 @@
-"""Windows of images: which pixels a kernel sees at each place, as a strided view.
+"""Sliding windows of images: the pixels under a kernel at each of its places, as a strided view.
 
-Images have their channels last: (rows, height, width, channels).
+Images have shape (rows, height, width, channels). `Windows` is the name of this class on the wire. The
+window of *bits* that comparisons look at is another thing, see :mod:`mpc.protocols.sign`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Windows:
-    """Places of a kernel on an image.
+    """Size, stride and padding of a kernel that slides over images.
 
     Attributes
     ----------
@@ -43,7 +44,7 @@ class Windows:
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
     def places(self, height: int, width: int) -> Pair:
-        """Return along height and width how many places there are; below one: none."""
+        """Return the number of places along height and width; below 1 if the kernel does not fit."""
         down, across = (
             (size + sum(pad) - kernel) // stride + 1
             for size, pad, kernel, stride in zip(
@@ -53,13 +54,13 @@ class Windows:
         return down, across
 
     def pad(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return images with their zeros around, for x of shape (..., height, width, channels)."""
+        """Return images x of shape (..., height, width, channels) with the zeros of the padding."""
         if not any(map(sum, self.padding)):
             return x
         return np.pad(x, ((0, 0),) * (x.ndim - 3) + (*self.padding, (0, 0)))
 
     def view(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return the windows of images, without copying more than the padding.
+        """Return the windows of images as a view; only padding copies.
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class Windows:
         )
 
     def add_back(self, windows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Add every window's elements to where they came from: the transpose of :meth:`view`.
+        """Add the elements of windows to the pixels they cover: the transpose of :meth:`view`.
 
         Parameters
         ----------

@@ -1,10 +1,10 @@
-"""Values on the wire: what is not an array of ring elements, in a strict binary form.
+"""A strict binary encoding of everything on the wire that is not an array of ring elements.
 
-Whole numbers of at most 64 bits, strings, bytes, tuples, slices, small index arrays, and the
-dataclasses that are registered: correlations, parts and mask references. A byte says what follows,
-lengths and numbers are variable-length integers of seven bits a byte. Whoever reads checks every
-size against the bytes that are left before it takes memory, and the type of every field against
-its declaration. Nothing is ever executed.
+It has None, bools, whole numbers of at most 64 bits, strings, bytes, tuples, slices, small index
+arrays, and instances of known dataclasses: correlations, parts, mask references and windows, by the
+names of their classes. A tag byte begins each value; lengths and numbers are variable-length integers
+of seven bits a byte. The reader checks every size against the bytes that are left before it allocates,
+and the type of every field against its declaration. Nothing is ever executed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def encode(value: object) -> bytes:
     Raises
     ------
     DtypeError
-        For a type that has no place on the wire.
+        For a type that the encoding does not have.
     """
     out = bytearray()
     _encode(value, out)
@@ -54,7 +54,7 @@ def _encode(value: Any, out: bytearray) -> None:
         _put(len(data), out)
         out += data
     elif type(value) is tuple:
-        # As it is decoded: both ends name a correlation by what they encode.
+        # Python integers, as decoding gives: both ends name a correlation by a digest of its encoding.
         value = tuple(int(v) if isinstance(v, np.integer) else v for v in value)
         numbers = all(type(v) is int for v in value)
         out += b"I" if numbers else b"t"
@@ -77,7 +77,7 @@ def _encode(value: Any, out: bytearray) -> None:
         for field in fields(value):
             _encode(getattr(value, field.name), out)
     else:
-        raise DtypeError(f"a {type(value).__name__} has no place on the wire")
+        raise DtypeError(f"the wire format has no {type(value).__name__}")
 
 
 def _zigzag(n: int) -> int:
@@ -137,7 +137,7 @@ class _Reader:
         n = 0
         for shift in range(0, 70, 7):
             if self.at >= len(self.data):
-                raise ShapeError("a number ends behind the last byte")
+                raise ShapeError("a number on the wire is cut off")
             byte = self.data[self.at]
             self.at += 1
             n |= (byte & 127) << shift
@@ -154,7 +154,7 @@ class _Reader:
         return n >> 1 if n & 1 == 0 else -(n + 1 >> 1)
 
     def count(self) -> int:
-        """Return a number of things of at least a byte each."""
+        """Read a count of items, each of which takes at least one of the bytes left."""
         n = self.number()
         if n > len(self.data) - self.at:
             raise ShapeError(f"{n} values do not fit in {len(self.data) - self.at} bytes")

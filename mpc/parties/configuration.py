@@ -1,4 +1,4 @@
-"""parties.toml: who takes part, where each listens, and how each proves who it is."""
+"""parties.toml: the members, their addresses and certificates, and the settings of all."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class Member:
     ----------
     name : str
     address : (str, int), or None for a client
-        Where the others reach it: host and port.
+        Host and port at which the others reach it.
     certificates : tuple of Certificate
-        What it may prove who it is with: its certificate, and a successor if there is one.
+        The accepted certificates: its own, and a successor if there is one.
     key : Path, optional
-        It is there on its owner's machine only, and belongs to the certificate that is presented.
+        Its private key, on its own machine only; it determines which certificate is presented.
     listen : (str, int), or None for a client
-        Where it listens itself; as `address` unless the configuration says otherwise.
+        Host and port at which it listens; `address` unless the configuration says otherwise.
     scheduler : str, optional
-        Of the Dask cluster on which a party's workers run.
+        Address of the Dask cluster on which a party's workers run.
     folders : dict of str to Path
-        Where a party's shares of each model are.
+        The folders of a party's shares, by model.
     models : tuple of str, optional
-        Which a client may ask for; None for all.
+        The models that a client may request; None for all.
     """
 
     name: str
@@ -69,27 +69,27 @@ class Member:
 
     @property
     def accepted(self) -> tuple[bytes, ...]:
-        """Its certificates themselves, in DER."""
+        """The accepted certificates, in DER."""
         return tuple(certificate.der for certificate in self.certificates)
 
     @property
     def place(self) -> str:
-        """Its name, and where the others reach it."""
+        """The name, and the address if there is one, as text."""
         return f"{self.name} at {addresses.show(self.address)}" if self.address else self.name
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds to wait.
+    """Timeouts, in seconds.
 
     Attributes
     ----------
     connect : float, default=30
-        For the others to start and to agree.
+        For the others to start, connect and agree.
     answer : float, default=60
-        For an answer, while none of its bytes arrives.
+        For an answer, counted from its last byte that arrived.
     idle : float, default=3600
-        For a client's next request, at a service, which then lets its connection go.
+        For a client's next request; the service then closes the connection.
     """
 
     connect: float = 30.0
@@ -98,21 +98,22 @@ class Timeouts:
 
     @property
     def party(self) -> float:
-        """For another party, which may be waiting itself.
+        """Seconds to wait for another party, which may be waiting for a lost process itself.
 
-        Whoever waits for the one that is lost gives up first, and tells the others who it is.
+        Longer than `answer`, so that the party that waits for the lost process gives up first, and
+        tells the others which one is lost.
         """
         return self.answer + max(2.0, self.answer / 4)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Over how many workers each party spreads a prediction where the call does not say.
+    """The default number of workers over which each party spreads a prediction.
 
     Attributes
     ----------
     n_jobs : int, default=1
-        -1: as many as every party has.
+        1 for none, -1 for as many as joblib offers at every party.
     rows : int, default=1000
         Predictions of fewer rows stay in the party's own process.
     """
@@ -123,7 +124,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What parties.toml says.
+    """The contents of parties.toml.
 
     Attributes
     ----------
@@ -131,7 +132,7 @@ class Configuration:
     parties : dict of str to Member
         The computing parties, in their order.
     provider : Member, optional
-        None: where randomness comes from needs none. No session does so yet.
+        None if the file names no provider. Sessions and the provider's service refuse that so far.
     clients : dict of str to Member
     format : ring.FixedPoint
     timeouts : Timeouts
@@ -155,30 +156,30 @@ class Configuration:
 
     @property
     def members(self) -> dict[str, Member]:
-        """Everybody, by name."""
+        """All members, by name."""
         provider = {} if self.provider is None else {self.provider.name: self.provider}
         return {**self.parties, **provider, **self.clients}
 
     @property
     def services(self) -> tuple[Member, ...]:
-        """Everybody who listens: the computing parties and the provider, if there is one."""
+        """The members that listen: the computing parties, and the provider if there is one."""
         return (*self.parties.values(), *(() if self.provider is None else (self.provider,)))
 
     def lacks_provider(self) -> ConfigurationError:
-        """Return the error of whoever needs a provider where there is none."""
+        """Return the error to raise where a provider is needed and the file names none."""
         return ConfigurationError(
             f"{self.path} needs a [provider]: a table that says where the crypto provider is, with"
             " address = ... and certificate = ..."
         )
 
     def certificates(self) -> dict[str, tuple[bytes, ...]]:
-        """Return everybody's certificates by name."""
+        """Return all members' accepted certificates in DER, by name."""
         return {name: m.accepted for name, m in self.members.items()}
 
     def warnings(self) -> dict[str, str]:
-        """Return what is to be said of certificates, by name: not valid now, or not for long.
+        """Return warnings by member, for certificates that are not valid now or expire soon.
 
-        Nothing is said of one that has a successor which is valid for long enough.
+        There is none for a member with a successor that stays valid for longer.
         """
         found: dict[str, str] = {}
         for name, member in self.members.items():
@@ -204,7 +205,7 @@ def load(path: str | Path) -> Configuration:
 
 
 def check_text(path: Path, text: str) -> None:
-    """Check what a file that is to be written says, complete or not: parties may be missing yet.
+    """Check the text of a file before it is written; members may still be missing.
 
     Raises
     ------
@@ -220,7 +221,7 @@ def check_text(path: Path, text: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that a member cannot have."""
+    """Raise ConfigurationError unless `name` can be a member's name."""
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"a name must have letters, digits, - and _ alone, at most 64, got {name!r}"
@@ -288,7 +289,7 @@ class _Reader(TomlText):
         return address
 
     def configuration(self) -> Configuration:
-        """Return all that there is, after checking that nothing is missing."""
+        """Return the whole configuration, after checking that nothing is missing."""
         self.check_tables()
         parties = self.table(("parties",), ())
         if len(parties) < 2:
@@ -313,7 +314,7 @@ class _Reader(TomlText):
         )
 
     def members(self) -> dict[tuple[str, ...], Member]:
-        """Return all members that there are, by their tables."""
+        """Return all members in the file, by their tables."""
         self.check_tables()
         found: dict[tuple[str, ...], Member] = {}
         for name in self.table(("parties",), ()):
@@ -399,14 +400,14 @@ CLIENTS = "# Who may ask for predictions."
 def head(
     about: Sequence[str], format: FixedPoint | None = None, timeouts: Timeouts | None = None
 ) -> list[str]:
-    """Return the lines with which a configuration begins: what it is, format, timeouts."""
-    form, limits = format or FixedPoint(), timeouts or Timeouts()
+    """Return the first lines of a configuration: a comment, the format, the timeouts."""
+    fixed_point, limits = format or FixedPoint(), timeouts or Timeouts()
     return [
         *(f"# {line}" for line in about),
         "",
         "[format]",
-        f"frac_bits = {form.frac_bits}",
-        f"int_bits = {form.int_bits}",
+        f"frac_bits = {fixed_point.frac_bits}",
+        f"int_bits = {fixed_point.int_bits}",
         "",
         "[timeouts]  # seconds",
         f"connect = {limits.connect:g}",

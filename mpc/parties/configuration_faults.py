@@ -1,4 +1,4 @@
-"""What is wrong with a configuration that can be read: keys, dates, fingerprints, addresses."""
+"""Checks of a configuration beyond its syntax: keys, dates, fingerprints, addresses."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["faults", "notes"]
 def faults(
     read: Configuration, me: str | None = None, told: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return what keeps this configuration from working, one text each.
+    """Return the faults that keep this configuration from working, a text for each.
 
     Parameters
     ----------
     read : Configuration
     me : str, optional
-        Whose key is here, and who would listen here.
+        The member of this machine: its key is checked, and that it can listen here.
     told : dict of str to str, optional
-        Fingerprints, as their owners have told them, by name.
+        Fingerprints by name, as their owners have told them, to be compared.
     """
     found = [] if read.provider is not None else [str(read.lacks_provider())]
     if me is not None:
@@ -40,7 +40,7 @@ def faults(
         if (text := _other_fingerprint(read.members[name], fingerprint))
     ]
     listening = read.services
-    # A client whose certificate has expired is refused, which is nobody else's fault.
+    # Not of clients: an expired certificate keeps only its owner from working.
     found += [
         f"{member.name}'s certificate {member.certificates[-1].problem}"
         for member in listening
@@ -55,7 +55,7 @@ def faults(
 
 
 def notes(read: Configuration) -> list[str]:
-    """Return what may be right but is worth a look, one text each."""
+    """Return notes on what may be intended but is worth a look, a text for each."""
     found = list(read.warnings().values())
     listening = read.services
     here = [member.name for member in listening if _is_loopback(member)]

@@ -1,4 +1,4 @@
-"""Warnings of certificates that have expired or soon will, in the log of a service."""
+"""Warnings in the log of a service: certificates that have expired or soon will."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DAY_SECONDS = 86400.0
 
 
 def warn_of_certificates(read: Configuration) -> None:
-    """Write a warning to the log for each certificate that is not valid, or not for long."""
+    """Log a warning for each member whose certificates are not valid now or expire soon."""
     for name, text in read.warnings().items():
         record("certificate", warning=True, of=name, why=text)
 
@@ -22,14 +22,14 @@ def warn_of_certificates(read: Configuration) -> None:
 def watch_certificates(
     current: Callable[[], Configuration], every: float = _DAY_SECONDS
 ) -> threading.Event:
-    """Warn now, and once a day for as long as the process lives, until the event is set.
+    """Warn now and once a day, in a thread, until the returned event is set.
 
     Parameters
     ----------
     current : callable
-        Returns the configuration that is in use then.
+        Returns the configuration in use.
     every : float
-        Seconds.
+        Seconds between warnings.
     """
     over = threading.Event()
 

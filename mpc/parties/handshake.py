@@ -8,8 +8,9 @@
 4. Everybody sends everybody READY, with the first disagreement it has found. So one that only two
    can see is an error for all.
 
-Who waits for whom in step 1 follows from the order of the parties, so parties that have them in
-different orders could wait for each other. Whoever waits for long asks the other for its terms.
+In step 1 each party waits for the ones after it, so two parties whose configurations list the parties in
+different orders could wait for each other for ever. A party that waits for long therefore asks the other
+one for its terms, by a HELLO with the purpose COMPARE.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ __all__ = [
     "hear_hello",
     "pair_key",
     "read_hello",
+    "read_ready",
     "say_ready",
     "send_hello",
-    "settle",
     "take_hello",
     "terms",
 ]
 
 PROTOCOL_VERSION = 4
-# What a HELLO is for, beside what clients want.
+# The purposes of a HELLO between parties and provider; clients have others.
 SESSION, HEALTH, COMPARE, NOTICES = "session", "health", "compare", "notices"
-# What a party asks of its own service.
+# The purpose of a HELLO from a party to its own service: read parties.toml again.
 RELOAD = "reload"
 SESSION_ID_BYTES = 16
 _NONCE_BYTES = 32
@@ -64,16 +65,16 @@ Terms = Mapping[str, Any]
 
 
 def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
-    """Return what all computing parties of a session must have in common."""
-    form = configuration.format
+    """Return the terms on which all computing parties of a session must agree, by name."""
+    fixed_point = configuration.format
     return {
         "protocol version": PROTOCOL_VERSION,
         "ring": "2^64",
         "parties": configuration.names,
         "program": program or "",
-        "frac_bits": form.frac_bits,
-        "int_bits": form.int_bits,
-        # Not who: its certificate says that.
+        "frac_bits": fixed_point.frac_bits,
+        "int_bits": fixed_point.int_bits,
+        # Whether there is one; which one it is, its certificate says.
         "provider": configuration.provider is not None,
     }
 
@@ -85,12 +86,12 @@ class Greeting:
     Attributes
     ----------
     purpose : str
-        SESSION, HEALTH, COMPARE, NOTICES, RELOAD, or what a client wants.
+        SESSION, HEALTH, COMPARE, NOTICES, RELOAD, or one of a client's.
     terms : dict
     session : bytes
-        Empty if the other side does not know it yet.
+        The session id; empty if the other side does not know it yet.
     nonce : bytes
-        Its part of the key.
+        The other side's random bytes for the key.
     """
 
     purpose: str
@@ -100,7 +101,7 @@ class Greeting:
 
 
 def send_hello(connection: Connection, purpose: str, mine: Terms, session: bytes) -> bytes:
-    """Line up a HELLO; return this side's part of the key."""
+    """Queue a HELLO; return this side's random bytes for the key."""
     nonce = fresh_key() + fresh_key()
     hello = (purpose, tuple(mine.items()), session, nonce)
     connection.post_bytes(Kind.HELLO, wire.encode(hello))
@@ -115,24 +116,24 @@ def read_hello(connection: Connection, timeout: float) -> Greeting:
 
 
 def hear_hello(connection: Connection, seconds: float) -> Generator[float, None, Greeting]:
-    """Receive a HELLO in a conversation, before so many seconds are over."""
+    """Receive a HELLO within `seconds`, in a conversation of :mod:`mpc.transport.loop`."""
     expect_hello(connection)
     yield By(time.monotonic() + seconds)
     return take_hello(connection)
 
 
 def expect_hello(connection: Connection) -> None:
-    """State that a HELLO is what may come."""
+    """Expect a HELLO."""
     connection.expect_bytes([Kind.HELLO], _LARGEST_HELLO)
 
 
 def take_hello(connection: Connection) -> Greeting:
-    """Read the HELLO that has arrived.
+    """Decode the HELLO that has arrived.
 
     Raises
     ------
     FrameError
-        If it is none.
+        If the frame holds no HELLO.
     """
     try:
         hello = wire.decode(connection.take().data.data)
@@ -157,7 +158,7 @@ def _show(value: Any) -> str:
 
 
 def disagreement(one: str, terms_of_one: Terms, other: str, terms_of_other: Terms) -> str:
-    """Return the first difference between two sides' terms, or nothing."""
+    """Return a text that names the first difference between two sides' terms; empty without one."""
     for name, value in terms_of_one.items():
         if name in terms_of_other and terms_of_other[name] != value:
             return (
@@ -170,31 +171,31 @@ def disagreement(one: str, terms_of_one: Terms, other: str, terms_of_other: Term
 def pair_key(
     session: bytes, one: str, nonce_of_one: bytes, other: str, nonce_of_other: bytes
 ) -> bytes:
-    """Derive the key that two processes have in common; `one` is the side that accepted."""
+    """Derive the key that two processes share; `one` is the side that accepted the connection."""
     message = wire.encode(("sotto pair key", session, one, other))
     return hmac.digest(nonce_of_one + nonce_of_other, message, "sha256")[:KEY_BYTES]
 
 
 def expect_ready(connection: Connection) -> None:
-    """State that READY is what comes next, which may be long before :func:`agree`."""
+    """Expect READY; it may arrive long before this process calls :func:`agree`."""
     connection.expect_bytes([Kind.READY], _LARGEST_READY)
 
 
 def agree(connections: Mapping[str, Connection], problem: str, timeout: float) -> None:
-    """Exchange READY with all, each with the first disagreement it knows of.
+    """Exchange READY with all, each with the first disagreement that its sender has found.
 
     Raises
     ------
     HandshakeError
-        If anybody found one: the same on every side.
+        If anybody found a disagreement; all sides raise the same one.
     """
     say_ready(connections, problem)
     exchange(connections.values(), timeout)
-    settle(connections, problem)
+    read_ready(connections, problem)
 
 
 def say_ready(connections: Mapping[str, Connection], problem: str) -> None:
-    """Line up READY for all."""
+    """Queue READY for all, and expect theirs, unless it has arrived already."""
     for connection in connections.values():
         connection.post_bytes(Kind.READY, problem.encode())
         if connection.arrived:
@@ -203,8 +204,8 @@ def say_ready(connections: Mapping[str, Connection], problem: str) -> None:
             expect_ready(connection)
 
 
-def settle(connections: Mapping[str, Connection], problem: str) -> None:
-    """Read everybody's READY; raise HandshakeError if anybody found a disagreement."""
+def read_ready(connections: Mapping[str, Connection], problem: str) -> None:
+    """Decode everybody's READY; raise HandshakeError if anybody found a disagreement."""
     problems = [printable(c.take().data.tobytes()) for c in connections.values()]
     found = sorted({p for p in (problem, *problems) if p})
     if found:

@@ -1,4 +1,4 @@
-"""Asking the provider and every party service whether they are well."""
+"""Health checks: asking the provider and every party service for their state."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ _LARGEST_ANSWER = 1 << 16
 
 @dataclass(frozen=True)
 class Health:
-    """What a service says of itself.
+    """The state of a service.
 
     Attributes
     ----------
     role, name : str
     told : dict of str to int, str or tuple of str
-        Empty if it was not asked or has not answered.
+        The service's answer; empty if it was not asked or did not answer. `told` is its name in the
+        JSON of `sotto health`.
     problem : str
-        Why it has not answered.
+        Why the service did not answer; empty if it did or was not asked.
     live : bool
-        Whether it runs: it has proved who it is. One that waits for others is live, and not ready.
+        Whether the service runs: it has proved its identity. A service that waits for others is live,
+        and not ready.
     """
 
     role: str
@@ -44,12 +46,12 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether it serves."""
+        """Whether the service accepts requests."""
         return bool(self.told) and self.told.get("state", "ready") == "ready"
 
     @property
     def trouble(self) -> str:
-        """Why it does not serve, or nothing."""
+        """Why the service does not accept requests; empty if it does."""
         return self.problem or ("" if self.ready else str(self.told.get("state", "")))
 
 
@@ -62,8 +64,8 @@ def ask(
     ----------
     read : Configuration
     me : str
-        Anybody in the configuration whose key is here. The provider answers no client and is not
-        asked by one.
+        The member that asks; its key must be on this machine. The provider answers no clients, so a
+        client does not ask it.
     timeout : float, default=5
         Seconds.
     of : str, optional
@@ -77,7 +79,7 @@ def ask(
     Raises
     ------
     ConfigurationError
-        If `me` is nobody in the configuration or its key is not here.
+        If `me` is not in the configuration, or its key is not on this machine.
     """
     context, _ = own_contexts(read, me)
 
@@ -130,7 +132,7 @@ def _read(connection: Connection) -> dict[str, Any]:
 
 
 def as_json(found: Sequence[Health]) -> dict[str, Any]:
-    """Return what is to be written as JSON; of who was not asked neither is known."""
+    """Return the object that `sotto health --json` prints; live and ready are null if not asked."""
     services = []
     for each in found:
         asked = bool(each.told or each.problem)
@@ -152,7 +154,7 @@ def as_json(found: Sequence[Health]) -> dict[str, Any]:
 
 
 def table(found: Sequence[Health]) -> list[str]:
-    """Return a line for each service, below a head."""
+    """Return a table as lines: a head, and a line for each service."""
     cells = [("role", "name", "seconds up", "says")]
     for each in found:
         rest = {n: v for n, v in each.told.items() if n not in ("role", "me", "seconds")}

@@ -1,9 +1,9 @@
-"""Joining a session: a party reaches those before it and awaits those behind it.
+"""Joining a session: a party connects to the parties before it, and accepts those after it.
 
-If there is a provider, it reaches that too.
+If there is a provider, every party connects to it, too. Order is that of the parties in parties.toml.
 
-A program joins once, within a limit. A service joins again whenever its session is lost, and waits
-for whoever is missing until it is told to stop.
+A program joins once, within a time limit. A service joins again whenever its session is lost, and waits
+for missing parties until it is told to stop.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mpc.parties.handshake import (
     hear_hello,
     pair_key,
     read_hello,
+    read_ready,
     say_ready,
     send_hello,
-    settle,
     take_hello,
     terms,
 )
@@ -46,14 +46,14 @@ from ring.streams import fresh_key
 __all__ = ["Joining", "Links", "Lobby", "join_parties"]
 
 _LOOK_SECONDS = 0.1
-# When somebody that is waited for is first asked for its terms, and how often then.
+# How long to wait for a party before asking it for its terms, and how long before asking again.
 _COMPARE_SECONDS = 1.0
 _COMPARE_AGAIN_SECONDS = 10.0
 
 
 @dataclass(repr=False)
 class Links:
-    """A party's connections of a session, and the keys that it shares with those at the other end.
+    """A party's connections of a session, and the key that it shares with the other end of each.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Links:
     pair_keys : dict of int to bytes
     provider_key : bytes, optional
     notices : dict of str to Connection
-        Of a service, by party: what is said beside the session.
+        Of a service: a second connection to each party, for messages beside the session's.
     """
 
     session: bytes
@@ -76,62 +76,62 @@ class Links:
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """All that the session computes over."""
+        """The connections that the session computes over."""
         return (*self.peers.values(), *(() if self.provider is None else (self.provider,)))
 
 
 class Lobby:
-    """Where those that have come for a session are until this party is ready for it."""
+    """Holds connections that other parties have opened for a session, until this party takes them."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._arrived: dict[tuple[str, str], tuple[Connection, Greeting]] = {}
         self._closed = False
-        # What somebody has found that this party and it disagree on.
+        # A disagreement found by comparing terms with another party.
         self.problem = ""
-        # How often something has changed here.
+        # Counts additions and complaints, so that `wait` can notice one.
         self.changes = 0
 
     def put(self, connection: Connection, greeting: Greeting) -> None:
-        """Let somebody wait; one who comes again is taken for the one who came before."""
+        """Add a connection; it replaces an earlier one of the same peer and purpose."""
         with self._changed:
             key = connection.peer, greeting.purpose
             before = self._arrived.pop(key, None)
             self._arrived[key] = connection, greeting
             late = self._closed
-            self._tell()
+            self._count_change()
         if before is not None:
             before[0].close()
         if late:
             self.close()
 
     def take(self, name: str, purpose: str) -> tuple[Connection, Greeting] | None:
-        """Return somebody who has come, or None."""
+        """Remove and return a peer's connection for a purpose, or return None."""
         with self._changed:
             return self._arrived.pop((name, purpose), None)
 
-    def _tell(self) -> None:
+    def _count_change(self) -> None:
         self.changes += 1
         self._changed.notify_all()
 
     def wait(self, changes: int, seconds: float) -> None:
-        """Wait while there were so many changes, and for so long at most."""
+        """Wait until the number of changes is not `changes`, for at most `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self.changes != changes, seconds)
 
     def complain(self, problem: str) -> None:
-        """Keep what this party and another disagree on, for whoever waits here."""
+        """Keep a disagreement between this party and another, for the thread that waits here."""
         with self._changed:
             self.problem = problem or self.problem
-            self._tell()
+            self._count_change()
 
     def complaint(self) -> str:
-        """Return what was kept, once."""
+        """Return the disagreement that was kept, once; empty without one."""
         problem, self.problem = self.problem, ""
         return problem
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Close all connections that are held, and any that are added later."""
         with self._changed:
             self._closed = True
             waiting = list(self._arrived.values())
@@ -140,7 +140,7 @@ class Lobby:
             connection.close()
 
     def receive(self, read: Configuration, me: str, program: str | None) -> Receive:
-        """Return what a listener does with connections while a program joins."""
+        """Return the function that makes conversations of a listener while a program joins."""
 
         def talk(connection: Connection) -> Talk:
             greeting = yield from hear_hello(connection, read.timeouts.connect)
@@ -157,7 +157,7 @@ class Lobby:
         self, read: Configuration, me: str, program: str | None, connection: Connection,
         greeting: Greeting,
     ) -> Talk:  # fmt: skip
-        """Tell another party this one's terms, and keep what they disagree on."""
+        """Send another party this one's terms, and keep a disagreement with it."""
         mine = terms(read, program)
         send_hello(connection, COMPARE, mine, b"")
         self.complain(disagreement(me, mine, connection.peer, greeting.terms))
@@ -169,11 +169,11 @@ Receive = Callable[[Connection], Talk]
 
 
 def _nothing(awaited: str) -> None:
-    """Look at nothing while others are waited for."""
+    """Do nothing."""
 
 
 class Joining:
-    """One try to join a session.
+    """One attempt to join a session.
 
     Parameters
     ----------
@@ -183,11 +183,12 @@ class Joining:
     program : str or None
         Fingerprint of what is going to run.
     lobby : Lobby
-        Where those behind this party arrive.
+        Holds the connections of the parties after this one.
     seconds : float
-        How long to wait, which may be infinite.
+        How long to wait; may be infinite.
     look : callable
-        Called while others are waited for, with their names; may raise to give up.
+        Called repeatedly while this party waits, with the names of those it waits for; may raise to
+        give up.
     """
 
     def __init__(
@@ -210,19 +211,20 @@ class Joining:
         self._problem = ""
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self._ask_to_look = look
+        self._call_while_waiting = look
         self._context, _ = own_contexts(configuration, me)
-        # Who is waited for now.
+        # The names of those that this party waits for now.
         self._awaited = ""
         self._report = Report()
 
     def run(self, notices: bool = False) -> Links:
-        """Join; with `notices`, a second connection to each party too.
+        """Join the session; with `notices`, open a second connection to each party, too.
 
         Raises
         ------
         PeerError
-            Who cannot be reached, is lost, proves to be another, or disagrees. All are told.
+            If a peer cannot be reached, is lost, has another certificate, or disagrees. All peers
+            that are connected are told.
         """
         try:
             for name in self._names[: self._number]:
@@ -256,27 +258,28 @@ class Joining:
         return max(0.01, min(most, self._deadline - time.monotonic()))
 
     def _look(self) -> None:
-        """Do what is to be done while somebody is waited for."""
-        self._ask_to_look(self._awaited)
-        # One that is lost meanwhile is no use to those that have yet to come.
+        """Do the periodic work of waiting: call `look`, notice lost peers, log."""
+        self._call_while_waiting(self._awaited)
+        # Raises if a connected peer is lost: then this attempt is over.
         wait([c for c in self._connections.values() if c.expecting], 0.0)
         if self._awaited:
             self._report()
 
-    def _now_for(self, *names: str) -> None:
+    def _wait_for(self, *names: str) -> None:
+        """State whom this party waits for from now on, for `look` and for the log."""
         self._awaited = ", ".join(names)
         self._report = Report(me=self._me, peer=self._awaited)
 
     def _reach(self, member: Member) -> None:
-        """Connect to somebody and exchange HELLOs, again if it is started again meanwhile."""
-        self._now_for(member.name)
+        """Connect to a member and exchange HELLOs; try again if it restarts meanwhile."""
+        self._wait_for(member.name)
         while True:
             connection = connect(member, self._context, self._left(self._seconds), self._look)
             nonce = send_hello(connection, SESSION, self._terms, self._session)
             try:
                 self._hear(connection)
             except PeerClosedError:
-                # A listener of the session before this one may have taken the connection.
+                # The peer's listener of an earlier session may have accepted the connection.
                 connection.close()
                 if self._deadline - time.monotonic() <= _LOOK_SECONDS:
                     raise
@@ -302,7 +305,7 @@ class Joining:
     def _greeted(
         self, connection: Connection, greeting: Greeting, nonce: bytes, accepted: bool
     ) -> None:
-        """Enter a connection whose HELLOs are exchanged into the session."""
+        """Add a connection whose HELLOs are exchanged: compare terms, derive the key."""
         me, other = self._me, connection.peer
         first, second = (me, other) if accepted else (other, me)
         both = (self._terms, greeting.terms) if accepted else (greeting.terms, self._terms)
@@ -317,8 +320,8 @@ class Joining:
         self._connections[other] = connection
 
     def _agree(self) -> None:
-        """Exchange READY with all, as :func:`mpc.parties.handshake.agree` does, and look meanwhile."""
-        self._now_for()
+        """Exchange READY with all, as :func:`mpc.parties.handshake.agree`, calling `look` meanwhile."""
+        self._wait_for()
         say_ready(self._connections, self._problem)
         begin, limit = time.monotonic(), self._read.timeouts.connect
         while late := [c for c in self._connections.values() if not c.advance()]:
@@ -326,12 +329,12 @@ class Joining:
             self._look()
             if time.monotonic() > min(self._deadline, begin + limit):
                 raise PeerTimeoutError(f"{late[0].peer} did not answer within {limit:g} s")
-        settle(self._connections, self._problem)
+        read_ready(self._connections, self._problem)
 
     def _await(self, names: tuple[str, ...], purpose: str) -> None:
-        """Wait until all of these have come."""
+        """Wait until all of these parties have connected for a purpose."""
         missing = list(names)
-        self._now_for(*missing)
+        self._wait_for(*missing)
         begin = time.monotonic()
         compare = begin + _COMPARE_SECONDS
         while missing:
@@ -339,7 +342,7 @@ class Joining:
             for name in tuple(missing):
                 if (come := self._lobby.take(name, purpose)) is not None and self._enter(*come):
                     missing.remove(name)
-                    self._now_for(*missing)
+                    self._wait_for(*missing)
             if not missing:
                 return
             self._lobby.wait(changes, _LOOK_SECONDS)
@@ -359,7 +362,7 @@ class Joining:
                 ).start()
 
     def _enter(self, connection: Connection, greeting: Greeting) -> bool:
-        """Answer one who has come. Returns whether it belongs to this session."""
+        """Answer a party that has connected. Returns whether it belongs to this session."""
         if greeting.purpose == NOTICES:
             if greeting.session != self._session:
                 connection.close()
@@ -370,14 +373,14 @@ class Joining:
         try:
             connection.push()
         except PeerError:
-            # It has gone meanwhile, and will come back.
+            # The party is gone by now; it will connect again.
             connection.close()
             return False
         self._greeted(connection, greeting, nonce, accepted=True)
         return True
 
     def _notify(self, member: Member) -> None:
-        """Make the second connection to a party."""
+        """Open the second connection to a party."""
         left = self._left(self._read.timeouts.connect)
         connection = connect(member, self._context, left, self._look)
         send_hello(connection, NOTICES, {}, self._session)
@@ -385,7 +388,7 @@ class Joining:
         connection.push()
 
     def _compare(self, names: tuple[str, ...]) -> None:
-        """Ask others for their terms: they may be waiting for this party just as well."""
+        """Ask missing parties for their terms: they may be waiting for this party, too."""
         for name in names:
             problem = _ask_for_terms(self._read.parties[name], self._context, self._me, self._terms)
             self._lobby.complain(problem)
@@ -394,7 +397,7 @@ class Joining:
 def _ask_for_terms(
     member: Member, context: ssl.SSLContext, me: str, mine: dict[str, object]
 ) -> str:
-    """Return what another party and this one disagree on, or nothing if that cannot be known."""
+    """Return a disagreement between another party and this one; empty if none or it does not answer."""
     try:
         connection = connect(member, context, _COMPARE_SECONDS)
         try:
@@ -423,12 +426,12 @@ def join_parties(
     program : str, optional
         Fingerprint of what is going to run.
     sock : socket, optional
-        Listens at this party's address already.
+        A socket that listens at this party's address already.
 
     Raises
     ------
     PeerError
-        If one cannot be reached, proves to be another, or disagrees; the message names it.
+        If one cannot be reached, has another certificate, or disagrees; the message names it.
     """
     names = configuration.names
     lobby = Lobby()

@@ -1,7 +1,7 @@
-"""Putting certificates that others have sent into parties.toml, comments and layout kept.
+"""Adding received certificates to parties.toml, keeping its comments and layout.
 
-The new text is read again before it is written, and must say what the old one said and what was
-to be added, nothing else. Whatever fails, the file and its folder are as they were.
+The new text is parsed before it is written, and must hold what the old text held and the addition, and
+nothing else. If anything fails, the file and its folder stay as they were.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Joined:
-    """A certificate that is in parties.toml now.
+    """A certificate that was added to parties.toml.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Joined:
         Empty for a client.
     certificate : Certificate
     key : str
-        The owner's key, if it was beside the certificate.
+        The owner's key, if it was found beside the certificate; else empty.
     successor : bool
-        Whether it is accepted beside an earlier one.
+        Whether it is accepted in addition to an earlier certificate.
     """
 
     name: str
@@ -60,11 +60,11 @@ def join(
     address: str | None = None,
     fingerprint: str | None = None,
 ) -> list[Joined]:
-    """Put certificates into parties.toml, all of them or none.
+    """Add certificates to parties.toml, all of them or none.
 
-    A certificate of somebody who has one already becomes its successor: both are accepted from
-    then on. Certificates elsewhere are copied beside parties.toml, which is made if it is not
-    there. A key that lies beside its certificate is named as the key here.
+    A certificate of a member that has one already becomes its successor: both are accepted from then
+    on. Certificates in other folders are copied beside parties.toml, which is made if it does not
+    exist. A key that lies beside its certificate is entered as the member's key.
 
     Parameters
     ----------
@@ -72,17 +72,17 @@ def join(
         Of parties.toml.
     certificates : sequence of Path
     role : str, optional
-        "party", "provider" or "client"; needed for those who are not in the file yet.
+        "party", "provider" or "client"; required for members that are not in the file yet.
     name, address, fingerprint : str, optional
-        Of one certificate alone: another name or address than it states, and the fingerprint that
-        its owner has told.
+        For a single certificate: a name or an address in place of the ones that it states, and the
+        fingerprint that its owner has told, to be compared.
 
     Raises
     ------
     ConfigurationError
         If a certificate or the file as it would become is wrong, or the file cannot be written.
     ArgumentError
-        If something is missing that the certificate does not state.
+        If a role, name or address is missing that the certificate does not state.
     """
     if len(certificates) != 1 and (name or address or fingerprint):
         raise ArgumentError(
@@ -103,7 +103,7 @@ def join(
 
 
 class _Change:
-    """What is to become of one parties.toml."""
+    """The changes to one parties.toml, collected before anything is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -137,7 +137,7 @@ class _Change:
     def add(
         self, certificate: Certificate, role: str | None, name: str | None, address: str | None
     ) -> None:
-        """Change the text for one certificate."""
+        """Add one certificate to the text: a new member, or a member's successor."""
         name = "provider" if role == "provider" else name or certificate.name
         try:
             check_name(name)
@@ -195,7 +195,7 @@ class _Change:
         )
 
     def _key_of(self, certificate: Certificate, name: str) -> str:
-        """Return the key beside a certificate, or beside the file of it that is named; or nothing."""
+        """Return the key file beside a certificate, or beside its file `name` here; empty without one."""
         for beside in (certificate.path, self.path.parent / name):
             if (key := beside.with_suffix(".key")).exists():
                 here = key.resolve().parent == self.path.parent
@@ -231,7 +231,7 @@ class _Change:
         )
 
     def _insert(self, table: tuple[str, ...], line: str) -> str:
-        """Return the text with a line behind that of a table's certificate."""
+        """Return the text with `line` inserted after the line of a table's certificate."""
         inside, lines = False, self.text.splitlines(keepends=True)
         for number, old in enumerate(lines):
             bare = old.strip()
@@ -247,7 +247,7 @@ class _Change:
         return "".join(lines)
 
     def _take(self, text: str, data: dict[str, Any], lines: Sequence[str]) -> None:
-        """Take over the new text, if it says what it should."""
+        """Accept the new text if parsing it gives `data`; else raise, naming the lines to write by hand."""
         try:
             same = tomllib.loads(text) == data
         except tomllib.TOMLDecodeError:
@@ -265,7 +265,7 @@ class _Change:
         if certificate.path.resolve().parent == folder:
             return certificate.path.name
         for there in sorted(folder.glob("*.crt")):
-            # What was received may be a copy of what is here, one's own say.
+            # The received file may be a copy of one that is here, such as this machine's own.
             with suppress(ConfigurationError):
                 if load_certificate(there).der == certificate.der:
                     return there.name

@@ -1,4 +1,4 @@
-"""Figures of a service for Prometheus: counted from the events of its log, and asked of itself."""
+"""Metrics of a service for Prometheus: some counted from log events, some read from the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Figures", "expose", "present"]
 
 Figures = Callable[[], Mapping[str, int]]
 
-# What a service tells of itself at any time: its name, and whether it only grows.
+# Figures read from the service: help text, and whether the figure only grows (a counter).
 _FIGURES = {
     "ready": ("Whether requests are served.", False),
     "waiting": ("Requests that wait for their turn.", False),
@@ -32,13 +32,14 @@ _present: list[tuple[Figures, Callable[[], Configuration]]] = []
 
 
 def present(figures: Figures, read: Callable[[], Configuration]) -> None:
-    """Say what tells how the service of this process is, when it is asked for its metrics.
+    """Register the service of this process as the one whose figures the metrics show.
 
     Parameters
     ----------
     figures : callable
+        Returns the service's current figures, by name.
     read : callable
-        Returns the configuration that is in use then.
+        Returns the configuration in use.
     """
     _present[:] = [(figures, read)]
 
@@ -59,7 +60,7 @@ def expose(address: str) -> int:
     Raises
     ------
     ConfigurationError
-        If `address` is none, or nothing can listen there now (a TemporaryError).
+        If `address` is malformed, or it is impossible to listen there now (a TemporaryError).
     MissingExtraError
         If prometheus_client is not installed.
     """
@@ -78,8 +79,8 @@ def expose(address: str) -> int:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)  # memory, processor time, file descriptors
     PlatformCollector(registry=registry)
-    registry.register(_Asked())
-    hear(_Counted(registry).hear)
+    registry.register(_ServiceFigures())
+    hear(EventCounters(registry).hear)
     try:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:
@@ -87,8 +88,8 @@ def expose(address: str) -> int:
     return int(server.server_port)
 
 
-class _Counted:
-    """What the events of the log add up to."""
+class EventCounters:
+    """Counters and histograms of the events of the log."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         from prometheus_client import Counter, Histogram
@@ -110,6 +111,7 @@ class _Counted:
         )  # fmt: skip
 
     def hear(self, event: str, warning: bool, fields: Mapping[str, Field]) -> None:
+        """Count an event, see :func:`mpc.core.events.hear`."""
         if warning or event == "unanswered":
             self._errors.labels(event).inc()
         if event != "request":
@@ -118,7 +120,7 @@ class _Counted:
         labels = fields.get("client", ""), model, fields["answer"]
         self._requests.labels(*labels).inc()
         self._rows.labels(*labels).inc(int(str(fields["shape"]).partition("x")[0]))
-        # Those that were computed together have rounds and bytes in common.
+        # Requests that were computed in one batch share its rounds and bytes evenly.
         together = int(fields["together"])
         self._rounds.labels(model).inc(int(fields["rounds"]) / together)
         self._bytes.labels(model).inc(int(fields["bytes"]) / together)
@@ -127,11 +129,11 @@ class _Counted:
             self._seconds.labels(model, "waiting").observe(float(fields["waited"]))
 
 
-class _Asked:
-    """What is asked of the service, and of its configuration, whenever the metrics are."""
+class _ServiceFigures:
+    """Collector of figures that are read from the service and its configuration at each scrape."""
 
     def describe(self) -> list[Any]:
-        """Return nothing: the registry need not ask before there is a service."""
+        """Return an empty list: metrics are known only once there is a service."""
         return []
 
     def collect(self) -> Iterator[Any]:

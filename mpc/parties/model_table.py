@@ -1,7 +1,7 @@
-"""Models in parties.toml: where a party's shares of each are, and which a client may ask for.
+"""Models in parties.toml: the folders of a party's shares, and the models that a client may request.
 
-``[parties.alice.models]`` has a folder by model, and concerns alice's own service alone.
-``models = ["network"]`` of a client is a list, and every party keeps to it.
+``[parties.alice.models]`` maps names of models to folders, and is read by alice's own service alone.
+``models = ["network"]`` of a client lists models, and every party enforces it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_NAME = 100
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that a model cannot have."""
+    """Raise ConfigurationError unless `name` can be a model's name."""
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or "=" in name:
         raise ConfigurationError(
             f"a model's name must have 1 to {_LONGEST_NAME} printable characters and no =, got"
@@ -38,7 +38,7 @@ def model_folders(
         raise text.error(table, "models", "models of a party must be a table of folders by name")
     inner = (*table, "models")
     for name, folder in found.items():
-        # Where it stands: on a line of its own, or on one with all others.
+        # For the error's line: a table of its own, or an inline table on one line.
         apart = f"[{'.'.join(inner)}]" in text.text
         place, key = (inner, name) if apart else (table, "models")
         _check(text, place, key, name)
@@ -50,7 +50,7 @@ def model_folders(
 def allowed_models(
     text: TomlText, table: tuple[str, ...], values: Mapping[str, Any]
 ) -> tuple[str, ...] | None:
-    """Return which models a client may ask for, None for all."""
+    """Return the names of the models that a client may request, None for all."""
     found = values.get("models")
     if found is None:
         return None
@@ -69,18 +69,18 @@ def _check(text: TomlText, table: tuple[str, ...], key: str, name: str) -> None:
 
 
 def set_folder(path: Path, party: str, name: str, folder: Path | None) -> Callable[[], None]:
-    """Write into parties.toml where a party's shares of a model are; None takes it out.
+    """Write the folder of a party's shares of a model into parties.toml; None removes the entry.
 
     Returns
     -------
     callable
-        Writes what was there before.
+        Undoes the change.
 
     Raises
     ------
     ConfigurationError
-        If the file cannot be written, is laid out in a way that this cannot change, or has no such
-        model to take out: it stays as it is.
+        If the file cannot be written, has a layout that this function cannot change, or lacks the
+        entry to remove: it stays as it is.
     """
     old = path.read_bytes()
     text = decode(path, old)
@@ -118,13 +118,13 @@ def set_folder(path: Path, party: str, name: str, folder: Path | None) -> Callab
 
 
 def _written(path: Path, folder: Path) -> str:
-    """Return a folder as parties.toml has it: from its own place where it is below that."""
+    """Return a folder for parties.toml: relative to the file if below it, else absolute."""
     whole, place = folder.resolve(), path.resolve().parent
     return str(whole.relative_to(place)) if whole.is_relative_to(place) else str(whole)
 
 
 def _with_line(text: str, table: tuple[str, ...], name: str, line: str | None) -> str:
-    """Return the text with a key's line in a table replaced, added, or taken out."""
+    """Return the text with the line of key `name` in a table replaced or added; None removes it."""
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     last = None  # the last line that belongs to the table

@@ -1,4 +1,4 @@
-"""Options of the services' commands for those who watch them: how to log, where metrics are."""
+"""Options of the services' commands for observability: format of the log, address of the metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS 1.3 between processes, each side's certificate pinned to its name."""
+"""Connecting to members over TLS 1.3, with certificates pinned to names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpc.transport.tls_session import Tls
 __all__ = ["connect", "own_contexts"]
 
 _RETRY_SECONDS = 0.05
-# How long one try may take, for the connection and for TLS.
+# How long one attempt may take: for the TCP connection, and for the TLS handshake.
 _TRY_SECONDS = 3.0
 _TLS_SECONDS = 10.0
 # OpenSSL's numbers for a certificate that is not valid yet, and for one that has expired.
@@ -30,12 +30,12 @@ _NOT_NOW = (9, 10)
 
 
 def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what `me` connects with and listens with.
+    """Return the TLS contexts with which member `me` connects, and listens.
 
     Raises
     ------
     ConfigurationError
-        If `me` is nobody in the configuration or its key is not here.
+        If `me` is not in the configuration, or its key is not on this machine.
     """
     members = configuration.members
     if me not in members:
@@ -43,7 +43,7 @@ def own_contexts(configuration: Configuration, me: str) -> tuple[ssl.SSLContext,
     member = members[me]
     if member.key is None:
         raise ConfigurationError(f"{configuration.path}: {me} needs key = ... on its own machine")
-    # Its own too: its service may be asked for health from its own machine.
+    # Its own certificate, too: `sotto health` on its own machine presents it to its service.
     known = configuration.certificates()
     return (
         client_context(member.certificates, member.key, known),
@@ -59,26 +59,26 @@ def connect(
 ) -> Connection:
     """Connect to a party or the provider, waiting until it listens.
 
-    A name that does not resolve yet is tried again like an address at which nobody listens, and so
-    is a connection that is lost before TLS is done.
+    It tries again while the host name does not resolve, while nobody listens at the address, and when
+    a connection is lost before the TLS handshake is done.
 
     Parameters
     ----------
     member : Member
     context : ssl.SSLContext
     timeout : float
-        Seconds, which may be infinite.
+        Seconds; may be infinite.
     look : callable, optional
-        Called between tries; may raise to give up.
+        Called between attempts; may raise to give up.
 
     Raises
     ------
     PeerTimeoutError
         If nobody listens there within `timeout` seconds.
     PeerClosedError
-        If its name is not found, or whoever listens does not talk TLS 1.3.
+        If the host name is not found, or the process that listens does not talk TLS 1.3.
     CertificateError
-        If whoever listens has another certificate, or one that is not valid now.
+        If the process that listens has another certificate, or one that is not valid now.
     """
     assert member.address is not None
     place = member.place

@@ -1,4 +1,4 @@
-"""A TOML file read so that errors name the line."""
+"""Reading a TOML file so that errors name the line, and replacing it atomically."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["TomlText", "decode", "quoted", "replace_file"]
 
 
 def quoted(text: str) -> str:
-    """Return a string as TOML has it."""
+    """Return a string as a TOML literal."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def replace_file(path: Path, old: bytes, data: bytes) -> None:
-    """Put `data` in the place of `old`, at once, with the same mode and owner.
+    """Replace the contents `old` of a file by `data`, atomically, keeping mode and owner.
 
     Raises
     ------
     ConfigurationError
-        If the file holds something else by now, or cannot be written: it stays as it is.
+        If the file no longer holds `old`, or cannot be written: it stays as it is.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -47,7 +47,7 @@ def replace_file(path: Path, old: bytes, data: bytes) -> None:
 
 
 def decode(path: Path, data: bytes) -> str:
-    """Return the text of a file, without the mark with which some editors let UTF-8 begin."""
+    """Decode a file's UTF-8, dropping a byte order mark."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -58,7 +58,7 @@ def decode(path: Path, data: bytes) -> str:
 
 
 class TomlText:
-    """The tables of a file, and in which line what stands."""
+    """The tables of a TOML file, with errors that name the line of a key."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
@@ -78,7 +78,7 @@ class TomlText:
                     part.strip().strip("\"'") for part in bare.split("]")[0].strip("[").split(".")
                 ]
                 inside = head == list(table)
-                # A key that is missing is reported where its table begins.
+                # A missing key is reported at its table's first line.
                 found = number if inside else found
             elif (
                 inside and key is not None and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*=", bare)
@@ -89,7 +89,7 @@ class TomlText:
         return ConfigurationError(f"{where}: {message}")
 
     def table(self, table: tuple[str, ...], keys: Sequence[str]) -> dict[str, Any]:
-        """Return a table, or an empty one, after checking that it holds known keys alone."""
+        """Return a table, empty if it is not in the file; raise if it holds a key not in `keys`."""
         value: Any = self.data
         for part in table:
             value = value.get(part, {})

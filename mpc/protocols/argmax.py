@@ -4,13 +4,13 @@ For k <= 16 values:
 1. Compare all k (k - 1) / 2 pairs at once, a < b: <s_a < s_b>, the sign of s_a - s_b: 3 rounds. Of
    equal values the one with the lower index wins.
 2. Value a wins if it beats every other: AND of k - 1 bits, in groups of four: 2 rounds for k > 5.
-3. To additively shared numbers: 1 round (:mod:`mpc.protocols.b2a`).
-6 rounds for 10 classes. Beyond 16 values, groups of 16 are decided first, then their largest
-values; the winner is the product of both one-hot vectors.
-The values are compared as they are, without truncation: scores straight from a matrix product,
-with twice the fractional bits, need no extra round, and near ties come out exact. More than 16
-values are truncated to the format first.
-Exact for every value below 2^62: the window of a difference has up to 64 bits.
+3. B2A: 1 round (:mod:`mpc.protocols.b2a`).
+6 rounds for 10 classes. For more than 16 values, steps 1 to 3 find the largest of each group of at
+most 16, then the largest of these; the result is the product of both one-hot vectors.
+Up to 16 values are compared without truncation: scores from a matrix product, with twice the
+fractional bits, need no extra round, and near ties are decided exactly. More than 16 values are
+truncated to the format first.
+Exact for every value below 2^62: differences are compared on up to 64 bits.
 
 Source: ours; all pairs at once in place of a tournament. The AND of several bits: ABY2.0 (Patra,
 Schneider, Suresh, Yalame 2021, section 3.1.4).
@@ -42,7 +42,7 @@ LARGEST_GROUP = 16
 
 @lru_cache(maxsize=32)
 def _winners(k: int) -> tuple[tuple[int, ...], ...]:
-    """Return for each value which pair bits, or their complements (~), must all be set."""
+    """Return for each value the literals (numbers k of pairs, ~k if negated) whose AND is its bit."""
     wins: list[list[int]] = [[] for _ in range(k)]
     for number, (a, b) in enumerate(combinations(range(k), 2)):
         # The pair's bit says that a < b in value, so that b beats a.
@@ -63,7 +63,7 @@ def cost(parties: int, rows: int, k: int, nibbles: int) -> Spent:
 
 
 def _to_planes(words: Words, planes: int, size: int) -> Words:
-    """Cut (p, words) with planes * size bits into planes of their own words."""
+    """Cut (p, words) with planes * size bits into bit planes, (p, planes, words of a plane)."""
     if size % WORD_BITS == 0:
         return words.reshape(len(words), planes, size // WORD_BITS)
     flat = unpack_bits(words, planes * size)
@@ -84,7 +84,7 @@ def winning_bits(x: SecretValue) -> MaskedBit:
     first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
     columns = x.shares.transpose(0, 2, 1)
     differences = columns[:, first] - columns[:, second]
-    # Below 2^63, for which a window has the whole word.
+    # Differences are below 2^63, for which a bound of LARGEST makes the comparison take all 64 bits.
     bound = min(2 * x.bound, LARGEST)
     d = x.derive(differences, frac_bits=x.frac_bits, bound=bound)
     bit = sign.open_sign(d, 0, "none").bit
@@ -103,7 +103,7 @@ def _one_hot(x: Secret) -> Secret:
 
 
 def sum_of_one(x: Secret, axis: int) -> Secret:
-    """Sum along an axis where all but one are zero: the bound is that of one (for protocols)."""
+    """Sum along an axis where all elements but one are zero, so that the bound stays (for protocols)."""
     total = x.shares.sum(axis=axis + 1, dtype=np.uint64)
     return x.derive(total, frac_bits=x.frac_bits, bound=x.bound)
 

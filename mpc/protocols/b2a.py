@@ -1,9 +1,9 @@
-"""B2A: from a bit shared by XOR (Boolean) to the same bit shared additively (arithmetic).
+"""B2A: conversion of Boolean (XOR) shares of a bit to arithmetic (additive) shares.
 
 1. Provider: a random bit beta, <beta>, [beta].
 2. delta = open(<b> ^ <beta>): one bit.
 3. [b] = delta + (1 - 2 delta) [beta].
-The pair (delta, beta) stays with the result: a later product with it needs no opening of b, see
+The pair (delta, beta) is kept with the result: a later product with b needs no opening of b, see
 :mod:`mpc.protocols.select`.
 Cost: 1 round, one bit an element; correction 8 bytes.
 
@@ -32,7 +32,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class RandomBits(Correlation):
-    """<beta> and [beta] for planes of `size` bits."""
+    """<beta> and [beta] of random bits beta, for planes of `size` bits (daBits)."""
 
     planes: int
     size: int
@@ -77,7 +77,7 @@ def to_number(session: Runtime, bit: MaskedBit) -> Words:
 
 
 def convert(session: Runtime, planes: Words, size: int) -> Words:
-    """Convert planes of `size` bits.
+    """Convert bit planes, of `size` bits each.
 
     Parameters
     ----------

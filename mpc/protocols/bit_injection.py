@@ -1,9 +1,10 @@
-"""Bit injection, a product with a secret bit, with truncation by s bits in one opening: ReLU's derivative.
+"""Bit injection, a product with a secret bit, with truncation by s bits in one opening: ReLU's gradient.
 
-The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it. Needs |z| < 2^62.
+y b for y = z / 2^s and a masked bit b = delta ^ beta, delta public, as comparisons and ReLU give it.
+Needs |z| < 2^62. In tables of costs this protocol is called "gate".
 1. Provider: r uniform, [r >> s], [r >> 63], [beta (r >> s)], [beta (r >> 63)].
-2. c = open(z + 2^62 + r), the first party adding 2^62; of a product, r takes in the cross term C, see
-   :mod:`mpc.protocols.truncation`.
+2. c = open(z + 2^62 + r), the first party adding 2^62. If z is a product, the provider subtracts its
+   cross term C from r, see :mod:`mpc.protocols.truncation`.
 3. With A = (c >> s) - 2^(62 - s) and kappa = (1 - (c >> 63)) 2^(64 - s), locally
    [y] = A - [r >> s] + kappa [r >> 63],
    [y beta] = A [beta] - [beta (r >> s)] + kappa [beta (r >> 63)],
@@ -49,7 +50,10 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class GatePair(Correlation):
-    """r, [r >> shift], [r >> 63], and both times a bit; `cross_term` is the C of a product."""
+    """r, [r >> shift], [r >> 63], and both times beta; `cross_term` is the C of a product.
+
+    `GatePair` is its name on the wire.
+    """
 
     size: int
     shift: int
@@ -67,7 +71,8 @@ class GatePair(Correlation):
         check_cross_term(self.cross_term, self.size, limit)
         if not 0 < self.shift < OFFSET_BITS or self.beta.check(limit) != (count_words(self.size),):
             raise ShapeError(
-                f"{self.size} elements cannot be shifted by {self.shift} with these bits"
+                f"shift must be in [1, {OFFSET_BITS - 1}], and beta a plane of {self.size} bits,"
+                f" got the shift {self.shift} and {self.beta.part.shape}"
             )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:

@@ -1,11 +1,12 @@
-"""Polynomials of secret bits: sums (XOR) of products of up to four bits, in one round.
+"""Polynomials of secret bits over GF(2): XORs of products (ANDs) of up to four bits, in one round.
 
 1. For each bit plane x_e in a product of two or more: lambda_e uniform; m_e = open(x_e ^ lambda_e).
-2. Provider: the products of lambda_S for every set S of two or more planes within a product.
+2. Provider: for every set S of two or more planes of a product, XOR shares of the product of the lambda_e
+   with e in S.
 3. A product of the bits x_e = m_e ^ lambda_e is the XOR over the subsets S of its planes of
    (product of m_e outside S) AND <product of lambda_e inside S>: local.
-A plane may enter negated: then m_e is negated. Products of a single plane need nothing.
-Cost: 1 round, one bit a plane in a product; correction one bit for each distinct S.
+A plane may enter negated: then m_e is negated. A single plane needs no opening.
+Cost: 1 round, one bit for each plane opened; correction one bit for each distinct S.
 
 Source: the multi-fan-in AND of ABY2.0 (Patra, Schneider, Suresh, Yalame
 2021, section 3.1.4).
@@ -76,20 +77,23 @@ class _Terms:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Which planes are opened and which products dealt for some polynomials.
+    """One round of evaluation: the planes to open, and the products of masks to deal.
 
     Attributes
     ----------
+    outputs : int
+        The number of polynomials.
     opened : tuple of int
-        The planes that enter a product.
+        The planes that occur in a product of two or more.
     order : int64 array
-        The same.
+        `opened` as an array.
     subsets : tuple of tuple of int
-        The products of two or more masks, by position in `opened`.
+        The sets S of step 2, as positions in `opened`.
     linear : tuple of (output, literal)
-        Products of a single plane.
+        Monomials of a single plane.
     public, secret : _Terms
-        What the first party adds, and what every party adds.
+        Terms of opened planes alone, which the first party adds; and terms with a mask or a product
+        of masks, of which every party adds its share.
     """
 
     outputs: int
@@ -103,7 +107,7 @@ class Structure:
 
 @lru_cache(maxsize=256)
 def structure_of(polynomials: tuple[Polynomial, ...]) -> Structure:
-    """Work out what evaluating `polynomials` takes; each is a tuple of products of literals."""
+    """Return the round that evaluates `polynomials`; each is a tuple of products of literals."""
     linear, longer = [], []
     for output, polynomial in enumerate(polynomials):
         for monomial in polynomial:
@@ -140,7 +144,7 @@ def structure_of(polynomials: tuple[Polynomial, ...]) -> Structure:
 
 @dataclass(frozen=True)
 class MaskProducts(Correlation):
-    """Masks for the opened planes, and the products of some sets of them."""
+    """Masks of the opened planes, and products of some sets of these masks."""
 
     planes: int
     subsets: tuple[tuple[int, ...], ...]
@@ -163,7 +167,7 @@ class MaskProducts(Correlation):
 
 
 def deal_products(subsets: tuple[tuple[int, ...], ...], masks: Words, out: Words) -> None:
-    """Turn the others' shares of the products of planes into the last's."""
+    """Compute the last party's shares of the products of masks, in `out`, from the others' sum."""
     terms = _product_terms(subsets)
     add_polynomials(masks, masks, terms.outputs, terms.factors, terms.places, terms.literals, out)
 
@@ -194,8 +198,8 @@ def evaluate(
         XOR shares.
     structure : Structure
     dealt : (uint64 array, uint64 array), optional
-        Shares of step 1's masks and of step 2's products, of shape (p, number, words), if they
-        were dealt with something else.
+        Shares of the masks of step 1 and of the products of step 2, of shape (p, number, words), if
+        another correlation has dealt them.
 
     Returns
     -------
@@ -231,7 +235,7 @@ def evaluate(
 def tree(literals: tuple[Monomial, ...]) -> tuple[Structure, ...]:
     """Return the rounds of :func:`all_of`."""
     rounds: list[Structure] = []
-    # Single literals take a structure too, which picks and negates them without a round.
+    # Even single literals need a Structure, which picks and negates planes without an opening.
     while not rounds or any(len(x) > 1 for x in literals):
         groups: list[Polynomial] = []
         following: list[Monomial] = []

@@ -1,12 +1,12 @@
-"""Sums of secrets times public fractions, with one truncation for all of it.
+"""Linear combinations of secrets with public fractions, with a single truncation.
 
 For fractions m_k / 2^t_k and secrets x_k with f_k fractional bits, and F the largest f_k + t_k:
 1. [z] = sum of m_k 2^(F - f_k - t_k) [x_k], exact, with F fractional bits: local.
-2. Truncate by F minus the fractional bits that are wanted: :mod:`mpc.protocols.truncation`.
-A learning rate over the number of rows is such a fraction: where it is a power of two, m = 1, and it
-is part of the truncation.
-Needs |z| < 2^62, that is a result below 2^(62 - F); of sums in between nothing, they may wrap around.
-`reach` gives the bound that follows from those of the x_k: what it does not prove the caller has to know.
+2. Truncate z by F minus the result's fractional bits: :mod:`mpc.protocols.truncation`.
+A learning rate divided by the number of rows is such a fraction. A power of two has m = 1, and only adds
+to the shift of the truncation.
+Needs |z| < 2^62, that is, a result below 2^(62 - F) in magnitude; partial sums may wrap around. `reach` is
+the bound on |z| that the bounds of the x_k give; where it is larger, the caller has to know that z fits.
 Error: less than one unit in the last place of the result.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for more
 than 16 bits.
@@ -68,7 +68,7 @@ def cost(parties: int, size: int, shift: int) -> Spent:
 
 
 def _most(terms: Sequence[tuple[SecretValue, Fraction]], frac_bits: int) -> int:
-    """Return F."""
+    """Return F, the fractional bits of z."""
     return max(frac_bits, *(x.frac_bits + c.bits for x, c in terms))
 
 
@@ -77,7 +77,7 @@ def _factor(x: SecretValue, c: Fraction, most: int) -> int:
 
 
 def reach(terms: Sequence[tuple[SecretValue, Fraction]], frac_bits: int) -> int:
-    """Return the bound on |z|, which has to stay below 2^62, by those of the arrays."""
+    """Return the bound on |z| that follows from the bounds of the arrays."""
     most = _most(terms, frac_bits)
     return sum(x.bound * abs(_factor(x, c, most)) for x, c in terms)
 

@@ -1,10 +1,10 @@
-"""Comparisons: x < y and its kin, and x == y, as secret numbers 0 and 1.
+"""Comparisons (<, <=, >, >=, ==, !=) of secret arrays; results are secret numbers 0 and 1.
 
 1. d = x - y, with the same fractional bits: local.
 2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 3 rounds.
-3. To an additively shared number, as in :mod:`mpc.protocols.b2a`: 1 round.
+3. B2A, as in :mod:`mpc.protocols.b2a`: 1 round.
 The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values
-below 2^62: their difference, below 2^63, is a signed word, and the window has its 64 bits.
+below 2^62: their difference is below 2^63, a signed word, and step 2 takes up to all 64 bits.
 Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
 10 (n - 1) bytes an element; correction about 37 bytes.
 
@@ -44,9 +44,9 @@ def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
 
 
 def add_words(x: Secret, y: Secret | ArrayLike, bound: int) -> Secret:
-    """x + y modulo 2^64, for a caller that knows the bound of the sum (for protocols).
+    """x + y modulo 2^64, with a bound that the caller knows (for protocols).
 
-    An operand may have left the ring's range, as the difference of two values near 2^62 does.
+    Operands may be any words, such as the difference of two values near 2^62.
     """
     half = LARGEST >> 1
     x = x.with_integer_bound(half)
@@ -56,10 +56,10 @@ def add_words(x: Secret, y: Secret | ArrayLike, bound: int) -> Secret:
 
 
 def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
-    """Return x - y for a window without a shift, which takes it as a signed word (for protocols).
+    """Return x - y to be compared with zero by :mod:`mpc.protocols.sign`, s = 0 (for protocols).
 
-    Two values below 2^62 may differ by 2^63, where other protocols end: then the bound is 2^62, for
-    which windows have 64 bits.
+    Two values below 2^62 may differ by up to 2^63, more than other protocols take. Such a difference
+    gets the bound LARGEST, for which the comparison takes all 64 bits.
     """
     minus = linear.minus(x, y)
     operands = [v for v in (x, minus) if linear.is_shared(v)]
@@ -67,7 +67,7 @@ def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
     if len(operands) == 1 and minus.dtype.kind == "f":
         most = max(most, x.session.format.frac_bits)
     reaches = [v.bound << most - v.frac_bits for v in operands]
-    # A public operand is below 2^61. What has no room for its bits is for `add` to see to.
+    # A public operand is below 2^61. Operands that cannot be shifted to `most` bits are left to `add`.
     reach = sum(reaches) + (LARGEST >> 1) * (2 - len(operands))
     if reach <= LARGEST or max(reaches) > LARGEST + 1:
         return linear.add(x, minus, name)
@@ -85,7 +85,7 @@ def _masked(d: SecretValue, order: bool) -> MaskedBit:
 
 
 def negative_bit(d: SecretValue) -> MaskedBit:
-    """Return the bit of d < 0, without making a number of it (for protocols)."""
+    """Return [d < 0] as a masked bit, without additive shares of it (for protocols)."""
     return _masked(d, True)
 
 

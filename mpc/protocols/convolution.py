@@ -1,13 +1,14 @@
 """Convolution of secret images with secret kernels, as one matrix product.
 
-1. Mask the images x and the kernels w as they are, opening those that have no mask yet: an image is
-   opened once, not once for every window that a pixel lies in.
-2. The windows of x are a strided view, and the mask of a view is the same view of the mask: of
-   Delta_x, of every party's lambda_x, and of the provider's. Padding is zero in each.
-3. One matrix product of all windows as rows (places, kernel size * channels) with the kernels, see
-   :mod:`mpc.protocols.product`.
-Both gradients are products too, for the gradient g of the result: of the same windows with g, and of
-g with the kernels, each row then added back to the pixels of its window: local.
+1. Mask the images x and the kernels w in their own shapes, opening those that have no mask yet: a pixel
+   is opened once, not once for every window that it lies in.
+2. The windows of x are a strided view, and the mask of a view is the same view of the mask: parties take
+   it of Delta_x and of their shares of lambda_x, the provider of lambda_x. Padding is zero in each.
+3. One matrix product of the windows, as rows of a matrix (places, kernel size * channels), with the
+   kernels, see :mod:`mpc.protocols.product`.
+Both gradients are products, too. For the gradient g at the result: the gradient at the kernels is the
+product of the same windows with g; the gradient at the images is the product of g with the kernels, each
+row then added to the pixels of its window, which is local.
 Cost of each: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are); correction
 8 bytes an element of the product, none if it is truncated.
 
@@ -36,7 +37,7 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
 
 
 def _masked(x: Secret, y: Secret) -> tuple[Secret, Secret]:
-    """Mask both as they are, before any view of them is taken."""
+    """Mask both arrays in their own shapes, before any view of them is taken."""
     x, y = (z if z.mask is not None else to_format(z) for z in (x, y))
     mask_together(x, y)
     return x, y
@@ -92,7 +93,7 @@ def kernel_gradient(x: Secret, g: Secret, windows: Windows) -> Secret:
 
 
 def input_gradient(g: Secret, w: Secret, windows: Windows, shape: tuple[int, ...]) -> Secret:
-    """Return the gradient at the images, of a shape, for the gradient g of the convolution."""
+    """Return the gradient at the images, of shape `shape`, for the gradient g of the convolution."""
     with g.session.protocol("product"):
         g, w = _masked(g, w)
         z = product.matmul(_matrix(g), _matrix(w).view(("transpose", (1, 0))))

@@ -1,25 +1,25 @@
 """exp(d) for d <= 0, from one opening; 0 below -11.13.
 
-Powers turn the mask's difference into a factor. In units of 16/23, y = floor(d 23/16) with 20 bits
-behind the point, w = y + 2^24 - 1, and b = e^(16/23): exp(d) = b^(w + 1 - 2^24), w / 2^20 as exponent.
-Where d > -11.13, w is in [0, 2^24), and with u public, v known to the provider (as in
-:mod:`mpc.protocols.sign`), both modulo 2^24,
+A power of a difference u - v is a product of powers: one of the public u, one of the dealt v. In units of
+16/23, y = floor(d 23/16) with 20 fractional bits, w = y + 2^24 - 1, and b = e^(16/23):
+exp(d) = b^(w + 1 - 2^24), with exponents in units of 2^-20. Where d > -11.13, w is in [0, 2^24). With
+u public and v known to the provider (as in :mod:`mpc.protocols.sign`), both modulo 2^24,
    w = u - v or, if u < v, u - v + 2^24:   exp(d) = M_0 E or M_1 E,
    E = b^-v, M_0 = b^(u + 1 - 2^24), M_1 = b^(u + 1).
 1. c = open(z + 2^62 + r), with z = 23 d and w = u - v from its bits above s.
 2. <borrow> = <u < v> from the lower six nibbles, <msb> of w from all of them:
    a_1 = borrow (1 ^ msb), a_0 = 1 ^ msb ^ a_1. Two rounds, as for a sign.
-3. Provider: beta_0, beta_1 and [E], [beta_0 E], [beta_1 E], E with 38 bits behind the point.
-   Open a_k ^ beta_k: two bits. [a_k E] follows as in :mod:`mpc.protocols.select`.
-4. M_0 [a_0 E] + M_1 [a_1 E], with M to 22 bits: 60 bits behind the point. Then truncate.
-For any d <= 0 that has a bound. Where |z| could reach 2^62, the lowest bits of d are truncated first, as
-many as it takes, if 16 remain behind the point: 1 round. Else max(d, -12) takes its place, which has
-the same result: d + 12, a ReLU (:mod:`mpc.protocols.relu`), 4 rounds, exact also where d is a signed
-word beyond -2^62.
+3. Provider: beta_0, beta_1 and [E], [beta_0 E], [beta_1 E], E with 38 fractional bits.
+   Open a_k ^ beta_k: two bits. [a_k E] follows by bit injection, as in :mod:`mpc.protocols.select`.
+4. M_0 [a_0 E] + M_1 [a_1 E], with M to 22 fractional bits: 60 fractional bits. Then truncate.
+Right for any d <= 0. Where |z| could reach 2^62, the fewest low bits of d are truncated first that avoid
+it, if 16 fractional bits remain: 1 round. Otherwise d is replaced by max(d, -12), which has the same
+result: a ReLU of d + 12 (:mod:`mpc.protocols.relu`), 4 rounds, exact also where d is a signed word beyond
+-2^62.
 Cost, L bits of w: 4 rounds, 8 (n - 1) bytes and about 16 bits an element; correction 48 bytes and
 some bits; and a truncation.
-Error: at most 2^-16, which is what is cut off below -11.13; above it 4e-7, from the bits of M and
-the truncation, and 7e-7 times the result from rounding y; where d is truncated to 16 bits 1.6e-5
+Error: at most 2^-16, from the cut to 0 below -11.13. Above that 4e-7, from the bits of M and the
+truncation, and 7e-7 times the result from rounding y; where d is truncated to 16 fractional bits 1.6e-5
 times the result. Measured over the whole range by the tests.
 
 Source: ours; multiplicative shares of a power from additive ones as in SecureML's and SiRnn's
@@ -58,9 +58,9 @@ FRAC_BITS = 24
 _UNITS = 23
 _UNIT_BITS = 4
 _Y_BITS = 20
-# What step 1 takes of d at least: y has more, for the units.
+# The fewest fractional bits of d in step 1; multiplying by 23/16 gives y four more.
 LEAST_BITS = _Y_BITS - _UNIT_BITS
-# Below minus this the result is zero.
+# The result is zero for d below -SATURATED.
 SATURATED = 12
 _LOW_BITS = 24
 _LOW = np.uint64((1 << _LOW_BITS) - 1)
@@ -111,7 +111,7 @@ def _power(w: np.uint64, bits: int, row: int, table: Words) -> np.uint64:
 
 @dataclass(frozen=True)
 class PowerWindow(Correlation):
-    """r with the tables of its nibbles, two planes of random bits, and E with its products."""
+    """r, tables of its nibbles, planes of random bits beta_0 and beta_1, [E], [beta_0 E], [beta_1 E]."""
 
     size: int
     shift: int
@@ -127,7 +127,9 @@ class PowerWindow(Correlation):
         super().check(limit)
         last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
-            raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
+            raise ShapeError(
+                f"a word has no window of {self.nibbles} nibbles from bit {self.shift} on"
+            )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, True, out[0])
@@ -175,7 +177,7 @@ def _times(x: bits.Polynomial, y: bits.Polynomial) -> bits.Polynomial:
 
 @lru_cache(maxsize=16)
 def _rounds(nibbles: int) -> tuple[bits.Structure, bits.Structure]:
-    """Return the rounds of step 2; plane j is [v_j > u_j], plane nibbles + j [v_j = u_j]."""
+    """Return the rounds of step 2. Plane j is [v_j > u_j], plane nibbles + j is [v_j = u_j]."""
     lower = [range(_LOW_NIBBLES - 1, 2, -1), range(2, -1, -1)]
     upper = [
         range(top, max(top - bits.FAN_IN, _LOW_NIBBLES - 1), -1)
@@ -210,7 +212,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
 
 
 def _steps(frac_bits: int) -> tuple[int, int]:
-    """Return by how many bits d is shifted up before step 1, and s."""
+    """Return by how many bits d is shifted left before step 1, and s."""
     up = max(0, LEAST_BITS - frac_bits)
     return up, frac_bits + up - LEAST_BITS
 
@@ -221,7 +223,7 @@ def _fits(bound: int, frac_bits: int) -> bool:
 
 
 def surplus(bound: int, frac_bits: int) -> int | None:
-    """Return how many bits to truncate for d up to `bound` to fit step 1, None if that does not help."""
+    """Return how many low bits of d, |d| <= bound, to truncate before step 1; None if it takes a ReLU."""
     for drop in range(max(0, frac_bits - LEAST_BITS) + 1):
         if _fits(-(-bound >> drop), frac_bits - drop):
             return drop
@@ -229,9 +231,9 @@ def surplus(bound: int, frac_bits: int) -> int | None:
 
 
 def saturated(d: Secret) -> Secret:
-    """Return max(d, -12) for d <= 0, which may be any signed word."""
+    """Return max(d, -12) for d <= 0; d may be any signed word of 64 bits."""
     limit = SATURATED << d.frac_bits
-    # A bound of 2^62 is a window of the whole word, which is all that it is used for.
+    # d + limit gets a bound of 2^62 - 1, for which the comparison takes all 64 bits.
     d = d.with_integer_bound((1 << OFFSET_BITS) - limit)
     above = relu.relu_with_derivative(linear.add_integer(d, limit), truncate=False)[0]
     return linear.add_integer(above.with_integer_bound(limit), -limit).with_integer_bound(limit)

@@ -1,18 +1,18 @@
 """m / sqrt(x), for optimizers that scale a step by the root of its second moment.
 
-x has 36 bits behind the point and counts as at least 2^-36. With T = 46 where its bound is 2^10 or less,
-else T = 62:
+x has 36 fractional bits; 2^-36 is added to it, so that it is not zero. T = 46 if the bound of x is 2^10 or
+less, else 62:
 1. For k = 32, 16, 8, 4, 2: bit b = [x < 2^(T - k)] on the encoded value, x <- x (1 + b (2^k - 1)).
-   Then x lies in [2^(T - 2), 2^T), that is in [1, 4) with T - 2 bits behind the point. 5 rounds each: a
+   Then x lies in [2^(T - 2), 2^T), that is in [1, 4) with T - 2 fractional bits. 5 rounds each: a
    comparison, and a product with its bit.
 2. y = 1 / sqrt(x) in [1, 4), by a polynomial of degree two, within 2.5 %: 2 rounds. One step of
    Newton's iteration, y <- y (3 - x y^2) / 2: 6 rounds.
 3. u = m y, with T = 62 truncated by 8 bits, then for each k: u <- u (1 + b (2^(k / 2) - 1)), so that
    u = m / sqrt(x) in the end, with the bits of step 1: a round each.
-m has 24 bits behind the point, the result 48.
-Domain: 0 <= x < 2^26 and |m| < 2^17, refused by their bounds; and |m / sqrt(x)| < 2^13, which no bounds
-of m and x can show and the caller has to know: m and x as Adam has them do not get near it.
-Error, relative: at most 1e-3, and 2^-36 in m / sqrt(x), times 1 / sqrt(x), from step 3 with T = 62.
+m has 24 fractional bits, the result 48.
+Domain: 0 <= x < 2^26 and |m| < 2^17, checked on their bounds; and |m / sqrt(x)| < 2^13, which does not
+follow from these bounds and which the caller has to know: the moments m and x of Adam stay far below it.
+Error: at most 1e-3 relative to the result; and, with T = 62, 2^-36 / sqrt(x) from the truncation in step 3.
 Measured over the whole domain by the tests.
 Cost: 40 rounds, about 250 bytes an element; 41 and about 270 with T = 62.
 
@@ -43,7 +43,7 @@ RESULT_BITS = 48
 # Bounds on the encoded values: 1 is added to x, which has to stay below 2^62.
 X_BOUND = (1 << 62) - 2
 M_BOUND = 1 << M_BITS + 17
-# Up to this bound of x it costs less.
+# Up to this bound of x, T is 46.
 X_LIMIT = 2.0**10
 _RATIO_BOUND = 1 << RESULT_BITS + 13
 _STEPS = (32, 16, 8, 4, 2)
@@ -58,7 +58,10 @@ def _top(bound: int) -> int:
 
 
 def _surplus(top: int) -> int:
-    """Return how many bits m y has too many: x in step 2 is 4^(e - (T - 38) / 2) times the old one."""
+    """Return by how many bits m y is truncated in step 3, for a result with RESULT_BITS.
+
+    x in step 2 is 4^(e - (T - 38) / 2) times the original one.
+    """
     return M_BITS + _Y_BITS + (top - 2 - X_BITS) // 2 - RESULT_BITS
 
 
@@ -74,7 +77,7 @@ def cost(parties: int, size: int, bound: int = 1 << 46) -> Spent:
         total = total + truncation.cost(parties, size, shift)
     if _surplus(top):
         total = total + truncation.cost(parties, size, _surplus(top))
-    # Of all products the first and the last, if it is not truncated, are more than truncated.
+    # The cross terms of the first product and, if it is not truncated, of the last one are dealt.
     total = total + product.cost(parties, size, size)
     for _ in range(3):
         total = total + product.cost(parties, size)

@@ -1,11 +1,12 @@
-"""What costs nothing: sums, public factors, and views of shared arrays.
+"""Linear operations, which need no communication: sums, public integer factors, joining arrays.
 
-[x] + [y], -[x] and m [x] for a public integer m are computed share by share; a public value is added
-by the first party alone. Arrays with fewer fractional bits are shifted to those with more, if their
-bound leaves room for it: a product is truncated before a large whole number is added. Public factors
-that are no whole numbers, and divisors: :mod:`mpc.protocols.scaling`.
+[x] + [y], -[x] and m [x] for a public integer m are computed share by share; a public value is added to
+the first party's share alone. Operands with different numbers of fractional bits are brought to the
+larger one by a shift, which multiplies the encoded value. Where the shifted bound would exceed 2^62, as
+of a large whole number that is added to a product, the product is truncated first, for 1 round. Public
+factors that are not integers, and divisors: :mod:`mpc.protocols.scaling`.
 
-The bound of a result follows from those of the operands and from public numbers as they are. Where it
+The bound of a result is computed from the bounds of the operands and from the public values. Where it
 does not prove that the result stays below 2^62, see :mod:`mpc.core.ranges`.
 """
 
@@ -79,7 +80,7 @@ def public(x: object) -> NDArray[Any]:
 
 
 def widen(shares: Words, ndim: int) -> Words:
-    """Insert axes of size one behind the party axis: as many as `ndim` asks of the array itself."""
+    """Insert axes of size one behind the party axis, so that `ndim` axes follow it."""
     missing = ndim - (shares.ndim - 1)
     return (
         shares.reshape(len(shares), *(1,) * missing, *shares.shape[1:]) if missing > 0 else shares
@@ -91,7 +92,12 @@ def settled(
     exact: Callable[..., Any], addends: int, claims: Callable[[], tuple[Any, ...]],
     sharp: bool = True,
 ) -> int:  # fmt: skip
-    """Return a bound that the result of an operation on x has; see :mod:`mpc.core.ranges`."""
+    """Return a bound of at most 2^62 - 1 for the result of an operation on x, checked if need be.
+
+    If `bound` exceeds 2^62 - 1, the session's range policy decides, see
+    :meth:`mpc.core.ranges.RangePolicy.settle`. The other arguments are the fields of
+    :class:`mpc.core.ranges.Operation`.
+    """
     if bound <= LARGEST:
         return bound
     operation = Operation(name, operands, exact, addends, bound, frac_bits, claims, sharp)
@@ -99,7 +105,7 @@ def settled(
 
 
 def at_bits(x: Secret, frac_bits: int, name: str = "+") -> Secret:
-    """Shift x up to `frac_bits` fractional bits, no fewer than it has."""
+    """Return x with `frac_bits` fractional bits, at least as many as it has, by a shift to the left."""
     steps = frac_bits - x.frac_bits
     if steps == 0:
         return x
@@ -111,10 +117,10 @@ def at_bits(x: Secret, frac_bits: int, name: str = "+") -> Secret:
 
 
 def _level(arrays: Sequence[Secret], name: str = "+") -> list[Secret]:
-    """Give all arrays as many fractional bits as the one with most of them.
+    """Bring all arrays to the number of fractional bits of the one with most.
 
-    Where that would take a large whole number out of the ring, products are first truncated to the
-    format, for 1 round, so that fewer bits do.
+    Where the shift would take an array's bound beyond 2^62, arrays with more fractional bits than the
+    format's (products) are truncated first, for 1 round.
     """
     most = max(x.frac_bits for x in arrays)
     if any(x.bound << (most - x.frac_bits) > LARGEST for x in arrays if x.frac_bits < most):
@@ -124,15 +130,15 @@ def _level(arrays: Sequence[Secret], name: str = "+") -> list[Secret]:
 
 
 def rescale(x: Secret, factor: int, frac_bits: int, bound: int) -> Secret:
-    """Multiply the encoded value by an integer and place the point anew (for protocols).
+    """Multiply the encoded value by an integer and state its new fractional bits (for protocols).
 
-    The caller knows that the result stays within `bound`.
+    The caller knows that the encoded result stays within `bound`.
     """
     return x.derive(x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound)
 
 
 def add_integer(x: Secret, value: int) -> Secret:
-    """Add an integer to the encoded value (for protocols, which know that there is room)."""
+    """Add an integer to the encoded value (for protocols, which know that the result is in range)."""
     shares = x.shares.copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += np.uint64(value % 2**64)
@@ -149,7 +155,7 @@ def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _split_cross_term(x: Secret, shape: tuple[int, ...]) -> tuple[Secret, Correlation | None]:
-    """Split x into what its shares hold and its cross term, if the sum has the shape of x."""
+    """Split the pending cross term off x, if the sum has the shape of x and so can carry it on."""
     return x.split_cross_term() if x.shape == shape else (x, None)
 
 
@@ -191,12 +197,12 @@ def magnitude(values: NDArray[np.int64]) -> int:
 def add_public(x: Secret, y: object, name: str = "+") -> Secret:
     """x + y for public y, which is rounded to the fractional bits of x."""
     values = public(y)
-    form = x.session.format
-    if values.dtype.kind == "f" and x.frac_bits < form.frac_bits:
-        x = at_bits(x, form.frac_bits, name)
+    fixed_point = x.session.format
+    if values.dtype.kind == "f" and x.frac_bits < fixed_point.frac_bits:
+        x = at_bits(x, fixed_point.frac_bits, name)
     shape = broadcast(name, x.shape, values.shape)
-    shortened = x.frac_bits > form.frac_bits and not _has_room(values, x.frac_bits)
-    encoded, largest = _encode(values, form.frac_bits if shortened else x.frac_bits)
+    shortened = x.frac_bits > fixed_point.frac_bits and not _has_room(values, x.frac_bits)
+    encoded, largest = _encode(values, fixed_point.frac_bits if shortened else x.frac_bits)
     if shortened:
         x = truncation.to_format(x)
     operands = (x, encoded.view(np.int64))
@@ -218,7 +224,7 @@ def _has_room(values: NDArray[Any], frac_bits: int) -> bool:
 
 
 def check_operands(name: str, x: SecretValue, y: SecretValue | ArrayLike) -> None:
-    """Raise what combining x and y in the session's format would raise, before a round is spent."""
+    """Raise any error of combining x and y in the session's format, before a round is spent."""
     if is_shared(y):
         broadcast(name, x.shape, y.shape)
         return
@@ -241,13 +247,15 @@ def subtract(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
 
 
 def minus(x: SecretValue, y: SecretValue | ArrayLike) -> Any:
-    """Return -y, as it is to be added to x; raise what y itself would raise, not -y."""
+    """Return -y, to be added to x; errors name y, not -y."""
     if not is_shared(y):
-        values, form = public(y), x.session.format
-        if not _has_room(values, max(x.frac_bits, form.frac_bits)):
+        values, fixed_point = public(y), x.session.format
+        if not _has_room(values, max(x.frac_bits, fixed_point.frac_bits)):
             _encode(
                 values,
-                form.frac_bits if values.dtype.kind == "f" else min(x.frac_bits, form.frac_bits),
+                fixed_point.frac_bits
+                if values.dtype.kind == "f"
+                else min(x.frac_bits, fixed_point.frac_bits),
             )
     return negative(y)
 
@@ -266,7 +274,7 @@ def multiply_integers(x: Secret, values: NDArray[np.int64], name: str = "*") -> 
 def row_sums(values: NDArray[Any], axis: int) -> int:
     """Return the largest sum of magnitudes along an axis of integers, rounded up."""
     sums = np.abs(values.astype(np.float64)).sum(axis=axis)
-    # Doubles: a little more than the sum, so that it is a bound. Small integers are exact.
+    # Sums of doubles may be rounded down, so a large one is enlarged a little. Small ones are exact.
     most = float(sums.max(initial=0.0))
     return int(most) if most < 2.0**52 else int(most * (1 + 2.0**-20)) + 1
 
@@ -305,7 +313,7 @@ def matmul_shape(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ..
 
 
 def sum_along(x: Secret, axis: int | tuple[int, ...] | None) -> Secret:
-    """Sum along axes, or over everything."""
+    """Sum along an axis or several; over all elements if `axis` is None."""
     axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
     count = prod(x.shape[a] for a in axes)
     bound = settled(
@@ -367,5 +375,5 @@ def _joined(arrays: Sequence[Secret], shares: Words) -> Secret:
 
 
 def zeros_like(x: Secret) -> Secret:
-    """Shares of zero, which are all zero: add something before anyone relies on them."""
+    """Return zeros of the shape of x whose shares are all zero: a constant that hides nothing."""
     return x.derive(np.zeros((len(x.session.here), *x.shape), np.uint64), frac_bits=0, bound=0)

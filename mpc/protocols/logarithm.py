@@ -8,13 +8,13 @@ For k <= 32:
    log x = log A - 2 sum of (-q)^n T_n(u) / n. Exact as a series; 1 round, for the truncation.
 For k up to 2^16: j and x / 2^j in [1, 2] as in :mod:`mpc.protocols.reciprocal`, 6 rounds; then
 j log 2 + log(x / 2^j), as above for k = 2: 8 rounds.
-Everything has 24 bits behind the point. N is chosen so that the terms left out stay below 2^-17:
-16 for k = 10. x may be outside of [1, k] by 2^-20 x.
+All values have 24 fractional bits. N is chosen so that the truncated tail of the series stays below
+2^-17: N = 16 for k = 10. x may lie outside of [1, k] by 2^-20 x.
 Error: at most 2^-17, and 3e-6 from truncations. Measured over the whole range by the tests.
 Cost for N = 2^t: 2 + 2 t rounds; 14 for k > 32.
 
-Source: the generating function of Chebyshev's polynomials; on shares as in MP-SPDZ and CrypTen,
-which take other polynomials.
+Source: the generating function of Chebyshev's polynomials; on shares as in MP-SPDZ and CrypTen, which use
+other polynomials.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Masking: open a tensor under a one-time mask, once in its life.
+"""Masking: each array is opened under a one-time mask, at most once.
 
 1. Party i takes lambda_i = PRG(k_i, id); the provider can expand lambda = sum lambda_i.
-2. Delta = open(x - lambda), kept with the tensor and used in every product it takes part in.
-A plaintext of its owner j takes a mask that j knows: lambda_j = PRG(k_j, id), the others' being
-zero. Then j alone sends Delta, and products have nothing to compute where a zero stands.
-The others see Delta only, under a mask they know nothing of, however many of them collude.
+2. Delta = open(x - lambda), kept with the array and used in every product that the array takes part in.
+An input of party j takes a mask that j knows: lambda_j = PRG(k_j, id), the other parties' shares of
+lambda being zero. Then j alone sends Delta, and products skip the shares that are zero. The other parties
+see Delta alone, under a mask of which they know nothing, however many of them collude.
 Cost: 1 round for all tensors masked together; 8 (n - 1) bytes an element, from every party or
 from the owner alone; no correction.
-A data set is opened in pieces, a round each, and the shares of its mask are not kept: a batch of
-its rows expands those of its own rows when it needs them.
+A data set is opened in pieces of rows, a round each, and shares of its mask are not kept: a batch of
+rows expands the shares of its own rows when it needs them.
 
 Source: Beaver 1991; the mask kept with the wire, and known to an input's owner, as in ABY2.0
 (Patra, Schneider, Suresh, Yalame 2021, section 3.1) and Turbospeedz (Ben-Efraim, Nielsen, Omri
@@ -32,7 +32,7 @@ Words = NDArray[np.uint64]
 
 
 def _holders(session: Runtime, x: SecretValue) -> tuple[int | None, tuple[int, ...]]:
-    """Return whose plaintext x is, if it is one, and which rows here have a share of its mask."""
+    """Return the owner of an input, else None, and the rows of the party axis with a share of the mask."""
     owner = None if x.plaintext is None else x.plaintext.owner
     return owner, tuple(k for k, party in enumerate(session.here) if owner in (None, party))
 
@@ -51,7 +51,7 @@ def mask_together(*tensors: SecretValue) -> list[Mask]:
 
 
 def _message(x: SecretValue, lam: Words, rows: slice | None = None) -> tuple[Words, Opening]:
-    """Return what is opened of x, or of some of its rows."""
+    """Return the message x - lambda for an opening, of all of x or of some rows."""
     words = x.shares if x.plaintext is None else x.plaintext.encoded
     words = words if rows is None else words[:, rows]
     return words - lam, "sum" if x.plaintext is None else x.plaintext.owner
@@ -74,16 +74,16 @@ def _mask(fresh: list[SecretValue]) -> None:
 
 def rows_at_once(x: SecretValue) -> int:
     """Return how many rows :func:`mask_data` opens in a piece."""
-    # A piece's shares, mask and message, and what is opened.
+    # Bytes of a row of a piece: shares, mask and message of each party, and the opened row.
     row = 8 * (3 * x.session.size + 1) * max(1, x.size // max(1, len(x)))
     return max(1, x.session.memory_limit // (4 * row))
 
 
 def mask_data(x: SecretValue) -> None:
-    """Mask a data set of which batches of rows are to be used, again and again.
+    """Mask a data set whose batches of rows are used again and again.
 
-    Every batch is then a view that needs no opening. Besides what was there and Delta itself, the
-    session's memory limit bounds what this takes.
+    Every batch is then a view that needs no opening. Memory beside the data and Delta stays within the
+    session's memory limit.
     """
     if x.mask is not None or not x.size:
         return

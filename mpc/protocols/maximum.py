@@ -5,8 +5,8 @@ Along an axis of k <= 16 values:
 1. The one-hot vector of the largest: see :mod:`mpc.protocols.argmax`. 6 rounds for k = 10.
 2. Its inner product with the values: 1 round.
 Cost of the pairwise maximum: that of :mod:`mpc.protocols.relu` with s = 0 on the difference.
-Exact for every value below 2^62. The difference may reach 2^63: it counts as a signed word, and x + y
-modulo 2^64 is inside again.
+Exact for every value below 2^62. A difference may reach 2^63: it is taken as a signed word, and
+y + relu(x - y) modulo 2^64 is in range again.
 
 Source: max(x, y) = y + relu(x - y), as in SecureNN (Wagh, Gupta, Chandran 2019, section 4).
 """
@@ -55,7 +55,7 @@ def absolute(x: Secret) -> Secret:
     """Return |x|."""
     with x.session.protocol("maximum"):
         positive, _ = relu_with_derivative(x, truncate=False)
-        # Modulo 2^64: twice the positive part need not fit, the result does.
+        # Modulo 2^64: twice the positive part may exceed 2^62, the result does not.
         shares = positive.shares + positive.shares - x.shares
         return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound)
 

@@ -3,22 +3,22 @@
 Maximum of k arrays, by a tree of ceil(log2 k) levels; on each
 1. d = y - x for the pairs of arrays: local.
 2. max(x, y) = x + relu(d), without truncation: :mod:`mpc.protocols.relu` with s = 0, 4 rounds.
-Values straight from a matrix product, with twice the fractional bits, are compared as they are, so
-a ReLU behind the maximum truncates, and the maximum costs no round for that.
+Products, with twice the fractional bits, are compared without truncation; a ReLU that follows the
+maximum truncates them in its own opening.
 Cost for pairs of 48 bits: a level takes 4 rounds, about 11.3 (n - 1) bytes a pair; correction about
 60 bytes a pair. k arrays make k - 1 pairs.
 
 Exact for every value below 2^62, see :mod:`mpc.protocols.maximum`.
 
-Ties go to the lower number. The way back multiplies the maximum's gradient by the bit of each pair,
-level by level, as the comparisons have left it (:mod:`mpc.protocols.select`): 1 round a level,
-8 (n - 1) bytes a pair; correction 8 bytes.
+Ties go to the array with the lower index. The backward pass multiplies the maximum's gradient by the
+masked bit of each pair, level by level (:mod:`mpc.protocols.select`): 1 round a level, 8 (n - 1) bytes a
+pair; correction 8 bytes.
 
 Mean of k arrays:
 1. Sum: local.
-2. For k a power of two, one truncation takes its log2 and the surplus fractional bits together, less
-   than a unit of the result off; a mean of whole numbers is exact, with log2 k bits. Else the sum is
-   divided as by any public number, see :mod:`mpc.protocols.scaling`.
+2. For k a power of two, one truncation divides by k and drops the surplus fractional bits; its error is
+   less than one unit in the result's last place. A mean of whole numbers is exact, with log2 k fractional
+   bits. For other k the sum is divided by a public number, see :mod:`mpc.protocols.scaling`.
 Cost: 1 round, 8 (n - 1) bytes an element, correction 10 bytes; twice that for a k that is no power
 of two. See :mod:`mpc.protocols.truncation`.
 
@@ -61,13 +61,13 @@ def cost_of_mean(parties: int, count: int, size: int, surplus: int, bound: int) 
     if count & (count - 1) == 0:
         shift = max(0, surplus + count.bit_length() - 1)
         return truncation.cost(parties, size, shift) if shift else Spent()
-    chosen = scaling.plan(count * bound, 1, Fraction(1, count << surplus))
+    chosen = scaling.plan_limbs(count * bound, 1, Fraction(1, count << surplus))
     assert chosen is not None
     return scaling.cost(parties, size, size, chosen)
 
 
 def maximum_with_bits(x: Secret) -> tuple[Secret, list[MaskedBit]]:
-    """Return the maximum along the first axis, and each level's bits: the second of a pair won."""
+    """Return the maximum along the first axis, and for each level the bits [the pair's second won]."""
     if not x.shape or not x.shape[0]:
         raise ArgumentError(f"the maximum needs at least one array, got shape {x.shape}")
     bound, bits = x.bound, []
@@ -117,7 +117,7 @@ def maximum_gradient(g: Secret, bits: Sequence[MaskedBit], count: int) -> Secret
             both = both.view(("reshape", (2 * pairs, *shape)))
             odd = x.view(("index", (slice(pairs, None),)))
             x = linear.concatenate([both, odd]) if odd.shape[0] else both
-            # What is passed on is g or nothing.
+            # Each gradient is an element of g or zero.
             x = x.with_integer_bound(g.bound)
         return x
 
@@ -131,7 +131,7 @@ def mean_of_first(x: Secret) -> Secret:
     power = count.bit_length() - 1
     if count != 1 << power:
         return scaling.divide(total, count, "mean")
-    # The sum is the mean with `power` more bits behind the point, which whole numbers have room for.
+    # The sum is the mean with `power` more fractional bits.
     drop = max(0, x.frac_bits + power - x.session.format.frac_bits)
     bound = -(-x.bound << power >> drop)
     if not drop:

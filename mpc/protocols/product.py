@@ -2,16 +2,18 @@
 
 1. Mask x and w, opening those that have no mask yet: Delta_x, Delta_w.
 2. Party i: z_i = Delta_x . w_i + lambda_{x,i} . Delta_w.
-3. Provider: the cross term C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. What
-   truncates the product, alone or within ReLU, takes C into its mask, and nothing is dealt for it
-   (see :mod:`mpc.protocols.truncation`); for any other use C is shared with one correction.
-If one operand is a plaintext of party j, with a mask that j knows, j multiplies the value itself:
-z_j = x . (Delta_w + lambda_{w,j}), the others z_i = Delta_x . lambda_{w,i}, and lambda_{w,j} does not
-enter C. So a product of bob's images with weights, alice's or secret to both, takes one
-multiplication each, and one at the provider.
-The product has the fractional bits of both operands together; it is truncated when something
-needs fewer. Operands are truncated to the format first; beside one in the format, the other may
-keep the format's guard bits.
+3. Provider: the cross term C = lambda_x . lambda_w. The sum over i of z_i + C_i is x . w. Where the
+   product is truncated next, alone or within ReLU, the provider subtracts C from the truncation's mask,
+   and shares of C are never dealt (see :mod:`mpc.protocols.truncation`). For any other use C is shared
+   with one correction.
+These are Beaver triples (lambda_x, lambda_w, C), with masks that stay with x and w for later products.
+If x is an input of party j, with a mask that j knows, j multiplies x itself:
+z_j = x . (Delta_w + lambda_{w,j}), the others z_i = Delta_x . lambda_{w,i}, and lambda_{w,j} is left out
+of C. So a product of bob's images with weights, alice's or secret to both, takes one multiplication at
+each party, and one at the provider.
+The product has the fractional bits of both operands together; it is truncated when an operation needs
+fewer. Operands with more fractional bits than the format are truncated first; beside an operand in the
+format, the other may keep up to the format's guard bits more.
 Cost: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are masked);
 correction 8 bytes an element of z, none if it is truncated.
 
@@ -45,7 +47,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class ProductTerm(Correlation):
-    """The cross term C = lambda_x . lambda_w of an elementwise product ("multiply") or "matmul"."""
+    """The cross term C = lambda_x . lambda_w of an elementwise product ("multiply") or a matrix product."""
 
     kind: str
     x: MaskRef
@@ -63,7 +65,9 @@ class ProductTerm(Correlation):
         else:
             fits = self.kind == "multiply" and broadcast(x, w) == self.shape
         if not fits:
-            raise ShapeError(f"no {self.kind} of {x} and {w} has the shape {self.shape}")
+            raise ShapeError(
+                f"a {self.kind} of the shapes {x} and {w} does not have the shape {self.shape}"
+            )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         (c,) = out
@@ -76,12 +80,12 @@ class ProductTerm(Correlation):
 
 
 def _known(x: SecretValue) -> int | None:
-    """Return the party whose plaintext x is, so that it knows the mask; None if x is shared."""
+    """Return the party that knows the mask of x, since x is its input; None if no party does."""
     return None if x.mask is None else x.mask.ref.owner
 
 
 def _refs(x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
-    """Return the masks that the provider multiplies."""
+    """Return references to the masks that the provider multiplies for C."""
     x_owner, w_owner = _known(x), _known(w)
     if x_owner is not None and w_owner is None:
         return x_mask.ref, replace(w_mask.ref, without=x_owner)
@@ -93,7 +97,7 @@ def _refs(x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask) -> tuple[M
 def _local_products(
     x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask
 ) -> Iterator[tuple[int, Words, Words]]:
-    """Step 2: yield which row of z gets the product of what."""
+    """Step 2: yield (row of z, left factor, right factor), whose products add up to z in each row."""
     here, x_owner, w_owner = x.session.here, _known(x), _known(w)
     if x_owner is not None and w_owner is None:
         for row, lam in enumerate(w_mask.shares):
@@ -115,30 +119,31 @@ def _local_products(
 
 
 def cost(parties: int, masked: int, size: int = 0) -> Spent:
-    """Declare the cost: who sends most opens `masked` elements.
+    """Declare the cost, if the party that sends most opens `masked` elements.
 
-    `size` counts the elements of the product if it is used otherwise than by truncating it.
+    `size` is the number of elements of the product if its cross term is dealt, 0 if it is truncated.
     """
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
 def _in_format(x: Secret, w: Secret, name: str, addends: int = 1) -> tuple[Secret, Secret]:
-    """Return the operands with the fractional bits that a product takes."""
-    form = x.session.format
+    """Return the operands, truncated to the fractional bits that a product takes."""
+    fixed_point = x.session.format
 
     def keeps(one: Secret, other: Secret) -> bool:
         return (
-            other.frac_bits == form.frac_bits and one.frac_bits <= form.frac_bits + form.guard_bits
+            other.frac_bits == fixed_point.frac_bits
+            and one.frac_bits <= fixed_point.frac_bits + fixed_point.guard_bits
         )
 
     def bound_of(one: Secret) -> int:
-        return -(-one.bound >> max(0, one.frac_bits - form.frac_bits))
+        return -(-one.bound >> max(0, one.frac_bits - fixed_point.frac_bits))
 
-    # Refused before a round is spent on truncation, where it is refused at all.
+    # With ranges="error" a product is refused before a round is spent on truncation.
     x_keeps, w_keeps = keeps(x, w), keeps(w, x)
     left, right = (x.bound if x_keeps else bound_of(x)), (w.bound if w_keeps else bound_of(w))
     frac_bits = sum(
-        one.frac_bits if kept else min(one.frac_bits, form.frac_bits)
+        one.frac_bits if kept else min(one.frac_bits, fixed_point.frac_bits)
         for one, kept in ((x, x_keeps), (w, w_keeps))
     )
     x.session.range_policy.foresee(name, left * right * max(1, addends), frac_bits)
@@ -148,7 +153,7 @@ def _in_format(x: Secret, w: Secret, name: str, addends: int = 1) -> tuple[Secre
 def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
     """Elementwise product with broadcasting.
 
-    With `whole`, the operands are taken with all their fractional bits.
+    With `whole`, operands are not truncated first, however many fractional bits they have.
     """
     try:
         shape = np.broadcast_shapes(x.shape, w.shape)
@@ -169,14 +174,14 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
         for row, left, right in _local_products(x, w, x_mask, w_mask):
-            # Not by an operator: of single elements, it warns of what is meant to wrap around.
+            # Not by *, which warns where single elements wrap around, as they are meant to.
             z[row, ...] += np.multiply(left, right)
         cross_term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
 
 
 def matmul(x: Secret, w: Secret) -> Secret:
-    """Matrix product as :func:`numpy.matmul` has it, of at least two axes each."""
+    """Matrix product as by :func:`numpy.matmul`, of operands of at least two axes."""
     if x.shape[-1] != w.shape[-2]:
         raise ShapeError(
             f"operands of @ must agree in the inner dimension, got shapes {x.shape} and {w.shape}"

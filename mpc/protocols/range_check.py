@@ -1,21 +1,23 @@
-"""Whether a result is below 2^62 in magnitude, told before it is computed, and nothing else.
+"""Range check: one opened bit says whether all results of an operation are below 2^62 in magnitude.
 
-For operands within public bounds and a result R over the integers that may be far beyond the ring:
-1. Cut each operand into limbs, x = sum of x_i 2^a_i. The mask of x is opened, if it was not; with
-   c = Delta_x + 2^62 and r = -lambda_x the parties truncate by each a_i as in
+It is opened before the operation is carried out, and tells nothing else. For operands within public
+bounds and a result R over the integers, which may be far beyond 2^64:
+1. Cut each operand into limbs, x = sum of x_i 2^a_i. x is masked, if it was not yet; with
+   c = Delta_x + 2^62 and r = -lambda_x the parties truncate by each cut a_i as in
    :mod:`mpc.protocols.truncation`, and x_i = (x >> a_i) - 2^(a_(i+1) - a_i) (x >> a_(i+1)): local.
    No limb but the highest exceeds 2^(a_(i+1) - a_i), however the truncations round: each is off by
    less than 1.
 2. Mask the limbs together and multiply each with each: R = sum of p_k 2^s_k, every p_k below 2^62.
-3. For levels S, W_S = sum of p_k 2^(s_k - S) over the s_k >= S, modulo 2^64: local. What is left
-   out of R is at most e_S 2^S for a public e_S. So |R| <= 2^62 implies |W_S| <= 2^62 / 2^S + e_S,
+3. For levels S, W_S = sum of p_k 2^(s_k - S) over the s_k >= S, modulo 2^64: local. The other p_k
+   contribute at most e_S 2^S to R, for a public e_S. So |R| <= 2^62 implies |W_S| <= 2^62 / 2^S + e_S,
    the claim of the level. The levels are chosen so that the claim of each implies |W| <= 2^63 at
-   the next lower one, whose word then tells W itself; at the highest the bounds imply it, and the
-   lowest is W_0 = R with the limit 2^62 - 1. So all claims hold if and only if R is in range:
-   exact, with no probability of failure and no value refused that is in range.
+   the next lower level, where W modulo 2^64 is then W itself. At the highest level the bounds imply
+   it, and the lowest is W_0 = R with the limit 2^62 - 1. So all claims hold if and only if R is in
+   range: exact, with no probability of failure, and no result in range is refused.
 4. For the words W and the limits t of all claims, t < 2^62: the top bits of W - t - 1 and W + t
-   from one opening, see :mod:`mpc.protocols.sign` with L = 64. W is within t if they are 1 and 0.
-5. Bits to numbers, as in :mod:`mpc.protocols.b2a`; their sum counts what is wrong. Whether the
+   from one opening, see :mod:`mpc.protocols.sign` with L = 64. |W| <= t if and only if they are 1
+   and 0.
+5. B2A, as in :mod:`mpc.protocols.b2a`; a sum of these numbers counts the claims that fail. Whether the
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
@@ -68,18 +70,18 @@ __all__ = [
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
-# (shift, bound) of a part of R.
+# (shift, bound) of each p_k 2^s_k: s_k, and the bound on |p_k|.
 Sizes = tuple[tuple[int, int], ...]
 
 LIMIT = 1 << OFFSET_BITS
-"""What every encoded value is below in magnitude."""
+"""2^62: every encoded value must be below it in magnitude."""
 _NIBBLES = 16
 _MOST_LIMBS = 12
 
 
 @dataclass(frozen=True)
 class MaskShifts(Correlation):
-    """[r >> s] for some shifts s, and [r >> 63] for each, r being minus the mask of a tensor."""
+    """[r >> s] and [r >> 63] for each of some shifts s; r = -lambda, lambda being the mask of an array."""
 
     mask: MaskRef
     size: int
@@ -110,14 +112,14 @@ class MaskShifts(Correlation):
 
 @dataclass(frozen=True, repr=False)
 class Claim:
-    """That words of the ring, taken as signed, are within public limits in magnitude.
+    """The claim that shared words, taken as signed integers, are within public limits in magnitude.
 
     Attributes
     ----------
     like : SharedArray
-        An array of the session.
+        Any array of the session.
     words : uint64 array of shape (p, n)
-        Shares.
+        Additive shares.
     limits : uint64 array of shape (n,)
         Below 2^62.
     """
@@ -129,7 +131,7 @@ class Claim:
 
 @dataclass(frozen=True, repr=False)
 class _Piece:
-    """A part of R: an integer within a bound, times 2^shift."""
+    """A summand p_k 2^s_k of R: shares of p_k, the bound on |p_k|, and s_k as `shift`."""
 
     shift: int
     bound: int
@@ -140,7 +142,7 @@ class _Piece:
 
 
 def _cuts(bound: int, limbs: int) -> tuple[int, ...]:
-    """Return where so many limbs, or fewer, of a value within `bound` begin."""
+    """Return the cuts a_i, the first bits of at most `limbs` limbs of a value within `bound`."""
     bits = max(1, bound.bit_length())
     width = -(-bits // limbs)
     return tuple(range(0, bits, width))
@@ -152,7 +154,7 @@ def _limb_bounds(bound: int, cuts: tuple[int, ...]) -> list[int]:
 
 
 def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
-    """Return shares of x / 2^s for each shift, without a round if x has its mask."""
+    """Return shares of x / 2^s for each shift; no round if x is masked already."""
     session = x.session
     (mask,) = masking.mask_together(x)
     correlation = MaskShifts(mask.ref, x.size, shifts)
@@ -165,7 +167,7 @@ def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
     return found
 
 
-def _limbs(x: Secret, cuts: tuple[int, ...]) -> list[Secret]:
+def limbs_of(x: Secret, cuts: tuple[int, ...]) -> list[Secret]:
     if len(cuts) == 1:
         held = x.mask is not None or x.plaintext is not None
         shares = None if held else x.shares
@@ -196,15 +198,15 @@ def _largest(y: Integers) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _levels(pieces: Sizes) -> tuple[tuple[int, int], ...] | None:
-    """Return (S, limit) of the levels, the lowest first, or None if pieces are too large."""
+def levels_of(pieces: Sizes) -> tuple[tuple[int, int], ...] | None:
+    """Return (S, limit) of the levels, the lowest first, or None if no levels can decide R."""
 
     def size(level: int) -> int:
-        """Return the bound on W."""
+        """Return the bound on |W_S| for S = level."""
         return sum(bound << shift - level for shift, bound in pieces if shift >= level)
 
     def left_out(level: int) -> int:
-        """Return e."""
+        """Return e_S for S = level."""
         rest = sum(bound << shift for shift, bound in pieces if shift < level)
         return -(-rest >> level)
 
@@ -224,8 +226,8 @@ def _levels(pieces: Sizes) -> tuple[tuple[int, int], ...] | None:
 
 
 def _claim(like: SecretValue, pieces: Sequence[_Piece], shape: tuple[int, ...]) -> Claim:
-    """Claim that R, of a shape, is in range."""
-    levels = _levels(tuple((piece.shift, piece.bound) for piece in pieces))
+    """Claim that R, the sum of `pieces` broadcast to `shape`, is in range."""
+    levels = levels_of(tuple((piece.shift, piece.bound) for piece in pieces))
     assert levels is not None
     rows, size = len(like.session.here), prod(shape)
     words = np.zeros((rows, len(levels), *shape), np.uint64)
@@ -239,7 +241,7 @@ def _claim(like: SecretValue, pieces: Sequence[_Piece], shape: tuple[int, ...]) 
     return Claim(like, words.reshape(rows, len(levels) * size), limits)
 
 
-# What can be claimed.
+# Claims.
 
 
 def magnitude(x: SecretValue, limits: int | Integers) -> Claim:
@@ -251,7 +253,7 @@ def magnitude(x: SecretValue, limits: int | Integers) -> Claim:
 
 
 def largest_met(shape: tuple[int, ...], magnitudes: NDArray[Any]) -> NDArray[Any]:
-    """Return for each element of an array the largest of the factors that it meets in a product."""
+    """Return for each element of an array of `shape` the largest factor that it is multiplied by."""
     whole = broadcast(shape, magnitudes.shape)
     ahead = len(whole) - len(shape)
     met = tuple(k for k, n in enumerate(whole) if k < ahead or (shape[k - ahead] == 1 and n != 1))
@@ -261,7 +263,7 @@ def largest_met(shape: tuple[int, ...], magnitudes: NDArray[Any]) -> NDArray[Any
 
 def multiple(x: SecretValue, factors: int | Integers) -> Claim:
     """Claim that encoded values times public integers, with broadcasting, are in range."""
-    # |-2^63| is the same word.
+    # np.abs leaves -2^63 as it is; taken as unsigned it is 2^63.
     sizes = largest_met(x.shape, np.abs(np.asarray(factors).astype(np.int64)).view(np.uint64))
     return magnitude(x, (np.uint64(LIMIT - 1) // np.maximum(sizes, np.uint64(1))).astype(np.int64))
 
@@ -274,9 +276,9 @@ def linear(
     Parameters
     ----------
     terms : sequence of (SharedArray or int64 array, int)
-        What is added, one of them shared, and how many bits it is shifted up.
+        The arrays to add, at least one of them shared, and by how many bits each is shifted left.
     axes : tuple of int
-        What each term is summed along, counted from the front.
+        The axes along which each term is summed, counted from the front.
     """
     like = next(x for x, _ in terms if not isinstance(x, np.ndarray))
     session = like.session
@@ -285,7 +287,7 @@ def linear(
         (shift, prod(x.shape[a] for a in axes), bound)
         for (x, shift), bound in zip(terms, bounds, strict=True)
     )
-    limbs = _fewest_limbs(sized)
+    limbs = fewest_limbs(sized)
     sums: list[Words] = []
     with session.protocol("range check"):
         cuts = [_cuts(bound, limbs) for bound in bounds]
@@ -307,7 +309,7 @@ def _words_of_limbs(
     session: Runtime, x: SecretValue | Integers, cuts: tuple[int, ...]
 ) -> Iterator[Words]:
     if not isinstance(x, np.ndarray):
-        yield from (limb.shares for limb in _limbs(x, cuts))
+        yield from (limb.shares for limb in limbs_of(x, cuts))
         return
     for limb in _public_limbs(x, cuts):
         words = np.zeros((len(session.here), *x.shape), np.uint64)
@@ -317,7 +319,7 @@ def _words_of_limbs(
 
 
 def _sizes_of_terms(terms: tuple[tuple[int, int, int], ...], limbs: int) -> Sizes:
-    """Return (shift, bound) of the limbs of a sum of (shift, count, bound)."""
+    """Return (shift, bound) of all limbs, for a sum of terms (shift, addends, bound)."""
     sizes: list[tuple[int, int]] = []
     for shift, count, bound in terms:
         cuts = _cuts(bound, limbs)
@@ -327,10 +329,10 @@ def _sizes_of_terms(terms: tuple[tuple[int, int, int], ...], limbs: int) -> Size
 
 
 @lru_cache(maxsize=1024)
-def _fewest_limbs(terms: tuple[tuple[int, int, int], ...]) -> int:
-    """Return how many limbs a sum of (shift, count, bound) takes."""
+def fewest_limbs(terms: tuple[tuple[int, int, int], ...]) -> int:
+    """Return the fewest limbs that decide a sum of terms (shift, addends, bound)."""
     for limbs in range(1, _MOST_LIMBS):
-        if _levels(_sizes_of_terms(terms, limbs)) is not None:
+        if levels_of(_sizes_of_terms(terms, limbs)) is not None:
             return limbs
     raise RangeError(f"no check on shares takes a sum of this size: {terms}")
 
@@ -341,42 +343,42 @@ def bilinear(
     multiply: Callable[[SecretValue, Any], SecretValue],
     terms: int,
 ) -> Claim:
-    """Claim that a product is in range, of x with what is secret, too, or public integers.
+    """Claim that a product of x with a secret y, or with public integers y, is in range.
 
     Parameters
     ----------
     x, y : SharedArray; y may be an int64 array
-        Get their masks, which serve the product afterwards.
+        They are masked here; the product itself uses the same masks afterwards.
     multiply : callable
-        What multiplies arrays like x and y, without truncating them first: called with limbs of
-        both, whole numbers.
+        The product, without truncation of its operands; it is called with limbs of x and of y, which
+        are whole numbers.
     terms : int
-        How many products an element of the result is the sum of, at most.
+        The most products that an element of the result is the sum of.
     """
     session = x.session
     largest = _largest(y) if isinstance(y, np.ndarray) else y.bound
-    x_cuts, y_cuts = _cheapest_cuts(x.bound, largest, terms)
+    x_cuts, y_cuts = cheapest_cuts(x.bound, largest, terms)
     with session.protocol("range check"):
         if not isinstance(y, np.ndarray):
             masking.mask_together(x, y)
-        lefts = _limbs(x, x_cuts)
+        lefts = limbs_of(x, x_cuts)
         rights: list[Any]
         if isinstance(y, np.ndarray):
             rights = list(_public_limbs(y, y_cuts))
         else:
-            rights = list(lefts) if y is x and x_cuts == y_cuts else list(_limbs(y, y_cuts))
+            rights = list(lefts) if y is x and x_cuts == y_cuts else list(limbs_of(y, y_cuts))
             masking.mask_together(*lefts, *rights)
-        # Of limbs, products stay below 2^62 by the choice of the cuts.
+        # The cuts are chosen so that products of limbs stay below 2^62.
         with session.range_policy.vouched():
             found = [multiply(left, right) for left, right in product(lefts, rights)]
-        sizes = _sizes_of_products(x.bound, x_cuts, largest, y_cuts, terms)
+        sizes = sizes_of_products(x.bound, x_cuts, largest, y_cuts, terms)
         pieces = [
             _Piece(shift, bound, z.shares) for (shift, bound), z in zip(sizes, found, strict=True)
         ]
     return _claim(x, pieces, found[0].shape)
 
 
-def _sizes_of_products(
+def sizes_of_products(
     x: int, x_cuts: tuple[int, ...], y: int, y_cuts: tuple[int, ...], terms: int
 ) -> Sizes:
     """Return (shift, bound) of the products of all limbs."""
@@ -386,8 +388,8 @@ def _sizes_of_products(
 
 
 @lru_cache(maxsize=1024)
-def _cheapest_cuts(x: int, y: int, terms: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return where to cut operands within bounds."""
+def cheapest_cuts(x: int, y: int, terms: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the cuts of x and of y, operands within these bounds, that cost least."""
     best: tuple[int, tuple[int, ...], tuple[int, ...]] | None = None
     for left, right in sorted(product(range(1, _MOST_LIMBS), repeat=2), key=prod):
         # Bytes for two parties and an elementwise product, roughly.
@@ -395,8 +397,8 @@ def _cheapest_cuts(x: int, y: int, terms: int) -> tuple[tuple[int, ...], tuple[i
         if best is not None and spent >= best[0]:
             continue
         x_cuts, y_cuts = _cuts(x, left), _cuts(y, right)
-        sizes = _sizes_of_products(x, x_cuts, y, y_cuts, terms)
-        levels = _levels(sizes) if max(bound for _, bound in sizes) <= LIMIT else None
+        sizes = sizes_of_products(x, x_cuts, y, y_cuts, terms)
+        levels = levels_of(sizes) if max(bound for _, bound in sizes) <= LIMIT else None
         if levels is not None and (best is None or spent + 88 * len(levels) < best[0]):
             best = spent + 88 * len(levels), x_cuts, y_cuts
     if best is None:
@@ -411,7 +413,7 @@ def _cheapest_cuts(x: int, y: int, terms: int) -> tuple[tuple[int, ...], tuple[i
 
 
 def cost(parties: int, size: int) -> Spent:
-    """Declare the cost of the verdict on claims of so many words."""
+    """Declare the cost of the verdict on claims of `size` words in all."""
     return (
         sign.cost(parties, size, 0, _NIBBLES, True, "none", 2)
         + b2a.cost(parties, 2, size)
@@ -425,12 +427,12 @@ def _cost_of_limbs(size: int, cuts: tuple[int, ...]) -> Spent:
 
 
 def cost_of_sum(parties: int, size: int, bound: int, count: int) -> Spent:
-    """Declare the cost of the claim on sums of `count` elements each, and of the verdict on it alone.
+    """Declare the cost of claim and verdict on sums of `count` elements each.
 
-    They are of an array of `size` elements within a bound, which has no mask yet.
+    The summed array has `size` elements within `bound`, and no mask yet.
     """
-    cuts = _cuts(bound, _fewest_limbs(((0, count, bound),)))
-    levels = _levels(_sizes_of_terms(((0, count, bound),), len(cuts)))
+    cuts = _cuts(bound, fewest_limbs(((0, count, bound),)))
+    levels = levels_of(_sizes_of_terms(((0, count, bound),), len(cuts)))
     assert levels is not None
     masked = masking.cost(parties, size) if len(cuts) > 1 else Spent()
     return masked + _cost_of_limbs(size, cuts) + cost(parties, len(levels) * size // count)
@@ -439,12 +441,12 @@ def cost_of_sum(parties: int, size: int, bound: int, count: int) -> Spent:
 def cost_of_product(
     parties: int, x: tuple[int, int], y: tuple[int, int], terms: int, size: int
 ) -> Spent:
-    """Declare the cost of the claim on a product of secrets, and of the verdict on it alone.
+    """Declare the cost of claim and verdict on a product of secrets, with a result of `size` elements.
 
-    `x` and `y` have a size and a bound each; neither has its mask yet. The result has `size` elements.
+    `x` and `y` are (size, bound) of the operands, which have no masks yet.
     """
-    x_cuts, y_cuts = _cheapest_cuts(x[1], y[1], terms)
-    levels = _levels(_sizes_of_products(x[1], x_cuts, y[1], y_cuts, terms))
+    x_cuts, y_cuts = cheapest_cuts(x[1], y[1], terms)
+    levels = levels_of(sizes_of_products(x[1], x_cuts, y[1], y_cuts, terms))
     assert levels is not None
     total = masking.cost(parties, x[0] + y[0])
     total += _cost_of_limbs(x[0], x_cuts) + _cost_of_limbs(y[0], y_cuts)
@@ -475,7 +477,7 @@ def verdict(*claims: Claim) -> bool:
     with session.protocol("range check"):
         words = np.concatenate([claim.words for claim in claims], axis=1)
         limits = np.concatenate([claim.limits for claim in claims])
-        # Any words: nobody looks at their bound.
+        # These may be any words; open_top_bits ignores the bound.
         held = like.derive(words, frac_bits=0, bound=LIMIT)
         planes = sign.open_top_bits(held, (limits + np.uint64(1), np.negative(limits)))
         bits = b2a.convert(session, planes, size)

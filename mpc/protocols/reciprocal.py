@@ -10,10 +10,10 @@ For k up to 2^16:
 1. c = 2^-j where 2^j <= x < 2^(j + 1): :mod:`mpc.protocols.thresholds`. 4 rounds. c x, in [1, 2]: 2.
 2. 1 / (c x) as above, for k = 2: 6 rounds.
 3. c times that: 2 rounds.
-x has 24 bits behind the point, and so has all but x^2 and products with c. a and b are rounded to
-12 bits once and for all, so that step 1 is exact for them. x may be outside of [1, k] by 2^-20 x.
-Error: 2^-22 in the end, and relative to 1 / x what is left of e, at most 2^-15, and 2^-24 k for each
-truncation: 4e-5 for any k. Measured over the whole range by the tests.
+x has 24 fractional bits, and so have all values but x^2 and products with c. a and b are constants of 12
+fractional bits, and the bound on |e| is for these. x may lie outside of [1, k] by 2^-20 x.
+Error: 2^-22 absolute, and relative to 1 / x the remaining e, at most 2^-15, and
+2^-24 k for each truncation: 4e-5 for any k. Measured over the whole range by the tests.
 Cost for t iterations: 2 + 2 t rounds, 8 (n - 1) (3 + 4 t - 2) bytes an element; correction
 8 (5 + 6 t - 3) bytes. For k > 32: 14 rounds.
 
@@ -74,9 +74,9 @@ def start(k: int) -> tuple[int, int, int]:
 
 
 def normalised(k: int) -> tuple[int, ...]:
-    """Return the powers of two that x is compared with, or nothing for a k that needs none.
+    """Return the encoded powers of two that x is compared with; none for k <= 32.
 
-    Raises RangeError for a k that is none.
+    Raises RangeError for a k outside of [2, 2^16].
     """
     if not 1 < k <= LARGEST:
         raise RangeError(f"k must be in [2, {LARGEST}], got {k}")
@@ -113,9 +113,9 @@ def cost(parties: int, size: int, k: int) -> Spent:
 
 
 def normalise(x: Secret, k: int) -> tuple[Secret, Secret, Words]:
-    """Return c x in [1, 2], c, and the numbers [x < 2^j], j = 1, 2 ..., for k that takes it.
+    """Return c x in [1, 2], c, and the numbers [x < 2^j], j = 1, 2 ..., for k > 32.
 
-    c has a fractional bit for each of the powers of two.
+    c has as many fractional bits as there are powers of two.
     """
     powers = normalised(k)
     count = len(powers)
@@ -142,8 +142,8 @@ def reciprocal(x: Secret, k: int) -> Secret:
 
 def _direct(x: Secret, k: int) -> Secret:
     a, b, steps = start(k)
-    # x^2 has 48 bits behind the point, b x^2 and a x at 48 + 12. Those may leave the ring's range,
-    # e and y, the results of step 1, do not.
+    # x^2 has 48 fractional bits, b x^2 and a x have 48 + 12. These may exceed 2^62; e and y, the
+    # results of step 1, do not.
     bits = 2 * FRAC_BITS + _START_BITS
     x = x.with_integer_bound((k << FRAC_BITS) + (k << 5))
     square = product.multiply(x, x, whole=True)
@@ -157,7 +157,7 @@ def _direct(x: Secret, k: int) -> Secret:
     ).with_integer_bound(1 << bits)
     both = truncation.truncate(starts, bits - FRAC_BITS)
     for _ in range(steps - 1):
-        # Masked as one array, whose rows e and y are.
+        # e and y are rows of one array, masked together.
         mask_together(both)
         squares = product.multiply(both, both[:1], whole=True)
         e_and_change = truncation.truncate(squares, FRAC_BITS)

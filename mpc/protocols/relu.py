@@ -1,7 +1,7 @@
 """ReLU, fused with truncation by s bits.
 
-1. c = open(z + 2^62 + r), and shares of the bit of y < 1 for the truncated y, <msb>, the sign of
-   y - 1: see :mod:`mpc.protocols.sign`. 3 rounds. Nothing is lost by it, since relu(0) = 0 y.
+1. c = open(z + 2^62 + r), and <msb>, the sign of y - 1 for the truncated y, that is [y < 1]: see
+   :mod:`mpc.protocols.sign`. 3 rounds. [y < 1] serves as well as [y < 0], since relu(0) = 0.
 2. Provider, with r: a random bit beta, <beta>, [beta], [r >> s], [r >> 63], [beta (r >> s)],
    [beta (r >> 63)].
 3. delta = open(<msb> ^ <beta>): one bit, 1 round.
@@ -9,10 +9,11 @@
    [y] = A - [r >> s] + kappa [r >> 63],
    [y beta] = A [beta] - [beta (r >> s)] + kappa [beta (r >> 63)],
    [relu(y)] = [y] - delta [y] - (1 - 2 delta) [y beta].
-The derivative is 1 - msb = (1 ^ delta) ^ beta, for nothing; 0 at 0, as in the clear.
-Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 49 bytes: of what is
-multiplied by kappa s bits suffice, which for s <= 16 take 2 bytes. With s = 0, [r >> s] is the mask
-itself and kappa vanishes, which saves 12 bytes of correction.
+The derivative is 1 - msb = (1 ^ delta) ^ beta, a masked bit at no further cost; it is 0 at 0, as in plain
+training.
+Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 49 bytes. Numbers that are
+multiplied by kappa need s bits only, 2 bytes for s <= 16. With s = 0, [r >> s] is the mask [r] itself and
+kappa vanishes, which saves 12 bytes of correction.
 
 Source: the truncation of Escudero et al. 2020 and Dalskov et al. 2020; the product with a masked
 bit as in ABY2.0's bit injection (Patra, Schneider, Suresh, Yalame 2021, section 4).
@@ -43,7 +44,7 @@ def _finish(
     c: Words, delta: Words, r: Words, rings: Words, tops: Words, shift: int, fold: int, first: bool,
     out: Words,
 ) -> None:  # fmt: skip
-    """Step 4. Rows as in mpc.protocols.sign; r counts for a shift of zero alone."""
+    """Step 4. Rows of rings and tops as in mpc.protocols.sign.Dealt; r is used for a shift of 0 alone."""
     offset = np.uint64(1) << np.uint64(62 - shift)
     one, zero = np.uint64(1), np.uint64(0)
     for e in range(start, stop):
@@ -68,7 +69,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
 
 
 def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, MaskedBit]:
-    """Return max(x, 0) and the bit of max(x, 0) > 0; truncated to the session's fractional bits or not."""
+    """Return max(x, 0) and the masked bit [max(x, 0) > 0]; by default truncated to the session's format."""
     session = x.session
     shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
     with session.protocol("relu"):

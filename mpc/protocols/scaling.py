@@ -1,24 +1,25 @@
 """Products with public real numbers, and division by public numbers, right to the last place.
 
-y = x . d for a secret x and public numbers d: one, an array, or a matrix whose products add up. y has
-the format's f fractional bits; with D = d 2^(f - f_x) for x's f_x bits, the integers have y = x . D.
+y = x . d for a secret x and public numbers d: an elementwise product, or a matrix product. y has the
+format's f fractional bits, x has f_x. With D = d 2^(f - f_x), the encoded integers have y = x . D.
 1. Limbs: x = x_0 + x_1 2^s + ... exactly, with x_i below 2^s or so: truncations of x by s, 2 s, ..., all
    opened in one round, and differences of what they give: see :mod:`mpc.protocols.truncation`.
 2. D 2^(s i) = C_i + F_i, C_i the nearest integer, and G_i = F_i 2^p rounded: public.
 3. [y] = sum of [x_i] . C_i + truncation by p of sum of [x_i] . G_i. The first is exact modulo 2^64.
-Few limbs are taken, one if x is small; p is as large as 2^62 leaves room for. Where D = m / 2^t with
-m so small that x . m fits, y is the truncation of x . m by t, or for t = 0 x . m itself.
-Error: less than one unit of the last place, from rounding as truncation does it, and at most 2^-12 of
-one from rounding G; above the rounding that x itself has had. Nothing where d is exact in the format:
-then y is x . d with twice the format's bits, if there is room.
+The fewest limbs are taken that meet the error below, one if x is small; p is as large as 2^62 leaves room
+for. Where D = m / 2^t with x . m in range, y is the truncation of x . m by t, or for t = 0 x . m itself.
+Error, beside the rounding error that x has already: less than one unit of the last place from truncation,
+and at most 2^-12 of a unit from rounding G. None where d is exact in the format: then y is x . d with twice
+the format's fractional bits, if that is in range.
 Cost: 2 rounds, 8 (n - 1) bytes for each element of x and limb but one, and 8 (n - 1) an element of y;
 1 round with one limb, none where d is exact in the format. Correction 10 bytes for each of these
 elements, 12 for more than 16 bits.
 
-Where bounds do not prove that y fits, a check on shares is on x alone, against 2^62 over the largest
-D that an element meets, or the largest sum of them for a matrix: it may refuse what fits.
+Where bounds do not prove that y is in range, a check on shares compares x alone with 2^62 divided by the
+largest |D| that an element is multiplied by, for a matrix by the largest sum of them: it may refuse a
+result that is in range.
 
-Source: ours; limbs by truncation, and one truncation for all of what is behind the point.
+Source: ours; limbs by truncation, and one truncation for the fractions of all limbs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = ["cost", "divide", "matmul", "multiply"]
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
 
-# What rounding G may add to an element, in units of the last place.
+# The error that rounding G may add to an element, in units of the last place.
 _TOLERANCE = Fraction(1, 1 << 12)
 _MOST_LIMBS = 4
 _MANTISSA_BITS = 53
@@ -70,7 +71,7 @@ class Dyadic:
             return np.asarray(np.ldexp(self.mantissa.astype(np.float64), self.exponent))
 
     def behind(self) -> int | None:
-        """Return how many bits behind the point they have, at most."""
+        """Return the most fractional bits that one of the numbers has."""
         magnitude = np.abs(self.mantissa)
         lowest = magnitude & -magnitude
         zeros = np.frexp(lowest.astype(np.float64))[1] - 1
@@ -78,14 +79,14 @@ class Dyadic:
         return max(0, int(needed.max(initial=0)))
 
     def integers(self, shift: int) -> Integers:
-        """Return the numbers times 2^shift, which are integers and fit."""
+        """Return the numbers times 2^shift; the caller knows that these are integers in range."""
         exponent = self.exponent + shift
         left = np.clip(exponent, 0, 63)
         right = np.clip(-exponent, 0, 63)
         return self.mantissa << left >> right
 
     def parts(self, shift: int, p: int) -> tuple[Words, Integers]:
-        """Step 2, with 2^shift for 2^(s i)."""
+        """Step 2 for one limb, shift being s i: return C_i and G_i."""
         exponent = self.exponent + shift
         whole = exponent >= 0
         left = np.where(whole, np.minimum(exponent, 63), 0).astype(np.uint64)
@@ -100,7 +101,7 @@ class Dyadic:
 
 @dataclass(frozen=True)
 class Ratios:
-    """Public numbers that are fractions, each as an index into a list of those that occur."""
+    """Public fractions, as an array of indices into a tuple of the distinct ones."""
 
     values: tuple[Fraction, ...]
     index: NDArray[np.int64]
@@ -124,18 +125,18 @@ class Ratios:
             raise RangeError("the public divisor is too small for the ring") from None
 
     def behind(self) -> int | None:
-        """Return how many bits behind the point they have, None without an end."""
+        """Return the most fractional bits that one of the numbers has, None if one has infinitely many."""
         sizes = [v.denominator for v in self.values]
         if any(size & (size - 1) for size in sizes):
             return None
         return max((size.bit_length() - 1 for size in sizes), default=0)
 
     def integers(self, shift: int) -> Integers:
-        """Return the numbers times 2^shift, which are integers and fit."""
+        """Return the numbers times 2^shift; the caller knows that these are integers in range."""
         return self._taken([int(v * (1 << shift)) for v in self.values], np.int64)
 
     def parts(self, shift: int, p: int) -> tuple[Words, Integers]:
-        """Step 2, with 2^shift for 2^(s i)."""
+        """Step 2 for one limb, shift being s i: return C_i and G_i."""
         scaled = [v * (1 << shift) for v in self.values]
         nearest = [round(v) for v in scaled]
         c = self._taken([n % (1 << 64) for n in nearest], np.uint64)
@@ -147,8 +148,8 @@ Factors = Dyadic | Ratios
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How many limbs of how many bits, and p."""
+class LimbPlan:
+    """The number of limbs, their width s in bits, and p."""
 
     limbs: int
     width: int
@@ -162,19 +163,21 @@ class Plan:
         return [*inner, (bound >> self.width * (self.limbs - 1)) + 1]
 
 
-def plan(bound: int, addends: int, sums: Fraction) -> Plan | None:
-    """Choose limbs for |x| <= bound, or return None if there is no room.
+def plan_limbs(bound: int, addends: int, sums: Fraction) -> LimbPlan | None:
+    """Choose limbs for |x| <= bound, or return None if no choice stays within 2^62 and the error.
 
     Parameters
     ----------
-    bound, addends : int
+    bound : int
+        On |x|, encoded.
+    addends : int
         How many products add up to an element of y.
     sums : Fraction
-        The largest sum of magnitudes of the D of an element.
+        The largest sum of |D| over the products of an element.
     """
     for limbs in range(1, _MOST_LIMBS + 1):
         width = max(1, -(-bound.bit_length() // limbs))
-        bounds = Plan(limbs, width, 0).bounds(bound)
+        bounds = LimbPlan(limbs, width, 0).bounds(bound)
         # F is at most 1 / 2, and rounding G adds at most as much.
         rows = [min(Fraction(addends, 2), sums * (1 << width * i)) for i in range(limbs)]
         fixed = sum(Fraction(addends, 2) * b for b in bounds)
@@ -182,13 +185,32 @@ def plan(bound: int, addends: int, sums: Fraction) -> Plan | None:
         room = (LARGEST - fixed) / share if share else Fraction(2)
         p = min(LIMIT_BITS - 1, int(room).bit_length() - 1)
         if p >= 1 and fixed / (1 << p) <= _TOLERANCE:
-            return Plan(limbs, width, p)
+            return LimbPlan(limbs, width, p)
     return None
 
 
 @dataclass(frozen=True)
 class _Map(Generic[Secret]):
-    """x . d: how integers are applied to shares, and what the operation is."""
+    """The linear map x . d.
+
+    Attributes
+    ----------
+    name : str
+        The operation, for messages.
+    x : SharedArray
+    factors : Factors
+        D.
+    addends : int
+        How many products add up to an element of y.
+    sums : Fraction
+        The largest sum of |D| over the products of an element.
+    apply : callable
+        Applies the map to shares, for a public integer matrix or array in place of D.
+    exact : callable
+        Applies the map to plain arrays.
+    limits : callable
+        Returns the limits on |x| that a check on shares claims.
+    """
 
     name: str
     x: Secret
@@ -200,7 +222,7 @@ class _Map(Generic[Secret]):
     limits: Callable[[], int | Integers]
 
     def settled(self, bound: int, frac_bits: int) -> int:
-        """Return a bound that y has, see :mod:`mpc.core.ranges`."""
+        """Return a bound of at most 2^62 - 1 for y, checked if need be, see :mod:`mpc.core.ranges`."""
         return linear.settled(
             self.x, self.name, bound, frac_bits, (self.x, self.factors.doubles()), self.exact,
             self.addends, lambda: (range_check.magnitude(self.x, self.limits()),), self.addends == 1,
@@ -212,7 +234,7 @@ class _Map(Generic[Secret]):
         return self.x.derive(shares, frac_bits=frac_bits, bound=bound)
 
 
-def _limbs(x: Secret, chosen: Plan) -> list[Secret]:
+def _limbs(x: Secret, chosen: LimbPlan) -> list[Secret]:
     """Step 1."""
     bounds = chosen.bounds(x.bound)
     if chosen.limbs == 1:
@@ -227,25 +249,25 @@ def _limbs(x: Secret, chosen: Plan) -> list[Secret]:
 
 
 def _scaled(map: _Map[Secret]) -> Secret:
-    """Return y, with the format's fractional bits or, where nothing is lost, with more."""
-    x, form = map.x, map.x.session.format
+    """Return y, with the format's fractional bits or, where that is exact and in range, with more."""
+    x, fixed_point = map.x, map.x.session.format
     bound = ceil(x.bound * map.sums)
     behind = map.factors.behind()
     if behind is not None:
-        # Of D, which already has the shift between the bits of x and those of y.
+        # `behind` counts the fractional bits of D, in which 2^(f - f_x) is included.
         larger = ceil(x.bound * map.sums * (1 << behind))
-        if 0 < behind <= form.frac_bits and x.frac_bits <= form.frac_bits:
-            # As exact as whole numbers: with twice the format's bits if there is room.
-            full = ceil(x.bound * map.sums * (1 << form.frac_bits))
+        if 0 < behind <= fixed_point.frac_bits and x.frac_bits <= fixed_point.frac_bits:
+            # Exact, with twice the format's fractional bits, if that is in range.
+            full = ceil(x.bound * map.sums * (1 << fixed_point.frac_bits))
             if full <= LARGEST:
-                shift = form.frac_bits
-                return map.integers(map.factors.integers(shift), 2 * form.frac_bits, full)
+                shift = fixed_point.frac_bits
+                return map.integers(map.factors.integers(shift), 2 * fixed_point.frac_bits, full)
         if behind == 0 or (larger <= LARGEST and behind < LIMIT_BITS):
-            larger = map.settled(larger, form.frac_bits)
-            z = map.integers(_wrapped(map.factors, behind), form.frac_bits + behind, larger)
+            larger = map.settled(larger, fixed_point.frac_bits)
+            z = map.integers(_wrapped(map.factors, behind), fixed_point.frac_bits + behind, larger)
             return truncation.truncate(z, behind) if behind else z
-    bound = map.settled(bound + 1, form.frac_bits)
-    chosen = plan(x.bound, map.addends, map.sums)
+    bound = map.settled(bound + 1, fixed_point.frac_bits)
+    chosen = plan_limbs(x.bound, map.addends, map.sums)
     if chosen is None:
         raise RangeError(_no_room(map))
     whole: Words | None = None
@@ -260,17 +282,17 @@ def _scaled(map: _Map[Secret]) -> Secret:
     assert whole is not None and rest is not None
     tail = x.derive(rest, frac_bits=chosen.p, bound=min(most, LARGEST))
     tail = truncation.truncate(tail, chosen.p)
-    return x.derive(whole + tail.shares, frac_bits=form.frac_bits, bound=bound)
+    return x.derive(whole + tail.shares, frac_bits=fixed_point.frac_bits, bound=bound)
 
 
 def _wrapped(factors: Factors, shift: int) -> Integers:
-    """Return factors times 2^shift, which are integers, modulo 2^64."""
+    """Return factors times 2^shift modulo 2^64; the caller knows that these are integers."""
     return factors.parts(shift, 1)[0].view(np.int64)
 
 
 def _no_room(map: _Map[Any]) -> str:
     bits = map.x.bound.bit_length()
-    while bits and plan((1 << bits) - 1, map.addends, map.sums) is None:
+    while bits and plan_limbs((1 << bits) - 1, map.addends, map.sums) is None:
         bits -= 1
     limit = 2.0 ** (bits - map.x.frac_bits)
     return (
@@ -292,7 +314,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _largest(factors: Factors, axis: int | None = None) -> Fraction:
-    """Return the largest magnitude, or sum of magnitudes along an axis, or a little more."""
+    """Return an upper bound, nearly tight, on magnitudes, or on sums of magnitudes along an axis."""
     magnitudes = np.abs(factors.doubles())
     if axis is None:
         most, slack = float(magnitudes.max(initial=0.0)), Fraction(1)
@@ -312,7 +334,7 @@ def _elementwise(x: Secret, factors: Factors, shape: tuple[int, ...], name: str)
         return np.asarray(linear.widen(shares, dimensions) * integers)
 
     def limits() -> Integers:
-        # In doubles, so a little less than what would just fit.
+        # Doubles round, so a little less than the exact quotient.
         met = range_check.largest_met(x.shape, np.abs(factors.doubles()))
         with np.errstate(divide="ignore"):
             return np.minimum(LARGEST * (1 - 2.0**-40) / met, 2.0**LIMIT_BITS).astype(np.int64)
@@ -375,7 +397,7 @@ def matmul(x: Secret, y: object, *, reverse: bool = False) -> Secret:
         )
 
 
-def cost(parties: int, size: int, out_size: int, chosen: Plan) -> Spent:
+def cost(parties: int, size: int, out_size: int, chosen: LimbPlan) -> Spent:
     """Declare the cost for x of `size` elements and y of `out_size`."""
     last = truncation.cost(parties, out_size, chosen.p)
     if chosen.limbs == 1:

@@ -1,6 +1,6 @@
-"""A secret number times a secret bit in masked form.
+"""Bit injection: a secret number times a secret bit.
 
-The bit is b = delta ^ beta with delta public, as comparisons and ReLU leave it.
+The bit is a masked bit, b = delta ^ beta with delta public, as comparisons and ReLU give it.
 1. Mask g, if it has no mask yet: Delta_g.
 2. Provider: [lambda_g beta], shared with a correction.
 3. [g beta] = Delta_g [beta] + [lambda_g beta];  [g b] = delta [g] + (1 - 2 delta) [g beta].
@@ -34,7 +34,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class BitTerm(Correlation):
-    """[lambda_g beta]."""
+    """[lambda_g beta], the cross term of g and a masked bit."""
 
     g: MaskRef
     beta: MaskRef
@@ -47,7 +47,9 @@ class BitTerm(Correlation):
         super().check(limit)
         g, beta = self.g.check(limit), self.beta.check(limit)
         if prod(g) != self.size or beta != (count_words(self.size),):
-            raise ShapeError(f"{self.size} elements and their bits do not have {g} and {beta}")
+            raise ShapeError(
+                f"g must have {self.size} elements, and beta a bit for each, got the shapes {g} and {beta}"
+            )
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         lam = np.ascontiguousarray(provider.mask(self.g)).reshape(-1)

@@ -1,19 +1,20 @@
 """Sharing a value and revealing one.
 
-Sharing, party j's value x:
-1. Party i != j takes x_i = PRG(k_ij, id), from the key it has in common with j.
-2. Party j takes x_j = x - (sum of the others' shares), which it can expand too.
-Nothing is sent, so nothing need be done until a share is asked for. A value that only ever enters
-under a mask (products, truncation, comparisons: see :mod:`mpc.protocols.masking`) never needs its
-shares: there x enters as j's addend, the others' being zero.
+Sharing a value x of party j:
+1. Party i != j takes x_i = PRG(k_ij, id), from the key that it shares with party j.
+2. Party j takes x_j = x - (sum of the other parties' shares), which it can expand, too.
+Nothing is sent, so shares are expanded only when a protocol needs them. A value that is used under
+masks alone (products, truncation, comparisons: see :mod:`mpc.protocols.masking`) never needs shares:
+party j adds its mask to x itself, and the other parties contribute their masks alone.
 Cost: no rounds, no bytes.
 
 Revealing [x]:
-1. A product z is truncated to x first, by the s bits that it has too many, if it was not yet. The
-   truncated array stays with it, so that revealing it again tells no more.
-2. Each party sends its share to those that are to learn x; they add up.
-Of a truncated product they learn 2^s x + (c mod 2^s) = z + U exactly, with c as truncation has opened
-it and U = r mod 2^s, uniform in [0, 2^s): less than one unit of x. See :mod:`mpc.protocols.truncation`.
+1. A product z with s fractional bits more than the format is first truncated to x, unless it was before.
+   The truncated array is kept with z, so that revealing z again tells no more.
+2. Each party sends its share to the parties that are to learn x; they add up the shares.
+From a truncated product these parties learn 2^s x + (c mod 2^s) = z + U exactly, with c as truncation
+opened it and U = r mod 2^s, uniform in [0, 2^s): less than one unit of x. See
+:mod:`mpc.protocols.truncation`.
 Cost: 1 round; 8 (n - 1) bytes an element to reveal to all, 8 to reveal to one.
 
 Source: additive secret sharing with pseudo-random shares (Cramer, Damgard, Ishai 2005).
@@ -32,7 +33,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError, DtypeError, RangeError, ShapeError
-from mpc.core.plaintexts import Plaintext, Source
+from mpc.core.plaintexts import OwnerInput, Plaintext
 from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
@@ -81,10 +82,10 @@ def _as_array(x: ArrayLike | None, dtype: DTypeLike | None, name: str) -> NDArra
 
 
 def encoded_limit(limit: object, frac_bits: int, name: str) -> int:
-    """Encode a public bound on magnitudes, or raise; it ends at the largest integer that is shared.
+    """Encode a public bound on magnitudes as an integer of at most 2^62 - 1; raise if it is no bound.
 
-    With fractional bits it is rounded up, since encoding may have rounded the largest value up. For
-    whole numbers it is rounded down.
+    With fractional bits the bound is rounded up, since encoding may have rounded the largest value
+    up. For whole numbers it is rounded down.
     """
     if isinstance(limit, (int, np.integer)) and not isinstance(limit, bool):
         exact = Fraction(int(limit))
@@ -103,7 +104,7 @@ def encoded_limit(limit: object, frac_bits: int, name: str) -> int:
 
 
 def _check_bound(x: NDArray[Any], encoded: Words, largest: int, bound: object, name: str) -> None:
-    # On the encoded values, of which alone the bound is used.
+    # On the encoded values: protocols use the bound of those alone.
     signed = encoded.view(np.int64)
     inside = (signed <= largest) & (signed >= -largest)
     if not np.all(inside):
@@ -124,7 +125,18 @@ def share(
     bound: float | None,
     name: str,
 ) -> tuple[Plaintext, int, int, bool]:
-    """Check and encode x; return it, its fractional bits, its bound, and whether it holds bits."""
+    """Check and encode an input x of party `owner`.
+
+    Returns
+    -------
+    Plaintext
+    int
+        Fractional bits.
+    int
+        Bound on the encoded values.
+    bool
+        Whether x holds bools.
+    """
     if x is not None:
         values = _as_array(x, dtype, name)
         if shape is not None and _check_shape(shape, name) != values.shape:
@@ -144,11 +156,11 @@ def share(
     kind = held.kind
     if kind not in "fiub":
         raise DtypeError(f"{name} must hold real numbers, got dtype {held}")
-    form = session.format
-    frac_bits = form.frac_bits if kind == "f" else 0
-    # Whole numbers get the bits behind the point too, so that they fit the same window.
-    int_bits = form.frac_bits + form.int_bits - frac_bits
-    largest = form.bound
+    fixed_point = session.format
+    frac_bits = fixed_point.frac_bits if kind == "f" else 0
+    # Whole numbers may use the fractional bits, too: encoded values have the same limit.
+    int_bits = fixed_point.frac_bits + fixed_point.int_bits - frac_bits
+    largest = fixed_point.bound
     if bound is not None:
         largest = min(largest, encoded_limit(bound, frac_bits, f"bound of {name}"))
     if kind == "b":
@@ -162,17 +174,14 @@ def share(
 
 
 def enter(session: Runtime, owner: int, encoded: Words, frac_bits: int, bound: int) -> Plaintext:
-    """Enter an encoded value of a party, of shape (1, *S) where it lives, else (0, *S)."""
-    base = Source(session, owner, encoded)
+    """Make an encoded value an input of party `owner`: shape (1, *S) where it lives, else (0, *S)."""
+    base = OwnerInput(session, owner, encoded)
     session.note("share", base.id, owner, encoded.shape[1:], frac_bits, bound)
     return Plaintext(base, encoded)
 
 
 def public_shares(session: Runtime, values: ArrayLike, frac_bits: int) -> Words:
-    """Encode public numbers and make shares of them: the first party's, the others' being zeros.
-
-    Nothing about them is secret; what is computed from them and from secrets is.
-    """
+    """Encode public numbers, and return trivial shares: the value at the first party, zeros elsewhere."""
     encoded = encode(values, frac_bits, int_bits=truncation.OFFSET_BITS - frac_bits - 1)
     shares = np.zeros((len(session.here), *encoded.shape), np.uint64)
     if session.first_row is not None:
@@ -181,7 +190,7 @@ def public_shares(session: Runtime, values: ArrayLike, frac_bits: int) -> Words:
 
 
 def reveal(x: SecretValue, to: str | None) -> Any:
-    """Open x to all, or to the party named, and decode it."""
+    """Open x to all parties, or to the party named, and decode it."""
     session = x.session
     party = None if to is None else session.number(to, "to")
     x = to_format(x)

@@ -2,10 +2,10 @@
 
 The line is cut at K = 20 public thresholds t_k. Between two of them the function is a cubic in
 d = y - m, m being the middle of the piece; outside of them it is constant.
-1. c = open(z + 2^62 + r). It gives the truncated value [y], and the bits <y < t_k> for all k, since
-   the tables dealt with r serve the public u - t_k as well as u: see :mod:`mpc.protocols.sign`.
-   3 rounds.
-2. The bits become numbers [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
+1. c = open(z + 2^62 + r). From it follow the truncated value [y] and the bits <y < t_k> for all k: the
+   tables dealt with r can be read at the public u - t_k for any number of thresholds, see
+   :mod:`mpc.protocols.sign`. 3 rounds.
+2. B2A of these bits to [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. The middle and the coefficients of the piece that y lies in are sums over k of public differences
    times [b_k]: local. [d] = [y] - [m].
 4. [d], [a_3] and [a_1] are masked; [d^2], [a_3 d] and [a_1 d] follow: 1 round.
@@ -14,8 +14,8 @@ d = y - m, m being the middle of the piece; outside of them it is constant.
 On the outer pieces a_1, a_2 and a_3 are zero, and so are e and its truncation, exactly, whatever
 d and d^2 have become modulo 2^64. The bits are exact, so a value is never taken for a neighbour's
 piece. A whole number is compared as it is, and shifted to f bits modulo 2^64 in step 3.
-For every value that an array can hold, in every format with a fractional bit. Thresholds beyond the
-bound of y are left out, with the pieces behind them.
+Right for every value that an array can hold, in every format with at least one fractional bit.
+Thresholds beyond the bound of y are left out, and so are the pieces beyond them.
 Cost at L = 36, K = 20: 7 rounds, about 127 (n - 1) bytes an element; correction about 424 bytes.
 Values that need no truncation save 10 bytes of correction.
 
@@ -49,12 +49,12 @@ __all__ = ["ERROR_BOUNDS", "by_pieces", "cost", "error_bound", "sigmoid", "tanh"
 
 Words = NDArray[np.uint64]
 
-# Everything below counts in units of 2^-32, so that every machine rounds alike.
+# All constants below are integers in units of 2^-32, so that every machine rounds alike.
 _UNIT_BITS = 32
 _ONE = 1 << _UNIT_BITS
 # The sigmoid for y > 0: the thresholds in sixteenths, then a_0 to a_3 of the piece around zero and
 # of the pieces between the thresholds. The rest follows from sigmoid(-y) = 1 - sigmoid(y).
-_SIXTEENTHS = (9, 18, 28, 43, 60, 78, 100, 132, 156, 188)
+SIXTEENTHS = (9, 18, 28, 43, 60, 78, 100, 132, 156, 188)
 _PIECES = (
     (2147483648, 1073473946, 0, -86055170),
     (3003257197, 903221558, -178176830, -39406455),
@@ -67,7 +67,7 @@ _PIECES = (
     (4294439114, 568000, -280710, 0),
     (4294876200, 104092, -51025, 0),
 )
-THRESHOLDS = 2 * len(_SIXTEENTHS)
+THRESHOLDS = 2 * len(SIXTEENTHS)
 
 # Name: largest distance of the pieces to the function, and of the result to the pieces in 2^-f.
 ERROR_BOUNDS = {"sigmoid": (8e-6, 4.0), "tanh": (1.6e-5, 4.0)}
@@ -90,8 +90,9 @@ class Pieces:
 
 
 @lru_cache(maxsize=1)
-def _sigmoid_pieces() -> Pieces:
-    ends = [_ONE // 16 * sixteenths for sixteenths in _SIXTEENTHS]
+def sigmoid_pieces() -> Pieces:
+    """Return the pieces of the sigmoid on the whole line."""
+    ends = [_ONE // 16 * sixteenths for sixteenths in SIXTEENTHS]
     right = []
     for low, high, piece in zip(ends, ends[1:], _PIECES[1:], strict=False):
         right.append(((low + high) // 2, *piece))
@@ -102,9 +103,9 @@ def _sigmoid_pieces() -> Pieces:
 
 
 @lru_cache(maxsize=1)
-def _tanh_pieces() -> Pieces:
-    """tanh(y) = 2 sigmoid(2 y) - 1."""
-    half = _sigmoid_pieces()
+def tanh_pieces() -> Pieces:
+    """Return the pieces of tanh(y) = 2 sigmoid(2 y) - 1."""
+    half = sigmoid_pieces()
     rows = [(m // 2, 2 * a0 - _ONE, 4 * a1, 8 * a2, 16 * a3) for m, a0, a1, a2, a3 in half.rows]
     return Pieces(tuple(t // 2 for t in half.thresholds), tuple(rows))
 
@@ -153,11 +154,11 @@ def by_pieces(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     >>> by_pieces("tanh", np.array([-20.0, 0.0])).tolist()
     [-1.0, 0.0]
     """
-    pieces = _sigmoid_pieces() if name == "sigmoid" else _tanh_pieces()
+    pieces = sigmoid_pieces() if name == "sigmoid" else tanh_pieces()
     places = np.searchsorted(np.array(pieces.thresholds) / _ONE, x, side="right")
     m, a0, a1, a2, a3 = (np.array(pieces.rows) / _ONE).T[:, places]
     d = x - m
-    # Of the outer pieces a_0 alone is not zero.
+    # On the outer pieces all coefficients but a_0 are zero.
     return np.asarray(a0 + np.where(a1 == 0, 0.0, d) * (a1 + d * (a2 + d * a3)))
 
 
@@ -219,10 +220,10 @@ def _by_pieces(x: Secret, name: str, pieces: Pieces) -> Secret:
 def sigmoid(x: Secret) -> Secret:
     """Return 1 / (1 + exp(-x)), with twice the session's fractional bits."""
     with x.session.protocol("sigmoid"):
-        return _by_pieces(x, "sigmoid", _sigmoid_pieces())
+        return _by_pieces(x, "sigmoid", sigmoid_pieces())
 
 
 def tanh(x: Secret) -> Secret:
     """Return tanh(x), with twice the session's fractional bits."""
     with x.session.protocol("tanh"):
-        return _by_pieces(x, "tanh", _tanh_pieces())
+        return _by_pieces(x, "tanh", tanh_pieces())

@@ -1,15 +1,17 @@
 """The sign of a truncated value, and equality to zero, from one opening.
 
-For z with z / 2^s in L signed bits, L a multiple of 4, or 64 - s: for s = 0 every z below 2^63 in
-magnitude, such as the difference of two values below 2^62.
-1. c = open(z + 2^62 + r). With v = (r >> s) mod 2^L, which the provider knows, and
-   u = ((c >> s) - 2^(62 - s)) mod 2^L, which is public, the truncated y has y = u - v mod 2^L.
-2. Leaves: the provider XOR-shares truth tables of [v_j > t] for each nibble; every party reads off
-   its shares of g_j = [v_j > u_j] and p_j = [v_j = u_j]: local (see ring.nibbles).
+y = z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it, must fit L signed bits: L is a multiple
+of 4, or 64 - s. For s = 0 and L = 64, z may be any value below 2^63 in magnitude, such as the difference
+of two values below 2^62. The L bits from bit s on are called the window of bits.
+1. c = open(z + 2^62 + r). With v = (r >> s) mod 2^L, which the provider knows, and the public
+   u = ((c >> s) - 2^(62 - s)) mod 2^L, y = u - v mod 2^L.
+2. Leaves of a comparison tree of u and v: the provider XOR-shares the truth table of [v_j > t] over the
+   16 values of t, for each nibble v_j of v. From its share of the table, every party reads its shares
+   of g_j = [v_j > u_j] and p_j = [v_j = u_j]: local (see ring.nibbles).
 3. Prefix: msb = g_top ^ p_top (g_next ^ p_next (... g_0)), in groups of four: two rounds for any L,
-   one for L <= 16, none for L = 4. Equality to zero instead is the product of all p_j. The masks of
-   these bits and their products come with the tables.
-The result is XOR-shared; :mod:`mpc.protocols.relu`, `comparison` and `argmax` go on from there.
+   one for L <= 16, none for L = 4. Equality to zero instead is the product of all p_j. The masks for
+   these products of bits are dealt with the tables.
+The result is an XOR-shared bit. :mod:`mpc.protocols.relu`, `comparison` and `argmax` go on from it.
 Cost at L = 32: 3 rounds, 8 bytes and 15 bits an element; correction 16 bytes and 38 bits.
 
 Source: the carry as a prefix over blocks (Damgard, Fitzi, Kiltz, Nielsen, Toft 2006, section 6), the
@@ -56,28 +58,34 @@ __all__ = [
     "open_signs",
     "open_top_bits",
     "open_zero",
+    "rounds_of",
 ]
 
 Words = NDArray[np.uint64]
-# What else is dealt with r: nothing, shares of a random bit, or what truncation or ReLU need.
+# What else is dealt with r and its tables: nothing, a random bit for B2A, or the parts for truncation
+# or ReLU.
 Extras = Literal["none", "bit", "truncation", "relu"]
 
 
 class Dealt(NamedTuple):
-    """The parts of a :class:`Window`: all of each, or this process's shares with the party axis first.
+    """The parts of a :class:`Window`, by name.
+
+    At the provider whole values; at a party this process's shares, with the party axis first.
 
     Attributes
     ----------
     r : uint64 array of shape (size,)
-    beta : uint64 array of shape (words,), if dealt
+    beta : uint64 array of shape (words,), or None
+        A plane of random bits, one an element, with extras "bit" and "relu".
     tables : uint64 array of shape (table words, size)
-        Of the nibbles of r, see ring.nibbles.
+        Truth tables of the nibbles of v, see ring.nibbles; XOR shares.
     rings : uint64 array of shape (ring parts, size)
-        Rows: beta, beta (r >> s), r >> s, as far as dealt; r >> s alone with "truncation".
+        Additive shares. Rows: beta; then beta (r >> s); then r >> s, as far as dealt. With extras
+        "truncation" r >> s is the only row.
     tops : uint64 array of shape (rows, lane words)
-        Rows: r >> 63, beta (r >> 63), as far as dealt.
+        Additive shares in lanes, see ring.lanes. Rows: r >> 63; then beta (r >> 63), as far as dealt.
     planes : list of (uint64 array, uint64 array)
-        For each round of step 3 the masks of planes, and the products of masks.
+        For each round of step 3 the masks of the opened planes, and the products of masks.
     """
 
     r: Words
@@ -90,13 +98,27 @@ class Dealt(NamedTuple):
 
 @dataclass(frozen=True)
 class Window(Correlation):
-    """A window of the bits of r: tables of its nibbles, what step 3 takes, and beta with its products.
+    """The correlated randomness of steps 1 to 3: r, tables of v's nibbles, masks for the products of bits.
 
-    For `size` elements, each against so many `thresholds`; `cross_term` is the C of a product. `shift`
-    is s, ``4 * nibbles`` is L. With extras "bit" come <beta> and [beta]; with "relu" also [r >> s],
-    [r >> 63], [beta (r >> s)] and [beta (r >> 63)], of which s = 0 needs the third only. With
-    "truncation" come [r >> s] and [r >> 63] alone, and nothing for s = 0. Of what is shifted by 63,
-    s bits are dealt.
+    `Window` is its name on the wire.
+
+    Attributes
+    ----------
+    size : int
+        Elements of z.
+    shift, nibbles : int
+        s, and L / 4.
+    signed : bool
+        Whether for a sign, else for equality to zero.
+    extras : Extras
+        What else is dealt. With "bit" <beta> and [beta] for a random bit beta. With "relu" these and
+        [r >> s], [r >> 63], [beta (r >> s)], [beta (r >> 63)]; for s = 0 of the four only the third.
+        With "truncation" [r >> s] and [r >> 63]; for s = 0 nothing. Of numbers shifted by 63, only s
+        bits are dealt.
+    thresholds : int
+        How many thresholds each element is compared with.
+    cross_term : Correlation, optional
+        C, if z is a product whose cross term is taken into r.
     """
 
     size: int
@@ -119,27 +141,27 @@ class Window(Correlation):
 
     @property
     def rounds(self) -> tuple[bits.Structure, ...]:
-        """Step 3: what is opened, and what is dealt for it."""
-        return _rounds(self.nibbles, self.signed)
+        """The rounds of step 3: for each, the planes to open and the products of masks to deal."""
+        return rounds_of(self.nibbles, self.signed)
 
     @property
     def words(self) -> int:
-        """Of a plane of bits in step 3."""
+        """Words of one bit plane in step 3."""
         return self.thresholds * count_words(self.size)
 
     @property
     def has_beta(self) -> bool:
-        """Whether random bits are dealt."""
+        """Whether beta is dealt."""
         return self.extras in ("bit", "relu")
 
     @property
     def beta(self) -> Part:
-        """The plane of random bits."""
+        """The part of <beta>, a plane of random bits."""
         return Part((count_words(self.size),), "xor")
 
     @property
     def ring_parts(self) -> int:
-        """How many ring elements are dealt an element."""
+        """The number of rows of :attr:`Dealt.rings`."""
         with_shift = {"none": 0, "bit": 1, "truncation": 1, "relu": 3}
         without = {"none": 0, "bit": 1, "truncation": 0, "relu": 2}
         return (with_shift if self.shift else without)[self.extras]
@@ -147,9 +169,11 @@ class Window(Correlation):
     def check(self, limit: int) -> None:
         last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
         if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
-            raise ShapeError(f"no window of {self.nibbles} nibbles starts at bit {self.shift}")
+            raise ShapeError(
+                f"a word has no window of {self.nibbles} nibbles from bit {self.shift} on"
+            )
         if self.thresholds < 1:
-            raise ShapeError(f"a window needs a threshold, got {self.thresholds}")
+            raise ShapeError(f"a window must have at least 1 threshold, got {self.thresholds}")
         super().check(limit)
         check_cross_term(self.cross_term, self.size, limit)
 
@@ -167,7 +191,7 @@ class Window(Correlation):
                 bits.deal_products(structure.subsets, lam, products)
 
     def shares(self, words: Words) -> Dealt:
-        """Cut this process's shares into their parts."""
+        """Name the parts of this process's shares."""
         parts, uniform = self.split(words), len(self.layout.masks)
         return self._named(parts[:uniform], parts[uniform:])
 
@@ -180,7 +204,7 @@ class Window(Correlation):
 
 @lru_cache(maxsize=256)
 def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Return what is uniform and what is corrected, for a window without a cross term."""
+    """Return the uniform and the corrected parts, for a window without a cross term."""
     rounds, words = window.rounds, window.words
     tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[window.extras] if window.shift else 0
     return (
@@ -200,7 +224,7 @@ def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
 
 @kernel
 def _deal(start: int, stop: int, r: Words, beta: Words, shift: int, out: Words) -> None:
-    """Rows of out: beta; then beta r; or then beta (r >> s) and r >> s."""
+    """Compute the corrections of `Dealt.rings`: rows beta, beta (r >> s), r >> s, as many as there are."""
     for e in range(start, stop):
         i = np.uint64(e)
         bit = beta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
@@ -214,20 +238,21 @@ def _deal(start: int, stop: int, r: Words, beta: Words, shift: int, out: Words) 
 
 @dataclass(repr=False)
 class Opened:
-    """Where step 3 has left off.
+    """The result of step 3, with the shares that later protocols go on with.
 
     Attributes
     ----------
     c : uint64 array of shape (1, size)
+        As opened in step 1.
     bit : uint64 array of shape (p, words), or (p, thresholds, words)
-        XOR shares of the sign or of the equality.
+        XOR shares of the sign, or of [z = 0].
     r : uint64 array of shape (p, size)
-    beta : uint64 array of shape (p, words), if dealt
+    beta : uint64 array of shape (p, words), or None
     rings : uint64 array of shape (p, ring parts, size)
-        Rows: [beta], [beta (r >> s)], [r >> s], as far as dealt; [r >> s] alone with "truncation".
     tops : uint64 array of shape (p, rows, lane words)
-        Rows: [r >> 63], [beta (r >> 63)], as far as dealt.
-    ref : MaskRef of beta, if dealt
+        Shares as in :class:`Dealt`.
+    ref : MaskRef, or None
+        Of beta.
     """
 
     c: Words
@@ -242,8 +267,8 @@ class Opened:
 def count_nibbles(bound: int, shift: int = 0) -> int:
     """Return how many nibbles hold every integer up to `bound` in magnitude, with its sign.
 
-    Never more than a word has above bit `shift`: what is below 2^(63 - shift) fits those. Without a
-    shift that is the difference of any two values below 2^62.
+    At most those of a word above bit `shift`, which hold every magnitude below 2^(63 - shift); for a
+    shift of 0 the difference of any two values below 2^62.
     """
     most = -(-(WORD_BITS - shift) // NIBBLE_BITS)
     return max(1, min(most, -(-(bound.bit_length() + 1) // NIBBLE_BITS)))
@@ -251,7 +276,7 @@ def count_nibbles(bound: int, shift: int = 0) -> int:
 
 @lru_cache(maxsize=64)
 def _prefix(nibbles: int) -> tuple[bits.Structure, ...]:
-    """Return the rounds of step 3; plane j is g_j and plane nibbles + j is p_j, the lowest first."""
+    """Return the rounds of step 3 for a sign. Plane j is g_j, plane nibbles + j is p_j, lowest first."""
     groups: list[bits.Polynomial] = []
     order = list(range(nibbles))[::-1]
     pieces = [order[k : k + bits.FAN_IN] for k in range(0, nibbles, bits.FAN_IN)]
@@ -269,7 +294,8 @@ def _prefix(nibbles: int) -> tuple[bits.Structure, ...]:
     return (first, bits.structure_of((second,)))
 
 
-def _rounds(nibbles: int, signed: bool) -> tuple[bits.Structure, ...]:
+def rounds_of(nibbles: int, signed: bool) -> tuple[bits.Structure, ...]:
+    """Return the rounds of step 3, for a sign or for equality to zero."""
     if signed:
         return _prefix(nibbles)
     return bits.tree((tuple(range(nibbles, 2 * nibbles)),))
@@ -303,7 +329,7 @@ def _open(
     thresholds: Sequence[int | Words] = (0,),
 ) -> Opened:
     size = x.size
-    # Without a shift, ReLU takes the mask itself for [r >> s].
+    # For s = 0, ReLU uses shares of r as [r >> s], so r must not take in a cross term.
     x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
     correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), cross_term)
     number, words = session.correlated(correlation)
@@ -314,7 +340,7 @@ def _open(
     each = np.empty((len(thresholds), len(words), 2 * nibbles, words_each), np.uint64)
     for planes, threshold in zip(each, thresholds, strict=True):
         for i in range(len(planes)):
-            # What differs from element to element is taken from c, which has no shift then.
+            # Thresholds that differ by element are subtracted from c; the shift is 0 then.
             if isinstance(threshold, np.ndarray):
                 seen, rest = c[0] - threshold, 0
             else:
@@ -332,20 +358,20 @@ def _open(
 
 
 def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
-    """Share the bit of y < 0 for y = x / 2^shift, rounded as a truncation rounds it.
+    """Compute XOR shares of [y < 0] for y = x / 2^shift, rounded as truncation rounds it.
 
-    With `strict` that of y < 1, which is the sign of y - 1: as cheap, and in the window if y is.
+    With `strict` of [y < 1], the sign of y - 1: at the same cost, and y - 1 fits L bits if y does.
     """
     nibbles = count_nibbles(-(-x.bound >> shift))
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
 def open_signs(x: SecretValue, shift: int, thresholds: Sequence[int]) -> Opened:
-    """Share the sign bits of y - t for y = x / 2^shift and each public integer t, from one opening.
+    """Compute XOR shares of [y < t] for y = x / 2^shift and each public integer t, from one opening.
 
     y - t must stay below 2^(63 - shift) in magnitude, as it does for thresholds up to the bound of y.
-    The rings and tops are what finishing the truncation to y takes, see
-    :func:`mpc.protocols.truncation.finish`.
+    The result's rings and tops are the arguments of :func:`mpc.protocols.truncation.finish`, which
+    gives y.
     """
     nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
@@ -354,15 +380,15 @@ def open_signs(x: SecretValue, shift: int, thresholds: Sequence[int]) -> Opened:
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
-    """Share the top bits of w - t for the words w of x, whatever they are, from one opening.
+    """Compute XOR shares of the top bit of (w - t) mod 2^64 for the words w of x, from one opening.
 
-    Each t of `offsets` is an array of public words, one an element; the bound of x does not count.
-    The result has the shape (p, len(offsets), words).
+    Each t of `offsets` is an array of public words, one an element. The words of x may be anything,
+    whatever its bound says. The result has the shape (p, len(offsets), words).
     """
     opened = _open(x.session, x, 0, 64 // NIBBLE_BITS, True, "none", offsets)
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
 def open_zero(x: SecretValue, extras: Extras) -> Opened:
-    """Share whether x is zero."""
+    """Compute XOR shares of [x = 0]."""
     return _open(x.session, x, 0, count_nibbles(x.bound), False, extras)

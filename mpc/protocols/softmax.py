@@ -13,10 +13,10 @@ truncated to the format. For k > 32, up to 2^16, e_j = exp((s_j - max) / 2)^2, w
 -22.26 only: 2 rounds more; and S is normalised, in [1, 2].
 log softmax, for losses: s_j - max - log S, :mod:`mpc.protocols.logarithm` in place of the reciprocal.
 
-For every score that an array can hold. s_j - max, which may be a signed word of 64 bits, is cut off by
-comparison where step 2 would have no room for it, or the scores lose low bits first: see
-:mod:`mpc.protocols.exponential`. log softmax does not end at the cut, and is refused by the scores'
-bound where its own values could reach 2^62.
+Right for every score that an array can hold. s_j - max may be a signed word of 64 bits. Where it could
+exceed the range of step 2, it is clipped by a comparison, or low bits of the scores are truncated first:
+see :mod:`mpc.protocols.exponential`. log softmax is not zero below the cut, and is refused where by the
+scores' bound its values could reach 2^62.
 
 Error, for f fractional bits in the format: from the cut (k - 1) 2^-16, which nine scores just below
 it do reach for k = 10, and k 2^-22 for k > 32; from 1 / S 4e-5 p; 2^-f from rounding the result; 2^-16
@@ -56,24 +56,24 @@ from mpc.protocols.sign import count_nibbles
 __all__ = ["cost", "error_bound", "log_softmax", "softmax"]
 
 
-# Beyond so many columns the cut at -11.13 would add up.
+# With more columns, the errors of cutting off below -11.13 would add up to too much.
 _FEW = 32
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What the bound and the format of scores ask for: nothing of it needs to be opened.
+class _Steps:
+    """How to evaluate, decided from the public bound and format of the scores.
 
     Attributes
     ----------
     drop : int
-        So many low bits of the scores are truncated first.
+        How many low bits of the scores are truncated first.
     saturate : bool
-        Whether the differences are cut off by comparison before their exponential.
+        Whether the differences s_j - max are clipped by a comparison before their exponential.
     reach : int
-        A bound on the differences: a signed word.
+        A bound on the differences, encoded; up to 2^63.
     place : int or None
-        Fractional bits of the log softmax; None if it has no room.
+        Fractional bits of the log softmax; None if it could leave the range.
     """
 
     drop: int
@@ -82,7 +82,7 @@ class _Plan:
     place: int | None
 
 
-def _plan(scores: SecretValue, k: int, *, log: bool = False) -> _Plan:
+def _choose_steps(scores: SecretValue, k: int, *, log: bool = False) -> _Steps:
     frac_bits, own = scores.session.format.frac_bits, scores.frac_bits
     extra = max(0, own - frac_bits)
     half = int(k > _FEW)
@@ -95,11 +95,11 @@ def _plan(scores: SecretValue, k: int, *, log: bool = False) -> _Plan:
         place = _place(reach, own - drop, frac_bits, k)
         if place is not None:
             break
-    return _Plan(drop, more is None, reach, place)
+    return _Steps(drop, more is None, reach, place)
 
 
 def _place(reach: int, own: int, frac_bits: int, k: int) -> int | None:
-    """Return how many fractional bits log softmax can have, with differences up to `reach`."""
+    """Return the fractional bits of the log softmax for differences up to `reach`, None if none fit."""
     enough = min(frac_bits, exponential.LEAST_BITS)
     for place in (max(own, logarithm.FRAC_BITS), max(own, frac_bits), max(own, enough)):
         if (reach << place - own) + (k.bit_length() << place) <= LARGEST:
@@ -115,10 +115,10 @@ def _check(name: str, scores: SecretValue) -> None:
         )
 
 
-def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
-    """Return s - max(s) and its exponentials, both of shape (k, rows), and the sums of those."""
-    if plan.drop:
-        scores = truncation.truncate(scores, plan.drop)
+def _powers(scores: Secret, steps: _Steps) -> tuple[Secret, Secret, Secret]:
+    """Return s - max(s), its exponentials, both of shape (k, rows), and their sums, of shape (rows,)."""
+    if steps.drop:
+        scores = truncation.truncate(scores, steps.drop)
     columns = scores.view(("transpose", (1, 0)))
     k, rows = columns.shape
     if k > argmax.LARGEST_GROUP:
@@ -132,7 +132,7 @@ def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
     d = differences.derive(
         differences.shares, frac_bits=differences.frac_bits + half, bound=differences.bound
     )
-    if plan.saturate:
+    if steps.saturate:
         d = exponential.saturated(d)
     powers = exponential.exp(d)
     if half:
@@ -145,17 +145,17 @@ def _powers(scores: Secret, plan: _Plan) -> tuple[Secret, Secret, Secret]:
 def cost(parties: int, rows: int, k: int, scores: SecretValue) -> Spent:
     """Declare the cost for `rows` rows of k <= 16 scores like `scores`."""
     size = rows * k
-    plan = _plan(scores, k)
+    steps = _choose_steps(scores, k)
     d = scores.derive(
         scores.shares,
-        frac_bits=scores.frac_bits - plan.drop,
-        bound=min(plan.reach, LARGEST),
+        frac_bits=scores.frac_bits - steps.drop,
+        bound=min(steps.reach, LARGEST),
     )
     nibbles = count_nibbles(d.bound)
     total = argmax.cost(parties, rows, k, nibbles) + select.cost(parties, size, size)
-    if plan.drop:
-        total = total + truncation.cost(parties, size, plan.drop)
-    if plan.saturate:
+    if steps.drop:
+        total = total + truncation.cost(parties, size, steps.drop)
+    if steps.saturate:
         total = total + relu.cost(parties, size, 0, count_nibbles(LARGEST))
         d = d.with_integer_bound(exponential.SATURATED << d.frac_bits)
     _, shift, exp_nibbles = exponential.scaled(d)
@@ -183,7 +183,7 @@ def error_bound(columns: int, frac_bits: int, *, log: bool = False, place: int =
 
 
 def _surplus(session: Runtime) -> int:
-    """Return how many fractional bits the probabilities have too many."""
+    """Return by how many bits the probabilities are truncated to the format."""
     return exponential.FRAC_BITS + reciprocal.FRAC_BITS - session.format.frac_bits
 
 
@@ -196,8 +196,8 @@ def log_softmax(scores: Secret) -> Secret:
     session = scores.session
     rows, k = scores.shape
     _check("log_softmax", scores)
-    plan = _plan(scores, k, log=True)
-    if plan.place is None:
+    steps = _choose_steps(scores, k, log=True)
+    if steps.place is None:
         most = 2.0 ** (truncation.OFFSET_BITS - 2 - session.format.frac_bits)
         raise RangeError(
             "log_softmax can leave the ring: in this format the scores need a bound of"
@@ -205,10 +205,10 @@ def log_softmax(scores: Secret) -> Secret:
             f" or state what is known by .with_bound({most:g})"
         )
     with session.protocol("softmax"):
-        differences, _, total = _powers(scores, plan)
+        differences, _, total = _powers(scores, steps)
         log = logarithm.log(total, k).view(("reshape", (1, rows)))
-        if plan.place < logarithm.FRAC_BITS:
-            log = truncation.truncate(log, logarithm.FRAC_BITS - plan.place)
+        if steps.place < logarithm.FRAC_BITS:
+            log = truncation.truncate(log, logarithm.FRAC_BITS - steps.place)
         return linear.subtract(differences, log)
 
 
@@ -222,7 +222,7 @@ def softmax(scores: Secret) -> Secret:
     with session.protocol("softmax"):
         if k == 1:
             return linear.add_integer(linear.at_bits(linear.zeros_like(scores), frac_bits), one)
-        _, powers, total = _powers(scores, _plan(scores, k))
+        _, powers, total = _powers(scores, _choose_steps(scores, k))
         inverse = reciprocal.reciprocal(total, k).view(("reshape", (1, rows)))
         p = product.multiply(powers, inverse, whole=True)
         p = truncation.truncate(p, _surplus(session))

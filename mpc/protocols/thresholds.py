@@ -1,10 +1,10 @@
-"""Public values chosen by the place of a secret number among public thresholds.
+"""Step functions: public values chosen by where a secret number lies among public thresholds.
 
 For thresholds t_1 < ... < t_K and values a_0 ... a_K, a_k is chosen where x is in [t_k, t_(k + 1)).
 1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 3 rounds, 2
    where 16 bits do.
-2. They become numbers [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
-3. a_K + sum over k of (a_(k - 1) - a_k) [b_k]: local, for as many rows of values as are wanted.
+2. B2A of these bits to [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
+3. a_K + sum over k of (a_(k - 1) - a_k) [b_k]: local, for any number of rows of values a.
 The bits are exact, for every x below 2^62 in magnitude.
 With powers of two for both, [a x] is x normalised: :mod:`mpc.protocols.reciprocal`, `logarithm` and
 `inverse_root` go on from there.

@@ -1,23 +1,25 @@
 """Truncation by s bits.
 
 Needs |z| < 2^62.
-1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections; of the latter s bits, since
-   it is multiplied by 2^(64 - s) below: for s <= 16 four of them take a word.
+1. Provider: r uniform, [r >> s] and [r >> 63], shared with corrections. Of shares of r >> 63 only s bits
+   are dealt, since they are multiplied by 2^(64 - s) below: for s <= 16 four of them take a word.
 2. c = open(z + 2^62 + r), the first party adding 2^62.
-   Of a product, the parties hold z - C, and the provider knows the cross term C. They mask with
-   D = sum PRG(k_i, id) as they do otherwise, c = open((z - C) + 2^62 + D), and the provider takes
-   r = D - C. That is as uniform as D, which is independent of C, and shares of C are never dealt.
+   If z is a product, the parties hold shares of z - C, and the provider knows the cross term C
+   (:mod:`mpc.protocols.product`). The parties mask with D = sum PRG(k_i, id), as always, and open
+   c = (z - C) + 2^62 + D; the provider takes r = D - C. r is as uniform as D, which is independent of
+   C, and shares of C are never dealt.
 3. kappa = (1 - (c >> 63)) 2^(64 - s), public; locally
    [y] = (c >> s) - 2^(62 - s) - [r >> s] + kappa [r >> 63].
 y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
-unbiased, and never a wrap-around. It goes up if z mod 2^s is more than c mod 2^s, which is public:
-whoever learns y learns z + (r mod 2^s) = 2^s y + (c mod 2^s), of which r mod 2^s is uniform and
-nobody's. So a product is truncated once, however often it is revealed.
+unbiased, and never wrong by a wrap-around. y is rounded up if z mod 2^s exceeds c mod 2^s, which is
+public: whoever learns y learns z + (r mod 2^s) = 2^s y + (c mod 2^s), where r mod 2^s is uniform and known
+to no party. So a product is truncated once, however often it is revealed.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
 
-Source: Escudero, Ghosh, Keller, Rachuri, Scholl 2020, section 5; Dalskov, Escudero, Keller 2020.
-What c tells of z without y: nothing, r is uniform. On the leak of other probabilistic truncations:
-Santos et al. 2024.
+c alone tells nothing about z, since r is uniform.
+
+Source: Escudero, Ghosh, Keller, Rachuri, Scholl 2020, section 5; Dalskov, Escudero, Keller 2020. On the
+leak of other probabilistic truncations: Santos et al. 2024.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ _OFFSET = np.uint64(1 << OFFSET_BITS)
 
 @dataclass(frozen=True)
 class TruncationPair(Correlation):
-    """r, [r >> shift] and [r >> 63]; `cross_term` is the C of a product."""
+    """r, [r >> shift] and [r >> 63]; `cross_term` is the C of a product, None for other values."""
 
     size: int
     shift: int
@@ -84,18 +86,21 @@ class TruncationPair(Correlation):
 
 
 def check_cross_term(cross_term: Correlation | None, size: int, limit: int) -> None:
-    """Raise ShapeError unless a mask of `size` elements can take the cross term in."""
+    """Raise ShapeError unless the cross term can be subtracted from a mask of `size` elements."""
     if cross_term is None:
         return
     cross_term.check(limit)
     if cross_term.masks() or [(part.size, part.algebra) for part in cross_term.corrected()] != [
         (size, "sum")
     ]:
-        raise ShapeError(f"a mask of {size} elements cannot take in a {type(cross_term).__name__}")
+        raise ShapeError(
+            f"a cross term of a mask must have {size} elements and no masks of its own, got a"
+            f" {type(cross_term).__name__}"
+        )
 
 
 def take_in(cross_term: Correlation | None, provider: MaskSource, mask: Words) -> None:
-    """Turn D into r = D - C."""
+    """Replace D by r = D - C, in place, if there is a cross term C."""
     if cross_term is not None:
         (part,) = cross_term.corrected()
         cross_term.deal(provider, [], [mask.reshape(part.shape)])  # to C - D
@@ -103,13 +108,13 @@ def take_in(cross_term: Correlation | None, provider: MaskSource, mask: Words) -
 
 
 def tops_part(rows: int, size: int, shift: int) -> Part:
-    """Return rows of numbers of which `shift` bits count."""
+    """Return the part of `rows` rows of numbers of which only `shift` bits are dealt, in lanes."""
     fold = fold_of(shift)
     return Part((rows, count_lane_words(size, fold)), LANES[fold])
 
 
 def deal_high(r: Words, shift: int, out: Words) -> None:
-    """Turn the others' shares of [r >> shift] into the last's."""
+    """Compute the last party's share of [r >> shift], in `out`, from the sum of the others'."""
     run(_deal_high, r.size, 2, r, shift, out)
 
 
@@ -121,7 +126,10 @@ def _deal_high(start: int, stop: int, r: Words, shift: int, out: Words) -> None:
 
 
 def deal_tops(r: Words, shift: int, out: Words, beta: Words | None = None) -> None:
-    """Turn the others' shares of [r >> 63], and of [beta (r >> 63)] in a second row, into the last's."""
+    """Compute the last party's share of [r >> 63], in `out`, from the sum of the others'.
+
+    A second row of `out`, if there is one, is [beta (r >> 63)].
+    """
     fold = fold_of(shift)
     bits = np.empty(0, np.uint64) if beta is None else beta
     run(_deal_tops, out.shape[1], 8 << fold, r, bits, fold, out)
@@ -169,9 +177,9 @@ def _mask(start: int, stop: int, z: Words, r: Words, offset: np.uint64, out: Wor
 
 
 def masked(session: Runtime, z: SecretValue, r: Words) -> Words:
-    """Return what is opened of z: its shares plus 2^62 and shares of r, of shape (p, n) for z's size.
+    """Return the message of step 2: shares of z + 2^62 + r, of shape (p, size of z).
 
-    If z is without its cross term, r stands for D.
+    If the cross term is split off z, `r` holds shares of D.
     """
     message = np.empty(r.shape, np.uint64)
     addends = dict(z.addends())
@@ -232,7 +240,7 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
         results = []
         for shift, c, (_, high, tops) in zip(shifts, opened, dealt, strict=True):
             out = finish(session, c, high, tops, shift)
-            # The rounding goes up by at most one, and not at all for a multiple of 2^shift.
+            # Rounding adds at most one, and nothing to a multiple of 2^shift.
             results.append(
                 x.derive(out.reshape(len(out), *shape), frac_bits=0, bound=-(-x.bound >> shift))
             )
@@ -240,7 +248,7 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
 
 
 def to_format(x: Secret) -> Secret:
-    """Truncate x to the session's fractional bits, if it has more; once in its life."""
+    """Truncate x to the session's fractional bits, if it has more; the result is kept with x."""
     extra = x.frac_bits - x.session.format.frac_bits
     if extra <= 0:
         return x

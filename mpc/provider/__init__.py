@@ -1,1 +1,1 @@
-"""Where correlated randomness comes from: the crypto provider, as a service too, and what asks for it."""
+"""Sources of correlated randomness: the crypto provider, its service, and the parties' side of it."""

@@ -1,9 +1,9 @@
-"""Corrections computed by joblib workers, for a provider with several cores.
+"""A worker pool for corrections, by joblib, for a provider with several cores.
 
-A correction follows from keys, id and sizes alone, so it does not matter which worker computes it,
-nor that another computes it again when one is lost. A task carries the keys of a session's masks, so
-workers are processes or threads of this machine: joblib's ``parallel_config`` may choose among
-these, and what would send tasks elsewhere, such as Dask, is refused.
+A correction is a function of keys, id and sizes alone, so any worker may compute it, and another may
+compute it again if one is lost. A task carries the keys of a session's masks, so workers must be
+processes or threads of this machine: joblib's ``parallel_config`` may choose among these; a backend that
+sends tasks to other machines, such as Dask, is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Words = NDArray[np.uint64]
 
 
 class _Kept(threading.local):
-    """The providers of the last sessions. Each thread has its own: ciphers serve one at a time."""
+    """The Provider objects of the last sessions, for each thread its own: they serve one thread."""
 
     def __init__(self) -> None:
         self.provider = lru_cache(maxsize=4)(Provider)
@@ -41,15 +41,15 @@ _kept = _Kept()
 
 
 @lru_cache(maxsize=1)
-def _settle(home: int) -> None:
-    """Make a process other than `home` a worker of one core."""
+def _use_one_core(home: int) -> None:
+    """In a process other than `home`, a worker, use one core."""
     if os.getpid() != home:
         set_num_threads(1)  # the other cores have workers of their own
 
 
 def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
-    """Compute one correction, in a worker or for want of one in the process `home`."""
-    _settle(home)
+    """Compute one correction, in a worker, or in the process `home` if no worker is left."""
+    _use_one_core(home)
     correlation = request.correlation(limit)
     out = np.empty(correlation.corrected_words, np.uint64)
     _kept.provider(keys).correct(request.id, correlation, out)
@@ -63,7 +63,7 @@ class CorrectionPool:
     ----------
     workers : int
     limit : int
-        Words that one correction may take.
+        The most words that one correction may have.
 
     Raises
     ------
@@ -72,9 +72,8 @@ class CorrectionPool:
 
     Notes
     -----
-    joblib keeps what ``parallel_config`` has set for the thread that calls it. The pool is made by
-    the thread that makes the provider, so that is where it takes effect; sessions have threads of
-    their own.
+    joblib's ``parallel_config`` holds for the thread that calls it. The backend is looked up here, in
+    the thread that makes the pool; sessions run in other threads.
     """
 
     def __init__(self, workers: int, limit: int) -> None:
@@ -89,18 +88,18 @@ class CorrectionPool:
                 f" all masks: joblib's 'loky' or 'threading', got {type(self._backend).__name__}"
             )
         self._options = joblib_processes.options()
-        # A backend does one thing at a time.
+        # A backend runs one Parallel at a time.
         self._turn = threading.Lock()
-        # Processes take seconds to start, which nobody should wait for in a session.
-        for _ in self._run([delayed(_settle)(os.getpid()) for _ in range(workers)]):
+        # Processes take seconds to start, so start them before the first session.
+        for _ in self._run([delayed(_use_one_core)(os.getpid()) for _ in range(workers)]):
             pass
 
     def _run(self, calls: list[Any]) -> Iterator[Any]:
         """Yield what calls return, in their order."""
         from joblib import Parallel
 
-        # No argument is to be written to a file. Of its own for each time: where one was not used up,
-        # or has failed, results of what was still computed can turn up among those of its next call
+        # max_nbytes: no argument is written to a file. A new Parallel for each call: in one whose
+        # results were not all taken, or that failed, late results can turn up in the next call
         # (joblib 1.5 and 1.6).
         run = Parallel(
             self.workers, return_as="generator", max_nbytes=None, backend=self._backend,
@@ -110,7 +109,7 @@ class CorrectionPool:
         return results
 
     def deal(self, keys: tuple[bytes, ...], requests: Sequence[Request]) -> Iterator[Words]:
-        """Yield corrections in the order of the requests; `requests` should be a few a worker."""
+        """Yield corrections in the order of `requests`, of which a call takes a few for each worker."""
         from joblib import delayed
 
         dealt = 0
@@ -124,7 +123,7 @@ class CorrectionPool:
                     yield correction
                     dealt += 1
             except GeneratorExit:
-                # Nobody wants the rest. To close it would kill the workers that compute it.
+                # The caller wants no more. Closing the generator would kill the workers: use it up.
                 with suppress(Exception):
                     for _ in corrections:
                         pass

@@ -1,8 +1,8 @@
-"""The crypto provider: masks and corrections, from keys and ids alone.
+"""The crypto provider's computation: masks and corrections, from keys and ids alone.
 
 The provider holds one key for each computing party. It sees no data, no share of data and no
-opened value; it is told which correlations a session needs, by id and shape, and answers with the
-last party's shares of their corrected parts.
+opened value. Requests name the correlations that a session needs, by ids and shapes; its answers are
+the last party's shares of their corrected parts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Provider"]
 
 Words = NDArray[np.uint64]
 
-# All that a mask follows from: id, start, shape, algebra, whose words alone, whose are left out.
+# What determines a mask: id, start, shape, algebra, `owner` and `without` of its MaskRef.
 _Place = tuple[int, int, tuple[int, ...], Algebra, int | None, int | None]
 
 _CHUNK_WORDS = 1 << 13
@@ -45,22 +45,22 @@ class Provider:
     Parameters
     ----------
     keys : sequence of bytes
-        The key that each computing party has agreed on, in their order.
+        The key agreed on with each computing party, in their order.
     cache_bytes : int
-        How much memory recently used tensor masks may take. A model's weights are used again
-        with every batch; what is not in the cache is expanded anew.
+        Memory for recently used masks of arrays. The masks of a model's weights are needed again for
+        every batch; a mask that is not in the cache is expanded again.
     """
 
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
         streams = [provider_streams(key) for key in keys]
-        self._masks = [masks for masks, _ in streams]
-        # The last party's share is what the others' leave.
-        self._corrections = [corrections for _, corrections in streams[:-1]]
+        self.mask_streams = [masks for masks, _ in streams]
+        # All but the last party's, whose share of a corrected part is the correction.
+        self.correction_streams = [corrections for _, corrections in streams[:-1]]
         self._cache = MaskCache(cache_bytes)
         self._scratch = np.empty(_CHUNK_WORDS, np.uint64)
 
     def __repr__(self) -> str:
-        return f"Provider({len(self._masks)} parties)"
+        return f"Provider({len(self.mask_streams)} parties)"
 
     def correct(self, id: int, correlation: Correlation, out: Words) -> None:
         """Write the last party's share of the corrected parts to `out`.
@@ -68,23 +68,25 @@ class Provider:
         Parameters
         ----------
         id : int
-            The correlation's place in the streams.
+            Where in the streams the correlation's masks are.
         correlation : Correlation
         out : contiguous uint64 array of `correlation.corrected_words` words
         """
         layout, masks = correlation.layout, []
         if layout.masks:
             words = np.empty(layout.mask_words, np.uint64)
-            masks = self._expand([(stream, id) for stream in self._masks], 0, words, layout.masks)
+            masks = self._sum_streams(
+                [(stream, id) for stream in self.mask_streams], 0, words, layout.masks
+            )
         name = name_of(id, correlation)
-        places = [(stream, stream.place(name)) for stream in self._corrections]
-        others = self._expand(places, 0, out, layout.corrected)
+        places = [(stream, stream.place(name)) for stream in self.correction_streams]
+        others = self._sum_streams(places, 0, out, layout.corrected)
         correlation.deal(self, masks, others)
 
     def plain(self, correlation: Correlation) -> Words:
-        """Return what the corrected part of a correlation without masks of its own is a sharing of.
+        """Return the value of the corrected part of a correlation without masks of its own.
 
-        For a local session's checks of ranges, see :mod:`mpc.core.ranges`.
+        For range checks in a local session, see :mod:`mpc.core.ranges`.
         """
         (part,) = correlation.corrected()
         out = np.zeros(part.shape, np.uint64)
@@ -92,31 +94,31 @@ class Provider:
         return out
 
     def mask(self, ref: MaskRef) -> Words:
-        """Return the mask that `ref` names: the sum of all parties' shares of it."""
+        """Return the mask that `ref` refers to: the sum of all parties' shares of it."""
         # Of a large tensor, such as a data set, only the rows of a batch are expanded.
         rows = chosen_rows(ref) if ref.part.size > _WHOLE_WORDS else None
         part = ref.part
         place = (ref.id, ref.start, part.shape, part.algebra, ref.owner, ref.without)
-        # No rows are not the whole tensor.
+        # The key of an empty selection of rows is b"", that of the whole array None.
         key = (place, None if rows is None else _row_key(rows))
         words = self._cache.get(key)
         if words is None:
-            words = self._hidden(ref, rows)
+            words = self.expand(ref, rows)
             self._cache.add(key, words)
         held = part.shape if rows is None else (len(rows), *part.shape[1:])
         if words.shape != held:
             raise ShapeError(f"a mask must have the shape {held}, got {words.shape}")
         return apply_views(words, ref.views if rows is None else ref.views[1:], 0)
 
-    def _hidden(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
-        """Expand a mask, or some rows of it."""
-        streams = self._masks if ref.owner is None else [self._masks[ref.owner]]
-        gone = None if ref.without is None else self._masks[ref.without]
+    def expand(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
+        """Expand a mask before its views, or some rows of it."""
+        streams = self.mask_streams if ref.owner is None else [self.mask_streams[ref.owner]]
+        gone = None if ref.without is None else self.mask_streams[ref.without]
         holders = [stream for stream in streams if stream is not gone]
         if rows is None:
             words = np.empty(ref.part.shape, np.uint64)
             places = [(stream, ref.id) for stream in holders]
-            self._expand(places, ref.start, words.reshape(-1), (ref.part,))
+            self._sum_streams(places, ref.start, words.reshape(-1), (ref.part,))
             return words
         words = np.empty((len(rows), *ref.part.shape[1:]), np.uint64)
         holders[0].fill_rows(words, ref.id, rows, ref.start)
@@ -126,16 +128,16 @@ class Provider:
             combine(ref.part.algebra, words, more)
         return words
 
-    def _expand(
+    def _sum_streams(
         self,
         places: Sequence[tuple[Stream | NamedStream, int]],
         start: int,
         out: Words,
         parts: Sequence[Part],
     ) -> list[Words]:
-        """Write the sums (XORs) of words from `start` on, behind places in streams, to `out`.
+        """Write to `out` the sums (XORs) over `places` of streams' words, from word `start` on.
 
-        Returns its parts.
+        A place is a stream with an id or a counter block. Returns `out` cut into `parts`.
         """
         stream, place = places[0]
         stream.fill(out, place, start)
@@ -153,7 +155,7 @@ class Provider:
 
     @staticmethod
     def _combine(out: Words, first: int, piece: Words, parts: Sequence[Part]) -> None:
-        """Add or XOR `piece` to the words of `out` from `first` on, as their parts want it."""
+        """Combine `piece` into `out` from word `first` on, by the algebra of each part."""
         begin, end = 0, first + piece.size
         for part in parts:
             low, high = max(begin, first), min(begin + part.size, end)
@@ -163,7 +165,7 @@ class Provider:
 
 
 def _row_key(rows: NDArray[np.int64]) -> bytes:
-    """Tell apart which rows are held, without keeping many of them that follow one another."""
+    """Return a cache key for a selection of rows: short for consecutive rows, else all row numbers."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and bool(np.all(np.diff(rows) == 1)):
         return np.array([-1, rows[0], rows[-1]]).tobytes()
     return rows.tobytes()

@@ -1,4 +1,4 @@
-"""Which masks the provider keeps, so as not to expand them again."""
+"""The provider's cache of masks: which ones it keeps, so as not to expand them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Words = NDArray[np.uint64]
 
 
 class _Recent:
-    """The arrays used last, up to so many bytes together."""
+    """A least-recently-used cache of arrays, of at most `room` bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -40,15 +40,15 @@ class _Recent:
 
 
 class MaskCache:
-    """Masks used lately, those used more than once apart from the others.
+    """Two caches: for masks used once so far, and for masks used more than once.
 
-    Most masks are used once: they have an eighth of the memory, so that they do not push out a model's
-    weights, and the memory of a provider is soon what it stays.
+    Most masks are used once. They get an eighth of the memory, so that they do not push out the masks
+    of a model's weights, and the provider's memory soon stops growing.
 
     Parameters
     ----------
     most : int
-        Bytes of all of them together.
+        Bytes of both caches together.
     """
 
     def __init__(self, most: int) -> None:
@@ -57,11 +57,11 @@ class MaskCache:
 
     @property
     def room(self) -> int:
-        """How many bytes are left."""
+        """The number of bytes left."""
         return self._once.room + self._again.room
 
     def get(self, key: Any) -> Words | None:
-        """Return what was added under a key, if it is still there."""
+        """Return the mask added under a key, if it is still kept."""
         words = self._again.get(key)
         if words is None:
             words = self._once.take(key)

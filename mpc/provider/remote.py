@@ -1,4 +1,4 @@
-"""The last party's end of its connection to the crypto provider."""
+"""The last party's source of correlated randomness: a provider in another process."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["RemoteProvider"]
 
 Words = NDArray[np.uint64]
 
-# What may wait for the session, and how much is received at once beside an opening.
+# The most bytes of corrections that wait for use, and of one read while an opening waits.
 _AHEAD_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 18
 
 
 class RemoteProvider(ProviderSource):
-    """The last party's source: asks the provider for corrections, ahead of time where they are known.
+    """The last party's source: requests corrections from the provider, ahead of need if announced.
 
-    The provider answers in the order in which it was asked. What arrives before it is needed is
-    received while the session waits for the other parties. What was asked for ahead and is not
-    needed after all is dropped: an id never serves twice.
+    The provider answers in the order of the requests. Corrections that arrive ahead of need are received
+    while the session waits for the other parties. Those that the program does not use after all are
+    dropped: no id is used twice.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class RemoteProvider(ProviderSource):
     timeout : float
         Seconds without a byte after which the provider counts as lost.
     ledger : Ledger
-        Where requests are booked; it says in which round and step the session is, for errors.
+        Books the requests, and names the round and the step in errors.
     """
 
     works_ahead = True
@@ -64,11 +64,12 @@ class RemoteProvider(ProviderSource):
         self._last = 0
         self._due: deque[tuple[int, Correlation]] = deque()
         self._coming: Words | None = None
-        self._ready: deque[tuple[int, Words]] = deque()
+        # Corrections that have arrived, in the order of the requests, and are not used yet.
+        self.ahead: deque[tuple[int, Words]] = deque()
         self._ready_bytes = 0
 
     def shares(self, id: int, correlation: Correlation) -> Words:
-        """Expand the masks beside what the provider has sent."""
+        """Expand the masks; corrected parts are the provider's correction."""
         masks = correlation.layout.mask_words
         if correlation.layout.corrected_words:
             words = self.words(id, correlation)
@@ -79,12 +80,12 @@ class RemoteProvider(ProviderSource):
         return words[None]
 
     def announce(self, base: int, bundle: Block) -> None:
-        """Ask for what a block has behind id `base`, without waiting for it; ids must be new."""
+        """Send the requests of a block for ids from base + 1 on, without waiting; ids must be new."""
         for id, correlation in bundle.at(base):
             if id <= self._last:
                 raise SessionError(
                     "the program goes another way than the one that was prepared; it must ask for"
-                    " the same randomness in the same order"
+                    " the same correlated randomness in the same order"
                 )
             self._last = id
             self._asked[id] = correlation
@@ -98,7 +99,7 @@ class RemoteProvider(ProviderSource):
             raise located(error, self._ledger.where()) from None
 
     def words(self, id: int, correlation: Correlation) -> Words:
-        """Return the last party's words of a correlation: room for the masks, then the rest."""
+        """Return the words of a correlation: unset ones for the masks, then the correction."""
         if id not in self._asked:
             self.announce(id - 1, Block.of([(id, correlation)], id - 1, id))
         elif not _same(self._asked[id], correlation):
@@ -107,22 +108,22 @@ class RemoteProvider(ProviderSource):
             )
         del self._asked[id]
         while True:
-            while not self._ready:
+            while not self.ahead:
                 self._expect()
                 try:
                     exchange([self.connection], self._timeout)
                 except PeerError as error:
                     raise located(error, self._ledger.where()) from None
                 self._arrived()
-            first, words = self._ready.popleft()
+            first, words = self.ahead.popleft()
             self._ready_bytes -= words.nbytes
             if first == id:
                 return words
-            # What was prepared and is not needed after all is dropped.
+            # A correction that was requested ahead and is not used after all is dropped.
             self._asked.pop(first, None)
 
     def advance(self) -> None:
-        """Receive some of what has arrived ahead of need, and expect what comes next."""
+        """Receive corrections that have arrived ahead of need, as far as possible without waiting."""
         while self._due and self._ready_bytes <= _AHEAD_BYTES:
             self._expect()
             if not self.connection.advance(_PIECE_BYTES):
@@ -130,7 +131,7 @@ class RemoteProvider(ProviderSource):
             self._arrived()
 
     def _expect(self) -> None:
-        """Make room for the next correction, unless it is on its way in already."""
+        """Allocate memory for the next correction and expect it, unless that is done already."""
         if self._coming is not None:
             return
         id, correlation = self._due[0]
@@ -147,12 +148,12 @@ class RemoteProvider(ProviderSource):
         self.connection.take()
         if sys.byteorder == "big":
             words[correlation.mask_words :].byteswap(inplace=True)
-        self._ready.append((id, words))
+        self.ahead.append((id, words))
         self._ready_bytes += words.nbytes
 
 
 def _same(one: Correlation, other: Correlation) -> bool:
     try:
         return one == other
-    except ValueError:  # a mask seen through an index array
+    except ValueError:  # == of index arrays in a mask's views has no single truth value
         return wire.encode(one) == wire.encode(other)

@@ -1,8 +1,8 @@
-"""What the provider is asked for: blocks of correlations, wherever in the streams they stand.
+"""Requests to the provider: blocks of correlations, with ids relative to a base.
 
-A program that runs again asks for the same correlations under other ids. In a block all ids count
-from a base, so that its bytes are the same each time: they are encoded once by the last party, and
-decoded and checked once by the provider.
+A program that runs again needs the same correlations under other ids. In a block all ids count from
+a base, so that its bytes are the same each time: the last party encodes them once, and the provider
+decodes and checks them once.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mpc.core.errors import ShapeError
 
 __all__ = ["Block", "Request", "read"]
 
-# Requests go out in frames of so many.
+# Requests in one frame.
 _PER_FRAME = 128
-# What is decoded is kept if it is no longer than this.
+# Decoded requests and frames of at most so many bytes are cached.
 _LARGEST_KEPT = 1 << 12
 
 
 @dataclass(frozen=True)
 class Block:
-    """Correlations that are asked for together.
+    """Correlations that are requested together.
 
     Attributes
     ----------
     correlations : tuple of (int, Correlation)
-        Those with corrections, ids counted from the base.
+        Those with corrections; ids are relative to the base.
     ids : int
-        How many ids follow the base, those of correlations without corrections and of masks too.
+        How many ids the program uses, those of masks and of correlations without corrections included.
     """
 
     correlations: tuple[tuple[int, Correlation], ...]
@@ -42,7 +42,7 @@ class Block:
 
     @classmethod
     def of(cls, correlations: Iterable[tuple[int, Correlation]], base: int, last: int) -> Block:
-        """Make a block of what a program asks for that begins behind id `base` and ends at `last`."""
+        """Make a block of the correlations of a program that uses the ids from base + 1 to `last`."""
         counted = [(id - base, c.counted_from(base)) for id, c in correlations if c.corrected_words]
         encoded = [(id, wire.encode(c)) for id, c in counted]
         pieces = range(0, len(encoded), _PER_FRAME)
@@ -53,30 +53,39 @@ class Block:
         )
 
     def at(self, base: int) -> Iterator[tuple[int, Correlation]]:
-        """Yield the correlations as they are asked for behind id `base`."""
+        """Yield ids and correlations of the block for a base."""
         for id, correlation in self.correlations:
             yield base + id, correlation.placed_at(base)
 
     def frames(self, base: int) -> Iterator[bytes]:
-        """Yield what the provider is sent."""
+        """Yield the contents of the frames of requests for a base."""
         for piece in self._pieces:
             yield wire.encode((base, piece))
 
 
 class Request(NamedTuple):
-    """A correlation as the provider is asked for it."""
+    """One request, as it comes over the wire.
+
+    Attributes
+    ----------
+    base : int
+    id : int
+        Of the correlation, base included.
+    encoded : bytes
+        The correlation, its references relative to the base.
+    """
 
     base: int
     id: int
     encoded: bytes
 
     def correlation(self, limit: int) -> Correlation:
-        """Decode and check what is asked for; it may take `limit` words.
+        """Decode and check the correlation, which may have at most `limit` words.
 
         Raises
         ------
         ShapeError
-            If it is no correlation, or its sizes do not fit together.
+            If the bytes hold no correlation, or its sizes do not fit together.
         """
         kept = len(self.encoded) <= _LARGEST_KEPT
         return (_decode_kept if kept else _decode)(self.encoded, limit).placed_at(self.base)
@@ -100,7 +109,7 @@ def read(data: bytes | bytearray | memoryview) -> Iterator[Request]:
     Raises
     ------
     ShapeError
-        If it is not what :meth:`Block.frames` yields.
+        If the bytes are not what :meth:`Block.frames` yields.
     """
     frame = wire.decode(data)
     if not _is_pair(frame) or frame[0] < 0:

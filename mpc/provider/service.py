@@ -1,11 +1,11 @@
-"""The crypto provider as a process of its own: any number of sessions, told ids and shapes only.
+"""The crypto provider as a service: any number of sessions, of which it learns ids and shapes only.
 
 A session begins when all its computing parties have connected and shaken hands: the provider then
 shares a fresh key with each. After that the last party sends requests, each an id and a
 correlation's sizes, and the provider answers in order with the last party's shares of the
 corrected parts. Requests may come ahead of need. The provider stops dealing while more than
-``ahead_bytes`` wait to be taken, and stops reading while more than a bounded number of requests
-wait to be dealt, so that a session's memory is bounded whatever it asks.
+``ahead_bytes`` of corrections wait to be sent, and stops reading while a fixed number of requests wait,
+so that a session's memory is bounded whatever is requested.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ Words = NDArray[np.uint64]
 
 _LARGEST_REQUEST = 1 << 22
 _MOST_PENDING = 4096
-# How often a session that has nothing to do looks whether the service is to stop.
+# How often an idle session checks whether the service is to stop.
 _LOOK_SECONDS = 0.25
-# How long the parties of a session may ask for nothing before the service ends it to stop.
+# When the service is to stop, a session without requests for so long is ended.
 _STOP_SECONDS = 3.0
 
 
@@ -81,7 +81,7 @@ class _Meeting:
     corrections: int = 0
 
     def sent_bytes(self) -> int:
-        """What all its parties have been sent."""
+        """Bytes sent to all parties of the session."""
         return sum(connection.sent_bytes for connection in tuple(self.connections.values()))
 
 
@@ -92,17 +92,17 @@ class ProviderService:
     ----------
     read : Configuration
     sock : socket, optional
-        Listens at the provider's address already.
+        A socket that listens at the provider's address already.
     workers : int, default=1
-        More than one: corrections are computed by so many joblib workers. ``joblib``'s own
-        ``parallel_config``, around the making of this object, chooses processes or threads of this
-        machine; others are refused, as keys would leave it.
+        With more than one, joblib workers compute the corrections. joblib's ``parallel_config``, where
+        this object is made, chooses processes or threads of this machine; other backends are
+        refused, since keys would leave the machine.
     memory_limit : int, default=2**30
-        Bytes that one correlation may take; larger ones are refused.
+        Bytes of one correlation; larger ones are refused.
     ahead_bytes : int, default=2**26
-        Bytes that a session may have waiting for its last party.
+        Bytes of corrections that may wait for a session's last party.
     sessions : int, default=64
-        How many at once.
+        The most sessions at once.
     """
 
     def __init__(
@@ -121,14 +121,14 @@ class ProviderService:
         self._pool = CorrectionPool(workers, self._limit) if workers > 1 else None
         self._ahead = ahead_bytes
         self._most = sessions
-        # The listener's thread alone adds to them.
+        # Only the listener's thread adds meetings.
         self._meetings: dict[bytes, _Meeting] = {}
         self._changed = threading.Condition()
-        # When all sessions must be over, once the service is told to stop.
+        # By when all sessions must be over, once the service is to stop; infinite before that.
         self._deadline = float("inf")
         self._started = time.monotonic()
         self._served = 0
-        # Of sessions that are over.
+        # Sums over the sessions that have ended.
         self._corrections = self._sent = 0
         me = read.provider
         if me is None:
@@ -144,7 +144,7 @@ class ProviderService:
         present(self.figures, lambda: self.read)
 
     def _known(self) -> dict[str, tuple[bytes, ...]]:
-        # Its own process may ask for health.
+        # The provider's own certificate, too: `sotto health --me provider` uses it.
         read = self.read
         return {name: read.members[name].accepted for name in (*read.parties, self.me)}
 
@@ -164,7 +164,7 @@ class ProviderService:
         }
 
     def figures(self) -> dict[str, int]:
-        """Return what metrics have of this service beside its events."""
+        """Return the figures that metrics show of this service, beside those counted from events."""
         with self._changed:
             running = tuple(self._meetings.values())
             return {
@@ -175,7 +175,7 @@ class ProviderService:
             }
 
     def reload(self, read: Configuration) -> None:
-        """Let in those whose certificates are in this configuration from now on."""
+        """Accept the certificates of this configuration, and no others, from now on."""
         if read.provider is None:
             raise read.lacks_provider()
         _, server = own_contexts(read, self.me)
@@ -185,7 +185,7 @@ class ProviderService:
         warn_of_certificates(read)
 
     def close(self, grace: float = 4.0) -> None:
-        """Stop listening, tell all parties, and end sessions as soon as they let it, or after `grace`."""
+        """Stop listening, announce the stop, and end each session when it is idle, or after `grace` s."""
         self._deadline = time.monotonic() + grace
         self._listener.loop.call(self._shut)
         with self._changed:
@@ -195,7 +195,7 @@ class ProviderService:
         record("stop", role="provider", served=self._served)
 
     def _shut(self) -> None:
-        """Let nobody come any more. In the listener's thread, as all up to a session's beginning."""
+        """Stop listening, and dismiss parties whose sessions have not begun. In the listener's thread."""
         self._listener.shut()
         loop, problem = self._listener.loop, f"{self.me} shuts down"
         for meeting in tuple(self._meetings.values()):
@@ -242,7 +242,7 @@ class ProviderService:
         return (yield from self._wait_for_all(meeting, connection, seconds))
 
     def _wait_for_all(self, meeting: _Meeting, connection: Connection, seconds: float) -> Talk:
-        """Keep a party's place until all are there; then the conversation is ended by the last."""
+        """Keep a party waiting until all have come; the last one to come ends this conversation."""
         seat = self._listener.loop.current
         assert seat is not None
         name = connection.peer
@@ -251,7 +251,7 @@ class ProviderService:
         deadline = By(time.monotonic() + seconds)
         try:
             yield deadline
-            # READY stays where it is for those who agree; what may come yet is that the party goes.
+            # The READY that has arrived is kept for `agree`. Only the party's leaving may come now.
             connection.expect_bytes([], 0)
             yield deadline
             raise FrameError(f"{name} sent something that was not asked for")
@@ -268,7 +268,7 @@ class ProviderService:
                     self._end(meeting)
 
     def _begin(self, meeting: _Meeting) -> bool:
-        """Take all connections out of the listener's hands, and serve them."""
+        """Detach all connections from the listener's loop, and serve them in a thread."""
         meeting.complete = True
         for seat in meeting.seats.values():
             self._listener.loop.detach(seat)
@@ -338,12 +338,12 @@ class _Dealing:
         self._last_id = 0
 
     def run(self) -> None:
-        """Serve until the last party says goodbye, however long it asks for nothing."""
+        """Serve until the last party says goodbye, however long it sends no request."""
         service, last = self._service, self._last
         for connection in self._connections:
             connection.expect_bytes([], 0)
         last.expect_bytes([Kind.REQUEST], _LARGEST_REQUEST)
-        told, quiet = False, 0.0
+        announced, quiet_since = False, 0.0
         while True:
             busy = bool(self._pending) and last.outgoing_bytes <= service._ahead
             try:
@@ -355,26 +355,26 @@ class _Dealing:
             if busy:
                 self._answer()
             if service._stopping:
-                if not told:
-                    told, quiet = True, time.monotonic()
-                    self._tell()
+                if not announced:
+                    announced, quiet_since = True, time.monotonic()
+                    self._announce_stop()
                 if came or busy or last.outgoing_bytes:
-                    quiet = time.monotonic()
-                # Services end their session themselves, once they have done what was begun.
+                    quiet_since = time.monotonic()
+                # Party services end their session themselves, after the requests that they have begun.
                 now = time.monotonic()
-                if now >= service._deadline or now >= quiet + _STOP_SECONDS:
+                if now >= service._deadline or now >= quiet_since + _STOP_SECONDS:
                     raise PeerClosedError(f"{service.me} shuts down")
 
     def _answer(self) -> None:
         for correction, id in self._deal():
             self._last.post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
             self._last.push()
-            # Where cores are few, whoever has waited for this goes first.
+            # With few cores, let the party that waits for this correction run first.
             os.sched_yield()
             self._meeting.corrections += 1
 
-    def _tell(self) -> None:
-        """Let parties know that the provider is about to leave; the last expects nothing but words."""
+    def _announce_stop(self) -> None:
+        """Announce the stop to all parties but the last, which expects corrections alone."""
         for connection in self._connections:
             if connection is not self._last:
                 connection.post_bytes(Kind.NOTICE, b"")

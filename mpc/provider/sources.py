@@ -1,8 +1,8 @@
-"""Sources of correlated randomness where there is a crypto provider.
+"""Sources of correlated randomness with a crypto provider.
 
-What the provider sends goes to the last party. So there are three: all is dealt in this process,
-where the last party lives in it; the last party alone asks, see :mod:`mpc.provider.remote`; and any
-other party has all that it needs from its keys.
+Only the last party gets corrections. So there are three sources: of a local session, with a provider in
+this process; of the last party in a process of its own, which sends requests
+(:mod:`mpc.provider.remote`); and of any other party, which expands all its shares from keys.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Words = NDArray[np.uint64]
 
 
 class ProviderSource(CorrelationSource):
-    """What the three have in common: how corrections and requests are booked."""
+    """Base of the three sources: books corrections and requests."""
 
     def book(self, correlation: Correlation, ledger: Ledger) -> None:
         """Book the correction that the provider sends."""
         corrected = correlation.layout.corrected_words
         if corrected:
-            ledger.add_correction(8 * corrected, _beside(8 * corrected))
+            ledger.add_correction(8 * corrected, _framing(8 * corrected))
 
     def bundle(self, asked: Sequence[tuple[int, Correlation]], base: int, last: int) -> Block:
-        """Return the requests."""
+        """Return the requests, as a block."""
         return Block.of(asked, base, last)
 
     def book_bundle(self, bundle: Block, ledger: Ledger) -> None:
@@ -50,14 +50,14 @@ class ProviderSource(CorrelationSource):
 
 
 class InProcess(ProviderSource):
-    """A provider in this process, which is nobody else's.
+    """The source of a local session: a provider in this process, for this session alone.
 
     Parameters
     ----------
     streams : dict of int to PartyStreams
-        Of the parties that live here, by number.
+        Of all parties, by number.
     parties : int
-        How many there are.
+        The number of parties.
     provider : Provider
     """
 
@@ -69,7 +69,7 @@ class InProcess(ProviderSource):
         self.provider: Provider | None = provider
 
     def shares(self, id: int, correlation: Correlation) -> Words:
-        """Expand all shares but the last party's, and compute that."""
+        """Expand all parties' shares from keys, but the last party's corrected parts: compute those."""
         masks, words = _room(len(self._streams), correlation)
         for row, (party, streams) in zip(words, self._streams.items(), strict=True):
             if party < self._last:
@@ -82,7 +82,7 @@ class InProcess(ProviderSource):
         return words
 
     def value(self, correlation: Correlation) -> Words:
-        """Ask the provider, which knows."""
+        """Compute the value of the corrected part in the provider."""
         return self._dealer().plain(correlation)
 
     def _dealer(self) -> Provider:
@@ -91,21 +91,21 @@ class InProcess(ProviderSource):
         return self.provider
 
     def close(self) -> None:
-        """Let the provider go."""
+        """Drop the provider, and its keys with it."""
         self.provider = None
 
 
 class FromKeys(ProviderSource):
-    """All that a party other than the last needs follows from its keys.
+    """The source of a party other than the last, which expands all its shares from keys.
 
     Parameters
     ----------
     streams : dict of int to PartyStreams
         The party's, under its number.
     link : Connection, optional
-        To the provider, which says there that it leaves, and nothing else.
+        To the provider, which announces its stop there, and sends nothing else.
     where : callable
-        Says in which round and step the session is, for errors.
+        Returns the round and the step of the session, for errors.
     """
 
     def __init__(
@@ -128,9 +128,10 @@ class FromKeys(ProviderSource):
         return words
 
     def leaves(self) -> bool:
-        """Whether the provider has said that it leaves.
+        """Whether the provider has announced its stop.
 
-        The last party, which has other things to expect of it, is told by the others.
+        It does so to all parties but the last, whose connection carries corrections; the other parties
+        tell the last one.
         """
         link = self._link
         if link is None:
@@ -146,7 +147,7 @@ class FromKeys(ProviderSource):
 
 
 def book_request(ledger: Ledger, count: int) -> None:
-    """Book a request of `count` bytes that the last party sends to the provider."""
+    """Book a request of `count` bytes from the last party to the provider."""
     ledger.add_framing(-1, count + framing([(1, count)]))
 
 
@@ -161,13 +162,13 @@ def fill_from_keys(streams: PartyStreams, id: int, correlation: Correlation, row
 
 
 def _room(parties: int, correlation: Correlation) -> tuple[int, Words]:
-    """Return how many words are masks, and an array for all of each party's."""
+    """Return the number of mask words, and an unset array for the words of all parties."""
     layout = correlation.layout
     masks = layout.mask_words
     return masks, np.empty((parties, masks + layout.corrected_words), np.uint64)
 
 
 @lru_cache(maxsize=1024)
-def _beside(count: int) -> int:
-    """Return what is sent beside a correction of so many bytes."""
+def _framing(count: int) -> int:
+    """Return the bytes of framing of a correction of `count` bytes."""
     return framing([(1, count)])

@@ -1,1 +1,1 @@
-"""How messages get from one computing party to the others."""
+"""Transports: local, or TLS between processes, with frames, certificates and listeners."""

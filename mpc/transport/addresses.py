@@ -1,4 +1,4 @@
-"""Addresses: read, shown, listened at."""
+"""Network addresses: parsing, formatting, and sockets that listen at them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mpc.core.errors import ConfigurationError, TemporaryError
 
 __all__ = ["EVERYWHERE", "bind", "parse", "show"]
 
-# Hosts at which one can listen, on all of a machine's networks, but which nobody can reach.
+# Hosts that stand for all of a machine's addresses when one listens; nobody can connect to them.
 EVERYWHERE = ("0.0.0.0", "::")
 _LABEL = re.compile(r"[\w]([\w-]{0,61}[\w])?")
 
 
 def _host_problem(host: str, bracketed: bool) -> str:
-    """Return what is wrong with a host, or nothing."""
+    """Return what is wrong with a host, or an empty string."""
     with suppress(ValueError):
         if isinstance(ip_address(host), IPv6Address) != bracketed:
             return "an IPv6 address, and nothing else, stands in brackets"
@@ -71,7 +71,7 @@ def bind(address: tuple[str, int]) -> socket.socket:
     Raises
     ------
     TemporaryError
-        If that is no address of this machine, or somebody listens there already.
+        If this machine has no such address, or another process listens there already.
     ConfigurationError
         If this user may not listen there.
     """
@@ -82,7 +82,7 @@ def bind(address: tuple[str, int]) -> socket.socket:
         family, _, _, _, place = found[0]
         return socket.create_server(place, family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
-        # Taken, or not there yet when a machine starts; what is forbidden stays so.
+        # Taken, or not there yet while a machine starts: that may pass. A lack of permission does not.
         forbidden = isinstance(error, PermissionError)
         kind = ConfigurationError if forbidden else TemporaryError
         raise kind(f"cannot listen at {show(address)}: {error.strerror}") from None

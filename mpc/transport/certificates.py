@@ -1,8 +1,8 @@
-"""Keys and certificates: made, read, and pinned to names.
+"""Keys and certificates: making, reading, and pinning them to names.
 
-Every process has a self-signed certificate of its own; the configuration says which belongs to
-whom. A connection is accepted if the other side proves to hold the key of exactly a certificate
-that stands beside its name. There is no authority in between that could vouch for somebody else.
+Every process has a self-signed certificate of its own; the configuration lists the certificates of each
+name. A connection is accepted if the other side proves to hold the key of one of exactly these
+certificates. There is no certificate authority that could vouch for another one.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = [
 
 # How long a certificate is valid unless its owner says otherwise.
 DAYS = 365
-# Before that much is left, renewing is not urgent.
+# Warn of a certificate when fewer days are left.
 _WARN_DAYS = 30
-# The clock of the machine that makes a certificate may be so far ahead of the others'.
+# Certificates are valid from a day ago on, for machines whose clocks are behind.
 _AHEAD = timedelta(days=1)
-# Where a certificate says at which address its owner listens.
+# The URI scheme by which a certificate states its owner's address.
 _SCHEME = "sotto://"
 
 
@@ -47,18 +47,18 @@ def _clock(moment: datetime) -> str:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate, which may have expired.
+    """A certificate as read from a file; it may have expired.
 
     Attributes
     ----------
     path : Path
     der : bytes
     name : str
-        Whom it names; what counts is beside which name it stands in the configuration.
+        The common name. The name that counts is the one that the configuration lists it under.
     begin, end : datetime
-        It is valid from the one to the other.
+        The period of validity.
     address : str
-        Where its owner says that it listens, "host:port", or nothing.
+        The owner's address, "host:port", if the certificate states one; else empty.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Certificate:
         return hashlib.sha256(self.der).digest().hex(":").upper()
 
     def fits(self, fingerprint: str) -> bool:
-        """Whether that is its fingerprint, however it is spaced."""
+        """Whether `fingerprint` is the certificate's, whatever its spacing, colons and case."""
         return re.sub(r"[\s:]", "", fingerprint).upper() == self.fingerprint.replace(":", "")
 
     @property
@@ -84,12 +84,12 @@ class Certificate:
 
     @property
     def validity(self) -> str:
-        """From when to when it is valid."""
+        """The period of validity, as text."""
         return f"{_clock(self.begin)} to {_clock(self.end)}"
 
     @property
     def problem(self) -> str:
-        """Why it is not valid now, or nothing."""
+        """Why the certificate is not valid now; empty if it is."""
         now = datetime.now(UTC)
         here = f"by this machine's clock it is {_clock(now)}"
         if now < self.begin:
@@ -106,7 +106,7 @@ class Certificate:
 
     @property
     def warning(self) -> str:
-        """Why it is not valid now, or that it expires within 30 days, or nothing."""
+        """`problem`, or that the certificate expires within 30 days; empty otherwise."""
         if self.problem or self.days_left > _WARN_DAYS:
             return self.problem
         return (
@@ -116,7 +116,7 @@ class Certificate:
 
 
 def write_new(files: Iterable[tuple[Path, bytes, int]]) -> None:
-    """Write new files, all of them or none; the process's mask narrows their permissions.
+    """Write new files, all of them or none; the umask applies to their modes.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def make_certificate(
     days : int, default=365
         How long the certificate is valid, from now on.
     address : str, optional
-        Where its owner listens, "host:port", for the others to read.
+        The owner's address, "host:port", to be stated in the certificate.
 
     Raises
     ------
@@ -182,13 +182,11 @@ def make_certificate(
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_SCHEME + address)])
         builder = builder.add_extension(names, critical=False)
     made = builder.sign(secret, hashes.SHA256())
-    form = serialization
+    pem = serialization.Encoding.PEM
     secret_text = secret.private_bytes(
-        form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write_new(
-        [(key, secret_text, 0o600), (certificate, made.public_bytes(form.Encoding.PEM), 0o644)]
-    )
+    write_new([(key, secret_text, 0o600), (certificate, made.public_bytes(pem), 0o644)])
     return load_certificate(certificate)
 
 
@@ -198,7 +196,7 @@ def load_certificate(path: Path) -> Certificate:
     Raises
     ------
     ConfigurationError
-        If there is no such file, or it does not hold one certificate and nothing that is secret.
+        If the file cannot be read, does not hold exactly one certificate, or holds a private key.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
@@ -243,7 +241,7 @@ def _address(certificate: Any) -> str:
 
 
 def presented(certificates: Sequence[Certificate], key: Path) -> Certificate:
-    """Return the certificate to which a key belongs: the one that its owner presents.
+    """Return the certificate to which a private key belongs: the one that its owner presents.
 
     Raises
     ------
@@ -288,17 +286,17 @@ def _context(
 ) -> ssl.SSLContext:
     own = presented(certificates, key)
     if own.problem:
-        # One that is not valid yet will be, by itself or when the clock is set.
+        # A certificate that is not valid yet becomes valid by itself, or when the clock is set.
         early = own.begin > datetime.now(UTC)
         raise (TemporaryError if early else ConfigurationError)(f"certificate {own.problem}")
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    # The certificates themselves are what is trusted, whoever signed them.
+    # Each listed certificate is trusted by itself, whoever signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_cert_chain(own.path, key)
-    # Whether they are valid is looked at whenever somebody comes with one.
+    # Validity is checked at every connection.
     for accepted in known.values():
         for der in accepted:
             context.load_verify_locations(cadata=der)
@@ -308,15 +306,15 @@ def _context(
 def client_context(
     certificates: Sequence[Certificate], key: Path, known: Mapping[str, Sequence[bytes]]
 ) -> ssl.SSLContext:
-    """Return what to connect with.
+    """Return the TLS context to connect with.
 
     Parameters
     ----------
     certificates : sequence of Certificate
-        One's own; the one to which `key` belongs is presented.
+        This process's own; the one to which `key` belongs is presented.
     key : Path
     known : dict of str to sequence of bytes
-        The certificates accepted, by name.
+        The accepted certificates in DER, by name.
 
     Raises
     ------
@@ -329,7 +327,7 @@ def client_context(
 def server_context(
     certificates: Sequence[Certificate], key: Path, known: Mapping[str, Sequence[bytes]]
 ) -> ssl.SSLContext:
-    """Return what to listen with, as :func:`client_context`."""
+    """Return the TLS context to listen with; parameters as of :func:`client_context`."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, certificates, key, known)
     context.num_tickets = 0
     return context

@@ -1,4 +1,4 @@
-"""One connection to another process: frames out, frames in, and both at the same time."""
+"""A connection to another process, which sends and receives frames without blocking."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from mpc.core import frames
 from mpc.core.errors import CertificateError, FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.core.frames import Header, Kind
 from mpc.transport.tls_session import Tls
-from mpc.transport.waiting import Beside, exchange, wait
+from mpc.transport.waiting import Background, exchange, wait
 
-__all__ = ["Beside", "Connection", "Incoming", "exchange", "printable", "wait"]
+__all__ = ["Background", "Connection", "Incoming", "exchange", "printable", "wait"]
 
 Words = NDArray[np.uint64]
 
 _LARGEST_ABORT = 2000
-# What TLS tells of a certificate that is not accepted, and what is to be done.
+# TLS alerts of a peer that refuses this process's certificate: the reason, and the way out.
 _REFUSALS = {
     "ALERT_UNKNOWN_CA": "it is not in that one's parties.toml, which sotto join and SIGHUP there"
     " put right",
     "ALERT_CERTIFICATE_EXPIRED": "by that one's clock it has expired; sotto key --successor makes"
     " the next",
-    # OpenSSL's word for one that is not valid yet.
+    # OpenSSL sends this one for a certificate that is not valid yet, too.
     "ALERT_BAD_CERTIFICATE": "it is damaged, or not valid yet by that one's clock",
     "ALERT_CERTIFICATE_UNKNOWN": "it cannot be used",
     "ALERT_CERTIFICATE_REQUIRED": "there was none",
 }
 _LAST_WORDS = frozenset((Kind.ABORT, Kind.BYE))
-# How long a notice to somebody who may be gone can take.
+# How long to try to deliver a last message.
 _NOTICE_SECONDS = 1.0
 
 
 def little_endian(words: Words) -> Words:
-    """Return the words as they are on the wire, or back."""
+    """Return words in the byte order of the wire, or back."""
     return words if sys.byteorder == "little" else words.byteswap()
 
 
 class Incoming:
-    """A frame that has arrived: its header, and its arrays or its bytes."""
+    """A frame that has arrived: header and data."""
 
     __slots__ = ("data", "header")
 
@@ -69,12 +69,13 @@ class Incoming:
 class Connection:
     """Frames to and from one process, over a TLS session that has shaken hands.
 
-    Nothing here blocks; :func:`exchange` and :func:`wait` do, with a timeout. One thread at a time.
+    No method waits for the peer; :func:`exchange` and :func:`wait` do, with a timeout. Only one thread may
+    use a connection at a time.
 
     Attributes
     ----------
     peer : str
-        Who is there, as its certificate says.
+        The name that the configuration has for the peer's certificate.
     ended : bool
         Whether the peer has said goodbye.
     """
@@ -83,15 +84,16 @@ class Connection:
         self.peer = peer
         self._tls, self._socket = tls, tls.sock
         tls.start()
-        self._outgoing: deque[bytes | memoryview] = deque()
+        self.outgoing: deque[bytes | memoryview] = deque()
         self.outgoing_bytes = 0
         self._sending = False
-        self._next_sent = self._next_received = 0
+        # Sequence numbers of the next frame to send and to receive.
+        self.next_sent = self._next_received = 0
         self._buffer = bytearray(2 * frames.RECORD_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._accept: Callable[[Header], Any] | None = None
-        # The header to come, where it is known: its bytes, and what they say.
+        # The expected header, where it is known: as bytes and parsed.
         self._expected: tuple[bytes, Header | None] = b"", None
         self._header: Header | None = None
         self._data: Any = None
@@ -109,33 +111,34 @@ class Connection:
 
     @property
     def sent_bytes(self) -> int:
-        """What went out through the socket after TLS's own handshake, headers and TLS included."""
+        """Bytes sent through the socket after the TLS handshake, headers and TLS included."""
         return self._tls.sent_bytes
 
     @property
     def received_bytes(self) -> int:
-        """What came in, likewise."""
+        """Bytes received through the socket after the TLS handshake, headers and TLS included."""
         return self._tls.received_bytes
 
     def moved(self) -> int:
-        """Return how many bytes have gone either way."""
+        """Return the number of bytes sent and received together."""
         return self.sent_bytes + self.received_bytes
 
     # Sending.
 
     def post(self, kind: Kind, arrays: Sequence[Words], step: int = 0) -> None:
-        """Line up a frame of arrays. They must not change before it is sent."""
+        """Queue a frame of arrays, which must not change before it is sent."""
         whole = [little_endian(np.asarray(array, order="C")) for array in arrays]
-        head = frames.pack(kind, self._next_sent, step, True, [array.shape for array in whole])
-        self._line_up(head, [array.data for array in whole if array.size])
+        head = frames.pack(kind, self.next_sent, step, True, [array.shape for array in whole])
+        self.post_raw(head, [array.data for array in whole if array.size])
 
     def post_bytes(self, kind: Kind, data: bytes, step: int = 0) -> None:
-        """Line up a frame of bytes."""
-        head = frames.pack(kind, self._next_sent, step, False, [(len(data),)])
-        self._line_up(head, [memoryview(data)] if data else [])
+        """Queue a frame of bytes."""
+        head = frames.pack(kind, self.next_sent, step, False, [(len(data),)])
+        self.post_raw(head, [memoryview(data)] if data else [])
 
-    def _line_up(self, head: bytes, pieces: list[memoryview]) -> None:
-        self._next_sent += 1
+    def post_raw(self, head: bytes, pieces: list[memoryview]) -> None:
+        """Queue a frame whose header is packed already."""
+        self.next_sent += 1
         # The header and what fits beside it go into one record.
         first: list[bytes | memoryview] = [head]
         rest: list[memoryview] = []
@@ -151,19 +154,19 @@ class Connection:
                 rest.append(flat[room:])
                 room = 0
         self.outgoing_bytes += len(head)
-        self._outgoing.append(b"".join(first))
-        self._outgoing.extend(rest)
+        self.outgoing.append(b"".join(first))
+        self.outgoing.extend(rest)
         self._sending = True
 
     def push(self) -> bool:
-        """Send what can be sent now. Returns whether nothing is left."""
+        """Send what the socket takes now. Returns whether nothing is left to send."""
         if self._sending:
             try:
-                self.outgoing_bytes -= self._tls.send(self._outgoing)
+                self.outgoing_bytes -= self._tls.send(self.outgoing)
             except OSError as error:
-                # It may have said why before it went.
+                # The peer may have sent the reason before it closed.
                 self._fail(self._last_words() or self._lost(error))
-            self._sending = bool(self._outgoing) or self._tls.unsent
+            self._sending = bool(self.outgoing) or self._tls.unsent
         return not self._sending
 
     def _last_words(self) -> PeerError | None:
@@ -184,20 +187,20 @@ class Connection:
     # Receiving.
 
     def expect(self, accept: Callable[[Header], Any]) -> None:
-        """State what the next frame may be.
+        """State which frame is accepted next.
 
         Parameters
         ----------
         accept : callable
-            Takes the header of the next frame and returns memory for it, a contiguous array of
-            words or of bytes. Raises ShapeError to refuse it.
+            Takes the header of the next frame and returns memory for its data, a contiguous array
+            of words or of bytes. Raises ShapeError to refuse the frame.
         """
         self._accept, self._expected = accept, (b"", None)
 
     def expect_arrays(
         self, kind: Kind, shapes: frames.Shapes, step: int = 0, out: Words | None = None
     ) -> None:
-        """Expect arrays of known shapes, in `out` if it is given."""
+        """Expect a frame of arrays of known shapes; its data go to `out`, if given."""
 
         def accept(header: Header) -> Any:
             if header.kind != kind or not header.words:
@@ -212,7 +215,7 @@ class Connection:
         self._expected = frames.foresee(kind, self._next_received, step, shapes)
 
     def expect_bytes(self, kinds: Sequence[Kind], largest: int) -> None:
-        """Expect bytes, no more than `largest`."""
+        """Expect a frame of bytes of one of `kinds`, with at most `largest` bytes."""
 
         def accept(header: Header) -> Any:
             if header.kind not in kinds or header.words:
@@ -225,17 +228,17 @@ class Connection:
         self.expect(accept)
 
     def rest(self) -> None:
-        """Expect nothing for now."""
+        """Stop expecting a frame."""
         self._accept = None
 
     @property
     def expecting(self) -> bool:
-        """Whether a frame is expected that is not whole yet."""
+        """Whether a frame is expected and has not arrived in full."""
         return self._accept is not None
 
     @property
     def arrived(self) -> bool:
-        """Whether a frame is there that nobody has taken."""
+        """Whether a frame has arrived that was not taken yet."""
         return self._incoming is not None
 
     def take(self) -> Incoming:
@@ -245,9 +248,9 @@ class Connection:
         return incoming
 
     def pull(self, most: int = sys.maxsize) -> bool:
-        """Receive what has arrived of the expected frame, up to about `most` bytes.
+        """Receive the bytes of the expected frame that are there, up to about `most`.
 
-        Returns whether it is whole.
+        Returns whether the frame has arrived in full.
         """
         while self._accept is not None:
             if self._header is None:
@@ -271,7 +274,7 @@ class Connection:
         return True
 
     def _read_more(self) -> bool:
-        """Receive the next bytes, after those of a header that are there; False if none came."""
+        """Receive more bytes into the buffer, behind the ones not used yet; False if none came."""
         held = self._view[self._start : self._end]
         if self._start:
             self._view[: len(held)] = bytes(held)
@@ -281,7 +284,7 @@ class Connection:
         return count > 0
 
     def _read_header(self) -> bool:
-        """Read the header and find memory for what follows; False if more bytes must come."""
+        """Parse the header and allocate memory for the data; False if bytes of it are missing."""
         if self._end - self._start < frames.HEADER_BYTES:
             return False
         try:
@@ -352,16 +355,16 @@ class Connection:
     # Waiting and closing.
 
     def events(self) -> int:
-        """Return what to wait for, as select.poll has it."""
+        """Return the events of select.poll to wait for."""
         return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if self._sending else 0)
 
     def advance(self, most: int = sys.maxsize) -> bool:
-        """Send what can be sent now, receive up to about `most` bytes. Returns whether all is done."""
+        """Do `push` and `pull`. Returns whether all is sent and the expected frame has arrived."""
         sent = self.push()
         return self.pull(most) and sent
 
     def notify(self, kind: Kind, text: str = "") -> None:
-        """Say a last word, without waiting long and without minding whether it arrives."""
+        """Send a last message; gives up after a second, and raises nothing."""
         if not self.line_up_last(kind, text):
             return
         try:
@@ -374,8 +377,8 @@ class Connection:
             pass
 
     def line_up_last(self, kind: Kind, text: str = "") -> bool:
-        """Line up a last word. Returns whether there is anybody to hear it."""
-        # One that has broken the rules is told so; one that is gone is not.
+        """Queue a last message. Returns whether the connection can still carry it."""
+        # After a FrameError the peer is there, and is told; after other errors it is gone.
         refused = isinstance(self._broken, FrameError)
         if self.fileno() < 0 or not (self._broken is None or refused):
             return False
@@ -384,9 +387,10 @@ class Connection:
         return True
 
     def discard(self) -> bool:
-        """Read what is not wanted: a socket closed before takes back what it has sent.
+        """Read and drop what the peer still sends, as far as possible without waiting.
 
-        Returns whether the peer has nothing more to send.
+        A socket that is closed with unread bytes resets the connection, and bytes sent before may be
+        lost. Returns whether the peer has closed its side.
         """
         try:
             self._socket.shutdown(socket.SHUT_WR)
@@ -395,15 +399,15 @@ class Connection:
             return True
 
     def abandon(self) -> None:
-        """Let whoever waits here find it closed; any thread may call this."""
+        """Shut the socket down, so that a thread that waits on it gets an error; for any thread."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
     def close(self) -> None:
-        """Close the socket. Frames that are sent already still arrive."""
-        self._outgoing.clear()
+        """Close the socket. Frames that were sent before still arrive."""
+        self.outgoing.clear()
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except (OSError, ValueError):

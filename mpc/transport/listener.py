@@ -1,9 +1,9 @@
-"""Letting in those whose certificates are known, whoever else comes meanwhile.
+"""Accepting connections from holders of known certificates, whatever strangers do meanwhile.
 
-Somebody whose TLS is not done yet is a newcomer. So many are let in a second, as TLS takes time from
-those that are in. Each has a place for a few seconds; there are so many places in all, and so many
-for one address. Where these are taken, who has had its own longest goes: who means it needs a place
-for milliseconds.
+A connection whose TLS handshake is not finished is a newcomer. TLS handshakes take processor time from
+established connections, so their rate is limited. Newcomers have places, a fixed number in all and a
+smaller one for each address, for a few seconds each. Where all places are taken, the newcomer that has
+been there longest is dropped: an honest one needs its place for milliseconds.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ __all__ = ["Listener", "Refusals"]
 _NEWCOMER_SECONDS = 5.0
 _PLACES = 256
 _PLACES_OF_AN_ADDRESS = 32
-# Somebody who is refused has so long to take in why.
+# How long a refused newcomer's connection stays open, so that it can read the reason.
 _FAREWELL_SECONDS = 1.0
-# So many a second, and so many at once after a while without.
+# A token bucket for newcomers: its rate in a second, and its size.
 _A_SECOND = 30
 _SAVED = 1000
-# How often the door is looked at while it is shut.
+# How often to look whether newcomers are accepted again, while the bucket is empty.
 _LOOK_SECONDS = 0.2
-# Who has come is let in by so many at a time, between which those that are in go on.
+# The most newcomers accepted before established connections have their turn.
 _AT_ONCE = 8
-# Refusals that are alike are logged once in so many seconds.
+# Equal refusals are logged once in so many seconds.
 _QUIET_SECONDS = 60.0
 _KEPT = 1000
 
 
 class Refusals:
-    """The log's lines on those who are not let in: alike ones are counted, not written.
+    """Logs refused connections; equal lines within a minute are counted, not written.
 
     Parameters
     ----------
     at : str
-        Whose they are.
+        The listener's name in the log.
     """
 
     def __init__(self, at: str) -> None:
@@ -56,7 +56,7 @@ class Refusals:
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def add(self, peer: str, why: str, place: str | None = None) -> None:
-        """Log a refusal, unless one like it was a moment ago."""
+        """Log a refusal, or count it if an equal one was logged within the last minute."""
         now = time.monotonic()
         since, count = self._seen.get((peer, why), (-_QUIET_SECONDS, 0))
         if now - since < _QUIET_SECONDS:
@@ -70,9 +70,9 @@ class Refusals:
 
 
 class _Door:
-    """The socket that listens, for so many newcomers a second: TLS with them is work, whoever they are.
+    """The listening socket, as a line of the loop: accepts newcomers at a limited rate.
 
-    Those beyond wait in the system's queue.
+    Connections beyond it wait in the system's queue.
     """
 
     peer = "the listener"
@@ -92,7 +92,7 @@ class _Door:
         return self._socket.fileno()
 
     def events(self) -> int:
-        # While it is shut the loop comes back by itself: see _listens.
+        # While the bucket is empty the loop comes back after a while: see _listens.
         return select.POLLIN if self._open() else 0
 
     def advance(self) -> bool:
@@ -118,7 +118,7 @@ class _Door:
 
 
 class _Newcomer:
-    """Somebody in the middle of TLS."""
+    """A connection in the middle of its TLS handshake, as a line of the loop."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, address: str) -> None:
         self.socket, self.peer = sock, address
@@ -132,7 +132,7 @@ class _Newcomer:
         return select.POLLOUT if self.tls.unsent else select.POLLIN
 
     def refuse(self) -> None:
-        """Hear it out from now on: a socket closed before takes back the alert that says why."""
+        """Only read and drop from now on: closing a socket with unread bytes could lose TLS's alert."""
         self._refused = True
         try:
             self.socket.shutdown(socket.SHUT_WR)
@@ -158,18 +158,19 @@ class _Newcomer:
 
 
 class Listener:
-    """Accepts connections from those whose certificates are known, once it is started.
+    """Accepts connections from holders of known certificates, once it is started.
 
     Parameters
     ----------
     me : str
-        Whose socket this is, for the log.
-    sock : socket that listens
+        The name of the member that listens, for the log.
+    sock : socket
+        Listens already.
     context : ssl.SSLContext
     known : dict of str to sequence of bytes
-        Certificates by name; nobody else gets in.
+        The accepted certificates in DER, by name.
     handle : callable
-        Takes a connection and returns the conversation that it begins.
+        Takes an accepted connection and returns its conversation, see :mod:`mpc.transport.loop`.
     """
 
     def __init__(
@@ -184,23 +185,23 @@ class Listener:
         self.loop = Loop(me)
         self.refusals = Refusals(me)
         self._handle = handle
-        self._newcomers: dict[Seat, str] = {}
+        self.newcomers: dict[Seat, str] = {}
         self._door: Seat | None = None
         self.know(context, known)
         door = _Door(sock, self._arrived)
         self.loop.call(lambda: self._open(door))
 
     def start(self) -> None:
-        """Let in whoever comes, once all that `handle` needs is there."""
+        """Begin to accept connections; call it once everything that `handle` uses exists."""
         self.loop.start()
 
     def know(self, context: ssl.SSLContext, known: Mapping[str, Sequence[bytes]]) -> None:
-        """Let in those with these certificates from now on."""
+        """Accept these certificates, and no others, from now on."""
         self._context = context
         self._names = {der: name for name, accepted in known.items() for der in accepted}
 
     def close(self, seconds: float = 0.0) -> None:
-        """Stop listening and end all conversations, letting last answers out for so long."""
+        """Stop listening and end all conversations, after up to `seconds` for answers to be sent."""
         self.loop.call(self.shut)
         self.loop.close(seconds)
 
@@ -216,10 +217,10 @@ class Listener:
 
     def _arrived(self, plain: socket.socket, address: str) -> None:
         whose = _network(address)
-        taken = Counter(self._newcomers.values())
+        taken = Counter(self.newcomers.values())
         if taken[whose] >= _PLACES_OF_AN_ADDRESS:
             self._make_room(whose)
-        elif len(self._newcomers) >= _PLACES:
+        elif len(self.newcomers) >= _PLACES:
             self._make_room(taken.most_common(1)[0][0])
         try:
             newcomer = _Newcomer(plain, self._context, address)
@@ -228,11 +229,11 @@ class Listener:
             return
         seat = self.loop.add(newcomer, self._admit(newcomer))
         if seat.line is newcomer and newcomer.fileno() >= 0:
-            self._newcomers[seat] = whose
+            self.newcomers[seat] = whose
 
     def _make_room(self, whose: str) -> None:
-        seat = next(seat for seat, each in self._newcomers.items() if each == whose)
-        del self._newcomers[seat]
+        seat = next(seat for seat, each in self.newcomers.items() if each == whose)
+        del self.newcomers[seat]
         self.loop.detach(seat)
         seat.line.close()
         self.refusals.add(whose, "too many at once that do not finish TLS")
@@ -250,11 +251,11 @@ class Listener:
             return None
         finally:
             if seat is not None:
-                self._newcomers.pop(seat, None)
+                self.newcomers.pop(seat, None)
         name = self._names.get(newcomer.tls.certificate() or b"")
         connection = Connection(newcomer.tls, name or newcomer.peer)
         if name is None:
-            # Known to TLS, and nobody who is wanted here.
+            # The TLS context accepts it, but it is not among the names of this listener.
             self.refusals.add(_network(newcomer.peer), "unknown certificate", newcomer.peer)
             wanted = ", ".join(dict.fromkeys(self._names.values()))
             return farewell(connection, f"{self.me} lets in {wanted} alone")
@@ -268,7 +269,7 @@ def _listens() -> Talk:
 
 
 def _network(address: str) -> str:
-    """Return what stands for all addresses that one machine may have."""
+    """Return the network that one machine may have all of: an IPv4 address, or an IPv6 /64."""
     try:
         if isinstance(ip := ipaddress.ip_address(address.partition("%")[0]), ipaddress.IPv6Address):
             if ip.ipv4_mapped is None:

@@ -1,4 +1,4 @@
-"""All parties in one process: a message is a row of an array."""
+"""The transport of a local session: all parties in one process, each a row of the party axis."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Words = NDArray[np.uint64]
 
 
 class LocalTransport(Transport):
-    """Delivers every party's message to every party at once.
+    """Combines the rows of all parties; nothing is sent.
 
-    With no party at all, as in a plan, what arrives is empty too.
+    In a plan, where no party lives, results are empty.
     """
 
     bytes_on_the_wire = (0, 0)
 
     def close(self, problem: str | None) -> None:
-        """Nobody is elsewhere."""
+        """Do nothing: no party is in another process."""
 
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
-        """Combine the rows, a party each."""
+        """Combine the rows of each message."""
         opened = []
         for words, opening in messages:
             if isinstance(opening, int) or not len(words):
@@ -41,5 +41,5 @@ class LocalTransport(Transport):
         return opened
 
     def open_to(self, party: int, shares: Words) -> Words:
-        """Combine all parties' shares at one party, which is the only one to learn the sum."""
+        """Add the rows up; only `party` is meant to learn the sum."""
         return self.open([(shares, "sum")])[0]

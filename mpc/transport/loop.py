@@ -1,9 +1,10 @@
-"""Conversations on many connections, in one thread.
+"""An event loop: conversations on many connections, in one thread.
 
-A conversation is a generator. It lines up what is to be sent, says what may come, and yields for
-how long it waits; it goes on once all is sent and what it expects is there. What goes wrong is
-raised where it waits. It ends by returning: nothing, and its line is closed; `KEEP`, and the line
-is somebody else's from now on; or another line with its own conversation, as `Next`.
+A conversation is a generator, a coroutine of this loop. It queues frames, states which frame it expects,
+and yields the number of seconds that it is ready to wait; it is resumed when all is sent and the expected
+frame has arrived. Errors of the connection are raised at the yield. It ends by returning None, and its
+line is closed; `KEEP`, and the line is left open for other code; or `Next`, another line over the same
+socket with a conversation of its own.
 """
 
 from __future__ import annotations
@@ -24,20 +25,22 @@ from mpc.transport.connection import Connection
 
 __all__ = ["ASLEEP", "KEEP", "By", "Line", "Loop", "Next", "Seat", "Talk", "farewell"]
 
-# How often somebody looks whether one who is waited for is late.
+# How often the loop checks for conversations that have waited too long.
 _LOOK_SECONDS = 0.25
-# So many frames of one connection at a time, then it is the others' turn.
+# The most frames of one connection before the others have their turn.
 _STEPS = 8
 _FAREWELL_SECONDS = 1.0
 
 
 class By(float):
-    """When a wait ends, as time.monotonic has it, whatever arrives before. A plain number of
-    seconds begins anew with every byte."""
+    """A deadline, in time.monotonic's seconds, for a conversation to yield.
+
+    A plain float yielded instead is a timeout that begins anew with every byte sent or received.
+    """
 
 
 class Line(Protocol):
-    """What a conversation is held over."""
+    """The connection, or something like it, that a conversation is held over."""
 
     peer: str
 
@@ -45,13 +48,13 @@ class Line(Protocol):
         """Return the socket's number."""
 
     def events(self) -> int:
-        """Return what to wait for, as select.poll has it."""
+        """Return the events of select.poll to wait for."""
 
     def advance(self) -> bool:
-        """Do what can be done now. Returns whether all of it is done, or raises PeerError."""
+        """Send and receive without waiting. Returns whether all is done, or raises PeerError."""
 
     def moved(self) -> int:
-        """Return how many bytes have gone either way."""
+        """Return the number of bytes sent and received together."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -68,30 +71,30 @@ class Next(NamedTuple):
 
 
 KEEP = True
-# Until somebody calls Loop.wake.
+# Yielded by a conversation that waits until Loop.wake is called.
 ASLEEP = float("inf")
 
 
 class Seat:
-    """One conversation."""
+    """One conversation's entry in the loop: its line, its generator, and how long it waits."""
 
     __slots__ = ("asleep", "events", "heard", "limit", "line", "moved", "socket", "talk")
 
     def __init__(self, line: Line, talk: Talk) -> None:
         self.line, self.talk = line, talk
-        # By its number the selector knows it, whoever closes it.
+        # The selector knows the socket by this number, even after it is closed.
         self.socket = line.fileno()
         self.limit, self.heard, self.moved = 0.0, 0.0, 0
         self.asleep, self.events = False, 0
 
 
 class Loop:
-    """Holds conversations until it is closed.
+    """Runs conversations, in a thread of its own, until it is closed.
 
     Parameters
     ----------
     name : str
-        Whose they are, for the log.
+        The name of the loop in the log.
     """
 
     def __init__(self, name: str) -> None:
@@ -106,19 +109,19 @@ class Loop:
         self._seats: set[Seat] = set()
         self._prodded = self._closed = False
         self.current: Seat | None = None
-        # What is done after every round of conversations, and now and then.
+        # Called after every pass over the conversations, and every _LOOK_SECONDS.
         self.after: Callable[[], None] = _nothing
         self.now_and_then: Callable[[], None] = _nothing
         self._thread = threading.Thread(target=self._run, name=f"{name} talks", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
-    # For any thread, and for a signal's handler.
+    # For any thread, and for signal handlers.
 
     def call(self, do: Callable[[], None]) -> None:
-        """Let the loop's thread call something."""
+        """Have the loop's thread call `do`."""
         self._calls.append(do)
         if not self._prodded:
             self._prodded = True
@@ -128,11 +131,11 @@ class Loop:
                 pass
 
     def wake(self, seat: Seat) -> None:
-        """Let a conversation that is asleep go on."""
+        """Resume a conversation that is asleep."""
         self.call(lambda: self._wake(seat))
 
     def close(self, seconds: float = 0.0) -> None:
-        """End all conversations, after letting the last answers go out for so long."""
+        """End all conversations, after up to `seconds` for queued frames to be sent."""
         deadline = time.monotonic() + seconds
         while self._thread.is_alive() and self._busy() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -149,7 +152,7 @@ class Loop:
     # For the loop's own thread.
 
     def add(self, line: Line, talk: Talk) -> Seat:
-        """Begin a conversation."""
+        """Begin a conversation; return its seat."""
         seat = Seat(line, talk)
         self._seats.add(seat)
         if self._step(seat, None):
@@ -157,14 +160,14 @@ class Loop:
         return seat
 
     def detach(self, seat: Seat) -> None:
-        """Forget a conversation and leave its line alone; it may be over already."""
+        """End a conversation and leave its line open; it may have ended already."""
         if seat in self._seats:
             self._seats.discard(seat)
             self._listen(seat, 0)
             seat.talk.close()
 
     def push(self, seat: Seat) -> None:
-        """Send what was lined up for a conversation that waits."""
+        """Send the frames that were queued for a conversation that waits."""
         if seat in self._seats:
             self._advance(seat)
 
@@ -199,7 +202,7 @@ class Loop:
             self._prodding.close()
 
     def _guarded(self, do: Callable[[], None]) -> None:
-        """Do something that shall not end all conversations."""
+        """Call `do`; log an exception, so that it does not end the loop."""
         try:
             do()
         except Exception as error:
@@ -211,7 +214,7 @@ class Loop:
                 pass
         except OSError:
             pass
-        # Last: who has found it set has added its call before, and calls are looked at next.
+        # Cleared last: a thread that found it set has added its call before, and calls are run next.
         self._prodded = False
 
     def _wake(self, seat: Seat) -> None:
@@ -219,7 +222,7 @@ class Loop:
             self._advance(seat)
 
     def _look(self) -> None:
-        """Tell whoever has waited long enough."""
+        """Raise PeerTimeoutError in conversations that have waited too long."""
         now = time.monotonic()
         for seat in tuple(self._seats):
             if seat.asleep or seat not in self._seats:
@@ -235,11 +238,11 @@ class Loop:
         self.now_and_then()
 
     def _advance(self, seat: Seat) -> None:
-        """Do for one conversation what can be done now."""
+        """Send and receive for one conversation, and resume it when that is done."""
         if seat not in self._seats:
             return
         if seat.asleep:
-            # What comes meanwhile has to wait, and must not call again and again.
+            # Data that arrives meanwhile waits; the selector must not report it again and again.
             self._listen(seat, 0)
             return
         for _ in range(_STEPS):
@@ -248,7 +251,7 @@ class Loop:
             except PeerError as error:
                 self._raise(seat, error)
                 return
-            except (OSError, ValueError):  # closed by somebody here
+            except (OSError, ValueError):  # closed by another thread of this process
                 self._raise(seat, PeerClosedError(f"{seat.line.peer} is let go"))
                 return
             if not done:
@@ -263,7 +266,7 @@ class Loop:
             self._again.append(seat)
 
     def _step(self, seat: Seat, error: PeerError | None) -> bool:
-        """Let a conversation go on. Returns whether it waits again."""
+        """Resume a conversation, with an error or without. Returns whether it waits again."""
         self.current, seat.asleep = seat, False
         try:
             limit = seat.talk.send(None) if error is None else seat.talk.throw(error)
@@ -284,9 +287,9 @@ class Loop:
         return True
 
     def _leave(self, seat: Seat, how: Next | bool | None) -> bool:
-        """End a conversation. Returns whether another one waits in its place."""
+        """End a conversation as it has returned. Returns whether another one has taken its place."""
         if isinstance(how, Next):
-            # The same socket, so the selector knows it still.
+            # It has the same socket, which the selector knows already.
             seat.line, seat.talk = how
             return self._step(seat, None)
         self._seats.discard(seat)
@@ -296,7 +299,7 @@ class Loop:
         return False
 
     def _listen(self, seat: Seat, events: int) -> None:
-        """Wait for these events, of a socket that is not closed yet."""
+        """Register the seat's socket, which must be open, for these events."""
         if events == seat.events:
             return
         mask = (selectors.EVENT_READ if events & select.POLLIN else 0) | (
@@ -312,11 +315,11 @@ class Loop:
 
 
 def _nothing() -> None:
-    """Stand in for what nobody has asked for."""
+    """Do nothing."""
 
 
 class _Leaving:
-    """A connection that is told a last word and let go, with as little of a wait as can be."""
+    """A connection as a line: sends its last message, then drops what the peer sends until it closes."""
 
     def __init__(self, connection: Connection) -> None:
         self.peer, self._connection = connection.peer, connection
@@ -340,7 +343,7 @@ class _Leaving:
 
 
 def farewell(line: Line, text: str, kind: Kind = Kind.ABORT) -> Next | None:
-    """Return how to end a conversation with a last word, if there is anybody to hear it."""
+    """Return what a conversation returns to end with a last message; None if it cannot be sent."""
     if not isinstance(line, Connection) or not line.line_up_last(kind, text):
         return None
     return Next(_Leaving(line), _leave())

@@ -1,4 +1,4 @@
-"""One party in this process, the others behind connections."""
+"""The transport of a party in a process of its own: frames to and from the other parties."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpc.core.correlation import Opening
 from mpc.core.errors import PeerError
 from mpc.core.frames import Kind, Shapes
 from mpc.core.interfaces import Transport
-from mpc.transport.connection import Beside, Connection, exchange
+from mpc.transport.connection import Background, Connection, exchange
 
 __all__ = ["RemoteTransport", "located"]
 
@@ -22,33 +22,42 @@ Words = NDArray[np.uint64]
 
 
 def located(error: PeerError, where: str) -> PeerError:
-    """Return an error about a peer with the round and the step added."""
+    """Return an error of a peer with `where`, the round and the step, added to its text."""
     return type(error)(f"{error} in {where}")
 
 
-class _Route(NamedTuple):
-    """Who sends which messages of a round."""
+class Route(NamedTuple):
+    """Which party sends which messages of a round.
+
+    Attributes
+    ----------
+    noted : bytes
+        Enters the checksum of the program's steps.
+    own : tuple of int
+        The indices of the messages that this party sends.
+    incoming : tuple of (party, indices, shapes)
+        For each peer that sends anything: the indices of its messages, and their shapes.
+    """
 
     noted: bytes
     own: tuple[int, ...]
-    # What each peer sends that sends anything: numbers of messages, and their shapes.
     incoming: tuple[tuple[int, tuple[int, ...], Shapes], ...]
 
 
 @lru_cache(maxsize=1024)
-def _route(
-    form: tuple[tuple[tuple[int, ...], Opening], ...], me: int, peers: tuple[int, ...]
-) -> _Route:
-    """Find the route of messages of these shapes and openings."""
+def route_of(
+    messages: tuple[tuple[tuple[int, ...], Opening], ...], me: int, peers: tuple[int, ...]
+) -> Route:
+    """Return the route of messages with these shapes and openings."""
     sent = {
-        party: tuple(k for k, (_, o) in enumerate(form) if o in ("sum", "xor", party))
+        party: tuple(k for k, (_, o) in enumerate(messages) if o in ("sum", "xor", party))
         for party in (me, *peers)
     }
-    # Equal arguments must give equal bytes, whoever was here first: True would be 1.
-    openings = [o if isinstance(o, str) else int(o) for _, o in form]
-    noted = repr(("open", [shape for shape, _ in form], openings)).encode()
-    incoming = ((party, sent[party], tuple(form[k][0] for k in sent[party])) for party in peers)
-    return _Route(noted, sent[me], tuple(each for each in incoming if each[1]))
+    # int(): arguments that are equal to cached ones, as True is to 1, must give equal bytes.
+    openings = [o if isinstance(o, str) else int(o) for _, o in messages]
+    noted = repr(("open", [shape for shape, _ in messages], openings)).encode()
+    incoming = ((party, sent[party], tuple(messages[k][0] for k in sent[party])) for party in peers)
+    return Route(noted, sent[me], tuple(each for each in incoming if each[1]))
 
 
 class RemoteTransport(Transport):
@@ -57,17 +66,17 @@ class RemoteTransport(Transport):
     Parameters
     ----------
     me : int
-        Which party lives here.
+        The number of the party that lives here.
     peers : dict of int to Connection
-        Each other party's.
+        To the other parties, by number.
     provider : Connection, optional
-        Told when this party stops.
+        To the provider, for the last message when this party stops.
     timeout : float
         Seconds without a byte after which a party counts as lost.
     where : callable
-        Says in which round and step the session is, for errors.
-    beside : Beside, optional
-        Goes on while others are waited for.
+        Returns the round and the step of the session, for errors.
+    background : Background, optional
+        Work to go on with while this party waits for others: the last party receives corrections.
 
     Notes
     -----
@@ -82,7 +91,7 @@ class RemoteTransport(Transport):
         provider: Connection | None,
         timeout: float,
         where: Callable[[], str],
-        beside: Beside | None = None,
+        background: Background | None = None,
     ) -> None:
         self.me = me
         self.peers = dict(peers)
@@ -90,7 +99,7 @@ class RemoteTransport(Transport):
         self._everybody = [*self.peers.values(), *([] if provider is None else [provider])]
         self.timeout = timeout
         self._where = where
-        self._beside = beside
+        self._background = background
         self._steps = 0
 
     def note(self, *step: object) -> None:
@@ -98,9 +107,9 @@ class RemoteTransport(Transport):
         self._steps = zlib.crc32(repr(step).encode(), self._steps)
 
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
-        """Exchange with all others, and combine the parties' shares."""
-        form = tuple([(words.shape[1:], opening) for words, opening in messages])
-        route = _route(form, self.me, self._others)
+        """Send own messages, receive the other parties', and combine the shares of each."""
+        shapes_of = tuple([(words.shape[1:], opening) for words, opening in messages])
+        route = route_of(shapes_of, self.me, self._others)
         self._steps = zlib.crc32(route.noted, self._steps)
         opened: list[Words | None] = [None] * len(messages)
         own = []
@@ -113,7 +122,7 @@ class RemoteTransport(Transport):
                     connection.post(Kind.OPEN, own, self._steps)
             for party, _, shapes in route.incoming:
                 self.peers[party].expect_arrays(Kind.OPEN, shapes, self._steps)
-            exchange(self.peers.values(), self.timeout, self._beside)
+            exchange(self.peers.values(), self.timeout, self._background)
         except PeerError as error:
             raise located(error, self._where()) from None
         for party, numbers, _ in route.incoming:
@@ -126,17 +135,17 @@ class RemoteTransport(Transport):
         return [words[None] for words in opened if words is not None]
 
     def open_to(self, party: int, shares: Words) -> Words:
-        """Send the share to `party`; there, add up what all others send."""
+        """Send the share to `party`; at `party`, receive all shares and add them up."""
         own = np.asarray(shares[0], order="C")
         self.note("reveal", party, own.shape)
         try:
             if party != self.me:
                 self.peers[party].post(Kind.REVEAL, [own], self._steps)
-                exchange([self.peers[party]], self.timeout, self._beside)
+                exchange([self.peers[party]], self.timeout, self._background)
                 return shares[:0]
             for connection in self.peers.values():
                 connection.expect_arrays(Kind.REVEAL, (own.shape,), self._steps)
-            exchange(self.peers.values(), self.timeout, self._beside)
+            exchange(self.peers.values(), self.timeout, self._background)
         except PeerError as error:
             raise located(error, self._where()) from None
         total = own.copy()
@@ -145,7 +154,7 @@ class RemoteTransport(Transport):
         return total[None]
 
     def close(self, problem: str | None) -> None:
-        """Tell the others that this party is done, or why it stops, and hang up."""
+        """Send the others BYE, or ABORT with the problem, and close all connections."""
         for connection in self._everybody:
             if problem is None:
                 connection.notify(Kind.BYE)

@@ -1,4 +1,4 @@
-"""One TLS session over memory: the handshake, and bytes out and in through its socket."""
+"""A TLS session over a non-blocking socket: handshake, sending, receiving."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Tls"]
 
 # The socket is read and written in pieces of so many bytes.
 _PIECE_BYTES = 1 << 18
-# So many pieces that nobody wants are read at once.
+# The most pieces that one call of discard reads.
 _DISCARDED = 16
-# A line that carries nothing is asked after so many seconds whether it is still there, and given
-# up after so many more: nobody else would notice, and what stands in between would forget it.
+# TCP keep-alive: an idle connection is probed after 10 s and given up 20 s later. Otherwise a lost peer
+# would not be noticed, and routers in between would forget an idle connection.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 
 class _Pieces(threading.local):
-    """Where a thread reads into: what is read is handed on at once."""
+    """A thread's receive buffer, shared by its connections: its contents are passed on at once."""
 
     def __init__(self) -> None:
         self.piece = memoryview(bytearray(_PIECE_BYTES))
@@ -31,9 +31,9 @@ _pieces = _Pieces()
 
 
 class Tls:
-    """A TLS session over memory, and the socket that carries what it writes.
+    """A TLS session, encrypting to and from memory, and the socket that carries its bytes.
 
-    The socket is read and written in large pieces: one system call for many records.
+    The socket is read and written in large pieces: one system call for many TLS records.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Tls:
     Attributes
     ----------
     sent_bytes, received_bytes : int
-        What went through the socket since `start`, TLS included.
+        Through the socket since `start`, TLS included.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, server: bool) -> None:
@@ -57,7 +57,7 @@ class Tls:
         sock.setblocking(False)
 
     def handshake(self, deadline: float) -> None:
-        """Shake hands before `deadline`, or raise OSError or ssl.SSLError."""
+        """Do the TLS handshake before `deadline`, or raise OSError or ssl.SSLError."""
         poll = select.poll()
         while not self.step():
             left = deadline - time.monotonic()
@@ -67,7 +67,7 @@ class Tls:
             poll.poll(max(1, int(1000 * left)))
 
     def step(self) -> bool:
-        """Shake hands as far as it goes without waiting. Returns whether it is done.
+        """Go on with the TLS handshake without waiting. Returns whether it is done.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class Tls:
             self._cipher = self._cipher or self._outgoing.read()
 
     def _push(self) -> None:
-        """Send what is encrypted already, as far as the socket takes it."""
+        """Send encrypted bytes, as far as the socket takes them."""
         while self._cipher:
             try:
                 count = self.sock.send(self._cipher)
@@ -112,7 +112,7 @@ class Tls:
         return self._object.getpeercert(binary_form=True)
 
     def start(self) -> None:
-        """Begin to carry frames: count their bytes, and notice when the line is gone."""
+        """Prepare for frames: count bytes from here on, and turn TCP keep-alive on."""
         self.sent_bytes = self.received_bytes = 0
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -124,16 +124,16 @@ class Tls:
 
     @property
     def unsent(self) -> bool:
-        """Whether the socket has not taken yet all that was encrypted."""
+        """Whether encrypted bytes wait for the socket to take them."""
         return len(self._cipher) > 0
 
     def send(self, pieces: deque[bytes | memoryview]) -> int:
-        """Send what can be sent now, and take it from `pieces`; return how many bytes were taken.
+        """Send from `pieces` without waiting, removing what is sent; return how many bytes were taken.
 
         Raises
         ------
         OSError
-            If the connection is lost, or the peer has broken the rules of TLS.
+            If the connection is lost, or the peer violates TLS.
         """
         taken = 0
         while True:
@@ -162,11 +162,11 @@ class Tls:
         """
         size, done, read = len(target), 0, self._object.read
         while True:
-            # Asking TLS or the socket in vain costs an exception.
+            # Reading from TLS or the socket when nothing is there costs an exception.
             if self._incoming.pending or self._object.pending():
                 try:
                     while done < size:
-                        # Into a buffer it returns a count; the stubs know the other form alone.
+                        # With a buffer, read returns a count; the type stubs lack that overload.
                         count: int = read(size - done, target[done:])  # type: ignore[assignment]
                         if not count:
                             raise ConnectionResetError
@@ -188,9 +188,9 @@ class Tls:
             self._incoming.write(_pieces.piece[:count])
 
     def discard(self) -> bool:
-        """Read what is not wanted. Returns whether the peer has nothing more to send."""
+        """Read and drop bytes without waiting. Returns whether the peer has closed its side."""
         try:
-            # Not for as long as somebody sends: others wait.
+            # A limited number, so that a peer that keeps sending does not hold up the others.
             for _ in range(_DISCARDED):
                 if not self.sock.recv_into(_pieces.piece):
                     return True

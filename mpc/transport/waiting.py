@@ -1,4 +1,4 @@
-"""Waiting for other processes: awake at first, then asleep, and no longer than a limit."""
+"""Waiting for other processes with a timeout: busy for a moment first, then asleep in poll."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import Protocol, TypeVar
 from mpc.core.errors import PeerTimeoutError
 from mpc.core.events import record
 
-__all__ = ["Beside", "Report", "exchange", "wait"]
+__all__ = ["Background", "Report", "exchange", "wait"]
 
-# A process that sleeps takes as long to wake up as others take to answer on one machine. So look
-# for so long before going to sleep, letting whoever else wants the core have it.
+# Waking from sleep takes as long as another process on this machine takes to answer. So poll for so
+# long before going to sleep, yielding the core to other processes meanwhile.
 _AWAKE_SECONDS = 4e-4
-# Where several are late, some of them wait for another one just as long, and say so: how long to
-# wait for that.
+# Where several peers are late, some of them may be waiting for another one, and will name it: how much
+# longer to wait for that.
 _EXPLAIN_SECONDS = 1.0
-# When waiting for somebody is first reported; then after twice the time, and so on.
-_REPORT_SECONDS = 5.0
+# When waiting is first logged; then after twice the time, and so on.
+REPORT_SECONDS = 5.0
 
 
 class Link(Protocol):
-    """What is waited for: a connection, as :mod:`mpc.transport.connection` has it."""
+    """A connection to wait for, see :class:`mpc.transport.connection.Connection`."""
 
     peer: str
 
     @property
     def sent_bytes(self) -> int:
-        """How many bytes were sent up to now."""
+        """Bytes sent so far."""
 
     @property
     def received_bytes(self) -> int:
-        """How many bytes have come up to now."""
+        """Bytes received so far."""
 
     @property
     def expecting(self) -> bool:
@@ -44,80 +44,82 @@ class Link(Protocol):
         """Return the socket's descriptor."""
 
     def events(self) -> int:
-        """Return what to wait for, as select.poll has it."""
+        """Return the events of select.poll to wait for."""
 
     def push(self) -> bool:
-        """Send what can be sent now. Returns whether all is sent."""
+        """Send without waiting. Returns whether all is sent."""
 
     def pull(self) -> bool:
-        """Receive what has come. Returns whether all that is expected has."""
+        """Receive without waiting. Returns whether the expected frame has arrived in full."""
 
     def advance(self) -> bool:
-        """Do both. Returns whether all is done."""
+        """Do `push` and `pull`. Returns whether both are done."""
 
 
 AnyLink = TypeVar("AnyLink", bound=Link)
 
 
-class Beside(Protocol):
-    """Something that goes on while others are waited for."""
+class Background(Protocol):
+    """Work on another connection that goes on during an exchange, and is not waited for."""
 
     @property
     def connection(self) -> Link:
-        """The connection that it goes on over."""
+        """The connection of the work."""
 
     def advance(self) -> None:
-        """Do a little of what can be done now."""
+        """Do a part of the work, without waiting."""
 
 
 class Report:
-    """Tells the log that somebody is waited for: after some seconds, then after twice the time.
+    """Logs that this process waits: after 5 s, then after twice the time, and so on.
 
     Parameters
     ----------
     **fields : str
-        What the line says beside the seconds.
+        Fields of the log's line, beside the seconds.
     """
 
     def __init__(self, **fields: str) -> None:
         self._fields = fields
-        self._since, self._patience = time.monotonic(), _REPORT_SECONDS
+        self._since, self._patience = time.monotonic(), REPORT_SECONDS
 
     def __call__(self) -> None:
-        """Look whether it is time for a line."""
+        """Log a line if it is time for one."""
         waited = time.monotonic() - self._since
         if waited >= self._patience:
             record("waiting", warning=True, **self._fields, seconds=waited)
             self._patience *= 2
 
 
-def exchange(connections: Iterable[Link], timeout: float, beside: Beside | None = None) -> None:
-    """Send all that is lined up and receive all that is expected, at the same time.
+def exchange(
+    connections: Iterable[Link], timeout: float, background: Background | None = None
+) -> None:
+    """Send all queued frames and receive all expected ones, on all connections at the same time.
 
     Parameters
     ----------
     connections : iterable of Connection
     timeout : float
         Seconds.
-    beside : Beside, optional
-        Goes on meanwhile, and is not waited for.
+    background : Background, optional
+        Work that goes on meanwhile, and is not waited for.
 
     Raises
     ------
     PeerTimeoutError
-        If a peer neither takes nor sends a byte for `timeout` seconds while it should.
+        If a peer that has still to take or send bytes does neither for `timeout` seconds.
     PeerError
-        If one is lost, says that it stopped, or sends what is not expected.
+        If a peer is lost, reports that it stopped, or sends a frame that is not expected.
 
     Notes
     -----
     Waiting for longer than a few seconds is reported in the log "sotto".
     """
-    waiting = _awake(connections, beside)
+    waiting = _awake(connections, background)
     if not waiting:
         return
     seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
-    patience = _REPORT_SECONDS
+    patience = REPORT_SECONDS
     while waiting:
         late = min(waiting, key=lambda c: seen[c][1])
         quiet = time.monotonic() - seen[late][1]
@@ -130,35 +132,35 @@ def exchange(connections: Iterable[Link], timeout: float, beside: Beside | None 
             record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
             patience *= 2
         left = min(limit, patience) - quiet
-        _sleep(waiting if beside is None else [*waiting, beside.connection], left)
-        waiting = _awake(waiting, beside)
+        _sleep(waiting if background is None else [*waiting, background.connection], left)
+        waiting = _awake(waiting, background)
         for c in waiting:
             moved = c.sent_bytes + c.received_bytes
             if moved != seen[c][0]:
                 seen[c] = (moved, time.monotonic())
 
 
-def _awake(connections: Iterable[AnyLink], beside: Beside | None) -> list[AnyLink]:
-    """Do what can be done, staying awake for a moment. Returns those that are not done."""
+def _awake(connections: Iterable[AnyLink], background: Background | None) -> list[AnyLink]:
+    """Send and receive, busy for a moment. Returns the connections that are not done."""
     until = time.perf_counter() + _AWAKE_SECONDS
     while True:
         connections = [c for c in connections if not c.advance()]
         if not connections:
             return []
-        if beside is not None:
-            beside.advance()
+        if background is not None:
+            background.advance()
         if time.perf_counter() >= until:
             return connections
         os.sched_yield()
 
 
 def wait(connections: Sequence[AnyLink], timeout: float) -> list[AnyLink]:
-    """Wait until one of the connections has the frame that it expects; send meanwhile.
+    """Wait until the expected frame of one of the connections has arrived; send meanwhile.
 
     Returns
     -------
     list of Connection
-        Those with a whole frame; empty after `timeout` seconds.
+        Those whose frame has arrived; empty after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -174,10 +176,10 @@ def wait(connections: Sequence[AnyLink], timeout: float) -> list[AnyLink]:
 
 
 def _sleep(connections: Iterable[Link], seconds: float) -> None:
-    """Wait until something can be done."""
+    """Sleep until a connection can send or receive, for at most `seconds`."""
     poll = select.poll()
     for c in connections:
-        # A connection that is broken would be reported without being asked for, again and again.
+        # Not with no events: poll would report a broken connection nevertheless, again and again.
         if events := c.events():
             poll.register(c, events)
     poll.poll(max(1, int(seconds * 1000)))

@@ -1,1 +1,1 @@
-"""Workers of parties, to which rows are spread."""
+"""Worker pools of the parties, over which the rows of a prediction are spread."""

@@ -1,4 +1,4 @@
-"""A party's workers, as its own process sees them: started by joblib, each on a TLS connection."""
+"""The worker pool of a party, in the party's own process: joblib starts the workers, TLS reaches them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "P
 
 Words = NDArray[np.uint64]
 
-# What a party tells the others of its workers, and of each part.
+# The states that a party tells the others: of its pool, and of each part.
 WAITING, HERE, BROKEN = range(3)
 RUNNING, DONE, LOSS, FAILURE = range(4)
 
@@ -44,23 +44,24 @@ _END_SECONDS = 10.0
 
 @dataclass(eq=False)
 class Part:
-    """Some rows for one worker.
+    """Some of the rows, computed by one worker of every party.
 
     Attributes
     ----------
     order : Order
+        What this party's worker is sent.
     words : sequence of uint64 arrays
-        What this party's worker gets.
+        Shares or plaintexts of the operands, sent after the order.
     shape : tuple of int
         Of the result.
     state : int
-        RUNNING, DONE, LOSS or FAILURE.
+        RUNNING, DONE, LOSS or FAILURE, at this party.
     result : uint64 array, or None
-        This party's share.
+        This party's share of the result.
     text : str
-        Why there is none.
+        Why there is no result.
     abandoned : bool
-        Whether to wait no longer.
+        Whether to stop waiting for it, since another party has lost it.
     """
 
     order: Order
@@ -73,7 +74,7 @@ class Part:
 
 
 class _Worker:
-    """One that has come and waits for a part."""
+    """A worker that has connected and waits for a part."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
@@ -82,24 +83,24 @@ class _Worker:
 
 
 class WorkerPool:
-    """A party's workers for one call.
+    """A party's workers for one call of :func:`mpc.workers.spread.spread`.
 
     Parameters
     ----------
     session : Session
-        Of one party.
+        Of this party.
     program : Program
     number : int
         Of the call, in this session.
     n_jobs : int
-        How many to start; -1 for as many as joblib offers.
+        How many workers to start; -1 for as many as joblib offers.
     most : int
-        No more than that.
+        The most workers to start.
 
     Attributes
     ----------
     wanted : int
-        How many were started.
+        How many workers were started.
     problem : str
         Why there are none.
     """
@@ -126,7 +127,7 @@ class WorkerPool:
         self.wanted, self.problem = 0, ""
         host = self._me.listen[0]
         sock = bind((host, 0))
-        # Who listens on all networks is found where the other parties find it.
+        # A party that listens on all networks is reached at its public address.
         reached = self._me.address[0] if host in EVERYWHERE else host
         self._task = Task(
             str(read.path.absolute()), session.me, session.format, session.memory_limit,
@@ -146,12 +147,12 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Dismiss all workers, and leave nothing behind."""
+        """Dismiss all workers, and end what was started for them."""
         with self._changed:
             self._closed = True
             for worker in self._ready:
                 worker.ordered.set()
-        # The other parties wait for this one meanwhile, so it must not take long.
+        # The other parties wait for this one meanwhile, so wait no longer than half their timeout.
         seconds = min(_END_SECONDS, 0.5 * self._limits.answer)
         if not self._over.wait(0.0 if error is not None or self._gave_up else seconds):
             self._abort()
@@ -167,7 +168,7 @@ class WorkerPool:
     @contextmanager
     def _backend(self) -> Iterator[None]:
         """Let joblib use the party's cluster, if the configuration names one."""
-        import joblib  # here: nobody else needs it
+        import joblib  # here: slow to import, and needed for workers alone
 
         if self._me.scheduler is None:
             yield
@@ -184,7 +185,7 @@ class WorkerPool:
             yield
 
     def start(self) -> None:
-        """Start the workers; what goes wrong is told by :meth:`status`."""
+        """Start the workers; :meth:`status` reports a failure."""
         self._since = self._since or time.monotonic()
         self._starts += 1
         self._failure = None
@@ -205,11 +206,11 @@ class WorkerPool:
         self.wanted = max(1, min(wanted, self._most))
         task = self._task
         if own:
-            # Processes of this machine share out what this one may use.
+            # Processes on this machine divide this process's cores among them.
             task = replace(task, threads=max(1, get_num_threads() // self.wanted))
-            # They have held shares.
+            # End them with the session: they have held shares.
             self._session.at_end(joblib_processes.shut_down)
-        # Nothing large goes this way; still, joblib shall write no argument to a file.
+        # max_nbytes: joblib must never write an argument to a file.
         self._parallel = joblib.Parallel(
             self.wanted, return_as="generator_unordered", batch_size=1, pre_dispatch="all",
             max_nbytes=None, **own,
@@ -224,17 +225,17 @@ class WorkerPool:
             for _ in tasks:
                 pass
         except BaseException as error:
-            if over is self._over:  # others have been started meanwhile otherwise
+            if over is self._over:  # unless other workers have been started meanwhile
                 self._failure = error
         finally:
             over.set()
             self._notify()
 
     def status(self, first: bool) -> tuple[int, int]:
-        """Return WAITING, HERE or BROKEN, and how many workers are ready.
+        """Return WAITING, HERE or BROKEN, and the number of workers that are ready.
 
-        If joblib has lost a process, it is started anew. After the first try, a few seconds are
-        enough to wait for workers in place of those that were lost.
+        If joblib has lost a process, workers are started again. After the first try, workers that
+        replace lost ones are waited for a few seconds only.
         """
         with self._changed:
             ready = len(self._ready)
@@ -247,7 +248,7 @@ class WorkerPool:
             return self._start_again()
         waited = time.monotonic() - self._since
         if self._gave_up and not ready and waited >= _PATIENCE_SECONDS:
-            # Nobody is left but those that stall, for which joblib would wait.
+            # Only workers that stall are left, and joblib would wait for them.
             self._gave_up = False
             self._abort()
             return self._start_again()
@@ -268,16 +269,16 @@ class WorkerPool:
         return WAITING, 0
 
     def wait_anew(self) -> None:
-        """Begin to wait for workers now."""
+        """Count the time that workers are waited for from now on."""
         self._since = time.monotonic()
 
     def take(self, count: int) -> list[_Worker]:
-        """Return so many that are ready, or all there are."""
+        """Return `count` ready workers, or all if there are fewer."""
         with self._changed:
             return self._ready[:count]
 
     def give(self, worker: _Worker, part: Part) -> None:
-        """Order a part; its `state` says later how it went."""
+        """Give a worker a part; the part's `state` changes when it has ended."""
         with self._changed:
             if worker not in self._ready:
                 part.state, part.text = LOSS, "its worker is gone"
@@ -287,14 +288,14 @@ class WorkerPool:
             worker.ordered.set()
 
     def wait_for_workers(self, count: int, seconds: float) -> None:
-        """Wait while so many are ready."""
+        """Wait until the number of ready workers is not `count`, for at most `seconds`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: len(self._ready) != count or self._over.is_set(), seconds
             )
 
     def wait_for_parts(self, parts: Sequence[Part], states: Sequence[int], seconds: float) -> None:
-        """Wait while the parts have these states."""
+        """Wait until the states of the parts are not `states`, for at most `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: [p.state for p in parts] != states, seconds)
 
@@ -309,7 +310,7 @@ class WorkerPool:
             target=self._admit, args=(connection,), name="sotto workers", daemon=True
         ).start()
         return KEEP
-        yield  # there is nothing to wait for, but a conversation is a generator
+        yield  # never reached: makes this function a generator, as conversations are
 
     def _admit(self, connection: Connection) -> None:
         name = f"{self._me.name}'s workers"
@@ -335,7 +336,7 @@ class WorkerPool:
                 self._changed.notify_all()
             try:
                 while not worker.ordered.wait(_LOOK_SECONDS):
-                    # It may end while it waits, which is no fault.
+                    # Raises if the worker is gone. That is no fault: it has no part yet.
                     wait([connection], 0.0)
             finally:
                 with self._changed:
@@ -364,7 +365,7 @@ class WorkerPool:
                 raise ShapeError("not one of this call")
         except (ShapeError, TypeError, ValueError):
             raise FrameError(f"a worker of {self._me.name} belongs to another call") from None
-        # Nothing is to come before the order; a connection that ends is noticed.
+        # The worker sends nothing before it has an order; expecting a frame notices its end.
         connection.expect_bytes([Kind.ANSWER], LARGEST_ANSWER)
         return host, int(port)
 
@@ -408,5 +409,5 @@ class WorkerPool:
 
 
 def _killed(error: BaseException) -> bool:
-    """Whether joblib's backend has lost a process, rather than a program its way."""
+    """Whether an error says that joblib's backend has lost a process, not that the program failed."""
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"

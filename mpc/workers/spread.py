@@ -1,18 +1,19 @@
-"""Spreading a computation on rows over workers of every party, by joblib.
+"""Spreading a computation on rows over worker pools, one of every party, by joblib.
 
-1. All parties open how many workers they want, and each starts its own with joblib: processes of
-   this machine, or whatever ``joblib.parallel_config`` or ``parties.toml`` names.
-2. In turns, at least one every second, each party tells how many of its workers have come. When all
-   have, the smallest number counts, and the addresses are exchanged.
+1. All parties tell one another how many workers they are to start. Each starts its own with joblib:
+   processes on this machine, or the backend that ``joblib.parallel_config`` or ``parties.toml`` names.
+2. Once a second or more often, every party tells the others how many of its workers have connected. When
+   every party has all of its workers, the smallest number counts, and the workers' addresses are
+   exchanged.
 3. The rows are cut into as many parts. Worker i of each party gets its party's shares of part i and
-   makes a session with the workers i of the others (:mod:`mpc.workers.worker`).
-4. In turns each party tells which parts have ended, and how. A part that any party has lost is lost
-   for all: what others have of it is dropped.
-5. Rows of lost parts are cut up again among the workers that are left or new, with fresh keys: back
-   to step 2.
+   makes a session with the workers i of the other parties (:mod:`mpc.workers.worker`).
+4. Once a second or more often, every party tells the others the state of every part. A part that one
+   party has lost is lost for all: the other parties drop their shares of its result.
+5. Rows of lost parts are cut up again among the remaining and new workers, with fresh keys: back to
+   step 2.
 
-Cost: that of the parts, whose rounds run at the same time. The turns are not counted. A worker
-never holds more than its own party's shares.
+Cost: the bytes of all parts, and the rounds of the longest, since parts run in parallel. What parties
+tell one another in steps 1, 2 and 4 is not booked. A worker holds its own party's shares and no other's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mpc.core.events import record
 from mpc.session import Session
 from mpc.workers import pool
 from mpc.workers.pool import Part, WorkerPool
-from mpc.workers.worker import Operand, Order, Program, planned, words_of
+from mpc.workers.worker import Operand, Order, Program, plan_result, words_of
 
 __all__ = ["jobs", "spread"]
 
@@ -40,18 +41,18 @@ Address = tuple[str, int]
 
 _TRIES = 3
 _TURN_SECONDS = 1.0
-# Of an address, as UTF-8 with zeros behind it.
+# Bytes of an address in step 2: UTF-8, padded with zeros.
 _ADDRESS_BYTES = 264
 
 
 def jobs(session: Session, n_jobs: int | None, rows: int) -> int:
-    """Return over how many workers to spread, -1 for all there are, 1 for none.
+    """Return the number of workers to use: -1 for as many as joblib offers, 1 for no workers at all.
 
     Parameters
     ----------
     session : Session
     n_jobs : int, optional
-        Default: what ``[workers]`` in parties.toml says, 1 without it.
+        Default: ``n_jobs`` of ``[workers]`` in parties.toml, or 1 without it.
     rows : int
 
     Raises
@@ -86,18 +87,18 @@ def spread(
     Parameters
     ----------
     session : Session
-        Of one party, or a plan's.
+        Of a party in a process of its own, or of a plan.
     program : callable
         Takes a session, some of the rows and all of `others`, and returns a shared array of as
         many rows. It may reveal nothing. All parties give the same, and it can be pickled.
     rows : SharedArray
-        What is cut, along its first axis.
+        The operand that is cut into parts, along its first axis.
     *others : SharedArray
-        What every worker gets a share of as it is.
+        Operands of which every worker gets a share, uncut.
     n_jobs : int
         How many workers each party has; -1 for as many as joblib offers at every party.
     done : callable, optional
-        Called with numbers of rows that are done.
+        Called with the number of rows of each part that is done.
 
     Returns
     -------
@@ -106,28 +107,28 @@ def spread(
     Raises
     ------
     ArgumentError
-        If the parties differ in `n_jobs`: at every party.
+        If the parties differ in `n_jobs`. Raised at every party.
     WorkerError
-        If a party has no workers, a program fails in one, or rows are lost three times: at every
-        party. The session goes on.
+        If a party has no workers, the program fails in a worker, or rows are lost three times.
+        Raised at every party; the session goes on.
     PeerError
         If another party's own process is lost.
     """
-    work = _Work(session, program, (rows, *others))
+    call = _SpreadCall(session, program, (rows, *others))
     if not session.here:
-        return work.planned(max(1, n_jobs))
+        return call.plan(max(1, n_jobs))
     begin = time.monotonic()
-    told = session.tell([np.array([n_jobs]).view(np.uint64)], booked=False)
-    numbers = [int(words.view(np.int64)[0]) for words in told]
+    everybodys = session.tell([np.array([n_jobs]).view(np.uint64)], booked=False)
+    numbers = [int(words.view(np.int64)[0]) for words in everybodys]
     if len(set(numbers)) > 1:
         has = ", ".join(f"{p} has {n}" for p, n in zip(session.parties, numbers, strict=True))
         raise ArgumentError(f"n_jobs must be the same at all parties: {has}")
-    with WorkerPool(session, program, work.number, n_jobs, len(rows)) as mine:
+    with WorkerPool(session, program, call.number, n_jobs, len(rows)) as mine:
         mine.start()
-        result = work.run(mine, done or (lambda count: None))
+        result = call.run(mine, done or (lambda count: None))
     record(
-        "spread", me=session.me or "", program=work.label, rows=len(rows), workers=mine.wanted,
-        tries=work.tries, seconds=time.monotonic() - begin,
+        "spread", me=session.me or "", program=call.label, rows=len(rows), workers=mine.wanted,
+        tries=call.tries, seconds=time.monotonic() - begin,
     )  # fmt: skip
     return result
 
@@ -137,13 +138,13 @@ def _cut(rows: Rows, count: int) -> list[Rows]:
 
 
 def _some(words: Words, rows: Rows) -> Words:
-    """Return rows of words of shape (1, ...), without copying those that follow one another."""
+    """Return rows of words of shape (1, ...); consecutive rows are a view, not a copy."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return words[0, rows[0] : rows[-1] + 1]
     return words[0, rows]
 
 
-class _Work:
+class _SpreadCall:
     """One call of :func:`spread`."""
 
     def __init__(self, session: Session, program: Program, arrays: Sequence[SharedArray]) -> None:
@@ -153,36 +154,38 @@ class _Work:
         self.rows = arrays[0].shape[0]
         self.tries = 0
         self.label = getattr(program, "__qualname__", type(program).__qualname__)
-        self._forms: dict[int, SharedArray] = {}
+        # Results of plans of parts, by the part's number of rows.
+        self._part_plans: dict[int, SharedArray] = {}
 
-    def form(self, size: int) -> SharedArray:
-        """Return what the result of so many rows looks like, and with its session what it costs."""
-        if size not in self._forms:
+    def plan_part(self, size: int) -> SharedArray:
+        """Return the result of a plan for `size` rows: it has a part's shape, its session the cost."""
+        if size not in self._part_plans:
             first, *others = self.operands
             some = replace(first, shape=(size, *first.shape[1:]))
-            form = planned(self.session, self.program, [some, *others])
-            if form.shape[:1] != (size,):
+            result = plan_result(self.session, self.program, [some, *others])
+            if result.shape[:1] != (size,):
                 raise ShapeError(
                     f"the program must return an array of as many rows as it gets, {size},"
-                    f" got the shape {form.shape}"
+                    f" got the shape {result.shape}"
                 )
-            self._forms[size] = form
-        return self._forms[size]
+            self._part_plans[size] = result
+        return self._part_plans[size]
 
     def book(self, parts: Sequence[Rows]) -> None:
-        """Book what parts cost."""
-        self.session.book_at_once([self.form(len(part)).session for part in parts])
+        """Book the cost of parts that were computed in parallel."""
+        self.session.book_at_once([self.plan_part(len(part)).session for part in parts])
 
     def result(self, words: Words) -> SharedArray:
-        """Make the result from shares of shape (p, ...)."""
-        form = next(iter(self._forms.values()))
-        return SharedArray(self.session, words, form.frac_bits, form.bound)
+        """Make the result of all rows from shares of shape (p, ...)."""
+        any_part = next(iter(self._part_plans.values()))
+        return SharedArray(self.session, words, any_part.frac_bits, any_part.bound)
 
-    def planned(self, count: int) -> SharedArray:
-        """Return the result where no party lives."""
+    def plan(self, count: int) -> SharedArray:
+        """Book `count` parts, and return the result of all rows where no party lives."""
         parts = _cut(np.arange(self.rows), count)
         self.book(parts)
-        return self.result(np.empty((0, self.rows, *self.form(len(parts[0])).shape[1:]), np.uint64))
+        shape = (0, self.rows, *self.plan_part(len(parts[0])).shape[1:])
+        return self.result(np.empty(shape, np.uint64))
 
     def run(self, mine: WorkerPool, done: Callable[[int], object]) -> SharedArray:
         """Compute all rows, some of them again where workers are lost."""
@@ -215,8 +218,8 @@ class _Work:
         while True:
             state, count = mine.status(self.tries == 1)
             own = np.array([state, count], np.uint64)
-            told = [words.tolist() for words in session.tell([own], booked=False)]
-            states = [state for state, _ in told]
+            everybodys = [words.tolist() for words in session.tell([own], booked=False)]
+            states = [state for state, _ in everybodys]
             if pool.BROKEN in states:
                 name = session.parties[states.index(pool.BROKEN)]
                 why = mine.problem if name == session.me else "its error says why"
@@ -225,23 +228,23 @@ class _Work:
                 break
             if state == pool.WAITING:
                 mine.wait_for_workers(count, _TURN_SECONDS)
-        count = min(count for _, count in told)
+        count = min(count for _, count in everybodys)
         self._workers = mine.take(count)
-        # One that has gone meanwhile has no address, and its part is lost.
+        # A worker that is gone by now gets an empty address, and its part is lost.
         own = np.zeros((count, _ADDRESS_BYTES), np.uint8)
         for row, worker in zip(own, self._workers, strict=False):
             text = f"{worker.address[0]} {worker.address[1]}".encode()
             row[: len(text)] = np.frombuffer(text, np.uint8)
-        everybody = session.tell([own.view(np.uint64)], booked=False)
+        addresses = session.tell([own.view(np.uint64)], booked=False)
         return [
             [_address(name, row) for row in words]
-            for name, words in zip(session.parties, everybody, strict=True)
+            for name, words in zip(session.parties, addresses, strict=True)
         ]
 
     def _order(
         self, mine: WorkerPool, cut: Sequence[Rows], workers: Sequence[Sequence[Address]]
     ) -> list[Part]:
-        """Step 3."""
+        """Step 3: send each of this party's workers its part."""
         session, number = self.session, self.session.here[0]
         held = [
             words_of(x) if operand.held_by(number) else None
@@ -249,7 +252,7 @@ class _Work:
         ]
         parts = []
         for k, rows in enumerate(cut):
-            # What the workers' handshake compares.
+            # The workers' handshake compares this name.
             name = (
                 f"{self.label}, session {session.session_id.hex()}, call {self.number}, try {self.tries},"
                 f" part {k} of {len(cut)}, {session.memory_limit} bytes a batch"
@@ -262,7 +265,7 @@ class _Work:
                 for place, w in enumerate(held)
                 if w is not None
             ]
-            parts.append(Part(order, words, self.form(len(rows)).shape))
+            parts.append(Part(order, words, self.plan_part(len(rows)).shape))
         for part, worker in zip(parts, self._workers, strict=False):
             if all(port for _, port in part.order.addresses):
                 mine.give(worker, part)
@@ -274,15 +277,15 @@ class _Work:
     def _watch(
         self, mine: WorkerPool, parts: Sequence[Part], done: Callable[[int], object]
     ) -> list[int]:
-        """Step 4: wait until all parts have ended at all parties; return how, for all together."""
+        """Step 4: wait until all parts have ended at all parties; return the joint state of each part."""
         session = self.session
         assert session.configuration is not None
         patience = session.configuration.timeouts.answer + _TURN_SECONDS
         seen: dict[int, float] = {}
         while True:
             sent = [part.state for part in parts]
-            told = np.array(session.tell([np.array(sent, np.uint64)], booked=False))
-            joint = [_together(column) for column in told.T.tolist()]
+            states = np.array(session.tell([np.array(sent, np.uint64)], booked=False))
+            joint = [joint_state(column) for column in states.T.tolist()]
             for k, state in enumerate(joint):
                 if state != pool.RUNNING and k not in seen:
                     seen[k] = time.monotonic()
@@ -290,20 +293,23 @@ class _Work:
                         done(parts[k].shape[0])
                 if k in seen and time.monotonic() - seen[k] > patience:
                     parts[k].abandoned = True
-            if np.all(told != pool.RUNNING):
+            if np.all(states != pool.RUNNING):
                 break
             if pool.RUNNING in sent:
                 mine.wait_for_parts(parts, sent, _TURN_SECONDS)
-        self._check(parts, told)
+        self._check(parts, states)
         return joint
 
-    def _check(self, parts: Sequence[Part], told: Words) -> None:
-        """Raise where a program failed, or rows are lost once too often."""
+    def _check(self, parts: Sequence[Part], states: Words) -> None:
+        """Raise WorkerError if a program failed, or rows were lost in the last try.
+
+        `states` has shape (parties, parts).
+        """
         names, me = self.session.parties, self.session.me
         for state, what in ((pool.FAILURE, "failed"), (pool.LOSS, f"was lost {_TRIES} times")):
             if state == pool.LOSS and self.tries < _TRIES:
                 continue
-            found = np.argwhere(told == state)
+            found = np.argwhere(states == state)
             if not len(found):
                 continue
             mine = [k for party, k in found.tolist() if names[party] == me]
@@ -312,8 +318,8 @@ class _Work:
             raise WorkerError(f"part {k} of {len(parts)} {what} at a worker of {names[party]}{why}")
 
 
-def _together(states: Sequence[int]) -> int:
-    """Return what a part's states at all parties mean together."""
+def joint_state(states: Sequence[int]) -> int:
+    """Return the state of a part for all parties, from its state at each."""
     if pool.FAILURE in states:
         return pool.FAILURE
     if pool.LOSS in states:
@@ -325,5 +331,5 @@ def _address(name: str, words: Words) -> Address:
     text = words.tobytes().rstrip(b"\0").decode("ascii", "replace")
     host, _, port = text.rpartition(" ")
     if text and (not port.isdecimal() or not 0 < int(port) < 1 << 16 or not host.isprintable()):
-        raise FrameError(f"{name} sent an address of a worker that is none")
+        raise FrameError(f"{name} sent a malformed address of a worker")
     return host, int(port or 0)

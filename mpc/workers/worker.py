@@ -1,17 +1,17 @@
-"""One worker of a party: what runs in a process that joblib has started, here or on a cluster.
+"""A worker of a party: the task that joblib runs in a process on this machine or on a cluster.
 
-1. It connects to its party's own process, over TLS that both prove with the party's certificate,
-   says at which address it listens, and waits for a part.
-2. It gets a part: its party's shares of some rows and of the other operands, and the addresses of
-   the workers of the other parties that do the same part.
+1. The worker connects to its party's own process over TLS, in which both sides use the party's
+   certificate. It sends the address at which it listens, and waits for a part.
+2. The party's process sends a part: the party's shares of some rows and of the other operands, and the
+   addresses of the other parties' workers that compute the same part.
 3. These workers make a session of their own, by the full handshake of :mod:`mpc.parties.handshake`, and
    compute on shares like any other session.
-4. It returns its party's share of the result, or why there is none, and goes back to step 1.
+4. The worker returns its party's share of the result, or the error, and goes back to step 1.
 
-Every part, and every further try at one, is a new handshake: its keys come from fresh random bytes
-of both sides of every connection, the provider's too. So no pair of key and id is ever used twice,
-whatever becomes of a try, and nothing has to be remembered for that. Keys derived from the
-session's would need all parties and the provider to keep count of tries.
+Every part has a handshake of its own, and so has every further try at a part. Its keys come from fresh
+random bytes of both sides of every connection, the provider's included. So no pair of key and id is ever
+used twice, however a try ends, and nothing has to be remembered for that. Keys derived from the session's
+would require all parties and the provider to count tries alike.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ __all__ = [
     "Program",
     "Task",
     "own_contexts",
-    "planned",
+    "plan_result",
     "words_of",
 ]
 
 Words = NDArray[np.uint64]
-# Called with a session, the rows and the other operands; its result has as many rows.
+# Called with a session, some rows and the other operands; its result has as many rows.
 Program = Callable[..., SharedArray]
 
 BUSY, LOST, FAILED = "busy", "lost", "failed"
-# How often a worker says that it computes still, in the time after which it counts as lost.
+# How many BUSY messages a worker sends in the time after which it would count as lost.
 _BEATS = 4
 LARGEST_ANSWER = 1 << 13
 _LARGEST_ORDER = 1 << 20
@@ -73,15 +73,15 @@ _LARGEST_TEXT = 1000
 
 @dataclass(frozen=True)
 class Operand:
-    """What a worker must know of an array beside its words.
+    """The description of an array that is sent to workers beside its words.
 
     Attributes
     ----------
     shape : tuple of int
     frac_bits, bound : int
     owner : int, optional
-        The party whose plaintext the array is: there the words are the value itself, elsewhere there
-        are none. None if the words are a share.
+        The owner, if the array is an input: its workers get the plaintext, other parties' workers no
+        words. None if the array is shared: every party's workers get the party's share.
     """
 
     shape: tuple[int, ...]
@@ -91,16 +91,16 @@ class Operand:
 
     @classmethod
     def of(cls, x: SharedArray, rows: int | None = None) -> Operand:
-        """Describe an array, or so many rows of one."""
+        """Describe an array, or its first `rows` rows."""
         shape = x.shape if rows is None else (rows, *x.shape[1:])
         return cls(shape, x.frac_bits, x.bound, None if x.plaintext is None else x.plaintext.owner)
 
     def held_by(self, party: int) -> bool:
-        """Whether a party's process has any words of it."""
+        """Whether a party's process has words of the array."""
         return self.owner is None or self.owner == party
 
     def array(self, session: Session, words: Words) -> SharedArray:
-        """Make the array in a session, from words of shape (1, ...) where there are any."""
+        """Make the array in a session, from words of shape (1, ...), or (0, ...) where there are none."""
         if self.owner is None:
             return SharedArray(session, words, self.frac_bits, self.bound)
         plaintext = enter(session, self.owner, words, self.frac_bits, self.bound)
@@ -108,9 +108,9 @@ class Operand:
 
 
 def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the TLS contexts of a party's process and its workers, to connect and to listen with.
+    """Return TLS contexts for connections between a party's process and its workers: client, server.
 
-    Both sides show the party's own certificate, and accept no other.
+    Both sides present the party's own certificate, and accept no other.
     """
     assert me.key is not None
     known = {me.name: me.accepted}
@@ -121,12 +121,15 @@ def own_contexts(me: Member) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def words_of(x: SharedArray) -> Words:
-    """Return the words of an array that this party's workers need: its shares, or its own plaintext."""
+    """Return the words of an array for this party's workers: its share, or the plaintext of an owner."""
     return x.shares if x.plaintext is None else x.plaintext.encoded
 
 
-def planned(session: Session, program: Program, operands: Sequence[Operand]) -> SharedArray:
-    """Run the program where no party lives: the result has the shape, bound and cost of a run's."""
+def plan_result(session: Session, program: Program, operands: Sequence[Operand]) -> SharedArray:
+    """Run the program where no party lives.
+
+    The result has the shape and the bound of a run's result, its session the cost of a run.
+    """
     nobody = session.without_parties()
     none = [np.empty((0, *operand.shape), np.uint64) for operand in operands]
     return program(nobody, *map(Operand.array, operands, [nobody] * len(none), none))
@@ -134,14 +137,15 @@ def planned(session: Session, program: Program, operands: Sequence[Operand]) -> 
 
 @dataclass(frozen=True)
 class Order:
-    """A part, as the party's process hands it out.
+    """The description of a part that the party's process sends to a worker.
 
     Attributes
     ----------
     name : str
-        Says which part of what, and at which try. All workers of a part must agree on it.
+        Names program, session, call, try and part. The handshake compares it, so all workers of a
+        part must have the same.
     addresses : tuple of (str, int)
-        Of this part's worker of each party.
+        Of the worker of each party for this part.
     operands : tuple of Operand
         The rows first.
     """
@@ -151,36 +155,36 @@ class Order:
     operands: tuple[Operand, ...]
 
     def encode(self) -> bytes:
-        """Return it for the wire."""
+        """Return the order encoded for the wire."""
         operands = tuple((o.shape, o.frac_bits, o.bound, o.owner) for o in self.operands)
         return wire.encode((self.name, self.addresses, operands))
 
     @classmethod
     def decode(cls, data: bytes) -> Order:
-        """Read what :meth:`encode` has written; the sender is the same party."""
+        """Decode an order; the sender is the same party, so it is trusted."""
         name, addresses, operands = wire.decode(data)
         return cls(name, addresses, tuple(Operand(*operand) for operand in operands))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What joblib gives to each worker. There are no shares and no keys in it.
+    """The call that joblib pickles and sends to each worker. It holds no shares and no keys.
 
     Attributes
     ----------
     path : str
-        The configuration, which must be there, with the party's key, on every machine of the
-        party.
+        Of the configuration, which must be at this path, with the party's key, on every machine
+        where workers run.
     me : str
     format : ring.FixedPoint
     memory_limit : int
     address : (str, int)
-        Where the party's process waits for its workers.
+        At which the party's process listens for its workers.
     token : bytes
-        Which session and which call this is for.
+        Identifies the session and the call.
     program : Program
     threads : int, optional
-        How many of the machine's cores to use; default as :func:`ring.get_num_threads` says.
+        How many of the machine's cores to use; default :func:`ring.get_num_threads`.
     """
 
     path: str
@@ -193,7 +197,7 @@ class Task:
     threads: int | None = None
 
     def __call__(self) -> None:
-        """Do parts until the party's process has no more."""
+        """Compute parts until the party's process has no more."""
         if self.threads is not None:
             set_num_threads(self.threads)
         read = replace(configuration.load(Path(self.path)), format=self.format)
@@ -207,19 +211,19 @@ class Task:
             while self._part(read, control):
                 pass
         except PeerError:
-            pass  # dismissed, or its party's process is gone
+            pass  # the party's process has dismissed this worker, or is gone
         finally:
             control.close()
 
     def _part(self, read: Configuration, control: Connection) -> bool:
-        """Do one part. Returns whether to ask for another."""
+        """Wait for one part and compute it. Returns whether to wait for another."""
         with bind((_own_host(control), 0)) as sock:
             host, port = sock.getsockname()[:2]
             control.post_bytes(Kind.CALL, wire.encode((self.token, host, port)))
             exchange([control], read.timeouts.answer)
             control.expect_bytes([Kind.CALL], _LARGEST_ORDER)
             if not wait([control], read.timeouts.idle):
-                raise PeerTimeoutError(f"{self.me} has ordered nothing")
+                raise PeerTimeoutError(f"{self.me} has sent no part to compute")
             order = Order.decode(control.take().data.tobytes())
             number = read.names.index(self.me)
             words = []
@@ -266,15 +270,17 @@ class Task:
 
 
 def _own_host(connection: Connection) -> str:
-    """Return the address of this machine by which the other end knows it."""
+    """Return the address of this machine on a connection."""
     with socket.socket(fileno=os.dup(connection.fileno())) as sock:
         return str(sock.getsockname()[0])
 
 
 class _Watch:
-    """Tells the party's process that a part is being computed, and ends it when that is gone.
+    """Watches the connection to the party's process, in a thread, while a part is computed.
 
-    A process that stalls, or whose machine vanishes, tells nothing any more, which is noticed.
+    It sends BUSY at intervals, so that the party's process can tell a worker that computes from one
+    that stalls or whose machine is lost. When the party's process is gone, it ends the computation by
+    closing the part's connections to other processes.
     """
 
     def __init__(self, control: Connection, seconds: float) -> None:
@@ -299,7 +305,7 @@ class _Watch:
         self._there.close()
 
     def over(self, links: Links) -> None:
-        """End these too, from now on."""
+        """Close these connections when the party's process is gone."""
         self._links = links
         if self._over:
             self._abandon()
@@ -308,15 +314,15 @@ class _Watch:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._there, select.POLLIN)
-        # Nothing comes from the party's process while a part is computed, except the end.
-        while not (ready := dict(poll.poll(1000 * self._seconds))) and self._tell():
+        # While a part is computed, the party's process sends nothing: what can be read is its end.
+        while not (ready := dict(poll.poll(1000 * self._seconds))) and self._send_busy():
             pass
         if self._there.fileno() not in ready:
             self._over = True
             self._abandon()
 
-    def _tell(self) -> bool:
-        """Say that this process is there. Returns whether the other one is."""
+    def _send_busy(self) -> bool:
+        """Send BUSY. Returns whether the party's process is still there."""
         try:
             if not self._control.outgoing_bytes:
                 self._control.post_bytes(Kind.ANSWER, wire.encode((BUSY, "")))

@@ -39,7 +39,7 @@ def connected(memory):
 def frame_of(arrays, kind=Kind.OPEN, step=5, sequence=0):
     out = Memory()
     connection = connected(out)
-    connection._next_sent = sequence
+    connection.next_sent = sequence
     connection.post(kind, arrays, step)
     connection.push()
     return bytes(out.written)

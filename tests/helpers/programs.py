@@ -281,7 +281,7 @@ class Forging:
                 asked = ProductTerm("multiply", known, known, shape)
                 own = np.empty(shape, np.uint64)
                 session.streams[1].masks.fill(own, known.id)
-                lam = own * own - session.source.words(session._next_id + 1, asked)
+                lam = own * own - session.source.words(session.last_id + 1, asked)
             z = x * y
             result = z.reveal()
             if lam is None:
@@ -387,7 +387,7 @@ class Slow:
         handler = logging.Handler()
         handler.emit = lambda entry: messages.append(entry.getMessage())
         logging.getLogger("sotto").addHandler(handler)
-        waiting._REPORT_SECONDS = self.seconds / 4
+        waiting.REPORT_SECONDS = self.seconds / 4
         with place.session() as session:
             work(session, 2)
             if session.me == "bob":
@@ -597,7 +597,7 @@ def receives_ahead(session):
         if session.me == "alice" and not here:
             time.sleep(2)
         opened = deliver(messages)
-        here.append(len(session.source._ready) if session.me == "bob" else 0)
+        here.append(len(session.source.ahead) if session.me == "bob" else 0)
         return opened
 
     transport.open = listening

@@ -44,10 +44,10 @@ def give_array(session, array, owner):
 
 
 class Case:
-    """A protocol's use: what to prepare, what to measure, and what its file declares."""
+    """A protocol's use: how to make its arguments, what to measure, and what its file declares."""
 
-    def __init__(self, name, prepare, run, declared):
-        self.name, self.prepare, self.run, self.declared = name, prepare, run, declared
+    def __init__(self, name, make, run, declared):
+        self.name, self.make, self.run, self.declared = name, make, run, declared
 
 
 def numbers(size):
@@ -57,7 +57,7 @@ def numbers(size):
 def cost_of_mean(parties, count):
     if count & (count - 1) == 0:
         return Spent()
-    chosen = scaling.plan(count * NUMBER, 1, Fraction(1, count))
+    chosen = scaling.plan_limbs(count * NUMBER, 1, Fraction(1, count))
     return scaling.cost(parties, 1, 1, chosen)
 
 
@@ -109,10 +109,10 @@ def planes(session, size, give):
 
 
 def scores(k):
-    def prepare(session, size, give):
+    def make(session, size, give):
         return (computed(session, size * k, give).reshape(size, k),)
 
-    return prepare
+    return make
 
 
 POLYNOMIALS = bits.structure_of((((0, 1, ~2, 3), (4,), (~0,)), ((1, 2), (3, 4, ~1)), ((2,),)))
@@ -176,7 +176,7 @@ CASES = [
         "division",
         two_computed,
         lambda x, y: x / 3,
-        lambda n, e: scaling.cost(n, e, e, scaling.plan(NUMBER, 1, Fraction(1, 3))),
+        lambda n, e: scaling.cost(n, e, e, scaling.plan_limbs(NUMBER, 1, Fraction(1, 3))),
     ),
     Case(
         "mean",
@@ -286,7 +286,7 @@ def case_id(case):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_measured_as_declared(session, spent, case, size):
-    prepared = case.prepare(session, size, give)
+    prepared = case.make(session, size, give)
     assert spent(session, lambda: case.run(*prepared)) == case.declared(session.size, size)
 
 
@@ -306,10 +306,10 @@ def test_bits_as_declared(session, spent, size):
 def test_planned_as_run(fresh_session, tap, case, give):
     s = fresh_session
     for size in (65, 10):
-        plan = s.plan(lambda p, size=size: case.run(*case.prepare(p, size, give)))
+        plan = s.plan(lambda p, size=size: case.run(*case.make(p, size, give)))
         with mpc.Session(s.parties) as other:
             with tap(other) as heard:
-                case.run(*case.prepare(other, size, give))
+                case.run(*case.make(other, size, give))
             assert plan.cost == other.cost()
             assert plan.cost.total.sent == other.cost().total.sent
             dealt = [(number, correlation) for number, correlation, _ in heard.dealt]
@@ -539,12 +539,12 @@ def test_the_table(fresh_session):
 def test_costs_that_the_files_state():
     # Bits that an element opens in the two rounds of a prefix, and those that are dealt for it.
     for nibbles, opened, dealt in ((8, 15, 38), (16, 33, None)):
-        forms = sign._rounds(nibbles, True)
+        forms = sign.rounds_of(nibbles, True)
         assert len(forms) == 2
         assert sum(len(form.opened) for form in forms) == opened
         if dealt is not None:
             assert sum(len(form.subsets) for form in forms) == dealt
-    assert [len(sign._rounds(nibbles, True)) for nibbles in (2, 4, 5, 16)] == [1, 1, 2, 2]
+    assert [len(sign.rounds_of(nibbles, True)) for nibbles in (2, 4, 5, 16)] == [1, 1, 2, 2]
     one = relu.cost(2, 6400, 16, 8)
     assert one.rounds == 4
     assert one.bytes_sent == 10 * 6400

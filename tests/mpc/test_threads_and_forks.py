@@ -175,11 +175,11 @@ EVERYTHING = {
 def test_what_another_thread_is_refused(name):
     with mpc.Session() as s:
         x = s.share(np.eye(3), owner="alice")
-        used, spent = s._next_id, s.cost()
+        used, spent = s.last_id, s.cost()
         error = elsewhere(lambda: EVERYTHING[name](s, x))
         assert isinstance(error, mpc.SessionError), error
         assert "belongs to the thread 'MainThread' and was used by 'elsewhere'" in str(error)
-        assert (s._next_id, s.cost()) == (used, spent)
+        assert (s.last_id, s.cost()) == (used, spent)
 
 
 @needs_fork
@@ -205,7 +205,7 @@ def test_a_forked_childs_own_session_and_its_parents():
                 found = computed(own, np.array([2.0]), np.array([5.0])).tolist()
             # Ending the parent's ends nothing of the parent's.
             s.close()
-            return found, s._closed, s.streams, s.source.provider
+            return found, ", closed" in repr(s), s.streams, s.source.provider
 
         assert in_child(child) == "returned ([10.0], True, {}, None)"
         assert in_child(lambda: in_child(lambda: computed(s, 1.0, 1.0))).count("SessionError") == 1

@@ -228,7 +228,7 @@ def test_a_client_that_stalls_disturbs_nobody_and_is_let_go(services):
         connection.post_bytes(Kind.CALL, wire.encode(("predict", b"s" * 16, "network", "class", 2)))
         words = connection is stalled[-1]
         head = frames.pack(Kind.SHARE, 2, 0, words, [(2, 64) if words else (16,)])
-        connection._line_up(head + b"half", [])
+        connection.post_raw(head + b"half", [])
         connection.push()
     for _ in range(3):
         works(services)

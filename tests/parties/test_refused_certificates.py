@@ -218,7 +218,7 @@ def test_somebody_who_is_refused_has_time_to_hear_it(read, monkeypatch, tmp_path
             sock.sendall(b"what was on its way")
             time.sleep(0.05)
         sock.close()
-        until(lambda: not door.listener._newcomers)
+        until(lambda: not door.listener.newcomers)
         assert not door.came
 
 

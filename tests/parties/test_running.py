@@ -172,7 +172,7 @@ def test_other_libraries_errors_are_told_by_their_type_alone(capsys):
 
 def test_what_is_computed_together_is_counted_once():
     registry = CollectorRegistry()
-    counted = metrics._Counted(registry)
+    counted = metrics.EventCounters(registry)
     for client in ("carol", "dora", "carol"):
         fields = {"model": "m", "answer": "class", "shape": "2x64", "client": client, "rounds": 12}
         counted.hear("request", False, {**fields, "together": 3, "bytes": 600, "seconds": 0.5})

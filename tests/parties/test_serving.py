@@ -234,17 +234,17 @@ def seed(size):
 def header(*shape, words=True, kind=Kind.SHARE, number=2):
     """Announce what never comes."""
     head = frames.pack(kind, number, 0, words, [shape])
-    return lambda connection: connection._line_up(head, [])
+    return lambda connection: connection.post_raw(head, [])
 
 
 def again(connection):
     """Send the last frame once more, as it was."""
-    connection._next_sent -= 1
+    connection.next_sent -= 1
     call("health")(connection)
 
 
 def skipped(connection):
-    connection._next_sent += 1
+    connection.next_sent += 1
     call("health")(connection)
 
 

@@ -20,7 +20,7 @@ from mpc.protocols.sign import Window
 from mpc.protocols.truncation import TruncationPair
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Request
-from mpc.transport.remote import _route
+from mpc.transport.remote import route_of
 from tests.helpers.memory import Memory, connected, frame_of, receive
 from tests.helpers.programs import many_requests
 
@@ -261,7 +261,7 @@ def test_records_hold_what_framing_says(rest, before):
     out = Memory()
     connection = connected(out)
     connection.post(Kind.OPEN, arrays)
-    pieces = [len(piece) for piece in connection._outgoing]
+    pieces = [len(piece) for piece in connection.outgoing]
     assert connection.outgoing_bytes == sum(pieces)
     contents = [array.nbytes for array in arrays]
     head = sum(pieces) - sum(contents)
@@ -275,9 +275,9 @@ def test_records_hold_what_framing_says(rest, before):
 def test_equal_rounds_are_noted_alike_whoever_was_first():
     found = set()
     for party in (True, np.int64(1), 1):
-        _route.cache_clear()
+        route_of.cache_clear()
         for each in (party, 1):
-            found.add(_route((((2,), "sum"), ((3, 4), each)), 0, (1,)))
+            found.add(route_of((((2,), "sum"), ((3, 4), each)), 0, (1,)))
     assert len(found) == 1
 
 

@@ -229,4 +229,4 @@ def test_every_party_on_its_own_dask_cluster(tmp_path):
 )
 def test_what_one_party_has_lost_is_lost_for_all(states, together):
     for order in (states, states[::-1]):
-        assert spread._together(order) == together
+        assert spread.joint_state(order) == together

@@ -8,5 +8,5 @@ def threads(request):
     """Run kernels on so many threads, whatever the size of the work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ring.threads._threads", request.param)
-        patch.setattr("ring.threads._WORTHWHILE", 1)
+        patch.setattr("ring.threads.WORTHWHILE", 1)
         yield request.param

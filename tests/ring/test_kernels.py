@@ -16,7 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 import ring
 from ring import vectorised
-from ring.compile import _Announcement, kernel
+from ring.compile import Announcement, kernel
 
 MODULES = [import_module(f"ring.{found.name}") for found in pkgutil.iter_modules(ring.__path__)]
 KERNELS = {
@@ -126,7 +126,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "times"), [(Terminal(), 1), (io.StringIO(), 0)])
 def test_compilation_is_announced_once_on_a_terminal(monkeypatch, stream, times):
     monkeypatch.setattr(sys, "stderr", stream)
-    announcement = _Announcement()
+    announcement = Announcement()
     for _ in range(3):
         announcement.on_start(None)
         announcement.on_end(None)

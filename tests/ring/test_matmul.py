@@ -191,7 +191,7 @@ def test_large_enough_for_threads(monkeypatch):
 
 def test_callers_at_the_same_time(monkeypatch):
     monkeypatch.setattr("ring.threads._threads", 2)
-    monkeypatch.setattr("ring.threads._WORTHWHILE", 1)
+    monkeypatch.setattr("ring.threads.WORTHWHILE", 1)
     pairs = [(words((40, 30), seed), words((30, 20), seed + 1)) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda pair: matmul(*pair), pairs))

@@ -86,7 +86,7 @@ class TestPieces:
         assert all(start % multiple == 0 for start, _ in pieces)
         assert len(pieces) <= threads
         assert len(callers) <= threads
-        if rows * work < 2 * module._WORTHWHILE:
+        if rows * work < 2 * module.WORTHWHILE:
             assert callers <= {threading.get_ident()}
             assert len(pieces) == (rows > 0)
 

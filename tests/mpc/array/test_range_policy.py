@@ -284,7 +284,7 @@ def test_secret_bits_are_a_kind_of_their_own(session):
         lambda: ~one, lambda: one & one, lambda: one | one, lambda: one ^ one,
         lambda: np.where(one, a, b), lambda: np.logical_not(one),
     ):  # fmt: skip
-        with pytest.raises(mpc.DtypeError, match="secret bits: what comparisons give, or bools"):
+        with pytest.raises(mpc.DtypeError, match="secret bits: results of comparisons, or bools"):
             program()
     bits = session.share(np.array([True, False, True]), owner="bob")
     compared = whole(session, [1, -1, 0]) > 0

@@ -16,11 +16,11 @@ NAN, INF = math.nan, math.inf
 
 def check(s, call, error, message):
     """Run a refused call; nothing may be spent, and the next call must work."""
-    cost, following = s.cost(), s._next_id
+    cost, following = s.cost(), s.last_id
     with pytest.raises(error, match=message):
         call()
     assert s.cost() == cost
-    assert s._next_id == following
+    assert s.last_id == following
     assert s.share([1.5], owner="alice").reveal() == 1.5
 
 

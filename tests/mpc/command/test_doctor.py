@@ -37,7 +37,7 @@ def test_all_is_well(monkeypatch, capsys):
 
 
 def test_with_real_processes():
-    assert mpc.launch(doctor._program) == {"alice": 12.0, "bob": 12.0}
+    assert mpc.launch(doctor.three_times_four) == {"alice": 12.0, "bob": 12.0}
 
 
 def test_a_protocol_that_is_wrong_is_found(monkeypatch, capsys):

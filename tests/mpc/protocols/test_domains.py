@@ -133,7 +133,7 @@ def test_sigmoid_and_tanh(name, frac_bits):
             bound = draw_bound(random, s.format, place)
             drawn = [draw_values(random, 60, bound, place) for _ in range(4)]
             # The neighbours of each threshold, as far as the bound goes.
-            near = [(n << place >> 4) + step for n in sigmoid._SIXTEENTHS for step in (-1, 0, 1)]
+            near = [(n << place >> 4) + step for n in sigmoid.SIXTEENTHS for step in (-1, 0, 1)]
             near = [t for t in near if t < min(bound, LARGEST)]
             values = np.concatenate([*drawn, near, np.negative(near)]).astype(np.int64)
             x = shared(random, s, values, place, bound)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.array.numpy_functions import _FUNCTIONS, _UFUNCS
+from mpc.array.numpy_functions import FUNCTIONS, UFUNCS
 
 UNIT = 2.0**-16
 
@@ -97,7 +97,7 @@ def check(got, want):
 
 
 def test_nothing_is_left_out():
-    assert BINARY | ON_BITS | set(OTHERS) == set(_UFUNCS) | set(_FUNCTIONS)
+    assert BINARY | ON_BITS | set(OTHERS) == set(UFUNCS) | set(FUNCTIONS)
 
 
 @pytest.mark.parametrize(

@@ -41,13 +41,13 @@ def matrices(target, p):
 
 def with_limbs(monkeypatch):
     """Listen to the limbs that are made."""
-    seen, limbs = [], range_check._limbs
+    seen, limbs = [], range_check.limbs_of
 
     def listen(x, cuts):
         seen.append(limbs(x, cuts))
         return seen[-1]
 
-    monkeypatch.setattr(range_check, "_limbs", listen)
+    monkeypatch.setattr(range_check, "limbs_of", listen)
     return seen
 
 
@@ -61,8 +61,8 @@ def test_claims_hold_if_and_only_if_the_result_is_in_range(data):
     bits = st.integers(1, 62)
     x, y = (draw(bits.map(lambda k: 2**k)), draw(bits.map(lambda k: 2**k)))
     terms = draw(st.sampled_from([1, 2, 3, 10, 784, 2**20]))
-    x_cuts, y_cuts = range_check._cheapest_cuts(x, y, terms)
-    sizes = range_check._sizes_of_products(x, x_cuts, y, y_cuts, terms)
+    x_cuts, y_cuts = range_check.cheapest_cuts(x, y, terms)
+    sizes = range_check.sizes_of_products(x, x_cuts, y, y_cuts, terms)
     parts = [
         draw(st.one_of(st.sampled_from([-bound, bound, 0]), st.integers(-bound, bound)))
         for _, bound in sizes
@@ -77,7 +77,7 @@ def test_claims_hold_if_and_only_if_the_result_is_in_range(data):
         parts[k] = max(-bound, min(bound, rest >> shift))
     result = sum(part << shift for part, (shift, _) in zip(parts, sizes, strict=True))
     claims = []
-    for level, limit in range_check._levels(sizes):
+    for level, limit in range_check.levels_of(sizes):
         assert limit < LIMIT
         kept = sum(p << s - level for p, (s, _) in zip(parts, sizes, strict=True) if s >= level)
         word = (kept + 2**63) % 2**64 - 2**63
@@ -89,7 +89,7 @@ def test_claims_hold_if_and_only_if_the_result_is_in_range(data):
 def test_a_level_claims_enough_for_the_next(rest):
     """Nothing that passes the level 3 may come back into range at level 0."""
     sizes = ((0, rest), (3, 2**61))
-    levels = range_check._levels(sizes)
+    levels = range_check.levels_of(sizes)
     assert (levels is None) == (rest > 2**61)
     # With what is left out at its largest, the claim of level 3 allows this much:
     claimed = 2**59 + -(-rest // 8)
@@ -103,11 +103,11 @@ def test_every_sum_and_product_of_operands_has_levels():
     for x in (1, 2**20, 2**31, LIMIT - 1, LIMIT):
         for y in (1, 3, 2**31, LIMIT):
             for terms in (1, 2, 784, 2**20, 2**31):
-                cuts = range_check._cheapest_cuts(x, y, terms)
-                sizes = range_check._sizes_of_products(x, cuts[0], y, cuts[1], terms)
+                cuts = range_check.cheapest_cuts(x, y, terms)
+                sizes = range_check.sizes_of_products(x, cuts[0], y, cuts[1], terms)
                 assert all(bound <= LIMIT for _, bound in sizes)
         for count in (1, 3, 2**31):
-            assert range_check._fewest_limbs(((0, count, x), (40, count, LIMIT)))
+            assert range_check.fewest_limbs(((0, count, x), (40, count, LIMIT)))
 
 
 # Claims, one by one.
@@ -362,7 +362,7 @@ def test_limbs_add_up_within_their_bounds(session, share_integers, integers, mon
         seen.clear()
         range_check.bilinear(x, np.array([other]), linear.multiply_integers, 1)
         (limbs,) = seen
-        cuts, _ = range_check._cheapest_cuts(LIMIT, other, 1)
+        cuts, _ = range_check.cheapest_cuts(LIMIT, other, 1)
         assert len(limbs) == len(cuts) > 1
         found = [exactly(integers(limb)) for limb in limbs]
         np.testing.assert_array_equal(

@@ -90,7 +90,7 @@ def test_a_matrix_of_public_numbers(session):
 @pytest.mark.parametrize("addends", [1, 784])
 def test_plans_leave_room(bound, addends):
     for sums in (Fraction(1, 3), Fraction(10**9, 7), Fraction(1, 10**9)):
-        chosen = scaling.plan(bound, addends, sums * addends)
+        chosen = scaling.plan_limbs(bound, addends, sums * addends)
         if chosen is None:
             assert bound > 2**40
             continue

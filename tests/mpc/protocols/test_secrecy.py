@@ -566,8 +566,8 @@ def test_a_missing_share_of_a_correction_is_found(broken_session, tap, monkeypat
     none = Broken(s.streams[0].corrections, clear)
     monkeypatch.setitem(s.streams, 0, replace(s.streams[0], corrections=none))
     provider = s.source.provider
-    theirs = Broken(provider._corrections[0], clear)
-    monkeypatch.setattr(provider, "_corrections", [theirs, *provider._corrections[1:]])
+    theirs = Broken(provider.correction_streams[0], clear)
+    monkeypatch.setattr(provider, "correction_streams", [theirs, *provider.correction_streams[1:]])
     for name in ("truncation", "relu", "order"):
         assert seen_without(0, examine(s, tap, PROGRAMS[name], "zeros", "limit"))
 

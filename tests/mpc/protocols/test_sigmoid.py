@@ -8,7 +8,7 @@ import mpc
 from mpc.protocols import sigmoid, sign
 
 FUNCTIONS = {"sigmoid": (sigmoid.sigmoid, expit), "tanh": (sigmoid.tanh, np.tanh)}
-PIECES = {"sigmoid": sigmoid._sigmoid_pieces(), "tanh": sigmoid._tanh_pieces()}
+PIECES = {"sigmoid": sigmoid.sigmoid_pieces(), "tanh": sigmoid.tanh_pieces()}
 LARGEST_SHIFT = 47 << 14  # the outermost threshold, 11.75, at 16 fractional bits
 
 

@@ -219,14 +219,14 @@ def test_the_provider_expands_the_rows_asked_for_alone(monkeypatch):
     from mpc.provider.dealer import Provider
 
     expanded = []
-    hidden = Provider._hidden
+    expand = Provider.expand
 
     def listen(self, ref, rows):
-        words = hidden(self, ref, rows)
+        words = expand(self, ref, rows)
         expanded.append((ref.part.shape, words.shape))
         return words
 
-    monkeypatch.setattr(Provider, "_hidden", listen)
+    monkeypatch.setattr(Provider, "expand", listen)
     X = fixed(np.random.default_rng(0).normal(size=(2000, 200)))
     with mpc.Session() as s:
         x, w = s.share(X, owner="alice"), s.share(np.ones((200, 2)), owner="bob")

@@ -135,7 +135,7 @@ def test_nothing_is_told_under_an_id_that_is_used(attacked, name):
     asked.check(1 << 24)  # as a provider does
     known = value(s.streams[last].masks)
     # The ids of all masks and correlations, and those that come next.
-    for id in range(s._next_id + 3):
+    for id in range(s.last_id + 3):
         answer = ask(s.source.provider, id, asked)
         assert meets(np.ravel(known) - answer[: known.size or None], hidden) == 0
 
@@ -156,11 +156,11 @@ def test_the_attack_reads_what_is_masked_with_one_key(attacked):
         def fill(self, out, place, start=0):
             self.stream.fill(out, place, start)
 
-    provider._corrections = [Masks(stream) for stream in provider._masks[:-1]]
+    provider.correction_streams = [Masks(stream) for stream in provider.mask_streams[:-1]]
     asked, value = next((c, v) for name, c, v in forgeries(s.size - 1) if name == "another class")
     found = sum(
         meets(value(s.streams[s.size - 1].masks) - ask(provider, id, asked), hidden)
-        for id in range(1, s._next_id)
+        for id in range(1, s.last_id)
     )
     assert found >= 4 * SIZE
 
