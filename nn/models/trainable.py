@@ -148,7 +148,7 @@ class Network(Classifier):
             wrote it would have: the other arguments must be the same.
         check_range : bool, default=True
             On shares: open one bit after each epoch, whether activations, gradients, the optimizer's
-            moments and the weights were inside the range that is right on shares in every step, and
+            moments and the weights were in a range that shares can represent in every step, and
             raise RangeError if not; see :mod:`nn.shared.range`. Where all parties live in one
             process, the layer is named. Without it, a training that diverges is not noticed.
         progress : bool, optional
