@@ -71,7 +71,7 @@ class ModelFiles:
         with self._lock:
             found = {name: [file] for name, file in self._newest.items()}
             for name, file in self._used.items():
-                if not np.array_equal(file.name, found[name][0].name):
+                if not np.array_equal(file.set_id, found[name][0].set_id):
                     found[name].append(file)
             return found
 

@@ -130,7 +130,7 @@ class Turns:
         """Find the sets of files that all have, and prepare the models that are new; 2 rounds."""
         files = self._files.known()
         rows = [
-            np.concatenate([_name_words(name), file.name])
+            np.concatenate([_name_words(name), file.set_id])
             for name in sorted(files)
             for file in files[name]
         ]
@@ -147,7 +147,7 @@ class Turns:
             name = next((n for n in files if _name_words(n).tobytes() == row[:8]), None)
             if name is None or name in models or not all(row in table for table in tables):
                 continue
-            file = next(each for each in files[name] if each.name.tobytes() == row[8:])
+            file = next(each for each in files[name] if each.set_id.tobytes() == row[8:])
             if self.sets.get(name) == row:
                 models[name] = self.models[name]
             else:
