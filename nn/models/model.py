@@ -21,7 +21,8 @@ from nn.layers.evaluation import evaluate
 from nn.layers.normalisation import folded
 from nn.models.model_archives import write_model
 from nn.shared.comparison import observe
-from nn.shared.model import SharedModel, share_layers
+from nn.shared.model import SharedModel
+from nn.shared.sharing import share_layers
 from nn.training import steps as training
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError

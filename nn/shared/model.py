@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.cost import Spent
@@ -17,68 +17,15 @@ from mpc.protocols import linear
 from mpc.workers.spread import jobs
 from nn.core.checks import integer
 from nn.core.progress import progress_bar
-from nn.fixed_point.audit import check_fits
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows
 from nn.layers import Layer
-from nn.layers.normalisation import folded
 from nn.losses.links import probabilities
 from nn.shared.model_inputs import ModelInputs
 from nn.shared.range import RangeWatch
 from nn.shared.workers import Answer, evaluate
 from nn.training.steps import parameters
 
-__all__ = ["SharedModel", "plain_model_of", "share_layers"]
-
-
-def share_layers(
-    session: Session,
-    layers: Sequence[Layer],
-    owner: str,
-    low: ArrayLike,
-    high: ArrayLike,
-    inputs: InputScale | None = None,
-) -> list[Layer]:
-    """Check that no layer can leave the fixed-point range, then share every parameter.
-
-    Batch normalisation is folded into the layer before it; dropout is left out.
-
-    Parameters
-    ----------
-    session : Session
-    layers : sequence of Layer
-        Of the plain model; with `inputs`, its scale is folded into the first one already.
-    owner : str
-        The party that has the parameters.
-    low, high : array_like, scalars or of shape (features,)
-        Range of the rows as they are shared, so scaled if `inputs` is given.
-    inputs : InputScale, optional
-        The scale of the rows.
-
-    Returns
-    -------
-    list of Layer
-        With shared arrays for parameters.
-
-    Raises
-    ------
-    RangeError
-        If a parameter is outside the format's range, or a layer's output can be for inputs in
-        [low, high]; the message names the layer and a format that would hold it. Nothing is
-        shared then.
-    """
-    session.number(owner, "owner")
-    lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    layers = folded(layers)
-    check_fits(layers, lows, highs, session.format, inputs)
-    return [
-        layer.with_parameters(
-            [
-                session.share(p, owner, name=f"a parameter of layer {number}, {layer!r}")
-                for p in layer.parameters
-            ]
-        )
-        for number, layer in enumerate(layers, start=1)
-    ]
+__all__ = ["SharedModel", "plain_model_of"]
 
 
 class SharedModel(ModelInputs):
