@@ -1,4 +1,4 @@
-"""Clients that mean harm to running services, one of a kind in each process.
+"""Hostile clients of running services, each kind in a process of its own.
 
 Each comes from an address of its own and runs with the lowest priority, so that what it takes of this
 machine is not taken for what it does to the services. Started by serving.py, until it is killed.

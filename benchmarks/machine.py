@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: facts on the machine, versions, tables, timing."""
+"""Common parts of the benchmarks: facts about the machine, versions, tables, timing."""
 
 from __future__ import annotations
 

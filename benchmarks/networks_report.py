@@ -1,4 +1,4 @@
-"""What networks.py says about its results: on a terminal, and as a page."""
+"""Reports of networks.py: on a terminal, and as a page."""
 
 from __future__ import annotations
 

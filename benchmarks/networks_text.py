@@ -1,4 +1,4 @@
-"""What RESULTS.md says about training on shares and about the papers' networks."""
+"""The text of RESULTS.md about training on shares and about the papers' networks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def training_rows(training: dict[str, Any]) -> list[list[str]]:
 
 
 def training_text(training: dict[str, Any]) -> list[str]:
-    """Return what stands about training."""
+    """Return the chapter on training."""
     epochs, parties = training["epochs"], training["parties"]
     steps = -(-training["images"] // training["batch_size"])
     apart = max(abs(e["plain_accuracy"] - e["encrypted_accuracy"]) for e in epochs)
@@ -156,7 +156,7 @@ def followed_rows(networks: dict[str, Any]) -> list[list[str]]:
 
 
 def networks_text(networks: dict[str, Any]) -> list[str]:
-    """Return what stands about the papers' networks."""
+    """Return the chapter on the papers' networks."""
     one = networks["networks"][0]
     text = [
         f"`networks.py`: trained in the clear, evaluated on shares on {one['images']:,} test images. Times:"

@@ -2,10 +2,10 @@
 
 Every process has one line out and one line in, each of the given bandwidth; a byte passes the
 sender's line, then the receiver's, and arrives half a round trip later. Connections that share a
-line take turns, in pieces. A piece starts when the system got it, where the system says so (Linux),
-not when the relay looked: being late for a piece delays it only by what exceeds the way. The relay
-ends each TCP connection and opens another, so TCP's own slow start and losses are those of the
-loopback: there are none.
+line take turns, in pieces. A piece starts at the time at which the kernel received it, where the kernel
+reports that (Linux), not when the relay read it: a late relay delays a piece only by what exceeds half a
+round trip. The relay terminates each TCP connection and opens another, so slow start and losses of TCP
+are those of the loopback: there are none.
 
     python benchmarks/relay.py 9101:9001 9102:9002 --round-trip 20 --bandwidth 100
 """
@@ -34,12 +34,12 @@ HOST = "127.0.0.1"
 # Connections that share a line take turns in pieces of so many bytes; two of a connection may wait
 # for the line.
 PIECE_BYTES = 1 << 15
-# Sleeps end late. One is asked to end so many seconds early, looking without sleep bridges the rest;
-# after a long one, which ends later, comes a short one.
+# Sleeps end late, so they are asked to end this many seconds early, and polling without sleep bridges the
+# rest; a long sleep is followed by a short one.
 _EARLY = 1e-5
 _LONG, _LONG_EARLY = 1e-3, 3e-4
-# Linux: how a socket says when its bytes came, and how sleeps become exact.
-_SO_TIMESTAMPNS = 35
+# Linux: the option for timestamps of received bytes, and that for exact sleeps.
+SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
 _NOTE_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 _SET_TIMER_SLACK = 29
@@ -67,23 +67,23 @@ class Line:
 
 
 def arrives(out: Line, into: Line, count: int, now: float) -> float:
-    """Return when `count` bytes have passed both lines, the second while they pass the first."""
+    """Return when `count` bytes have passed both lines, pipelined."""
     left = out.passes(count, now)
     return max(left, into.passes(count, left - count * out.seconds_per_byte))
 
 
 @dataclass(frozen=True)
 class Route:
-    """A port that stands for another.
+    """A listening port of the relay, and the port that its connections are forwarded to.
 
     Attributes
     ----------
     sock : socket
-        Listens.
+        The listening socket.
     port : int
-        What stands behind it.
+        The port behind it.
     caller, called : str
-        Who connects, and whom it reaches; every name has its lines.
+        Names of the process that connects and of the process behind the port; each has its lines.
     """
 
     sock: socket.socket
@@ -92,29 +92,29 @@ class Route:
     called: str
 
 
-def _received(sock: socket.socket) -> tuple[bytes, float]:
-    """Return what a socket has, a piece at most, and when the system got it."""
+def receive(sock: socket.socket) -> tuple[bytes, float]:
+    """Return the bytes that a socket has, at most one piece, and when the kernel received them."""
     data, notes, _, _ = sock.recvmsg(PIECE_BYTES, _NOTE_BYTES)
     now = time.monotonic()
     for _, kind, value in notes:
-        if kind == _SO_TIMESTAMPNS:
+        if kind == SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(value)
             now -= max(0, time.time_ns() - seconds * 10**9 - nanoseconds) * 1e-9
     return data, now
 
 
-class _Flow:
+class Flow:
     """One direction of one connection."""
 
     def __init__(self, source: socket.socket, target: socket.socket, out: Line, into: Line) -> None:
         self.source, self.target, self.out, self.into = source, target, out, into
-        # The other direction, and what the source is waited for.
+        # The flow of the other direction, and the events that the source is polled for.
         self.twin, self.events = self, 0
-        # When each piece has passed the lines, and its bytes; nothing stands for the end.
+        # When each piece has passed the lines, and its bytes; no bytes mark the end of the stream.
         self.pieces: deque[tuple[float, bytes | memoryview]] = deque()
         self.open = True
         self.blocked = False
-        # What is read is put on the line no earlier than this.
+        # A piece is put on the line no earlier than this time.
         self.since = 0.0
         # When all pieces but the last have passed the lines, and when the last has: more stays
         # with the sender until there is room.
@@ -132,7 +132,7 @@ class _Flow:
     def read(self) -> float | None:
         """Put a piece on the lines; return when it has passed them."""
         try:
-            data, came = _received(self.source)
+            data, came = receive(self.source)
         except BlockingIOError:
             return None
         except OSError:
@@ -144,7 +144,7 @@ class _Flow:
         return passed
 
     def write(self, now: float, delay: float) -> None:
-        """Deliver what is due."""
+        """Deliver the pieces that are due."""
         while self.pieces and self.pieces[0][0] + delay <= now:
             passed, data = self.pieces.popleft()
             try:
@@ -163,22 +163,22 @@ class _Flow:
                 self.blocked = True
                 return
         if self.blocked:
-            # While the receiver took nothing, the line was not used.
+            # While the receiver read nothing, the line was idle.
             self.blocked, self.since = False, now
 
 
-class _Timetable:
-    """Which flow is to be looked at when."""
+class Timetable:
+    """The times at which flows are due."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[float, int, _Flow]] = []
+        self._entries: list[tuple[float, int, Flow]] = []
         self._numbers = itertools.count()
 
-    def add(self, when: float, flow: _Flow) -> None:
+    def add(self, when: float, flow: Flow) -> None:
         heapq.heappush(self._entries, (when, next(self._numbers), flow))
 
-    def due(self, now: float) -> _Flow | None:
-        """Take out one that is due."""
+    def due(self, now: float) -> Flow | None:
+        """Remove a flow that is due, and return it; None if none is."""
         if self._entries and self._entries[0][0] <= now:
             return heapq.heappop(self._entries)[2]
         return None
@@ -212,7 +212,7 @@ class Relay:
         self._delay = round_trip / 2
         names = {name for route in routes for name in (route.caller, route.called)}
         self._lines = {(name, way): Line(8 / bandwidth) for name in names for way in ("out", "in")}
-        self._times = _Timetable()
+        self._times = Timetable()
         self._waits = selectors.DefaultSelector()
         for route in routes:
             self._waits.register(route.sock, _READ, route)
@@ -243,7 +243,7 @@ class Relay:
                 if events & one.events & _READ:
                     self._read(one)
 
-    def _read(self, flow: _Flow) -> None:
+    def _read(self, flow: Flow) -> None:
         passed = flow.read()
         if passed is None:
             return
@@ -253,7 +253,7 @@ class Relay:
             self._watch(flow, now)
             self._times.add(flow.room, flow)
 
-    def _look_at(self, flow: _Flow, now: float) -> None:
+    def _look_at(self, flow: Flow, now: float) -> None:
         flow.write(now, self._delay)
         self._watch(flow, now)
         self._watch(flow.twin, now)
@@ -261,7 +261,7 @@ class Relay:
             flow.source.close()
             flow.target.close()
 
-    def _watch(self, flow: _Flow, now: float) -> None:
+    def _watch(self, flow: Flow, now: float) -> None:
         """Wait for what the source is needed for, to read or for the other direction to write."""
         events = (_READ if flow.reads(now) else 0) | (_WRITE if flow.twin.blocked else 0)
         if events == flow.events:
@@ -284,12 +284,12 @@ class Relay:
         for sock in (near, far):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if sys.platform == "linux":
-                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             sock.setblocking(False)
         lines = self._lines
         caller, called = route.caller, route.called
-        there = _Flow(near, far, lines[caller, "out"], lines[called, "in"])
-        back = _Flow(far, near, lines[called, "out"], lines[caller, "in"])
+        there = Flow(near, far, lines[caller, "out"], lines[called, "in"])
+        back = Flow(far, near, lines[called, "out"], lines[caller, "in"])
         there.twin, back.twin = back, there
         for flow in (there, back):
             self._watch(flow, time.monotonic())

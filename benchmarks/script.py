@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines have in common: options, checks, errors in one sentence."""
+"""Common parts of the benchmarks' command lines: options, checks, errors in one sentence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add_report(to: argparse.ArgumentParser, more: str = "") -> None:
 
 
 def add_output(to: argparse.ArgumentParser) -> None:
-    """Add what every benchmark takes."""
+    """Add the options that every benchmark takes."""
     to.add_argument("--json", action="store_true", help="print one JSON object instead")
     to.add_argument("--debug", action="store_true", help="show where an error came from")
 

@@ -1,4 +1,4 @@
-"""The provider, alice and bob as commands of this machine, and what each of them takes of it."""
+"""The provider, alice and bob as processes of this machine, and their memory and processor time."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
 
 
 def claim(result: dict[str, Any]) -> str:
-    """Return what follows from the figures, in a sentence."""
+    """Return the conclusion from the figures, in a sentence."""
     off, nudged = (
         statistics.mean(map(abs, differences(result, kind))) for kind in ("encrypted", "nudged")
     )
@@ -154,7 +154,7 @@ def claim(result: dict[str, Any]) -> str:
 
 
 def seeds_text(result: dict[str, Any]) -> list[str]:
-    """Return what stands about it in RESULTS.md."""
+    """Return the chapter of RESULTS.md on the seeds."""
     count = len(result["seeds"])
     return [
         f"`training_seeds.py`: network {'-'.join(map(str, result['layers']))}, {result['images']:,}"

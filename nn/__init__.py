@@ -1,4 +1,4 @@
-"""Neural networks: training in plain NumPy, evaluation on shares, data sets, models of others."""
+"""Neural networks: training in plain NumPy or on shares, prediction on shares, conversion, data sets."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # These two import scikit-learn, which takes a second.
+    # Imported at the first use: their module imports scikit-learn, which takes a second.
     if name in ("SecureMLPClassifier", "SecureMLPRegressor"):
         from nn import estimators
 

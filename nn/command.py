@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command."""
+    """Run the command ``sotto`` with the given arguments; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="sotto",
         description="Encrypted deep learning by secret sharing.",

@@ -1,4 +1,4 @@
-"""How good secret predictions are, computed on shares."""
+"""Metrics of secret predictions, computed on shares."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ __all__ = ["confusion_matrix"]
 
 
 def confusion_matrix(targets: SharedArray, predicted: SharedArray) -> SharedArray:
-    """Count, on shares, how often each class was taken for each.
+    """Count, on shares, the rows of each true class and each predicted class.
 
     Parameters
     ----------
     targets, predicted : SharedArray of shape (rows, classes)
-        Whole numbers, one 1 in each row: shared :func:`nn.one_hot` labels, and
-        ``argmax(axis=1, one_hot=True)`` of the scores. Neither is revealed, so neither is checked.
+        One-hot rows of whole numbers: shared :func:`nn.one_hot` labels, and
+        ``argmax(axis=1, one_hot=True)`` of the scores. The values are secret, so they are not
+        checked.
 
     Returns
     -------
     SharedArray of shape (classes, classes)
-        As scikit-learn has it: the true class is the row, the predicted one the column. Reveal it
-        to learn the counts, and nothing of any single row.
+        Whole numbers. As in scikit-learn, the true class is the row, the predicted class the
+        column. Revealing the matrix reveals the counts, and no prediction of a single row.
 
     Raises
     ------
@@ -30,8 +31,8 @@ def confusion_matrix(targets: SharedArray, predicted: SharedArray) -> SharedArra
 
     Notes
     -----
-    One matrix product: 1 round, 8 (n - 1) bytes for each element not yet masked; correction 8 bytes
-    a count. See :mod:`mpc.protocols.product`.
+    One matrix product: 1 round; of n parties, each sends 8 (n - 1) bytes for each element that is
+    not masked yet. The correction has 8 bytes a count. See :mod:`mpc.protocols.product`.
 
     Examples
     --------

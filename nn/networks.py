@@ -1,6 +1,6 @@
-"""The networks that papers on encrypted inference and training measure, by their usual letters.
+"""The networks A, B, C and D of papers on encrypted inference and training, not yet trained.
 
-All take rows of 784 pixels, images of 28x28, and have ten classes. None is trained yet.
+Their input are rows of 784 pixels, images of 28x28; they have ten classes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,15 @@ __all__ = ["A", "B", "C", "D"]
 
 def A(*, random_state: RandomState = None) -> Sequential:
     """Return network A: dense 784-128-128-10 (SecureML: Mohassel, Zhang 2017). 118,282 parameters.
+
+    Parameters
+    ----------
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+        As for :class:`nn.Sequential`.
+
+    Returns
+    -------
+    Sequential
 
     Examples
     --------
@@ -35,6 +44,7 @@ def A(*, random_state: RandomState = None) -> Sequential:
 
 
 def _two_convolutions(first: int, second: int, hidden: int) -> list[Layer]:
+    """Return two convolutions of `first` and `second` channels, and a hidden layer."""
     return [
         Reshape(28, 28, 1),
         Convolution.untrained(1, first, kernel=5),
@@ -56,6 +66,15 @@ def B(*, random_state: RandomState = None) -> Sequential:
     Kernels 5x5, each convolution with a max pooling of 2x2 and ReLU (MiniONN: Liu, Juuti, Lu,
     Asokan 2017).
 
+    Parameters
+    ----------
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+        As for :class:`nn.Sequential`.
+
+    Returns
+    -------
+    Sequential
+
     Examples
     --------
     >>> import nn
@@ -71,6 +90,15 @@ def C(*, random_state: RandomState = None) -> Sequential:
     Kernels 5x5, each convolution with a max pooling of 2x2 and ReLU (LeCun, Bottou, Bengio,
     Haffner 1998, in the form of SecureNN: Wagh, Gupta, Chandran 2019).
 
+    Parameters
+    ----------
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+        As for :class:`nn.Sequential`.
+
+    Returns
+    -------
+    Sequential
+
     Examples
     --------
     >>> import nn
@@ -85,6 +113,15 @@ def D(*, random_state: RandomState = None) -> Sequential:
 
     Kernel 5x5, stride 2, same padding (Chameleon: Riazi, Weinert, Tkachenko, Songhori, Schneider,
     Koushanfar 2018).
+
+    Parameters
+    ----------
+    random_state : int, None, numpy.random.Generator or numpy.random.RandomState
+        As for :class:`nn.Sequential`.
+
+    Returns
+    -------
+    Sequential
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Figures of training and evaluation (extra: plot). They draw public values only."""
+"""Figures of training and evaluation, of public values only. They need the extra ``sotto-mpc[plot]``."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ _STYLES = ("o-", "x--", "s:", "^-.")
 
 
 def learning_curves(scores: Mapping[str, Sequence[float]], title: str = "") -> Any:
-    """Draw accuracies by epoch, one line for each name.
+    """Draw accuracies over epochs, one line for each name.
 
     Parameters
     ----------
     scores : mapping of str to sequence of float
-        At most four; for instance ``{"plain": model.validation_scores_, "encrypted":
-        trained.validation_scores_}``. Fractions from 0 to 1, one an epoch.
-    title : str
+        By name, the accuracy after each epoch, from 0 to 1; at most four names. For instance
+        ``{"plain": model.validation_scores_, "encrypted": secret_model.validation_scores_}``.
+    title : str, default=""
 
     Returns
     -------
     matplotlib.figure.Figure
-        Shown in a notebook; elsewhere ``figure.savefig("curves.png")``.
+        A notebook shows it; elsewhere use ``figure.savefig("curves.png")``.
 
     Raises
     ------
     ArgumentError
         If there are no scores, or more than four series.
     MissingExtraError
-        Without matplotlib.
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import nn
+    >>> figure = nn.plots.learning_curves({"plain": [0.8, 0.9], "encrypted": [0.7, 0.9]})
+    >>> [line.get_label() for line in figure.axes[0].get_lines()]
+    ['plain', 'encrypted']
     """
     if not 1 <= len(scores) <= len(_STYLES):
         raise ArgumentError(f"scores must have one to {len(_STYLES)} names, got {len(scores)}")
@@ -66,10 +73,11 @@ def confusion_matrix(
     Parameters
     ----------
     counts : array_like of shape (classes, classes)
-        Rows are true classes, columns predicted ones: see :func:`nn.metrics.confusion_matrix`.
+        Rows are true classes, columns predicted classes, as of
+        :func:`nn.metrics.confusion_matrix`.
     classes : sequence, optional
-        Their names; default 0, 1, ...
-    title : str
+        Names of the classes; default 0, 1, ...
+    title : str, default=""
 
     Returns
     -------
@@ -78,11 +86,18 @@ def confusion_matrix(
     Raises
     ------
     RevealError
-        For counts that are still shared.
+        If `counts` is a SharedArray.
     ShapeError
         If `counts` is not square, or `classes` has another length.
     MissingExtraError
-        Without matplotlib.
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import nn
+    >>> figure = nn.plots.confusion_matrix([[5, 1], [0, 4]], classes=["no", "yes"])
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+    ('predicted', 'true')
     """
     if isinstance(counts, SharedArray):
         raise RevealError("counts are secret: draw counts.reveal(), which shows them to everybody")
@@ -94,12 +109,12 @@ def confusion_matrix(
         raise ShapeError(f"classes must have {len(values)} names, got {len(names)}")
     figure = new_figure(4.6, 4.6)
     ax = figure.subplots()
-    # By row, so that a rare class shows its errors as well as a frequent one does.
-    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # Colours by the fraction of the row, so that errors of a rare class are seen too.
+    fractions = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    ax.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(values):
         if count:
-            ink = "white" if shares[row, column] > 0.5 else "#222222"
+            ink = "white" if fractions[row, column] > 0.5 else "#222222"
             ax.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize=8)
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)

@@ -41,5 +41,17 @@ def test_public_names_exist_and_are_described(package):
         assert getattr(package, name).__doc__.strip()
 
 
+@pytest.mark.parametrize("module", [nn, nn.layers, nn.losses, nn.networks, nn.plots, nn.metrics])
+def test_public_functions_and_classes_have_an_example_and_say_what_they_raise(module):
+    raises_nothing = {"ReLU", "Sigmoid", "Tanh", "Flatten", "A", "B", "C", "D", "NamedElsewhere"}
+    # An interface, whose methods say what they raise.
+    raises_nothing |= {"Layer"}
+    found = [getattr(module, name) for name in module.__all__ if callable(getattr(module, name))]
+    assert found
+    for each in found:
+        assert ">>> " in each.__doc__, each
+        assert "Raises\n" in each.__doc__ or each.__name__ in raises_nothing, each
+
+
 def test_all_have_been_found():
     assert set(NAMES) >= WITH_EXAMPLES

@@ -1,8 +1,9 @@
 """ONNX graphs of feed-forward networks and linear models as plain models.
 
-The graph is walked once. What depends on no input is a constant, worked out by ONNX's own reference
-evaluator. What does is either rows (layers that end in an affine map, so that scalers, biases and
-reshapes fold into their neighbours), probabilities of rows, or labels.
+The nodes are converted one by one, in the order of the graph. ONNX's own reference evaluator computes
+the values that do not depend on the graph's input. The others are represented by
+:mod:`nn.convert.onnx_values`: layers that end in an affine map, into which scalers, biases and reshapes
+are folded, and probabilities or labels made from them.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from ring.real_arrays import plain_array
 
 __all__ = ["from_onnx"]
 
-# The oldest version of the standard operators whose meaning is the one below.
+# The oldest version of the standard operators that has the meaning of nn.convert.onnx_operators.
 _OLDEST_OPSET = 9
-# Those that put numbers elsewhere and compute nothing, their first input or all of Concat's.
+# Operators that move elements of their first input (Concat: of all inputs) and compute nothing.
 _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
 _RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 )  # fmt: skip
-# Element types: float, float16, double, bfloat16; whole numbers, and what makes floats of them.
+# ONNX numbers of element types: float, float16, double, bfloat16; integers; and the operators that take
+# integers and return floats.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
-_FROM_WHOLE_NUMBERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
+_FROM_INTEGERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
 
 
 def from_onnx(
@@ -48,29 +50,47 @@ def from_onnx(
     Parameters
     ----------
     model : path or onnx.ModelProto
-        With one input, whose first axis counts rows. Axes behind the second are flattened: share
-        an image as one row of its pixels, in the order that the input has.
+        With one input, whose first axis counts rows. A row of the model has the elements of a row
+        of that input, flattened in row-major order: share an image as the row of its pixels.
     X : array_like of shape (rows, features), optional
         Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`.
-    classes : array_like, optional
-        The labels, in ascending order, for a network that ends in scores and does not say that
-        they are scores. Without a softmax, an argmax or `classes` it is a regressor.
+    classes : array_like of shape (classes,), optional
+        The labels in ascending order, for a graph that ends in scores, without softmax or argmax.
+        Without any of the three the model is a regressor.
 
     Returns
     -------
     Classifier or Regressor
-        In float64. What a softmax gives is its ``predict_proba``, what a log-softmax gives its
+        In float64. A softmax at the end is its ``predict_proba``, a log-softmax its
         ``predict_log_proba``.
 
     Raises
     ------
     ConversionError
-        If an operator, or a use of it, cannot be converted; the message names the node and lists
-        what can. Likewise for versions of the operators that are not known.
+        If an operator, a use of it or its version cannot be converted; the message names the node
+        and lists the operators that can be.
     DataError
         If the file is no ONNX model.
+    DtypeError
+        If `model` is neither a path nor a ModelProto, or `X` is no array of reals.
+    ShapeError, RangeError
+        If `X` does not fit the model.
     ImportError
         If onnx is not installed.
+
+    Examples
+    --------
+    >>> import nn, numpy as np
+    >>> from onnx import TensorProto, helper, numpy_helper
+    >>> weights = numpy_helper.from_array(np.array([[1.0, -1.0]], np.float32), "weights")
+    >>> node = helper.make_node("MatMul", ["x", "weights"], ["scores"])
+    >>> x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 1])
+    >>> scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["rows", 2])
+    >>> graph = helper.make_graph([node], "linear", [x], [scores], [weights])
+    >>> opset = helper.make_opsetid("", 18)
+    >>> model = nn.from_onnx(helper.make_model(graph, opset_imports=[opset]), classes=["down", "up"])
+    >>> model.predict([[2.0], [-1.0]]).tolist()
+    ['down', 'up']
     """
     onnx = _onnx()
     graph, opsets = _load(onnx, model)
@@ -89,8 +109,11 @@ def from_onnx(
     names = [output.name for output in graph.output if output.name]
     lost = [name for name in names if name not in values]
     if lost:
-        raise ConversionError(f"outputs that are not converted: {', '.join(lost)}")
-    made = _finish({name: values[name] for name in names}, rows.width, classes)
+        raise ConversionError(
+            f"the graph must have no outputs that are not converted, got {', '.join(lost)}; keep the"
+            " others, as by onnx.utils.extract_model"
+        )
+    made = _model_of({name: values[name] for name in names}, rows.width, classes)
     if X is not None:
         made.take_rows(X)
     return made
@@ -136,15 +159,17 @@ def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
 
 
 def _input(value: Any, graph: Any) -> Rows:
+    """Return the graph's input as Rows, after checking its type and shape."""
     kind = value.type.tensor_type.elem_type
     if kind not in _FLOATS:
-        # Whole numbers are divided and overflow otherwise; what is behind these is floats.
+        # Division and overflow of integers differ from those of floats; the outputs of these
+        # operators are floats.
         takers = [node for node in graph.node if value.name in node.input]
-        other = [node.op_type for node in takers if node.op_type not in _FROM_WHOLE_NUMBERS]
+        other = [node.op_type for node in takers if node.op_type not in _FROM_INTEGERS]
         if kind not in _INTEGERS or other:
             raise ConversionError(
                 f"input {value.name!r} must hold floats, or whole numbers that go into"
-                f" {', '.join(_FROM_WHOLE_NUMBERS)} alone, got element type {kind}"
+                f" {', '.join(_FROM_INTEGERS)} alone, got element type {kind}"
                 f"{f' for {other[0]}' if other else ''}"
             )
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -157,9 +182,10 @@ def _input(value: Any, graph: Any) -> Rows:
     return Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
 
 
-def _finish(
+def _model_of(
     named: dict[str, Value], features: int, classes: ArrayLike | None
 ) -> Classifier | Regressor:
+    """Return the model of a graph's outputs, given by name."""
     outputs = {n: as_rows(v) if isinstance(v, Images) else v for n, v in named.items()}
     labels = next((v for v in outputs.values() if isinstance(v, Labels)), None)
     odds = next((v for v in outputs.values() if isinstance(v, Probabilities)), None)
@@ -169,7 +195,7 @@ def _finish(
         raise ConversionError("the graph's outputs must depend on its input")
     rows = found if isinstance(found, Rows) else found.rows
     link = odds.link if odds is not None else None
-    # Every output must be said by the one model: labels, probabilities and scores of the same rows.
+    # One model must have all outputs: labels, probabilities and scores made from the same Rows.
     for name, value in outputs.items():
         theirs = value.rows if isinstance(value, (Labels, Probabilities)) else value
         kind = next(v for v in (labels, odds, plain, value) if type(v) is type(value))
@@ -211,7 +237,7 @@ def _finish(
 
 
 def _alike(value: Any, other: Any) -> bool:
-    """Whether two outputs of the same rows say the same."""
+    """Return whether two outputs that are made from the same Rows are equal."""
     if isinstance(value, Rows):
         return value is other
     names = value.classes is other.classes or np.array_equal(value.classes, other.classes)
@@ -219,7 +245,7 @@ def _alike(value: Any, other: Any) -> bool:
 
 
 def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
-    """Turn the probabilities (1 - p, p) of p = sigmoid(z) into scores (0, z)."""
+    """Return scores (0, z) for probabilities (1 - p, p) with p = sigmoid(z), and whether they were."""
     last = rows.core[-1] if rows.core else None
     if (
         not isinstance(last, Sigmoid)
@@ -237,7 +263,7 @@ def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
 
 
 def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
-    """Return the outputs of a node whose inputs are all known."""
+    """Return the outputs of a node, given the arrays of all its inputs."""
     helper = onnx.helper
     inputs = [
         helper.make_tensor_value_info(
@@ -252,10 +278,10 @@ def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
     return onnx.reference.ReferenceEvaluator(model).run(None, given)
 
 
-def _worked_out(
+def _computed(
     onnx: Any, opsets: Any, node: Any, given: dict[str, Any]
 ) -> dict[str, NDArray[Any] | Sizes]:
-    """Return the outputs of a node by name, those apart that depend on the number of rows."""
+    """Return a node's outputs by name, as Sizes where they depend on the number of rows."""
     arrays = {n: v.array if isinstance(v, Sizes) else v for n, v in given.items()}
     results = [np.asarray(v) for v in _constants(onnx, opsets, node, arrays)]
     sizes = {n: v for n, v in given.items() if isinstance(v, Sizes)}
@@ -263,7 +289,7 @@ def _worked_out(
         return dict(zip(node.output, results, strict=True))
     moved = set(node.input if node.op_type == "Concat" else node.input[:1])
     if node.op_type in _PLACING and set(sizes) <= moved:
-        # What such a node does to the numbers, it does to what is known of them.
+        # The node moves the marks `of_rows` as it moves the elements.
         marks = {
             n: sizes[n].of_rows.astype(v.dtype)
             if n in sizes
@@ -282,32 +308,34 @@ def _worked_out(
 
 
 def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
-    """Work out a node's outputs."""
+    """Convert a node, or compute it if its inputs are constants; add its outputs to `values`."""
     missing = [name for name in node.input if name and name not in values]
     where = f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
     if missing:
-        raise ConversionError(f"{where} has an input that nothing gives: {', '.join(missing)}")
+        raise ConversionError(
+            f"{where} has an input that is no output of a node before it: {', '.join(missing)}"
+        )
     inputs = [values[name] if name else None for name in node.input]
     if all(value is None or isinstance(value, (np.ndarray, Sizes)) for value in inputs):
         if node.op_type in _RANDOM:
             raise ConversionError(f"{where} is random: export the model for inference")
         given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
         try:
-            values.update(_worked_out(onnx, opsets, node, given))
+            values.update(_computed(onnx, opsets, node, given))
         except Exception as error:  # of whatever kind the evaluator has
-            raise ConversionError(f"{where} cannot be worked out: {error}") from None
+            raise ConversionError(f"{where} cannot be computed: {error}") from None
         return
     known = operators()
     if node.op_type not in known or node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
         domain = f"{node.domain}." if node.domain else ""
         raise ConversionError(
-            f"{domain}{where} cannot be converted; what can is {', '.join(sorted(known))}"
+            f"{domain}{where} cannot be converted; operators that can be: {', '.join(sorted(known))}"
         )
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    convert, looked_at = known[node.op_type]
-    unknown = sorted(set(attributes) - set(looked_at))
+    convert, taken = known[node.op_type]
+    unknown = sorted(set(attributes) - set(taken))
     if unknown:
-        raise ConversionError(f"{where}: needs no attribute {', '.join(unknown)}")
+        raise ConversionError(f"{where}: must not have the attribute {', '.join(unknown)}")
     if node.op_type == "BatchNormalization" and any(node.output[1:]):
         raise ConversionError(f"{where}: needs one output: export the model for inference")
     try:

@@ -1,4 +1,4 @@
-"""Fitted scikit-learn estimators as plain models, with the transformers before them folded in."""
+"""Conversion of fitted scikit-learn estimators, with transformers before them, to plain models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nn.models.trainable import NotFittedError
 from ring.errors import ArgumentError
 from ring.real_arrays import real_array
 
-__all__ = ["ConversionError", "from_sklearn"]
+__all__ = ["ESTIMATORS", "TRANSFORMERS", "ConversionError", "from_sklearn"]
 
 Floats = NDArray[np.float64]
 
 
 def _activations() -> dict[str, type[Layer] | None]:
-    """Return the activations by what scikit-learn calls them; the identity is no layer."""
+    """Return the activations by their names in scikit-learn; the identity is None, no layer."""
     named = {
         kind.named_elsewhere.sklearn: kind
         for kind in LAYERS.values()
@@ -32,12 +32,12 @@ def _activations() -> dict[str, type[Layer] | None]:
     return {**named, "identity": None}
 
 
-# Rows that a converted model is tried on.
+# Rows on which the converted model is compared with the original.
 _ROWS = 256
 
 
 class ConversionError(ArgumentError):
-    """A model of another library with a part that Sotto does not have."""
+    """A model of another library cannot be converted: Sotto lacks a part of it."""
 
 
 def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Regressor:
@@ -47,28 +47,28 @@ def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Reg
     ----------
     estimator : fitted estimator
         MLPClassifier, MLPRegressor, LogisticRegression, LinearSVC, LinearRegression or Ridge, or a
-        Pipeline, also of Pipelines, that puts StandardScaler, MinMaxScaler or PCA before one of
-        them. The transformers are folded into the first layer, so the data owner shares raw
-        features. Sotto's own estimators give the model they have been fitted to.
+        Pipeline (nested ones too) of StandardScaler, MinMaxScaler or PCA and one of them. The
+        transformers are folded into the first layer, so the data owner shares raw features. Of
+        Sotto's own estimators, such as :class:`nn.SecureMLPClassifier`, it is their ``model_``.
     X : array_like of shape (rows, features), optional
-        Rows like those to predict, such as the training data. They give the model the range of
-        its inputs, one for each feature, rounded outward (:func:`nn.fixed_point.inputs.public_range`),
-        and how exact its outputs have to be. Without them a MinMaxScaler at the front gives the range,
-        or ``share`` has to.
+        Rows like those to predict, such as the training data. The model takes two things from
+        them: the range of each feature, rounded outward (:func:`nn.fixed_point.inputs.public_range`),
+        and the size of its outputs, from which follows how exact they have to be. Without `X`, the
+        range is that of a MinMaxScaler at the front, or has to be given to ``share``.
 
     Returns
     -------
     Classifier or Regressor
-        In float64. A classifier has one score a class: of two classes, the first one's is 0. Names
-        of features are kept, and tables with others are refused.
+        In float64. A classifier has one score a class; of two classes, the first has the score 0.
+        The model has the estimator's names of features, and refuses tables with other names.
 
     Raises
     ------
     ConversionError
-        If `estimator` is anything else, has an option that cannot be converted, or predicts
-        otherwise than what it has been converted to, as one from another version may.
+        If `estimator` is of another kind or has an option that cannot be converted; or if the
+        converted model predicts something else, as may happen with an estimator of another version.
     NotFittedError
-        If it is not fitted.
+        If `estimator` is not fitted.
     ShapeError, RangeError, DtypeError
         If `X` does not fit the estimator.
 
@@ -89,8 +89,8 @@ def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Reg
     for step in (*transformers, final):
         _check_fitted(step)
     try:
-        layers: list[Layer] = [_TRANSFORMERS[type(step).__name__](step) for step in transformers]
-        made = _ESTIMATORS[type(final).__name__](final)
+        layers: list[Layer] = [TRANSFORMERS[type(step).__name__](step) for step in transformers]
+        made = ESTIMATORS[type(final).__name__](final)
     except AttributeError as error:
         raise ConversionError(
             f"{error}: was it fitted by another version of scikit-learn?"
@@ -112,29 +112,30 @@ def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Reg
     return made
 
 
-def _names(names: Collection[str]) -> str:
+def _listed(names: Collection[str]) -> str:
+    """Return names as text: "a, b and c"."""
     *most, last = sorted(names)
     return f"{', '.join(most)} and {last}"
 
 
 def _steps(estimator: Any) -> tuple[list[Any], Any]:
-    """Cut a pipeline into transformers and the final estimator, all of them known."""
+    """Return the transformers and the final estimator of a pipeline; raise if one is not known."""
     steps = list(_flat("", estimator))
     can = (
-        f"from_sklearn converts {_names(_ESTIMATORS)}, and Pipelines that put "
-        f"{_names(_TRANSFORMERS)} before one of them"
+        f"from_sklearn converts {_listed(ESTIMATORS)}, and Pipelines that put "
+        f"{_listed(TRANSFORMERS)} before one of them"
     )
     if not steps:
         raise ConversionError(f"{can}; got a Pipeline without steps")
     for place, (where, step) in enumerate(steps):
-        known = _ESTIMATORS if place == len(steps) - 1 else _TRANSFORMERS
+        known = ESTIMATORS if place == len(steps) - 1 else TRANSFORMERS
         if not _is(step, known):
             raise ConversionError(f"{can}; got {where}{type(step).__name__}")
     return [step for _, step in steps[:-1]], steps[-1][1]
 
 
 def _flat(where: str, step: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of pipelines in pipelines, and where each is."""
+    """Yield the steps of nested pipelines, each with the text that says where it is."""
     if not _is(step, ("Pipeline",)):
         yield where, step
         return
@@ -144,7 +145,10 @@ def _flat(where: str, step: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is(step: Any, names: Collection[str]) -> bool:
-    """Whether the step is of scikit-learn's own class, or Sotto's: a subclass may predict otherwise."""
+    """Return whether a step is of a class in `names` of scikit-learn or Sotto.
+
+    A user's subclass is not: it may predict something else.
+    """
     kind = type(step)
     return kind.__name__ in names and kind.__module__.split(".")[0] in ("sklearn", "nn")
 
@@ -162,7 +166,7 @@ def _check_fitted(step: Any) -> None:
 
 
 def _check_agreement(original: Any, made: Classifier | Regressor, X: ArrayLike | None) -> None:
-    """Raise ConversionError unless both predict the same for some rows."""
+    """Raise ConversionError unless both models predict the same for rows of `X`, or random rows."""
     if X is None:
         rows = np.random.default_rng(0).normal(size=(_ROWS, made.n_features_in_))
         if made.input_range_ is not None:
@@ -171,12 +175,12 @@ def _check_agreement(original: Any, made: Classifier | Regressor, X: ArrayLike |
     else:
         rows = real_array(X, "X").astype(np.float64, copy=False)[:_ROWS]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # on names of features, and versions
+        warnings.simplefilter("ignore")  # about names of features, and versions
         try:
             wanted = np.asarray(original.predict(rows))
             odds = original.predict_proba(rows) if hasattr(original, "predict_proba") else None
         except (AttributeError, TypeError, ValueError) as error:
-            raise ConversionError(f"the estimator itself cannot predict: {error}") from None
+            raise ConversionError(f"the estimator's own predict fails: {error}") from None
         if isinstance(made, Regressor):
             found = made.predict(rows)
             near = 1e-6 * np.abs(wanted).max(axis=0, initial=np.finfo(np.float64).tiny)
@@ -197,7 +201,7 @@ def _check_agreement(original: Any, made: Classifier | Regressor, X: ArrayLike |
         )
 
 
-# Transformers, each one affine map.
+# Transformers, each an affine map.
 
 
 def _standard_scaler(step: Any) -> Layer:
@@ -224,13 +228,14 @@ def _pca(step: Any) -> Layer:
 
 
 def _binary(layer: Dense, both: bool = False) -> Dense:
-    """Give a score of class one against class zero two columns: (0, z), or (-z, z)."""
+    """Return scores of two classes, (0, z) or with `both` (-z, z), for one score z."""
     weights, bias = layer.weights, layer.bias
     first = -1.0 if both else 0.0
     return dense(np.hstack([first * weights, weights]), np.concatenate([first * bias, bias]))
 
 
 def _linear(step: Any) -> Dense:
+    """Return coefficients and intercept as a layer."""
     coefficients = step.coef_.toarray() if hasattr(step.coef_, "toarray") else step.coef_
     weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64)).T
     bias = np.asarray(step.intercept_, dtype=np.float64)
@@ -250,7 +255,7 @@ def _linear_classifier(step: Any, link: str | None, both: bool = False) -> Class
 
 
 def _logistic_regression(step: Any) -> Classifier:
-    # Until scikit-learn 1.8 there is multi_class; liblinear fits one class against the rest.
+    # `multi_class` exists before scikit-learn 1.8; liblinear fits one classifier a class.
     mode = getattr(step, "multi_class", "deprecated")
     several = len(step.classes_) > 2
     if several and (mode in ("ovr", "warn") or step.solver == "liblinear"):
@@ -263,9 +268,12 @@ def _linear_svc(step: Any) -> Classifier:
 
 
 def _network(step: Any) -> list[Layer]:
+    """Return the layers of a fitted multi-layer perceptron."""
     known = _activations()
     if step.activation not in known:
-        raise ConversionError(f"activation must be one of {_names(known)}, got {step.activation!r}")
+        raise ConversionError(
+            f"activation must be one of {_listed(known)}, got {step.activation!r}"
+        )
     activation = known[step.activation]
     layers: list[Layer] = []
     for weights, bias in zip(step.coefs_, step.intercepts_, strict=True):
@@ -285,7 +293,7 @@ def _mlp_classifier(step: Any) -> Classifier:
         layers[-1] = _binary(last)
     elif step.out_activation_ != "softmax" or outputs != len(classes):
         raise ConversionError(
-            "MLPClassifier is converted if it tells two or more classes apart, one label a row; "
+            "MLPClassifier is converted if it has two or more classes and one label a row; "
             f"got {outputs} outputs with {step.out_activation_!r} for {len(classes)} classes"
         )
     return Classifier(layers, classes, step.n_features_in_)
@@ -300,19 +308,19 @@ def _mlp_regressor(step: Any) -> Regressor:
     return Regressor(_network(step), step.n_features_in_)
 
 
-_TRANSFORMERS: dict[str, Callable[[Any], Layer]] = {
+TRANSFORMERS: dict[str, Callable[[Any], Layer]] = {
     "MinMaxScaler": _min_max_scaler,
     "PCA": _pca,
     "StandardScaler": _standard_scaler,
 }
-_ESTIMATORS: dict[str, Callable[[Any], Classifier | Regressor]] = {
+ESTIMATORS: dict[str, Callable[[Any], Classifier | Regressor]] = {
     "LinearRegression": _linear_regressor,
     "LinearSVC": _linear_svc,
     "LogisticRegression": _logistic_regression,
     "MLPClassifier": _mlp_classifier,
     "MLPRegressor": _mlp_regressor,
     "Ridge": _linear_regressor,
-    # Sotto's own have their model already.
+    # Sotto's own estimators hold their plain model.
     "SecureMLPClassifier": lambda step: step.model_,
     "SecureMLPRegressor": lambda step: step.model_,
 }

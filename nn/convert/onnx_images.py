@@ -1,4 +1,4 @@
-"""ONNX operators on images, as layers with channels last."""
+"""ONNX operators on images. ONNX has channels first, the layers that are made have them last."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pool = type[AveragePool] | type[MaxPool]
 
 
 def _need(attributes: dict[str, Any], **wanted: Any) -> None:
-    """Refuse attributes that have other values than those that are supported."""
+    """Raise ConversionError unless the given attributes have the wanted values, or are absent."""
     for name, value in wanted.items():
         found = attributes.get(name, value)
         if isinstance(value, list):
@@ -32,7 +32,10 @@ def _need(attributes: dict[str, Any], **wanted: Any) -> None:
 def _pads(
     attributes: dict[str, Any], size: tuple[int, ...], kernel: list[int], strides: list[int]
 ) -> Pads:
-    """Return the zeros above and below, to the left and to the right."""
+    """Return the numbers of zeros ((above, below), (left, right)) that a node adds around images.
+
+    `size` is height and width of the images.
+    """
     automatic = attributes.get("auto_pad", b"NOTSET").decode()
     if automatic == "VALID":
         return NO_PADS
@@ -44,7 +47,9 @@ def _pads(
             sides.append((less, more) if automatic == "SAME_UPPER" else (more, less))
         return sides[0], sides[1]
     if automatic != "NOTSET":
-        raise ConversionError(f"needs another auto_pad, got auto_pad={automatic}")
+        raise ConversionError(
+            f"needs auto_pad NOTSET, VALID, SAME_UPPER or SAME_LOWER, got auto_pad={automatic}"
+        )
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     if min(top, left, bottom, right) < 0:
         raise ConversionError(f"needs pads of at least 0, got pads={attributes['pads']}")
@@ -73,7 +78,8 @@ def _conv(
     kernel = kernel.transpose(2, 3, 1, 0)
     summand = np.zeros(outputs) if bias is None else constant(bias)
     if images.factor is not None and images.summand is not None and added == NO_PADS:
-        # The map of channels before it; zeros around the image would come behind that map.
+        # Fold in the affine map of the channels before the convolution. Not with zeros around the
+        # image: they are added behind that map.
         summand = summand + images.summand @ kernel.sum(axis=(0, 1))
         kernel = kernel * images.factor[:, None]
         images = replace(images, factor=None, summand=None)
@@ -87,6 +93,7 @@ def _conv(
 
 
 def _pool_of(kind: Pool, images: Images, size: tuple[int, int]) -> Images:
+    """Return images after pooling by tiles of the given height and width."""
     channels, height, width = images.shape
     if height % size[0] or width % size[1]:
         raise ConversionError(
@@ -95,9 +102,9 @@ def _pool_of(kind: Pool, images: Images, size: tuple[int, int]) -> Images:
         )
     shape = (channels, height // size[0], width // size[1])
     layer = kind(size)
-    core = images.plain().core
+    core = images.mapped().core
     if kind is MaxPool and core and isinstance(core[-1], ReLU):
-        # The same function, with fewer of the dearer ones.
+        # The same function, with fewer ReLUs, which cost most on shares.
         return replace(images, core=core[:-1]).follow(layer, core[-1], shape=shape)
     return images.follow(layer, shape=shape)
 
@@ -133,7 +140,7 @@ def _reduce_mean(attributes: dict[str, Any], x: Value, axes: Value | None = None
     images = as_images(x).unpadded()
     named = attributes.get("axes", []) if axes is None else constant(axes)
     if sorted(int(a) % 4 for a in named) != [2, 3]:
-        raise ConversionError("needs axes=[2, 3], the mean of each channel")
+        raise ConversionError("needs axes=[2, 3]: the mean over height and width")
     pooled = _pool_of(AveragePool, images, (images.shape[1], images.shape[2]))
     return (
         pooled
@@ -149,9 +156,9 @@ def _pad(
     images = as_images(x)
     if attributes.get("mode", b"constant") != b"constant":
         raise ConversionError(f"needs mode=constant, got mode={attributes['mode'].decode()}")
-    filling = attributes.get("value", 0.0) if value is None else constant(value)
-    if np.any(filling):
-        raise ConversionError("needs zeros around the image")
+    padding = attributes.get("value", 0.0) if value is None else constant(value)
+    if np.any(padding):
+        raise ConversionError("needs value=0: zeros around the image")
     widths = [int(n) for n in (attributes["pads"] if pads is None else constant(pads))]
     places = range(4) if axes is None else [int(a) % 4 for a in constant(axes)]
     before = dict(zip(places, widths[: len(widths) // 2], strict=True))

@@ -1,4 +1,9 @@
-"""ONNX operators on rows of numbers, each folded into what is before it."""
+"""ONNX operators on vectors, labels and probabilities, as functions of :mod:`nn.convert.onnx_values`.
+
+Every function takes a node's attributes and inputs, and returns the value of its output: a new layer,
+or the input's last affine map with the operator folded in. It raises ConversionError for a use of the
+operator that Sotto cannot compute; the message completes "Operator (node ...): ".
+"""
 
 from __future__ import annotations
 
@@ -30,16 +35,19 @@ __all__ = ["operators"]
 
 Floats = NDArray[np.float64]
 Operator = Callable[..., Value | tuple[Value, ...]]
-# Numbers of element types: float, float16, double, bfloat16; those that hold any label's number.
+# ONNX numbers of element types: float, float16, double, bfloat16; and the integers that hold the index
+# of any class.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (5, 6, 7, 12, 13)
 
 
-def _pass(attributes: dict[str, Any], x: Value, *other: Value) -> Value:
+def _identity(attributes: dict[str, Any], x: Value, *other: Value) -> Value:
     return x
 
 
 def _activation(kind: type[Layer], named: Mapping[str, tuple[str, float]]) -> Operator:
+    """Return the conversion to an activation; `named` is NamedElsewhere.onnx_attributes."""
+
     def activate(attributes: dict[str, Any], x: Value) -> Rows | Images:
         options = {
             argument: attributes.get(name, default) for name, (argument, default) in named.items()
@@ -71,7 +79,7 @@ def _gemm(attributes: dict[str, Any], x: Value, weights: Value, bias: Value | No
 
 
 def _plus(x: Value, values: Floats, sign: float = 1.0) -> Rows | Images:
-    """sign * x + values."""
+    """Return sign * x + values."""
     by_channel = _by_channel(x, values)
     if by_channel is not None:
         return as_images(x).affine(sign, by_channel)
@@ -80,6 +88,7 @@ def _plus(x: Value, values: Floats, sign: float = 1.0) -> Rows | Images:
 
 
 def _times(x: Value, values: Floats) -> Rows | Images:
+    """Return x * values."""
     by_channel = _by_channel(x, values)
     if by_channel is not None:
         return as_images(x).affine(by_channel, 0.0)
@@ -88,7 +97,10 @@ def _times(x: Value, values: Floats) -> Rows | Images:
 
 
 def _by_channel(x: Value, values: Floats) -> Floats | None:
-    """Return one value for each channel of images, None if there is another for some pixels."""
+    """Return a constant operand of images as one value for each channel.
+
+    None if x is no image, or if the constant varies within a channel.
+    """
     if not isinstance(x, (Rows, Images)):
         return None
     if isinstance(x, Rows) and (x.weights is not None or len(x.shape) != 3):
@@ -97,13 +109,13 @@ def _by_channel(x: Value, values: Floats) -> Floats | None:
     return whole[:, 0] if (whole == whole[:, :1]).all() else None
 
 
-def _either(x: Value, y: Value) -> tuple[Value, Floats]:
-    """Return the operand that depends on the input, and the other, which must not."""
+def _operands(x: Value, y: Value) -> tuple[Value, Floats]:
+    """Return the operand that depends on the graph's input, and the constant one."""
     return (y, constant(x)) if isinstance(x, (np.ndarray, Sizes)) else (x, constant(y))
 
 
 def _add(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
-    return _plus(*_either(x, y))
+    return _plus(*_operands(x, y))
 
 
 def _subtract(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
@@ -113,7 +125,7 @@ def _subtract(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
 
 
 def _multiply(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
-    return _times(*_either(x, y))
+    return _times(*_operands(x, y))
 
 
 def _divide(attributes: dict[str, Any], x: Value, y: Value) -> Rows | Images:
@@ -158,7 +170,9 @@ def _flatten(attributes: dict[str, Any], x: Value) -> Value:
 def _reshape(attributes: dict[str, Any], x: Value, shape: Value) -> Value:
     if isinstance(shape, Sizes):
         if shape.of_rows[1:].any():
-            raise ConversionError("must keep the rows: their number may be the first size alone")
+            raise ConversionError(
+                "must keep the rows: of the new sizes, the first alone may be the number of rows"
+            )
         shape = shape.array
     target = [int(n) for n in constant(shape)]
     if isinstance(x, (Probabilities, Labels)):
@@ -171,12 +185,12 @@ def _reshape(attributes: dict[str, Any], x: Value, shape: Value) -> Value:
     rows = as_rows(x)
     size = prod(rows.shape)
     rest = target[1:]
-    if not attributes.get("allowzero", 0):  # 0 is the size that is there
+    if not attributes.get("allowzero", 0):  # 0 stands for the input's size of the same axis
         rest = [rows.shape[k] if n == 0 and k < len(rows.shape) else n for k, n in enumerate(rest)]
-    # The first axis counts the rows, and each row must keep all of its elements. A -1 among the
-    # other sizes is what is left of a row's elements, if the first size is surely the number of
-    # rows: 0, which repeats the input's size, or that size itself (-1 where it is open, as Shape
-    # gives it).
+    # The first axis counts rows, so the other sizes must multiply to the elements of one row. A -1
+    # among them stands for the size that makes them do so. That is certain only if the first size is
+    # the number of rows: 0, which repeats the input's size, or `batch`, which is -1 if the graph leaves
+    # the number open.
     if rest.count(-1) == 1 and target[0] in (0, rows.batch):
         known = prod(n for n in rest if n != -1)
         rest = [size // known if n == -1 and known else n for n in rest]
@@ -186,23 +200,26 @@ def _reshape(attributes: dict[str, Any], x: Value, shape: Value) -> Value:
 
 
 def _axes(attributes: dict[str, Any], axes: Value | None, count: int) -> list[int]:
-    """Return axes of a row, from 0 on, given as those of an array of `count` axes."""
+    """Return a node's axes as axes of a row, from 0 on.
+
+    The node counts them in an array of `count` axes, whose axis 0 counts rows.
+    """
     named = attributes.get("axes") if axes is None else constant(axes)
     found = [] if named is None else [int(a) % count - 1 for a in named]
     if not found or min(found) < 0:
-        raise ConversionError("needs axes, and not that of the rows")
+        raise ConversionError("needs axes other than axis 0, which counts the rows")
     return found
 
 
 def _squeeze(attributes: dict[str, Any], x: Value, axes: Value | None = None) -> Value:
-    if isinstance(x, Labels):  # one a row, with an axis of size 1 behind or without
+    if isinstance(x, Labels):  # of shape (rows,) or (rows, 1)
         _axes(attributes, np.array([1]) if axes is attributes.get("axes") is None else axes, 2)
         return x
     rows = as_rows(x)
-    gone = _axes(attributes, axes, len(rows.shape) + 1)
-    if any(rows.shape[a] != 1 for a in gone):
-        raise ConversionError(f"must take away axes of size 1, got rows of shape {rows.shape}")
-    return replace(rows, shape=tuple(n for k, n in enumerate(rows.shape) if k not in gone))
+    removed = _axes(attributes, axes, len(rows.shape) + 1)
+    if any(rows.shape[a] != 1 for a in removed):
+        raise ConversionError(f"must remove axes of size 1, got rows of shape {rows.shape}")
+    return replace(rows, shape=tuple(n for k, n in enumerate(rows.shape) if k not in removed))
 
 
 def _unsqueeze(attributes: dict[str, Any], x: Value, axes: Value | None = None) -> Value:
@@ -221,7 +238,7 @@ def _transpose(attributes: dict[str, Any], x: Value) -> Rows:
     count = len(rows.shape) + 1
     order = list(attributes.get("perm", range(count)[::-1]))
     if sorted(order) != list(range(count)) or order[0] != 0:
-        raise ConversionError(f"needs perm to leave the rows first, got perm={order}")
+        raise ConversionError(f"needs perm to keep axis 0, which counts the rows, got perm={order}")
     places = np.arange(prod(rows.shape)).reshape(rows.shape).transpose([a - 1 for a in order[1:]])
     return rows.take(places.reshape(-1), places.shape)
 
@@ -248,14 +265,16 @@ def _log_softmax(attributes: dict[str, Any], x: Value) -> Probabilities:
 def _argmax(attributes: dict[str, Any], x: Value) -> Labels:
     rows = x.rows if isinstance(x, Probabilities) else as_rows(x, 1)
     if attributes.get("axis", 0) not in (1, -1) or attributes.get("select_last_index", 0):
-        raise ConversionError("needs the axis of the classes, and the first of equal scores")
+        raise ConversionError(
+            "needs the axis of the classes, and select_last_index=0: the first of equal scores"
+        )
     return Labels(rows)
 
 
 def _concat(attributes: dict[str, Any], *parts: Value) -> Rows:
     rows = [as_rows(part, 1) for part in parts]
     if attributes.get("axis") not in (1, -1) or any(r.core is not rows[0].core for r in rows):
-        raise ConversionError("needs maps of the same rows, side by side")
+        raise ConversionError("needs axis=1, and inputs that are affine maps of the same layer")
     return replace(
         rows[0],
         weights=np.hstack([r.matrix() for r in rows]),
@@ -267,27 +286,28 @@ def _concat(attributes: dict[str, Any], *parts: Value) -> Rows:
 def _array_feature_extractor(attributes: dict[str, Any], x: Value, y: Value) -> Value:
     if isinstance(x, np.ndarray) and isinstance(y, Labels) and y.classes is None:
         return replace(y, classes=x.reshape(-1))
-    # Of two scores the second, which tells the first.
+    # Column 1 of the probabilities of two classes, from which column 0 follows.
     if isinstance(x, Probabilities) and isinstance(y, np.ndarray):
         if x.rows.shape == (2,) and y.reshape(-1).tolist() == [1]:
             return Probabilities(x.rows, None)
-    raise ConversionError("needs the names of classes, picked by an argmax")
+    raise ConversionError("needs an argmax that selects from the labels of the classes")
 
 
 def _cast(attributes: dict[str, Any], x: Value) -> Value:
     to = attributes["to"]
     if to not in _FLOATS and not (isinstance(x, Labels) and to in _INTEGERS):
-        raise ConversionError("must turn numbers into floats: rounding is not converted")
+        raise ConversionError("must cast to a float type: rounding to integers is not converted")
     return x
 
 
 def _zip_map(attributes: dict[str, Any], x: Value) -> Value:
     if not isinstance(x, Probabilities):
         raise ConversionError("is converted behind probabilities only")
-    return replace(x, classes=_names(attributes))
+    return replace(x, classes=_labels(attributes))
 
 
-def _names(attributes: dict[str, Any]) -> NDArray[Any]:
+def _labels(attributes: dict[str, Any]) -> NDArray[Any]:
+    """Return the labels of the classes that a node names, in the order of its outputs."""
     for key in ("classlabels_strings", "classlabels_ints", "classlabels_int64s"):
         if attributes.get(key):
             return np.array([n.decode() if isinstance(n, bytes) else n for n in attributes[key]])
@@ -295,28 +315,31 @@ def _names(attributes: dict[str, Any]) -> NDArray[Any]:
 
 
 def _coefficients(attributes: dict[str, Any], rows: Rows) -> tuple[Floats, Floats]:
+    """Return weights of shape (features, outputs) and bias of a linear model."""
     weights = np.array(attributes["coefficients"], dtype=np.float64).reshape(-1, prod(rows.shape)).T
     bias = np.array(attributes.get("intercepts") or np.zeros(weights.shape[1]), dtype=np.float64)
     return weights, bias
 
 
 def _linear_classifier(attributes: dict[str, Any], x: Value) -> tuple[Labels, Probabilities]:
-    rows, names = as_rows(x, 1), _names(attributes)
+    rows, labels = as_rows(x, 1), _labels(attributes)
     weights, bias = _coefficients(attributes, rows)
     transform = attributes.get("post_transform", b"NONE").decode()
     link = {"NONE": None, "SOFTMAX": "softmax", "LOGISTIC": "sigmoids"}
     if transform not in link:
         raise ConversionError(f"needs post_transform NONE, SOFTMAX or LOGISTIC, got {transform}")
-    if weights.shape[1] == 1 and len(names) == 2:
+    if weights.shape[1] == 1 and len(labels) == 2:
         weights, bias = np.hstack([-weights, weights]), np.concatenate([-bias, bias])
-    if weights.shape[1] != len(names):
-        raise ConversionError(f"needs one score a class, got {weights.shape[1]} for {len(names)}")
+    if weights.shape[1] != len(labels):
+        raise ConversionError(
+            f"needs one score a class, got {weights.shape[1]} for {len(labels)} classes"
+        )
     scores, kind = rows.then(weights, bias), link[transform]
     if kind == "sigmoids" and weights.shape[1] == 2:
-        # The sigmoids of z and -z sum to 1 as they are.
+        # The sigmoids of z and -z sum to 1 without scaling.
         if np.array_equal(weights[:, 0], -weights[:, 1]) and bias[0] == -bias[1]:
             kind = "one_vs_rest"
-    return Labels(scores, names), Probabilities(scores, kind)
+    return Labels(scores, labels), Probabilities(scores, kind)
 
 
 def _linear_regressor(attributes: dict[str, Any], x: Value) -> Rows:
@@ -352,7 +375,7 @@ _OPERATORS: dict[str, Operator] = {
     "Dropout": _dropout,
     "Flatten": _flatten,
     "Gemm": _gemm,
-    "Identity": _pass,
+    "Identity": _identity,
     "LinearClassifier": _linear_classifier,
     "LinearRegressor": _linear_regressor,
     "LogSoftmax": _log_softmax,
@@ -370,8 +393,8 @@ _OPERATORS: dict[str, Operator] = {
     "ZipMap": _zip_map,
 }
 
-# The attributes that each operator looks at, or that make no difference to a prediction. An image
-# operator's are checked where it is converted.
+# The attributes that each function above uses or may ignore; a node with any other is refused. Values
+# of the attributes of image operators are checked in nn.convert.onnx_images.
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "ArgMax": ("axis", "keepdims", "select_last_index"),
     "AveragePool": (
@@ -408,9 +431,9 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 def operators() -> dict[str, tuple[Operator, tuple[str, ...]]]:
-    """Return by name what converts each operator, and the attributes that it looks at.
+    """Return, by the operator's name, the function that converts it and the attributes it takes.
 
-    Activations are those of the registry of layers.
+    The activations are those that are registered in :data:`nn.layers.LAYERS`.
     """
     found = {name: (convert, _ATTRIBUTES.get(name, ())) for name, convert in _OPERATORS.items()}
     for kind in LAYERS.values():

@@ -1,4 +1,8 @@
-"""What the walk through an ONNX graph knows of a value that depends on the input."""
+"""The values of an ONNX graph, as the conversion represents them.
+
+A value that depends on the graph's input is a function of it: the layers up to that value. Which of the
+classes below it is says what its elements are: numbers, images, probabilities, labels, or sizes.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +41,24 @@ NO_PADS: Pads = ((0, 0), (0, 0))
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of numbers: the layers up to the last activation, and an affine map behind it.
+    """An array of numbers, row by row: layers, and an affine map of their output.
+
+    A row is ``core(x)[order] @ weights + bias``, reshaped to `shape`.
 
     Attributes
     ----------
     core : tuple of Layer
+        Up to the last activation.
     width : int
-        Numbers in a row in front of the map.
-    weights, bias : arrays, or None for the identity
+        Elements of a row of the core's output.
+    weights : float64 array of shape (width, elements), or None for the identity
+    bias : float64 array of shape (elements,)
     shape : tuple of int
-        What a row's numbers are laid out in, row-major.
+        Shape of one row, in row-major order; () for a single number.
     batch : int
-        How many rows the graph was made for; -1 if that is open.
-    order : array of shape (width,), or None
-        Which number in front of the map each one is that the weights are for; None: as they are.
-        Only where weights is None.
+        Number of rows that the graph was made for; -1 if the graph leaves it open.
+    order : int array of shape (width,), or None
+        Permutation of the core's output before the map; only if `weights` is None.
     """
 
     core: tuple[Layer, ...]
@@ -63,13 +70,13 @@ class Rows:
     order: NDArray[np.intp] | None = None
 
     def matrix(self) -> Floats:
-        """Return the map's weights."""
+        """Return the weights of the map, of shape (width, elements), `order` included."""
         if self.weights is not None:
             return self.weights
         return np.eye(self.width) if self.order is None else np.eye(self.width)[:, self.order]
 
     def then(self, weights: Floats, bias: Floats) -> Rows:
-        """Follow with a map of whole rows."""
+        """Return the value behind ``row @ weights + bias``."""
         if self.weights is not None:
             both = self.weights @ weights
         elif self.order is None:
@@ -86,7 +93,7 @@ class Rows:
         )
 
     def take(self, places: NDArray[np.intp], shape: tuple[int, ...]) -> Rows:
-        """Put the numbers in another order."""
+        """Return the value whose element k of a row is element ``places[k]`` of this one."""
         if self.weights is not None:
             return replace(
                 self, weights=self.weights[:, places], bias=self.bias[places], shape=shape
@@ -95,7 +102,7 @@ class Rows:
         return replace(self, bias=self.bias[places], shape=shape, order=order)
 
     def scaled(self, factor: Any, summand: Any) -> Rows:
-        """Follow with x * factor + summand, element by element."""
+        """Return x * factor + summand, by elements of a row."""
         size = (prod(self.shape),)
         factor, summand = (
             np.broadcast_to(np.asarray(v, np.float64), size) for v in (factor, summand)
@@ -106,13 +113,13 @@ class Rows:
         return replace(self, weights=self.matrix() * factor, bias=bias, order=None)
 
     def layers(self) -> list[Layer]:
-        """Return all layers."""
+        """Return the core, and the map as a Dense layer if it is not the identity."""
         if self.weights is None and self.order is None and not self.bias.any():
             return list(self.core)
         return [*self.core, dense(self.matrix(), self.bias)]
 
     def activate(self, layer: Layer) -> Rows:
-        """Follow with an activation, which works element by element."""
+        """Return the value behind an activation, which works element by element."""
         if self.weights is None and not self.bias.any():
             return replace(self, core=(*self.core, layer))
         size = prod(self.shape)
@@ -121,22 +128,22 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images: ONNX has their channels first, the layers have them last.
+    """Images: layers, an affine map of each channel of their output, and zeros around the result.
 
     Attributes
     ----------
     core : tuple of Layer
-        Give images (height, width, channels).
+        Its output rows have the shape (height, width, channels).
     shape : (int, int, int)
-        Channels, height and width.
+        Channels, height and width, in the order of ONNX.
     batch : int
         As for Rows.
-    factor, summand : arrays of shape (channels,), or None
-        A map of each channel behind the core.
+    factor, summand : float64 arrays of shape (channels,), or None
+        The map ``x * factor + summand`` behind the core.
     pads : ((int, int), (int, int))
-        Zeros around that.
+        Zeros ((above, below), (left, right)) around the result, which a Conv takes in.
     source : Rows, or None
-        The rows that these are another shape of, as long as no layer has followed.
+        The rows that were reshaped to these images, as long as no layer has followed.
     """
 
     core: tuple[Layer, ...]
@@ -148,7 +155,7 @@ class Images:
     source: Rows | None = None
 
     def affine(self, factor: Any, summand: Any) -> Images:
-        """Follow with x * factor + summand, for each channel."""
+        """Return x * factor + summand, by channels."""
         channels = (self.shape[0],)
         factor, summand = (
             np.broadcast_to(np.asarray(v, np.float64), channels) for v in (factor, summand)
@@ -165,13 +172,13 @@ class Images:
         return replace(whole, factor=factor, summand=summand)
 
     def unpadded(self) -> Images:
-        """Return the images themselves, or refuse if there are zeros around them."""
+        """Return the images; raise ConversionError if there are zeros around them."""
         if self.pads != NO_PADS:
-            raise ConversionError("needs a Conv behind a Pad")
+            raise ConversionError("cannot follow a Pad, which needs a Conv behind it")
         return self
 
-    def plain(self) -> Images:
-        """Return the same with the map of channels among the layers."""
+    def mapped(self) -> Images:
+        """Return the same images, with the map of channels as a layer of the core."""
         self.unpadded()
         if self.factor is None or self.summand is None:
             return self
@@ -179,17 +186,26 @@ class Images:
         return replace(self, core=(*self.core, layer), factor=None, summand=None, source=None)
 
     def follow(self, *layers: Layer, shape: Sequence[int]) -> Images:
-        """Follow with layers that give images of `shape`."""
-        core = (*self.plain().core, *layers)
-        return replace(self.plain(), core=core, shape=tuple(shape), source=None)
+        """Return the images behind `layers`, of the given (channels, height, width)."""
+        core = (*self.mapped().core, *layers)
+        return replace(self.mapped(), core=core, shape=tuple(shape), source=None)
 
 
 @dataclass(frozen=True, eq=False)
 class Probabilities:
-    """Rows of probabilities made from scores by a link; of scores themselves without one.
+    """Class probabilities of every row, made from scores.
 
-    `classes` are their columns' names, if the graph says them. `log` is for their logarithms. The
-    link "sigmoids" is for sigmoids that nothing scales to sum to 1, which no model gives.
+    Attributes
+    ----------
+    rows : Rows
+        The scores.
+    link : str or None
+        See :mod:`nn.losses.links`; None if the values are the scores themselves. "sigmoids" are
+        sigmoids of the scores that do not sum to 1: no model of Sotto has them.
+    classes : array of shape (classes,), or None
+        Labels of the columns, if the graph names them.
+    log : bool
+        Whether the values are natural logarithms of the probabilities.
     """
 
     rows: Rows
@@ -200,7 +216,15 @@ class Probabilities:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The class with the largest score of each row; numbers from 0 unless `classes` names them."""
+    """The class with the largest score, for every row.
+
+    Attributes
+    ----------
+    rows : Rows
+        The scores.
+    classes : array of shape (classes,), or None
+        The labels; None for indices from 0 on.
+    """
 
     rows: Rows
     classes: NDArray[Any] | None = None
@@ -208,14 +232,17 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """Numbers that depend on how many rows there are, which only a Reshape may use.
+    """Sizes of an array, as a Shape node returns them, with the number of rows among them.
+
+    The number of rows differs from call to call, so only a Reshape may use it.
 
     Attributes
     ----------
-    array : array
-        Worked out for the number of rows that the graph was made for, -1 if that is open.
+    array : int array
+        The sizes, for the number of rows that the graph was made for; -1 if the graph leaves it
+        open.
     of_rows : bool array of the same shape
-        Which of them are that number or depend on it.
+        Which elements are the number of rows, or were computed from it.
     """
 
     array: NDArray[Any]
@@ -226,7 +253,7 @@ Value = Rows | Images | Probabilities | Labels | Sizes | NDArray[Any]
 
 
 def as_rows(value: Any, ndim: int | None = None) -> Rows:
-    """Return rows of numbers, or refuse."""
+    """Return a value as Rows, with `ndim` axes a row if given; raise ConversionError otherwise."""
     if isinstance(value, Images):
         value = _flat(value.unpadded())
     if not isinstance(value, Rows):
@@ -239,6 +266,7 @@ def as_rows(value: Any, ndim: int | None = None) -> Rows:
 
 
 def _flat(images: Images) -> Rows:
+    """Return images as Rows of the same shape (channels, height, width)."""
     channels, height, width = images.shape
     size = channels * height * width
     if images.source is not None:
@@ -248,7 +276,7 @@ def _flat(images: Images) -> Rows:
         return images.source.scaled(
             np.repeat(images.factor, pixels), np.repeat(images.summand, pixels)
         )
-    images = images.plain()
+    images = images.mapped()
     places = np.arange(size).reshape(height, width, channels).transpose(2, 0, 1).reshape(-1)
     order = None if np.array_equal(places, np.arange(size)) else places
     core = (*images.core, Flatten())
@@ -256,7 +284,7 @@ def _flat(images: Images) -> Rows:
 
 
 def as_images(value: Any) -> Images:
-    """Return images, or refuse."""
+    """Return a value as Images; raise ConversionError otherwise."""
     if isinstance(value, Images):
         return value
     rows = as_rows(value)
@@ -275,15 +303,15 @@ def as_images(value: Any) -> Images:
     elif order is None:
         core += [Reshape(channels, height, width), Transpose(1, 2, 0)]
     else:
-        raise ConversionError("needs images whose axes were not mixed up before")
+        raise ConversionError("needs images whose axes were not reordered before")
     return Images(tuple(core), rows.shape, rows.batch, source=rows)
 
 
 def constant(value: Any) -> Floats:
-    """Return a constant of numbers, or refuse."""
+    """Return a value that does not depend on the input in float64; raise ConversionError otherwise."""
     if isinstance(value, Sizes):
         raise ConversionError(
-            "must not compute with the number of rows, which is another in every call"
+            "must not compute with the number of rows, which differs from call to call"
         )
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         raise ConversionError("needs a constant of numbers for its other operand")
@@ -291,7 +319,10 @@ def constant(value: Any) -> Floats:
 
 
 def of_one_row(values: Floats, shape: tuple[int, ...]) -> Floats:
-    """Broadcast a constant to the numbers of a row; all rows have the same."""
+    """Return a constant operand as a vector with an entry for every element of a row of `shape`.
+
+    Raises ConversionError if the constant differs between rows.
+    """
     if values.ndim > len(shape):
         if values.ndim > len(shape) + 1 or values.shape[0] != 1:
             raise ConversionError(

@@ -1,1 +1,1 @@
-"""What everything else in nn stands on: checks, labels, files, progress bars."""
+"""The basis of the other rooms of nn: checks of arguments, labels, archives, progress bars."""

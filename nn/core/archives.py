@@ -1,4 +1,4 @@
-"""Archives of arrays as NumPy's ``savez`` writes them, read with no trust in what they say."""
+"""Archives of arrays as NumPy's ``savez`` writes them. Files that are read are not trusted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["read", "write"]
 
 Arrays = dict[str, NDArray[Any]]
 
-# What reading an archive with any of its bytes changed or missing raises.
+# The exceptions of reading an archive whose bytes were changed or cut.
 _DAMAGE = (
     AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RuntimeError,
     SyntaxError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -45,19 +45,19 @@ def write(
     path : Path
     arrays : dict of str to array
     mode : int
-        Permissions, less those that the process's mask takes away.
+        Permissions of a new file, before the process's umask.
     replace : bool
-        Whether a file that is there may be replaced; FileExistsError otherwise.
+        Whether an existing file may be replaced.
     keep : Path, optional
-        What a file that is replaced is called from then on. Whenever the process is killed, there
-        is a file in whole under one of the two names.
+        New path of the file that is replaced. Whenever the process is killed, at least one of the
+        two paths has a whole file.
 
     Raises
     ------
     FileExistsError
-        If the file is there and may not be replaced.
+        If the file exists and may not be replaced.
     DataError
-        If it cannot be written: no space, no permission. Nothing is left then.
+        If the file cannot be written (no space, no permission). Then no part of it is left.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -82,16 +82,17 @@ def write(
 
 
 def read(path: Path) -> Arrays:
-    """Read all arrays of an archive, in no more memory than a few times the file's size.
+    """Read all arrays of an archive, using memory of a few times the file's size.
 
-    Nothing is unpickled or decompressed, and no array may be said to be larger than it is.
+    Nothing is unpickled or decompressed; an array whose header states another size than its data has
+    is refused.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     DataError
-        If it is no archive, or damaged; the message begins with the path.
+        If the file is no archive, or damaged; the message begins with the path.
     """
     content = path.read_bytes()
     arrays: Arrays = {}
@@ -114,6 +115,6 @@ def _array(data: bytes) -> NDArray[Any]:
         raise ValueError("an array of another version")
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise ValueError("an array of objects, or of another size than is said")
+        raise ValueError("an array of objects, or of another size than its header states")
     flat = np.frombuffer(data, dtype, offset=stream.tell()).copy()
     return flat.reshape(shape, order="F" if by_columns else "C")

@@ -46,7 +46,7 @@ def integer(name: str, value: Any, minimum: int) -> int:
 def real(
     name: str, value: Any, *, above: float | None = None, least: float = -math.inf, below: float
 ) -> float:
-    """Return `value` as a float that is over `above` (or at least `least`) and under `below`."""
+    """Return `value` as a float above `above` (or at least `least`) and below `below`."""
     if isinstance(value, (bool, np.bool_, str, bytes)):
         raise DtypeError(f"{name} must be a number, got {value!r}")
     low = f"above {above:g}" if above is not None else f"at least {least:g}"
@@ -55,7 +55,7 @@ def real(
         number = float(value)
     except (TypeError, ValueError):
         raise DtypeError(f"{name} must be a number, got {value!r}") from None
-    except OverflowError:  # a whole number or a fraction, of too many digits to show
+    except OverflowError:  # an int or a Fraction that may have too many digits to print
         raise ArgumentError(
             f"{name} must be {low} and {high}, got a number beyond the largest float"
         ) from None
@@ -66,7 +66,7 @@ def real(
 
 
 def local_path(name: str, value: Any) -> Path:
-    """Return `value` as a path, of text."""
+    """Return `value`, a str or a path-like object of one, as a Path."""
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str):
         raise DtypeError(f"{name} must be a path, got {value!r}")
@@ -85,7 +85,7 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def interval(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return `low` and `high` in float64, `low` nowhere above `high`."""
+    """Return `low` and `high` in float64, after checking that `low` is nowhere above `high`."""
     lows, highs = (
         real_array(ends, name).astype(np.float64, copy=False)
         for name, ends in (("low", low), ("high", high))
@@ -97,7 +97,7 @@ def interval(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any
             f"low and high must have the same shape, got {lows.shape} and {highs.shape}"
         ) from None
     if not np.all(ordered):
-        # One failing pair, so that the message shows values and not arrays.
+        # The message shows one pair of values, not arrays.
         where = int(np.argmin(ordered))
         lowest, highest = (np.broadcast_to(a, ordered.shape).flat[where] for a in (lows, highs))
         raise ArgumentError(f"low must not be above high, got low {lowest:g} and high {highest:g}")
@@ -105,7 +105,7 @@ def interval(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any
 
 
 def layer_widths(layer_sizes: Any) -> tuple[int, ...]:
-    """Return `layer_sizes` as at least two positive integers, the last (the classes) 2 or more."""
+    """Return `layer_sizes` as a tuple of at least two integers, the last (classes) at least 2."""
     if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
         raise DtypeError(f"layer_sizes must be a sequence of integers, got {layer_sizes!r}")
     if len(layer_sizes) < 2:
@@ -125,9 +125,9 @@ def layer_widths(layer_sizes: Any) -> tuple[int, ...]:
 def feature_matrix(
     name: str, X: Any, features: int, dtype: np.dtype[Any] | None = None
 ) -> NDArray[Any]:
-    """Return `X` as a finite float matrix of `features` columns.
+    """Return `X` as a finite array of shape (rows, features).
 
-    `dtype` None keeps float32 and turns everything else into float64.
+    With `dtype` None, float32 stays float32, and all other types become float64.
     """
     matrix = plain_array(X, name)
     if matrix.dtype.kind not in "biuf":
@@ -142,7 +142,7 @@ def feature_matrix(
         dtype = np.dtype(np.float32 if matrix.dtype == np.float32 else np.float64)
     with np.errstate(over="ignore"):
         converted = matrix.astype(dtype, copy=False)
-    # Minimum and maximum carry NaN and infinities, without a temporary the size of the matrix.
+    # Minimum and maximum show NaN and infinities without a temporary of the matrix's size.
     if converted.size and not (np.isfinite(converted.min()) and np.isfinite(converted.max())):
         row, column = (int(i) for i in np.argwhere(~np.isfinite(converted))[0])
         raise RangeError(
@@ -161,7 +161,7 @@ def check_names(X: Any, names: NDArray[Any] | None) -> None:
     if not all(isinstance(name, str) for name in found) or found == list(names):
         return
     if len(found) != len(names):
-        return  # which the check of the shape has a better message for
+        return  # the check of the shape has a better message
     k = next(k for k, (a, b) in enumerate(zip(found, names, strict=True)) if a != b)
     raise ArgumentError(
         "X must have the features that the model was fitted to, in their order: column "
@@ -183,7 +183,7 @@ def label_vector(name: str, y: Any, rows: int) -> NDArray[Any]:
 
 
 def plain_numbers(name: str, values: Any, instead: str) -> NDArray[Any]:
-    """Return an array of plain numbers; `instead` says what is for shared ones."""
+    """Return plain numbers as an array; the error on a SharedArray advises `instead`."""
     if isinstance(values, SharedArray):
         raise DtypeError(f"{name} must hold plain numbers, got a SharedArray: {instead}")
     return real_array(values, name)

@@ -1,4 +1,4 @@
-"""Labels of any sortable kind, and the outputs that stand for them."""
+"""Labels of any type that sorts, and the outputs of a network that stand for them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["check_kind", "encode_labels", "one_hot", "ordered_classes"]
 
 
 def check_kind(name: str, labels: NDArray[Any], classes: NDArray[Any]) -> None:
-    """Raise DtypeError unless labels can equal classes."""
-    # "7" == 7 is false without a word, which would pass for an accuracy of zero.
+    """Raise DtypeError if labels are of a type that never equals that of the classes."""
+    # "7" == 7 is False without an error, so that the accuracy would be 0.
     kinds = [
         "number" if array.dtype.kind in "biuf" else array.dtype.kind for array in (labels, classes)
     ]
@@ -27,7 +27,7 @@ def check_kind(name: str, labels: NDArray[Any], classes: NDArray[Any]) -> None:
 
 
 def ordered_classes(classes: NDArray[Any], outputs: int) -> NDArray[Any]:
-    """Return the classes, one an output, if they ascend."""
+    """Return `classes` after checking them: ascending, and one label for each output."""
     if classes.ndim != 1 or len(classes) != outputs:
         raise ShapeError(
             f"classes must have one label for each of {outputs} outputs, got shape {classes.shape}"
@@ -44,7 +44,7 @@ def ordered_classes(classes: NDArray[Any], outputs: int) -> NDArray[Any]:
 def encode_labels(
     labels: NDArray[Any], classes: ArrayLike | None, outputs: int
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the classes and each label's position among them."""
+    """Return the classes in ascending order, and each label's index among them."""
     try:
         found, positions = np.unique(labels, return_inverse=True)
     except TypeError as error:
@@ -102,7 +102,7 @@ def one_hot(y: ArrayLike, classes: int | None = None) -> NDArray[np.int64]:
         raise ShapeError(f"y must have one axis (one label a row), got shape {labels.shape}")
     if not labels.size and classes is None:
         raise ShapeError("y must have at least one label when classes is not given, got none")
-    # An empty list has a float dtype, but no float in it.
+    # An empty list becomes an array of floats.
     if labels.size and labels.dtype.kind not in "iu":
         raise DtypeError(f"y must hold integers, got {labels.dtype}")
     columns = int(labels.max()) + 1 if classes is None else integer("classes", classes, 1)

@@ -10,18 +10,20 @@ __all__ = ["progress_bar"]
 def progress_bar(
     total: int, what: str, unit: str, progress: bool | None, *, delay: float = 2.0, **options: Any
 ) -> Any:
-    """Return a bar on stderr: always or never as `progress` says, else for what takes a while.
+    """Return a progress bar on stderr.
 
     Parameters
     ----------
     total : int
+        Units of work in all.
     what, unit : str
-        What is done, and in what it is counted.
+        Name of the work, and of a unit of it.
     progress : bool or None
-        None: after `delay` seconds, and only if stderr is a terminal.
-    delay : float
+        Whether to show the bar; None for after `delay` seconds, if stderr is a terminal.
+    delay : float, default=2
+        Seconds.
     **options
-        Of tqdm.
+        Further arguments of tqdm.
     """
     from tqdm import tqdm  # here, so that importing nn stays light
 

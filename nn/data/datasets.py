@@ -36,7 +36,7 @@ _TIMEOUT_SECONDS = 30.0
 
 
 class DataUnavailableError(DataError):
-    """A data set is neither on this machine nor to be fetched from where it is published."""
+    """A data set is not on this machine, and cannot be downloaded."""
 
 
 def load_mnist(
@@ -44,9 +44,9 @@ def load_mnist(
 ) -> Split:
     """Load MNIST: 60,000 handwritten digits to train on and 10,000 to test with.
 
-    The first call takes the data from OpenML through scikit-learn, or from scikit-learn's own
-    cache, and parses it, which takes about a minute and 1 GB. The result is kept in the same
-    folder, as a file of 14 MB that later calls load in well under a second.
+    The first call downloads the data from OpenML through scikit-learn, or takes it from scikit-learn's
+    cache, and parses it, which takes about a minute and 1 GB of memory. The result is kept in the
+    same folder, as a file of 14 MB that later calls load in well under a second.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def load_mnist(
     Raises
     ------
     DataUnavailableError
-        If the data is not on this machine and cannot be fetched.
+        If the data is not on this machine and cannot be downloaded.
     DataError
         If the data is not MNIST's, or a file is damaged.
     DtypeError
@@ -155,6 +155,7 @@ def load_digits_8x8(
 
 
 def _data_home(data_home: str | os.PathLike[str] | None) -> Path:
+    """Return the data folder; raise DataError if it is a file."""
     # As sklearn.datasets.get_data_home, whose import would take longer than loading the cache.
     if data_home is None:
         data_home = os.environ.get("SCIKIT_LEARN_DATA", os.path.join("~", "scikit_learn_data"))
@@ -188,14 +189,14 @@ def _check_mnist(images: NDArray[Any], labels: NDArray[Any]) -> None:
 
 
 def _read_cache(cache: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Return the kept images and labels, or None if there are none or they are damaged."""
+    """Return images and labels of the cache file, or None if it is missing or damaged."""
     try:
         with np.load(cache, allow_pickle=False) as content:
             images, labels = content["images"], content["labels"]
         _check_mnist(images, labels)
     except FileNotFoundError:
         return None
-    # What NumPy and zipfile raise on a file that was cut or changed.
+    # The exceptions of NumPy and zipfile for a file that was cut or changed.
     except (
         OSError,
         EOFError,
@@ -237,7 +238,7 @@ def _fetch_mnist(home: Path, cache: Path) -> tuple[NDArray[np.uint8], NDArray[np
     )
     try:
         with _socket_timeout(_TIMEOUT_SECONDS), warnings.catch_warnings():
-            # Scikit-learn warns at each attempt; the one error below says it all.
+            # Scikit-learn warns at each attempt; the error below is enough.
             warnings.simplefilter("ignore")
             pixels, digits = fetch_openml(
                 "mnist_784",
@@ -263,6 +264,7 @@ def _fetch_mnist(home: Path, cache: Path) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 def _as_bytes(name: str, values: Any) -> NDArray[np.uint8]:
+    """Return numbers as uint8; raise DataError, with `name`, if they do not fit."""
     # Labels arrive as the strings '0' to '9'.
     numbers = np.asarray(values)
     if numbers.dtype.kind not in "biuf":
@@ -279,7 +281,7 @@ def _as_bytes(name: str, values: Any) -> NDArray[np.uint8]:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Let new sockets give up after `seconds`; scikit-learn would wait for ever."""
+    """Set the default timeout of sockets, since scikit-learn sets none."""
     before = socket.getdefaulttimeout()
     if before is None:
         socket.setdefaulttimeout(seconds)

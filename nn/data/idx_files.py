@@ -22,7 +22,7 @@ _PARTS = (
     ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
-# No idx file of digits comes near; a header that says more is damaged.
+# More than any idx file of digits has; a header that states more is damaged.
 _LARGEST_BYTES = 2**31
 
 
@@ -33,8 +33,8 @@ def load_idx(folder: str | os.PathLike[str], *, dtype: DTypeLike = np.float32) -
     ----------
     folder : path
         Holds ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz``,
-        ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``, each as it is or
-        unpacked, then without ``.gz``.
+        ``t10k-images-idx3-ubyte.gz`` and ``t10k-labels-idx1-ubyte.gz``, or the same files
+        decompressed, without ``.gz``.
     dtype : float32 or float64, default=float32
         Of the pixels.
 
@@ -84,12 +84,12 @@ def load_idx(folder: str | os.PathLike[str], *, dtype: DTypeLike = np.float32) -
 
 
 def has_idx(folder: Path) -> bool:
-    """Return whether any of the four files is there."""
+    """Return whether the folder has any of the four files."""
     return any(_path(folder, name).is_file() for pair in _PARTS for name in pair)
 
 
 def scaled(pixels: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return pixels in [0, 1]."""
+    """Return pixels, bytes from 0 to 255, as floats in [0, 1]."""
     X = pixels.astype(dtype)
     X /= 255
     return X

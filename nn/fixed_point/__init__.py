@@ -1,1 +1,1 @@
-"""Models and fixed point: inputs, bounds, precision, the audit."""
+"""Whether a model fits a fixed-point format: range of inputs, interval bounds, precision, audit."""

@@ -1,9 +1,9 @@
 """Range audit: can a model leave the fixed-point range, and how exact is it on shares?
 
-Bounds are those of interval arithmetic: they hold for every input in the range, and real inputs
-stay far inside. The error's bound is first-order exact in what rounds: inputs, weights and biases
-are off by what encoding them does, each truncation by less than one unit, an activation by its
-protocol's bound; everything grows by the absolute weights behind it.
+Bounds of values are those of interval arithmetic: they hold for every input in the range, and most
+inputs stay far inside. Bounds of errors add up, to first order, the rounding of inputs, weights and
+biases when they are encoded, less than one unit for each truncation, and the bound of an activation's
+protocol; a layer multiplies the errors of its input by the absolute values of its weights.
 """
 
 from __future__ import annotations
@@ -36,29 +36,32 @@ __all__ = [
     "suggest_format",
 ]
 
-# What a value may reach: rounding carries it a little beyond the bounds of real arithmetic.
+# Fraction of the format's limit that bounds in real arithmetic may reach; rounding adds a little.
 MARGIN = 1 - 2**-10
-# The fewest fractional bits that a suggestion has.
+# The fewest fractional bits of a suggested format.
 _FEWEST_FRAC_BITS = 8
-# As many as leave an integer bit; a comparison gets dearer with every four.
+# With more, no integer bit would be left. A comparison costs more for every four further bits.
 _MOST_FRAC_BITS = 30
 
 
 @dataclass(frozen=True)
 class LayerAudit:
-    """What one layer holds, the input counting as one.
+    """The audit of the input, or of one layer.
 
     Attributes
     ----------
     name : str
+        "input", or number and repr of the layer.
     weight : float
-        The largest parameter in magnitude, NaN without any.
+        Largest magnitude of a parameter; NaN without parameters.
     bound, observed : float
-        The largest value that can occur, and that does (NaN if no rows were given).
+        Largest magnitude of an output: a bound for all inputs in the range, and the largest for
+        the given rows (NaN without rows).
     bits_left : float
-        How many times `bound` or `weight` could double until the format overflows.
+        How many times `bound` or `weight` could double before the format overflows.
     error_bound, error_observed : float
-        What fixed point adds: at most, and for the rows (NaN where not known).
+        Largest error of an output on shares: a bound, and the largest for the given rows; NaN if
+        not known.
     """
 
     name: str
@@ -72,22 +75,24 @@ class LayerAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """What ``model.audit`` found. Printing it gives a table.
+    """The result of ``model.audit``. Printing it gives a table.
 
     Attributes
     ----------
     format : FixedPoint
     layers : tuple of LayerAudit
     problem : str or None
-        Why the model does not fit the format, or is too fine for it; what ``share`` would raise.
+        Why the model does not fit the format, or the format is too coarse for the model: the
+        message that ``share`` would raise. None if neither.
     suggestion : FixedPoint or None
-        A format that holds the model and is fine enough: this one if it is, None if none is known.
+        A format that holds the model and is fine enough; `format` itself if it is, None if no
+        such format was found.
     finest : FixedPoint or None
-        The format with the most fractional bits that holds the model, and the errors' bound there:
-        for outputs that need to be more exact.
+        The format with the most fractional bits that holds the model.
     finest_error_bound : float
+        Largest error of an output in the format `finest`, at most.
     rows : int
-        How many rows the observed values are from.
+        Number of rows that the observed values are from.
     """
 
     format: FixedPoint
@@ -105,7 +110,7 @@ class Audit:
 
     @property
     def error_bound(self) -> float:
-        """The most that fixed point adds to an output."""
+        """Bound on the error of an output on shares."""
         return self.layers[-1].error_bound
 
     def __str__(self) -> str:
@@ -150,6 +155,7 @@ class Audit:
 
 
 def _largest(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest magnitude in each interval [low, high]."""
     magnitude: NDArray[Any] = np.maximum(np.abs(low), np.abs(high))
     return magnitude
 
@@ -161,7 +167,7 @@ def _top(values: Any) -> float:
 def error_bounds(
     layers: Sequence[Layer], low: Floats, high: Floats, frac_bits: int
 ) -> list[NDArray[Any]]:
-    """Return, for the input and each layer, how far fixed point may be from real arithmetic."""
+    """Return bounds on the errors of the input and of each layer's output, by elements of a row."""
     unit = 2.0**-frac_bits
     magnitude = _largest(low, high)
     errors: list[NDArray[Any]] = [np.full(magnitude.shape, unit / 2)]
@@ -207,26 +213,27 @@ def check_fits(
     Parameters
     ----------
     layers : sequence of Layer
-        As they are to be shared: with `inputs`, those are folded in.
-    low, high : float64 arrays
-        Range of the inputs as they are shared.
+        As they are to be shared; with `inputs`, its scale is folded into the first one.
+    low, high : float64 array of shape () or (features,)
+        Range of the rows as they are shared.
     form : FixedPoint
     inputs : InputScale, optional
+        The scale of the rows.
     """
     problem = _range_problem(layers, low, high, form, inputs)
     if problem is not None:
-        better = suggest_format(layers, *reach(low, high, inputs, form), form)
+        better = suggest_format(layers, *accepted_range(low, high, inputs, form), form)
         raise RangeError(problem + _advice(better, low))
 
 
-def reach(
+def accepted_range(
     low: Floats, high: Floats, inputs: InputScale | None, form: FixedPoint
 ) -> tuple[Floats, Floats]:
-    """Return the range of what rows can hold that a model takes.
+    """Return the range of all rows that a model on shares accepts, which may exceed [low, high].
 
-    All that is public of shared rows is a bound on their magnitude, a multiple of the format's unit,
-    to which a row at the end of the range may have been rounded. Scaled rows come from
-    ``share_rows`` alone, which has checked both ends of each feature.
+    A model on shares sees no values of rows, only their public bound: one magnitude for all
+    features, rounded up to the format's unit. Scaled rows (with `inputs`) can only come from
+    ``share_rows``, which has checked every feature against [low, high].
     """
     if inputs is not None:
         return low, high
@@ -239,11 +246,11 @@ def _range_problem(
     layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
 ) -> str | None:
     what = None if inputs is None else "inputs in the range given for each feature"
-    least, most = reach(low, high, inputs, form)
+    least, most = accepted_range(low, high, inputs, form)
     try:
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
         if inputs is None:
-            what = f"inputs of magnitude up to {most:g}, which is what is public of shared rows"
+            what = f"inputs of magnitude up to {most:g}, the public bound of shared rows"
             check_range(layers, least, most, form.limit * MARGIN, inputs=what)
     except RangeError as error:
         return str(error)
@@ -270,7 +277,7 @@ def find_format(
     scale: Floats | None,
     size: Floats | None,
 ) -> tuple[str | None, FixedPoint | None]:
-    """Return what is wrong with a format, None if nothing is, and a format that is right.
+    """Return why a format does not suit a model (None if it does), and a format that does, if any.
 
     Parameters
     ----------
@@ -280,20 +287,22 @@ def find_format(
         As for :func:`nn.fixed_point.precision.precision_problem`.
     """
     layers = fitted.layers
-    # The range that rows are from, without the room around it.
+    # The range of typical rows, without the room around it.
     low, high = (ends / fitted.room for ends in fitted.scaled)
 
     def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
         return precision_problem(
             layers, low, high, tried,
-            lambda near: suggest_format(layers, *reach(low, high, fitted.inputs, near), near),
+            lambda near: suggest_format(
+                layers, *accepted_range(low, high, fitted.inputs, near), near
+            ),
             features=features, ranked=ranked, scale=scale, size=size,
         )  # fmt: skip
 
     problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
     if problem is None:
         return precision(form) or (None, form)
-    better = suggest_format(layers, *reach(*fitted.scaled, fitted.inputs, form), form)
+    better = suggest_format(layers, *accepted_range(*fitted.scaled, fitted.inputs, form), form)
     if better is not None:
         _, better = precision(better) or (None, better)
     return problem + _advice(better, fitted.scaled[0]), better
@@ -306,14 +315,15 @@ class Fitted:
     Attributes
     ----------
     layers : list of Layer
-        With the scale of the inputs folded in.
-    low, high : float64 arrays
-        What rows may hold, in their own units.
-    scaled : (array, array)
-        The same as it is shared.
+        With the scale of the inputs folded into the first one.
+    low, high : float64 array of shape () or (features,)
+        Range of the rows, in the units of the features.
+    scaled : (float64 array, float64 array)
+        The same range, in the scale in which rows are shared.
     inputs : InputScale or None
+        That scale.
     room : int
-        How many times the range that is.
+        The range's width, as a multiple of the width of the range that was asked for.
     """
 
     layers: list[Layer]
@@ -327,7 +337,7 @@ class Fitted:
 def fit_inputs(
     layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: int
 ) -> Fitted:
-    """Choose the scale of the inputs, and how far beyond the range they may reach, up to `room`."""
+    """Choose the scale of the inputs, and widen their range: up to `room` times, while layers fit."""
     inputs = InputScale.of(low, high, layers)
     if inputs is None:
         return Fitted(list(layers), low, high, (low, high), None, 1)
@@ -354,7 +364,19 @@ def audit_layers(
     errors: Sequence[float] | None = None,
     rows: int = 0,
 ) -> Audit:
-    """Put the figures of every layer together."""
+    """Return the audit of a model.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    form : FixedPoint
+    problem, suggestion
+        From :func:`find_format`.
+    observed, errors : sequence of float, optional
+        Largest magnitudes and errors of the input and of each layer's output, for given rows.
+    rows : int, default=0
+        Number of these rows.
+    """
     layers, (low, high) = fitted.layers, fitted.scaled
     magnitudes = [_top(_largest(low, high))]
     magnitudes += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
@@ -372,7 +394,7 @@ def audit_layers(
         largest = max(bound, 0.0 if math.isnan(weight) else weight)
         left = math.log2(form.limit / largest) if largest else float(form.int_bits)
         found.append(LayerAudit(name, weight, bound, seen, left, error_bound, error))
-    ends = reach(low, high, fitted.inputs, form)
+    ends = accepted_range(low, high, fitted.inputs, form)
     finest = suggest_format(layers, *ends, FixedPoint(_MOST_FRAC_BITS, 1))
     finest_bound = math.nan
     if finest is not None:

@@ -1,8 +1,8 @@
 """Interval bounds: how large a network's values can get on inputs of a given range.
 
-A fixed-point format holds values up to a limit only, so a model is checked here before it is
-shared. Bounds treat the elements of a layer's input as independent: they hold for every input, and
-most inputs stay far inside. They are in real arithmetic; whoever sets the limit leaves room for
+A fixed-point format holds values up to a limit only, so a model is checked before it is shared.
+Bounds treat the elements of a layer's input as independent: they hold for every input, and most
+inputs stay far inside. They hold in real arithmetic; the caller's limit must leave room for
 fixed-point rounding.
 """
 
@@ -78,7 +78,7 @@ def check_range(
     limit : float
         The magnitude that must not be reached.
     inputs : str, optional
-        What to call the inputs in an error; default "inputs in [low, high]".
+        Text for the inputs in an error; default "inputs in [low, high]".
 
     Returns
     -------
@@ -88,7 +88,7 @@ def check_range(
     Raises
     ------
     RangeError
-        If something can reach `limit` or is NaN; the message names the layer and by how much.
+        If a value can reach `limit` or is NaN; the message names the layer and the excess.
     ArgumentError
         If `limit` is not positive and finite, or `low` is above `high`.
     ShapeError

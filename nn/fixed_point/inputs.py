@@ -1,12 +1,12 @@
 """The public range of a model's inputs, and the scale in which features are shared.
 
-Features may differ by many orders of magnitude; a fixed-point format does not. Where a model has a
-range for each feature, its owner of data shares ``(x - middle) / 2^power`` instead of x, which lies
-in [-1, 1], and the owner of the model folds the inverse into the first layer's weights. Both follow
-from the range alone, which is public.
+Features may differ by many orders of magnitude, but a fixed-point format has one unit for all. Where a
+model has a range for each feature, the owner of the data shares ``(x - middle) / 2^power``, which lies
+in [-1, 1], in place of x; the owner of the model folds the inverse into the first layer's weights.
+`middle` and `power` follow from the range, which is public.
 
-A range that comes from data is not the last word: other rows reach beyond it. Such a model is shared
-for as many times the range, up to :data:`MOST_ROOM`, as the format has room for.
+Rows to predict may lie outside a range that was taken from data. Such a model is shared for a range
+that is wider by a power of two, as large as the format has room for and at most :data:`MOST_ROOM`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from ring.errors import ArgumentError, DataError, RangeError, ShapeError
 __all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
 
 Floats = NDArray[np.float64]
-# How far beyond a range that comes from data rows may reach, as a factor on its width.
+# By how much a range that was taken from data is widened at most, as a factor on its width.
 MOST_ROOM = 64
-# Beyond the exponents of a double.
+# More than any exponent of a double.
 _LARGEST_POWER = 1100
 Range = tuple[Floats, Floats]
 
 
 def public_range(X: NDArray[Any]) -> Range:
-    """Return a range for each feature that holds `X` and tells little of it.
+    """Return a range for each feature that contains `X` and, since it is public, says little of it.
 
     The ends are rounded outward, to multiples of a power of two that is about half the feature's
-    width. A feature that does not vary gets as much room on both sides as its value, or 1.
+    width. A feature of one value v gets the range [v - r, v + r], r the larger of |v| and 1.
 
     Parameters
     ----------
-    X : finite array of shape (rows, features), at least one row
+    X : array of shape (rows, features)
+        Finite, with at least one row.
 
     Returns
     -------
-    (ndarray, ndarray)
+    (float64 array of shape (features,), float64 array of shape (features,))
+        Low and high ends.
 
     Examples
     --------
@@ -66,7 +68,7 @@ def public_range(X: NDArray[Any]) -> Range:
 
 
 def input_range(low: ArrayLike, high: ArrayLike, features: int) -> Range:
-    """Return checked ends of a range: both scalars, or both with one value for each feature."""
+    """Return the ends of a range after checking them: float64, both of shape () or (features,)."""
     lows, highs = interval(low, high)
     for name, ends in (("low", lows), ("high", highs)):
         if ends.ndim and ends.shape != (features,):
@@ -82,7 +84,10 @@ def input_range(low: ArrayLike, high: ArrayLike, features: int) -> Range:
 
 
 def check_inside(X: NDArray[Any], low: Floats, high: Floats) -> None:
-    """Raise RangeError unless every value lies in the range, for its owner to see."""
+    """Raise RangeError unless all values of `X` lie in [low, high].
+
+    The message has a value: call it in the process of the rows' owner.
+    """
     inside = (X >= low) & (X <= high)
     if not inside.all():
         row, column = (int(i) for i in np.argwhere(~inside)[0])
@@ -96,7 +101,7 @@ def check_inside(X: NDArray[Any], low: Floats, high: Floats) -> None:
 
 @dataclass(frozen=True, eq=False)
 class InputScale:
-    """How features become values in [-1, 1]: ``(x - middle) / 2^power``.
+    """The scale of inputs: ``(x - middle) / 2^power`` for every feature, a value in [-1, 1].
 
     Attributes
     ----------
@@ -109,7 +114,7 @@ class InputScale:
 
     @classmethod
     def of(cls, low: Floats, high: Floats, layers: Sequence[Layer]) -> InputScale | None:
-        """Return the scale of a range, None where none is needed or no layer could undo it."""
+        """Return the scale of a range; None for a scalar range, or if no first layer can undo it."""
         if not low.ndim or not cls.fits(layers):
             return None
         middle = low + (high - low) / 2
@@ -119,12 +124,19 @@ class InputScale:
 
     @classmethod
     def checked(cls, middle: Any, power: Any, low: Floats) -> InputScale:
-        """Return the scale that a file or a message holds, if it goes with the range's low end.
+        """Return a scale that was read from a file or a message.
+
+        Parameters
+        ----------
+        middle, power
+            Claimed to be float64 and int64 arrays of shape (features,).
+        low : float64 array
+            The low end of the range.
 
         Raises
         ------
         DataError
-            If it is none, or of other features.
+            If `middle` or `power` is no such array, or its shape is not that of `low`.
         """
         if (
             not low.ndim
@@ -135,12 +147,14 @@ class InputScale:
             or not np.isfinite(middle).all()
             or not (np.abs(power) <= _LARGEST_POWER).all()
         ):
-            raise DataError("the scale of the inputs must have a middle and a power a feature")
+            raise DataError(
+                "the scale of the inputs must have one middle and one power for each feature"
+            )
         return cls(middle, power)
 
     @staticmethod
     def fits(layers: Sequence[Layer]) -> bool:
-        """Whether the layers can undo a scale."""
+        """Return whether the first layer can undo a scale: whether it is Dense."""
         return bool(layers) and isinstance(layers[0], Dense)
 
     def __eq__(self, other: object) -> bool:
@@ -153,16 +167,16 @@ class InputScale:
     __hash__ = None  # type: ignore[assignment]
 
     def apply(self, X: ArrayLike) -> Floats:
-        """Scale rows, in float64; dividing by a power of two loses nothing."""
+        """Return rows of shape (rows, features) in this scale, in float64."""
         scaled: Floats = np.ldexp(np.asarray(X, dtype=np.float64) - self.middle, -self.power)
         return scaled
 
     def undo(self, scaled: Floats) -> Floats:
-        """Return what `apply` makes `scaled`, up to rounding."""
+        """Return the rows whose `apply` is `scaled`, up to rounding."""
         return np.ldexp(scaled, self.power) + self.middle
 
     def fold(self, layers: Sequence[Layer]) -> list[Layer]:
-        """Return layers that give for scaled rows what `layers` give for the rows themselves."""
+        """Return layers whose outputs for scaled rows are those of `layers` for unscaled rows."""
         first = layers[0]
         assert isinstance(first, Dense)
         weights = np.asarray(first.weights, dtype=np.float64)
@@ -170,20 +184,20 @@ class InputScale:
         return [Dense(np.ldexp(weights, self.power[:, None]), bias), *layers[1:]]
 
     def unfold(self, weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
-        """Return a folded first layer's weights and bias for rows that are not scaled."""
+        """Return weights and bias for unscaled rows, given those of a folded first layer."""
         unscaled = np.ldexp(weights, -self.power[:, None])
         return unscaled, bias - self.middle @ unscaled
 
 
 class ScaledRows:
-    """Shared rows in the scale of one model's inputs. Made by ``share_rows``; rows can be taken.
+    """Shared rows in the scale of one model's inputs, made by ``share_rows``.
 
-    ``np.concatenate`` joins those of several owners.
+    Indexing selects rows; ``np.concatenate`` joins the rows of several owners.
 
     Attributes
     ----------
     scaled : SharedArray of shape (rows, features)
-        In [-1, 1].
+        The rows in that scale, in [-1, 1].
     inputs : InputScale
         The scale, which is public.
     """

@@ -1,11 +1,13 @@
-"""Whether a format is fine enough for a model: fixed point is imitated in floating point.
+"""Whether a format is fine enough for a model: fixed point is simulated in floating point.
 
-A range says nothing on small values: weights of 1e-6, or targets of 1e-6, fit any format and are lost
-in most. So rows from the range are evaluated with everything rounded to the format's unit, and the
-outputs' errors are held against what the outputs are for: values against their spread, scores against
-the lead of the winning class. Bounds of the error would not do: they are far above what occurs.
-What is smooth on shares is a little off in every format; a model that hardly varies at all, such as
-one that has hardly been trained, is not refused for that.
+A check of the range says nothing about small values: weights or targets of 1e-6 fit every format and
+are rounded to 0 in most. So random rows of the range are evaluated with inputs, parameters and outputs
+of layers rounded to the format's unit, and the outputs' errors are compared with a scale: for values
+their standard deviation, for scores the lead of the best class over the second. Error bounds would
+not do: they are far larger than errors that occur.
+
+Sigmoid and tanh on shares have small errors in every format. A model whose outputs hardly vary, such
+as one that was hardly trained, is not refused because of these.
 """
 
 from __future__ import annotations
@@ -21,34 +23,35 @@ from nn.layers.evaluation import evaluate
 from ring import FixedPoint
 from ring.fixed_point import HEADROOM_BITS
 
-__all__ = ["output_scale", "precision_problem", "rows_between"]
+__all__ = ["output_scale", "precision_problem", "rows_between", "simulate"]
 
 Floats = NDArray[np.float64]
-# The largest error that passes, as a part of the scale: for 1e-3 of the values' standard deviation,
-# and for fewer than 0.5 % of the labels, on rows that are more and others than those here.
+# The largest error that passes, as a fraction of the scale. Chosen so that, on more rows than are
+# tried here, errors of values stay below 1e-3 of their standard deviation, and fewer than 0.5 % of the
+# labels change.
 _VALUES, _SCORES = 2.0**-11, 2.0**-5
-# An output that varies by less, as a part of its size, is a constant but for rounding.
+# An output whose standard deviation is a smaller fraction of its size counts as constant.
 _CONSTANT = 2.0**-30
-# What passes, as a part of an output's size, where no format does better.
+# The largest error that passes if no format has a smaller one, as a fraction of the output's size.
 _FAINT = 2.0**-12
 _ROWS = 64
 
 
 def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
-    """Return what errors of outputs are held against; 0 where nothing can be lost.
+    """Return the scale with which errors of the outputs are compared; 0 for outputs that are all 0.
 
     Parameters
     ----------
     outputs : array of shape (rows, outputs)
-        Of typical rows, at least one.
+        For typical rows, at least one.
     ranked : bool
         Whether the outputs are scores, of which the greatest alone counts.
 
     Returns
     -------
     array of shape (outputs,)
-        Each output's standard deviation, or its size if it does not vary; for scores, how far the
-        greatest is ahead of the next, in the median.
+        For values, each output's standard deviation, or its largest magnitude if it does not vary.
+        For scores, the median over the rows of the best score minus the second.
 
     Examples
     --------
@@ -67,14 +70,14 @@ def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
 
 
 def rows_between(low: Floats, high: Floats, features: int) -> Floats:
-    """Return rows of a range to try a model on, always the same."""
-    some = np.random.default_rng(0).uniform(size=(_ROWS, features))  # it makes no mask
+    """Return 64 rows drawn uniformly from a range, the same in every call."""
+    some = np.random.default_rng(0).uniform(size=(_ROWS, features))  # no mask
     rows: Floats = low + some * (high - low)
     return rows
 
 
-def _imitated(layers: Sequence[Layer], rows: Floats, frac_bits: int) -> Any:
-    """Return the outputs with inputs, parameters and what each layer gives rounded to a unit."""
+def simulate(layers: Sequence[Layer], rows: Floats, frac_bits: int) -> Any:
+    """Return the outputs, with inputs, parameters and outputs of layers rounded to `frac_bits`."""
     unit = 2.0**-frac_bits
     x: Any = np.rint(rows / unit) * unit
     for layer in layers:
@@ -96,23 +99,29 @@ def precision_problem(
     scale: Floats | None = None,
     size: Floats | None = None,
 ) -> tuple[str, FixedPoint | None] | None:
-    """Return what is wrong, and a better format, if a format is too coarse for a model's outputs.
+    """Return why a format is too coarse for a model, and a better one; None if it is fine enough.
 
     Parameters
     ----------
     layers : sequence of Layer
     low, high : float64 arrays
-        Range of typical inputs, both as they are to be shared.
+        Range of typical rows. Layers and range are as they are to be shared.
     form : FixedPoint
     suggest : callable
-        Gives the format nearest to one that holds the model.
+        Takes a format and returns the nearest one that holds the model, or None.
     features : int
-    ranked, scale
-        As for and from :func:`output_scale`; without `scale`, it is that of rows from the range.
+        Features of a row.
+    ranked : bool
+        As for :func:`output_scale`.
+    scale : array of shape (outputs,), optional
+        The result of :func:`output_scale` for typical rows; default that for rows of the range.
     size : array of shape (outputs,), optional
-        How large outputs for typical rows are; without it, it is that of rows from the range. A
-        range that was widened for a few far rows has larger outputs, which excuse nothing for the
-        others.
+        Largest magnitude of each output for typical rows; default that for rows of the range. The
+        two differ for a range that was widened for a few far rows.
+
+    Returns
+    -------
+    (str, FixedPoint or None) or None
     """
     rows = rows_between(low, high, features)
     exact = evaluate(layers, rows)
@@ -120,7 +129,7 @@ def precision_problem(
     limit = np.where(scale > 0, (_SCORES if ranked else _VALUES) * scale, np.inf)
 
     def error(frac_bits: int) -> Floats:
-        found: Floats = np.abs(_imitated(layers, rows, frac_bits) - exact).max(axis=0)
+        found: Floats = np.abs(simulate(layers, rows, frac_bits) - exact).max(axis=0)
         return found
 
     here = error(form.frac_bits)
@@ -139,14 +148,14 @@ def precision_problem(
     if better is None and (here <= np.maximum(limit, _FAINT * size)).all():
         return None
     worst = int(np.argmax(here / limit))
-    what = "how far the best score is ahead of the next" if ranked else "how far it varies"
+    what = "the best score ahead of the second by" if ranked else "a standard deviation of"
     advice = (
         f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) is fine enough"
         if better is not None
-        else "no format that holds it is fine enough: outputs in a smaller unit would need fewer"
+        else "no format that holds the model is fine enough: outputs in a smaller unit would need fewer"
     )
     problem = (
         f"{form.frac_bits} fractional bits are too few for this model: its output {worst} would be "
-        f"off by about {here[worst]:.2g}, with {what} at {scale[worst]:.2g}; {advice}"
+        f"off by about {here[worst]:.2g}, with {what} {scale[worst]:.2g}; {advice}"
     )
     return problem, better

@@ -1,4 +1,4 @@
-"""The gateway's paths: what is asked for and answered over HTTP."""
+"""The gateway as an ASGI application: its paths, requests and responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mpc.core.events import record
 from nn.gateway.asking import ANSWERS, Answer, Asking
-from nn.gateway.bodies import FORMS, JSON, NPY, read_rows, write_npy
+from nn.gateway.bodies import JSON, MEDIA_TYPES, NPY, read_rows, write_npy
 from nn.gateway.guard import HEADERS, check_origin
 from nn.gateway.openapi import description
 from nn.gateway.problems import HttpError, as_problem
@@ -29,26 +29,27 @@ from nn.gateway.turnstile import Turnstile
 __all__ = ["Limits", "application"]
 
 _PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
-# How many bodies of the largest size all requests together may hold.
+# Memory of the bodies of all requests together, at most, as a multiple of the largest body.
 _BODIES = 8
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all of them, may take.
+    """Limits of a request, and of all requests together.
 
     Attributes
     ----------
     body : int, default=2**24
-        Bytes.
+        Bytes of a body.
     rows : int, default=10000
+        Rows of a request.
     seconds : float, default=60
-        To send the body, and again for the answer.
+        For the body to arrive, and again for the answer.
     at_once : int, default=4
-        Requests that the parties are asked at a time.
+        Requests for which the parties are asked at the same time.
     waiting : int, default=64
-        Requests that wait for that.
+        Further requests that may wait.
     """
 
     body: int = 1 << 24
@@ -68,9 +69,9 @@ def application(
     asking : Asking
     limits : Limits
     listens : str
-        Host of the address at which it listens.
+        Host of the address at which the gateway listens.
     names : frozenset of str
-        By which a browser may call it besides.
+        Further host names under which browsers may reach it.
     """
     paths = _Paths(asking, limits)
     routes = [Route(path, paths.page, methods=["GET"]) for path in _PAGE]
@@ -87,7 +88,7 @@ def application(
 
 
 class _Guarded:
-    """The application behind the check of who asks, with the headers that every answer has."""
+    """The application behind the check of a request's origin; adds the headers of every response."""
 
     def __init__(self, inner: ASGIApp, listens: str, names: frozenset[str]) -> None:
         self._inner, self._listens, self._names = inner, listens, names
@@ -110,12 +111,12 @@ class _Guarded:
         try:
             check_origin(request.headers, self._listens, self._names)
         except HttpError as problem:
-            await _told(problem)(scope, receive, with_headers)
+            await _problem_response(problem)(scope, receive, with_headers)
         else:
             try:
                 await self._inner(scope, receive, with_headers)
             except Exception:
-                # Starlette raises again what its handler has answered, for a log that shows it all.
+                # Starlette raises an error again after its handler has answered, for logs.
                 if not status:
                     raise
         record(
@@ -124,7 +125,7 @@ class _Guarded:
         )  # fmt: skip
 
 
-def _told(problem: HttpError) -> Response:
+def _problem_response(problem: HttpError) -> Response:
     headers = {} if problem.retry is None else {"Retry-After": str(problem.retry)}
     if problem.status in (408, 413):
         headers["Connection"] = "close"  # more of the body may be on its way
@@ -134,42 +135,45 @@ def _told(problem: HttpError) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer where no path or method is."""
+    """Answer a request for a path or method that does not exist."""
     assert isinstance(error, HTTPException)
-    response = _told(HttpError(error.status_code, error.detail, "Path"))
+    response = _problem_response(HttpError(error.status_code, error.detail, "Path"))
     response.headers.update(error.headers or {})
     return response
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return _told(as_problem(error))
+    return _problem_response(as_problem(error))
 
 
 Handler = Callable[["_Paths", Request], Awaitable[Response]]
 
 
 def _answering(handler: Handler) -> Handler:
-    """Answer with the problem where there is one."""
+    """Wrap a handler: its errors become problem responses."""
 
     async def answer(self: _Paths, request: Request) -> Response:
         try:
             return await handler(self, request)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody reads
+            return Response(status_code=400)  # the client has gone
         except Exception as error:
             problem = as_problem(error)
             record(
                 "problem", warning=problem.status >= 500, me=self.asking.me,
                 status=problem.status, problem=problem.kind,
             )  # fmt: skip
-            return _told(problem)
+            return _problem_response(problem)
 
     return answer
 
 
 class _Paths:
+    """The handlers of the paths."""
+
     def __init__(self, asking: Asking, limits: Limits) -> None:
         self.asking, self._limits = asking, limits
+        # Bytes of all bodies in memory.
         self._held = 0
         self._turnstile = Turnstile(limits.at_once, limits.waiting, limits.seconds)
         folder = resources.files("nn.gateway") / "page"
@@ -209,11 +213,11 @@ class _Paths:
 
     @_answering
     async def predict(self, request: Request) -> Response:
-        kind, form, detailed = _wanted(request)
+        kind, media_wanted, detailed = _wanted(request)
         name = request.path_params["model"]
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media not in FORMS:
-            read_rows(media, b"", 0)  # which says so before the body is read
+        if media not in MEDIA_TYPES:
+            read_rows(media, b"", 0)  # raises before the body is read
         data = bytearray()
         try:
             await self._receive(request, data)
@@ -221,7 +225,7 @@ class _Paths:
             def work() -> Response:
                 rows = read_rows(media, bytes(data), self._limits.rows)
                 answer = self.asking.answer(name, kind, rows, detailed=detailed)
-                if form == NPY:
+                if media_wanted == NPY:
                     return Response(write_npy(answer.values), media_type=NPY)
                 return JSONResponse(_as_json(name, answer))
 
@@ -230,7 +234,7 @@ class _Paths:
             self._held -= len(data)
 
     async def _receive(self, request: Request, data: bytearray) -> None:
-        """Receive the body, and count what all hold."""
+        """Receive the body into `data`, and count the bytes of all bodies in memory."""
         most = self._limits.body
         stated = request.headers.get("content-length", "0")
         try:
@@ -255,7 +259,7 @@ class _Paths:
 
 
 def _wanted(request: Request) -> tuple[str | None, str, bool]:
-    """Return what is asked for, in which form it is wanted, and whether with details."""
+    """Return the kind of answer, its media type, and whether details are wanted."""
     unknown = set(request.query_params) - {"answer", "details"}
     if unknown:
         raise HttpError(
@@ -280,17 +284,17 @@ def _wanted(request: Request) -> tuple[str | None, str, bool]:
 
 
 def _as_json(model: str, answer: Answer) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model": model,
         "answer": answer.kind,
         "rows": len(answer.values),
         "result": answer.values.tolist(),
     }
     if answer.kind in ("scores", "probabilities") and answer.classes is not None:
-        told["classes"] = answer.classes.tolist()
+        body["classes"] = answer.classes.tolist()
     if answer.cost is not None and answer.exchange is not None:
         rounds, sent = answer.cost
-        told["details"] = {
+        body["details"] = {
             "seconds": round(answer.seconds, 4),
             "rounds": rounds,
             "bytes_between_parties": sent,
@@ -300,13 +304,13 @@ def _as_json(model: str, answer: Answer) -> dict[str, Any]:
                     "got": "a seed" if each.seed else "words",
                     "bytes_sent": each.sent,
                     "bytes_received": each.received,
-                    # Of the first row, in hexadecimal: JavaScript's numbers end at 2^53.
+                    # Share of the first row; hexadecimal, since JavaScript's numbers end at 2^53.
                     "share": _hexadecimal(each.first_row),
                 }
                 for each in answer.exchange.parties
             ],
         }
-    return told
+    return body
 
 
 def _hexadecimal(words: NDArray[np.uint64]) -> list[str]:

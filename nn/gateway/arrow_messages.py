@@ -1,4 +1,4 @@
-"""Whether a record batch of Arrow is compressed, which pyarrow says to nobody.
+"""Whether a record batch of Arrow is compressed, which pyarrow does not expose.
 
 A message's metadata is a table of FlatBuffers: an offset to a table of offsets to its fields, in
 the order of Arrow's ``Message.fbs``.
@@ -19,7 +19,7 @@ def is_compressed(metadata: bytes) -> bool:
     Raises
     ------
     ValueError
-        If the metadata are none.
+        If the metadata is malformed.
     """
     try:
         (message,) = struct.unpack_from("<I", metadata, 0)
@@ -33,7 +33,7 @@ def is_compressed(metadata: bytes) -> bool:
 
 
 def _field(data: bytes, table: int, number: int) -> int | None:
-    """Return where a field of a table is, None where it is left out."""
+    """Return the offset of a field of a table, None if the table lacks it."""
     (back,) = struct.unpack_from("<i", data, table)
     fields = table - back
     if fields < 0:

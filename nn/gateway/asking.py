@@ -1,4 +1,4 @@
-"""Clients of the parties, a few, that all who ask over HTTP share."""
+"""The gateway's clients of the parties, which all HTTP requests share."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from nn.serving.exchange import Exchange
 
 __all__ = ["ANSWERS", "Answer", "Asking"]
 
-# What may be asked for, and what the model's owner must have allowed for it.
+# The gateway's kinds of answer, and the client's answer that the model's owner must allow for each.
 ANSWERS = {"labels": "class", "scores": "scores", "probabilities": "scores", "values": "values"}
-# How long a party may take to say that it is there.
+# Seconds that a party may take to answer a question for its state.
 _LOOK_SECONDS = 3.0
-# Whoever asks is told soon that parties are away, and when to try again; a loss that parties mend
-# at once is waited for.
+# Short, so that an HTTP client soon learns that parties are away and when to try again; long enough for
+# parties that join again at once.
 _PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Answer:
-    """What the parties have answered, and how.
+    """The answer of the parties to one HTTP request.
 
     Attributes
     ----------
     kind : str
-        Of :data:`ANSWERS`.
-    values : ndarray
-        Labels, or scores.
+        A key of :data:`ANSWERS`.
+    values : ndarray of shape (rows,) or (rows, outputs)
+        Labels, scores, probabilities or values.
     classes : ndarray, or None for a regressor
     exchange : Exchange or None
-        None where there were no rows.
+        None for a request without rows.
     cost : (int, int) or None
-        Rounds and bytes, if they were asked for.
+        Rounds and bytes, if details were asked for.
     seconds : float
     """
 
@@ -61,21 +61,21 @@ class Answer:
 
 
 class Asking:
-    """Asks the parties as one client, from several threads.
+    """Asks the parties as one client of the configuration, from several threads.
 
     Parameters
     ----------
     path : path
-        Of parties.toml.
+        The path of parties.toml.
     me : str
-        Which client.
+        The name of the client.
     most : int
-        Threads that ask at once: each has a connection to every party of its own.
+        Threads that ask at the same time; each uses its own connections to the parties.
 
     Raises
     ------
     ConfigurationError
-        If the configuration is wrong or the client's key is not here. The parties need not be there.
+        If the configuration is wrong or the client's key is not here. The parties need not run.
     """
 
     def __init__(self, path: Path, me: str, most: int) -> None:
@@ -87,7 +87,7 @@ class Asking:
             )
         own_contexts(self._read, me)
         self._lock = threading.Lock()
-        # By model; a client that was idle for long connects again by itself.
+        # Idle clients with their models; a client whose connections were closed reconnects by itself.
         self._idle: list[tuple[str, Client]] = []
         self._open = 0
 
@@ -97,8 +97,8 @@ class Asking:
         return self._read.names
 
     def look(self) -> list[Health]:
-        """Return what each party says of itself."""
-        # Certificates may have successors by now.
+        """Return the state of each party's service."""
+        # Read again, since certificates may have been renewed.
         read = configuration.load(self._path)
         return [each for each in ask(read, self.me, _LOOK_SECONDS) if each.role == "party"]
 
@@ -108,7 +108,7 @@ class Asking:
         Raises
         ------
         PeerError
-            If one of them is not there.
+            If one of the parties is not ready.
         """
         served = []
         for each in self.look():
@@ -118,7 +118,7 @@ class Asking:
         return [name for name in served[0] if all(name in others for others in served[1:])]
 
     def describe(self, model: str) -> dict[str, Any]:
-        """Return what is public of a model."""
+        """Return the description of a model, as the gateway's JSON has it."""
         with self._client(model) as client:
             low, high = (np.broadcast_to(e, client.n_features_in_) for e in client.input_range_)
             names = getattr(client, "feature_names_in_", None)
@@ -134,12 +134,12 @@ class Asking:
             }
 
     def answer(self, model: str, kind: str | None, rows: Table, *, detailed: bool) -> Answer:
-        """Ask for labels, scores, probabilities or values; None for what there is in any case.
+        """Ask the parties for an answer of a kind; None for labels, or a regressor's values.
 
         Raises
         ------
         HttpError
-            If there is no such model or answer.
+            If there is no such model, or its owner does not allow the answer.
         SottoError
             As :class:`nn.Client` does.
         """
@@ -155,7 +155,7 @@ class Asking:
                 "labels": client.predict, "values": client.predict,
                 "scores": client.decision_function, "probabilities": client.predict_proba,
             }[kind]  # fmt: skip
-            if rows.rows.shape == (0, 0):  # of JSON, where no row says how wide it is
+            if rows.rows.shape == (0, 0):  # JSON without rows does not say their width
                 rows = Table(np.empty((0, client.n_features_in_)), rows.columns)
             begin = time.monotonic()
             values = call(rows)
@@ -166,7 +166,7 @@ class Asking:
         return Answer(kind, values, classes, exchange, cost, seconds)
 
     def close(self) -> None:
-        """Say goodbye to the parties; who asks still is not waited for."""
+        """Close the idle clients, without waiting for the others."""
         with self._lock:
             clients = [client for _, client in self._idle]
             self._open -= len(clients)
@@ -176,7 +176,7 @@ class Asking:
 
     @contextmanager
     def _client(self, model: str) -> Iterator[Client]:
-        """Lend a client for a model to one thread; one that has failed is not lent again."""
+        """Lend a client for a model to one thread; a client that has lost a party is closed."""
         client = self._take(model)
         try:
             yield client
@@ -194,7 +194,7 @@ class Asking:
             if found is not None:
                 self._idle.remove(found)
                 return found[1]
-            # A place for a new one, in exchange for one that asks for another model.
+            # Make place for a new client: close one for another model.
             spare = self._idle.pop(0)[1] if self._open >= self._most else None
             self._open += spare is None
         if spare is not None:

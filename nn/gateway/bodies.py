@@ -1,7 +1,7 @@
 """Rows as the bodies of requests: JSON, CSV, NumPy's .npy and Arrow's streams.
 
-Whatever is sent, what it takes to read it is bounded by the size of the body and the number of
-rows: nothing is unpickled, nothing is decompressed, no size is believed before it is checked.
+Memory and time for any body are bounded by its size and the number of rows: nothing is unpickled or
+decompressed, and no size that a body states is trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mpc.core.errors import MissingExtraError
 from nn.gateway.problems import HttpError
 
-__all__ = ["ARROW", "CSV", "FORMS", "JSON", "NPY", "Table", "read_rows", "write_npy"]
+__all__ = ["ARROW", "CSV", "JSON", "MEDIA_TYPES", "NPY", "Table", "read_rows", "write_npy"]
 
 JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -27,7 +27,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Rows, and the names of their columns if there are any, as a data frame has them."""
+    """Rows of shape (rows, features), and the names of the columns if the body has them."""
 
     rows: NDArray[Any]
     columns: tuple[str, ...] | None
@@ -40,7 +40,7 @@ class Table:
 
 
 def read_rows(kind: str, data: bytes, most: int) -> Table:
-    """Read a body.
+    """Return the rows of a body.
 
     Parameters
     ----------
@@ -48,17 +48,19 @@ def read_rows(kind: str, data: bytes, most: int) -> Table:
         The media type.
     data : bytes
     most : int
-        Rows.
+        Rows of a body, at most.
 
     Raises
     ------
     HttpError
-        Says which rule the body breaks.
+        If the body breaks a rule; the message says which.
     """
     read = _READERS.get(kind)
     if read is None:
         raise HttpError(
-            415, f"Content-Type must be one of {', '.join(FORMS)}, got {kind[:100]!r}", "MediaType"
+            415,
+            f"Content-Type must be one of {', '.join(MEDIA_TYPES)}, got {kind[:100]!r}",
+            "MediaType",
         )
     table = read(data, most)
     if table.rows.ndim == 2 and table.columns is not None:
@@ -70,7 +72,7 @@ def read_rows(kind: str, data: bytes, most: int) -> Table:
 
 
 def write_npy(array: NDArray[Any]) -> bytes:
-    """Return an array as a .npy file, labels of any kind as text."""
+    """Return an array as a .npy file, labels of dtype object as strings."""
     if array.dtype == object:
         array = array.astype(str)
     out = io.BytesIO()
@@ -94,7 +96,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _json(data: bytes, most: int) -> Table:
-    # Lists cost twenty times their text, so they are counted before they are made.
+    # Lists need twenty times the memory of their text, so they are counted before parsing.
     if data.count(b"[") > most + 2 or data.count(b"{") > 1:
         _check_count(data.count(b"["), most + 2)
         _refuse("the body must be one object with rows, and columns perhaps")
@@ -103,7 +105,7 @@ def _json(data: bytes, most: int) -> Table:
     except RecursionError:
         _refuse("the body is nested too deeply")
     except ValueError as error:
-        # A decoder's message has a position, and no more of the text than a word that is none.
+        # The decoder's message has a position, and at most one word of the text.
         _refuse(f"the body is no JSON: {error}")
     if not isinstance(read, dict) or not {"rows"} <= set(read) <= {"rows", "columns"}:
         _refuse("the body must be an object with rows, and columns perhaps")
@@ -174,7 +176,7 @@ def _npy(data: bytes, most: int) -> Table:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    except Exception:  # of whatever kind NumPy's reader of a header has
+    except Exception:  # NumPy's reader of a header raises many kinds
         _refuse("the body is no .npy file of version 1 or 2")
     if dtype.hasobject or dtype.kind not in "biuf" or dtype.itemsize > 8:
         _refuse(f"a .npy file must hold numbers of at most 64 bits, got {dtype.str[:40]}")
@@ -204,7 +206,7 @@ def _arrow(data: bytes, most: int) -> Table:
             wanted = "record batch" if k else "schema"
             if message.type != wanted:
                 _refuse(f"an Arrow stream must have a {wanted} here, got a {message.type}")
-            # A few bytes could unfold to any number.
+            # Compressed, a few bytes may hold any number of rows.
             if k and is_compressed(message.metadata.to_pybytes()):
                 _refuse("an Arrow stream must not be compressed")
         stream = pyarrow.ipc.open_stream(whole)
@@ -214,7 +216,7 @@ def _arrow(data: bytes, most: int) -> Table:
             if not _is_numeric(pyarrow, field.type):
                 _refuse(f"column {str(field.name)[:100]!r} must hold numbers, got {field.type}")
         for batch in stream:
-            if batch.num_rows < 0:  # which is valid to pyarrow
+            if batch.num_rows < 0:  # valid for pyarrow
                 _refuse("a record batch must have rows")
             batch.validate(full=True)
             count += batch.num_rows
@@ -235,7 +237,7 @@ def _arrow(data: bytes, most: int) -> Table:
 
 
 def _is_numeric(pyarrow: Any, kind: Any) -> bool:
-    # No booleans: eight in a byte would become 64 bytes.
+    # No booleans: eight of them are one byte in the body, and 64 bytes as doubles.
     return bool(pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind))
 
 
@@ -245,4 +247,4 @@ _READERS: dict[str, Callable[[bytes, int], Table]] = {
     NPY: _npy,
     ARROW: _arrow,
 }
-FORMS: Sequence[str] = tuple(_READERS)
+MEDIA_TYPES: Sequence[str] = tuple(_READERS)

@@ -1,8 +1,8 @@
-"""Who may ask over HTTP: no page of another site, by whatever name it has found this address.
+"""The check of a request's origin: scripts of other sites must not use the gateway.
 
-A browser on this machine reaches the gateway even where nobody else does, and runs the scripts of
-every site that is open in it. Such a script is known by the site's name: in Host, if the name was
-made to lead here (DNS rebinding), otherwise in Origin or as Sec-Fetch-Site.
+A browser on this machine reaches the gateway even if no other machine does, and runs scripts of every
+site that is open in it. A request of such a script shows the site's name: in Host, if the site's name
+was made to resolve to this address (DNS rebinding), otherwise in Origin or Sec-Fetch-Site.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nn.gateway.problems import HttpError
 
 __all__ = ["HEADERS", "check_origin", "is_loopback"]
 
-# With every answer.
+# Headers of every response.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -27,7 +27,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host's address."""
+    """Return whether a host is an address that only this machine reaches."""
     if host == "localhost":
         return True
     try:
@@ -52,20 +52,20 @@ def _is_address(host: str) -> bool:
 
 
 def check_origin(headers: Mapping[str, str], listens: str, names: frozenset[str]) -> None:
-    """Raise HttpError if a request is another site's.
+    """Raise HttpError if a request comes from a page of another site.
 
     Parameters
     ----------
     headers : mapping of str to str
-        Of the request, their names in lower case.
+        Headers of the request, with names in lower case.
     listens : str
         Host of the address at which the gateway listens.
     names : frozenset of str
-        By which others may call it, besides its address.
+        Further host names of the gateway, beside its address.
     """
     authority = headers.get("host", "")
     host = _name(authority)
-    # A name can be made to lead here, an address cannot.
+    # A name may be made to resolve to this machine; an address may not.
     known = is_loopback(host) or host in names or host == listens.lower()
     if not known and not (_is_address(host) and not is_loopback(listens)):
         raise HttpError(421, f"the gateway is not called {host[:100]!r}: --name lets it be", "Host")

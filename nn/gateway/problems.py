@@ -1,4 +1,4 @@
-"""Errors as HTTP tells them: problem details (RFC 9457) with the status code that fits."""
+"""Errors as HTTP responses: status codes and problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mpc.core.errors import (
 
 __all__ = ["HttpError", "as_problem"]
 
-# Where nothing says when to come back.
+# Default of Retry-After.
 _RETRY_SECONDS = 5
 
 
 class HttpError(SottoError):
-    """What a request is answered with that cannot be served.
+    """An error response.
 
     Parameters
     ----------
     status : int
     detail : str
-        For whoever asks, and for nobody else: it may name one of the values that were sent.
+        Text for the sender of the request alone: it may contain a value of the request.
     kind : str
-        The error in one word, for a program. It goes into the log.
+        The error in one word, for programs and for the log.
     retry : int, optional
-        Seconds after which it is worth trying again.
+        Seconds after which the request may be repeated.
     """
 
     def __init__(self, status: int, detail: str, kind: str, retry: int | None = None) -> None:
@@ -40,7 +40,7 @@ class HttpError(SottoError):
         self.status, self.detail, self.kind, self.retry = status, detail, kind, retry
 
     def body(self) -> dict[str, Any]:
-        """Return the problem's details."""
+        """Return the problem details, as JSON has them."""
         return {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -51,7 +51,7 @@ class HttpError(SottoError):
 
 
 def as_problem(error: Exception) -> HttpError:
-    """Return what an error from asking the parties means to whoever has asked."""
+    """Return the error response for an exception of a handler."""
     kind = type(error).__name__
     if isinstance(error, HttpError):
         return error
@@ -61,5 +61,5 @@ def as_problem(error: Exception) -> HttpError:
         return HttpError(422, str(error), kind)
     if isinstance(error, MemoryError):
         return HttpError(503, "the gateway has no memory for this now", kind, _RETRY_SECONDS)
-    # Its text is not ours, and could hold anything.
+    # Without its text, which may hold secrets.
     return HttpError(500, f"{kind}, a bug: please report it", kind)

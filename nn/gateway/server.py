@@ -22,9 +22,9 @@ from nn.gateway.guard import is_loopback
 
 __all__ = ["run"]
 
-# For a connection to say what it wants, where the limit is not shorter.
+# For the head of a request to arrive, if the limit of a request is not shorter.
 _HEAD_SECONDS = 10.0
-# What runs may end, when the gateway is told to.
+# For requests in progress, when the gateway is told to end.
 _GRACE_SECONDS = 5
 _CONNECTIONS = 256
 _LARGEST_HEAD = 1 << 14
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     _say(asking, host, port)
     names = frozenset(name.lower() for name in options.name)
     _Impatient.head_seconds = min(_HEAD_SECONDS, limits.seconds)
-    # The server raises again what has ended it.
+    # Uvicorn raises the signal again after it has shut down.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""Work in threads for an event loop: so many at once, so many that wait, and no more."""
+"""Work in threads for an event loop, with a limit on running and on waiting work."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ T = TypeVar("T")
 
 
 class Turnstile:
-    """Lets work through; for use in one event loop.
+    """Runs work in a limited number of threads; for use in one event loop.
 
     Parameters
     ----------
     at_once : int
-        Threads.
+        Threads at the same time.
     waiting : int
-        Work that may wait for a thread; what comes beyond that is refused.
+        Calls that may wait for a thread; further ones are refused.
     seconds : float
-        How long whoever has come stays, waiting included. The thread ends by itself, later, and
-        holds its place until then.
+        Time of a call, waiting included. After it the call raises, but its thread runs on, and
+        counts as running until it ends.
+
+    Attributes
+    ----------
+    admitted : int
+        Calls that wait or whose thread runs.
     """
 
     def __init__(self, at_once: int, waiting: int, seconds: float) -> None:
         self._free = asyncio.Semaphore(at_once)
         self._places = at_once + waiting
-        self._there = 0
+        self.admitted = 0
         self._seconds = seconds
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -40,13 +45,13 @@ class Turnstile:
         Raises
         ------
         HttpError
-            503 if there is no place, 504 if it took too long.
+            503 if too many calls wait, 504 if this one took too long.
         """
-        if self._there >= self._places:
+        if self.admitted >= self._places:
             raise HttpError(
-                503, f"{self._there} requests are here already: try again", "Busy", retry=1
+                503, f"{self.admitted} requests are here already: try again", "Busy", retry=1
             )
-        self._there += 1
+        self.admitted += 1
         entered = False
         try:
             async with asyncio.timeout(self._seconds) as limit:
@@ -55,14 +60,14 @@ class Turnstile:
                 return await self._start(work)
         except TimeoutError:
             if not limit.expired():
-                raise  # the work's own
+                raise  # a TimeoutError of the work itself
             where = "the parties did not answer" if entered else "no place became free"
             raise HttpError(
                 504, f"{where} within {self._seconds:g} s: try again", "TooSlow", retry=1
             ) from None
         finally:
             if not entered:
-                self._there -= 1
+                self.admitted -= 1
 
     async def _start(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -70,7 +75,7 @@ class Turnstile:
 
         def leave(result: Any, error: BaseException | None) -> None:
             self._free.release()
-            self._there -= 1
+            self.admitted -= 1
             if done.cancelled():
                 return
             if error is None:
@@ -89,7 +94,7 @@ class Turnstile:
             except RuntimeError:
                 pass  # the loop has ended
 
-        # A daemon: what waits for a party that is lost does not keep the process from ending.
+        # A daemon thread, so that waiting for a lost party does not keep the process from ending.
         try:
             threading.Thread(target=run, daemon=True).start()
         except RuntimeError:

@@ -1,8 +1,9 @@
 """The layers that networks are made of.
 
-A layer is what one step of a network computes, in the clear and on shares. A list of layers is a
-network: :class:`nn.Sequential`. ``Dense.untrained`` and its like say what to train; with arrays for
-parameters a layer is a trained one.
+A layer is one step of a network, in the clear and on shares; :class:`nn.Sequential` makes a network of
+a list of layers. ``Dense.untrained(64, 32)`` is a layer of given sizes that is to be trained; with
+arrays for parameters, ``Dense(weights, bias)``, a layer is trained. ``LAYERS`` maps the name of every
+registered kind of layer to its class.
 
 Examples
 --------

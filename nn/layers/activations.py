@@ -1,7 +1,7 @@
-"""Smooth activations: sigmoid and tanh, exact on NumPy arrays, by pieces on shares.
+"""Smooth activations: sigmoid and tanh, exact on NumPy arrays, piecewise polynomials on shares.
 
-On shares they are within 7e-5 and 8e-5 of the function, at the default format and for every input:
-see :mod:`mpc.protocols.sigmoid`.
+On shares, sigmoid has an error of at most 7e-5 and tanh of at most 8e-5, at the default format and for
+every input: see :mod:`mpc.protocols.sigmoid`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Sigmoid", "Tanh"]
 
 
 class _Smooth(Layer):
-    """An activation that ascends, with its own output in its derivative."""
+    """An increasing activation whose derivative is a function of its output."""
 
-    # Its name among the protocols, and the largest slope.
+    # Name in mpc.protocols.sigmoid, and the largest derivative.
     protocol: ClassVar[str]
     slope: ClassVar[float]
     may_grow = False
@@ -56,7 +56,7 @@ class _Smooth(Layer):
         return 1.0
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
-        # Twenty bits with their numbers, five coefficients, and what four rounds open.
+        # Twenty comparison bits, five coefficients, and the openings of four rounds.
         return 100 * (parties + 1) * math.prod(input_shape)
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Convolution of images with their channels last: (rows, height, width, channels)."""
+"""Convolution of images of shape (rows, height, width, channels)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Convolution", "pair"]
 
 Pair = tuple[int, int]
 
-# How much of the windows of plain images is laid out at a time.
+# Elements of the windows of plain images that are copied at a time.
 _WINDOW_ELEMENTS = 1 << 23
 
 
 def pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
-    """Return one integer, or two, for height and width."""
+    """Return `value`, one integer or two of at least `minimum`, as (height, width)."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ArgumentError(f"{name} must be one integer or two, got {value!r}")
@@ -36,19 +36,21 @@ def pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
 
 @register
 class Convolution(Weighted):
-    """Convolutional layer: every window of an image times the weights, plus a bias.
+    """Convolutional layer: the products of every window of an image with the kernels, plus a bias.
 
-    As networks have it, without flipping the kernels.
+    A cross-correlation, as in other libraries: kernels are not flipped. Input rows have the shape
+    (height, width, channels), output rows (places down, places across, outputs).
 
     Parameters
     ----------
     weights : array of shape (kernel height, kernel width, channels, outputs)
     bias : array of shape (outputs,)
     stride : int or (int, int), default=1
-        Steps between windows, along height and width.
+        Step from a window to the next, along height and width.
     padding : {"valid", "same"}, int, (int, int) or two pairs of int, default="valid"
-        Zeros around the image: none; as many as give ``ceil(size / stride)`` places, with the odd
-        one below and to the right; so many on either side; or ``((above, below), (left, right))``.
+        Zeros around the image. "valid": none. "same": as many as give ``ceil(size / stride)``
+        places, an odd one below or to the right. One integer: on all four sides; two: above and
+        below, left and right; or ``((above, below), (left, right))``.
 
     Raises
     ------
@@ -96,7 +98,21 @@ class Convolution(Weighted):
     def untrained(
         cls, channels: int, outputs: int, kernel: Any, *, stride: Any = 1, padding: Any = "valid"
     ) -> Convolution:
-        """Return a layer of zeros, which says what to train.
+        """Return a layer that is to be trained, with zeros for parameters.
+
+        Parameters
+        ----------
+        channels, outputs : int
+            At least 1.
+        kernel : int or (int, int)
+            Height and width.
+        stride, padding
+            As for the class.
+
+        Raises
+        ------
+        ArgumentError, DtypeError
+            If an argument breaks its rule.
 
         Examples
         --------
@@ -125,7 +141,7 @@ class Convolution(Weighted):
         return self.with_parameters([weights, np.zeros(sizes[3], dtype=weights.dtype)])
 
     def windows(self, height: int, width: int) -> Windows:
-        """Return where the kernels go on images of a size."""
+        """Return the windows of images of the given size."""
         kernel = self.weights.shape[:2]
         sides = []
         for size, length, step, k in zip(
@@ -140,22 +156,23 @@ class Convolution(Weighted):
                 sides.append(side if isinstance(side, tuple) else (side, side))
         return Windows((int(kernel[0]), int(kernel[1])), self.stride, (sides[0], sides[1]))
 
-    def _rows(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return the windows of plain images as the rows of a matrix."""
+    def _window_matrix(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return a matrix with a row for every window of plain images."""
         seen = self.windows(*x.shape[1:3]).view(x)
         return seen.reshape(-1, int(np.prod(seen.shape[-3:])))
 
-    def _matrix(self) -> Any:
+    def _kernel_matrix(self) -> Any:
+        """Return the weights as a matrix with a column for every output."""
         return self.weights.reshape(-1, self.weights.shape[3])
 
     def __call__(self, x: Any) -> Any:
         shape = self.output_shape(tuple(x.shape)[1:])
         if isinstance(x, SharedArray):
             return convolution.convolve(x, self.weights, self.windows(*x.shape[1:3])) + self.bias
-        # A few images at a time: their windows take many times the memory that they do themselves.
+        # A few images at a time: windows overlap, so they need many times the memory of the images.
         step = max(1, _WINDOW_ELEMENTS // (shape[0] * shape[1] * math.prod(self.weights.shape[:3])))
         pieces = [
-            self._rows(x[start : start + step]) @ self._matrix() + self.bias
+            self._window_matrix(x[start : start + step]) @ self._kernel_matrix() + self.bias
             for start in range(0, max(1, len(x)), step)
         ]
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -163,13 +180,13 @@ class Convolution(Weighted):
 
     def forward(self, x: Any) -> Any:
         if isinstance(x, SharedArray):
-            # Truncated once, so that forward and backward use the same array and open it once.
+            # Truncated once, so that forward and backward use the same masked input.
             self._memory = x = x.truncate()
             return self(x)
         shape = self.output_shape(tuple(x.shape)[1:])
-        rows = self._rows(x)
+        rows = self._window_matrix(x)
         self._memory = (rows, x.shape)
-        return (rows @ self._matrix() + self.bias).reshape(len(x), *shape)
+        return (rows @ self._kernel_matrix() + self.bias).reshape(len(x), *shape)
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
         memory = self._remembered()
@@ -181,7 +198,9 @@ class Convolution(Weighted):
         if not input_gradient:
             return None
         windows = self.windows(*shape[1:3])
-        back = (flat @ self._matrix().T).reshape(*gradient.shape[:3], *windows.kernel, shape[-1])
+        back = (flat @ self._kernel_matrix().T).reshape(
+            *gradient.shape[:3], *windows.kernel, shape[-1]
+        )
         return windows.add_back(back, shape)
 
     def _shared_backward(
@@ -204,10 +223,10 @@ class Convolution(Weighted):
                 f"got shape {lows.shape}"
             )
         shape = self.output_shape(lows.shape)
-        weights = np.asarray(self._matrix(), dtype=np.float64)
+        weights = np.asarray(self._kernel_matrix(), dtype=np.float64)
         bias = np.asarray(self.bias, dtype=np.float64)
         positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
-        below, above = self._rows(lows[None]), self._rows(highs[None])
+        below, above = self._window_matrix(lows[None]), self._window_matrix(highs[None])
         return (
             (below @ positive + above @ negative + bias).reshape(shape),
             (above @ positive + below @ negative + bias).reshape(shape),
@@ -217,16 +236,18 @@ class Convolution(Weighted):
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
         unit = 2.0**-frac_bits
-        weights, bias = (np.asarray(p, dtype=np.float64) for p in (self._matrix(), self.bias))
+        weights, bias = (
+            np.asarray(p, dtype=np.float64) for p in (self._kernel_matrix(), self.bias)
+        )
         rounded = np.rint(weights / unit) * unit
-        off = self._rows(magnitude[None]) @ np.abs(rounded - weights)
-        grown = self._rows(np.broadcast_to(error, magnitude.shape)[None]) @ np.abs(rounded)
+        off = self._window_matrix(magnitude[None]) @ np.abs(rounded - weights)
+        grown = self._window_matrix(np.broadcast_to(error, magnitude.shape)[None]) @ np.abs(rounded)
         whole: NDArray[Any] = grown + off + np.abs(np.rint(bias / unit) * unit - bias)
         return whole.reshape(self.output_shape(magnitude.shape))
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
         outputs = math.prod(self.output_shape(input_shape))
-        # The windows of the opened image, of every share of its mask, and of the provider's.
+        # Windows of the opened image, of every party's share of its mask, and of the provider's.
         seen = outputs // self.weights.shape[3] * math.prod(self.weights.shape[:3])
         image = math.prod(input_shape)
         return int((parties + 3) * seen + (4 * parties + 2) * image + 4 * (parties + 1) * outputs)

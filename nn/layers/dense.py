@@ -48,7 +48,17 @@ class Dense(Weighted):
 
     @classmethod
     def untrained(cls, inputs: int, outputs: int) -> Dense:
-        """Return a layer of zeros, which says what to train.
+        """Return a layer that is to be trained, with zeros for parameters.
+
+        Parameters
+        ----------
+        inputs, outputs : int
+            At least 1.
+
+        Raises
+        ------
+        ArgumentError, DtypeError
+            If a size is no integer of at least 1.
 
         Examples
         --------
@@ -79,7 +89,7 @@ class Dense(Weighted):
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
         x = self._remembered()
         if isinstance(gradient, SharedArray):
-            # Once, so that both products use the same array and open it once.
+            # Truncated once, so that both products use the same masked gradient.
             gradient = gradient.truncate()
         self.gradients = [x.T @ gradient, gradient.sum(axis=0)]
         return gradient @ self.weights.T if input_gradient else None
@@ -96,7 +106,7 @@ class Dense(Weighted):
             ) from None
         weights = np.asarray(self.weights, dtype=np.float64)
         bias = np.asarray(self.bias, dtype=np.float64)
-        # The least output takes the low end where a weight is positive, the high end elsewhere.
+        # The least output has the low input where a weight is positive, the high input elsewhere.
         positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
         return (
             lows @ positive + highs @ negative + bias,
@@ -115,7 +125,7 @@ class Dense(Weighted):
         return grown + off + np.abs(np.rint(bias / unit) * unit - bias)
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
-        # Masks, messages and opened values of the input; shares and messages of the output.
+        # Input: masks, messages and opened values. Output: shares and messages.
         inputs, outputs = self.weights.shape
         return int((4 * parties + 2) * inputs + 4 * (parties + 1) * outputs)
 

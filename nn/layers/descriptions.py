@@ -1,4 +1,4 @@
-"""Layers and labels as plain text and arrays, and back: what model files and files of shares hold."""
+"""Descriptions of layers, and labels, as model files and files of shares hold them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ __all__ = ["check_described", "described", "layers_of", "plain_labels"]
 
 
 def described(layers: Sequence[Layer]) -> list[list[Any]]:
-    """Return each layer's name and what it is made of, but for its parameters.
+    """Return the description of each layer: its name and options, without its parameters.
+
+    Raises
+    ------
+    DtypeError
+        If a layer is of a kind that is not registered.
 
     Examples
     --------
@@ -34,12 +39,12 @@ def described(layers: Sequence[Layer]) -> list[list[Any]]:
 
 
 def check_described(layers: Sequence[Layer]) -> None:
-    """Raise before a training unless files can hold what comes out of it.
+    """Check, before a training, that files can hold the trained layers.
 
     Raises
     ------
     DtypeError
-        If a layer is of a kind that is not registered, or its description does not make it again.
+        If a layer is of a kind that is not registered, or its description makes another layer.
     """
     for number, layer in enumerate(layers, start=1):
         if layer.only_trains:
@@ -57,12 +62,12 @@ def check_described(layers: Sequence[Layer]) -> None:
 
 
 def layers_of(descriptions: Any, parameters: Sequence[Any]) -> list[Layer]:
-    """Return the layers of descriptions that a file held, with their parameters.
+    """Return the layers that a file describes, with the given parameters in layer order.
 
     Raises
     ------
     DataError
-        If they describe no layers, or layers with other parameters.
+        If `descriptions` are malformed, or the layers have other parameters.
     """
     remaining = iter(parameters)
     try:

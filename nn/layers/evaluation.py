@@ -1,4 +1,4 @@
-"""Evaluation of plain layers, a piece of the rows at a time."""
+"""Evaluation of plain layers in batches of rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nn.layers.layer import Layer
 
 __all__ = ["accuracy", "evaluate"]
 
-# Rows of one piece, so that the memory of a prediction does not grow with the number of rows.
+# Rows of a batch. It bounds the memory of a prediction, whatever the number of rows.
 ROWS_AT_ONCE = 4096
 
 
 def evaluate(layers: Sequence[Layer], X: NDArray[Any]) -> NDArray[Any]:
-    """Return the last layer's output, a piece of the rows at a time."""
+    """Return the last layer's output for the rows `X`, computed in batches."""
     pieces = []
     for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
         x: Any = X[start : start + ROWS_AT_ONCE]
@@ -30,5 +30,5 @@ def evaluate(layers: Sequence[Layer], X: NDArray[Any]) -> NDArray[Any]:
 def accuracy(
     layers: Sequence[Layer], classes: NDArray[Any], X: NDArray[Any], y: NDArray[Any]
 ) -> float:
-    """Return the share of rows whose best class is y."""
+    """Return the fraction of rows whose class with the largest score is their label in `y`."""
     return float(np.mean(classes[evaluate(layers, X).argmax(axis=1)] == y))

@@ -1,4 +1,4 @@
-"""Affine maps folded together in float64, before a model is shared."""
+"""Dense layers in float64, and the merging of those that follow one another."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ Floats = NDArray[np.float64]
 
 
 def dense(weights: Floats, bias: Floats) -> Dense:
-    """Return a layer in float64; weights of one axis scale each feature by itself."""
+    """Return a Dense layer in float64.
+
+    Parameters
+    ----------
+    weights : array of shape (inputs, outputs), or (features,) for a diagonal matrix
+    bias : array of shape (outputs,)
+    """
     matrix = np.array(weights, dtype=np.float64)
     return Dense(np.diag(matrix) if matrix.ndim == 1 else matrix, np.array(bias, dtype=np.float64))
 
 
 def merge(layers: Sequence[Layer]) -> list[Layer]:
-    """Return layers that compute the same with no two dense ones in a row.
+    """Return layers of the same function in which no Dense follows a Dense.
 
     Examples
     --------

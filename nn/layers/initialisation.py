@@ -1,4 +1,4 @@
-"""Initial weights, and the generator that draws them. Never a source of masks."""
+"""Initial weights, and the generator that draws them. Masks never come from this generator."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def generator(random_state: RandomState = None) -> np.random.Generator:
     Parameters
     ----------
     random_state : int, None, numpy.random.Generator or numpy.random.RandomState
-        An int gives the same stream each time; None a fresh one; a Generator is used itself; a
-        RandomState gives the seed of a new one.
+        An int seeds a new generator, None seeds it from the operating system, a RandomState draws
+        its seed; a Generator is returned itself.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def generator(random_state: RandomState = None) -> np.random.Generator:
     DtypeError
         If `random_state` is of another type.
     ArgumentError
-        If it is a negative int.
+        If `random_state` is a negative int.
 
     Examples
     --------
@@ -77,6 +77,6 @@ def he_normal(
     >>> he_normal(3, 2, np.random.default_rng(0)).shape
     (3, 2)
     """
-    # Drawn in float64 whatever the dtype, so a seed gives the same weights in both.
+    # Drawn in float64 whatever the dtype, so that a seed gives the same weights in both.
     weights = random.normal(scale=np.sqrt(2 / inputs), size=(inputs, outputs))
     return weights.astype(float_dtype(dtype), copy=False)

@@ -1,10 +1,10 @@
-"""What a layer is, and the registry of all kinds of layers.
+"""The interface of a layer, and the registry of all kinds of layers.
 
 A layer computes with operators and NumPy functions alone, so its parameters and its input may be
-NumPy arrays or shared arrays. Rows come first in every input and gradient.
+NumPy arrays or shared arrays. The first axis of every input, output and gradient counts rows.
 
-A kind of layer is one class: what it computes, its gradient, its bounds, how files describe it and
-what other libraries call it. :func:`register` makes it known to files and imports.
+A kind of layer is one class. The class has the layer's function, gradient and bounds, its description
+in files, and its names in other libraries. :func:`register` makes it known to files and to conversion.
 """
 
 from __future__ import annotations
@@ -30,16 +30,24 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class NamedElsewhere:
-    """What other libraries call an activation.
+    """The names of an activation in other libraries.
 
     Attributes
     ----------
     onnx : str, optional
-        The operator of ONNX.
+        The name of the ONNX operator.
     onnx_attributes : mapping of str to (str, float)
-        For each of its attributes the constructor's argument that it is, and its default in ONNX.
+        For each attribute of the operator: the constructor's argument of the same meaning, and the
+        attribute's default in ONNX.
     sklearn : str, optional
         The ``activation`` of scikit-learn's networks.
+
+    Examples
+    --------
+    >>> from nn.layers import LeakyReLU, NamedElsewhere
+    >>> alpha = {"alpha": ("slope", 0.01)}  # ONNX's attribute, our argument, ONNX's default
+    >>> LeakyReLU.named_elsewhere == NamedElsewhere(onnx="LeakyRelu", onnx_attributes=alpha)
+    True
     """
 
     onnx: str | None = None
@@ -48,36 +56,70 @@ class NamedElsewhere:
 
 
 class Layer(ABC):
-    """One step of a network.
+    """Base class of layers: one step of a network.
 
-    ``layer(x)`` computes the output and remembers nothing. ``layer.forward(x)`` computes the same
-    and keeps on the layer what the following ``layer.backward(gradient)`` needs. Only batch
-    normalisation and dropout, which train otherwise than they predict, make a difference there.
+    ``layer(x)`` computes the output and keeps nothing. ``layer.forward(x)`` computes the output and
+    keeps on the layer what the following ``layer.backward(gradient)`` needs. The two outputs are
+    equal, except for batch normalisation and dropout, which differ in training and in prediction.
 
     Attributes
     ----------
-    options : tuple of str, of the class
-        The constructor's arguments behind the parameters. Each is an attribute too, of plain
-        numbers and strings: files keep them, and :meth:`rebuilt` gives them back.
-    named_elsewhere : NamedElsewhere, optional, of the class
-        For an activation that models of other libraries may have.
-    may_grow : bool, of the class
-        Whether an output can be larger in magnitude than every input, in a layer without
-        parameters. Training on shares checks the outputs of those that do.
+    parameters : list of array
+        What training changes.
     gradients : list of array
         Gradients of the parameters, in their order, from the last ``backward``.
+    options : tuple of str, of the class
+        The constructor's arguments that are no parameters. Each is an attribute of the same name,
+        of numbers and strings, which files keep and :meth:`rebuilt` takes.
+    named_elsewhere : NamedElsewhere, optional, of the class
+        Names of an activation that models of other libraries may have.
+    may_grow : bool, of the class
+        Of a layer without parameters: whether an output can be larger in magnitude than every
+        input. Training on shares checks the outputs of such layers.
+    only_trains : bool, of the class
+        Whether the layer is folded into others, or left out, before a model is shared.
+    only_moves : bool, of the class
+        Whether the output has the elements of the input in another shape or order.
+    commutes_with_relu : bool, of the class
+        Whether ``layer(relu(x))`` equals ``relu(layer(x))``.
+    rectifies : bool, of the class
+        Whether the output is never negative, and the same for all negative inputs.
+
+    Examples
+    --------
+    An activation of your own needs a function, its gradient and its bounds:
+
+    >>> import numpy as np
+    >>> from nn.layers import Layer
+    >>> class Square(Layer):
+    ...     def __call__(self, x):
+    ...         return x * x
+    ...
+    ...     def forward(self, x):
+    ...         self.x = x
+    ...         return self(x)
+    ...
+    ...     def backward(self, gradient, *, input_gradient=True):
+    ...         return 2 * self.x * gradient if input_gradient else None
+    ...
+    ...     def bounds(self, low, high):
+    ...         low, high = np.asarray(low), np.asarray(high)
+    ...         least = np.where((low < 0) & (high > 0), 0, np.minimum(low * low, high * high))
+    ...         return least, np.maximum(low * low, high * high)
+    ...
+    ...     def output_shape(self, input_shape):
+    ...         return input_shape
+    >>> layer = Square()
+    >>> layer.forward(np.array([[3.0, -2.0]])), layer.backward(np.array([[1.0, 1.0]]))
+    (array([[9., 4.]]), array([[ 6., -4.]]))
     """
 
     options: ClassVar[tuple[str, ...]] = ()
     named_elsewhere: ClassVar[NamedElsewhere | None] = None
     may_grow: ClassVar[bool] = True
-    # A layer that only trains: `nn.layers.normalisation.folded` takes it out of a trained model.
     only_trains: ClassVar[bool] = False
-    # Whether values are only put in other places.
     only_moves: ClassVar[bool] = False
-    # Whether the layer of ReLU's output is ReLU of the layer's output.
     commutes_with_relu: ClassVar[bool] = False
-    # Whether the output is never negative, and nothing of a negative input is left in it.
     rectifies: ClassVar[bool] = False
 
     def __init__(self) -> None:
@@ -87,7 +129,7 @@ class Layer(ABC):
 
     @property
     def parameters(self) -> list[Any]:
-        """The arrays that training changes; none unless a layer says otherwise."""
+        """The arrays that training changes; none by default."""
         return []
 
     @parameters.setter
@@ -100,17 +142,17 @@ class Layer(ABC):
         """Return the output for the rows `x`, of shape (rows, ...)."""
 
     def as_on_shares(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return the output for plain rows by the formula that is used on shares."""
+        """Return the output for plain rows, computed by the formula that is used on shares."""
         output: NDArray[Any] = self(x)
         return output
 
     @abstractmethod
     def forward(self, x: Any) -> Any:
-        """Return the output for the rows `x` and keep what ``backward`` needs."""
+        """Return the output for the rows `x`, and keep what ``backward`` needs."""
 
     @abstractmethod
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
-        """Take the loss's gradient at the output back through the last ``forward``.
+        """Compute the loss's gradients at the parameters and the input, from that at the output.
 
         Parameters
         ----------
@@ -122,8 +164,8 @@ class Layer(ABC):
         Returns
         -------
         array of the input's shape, or None
-            Gradient of the loss with respect to the input, None if it was not asked for. The
-            parameters' gradients are in ``gradients``.
+            Gradient of the loss with respect to the input of the last ``forward``; None without
+            `input_gradient`. The gradients of the parameters are in ``gradients``.
 
         Raises
         ------
@@ -150,27 +192,37 @@ class Layer(ABC):
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
-        """Return a bound on what fixed point adds to the output on shares, elementwise.
+        """Return a bound on the error of the output on shares, elementwise.
 
         Parameters
         ----------
         magnitude : ndarray
             The largest magnitude of each element of an input row.
         error : ndarray
-            How far the input may be from its value in real arithmetic.
+            Bound on the error of each element of an input row: its distance from the value in real
+            arithmetic.
         frac_bits : int
+            Fractional bits of the format.
 
         Returns
         -------
         ndarray
-            NaN if not known, which is what a layer gives that does not say.
+            Bound on the error of each element of an output row; NaN, the default, if not known.
         """
         return np.asarray(np.nan)
 
     def reach(self, magnitude: SharedArray) -> SharedArray | float:
-        """Return a bound on the output's magnitude for inputs up to `magnitude`, on shares.
+        """Return a bound on the output's magnitude, for a layer without weights.
 
-        A number where there is one whatever the input. Of a layer with weights it is not asked.
+        Parameters
+        ----------
+        magnitude : SharedArray
+            Bound on the magnitude of each input; secret.
+
+        Returns
+        -------
+        SharedArray of the output's shape, or float
+            A float if the bound does not depend on the input.
         """
         bound: SharedArray = self(magnitude)
         return bound
@@ -182,12 +234,12 @@ class Layer(ABC):
         Raises
         ------
         ShapeError
-            If the layer cannot take such rows.
+            If the layer takes no rows of that shape.
         """
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
-        """Return about how many words of memory a row takes while it is evaluated on shares."""
-        # Shares of the input and the output, and what an opening or a sum needs.
+        """Return about how many 8-byte words one row needs while it is evaluated on shares."""
+        # Shares of input and output, and temporaries of an opening or a sum.
         sizes = math.prod(input_shape) + math.prod(self.output_shape(input_shape))
         return (2 * parties + 2) * sizes
 
@@ -195,23 +247,23 @@ class Layer(ABC):
         return f"{type(self).__name__}()"
 
     def with_parameters(self, values: Sequence[Any]) -> Self:
-        """Return a layer like this one, with other parameters and nothing remembered."""
-        twin = copy.copy(self)
-        twin.parameters = list(values)
-        twin.gradients, twin._memory = [], None
-        return twin
+        """Return a copy of the layer with the given parameters, without gradients."""
+        other = copy.copy(self)
+        other.parameters = list(values)
+        other.gradients, other._memory = [], None
+        return other
 
     def description(self) -> list[Any]:
-        """Return what files keep of the layer beside its parameters: name and options."""
+        """Return name and options of the layer, which files keep beside its parameters."""
         return [type(self).__name__, *(getattr(self, option) for option in self.options)]
 
     @classmethod
     def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
-        """Return a layer with the options of a description; `parameters` gives the next array."""
+        """Return the layer of a description; its arrays are the next ones of `parameters`."""
         return cls(**dict(zip(cls.options, options, strict=True)))
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Layer:
-        """Return a layer like this one, as it is before training, with weights from `random`."""
+        """Return the layer as it is before training, with initial weights drawn from `random`."""
         return self.with_parameters([])
 
     def _remembered(self) -> Any:
@@ -221,7 +273,26 @@ class Layer(ABC):
 
 
 class Weighted(Layer):
-    """A layer with weights, whose last axis is the outputs, and a bias for each output."""
+    """Base class of layers with weights and a bias.
+
+    Parameters
+    ----------
+    weights : array of shape (..., outputs)
+    bias : array of shape (outputs,)
+
+    Raises
+    ------
+    ShapeError
+        If `bias` does not have one entry for each output.
+
+    Examples
+    --------
+    >>> from nn.layers import Convolution, Dense, Weighted
+    >>> issubclass(Dense, Weighted) and issubclass(Convolution, Weighted)
+    True
+    >>> [array.shape for array in Dense.untrained(3, 2).parameters]
+    [(3, 2), (2,)]
+    """
 
     def __init__(self, weights: Any, bias: Any) -> None:
         super().__init__()
@@ -252,25 +323,31 @@ class Weighted(Layer):
         self.weights, self.bias = values
 
 
-# Every kind of layer that a file can hold, by name.
+# By name, every kind of layer that a file can hold.
 LAYERS: dict[str, type[Layer]] = {}
 
 Kind = TypeVar("Kind", bound=type[Layer])
 
 
 def register(kind: Kind) -> Kind:
-    """Make a kind of layer known to files of models and shares, and to imports; a decorator.
+    """Make a kind of layer known to files of models and shares, and to conversion; a decorator.
 
     Parameters
     ----------
     kind : subclass of Layer
 
+    Returns
+    -------
+    subclass of Layer
+        `kind` itself.
+
     Raises
     ------
     ArgumentError
-        If another class has its name, or its ``options`` are not the constructor's arguments.
+        If another class of the same name is registered, or ``kind.options`` are not the
+        constructor's arguments.
     DtypeError
-        If it is no class of layers.
+        If `kind` is no subclass of Layer.
 
     Examples
     --------
@@ -291,7 +368,7 @@ def register(kind: Kind) -> Kind:
     if not own and arguments != list(kind.options):
         raise ArgumentError(
             f"options of {name} must be its constructor's arguments {tuple(arguments)}, so that files "
-            f"can hold it, got {kind.options}; or it has a `rebuilt` of its own"
+            f"can hold it, got {kind.options}; another way is to override `rebuilt`"
         )
     LAYERS[name] = kind
     return kind

@@ -17,14 +17,14 @@ __all__ = ["LeakyReLU"]
 
 @register
 class LeakyReLU(Layer):
-    """Leaky rectifier: positive elements as they are, negative ones times a small slope.
+    """Leaky rectifier: x where x is positive, ``slope * x`` elsewhere.
 
-    Its gradient at 0 is taken as the slope, in the clear and on shares.
+    The derivative at 0 is `slope`, in the clear and on shares.
 
     Parameters
     ----------
     slope : float, default=0.01
-        In [0, 1). On shares it is rounded as other public numbers are.
+        In [0, 1). On shares the error of ``slope * x`` is below one unit of the format.
 
     Raises
     ------
@@ -86,7 +86,8 @@ class LeakyReLU(Layer):
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
-        # The truncations of the input, of its positive part and of the product; the slope's rounding.
+        # Truncations of the input, of its positive part and of the product, one unit each; and the
+        # input times the error of a slope that is rounded to the format.
         return error + (3 + magnitude) * 2.0**-frac_bits
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Batch normalisation and dropout: for training in the clear, gone before a model is shared."""
+"""Batch normalisation and dropout: layers of training in the clear, which no shared model has."""
 
 from __future__ import annotations
 
@@ -26,19 +26,27 @@ def _refuse_shares(layer: Layer, x: Any) -> None:
 class BatchNorm(Layer):
     """Batch normalisation over the last axis (Ioffe, Szegedy 2015).
 
-    In training, ``forward`` takes mean and variance of the batch and updates the running ones;
-    ``layer(x)`` takes the running ones.
+    ``forward`` normalises by the mean and variance of the batch, and updates the running mean and
+    variance; ``layer(x)`` normalises by the running ones. Before a model is shared, the layer is
+    folded into the Dense or Convolution before it.
 
     Parameters
     ----------
     scale, shift : array of shape (channels,)
         The parameters, gamma and beta.
     mean, variance : array of shape (channels,), optional
-        The running ones; default 0 and 1.
+        The running mean and variance; default 0 and 1.
     momentum : float, default=0.9
-        The part of the running values that a batch leaves.
+        Weight of the old running values in an update, in [0, 1).
     epsilon : float, default=1e-5
-        Added to the variance.
+        Added to the variance. Above 0.
+
+    Raises
+    ------
+    ShapeError
+        If `scale`, `shift`, `mean` and `variance` are not vectors of one length.
+    ArgumentError, DtypeError
+        If `momentum` or `epsilon` breaks its rule.
 
     Examples
     --------
@@ -78,7 +86,7 @@ class BatchNorm(Layer):
 
     @classmethod
     def untrained(cls, channels: int) -> BatchNorm:
-        """Return a layer that says what to train."""
+        """Return a layer that is to be trained, for inputs whose last axis has `channels` entries."""
         count = integer("channels", channels, 1)
         return cls(np.ones(count), np.zeros(count))
 
@@ -99,12 +107,12 @@ class BatchNorm(Layer):
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> BatchNorm:
         count = len(self.scale)
-        twin = self.with_parameters([np.ones(count, dtype), np.zeros(count, dtype)])
-        twin.mean, twin.variance = np.zeros(count, dtype), np.ones(count, dtype)
-        return twin
+        layer = self.with_parameters([np.ones(count, dtype), np.zeros(count, dtype)])
+        layer.mean, layer.variance = np.zeros(count, dtype), np.ones(count, dtype)
+        return layer
 
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return in float64 factor and summand that ``layer(x)`` amounts to."""
+        """Return float64 vectors with which ``layer(x)`` is ``x * factor + summand``."""
         factor = np.asarray(self.scale, np.float64) / np.sqrt(
             np.asarray(self.variance, np.float64) + self.epsilon
         )
@@ -155,16 +163,21 @@ class BatchNorm(Layer):
 
 
 class Dropout(Layer):
-    """Dropout: in training, ``forward`` sets a part of the elements to 0 and scales up the others.
+    """Dropout: ``forward`` sets random elements to 0 and divides the others by ``1 - rate``.
 
-    ``layer(x)`` changes nothing.
+    ``layer(x)`` returns `x`. Before a model is shared, the layer is left out.
 
     Parameters
     ----------
     rate : float, default=0.5
-        The part that is set to 0, in [0, 1).
+        Probability of an element to be set to 0, in [0, 1).
     random : numpy.random.Generator, optional
-        What draws them; set by ``fit`` from the model's random_state.
+        Draws the elements; ``fit`` replaces it by one that follows from the model's random_state.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If `rate` is no number in [0, 1).
 
     Examples
     --------
@@ -185,7 +198,7 @@ class Dropout(Layer):
         return f"Dropout({self.rate:g})"
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Dropout:
-        # A stream of its own, so that weights do not depend on whether there is a dropout.
+        # A generator of its own, so that a network without dropout has the same initial weights.
         return Dropout(self.rate, random.spawn(1)[0])
 
     def __call__(self, x: Any) -> Any:
@@ -209,12 +222,12 @@ class Dropout(Layer):
 
 
 def folded(layers: Sequence[Layer]) -> list[Layer]:
-    """Return layers that compute the same, without batch normalisation and dropout.
+    """Return the layers that a model is shared with: no dropout, batch normalisation folded in.
 
     Raises
     ------
     ArgumentError
-        If a BatchNorm does not follow a Convolution or Dense that could take it in.
+        If a BatchNorm does not follow a Convolution or Dense, into which it could be folded.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Pooling: the greatest or the mean value of every tile of an image, channel by channel.
+"""Pooling: the largest or the mean value of every tile of an image, channel by channel.
 
-Images have their channels last: (rows, height, width, channels). Tiles do not overlap.
+Images have the shape (rows, height, width, channels). Tiles do not overlap.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ __all__ = ["AveragePool", "MaxPool"]
 
 
 class _Pool(Layer):
-    """What both kinds of pooling have in common."""
+    """Base class of pooling by tiles."""
 
     options = ("size",)
     may_grow = False
+    # Truncations of a value on shares, at most.
     roundings = 1
 
     def __init__(self, size: Any = 2) -> None:
@@ -56,6 +57,7 @@ class _Pool(Layer):
         return moved.reshape(down * across, rows, height // down, width // across, channels)
 
     def _untiled(self, tiles: Any) -> Any:
+        """Return the images of `_tiles`."""
         (down, across), (_, rows, height, width, channels) = self.size, tiles.shape
         split = tiles.reshape(down, across, rows, height, width, channels)
         moved = split.transpose(2, 3, 0, 4, 1, 5)
@@ -77,23 +79,29 @@ class _Pool(Layer):
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
-        # Values are truncated once, and a mean's division once more.
+        # A value is truncated once; the division of a mean adds to that.
         rounding = self.roundings * 2.0**-frac_bits
         if math.prod(self.size).bit_count() > 1 and self.roundings > 1:
-            rounding = math.nan  # the reciprocal is rounded too
+            rounding = math.nan  # the reciprocal of the tile's size is rounded too
         return (self._reduce(error[None])[0] if np.ndim(error) else error) + rounding
 
 
 @register
 class MaxPool(_Pool):
-    """The greatest value of every tile.
+    """The largest value of every tile.
 
-    Put before a ReLU it gives what it gives behind one, at a quarter of the ReLUs.
+    Before a ReLU it gives the same result as behind it, and leaves fewer elements to the ReLU.
 
     Parameters
     ----------
     size : int or (int, int), default=2
         Height and width of a tile; they must divide those of the image.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If `size` is not one integer or two of at least 1. A ShapeError for images that `size` does
+        not divide comes from the call.
 
     Examples
     --------
@@ -111,7 +119,7 @@ class MaxPool(_Pool):
         return [x[:, i::down, j::across] for i in range(down) for j in range(across)]
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
-        # The tree's first level compares half of the elements with the other half.
+        # The first level of the tree of comparisons has half as many as there are elements.
         return (2 * parties + 10 * (parties + 1)) * math.prod(input_shape)
 
     def _reduce(self, x: Any) -> Any:
@@ -139,12 +147,12 @@ class MaxPool(_Pool):
             return self._untiled(maximum_gradient(gradient, memory, math.prod(self.size)))
         x, output = memory
         back = np.zeros(x.shape, gradient.dtype)
-        # The gradient goes to the first of equal values.
-        waiting = np.ones(output.shape, bool)
+        # The gradient goes to the first of equal values; `free` marks tiles that have not had it.
+        free = np.ones(output.shape, bool)
         for part, place in zip(self._slices(x), self._slices(back), strict=True):
-            found = (part == output) & waiting
+            found = (part == output) & free
             np.multiply(gradient, found, out=place)
-            waiting &= ~found
+            free &= ~found
         return back
 
 
@@ -156,6 +164,12 @@ class AveragePool(_Pool):
     ----------
     size : int or (int, int), default=2
         Height and width of a tile; they must divide those of the image.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If `size` is not one integer or two of at least 1. A ShapeError for images that `size` does
+        not divide comes from the call.
 
     Examples
     --------

@@ -17,9 +17,9 @@ __all__ = ["ReLU"]
 
 @register
 class ReLU(Layer):
-    """Rectifier: the greater of each element and 0.
+    """Rectifier: the larger of each element and 0.
 
-    Its gradient at 0 is taken as 0, in the clear and on shares.
+    The derivative at 0 is 0, in the clear and on shares.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class ReLU(Layer):
         if isinstance(x, SharedArray):
             output, self._memory = x.relu_with_derivative()
             return output
-        # The output tells the sign as well as the input does, and the next layer keeps it anyway.
+        # The output has the sign bit as well as the input does, and the next layer keeps it anyway.
         self._memory = self(x)
         return self._memory
 
@@ -67,5 +67,5 @@ class ReLU(Layer):
         return tuple(input_shape)
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
-        # The correlated randomness, some 13 words an element and party, and what is opened.
+        # Correlated randomness, about 13 words an element and party, and opened values.
         return 20 * (parties + 1) * math.prod(input_shape)

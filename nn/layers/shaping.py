@@ -1,4 +1,4 @@
-"""Layers that give rows another shape, and cost nothing on shares."""
+"""Layers that change the shape of rows. They need no communication on shares."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ __all__ = ["Flatten", "Reshape", "Transpose"]
 
 @register
 class Reshape(Layer):
-    """Give every row another shape.
+    """Change the shape of every row; elements stay in row-major order.
 
     Parameters
     ----------
     *shape : int
-        Of one row: ``Reshape(28, 28, 1)`` makes images of rows of 784 pixels.
+        New shape of one row: ``Reshape(28, 28, 1)`` makes images of rows of 784 pixels.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If a size is no integer of at least 1. A ShapeError for rows of another number of elements
+        comes from the call.
 
     Examples
     --------
@@ -85,12 +91,19 @@ class Reshape(Layer):
 
 @register
 class Transpose(Layer):
-    """Give the axes of every row another order.
+    """Change the order of the axes of every row.
 
     Parameters
     ----------
     *axes : int
-        The axes of a row, from 0 on: ``Transpose(1, 2, 0)`` puts channels last that were first.
+        The new order of a row's axes, counted from 0 without the axis of the rows:
+        ``Transpose(1, 2, 0)`` moves channels from the first axis to the last.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If `axes` are not the integers 0, 1, ... in some order. A ShapeError for rows with another
+        number of axes comes from the call.
 
     Examples
     --------
@@ -154,7 +167,7 @@ class Transpose(Layer):
 
 @register
 class Flatten(Reshape):
-    """Make one axis of all axes of a row.
+    """Make every row a vector, of its elements in row-major order.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The losses that training knows by name. ``loss=`` takes one of them, or a `Loss` of your own."""
+"""The losses of training. ``loss=`` of ``fit`` takes a name in ``LOSSES``, or a `Loss` of your own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,27 @@ LOSSES = {loss.name: loss for loss in (CROSS_ENTROPY, HUBER, SQUARED_ERROR)}
 
 
 def chosen_loss(loss: Any) -> Loss:
-    """Return a loss that is given by its name, or as it is."""
+    """Return the loss of a name; a Loss is returned as it is.
+
+    Parameters
+    ----------
+    loss : str or Loss
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ArgumentError
+        If no loss has that name.
+
+    Examples
+    --------
+    >>> import nn
+    >>> nn.losses.chosen_loss("huber") is nn.losses.LOSSES["huber"]
+    True
+    """
     if isinstance(loss, Loss):
         return loss
     if not isinstance(loss, str) or loss not in LOSSES:

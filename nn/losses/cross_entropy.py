@@ -1,4 +1,4 @@
-"""Cross-entropy of the scores' softmax."""
+"""Cross-entropy between one-hot targets and the softmax of the scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CROSS_ENTROPY", "cross_entropy", "cross_entropy_gradient"]
 
 
 def cross_entropy(scores: NDArray[Any], targets: NDArray[Any]) -> float:
-    """Return the mean of -log softmax(scores) at the targets.
+    """Return the mean over the rows of -log softmax(scores) at the target class.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def cross_entropy(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
 
 def cross_entropy_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
-    """Return the gradient of `cross_entropy` with respect to the scores.
+    """Return the gradient of `cross_entropy` with respect to the scores, of their shape.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def cross_entropy_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArr
 
 
 def shared_cross_entropy(scores: SharedArray, targets: SharedArray) -> SharedArray:
-    """Return minus the sum of log softmax(scores) at the targets."""
+    """Return the sum over the rows of -log softmax(scores) at the target class."""
     return -(targets * scores.log_softmax()).sum()
 
 

@@ -12,14 +12,14 @@ from nn.losses.loss import Loss, plain_pair
 
 __all__ = ["HUBER", "huber", "huber_gradient"]
 
-# What is for shared arrays in place of the functions of plain ones.
+# What the error on shared arrays advises.
 _INSTEAD = "d = scores - targets and c = np.clip(d, -1, 1) give c * (d - c / 2)"
 
 
 def huber(scores: NDArray[Any], targets: NDArray[Any]) -> float:
-    """Return half the square of each difference, beyond 1 its magnitude less a half.
+    """Return Huber's loss with delta 1 (Huber 1964), summed over the classes, averaged over the rows.
 
-    Summed over the classes, as a mean over the rows (Huber 1964, with delta 1).
+    Of a difference d between score and target it is d^2 / 2 for |d| <= 1, and |d| - 1/2 beyond.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def huber(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
 
 def huber_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
-    """Return the gradient of `huber` with respect to the scores.
+    """Return the gradient of `huber` with respect to the scores, of their shape.
 
     Examples
     --------

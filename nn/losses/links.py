@@ -1,4 +1,4 @@
-"""Links: how a classifier's scores become probabilities."""
+"""Links: functions from a classifier's scores to class probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def _rows(scores: Any, instead: str) -> NDArray[Any]:
+def _score_matrix(scores: Any, instead: str) -> NDArray[Any]:
     matrix = plain_numbers("scores", scores, instead)
     if matrix.ndim != 2:
         raise ShapeError(f"scores must have the shape (rows, classes), got {matrix.shape}")
@@ -30,7 +30,7 @@ def _rows(scores: Any, instead: str) -> NDArray[Any]:
 
 
 def softmax(scores: NDArray[Any]) -> NDArray[Any]:
-    """Return each row's exponentials, scaled to sum to 1.
+    """Return the exponentials of the scores, each row divided by its sum.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def softmax(scores: NDArray[Any]) -> NDArray[Any]:
     >>> softmax(np.array([[1000.0, 1000.0]]))
     array([[0.5, 0.5]])
     """
-    scores = _rows(scores, "use scores.softmax()")
+    scores = _score_matrix(scores, "use scores.softmax()")
     # The largest exponent is 0, so nothing overflows and the sum is at least 1.
     powers: NDArray[Any] = np.exp(scores - scores.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True)
@@ -55,7 +55,7 @@ def softmax(scores: NDArray[Any]) -> NDArray[Any]:
 
 
 def log_softmax(scores: NDArray[Any]) -> NDArray[Any]:
-    """Return the natural logarithms of `softmax`, which stay finite where it underflows.
+    """Return the natural logarithms of `softmax`, finite also where `softmax` underflows to 0.
 
     Parameters
     ----------
@@ -72,14 +72,14 @@ def log_softmax(scores: NDArray[Any]) -> NDArray[Any]:
     >>> log_softmax(np.array([[0.0, 1000.0]]))
     array([[-1000.,     0.]])
     """
-    scores = _rows(scores, "use scores.log_softmax()")
+    scores = _score_matrix(scores, "use scores.log_softmax()")
     shifted = scores - scores.max(axis=1, keepdims=True)
     logarithms: NDArray[Any] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted - logarithms
 
 
 def normalised(scores: NDArray[Any]) -> NDArray[Any]:
-    """Return each row clipped to [0, 1] and scaled to sum to 1; a row of zeros becomes uniform.
+    """Return the scores clipped to [0, 1], each row divided by its sum; uniform for a row of zeros.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def normalised(scores: NDArray[Any]) -> NDArray[Any]:
     >>> normalised(np.array([[-0.5, 0.25, 0.75]]))
     array([[0.  , 0.25, 0.75]])
     """
-    scores = _rows(scores, "reveal them first, to whoever is to know probabilities")
+    scores = _score_matrix(scores, "reveal them first, to the party that is to learn probabilities")
     clipped: NDArray[Any] = np.clip(scores, 0.0, 1.0)
     clipped[~clipped.any(axis=1)] = 1
     clipped /= clipped.sum(axis=1, keepdims=True)
@@ -104,13 +104,12 @@ def normalised(scores: NDArray[Any]) -> NDArray[Any]:
 
 
 def one_vs_rest(scores: NDArray[Any]) -> NDArray[Any]:
-    """Return each score's sigmoid, every row scaled to sum to 1."""
+    """Return the sigmoids of the scores, each row divided by its sum."""
     odds: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * scores))
     total = odds.sum(axis=1, keepdims=True)
     return np.where(total > 0, odds / np.where(total > 0, total, 1), 1 / scores.shape[1])
 
 
-# How scores become probabilities.
 LINKS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "softmax": softmax,
     "one_vs_rest": one_vs_rest,
@@ -119,16 +118,16 @@ LINKS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 def probabilities(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:
-    """Apply a link, or raise ArgumentError if there is none."""
+    """Return the probabilities of scores by a link; raise ArgumentError if it is None."""
     if link is None:
         raise ArgumentError("this model has scores only, no probabilities: use decision_function")
     return LINKS[link](scores)
 
 
 def log_probabilities(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:
-    """Return the natural logarithms of what `probabilities` gives, -inf for 0."""
+    """Return the natural logarithms of `probabilities`, -inf for 0."""
     if link == "softmax":
-        return log_softmax(scores)  # which has no zeros where the softmax itself underflows
+        return log_softmax(scores)  # finite where the softmax underflows to 0
     with np.errstate(divide="ignore"):
         logarithms: NDArray[Any] = np.log(probabilities(link, scores))
     return logarithms

@@ -1,4 +1,4 @@
-"""What a loss is: one record of all that training needs of it, in the clear and on shares."""
+"""The record of a loss: its functions in the clear and on shares."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ Plain = NDArray[Any]
 class Loss:
     """A loss of scores and one-hot targets, both of shape (rows, classes).
 
-    In the clear, value and gradient are means over the rows, on shares sums over them. In the clear
-    they raise ShapeError if the shapes differ, are not two-dimensional or have no rows, and DtypeError
-    for shared arrays: :func:`plain_pair` checks it.
+    Value and gradient are means over the rows in the clear, and sums over the rows on shares. The
+    functions for plain arrays raise ShapeError if the two shapes differ, are not two-dimensional or
+    have no rows, and DtypeError for shared arrays; :func:`plain_pair` does both checks.
 
     Parameters
     ----------
     name : str
-        What ``loss=`` and checkpoints call it.
+        Name of the loss in ``loss=`` and in checkpoints.
     value : callable
-        ``value(scores, targets)`` of plain arrays, a float.
+        ``value(scores, targets)`` of plain arrays returns a float.
     gradient : callable
-        ``gradient(scores, targets)`` of plain arrays: that of the value at the scores.
+        ``gradient(scores, targets)`` of plain arrays returns the gradient of `value` with respect
+        to the scores, of shape (rows, classes).
     shared_value, shared_gradient : callable
-        The same of shared arrays: the gradient has the format's fractional bits or twice as many.
+        The same functions of shared arrays, returning shared arrays. The gradient has the format's
+        fractional bits, or twice as many.
     link : {"softmax", "one_vs_rest", "normalised"}
-        How the scores of a model that was trained by it become probabilities.
+        How the scores of a model that was trained with this loss become probabilities.
     check_room : callable, optional
-        ``check_room(session, outputs)`` raises if so many classes are too many on shares.
+        ``check_room(session, outputs)`` raises if there are too many classes for this loss on
+        shares.
 
     Raises
     ------
     ArgumentError
-        If a part is missing, or the link is not known.
+        If `name` is empty, a function is missing, or `link` is not known.
 
     Examples
     --------
@@ -64,7 +67,9 @@ class Loss:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ArgumentError(f"name must be a name of a loss, got {self.name!r}")
+            raise ArgumentError(
+                f"name of a loss must be a string that is not empty, got {self.name!r}"
+            )
         for part in ("value", "gradient", "shared_value", "shared_gradient"):
             if not callable(getattr(self, part)):
                 raise ArgumentError(
@@ -78,7 +83,7 @@ class Loss:
 
 
 def check_shapes(scores: Any, targets: Any) -> None:
-    """Raise ShapeError unless scores and targets are matrices of one shape with a row."""
+    """Raise ShapeError unless scores and targets are matrices of one shape with at least one row."""
     if len(scores.shape) != 2 or tuple(scores.shape) != tuple(targets.shape) or not scores.shape[0]:
         raise ShapeError(
             "scores and targets must have the same shape (rows, classes) and at least one row, "
@@ -87,7 +92,21 @@ def check_shapes(scores: Any, targets: Any) -> None:
 
 
 def plain_pair(scores: Any, targets: Any, instead: str) -> tuple[Plain, Plain]:
-    """Return scores and targets as plain arrays of one shape; `instead` is for shared ones."""
+    """Return scores and targets as plain arrays, after checking their shapes.
+
+    Parameters
+    ----------
+    scores, targets : array of shape (rows, classes)
+    instead : str
+        For the error on shared arrays: the expression to use for them.
+
+    Raises
+    ------
+    DtypeError
+        If an argument is a SharedArray, or no array of reals.
+    ShapeError
+        If the shapes differ, are not two-dimensional or have no rows.
+    """
     pair = plain_numbers("scores", scores, instead), plain_numbers("targets", targets, instead)
     check_shapes(*pair)
     return pair

@@ -1,4 +1,4 @@
-"""Half the squared distance of scores and targets."""
+"""Half the squared distance between scores and targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SQUARED_ERROR", "squared_error", "squared_error_gradient"]
 
 
 def squared_error(scores: NDArray[Any], targets: NDArray[Any]) -> float:
-    """Return half the squared distance between scores and targets, as a mean over the rows.
+    """Return half the squared distance between scores and targets, averaged over the rows.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def squared_error(scores: NDArray[Any], targets: NDArray[Any]) -> float:
 
 
 def squared_error_gradient(scores: Any, targets: Any) -> Any:
-    """Return the gradient of `squared_error` with respect to the scores.
+    """Return the gradient of `squared_error` with respect to the scores, of their shape.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def squared_error_gradient(scores: Any, targets: Any) -> Any:
 
 
 def shared_squared_error(scores: SharedArray, targets: SharedArray) -> SharedArray:
-    """Return half the squared distance between scores and targets."""
+    """Return half the squared distance between scores and targets, summed over the rows."""
     difference = (scores - targets).truncate()
     return (difference * difference).sum() / 2
 

@@ -1,4 +1,4 @@
-"""Reading model files, see :mod:`nn.models.model_archives`."""
+"""Reading of model files, see :mod:`nn.models.model_archives`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["load"]
 
 
 def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
-    """Read a model that ``model.save`` has written.
+    """Read a model from a file that ``model.save`` has written.
 
     Parameters
     ----------
@@ -35,7 +35,9 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
     FileNotFoundError
         If there is no such file.
     DataError
-        If the file is no model, of another version, or damaged.
+        If the file is no model file, of another version, or damaged.
+    DtypeError
+        If `path` is no path.
 
     Examples
     --------
@@ -64,7 +66,7 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
         if "output_scale" in arrays:
             scale = arrays["output_scale"]
             if scale.shape != (model.n_outputs_,) or not (scale >= 0).all():
-                raise DataError(f"no scale of {model.n_outputs_} outputs")
+                raise DataError(f"output_scale must be {model.n_outputs_} numbers of 0 or more")
             model.output_scale_ = scale
         return model
     except (KeyError, TypeError, ValueError, SottoError) as error:
@@ -72,11 +74,12 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
 
 
 def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:
+    """Return the model of a file's header and arrays, without names of features."""
     parameters = []
     for i in range(sum(name.startswith("parameter_") for name in arrays)):
         array = arrays[f"parameter_{i}"]
         if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
-            raise DataError(f"parameter_{i} does not hold finite floats")
+            raise DataError(f"parameter_{i} must hold finite floats of 32 or 64 bits")
         parameters.append(array)
     ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
     features = int(header["n_features"])

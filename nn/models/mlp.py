@@ -23,7 +23,7 @@ __all__ = ["MLP", "dense_layers"]
 def dense_layers(
     layer_sizes: Sequence[int], random: np.random.Generator, dtype: DTypeLike = np.float64
 ) -> list[Layer]:
-    """Return fresh Dense layers with ReLU between them: He weights, zero biases.
+    """Return Dense layers with ReLU between them; weights are drawn by `he_normal`, biases are 0.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ class MLP(Network):
     n_features_in_ : int
         Number of features.
     input_range_ : tuple of float
-        Least and greatest value of the training data; (0, 1) for a model made of parameters.
+        Least and largest value of the training data; (0, 1) for a model made by `from_parameters`.
     loss_curve_ : list of float
         Mean training loss of each epoch.
     validation_scores_ : list of float
-        Accuracy on the validation data after each epoch; empty without any.
+        Accuracy on the validation data after each epoch; empty without validation data.
 
     Raises
     ------
@@ -106,7 +106,9 @@ class MLP(Network):
         random_state: RandomState = None,
     ) -> None:
         self.layer_sizes = layer_widths(layer_sizes)
-        if not isinstance(random_state, np.random.RandomState):  # whose stream this would advance
+        if not isinstance(
+            random_state, np.random.RandomState
+        ):  # the check would advance its stream
             generator(random_state)
         self.random_state = random_state
 
@@ -117,7 +119,7 @@ class MLP(Network):
     def from_parameters(
         cls, parameters: Sequence[ArrayLike], *, classes: ArrayLike | None = None
     ) -> Self:
-        """Return a model that has the given weights, ready to predict.
+        """Return a model with the given weights, which can predict without ``fit``.
 
         Parameters
         ----------

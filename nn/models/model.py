@@ -1,4 +1,4 @@
-"""Plain models: layers, the range of their inputs, and the way from there onto shares."""
+"""The base class of plain models: layers, range of the inputs, sharing, audit and files."""
 
 from __future__ import annotations
 
@@ -21,43 +21,49 @@ from nn.layers.evaluation import evaluate
 from nn.layers.normalisation import folded
 from nn.models.model_archives import write_model
 from nn.shared.comparison import observe
-from nn.shared.model import SharedModel, share_layers
+from nn.shared.model import SharedModel
+from nn.shared.sharing import share_layers
 from nn.training import steps as training
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
 __all__ = ["Model"]
 
-# Rows that an audit evaluates on shares.
+# Rows that an audit evaluates on shares, at most.
 _AUDIT_ROWS = 256
 
 
 class Model:
-    """A network in the clear, with the range of inputs that it is for.
+    """A network in the clear, with the range of its inputs.
 
     Attributes
     ----------
     layers : list of Layer
     n_features_in_ : int
         Number of features.
-    input_range_ : pair, or None
-        Least and greatest input, as scalars or with one value for each feature; None if not
-        known. It becomes public when the model is shared.
+    input_range_ : (low, high) or None
+        Range of the inputs: scalars, or arrays of shape (features,); None if not known. It becomes
+        public when the model is shared.
     feature_names_in_ : ndarray of str, or None
-        Names of the features, if those that it was fitted to had names. Tables with other names,
-        or in another order, are refused. They are public.
+        Names of the features, if the rows of ``fit`` had names. Tables with other names, or in
+        another order, are refused. They become public when the model is shared.
+    output_scale_ : ndarray of shape (outputs,), or None
+        See :func:`nn.fixed_point.precision.output_scale`; known to the model's owner only.
+    in_files : bool, of the class
+        Whether :func:`nn.load` can read models of this class.
+    ranked : bool, of the class
+        Whether the outputs are scores, of which the largest alone counts.
+    room : int
+        By how much the range of each feature may be widened when the model is shared, at most; see
+        :mod:`nn.fixed_point.inputs`.
     """
 
     layers: list[Layer]
     input_range_: tuple[Any, Any] | None
     feature_names_in_: NDArray[Any] | None = None
-    # What errors of the outputs are held against, from rows the owner has; see nn.fixed_point.precision.
     output_scale_: Floats | None = None
-    # Whether files can hold models of this very class, which `nn.load` has to make again.
     in_files: ClassVar[bool] = False
-    # Whether the greatest output alone counts.
     ranked: ClassVar[bool] = False
-    # How far beyond a range for each feature rows may reach, at most; see nn.fixed_point.inputs.
     room: int = MOST_ROOM
 
     def __init__(
@@ -84,7 +90,7 @@ class Model:
 
     @property
     def parameters(self) -> list[NDArray[Any]]:
-        """The weights and biases in layer order: the arrays themselves."""
+        """The weights and biases in layer order, not copied."""
         return training.parameters(self.layers)
 
     def _matrix(self, X: ArrayLike) -> NDArray[Any]:
@@ -97,7 +103,14 @@ class Model:
         return evaluate(self.layers, self._matrix(X))
 
     def take_rows(self, X: ArrayLike) -> None:
-        """Take from typical rows the range of the inputs, and what the outputs' errors may be."""
+        """Set ``input_range_`` and ``output_scale_`` from typical rows.
+
+        Raises
+        ------
+        ShapeError, RangeError, DtypeError
+            If `X` is not (rows, features) with at least one row, holds NaN or infinities, or is no
+            array of reals.
+        """
         rows = self._matrix(X)
         if not len(rows):
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
@@ -107,7 +120,7 @@ class Model:
     def range_for(
         self, low: ArrayLike | None, high: ArrayLike | None, X: NDArray[Any] | None = None
     ) -> tuple[Floats, Floats]:
-        """Return the range of inputs: what is given, else the model's own, else that of `X`."""
+        """Return the range of inputs: `low` and `high` if given, else the model's, else that of `X`."""
         ends: tuple[Any, Any] | None = self.input_range_
         if ends is None and X is not None and len(X):
             ends = public_range(X)
@@ -139,13 +152,13 @@ class Model:
             The party whose model this is.
         low, high : float or array_like of shape (features,), optional
             Range of the inputs that the model will get; it becomes public. With one value for
-            each feature, features may be of very different sizes: their owner shares each as
-            ``(x - middle) / 2^power``, both following from the range, and the first layer's
-            weights take that into account. Default: `input_range_`; if that has one value for
-            each feature, as many times as wide as the format has room for, up to 64.
+            each feature, features may be of very different sizes: the data owner shares every
+            feature as ``(x - middle) / 2^power``, where both numbers follow from its range, and the
+            first layer's weights are adapted. Default: `input_range_`; a range for each feature is
+            widened by a power of two up to 64, as far as the format has room.
         scores : bool, default=False
-            Whether the shared model may reveal scores and probabilities of a classifier, which
-            tell more about the weights than labels do.
+            Whether the shared model may reveal a classifier's scores and probabilities, which say
+            more about the weights than labels do.
 
         Returns
         -------
@@ -154,9 +167,9 @@ class Model:
         Raises
         ------
         RangeError
-            If a layer could leave the session's fixed-point range on inputs in [low, high], or the
-            format is too coarse for the model's outputs. The message names the layer, or the
-            output, by how much, and a format that would do. Nothing is shared then.
+            If a layer could leave the session's fixed-point range for inputs in [low, high], or the
+            format is too coarse for the model's outputs. The message names the layer or output, the
+            excess or error, and a format that suits the model. Nothing is shared then.
         NotFittedError
             Before ``fit``.
         ArgumentError
@@ -171,7 +184,7 @@ class Model:
             raise DtypeError(f"scores must be True or False, got {scores!r}")
         room = self.room if low is None and high is None else 1
         fitted = fit_inputs(layers, lows, highs, session.format, room=room)
-        problem, _ = find_format(fitted, session.format, **self._outputs_are())
+        problem, _ = find_format(fitted, session.format, **self._precision_arguments())
         if problem is not None:
             raise RangeError(problem)
         return self.share_fitted(session, owner, fitted, bool(scores))
@@ -179,16 +192,17 @@ class Model:
     def share_fitted(
         self, session: Session, owner: str, fitted: Fitted, scores: bool = False
     ) -> SharedModel:
-        """Share the layers in a scale that is already chosen."""
+        """Share a model whose scale of inputs is chosen already, see `fit_inputs`."""
         shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
         made = self._shared(session, shared, fitted, scores)
         made.feature_names_in_ = self.feature_names_in_
         return made
 
-    def _outputs_are(self) -> dict[str, Any]:
+    def _precision_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `find_format` about the model's outputs."""
         size = None
         if self.output_scale_ is not None and self.input_range_ is not None:
-            # Of the rows that the scale is of, whatever range is asked for.
+            # For rows of the model's own range, whatever range is asked for.
             typical = rows_between(*self.range_for(None, None), self.n_features_in_)
             size = np.abs(evaluate(self.layers, typical)).max(axis=0)
         return {
@@ -197,15 +211,24 @@ class Model:
         }  # fmt: skip
 
     def outline(self, *, frac_bits: int = 16, int_bits: int = 15) -> Self:
-        """Return this model with all weights zero: what parties other than the owner pass.
+        """Return this model with all weights zero, for the parties that do not own it.
 
-        Sizes, labels and the range of the inputs are public, and how far beyond it rows may reach
-        in the format; the weights are not in it.
+        They pass it in place of the model. It has all that is public: layers, labels, the range of
+        the inputs, and by how much the range is widened in the given format.
 
         Parameters
         ----------
-        frac_bits, int_bits : int
+        frac_bits, int_bits : int, default=16, 15
             The session's format.
+
+        Returns
+        -------
+        model of the same class
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
 
         Examples
         --------
@@ -240,13 +263,13 @@ class Model:
         frac_bits: int = 16,
         int_bits: int = 15,
     ) -> Audit:
-        """Find out whether the model fits a fixed-point format, and how exact it is in it.
+        """Check whether the model fits a fixed-point format, and how exact it is on shares.
 
         Parameters
         ----------
         X : array_like of shape (rows, features), optional
-            Rows to observe the largest values and the error on: the latter in a local session,
-            on the first 256 rows, if the model fits.
+            Rows for which the largest values are observed; and the errors, in a local session, for
+            the first 256 of them and if the model fits.
         low, high : float or array_like of shape (features,), optional
             Range of the inputs, as for ``share``. Default: `input_range_`, else that of `X`.
         frac_bits, int_bits : int
@@ -264,7 +287,7 @@ class Model:
         RangeError
             If `X` is not in the range.
         ArgumentError
-            If there is no range.
+            If no range is given and the model has none.
 
         Examples
         --------
@@ -285,7 +308,7 @@ class Model:
         fitted = fit_inputs(layers, lows, highs, form, room=room)
         if rows is not None:
             check_inside(rows, fitted.low, fitted.high)
-        found = find_format(fitted, form, **self._outputs_are())
+        found = find_format(fitted, form, **self._precision_arguments())
         plain = audit_layers(fitted, form, *found)
         if rows is None or not len(rows):
             return plain
@@ -300,25 +323,28 @@ class Model:
         Parameters
         ----------
         path : path
-            Written as it stands, whatever its ending.
+            Used as it is: no ending is added.
 
         Raises
         ------
         NotFittedError
             Before ``fit``.
         DtypeError
-            If the classes are neither numbers, bools nor strings.
+            If a layer is of a kind that is not registered, or the classes are neither numbers,
+            bools nor strings.
+        DataError
+            If the file cannot be written.
         """
         if not vars(type(self)).get("in_files", False):
             raise DtypeError(
-                "models of a file must be of Classifier, Regressor, MLP or Sequential, got"
+                "a model must be a Classifier, Regressor, MLP or Sequential to be saved, got"
                 f" {type(self).__name__}"
             )
         header, arrays = self.contents()
         write_model(path, {"kind": type(self).__name__, **header}, arrays, folded(self.layers))
 
     def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return what a file holds beside the layers: entries of its header, and arrays."""
+        """Return the entries of a file's header, and its arrays, beside those of the layers."""
         header: dict[str, Any] = {"n_features": self.n_features_in_}
         arrays: dict[str, NDArray[Any]] = {}
         if self.feature_names_in_ is not None:

@@ -1,8 +1,8 @@
 """Model files: plain models as ``.npz`` archives, with a version and without pickle.
 
-An archive holds the entry ``sotto_model``, a JSON text that says what the model is made of, and its
-arrays: ``parameter_0``, ``parameter_1``, ... in layer order, ``classes``, ``low`` and ``high``, and
-``output_scale``.
+The entry ``sotto_model`` of an archive is its header, a JSON text with the kind of model, its sizes and
+the descriptions of its layers. The other entries are arrays: ``parameter_0``, ``parameter_1``, ... in
+layer order, and as far as the model has them ``classes``, ``low``, ``high`` and ``output_scale``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_model(
     arrays: dict[str, NDArray[Any]],
     layers: Sequence[Layer],
 ) -> None:
-    """Write layers, and what else their model is made of."""
+    """Write a model file: header and arrays, to which those of the layers are added."""
     entries = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(training.parameters(layers))}
     text = json.dumps({"version": VERSION, **header, "layers": described(layers)})
     everything = {_HEADER: np.array(text), **entries, **arrays}
@@ -42,14 +42,14 @@ def write_model(
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the header and all arrays of an archive."""
+    """Return header and arrays of a model file; raise DataError if it is none."""
     arrays = archives.read(local_path("path", path))
     if _HEADER not in arrays:
-        raise DataError(f"{os.fspath(path)} is no model file of Sotto: no {_HEADER} in it")
+        raise DataError(f"{os.fspath(path)} is no model file of Sotto: it has no entry {_HEADER}")
     try:
         header = json.loads(str(arrays.pop(_HEADER)))
     except ValueError as error:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
     if not isinstance(header, dict):
-        raise DataError(f"{os.fspath(path)} is a damaged model file: {_HEADER} is no table")
+        raise DataError(f"{os.fspath(path)} is a damaged model file: {_HEADER} is no JSON object")
     return header, arrays

@@ -1,4 +1,4 @@
-"""Plain models by what their outputs stand for: classes, or values."""
+"""Plain classifiers, whose outputs are scores of classes, and plain regressors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Classifier", "Regressor"]
 
 
 class Classifier(Model):
-    """A network whose outputs stand for classes, one each.
+    """A network whose outputs are scores, one for each class.
 
     Parameters
     ----------
@@ -34,10 +34,15 @@ class Classifier(Model):
     classes : array_like of shape (classes,)
         Labels in ascending order.
     n_features : int
-    input_range_ : pair, optional
-        Range of the inputs.
-    link : {"softmax", "one_vs_rest", "normalised"}, optional
-        How scores become probabilities; None if they do not.
+    input_range_ : (low, high), optional
+        Range of the inputs: scalars, or arrays of shape (features,).
+    link : {"softmax", "one_vs_rest", "normalised"} or None, default="softmax"
+        How scores become probabilities, see :mod:`nn.losses.links`; None if they do not.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError
+        If layers, labels, range or `link` do not fit together.
 
     Examples
     --------
@@ -69,7 +74,7 @@ class Classifier(Model):
         self.link = link
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the scores: one column a class, also when there are two.
+        """Return the scores, one column for each class, also for two classes.
 
         Parameters
         ----------
@@ -99,8 +104,8 @@ class Classifier(Model):
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the probability of each class; each row sums to 1.
 
-        For a network it is the scores' softmax; after training with ``loss="squared_error"`` the
-        scores clipped to [0, 1] and scaled.
+        By the model's `link`: after training with ``loss="cross_entropy"`` the softmax of the
+        scores; with "huber" or "squared_error" the scores clipped to [0, 1], over their sum.
 
         Parameters
         ----------
@@ -152,7 +157,7 @@ class Classifier(Model):
         return log_probabilities(self.link, self.decision_function(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the label with the highest score; the first of equal ones.
+        """Return each row's label with the largest score; the first of equal ones.
 
         Parameters
         ----------
@@ -180,7 +185,7 @@ class Classifier(Model):
         return labels
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Return the share of rows whose predicted label is the one in `y`.
+        """Return the accuracy: the fraction of rows whose predicted label is the one in `y`.
 
         Parameters
         ----------
@@ -232,10 +237,15 @@ class Regressor(Model):
     ----------
     layers : sequence of Layer
     n_features : int
-    input_range_ : pair, optional
-        Range of the inputs.
+    input_range_ : (low, high), optional
+        Range of the inputs: scalars, or arrays of shape (features,).
     flat : bool, default=True
         Whether a single output is predicted as a vector of shape (rows,).
+
+    Raises
+    ------
+    ShapeError, ArgumentError
+        If layers and range do not fit together.
 
     Examples
     --------
@@ -279,7 +289,17 @@ class Regressor(Model):
         return outputs[:, 0] if self.flat else outputs
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Return the coefficient of determination of the predictions, as scikit-learn does."""
+        """Return the coefficient of determination R^2 of the predictions, as scikit-learn does.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+        y : array_like of shape (rows,) or (rows, outputs)
+
+        Returns
+        -------
+        float
+        """
         from sklearn.metrics import r2_score  # here, so that importing nn stays light
 
         return float(r2_score(y, self.predict(X)))

@@ -1,4 +1,4 @@
-"""Plain models of shared ones whose weights have been revealed."""
+"""Plain models, made from shared models whose weights were revealed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from nn.models.mlp import MLP
 from nn.models.predictors import Regressor
 from nn.models.sequential import Sequential
 from nn.models.trainable import Network
-from nn.shared.model import SharedModel, plain_form_of
+from nn.shared.model import SharedModel, plain_model_of
 from nn.shared.regressor import SharedRegressor
 from nn.training.steps import parameters
 
 __all__ = ["plain_classifier", "plain_regressor"]
 
 
-@plain_form_of(SharedModel)
+@plain_model_of(SharedModel)
 def plain_classifier(model: SharedModel, layers: list[Layer]) -> Network:
     """Return an MLP if the layers are Dense and ReLU in turn, else a Sequential."""
     network: Network
@@ -29,9 +29,9 @@ def plain_classifier(model: SharedModel, layers: list[Layer]) -> Network:
     return network
 
 
-@plain_form_of(SharedRegressor)
+@plain_model_of(SharedRegressor)
 def plain_regressor(model: SharedRegressor, layers: list[Layer]) -> Regressor:
-    """Return a Regressor."""
+    """Return a Regressor with the revealed layers."""
     ends = model.low, model.high
     plain = Regressor(layers, model.n_features_in_, ends, flat=model.flat)
     plain.feature_names_in_ = model.feature_names_in_

@@ -1,9 +1,10 @@
-"""A party's own shares of a model in a file.
+"""Files of shares: each party's own shares of a model.
 
-``<folder>/<party>.npz`` holds the shares of one party and nobody else's, readable by its owner
-alone, and no pickle. A header says which version, party, format and layers it is, what the model's
-owner allows to be revealed, and to which set of files it belongs: shares of two different sharings
-do not add up to anything, so parties that load compare their sets, and all that is public, first.
+``<folder>/<party>.npz`` is an archive without pickle, readable by its owner alone. It holds the shares
+of one party only, and a header: version, party, fixed-point format, layers, whether the model's owner
+allows scores to be revealed, and the id of the set of files that one :func:`save_shares` has written.
+Shares of two sets do not add up to weights, so parties compare the ids, and a digest of all that is
+public, before they use the files.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Words = NDArray[np.uint64]
 
 VERSION = 2
 _LARGEST_HEADER = 1 << 20
-# Elements that a row may have on its way through the layers.
+# Elements of a row, at most, in the input or any output of a layer.
 _LARGEST_ROW = 1 << 28
 _SHARES = re.compile("p[0-9]+")
 
@@ -58,40 +59,51 @@ def _output_shape(layers: Sequence[Layer], n_features: int) -> tuple[int, ...]:
 
 
 def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
-    """Save the shares of every party that lives in this process, a file for each.
+    """Save the shares of a model, a file for each party that lives in this process.
 
-    All parties call it. Files are new, mode 600. Whether scores may be revealed, which the model's
-    owner has said, is saved with them. If one party cannot write its file, all are told, and none
-    keeps one: it can be tried again.
+    All parties call it. A file has mode 600; no file is overwritten. The file also says whether
+    scores may be revealed. If one party cannot write its file, all parties raise and none keeps a
+    file, so that the call can be repeated.
 
     Parameters
     ----------
     model : SharedModel
     folder : path
-        Is made if it does not exist.
+        Created if it does not exist.
 
     Returns
     -------
     list of Path
+        The files of the parties that live here, ``<folder>/<party>.npz``.
 
     Raises
     ------
     DataError
-        At all parties, if a file of one exists already or cannot be written; or what the model
-        gives is no row of scores or values.
+        At all parties, if the file of one exists already or cannot be written; or if the model's
+        output is not one score or value for each of its classes or outputs.
     DtypeError
         If a layer or the labels cannot be saved.
 
     Notes
     -----
-    2 rounds, 32 bytes. A party that is lost in the second may leave its file, or find it kept by
-    others alone: such files are not of one set, and are refused when they are loaded.
+    2 rounds, 32 bytes. If a party is lost in the second round, files may be kept by some parties
+    only. :func:`load_shares` refuses them together with files of another set.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mpc, nn
+    >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.5]])
+    >>> with tempfile.TemporaryDirectory() as folder, mpc.Session() as s:
+    ...     paths = nn.save_shares(model.share(s, owner="alice"), folder)
+    ...     print([path.name for path in paths], nn.load_shares(s, folder))
+    ['alice.npz', 'bob.npz'] SharedModel([Dense(1, 2)], inputs=[0, 1], parties=alice, bob)
     """
     session = model.session
     shape = _output_shape(model.layers, model.n_features_in_)
     if shape != (len(model.classes_),):
         raise DataError(
-            f"a model must give rows of {len(model.classes_)} outputs to be saved, got {shape}"
+            f"a model must have rows of {len(model.classes_)} outputs to be saved, got {shape}"
         )
     parameters = [p for layer in model.layers for p in layer.parameters]
     names = model.feature_names_in_
@@ -117,12 +129,12 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         public["power"] = model.inputs.power.astype(np.int64)
     root = local_path("folder", folder)
     paths = [root / f"{session.parties[party]}.npz" for party in session.here]
-    # A name that is fresh, and the same for all.
+    # The id of the set: the sum of random words of all parties.
     number = session.fresh_id()
     words = np.empty((len(session.here), 2), np.uint64)
     for row, party in zip(words, session.here, strict=True):
         session.streams[party].masks.fill(row, number)
-    header["set"] = _agree(session, words, [_prepare(path) for path in paths]).tobytes().hex()
+    header["set"] = _agree(session, words, [_make_folder(path) for path in paths]).tobytes().hex()
     written: list[Path] = []
     try:
         problems = []
@@ -149,8 +161,8 @@ def _exists(path: Path) -> str:
     return f"{path} exists already and is not overwritten"
 
 
-def _prepare(path: Path) -> str:
-    """Make a party's folder; return why its file cannot be written there, or nothing."""
+def _make_folder(path: Path) -> str:
+    """Create the folder of a party's file; return why the file cannot be written, "" if it can."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -159,14 +171,20 @@ def _prepare(path: Path) -> str:
 
 
 def _agree(session: Session, words: Words, problems: Sequence[str]) -> Words:
-    """Open the sum of the parties' words, or raise everywhere if one of them has a problem.
+    """Open the sum of the parties' words, or raise DataError at all parties if one has a problem.
 
     Parameters
     ----------
     session : Session
     words : uint64 array of shape (p, k)
+        k words of each of the p parties that live here.
     problems : sequence of str
-        Of each party that lives here; the text is told in its own process alone.
+        Problem of each party that lives here, "" for none. Other processes learn only that there
+        is one.
+
+    Returns
+    -------
+    uint64 array of shape (k,)
     """
     flags = [
         1 << party if problem else 0 for party, problem in zip(session.here, problems, strict=True)
@@ -184,12 +202,19 @@ def _agree(session: Session, words: Words, problems: Sequence[str]) -> Words:
 
 
 def load_shares(session: Session, folder: str | Path) -> SharedModel:
-    """Load what :func:`save_shares` has written, every party its own file, in one round.
+    """Load a model from files that :func:`save_shares` has written, every party from its own.
+
+    All parties call it.
+
+    Parameters
+    ----------
+    session : Session
+        Of the parties and the fixed-point format with which the files were written.
+    folder : path
 
     Returns
     -------
-    SharedModel
-        Or SharedRegressor, as it was saved.
+    SharedModel or SharedRegressor
 
     Raises
     ------
@@ -200,14 +225,26 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     Notes
     -----
     1 round, 24 bytes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mpc, nn
+    >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.5]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with mpc.Session() as s:
+    ...         _ = nn.save_shares(model.share(s, owner="alice", low=-4, high=4), folder)
+    ...     with mpc.Session() as s:
+    ...         secret_model = nn.load_shares(s, folder)
+    ...         secret_model.predict(secret_model.share_rows([[2.0], [-3.0]], owner="bob"))
+    array([0, 1])
     """
     root = local_path("folder", folder)
     files = [SharesFile(session.parties, session.format, party, root) for party in session.here]
     if not files:
         raise DataError("shares are loaded by parties, not in a plan")
-    # The name of its set and a digest of what is public.
-    told = session.tell([file.name for file in files])
-    if not all(np.array_equal(each, files[0].name) for each in told):
+    set_ids = session.tell([file.set_id for file in files])
+    if not all(np.array_equal(each, files[0].set_id) for each in set_ids):
         raise DataError(
             f"the parties' files in {folder} are not of one set: they were saved at different times"
             " or changed since"
@@ -216,7 +253,10 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
 
 
 def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
-    """Return the model in the files of the parties that live here, which are known to be of one set."""
+    """Return the model in the files of the parties that live here.
+
+    The caller has checked that the files of all parties are of one set.
+    """
     first = files[0]
     header = first.header
 
@@ -245,30 +285,36 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
 
 
 class _OtherFileError(DataError):
-    """A file in order, but not the one that is meant."""
+    """A file that is not damaged, but of another version, party or format."""
 
 
 class SharesFile:
-    """One party's file, read and checked.
+    """One party's file of shares, read and checked.
 
     Parameters
     ----------
     parties : tuple of str
-        Who computes.
+        The computing parties.
     form : FixedPoint
     party : int
-        Whose file it is.
+        Number of the party whose file is read.
     folder : Path
 
     Attributes
     ----------
-    name : uint64 array of shape (3,)
-        The same for all parties' files of one set, and for no others.
+    set_id : uint64 array of shape (3,)
+        The random id of the set, and a digest of all that its files have in common. Equal for all
+        parties' files of one set, and for no others.
+    header : dict
+    shares : list of uint64 array
+        The party's shares of the parameters, in layer order.
+    low, high, classes, inputs
+        As of :class:`nn.shared.model.SharedModel`.
 
     Raises
     ------
     DataError
-        If it is missing, damaged, or of another version, party or format.
+        If the file is missing, damaged, or of another version, party or format.
     """
 
     def __init__(
@@ -288,9 +334,9 @@ class SharesFile:
             raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
         try:
             self.header = self._read_header(arrays.pop("header", np.empty(0, np.uint8)))
-            self._check_meant(parties, form, party)
+            self._check_expected(parties, form, party)
             shares = {name: arrays.pop(name) for name in list(arrays) if _SHARES.fullmatch(name)}
-            self.name = self._name(arrays)
+            self.set_id = self._set_id(arrays)
             self._read_public(arrays)
             self._read_shares(shares)
         except (LookupError, TypeError, ValueError, SottoError) as error:
@@ -301,10 +347,10 @@ class SharesFile:
     def _read_header(self, data: NDArray[Any]) -> dict[str, Any]:
         header = json.loads(data.tobytes()[:_LARGEST_HEADER])
         if not isinstance(header, dict) or len(bytes.fromhex(header["set"])) != 16:
-            raise DataError("no header")
+            raise DataError("its header is malformed")
         return header
 
-    def _check_meant(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
+    def _check_expected(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
         expected = {
             "version": VERSION,
             "party": parties[party],
@@ -318,8 +364,7 @@ class SharesFile:
                     f"{self.path}: {name} must be {value!r}, got {self.header.get(name)!r}"
                 )
 
-    def _name(self, public: Arrays) -> NDArray[np.uint64]:
-        """Return the set's name, and a digest of all that every party's file has in common."""
+    def _set_id(self, public: Arrays) -> NDArray[np.uint64]:
         common = {name: value for name, value in self.header.items() if name != "party"}
         digest = hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8)
         for name in sorted(public):
@@ -355,20 +400,22 @@ class SharesFile:
         if public:
             self.inputs = InputScale.checked(public.pop("middle"), public.pop("power"), self.low)
         if public:
-            raise DataError(f"holds {', '.join(sorted(public))} too")
+            raise DataError(f"it must have no arrays {', '.join(sorted(public))}")
 
     def _read_shares(self, arrays: Arrays) -> None:
         header = self.header
         self.shares = [arrays.pop(f"p{k}") for k in range(len(header["parameters"]))]
         if arrays or any(a.dtype != np.uint64 for a in self.shares):
-            raise DataError("its layers and arrays do not fit together")
+            raise DataError("its parameters and arrays of shares do not fit together")
         for frac_bits, bound in header["parameters"]:
             whole = type(frac_bits) is int and type(bound) is int
             if not whole or not 0 <= frac_bits < 63 or not 0 < bound <= LARGEST:
-                raise DataError(f"a parameter has {frac_bits} bits, bound {bound}")
+                raise DataError(
+                    f"a parameter has {frac_bits} fractional bits and the bound {bound}"
+                )
         layers = layers_of(header["layers"], self.shares)
         shape = _output_shape(layers, header["n_features"])
         if shape != (len(self.classes),):
             raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")
         if self.inputs is not None and not self.inputs.fits(layers):
-            raise DataError("no first layer for a range of each feature")
+            raise DataError("it has a scale of the inputs, but no Dense as its first layer")

@@ -1,4 +1,4 @@
-"""Networks of any layers, one after the other."""
+"""Networks of layers of the user's choice."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = ["Sequential"]
 
 
 class Sequential(Network):
-    """Classifier of given layers.
+    """Classifier of given layers, one after the other.
 
     Parameters
     ----------
     layers : sequence of Layer
-        Say what to train: ``fit`` starts from fresh weights of the same shapes. The last one gives
-        a score for each class.
+        Their kinds and sizes count; ``fit`` starts from initial weights of the same shapes. The
+        last one has an output, the score, for each class.
     n_features : int, default=784
-        Features of a row, which the first layer takes.
+        Features of a row, the input of the first layer.
     random_state : int, None, numpy.random.Generator or numpy.random.RandomState
         Seeds the initial weights, the order of the rows and dropout.
 
     Attributes
     ----------
     architecture : tuple of Layer
-        The layers that were given. Those that are trained are in `layers`.
+        The layers that were given; the trained ones are in `layers`.
     layers, classes_, n_features_in_, input_range_, loss_curve_, validation_scores_
         As of :class:`nn.MLP`.
 
     Raises
     ------
     ShapeError
-        If a layer cannot take what the one before it gives; the message names the layer.
+        If a layer does not take the output of the layer before it; the message names the layer.
     ArgumentError, DtypeError
         If an argument has the wrong value or type.
 
@@ -84,14 +84,16 @@ class Sequential(Network):
                 raise ShapeError(f"layer {number}: {error}") from None
         if len(shape) != 1 or shape[0] < 2:
             raise ShapeError(
-                f"layer {len(layers)}, {layers[-1]!r}, must give a row of scores, two or more, "
+                f"layer {len(layers)}, {layers[-1]!r}, must have two or more scores as its output, "
                 f"got shape {shape}"
             )
         if not any(layer.parameters for layer in layers):
             raise ArgumentError("layers must hold at least one with parameters, got none")
         self.architecture = tuple(layers)
         self._outputs_count = shape[0]
-        if not isinstance(random_state, np.random.RandomState):  # whose stream this would advance
+        if not isinstance(
+            random_state, np.random.RandomState
+        ):  # the check would advance its stream
             generator(random_state)
         self.random_state = random_state
 
@@ -119,7 +121,7 @@ class Sequential(Network):
         Raises
         ------
         ShapeError, ArgumentError, DtypeError
-            As for the class; also if the labels are not one for each score, and ascending.
+            As for the class; also if `classes` are not ascending, or not one for each score.
 
         Examples
         --------
@@ -145,7 +147,7 @@ class Sequential(Network):
 
     @property
     def n_parameters(self) -> int:
-        """How many numbers are trained."""
+        """Number of trained weights and biases."""
         return sum(math.prod(p.shape) for layer in self.architecture for p in layer.parameters)
 
     @property

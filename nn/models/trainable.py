@@ -1,4 +1,4 @@
-"""Networks that are trained as classifiers, in plain NumPy or on shares."""
+"""The base class of networks that ``fit`` trains as classifiers, in the clear or on shares."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["Network", "NotFittedError"]
 
 
 class NotFittedError(SottoError, ValueError, AttributeError):
-    """A model is used before it has weights."""
+    """A model is used before ``fit`` has given it weights."""
 
 
 class Network(Classifier):
-    """What networks that are trained as classifiers have in common.
+    """Base class of networks that are trained as classifiers.
 
     Attributes
     ----------
@@ -60,15 +60,14 @@ class Network(Classifier):
     @property
     @abstractmethod
     def _classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
 
     @abstractmethod
     def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
-        """Return layers to train."""
+        """Return the layers with initial weights."""
 
     def __getattr__(self, name: str) -> Any:
-        # Only reached for attributes that are not there. `parameters` is among them when the
-        # layers that it reads are not.
+        # Called for missing attributes only; `parameters` is missing if `layers` is.
         if name in (
             "layers",
             "parameters",
@@ -100,30 +99,32 @@ class Network(Classifier):
         check_range: bool = True,
         progress: bool | None = None,
     ) -> Any:
-        """Train from fresh weights, which replace those of an earlier ``fit``.
+        """Train the network from initial weights; an earlier ``fit`` has no influence.
 
-        On shared arrays the weights are secret too: the result is a :class:`SharedModel`, which can
-        be used as it is or revealed to one party, and this object stays as it was. Order and
-        initial weights, which are public, are those of a plain run with the same `random_state`.
+        If `X` and `y` are shared arrays, the weights are secret too: the result is a
+        :class:`SharedModel`, which can predict on shares or be revealed to one party, and this
+        object does not change. The initial weights and the order of the rows are public, and the
+        same as in the clear with the same `random_state`.
 
         Parameters
         ----------
         X : array_like of shape (rows, features), or SharedArray
-            Float32 input is computed in float32, all other in float64. Shared rows may come from
-            several owners, joined by ``np.concatenate``.
+            A float32 array is computed with in float32, any other in float64. Shared rows of several
+            owners are joined by ``np.concatenate``.
         y : array_like of shape (rows,), or SharedArray of shape (rows, classes)
-            Labels of any kind that sorts: integers, strings, ... Shared labels are one-hot rows,
-            as :func:`nn.one_hot` makes them and checks them at their owner.
+            Labels of any type that sorts: integers, strings, ... Shared labels are one-hot rows:
+            their owner shares the result of :func:`nn.one_hot`.
         epochs : int, default=10
             Passes over the rows.
         batch_size : int, default=128
-            Rows a step; the last batch of an epoch may be shorter.
+            Rows of a step; the last batch of an epoch may be shorter.
         optimizer : {"sgd", "adam"} or Optimizer, default="sgd"
-            An object's state is reset first.
+            The state of an Optimizer is reset first.
         learning_rate : float, optional
-            For an optimizer given by name; its own default is 0.1 for "sgd", 0.001 for "adam".
-            On shares a rate over the number of rows, times the schedule's factor, is rounded to 16
-            significant bits, and to steps of 2^-24 (for the usual format): exact for powers of two.
+            For an optimizer given by name; default 0.1 for "sgd", 0.001 for "adam". On shares, the
+            rate times the schedule's factor, divided by the number of rows, is rounded to 16
+            significant bits and to a multiple of 2^-24 (in the usual format). Powers of two are
+            exact.
         momentum : float, optional
             For "sgd"; default 0.9.
         schedule : {"cosine", "linear", "halving", "constant"}, default="cosine"
@@ -133,34 +134,34 @@ class Network(Classifier):
             Cross-entropy of the scores' softmax; Huber's loss or squared distance of the scores to
             one-hot targets; or a loss of your own.
         classes : array_like of shape (classes,), optional
-            All labels in ascending order, for when `y` lacks some; default those in `y`.
+            All labels in ascending order, in case some are not in `y`; default the labels in `y`.
         validation : (X, y), optional
-            Data to score after each epoch; see ``validation_scores_``. On shares, the accuracy and
-            the mean loss are revealed after each epoch, and a bit as by `check_range`.
+            Data on which accuracy is computed after each epoch; see ``validation_scores_``. On
+            shares, accuracy, mean loss and a further bit as with `check_range` are revealed after
+            each epoch.
         patience : int, optional
-            Stop when so many epochs in a row have not improved on the best validation score
+            Stop after this number of epochs in a row without a validation score above the best one
             before them.
         checkpoint : path, optional
-            On shares: a folder where each party's own shares are saved after each epoch; those of
-            the epoch before are kept.
+            On shares: a folder in which each process saves its parties' shares after each epoch; the
+            files of the epoch before are kept.
         resume : bool, default=False
-            Go on from the last checkpoint that all parties hold, if there is one, as the run that
-            wrote it would have: the other arguments must be the same.
+            Start from the last checkpoint that all parties hold, if there is one, and continue
+            exactly as the run that wrote it. The other arguments must be the same as in that run.
         check_range : bool, default=True
-            On shares: open one bit after each epoch, whether activations, gradients, the optimizer's
-            moments and the weights were inside the range that is right on shares in every step, and
-            raise RangeError if not; see :mod:`nn.shared.range`. Where all parties live in one
-            process, the layer is named. Without it, a training that diverges is not noticed.
+            On shares: open one bit after each epoch, which says whether activations, gradients, the
+            optimizer's moments and the weights were in the range that shares can represent in every
+            step; raise RangeError if not, see :mod:`nn.shared.range`. Where all parties live in one
+            process, the error names the layer. With False, a training that diverges is not noticed.
         progress : bool, optional
-            Progress bar with the time left on stderr. Default: if stderr is a terminal and the
-            work takes more than a moment.
+            Whether to show a progress bar on stderr; by default on a terminal, after half a second.
 
         Returns
         -------
         Self or SharedModel
-            The model itself; on shares a new one. The model is unchanged if ``fit`` raises. A shared
-            one is for inputs up to the bound of `X`, halved as often as it takes for no layer to
-            leave the format, up to 16 times, which is revealed.
+            The model itself; on shares a new one. The model is unchanged if ``fit`` raises. The range
+            of a shared model's inputs is [-r, r] for the largest r of b, b/2, ..., b/2^15 with which
+            no layer can leave the format, b being the public bound of `X`. r is revealed.
 
         Raises
         ------
@@ -214,7 +215,7 @@ class Network(Classifier):
                 break
 
         self.link = settings.loss_record.link
-        # Fresh layers, because those that were trained still hold the last batch.
+        # Copies, because the trained layers hold arrays of the last batch.
         self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         self.classes_ = names
         self.input_range_ = (float(matrix.min()), float(matrix.max()))
@@ -224,7 +225,7 @@ class Network(Classifier):
     def _rows_and_targets(
         self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return the rows, what the outputs stand for, and one-hot targets."""
+        """Return the rows, the classes, and one-hot targets of shape (rows, classes)."""
         matrix, labels = self._data("X", X, "y", y)
         if not len(matrix):
             raise ShapeError(f"X must have at least one row, got shape {matrix.shape}")

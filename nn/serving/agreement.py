@@ -1,9 +1,10 @@
-"""Which requests every party has got alike: those can be computed, and no other stops anybody.
+"""Agreement on requests: the parties compute those that every party has received.
 
-A request's key is a digest of who asks, under which id, for which answer of which model, on how
-many rows. Parties tell the last one the keys that they have; it leads, and lets all compute what
-all have. What not all have waits beside, and is refused when it has waited too long, or at once if
-another party has the same id under another key or has refused it.
+A request's key is a digest of client, id, model, answer and number of rows, so parties that have
+received the same request have the same key. The last party is the leader. The others send the leader
+the keys of their requests; the leader chooses among the keys that all parties have. A request that
+some parties lack delays no other: it is refused when it has waited too long, or at once if another
+party has refused it or has its id under another key.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ __all__ = ["KEY_BYTES", "PER_TURN", "Book", "Request"]
 
 Words = NDArray[np.uint64]
 
-# Of a key: what stands for the client and its id, and the digest of everything.
+# A key is a tag, the digest of client and id, and the digest of the whole request.
 _TAG_BYTES = 8
 KEY_BYTES = _TAG_BYTES + 16
 PER_TURN = 64
-# So many keys of requests that were refused are kept, to refuse what comes late at other parties.
+# Tags of refused requests that the leader remembers, since other parties may receive them later.
 _KEPT = 4096
 
 DIFFERENT = (
@@ -38,26 +39,26 @@ DIFFERENT = (
 
 
 class Request:
-    """One client's rows, until they are answered.
+    """A client's request at one party, until it is answered.
 
     Attributes
     ----------
     kind : hashable
-        What must be equal for requests to be evaluated together.
+        Equal for requests that can be evaluated together.
     key : bytes
-        The same at every party that has got the same request.
+        Equal at all parties that have received the same request.
     result : uint64 array, or None
         This party's share of the answer.
     problem : str
-        Why there is none.
+        Why there is no result.
     version : bytes
-        Which files the model is from.
+        Id of the set of files that the model was loaded from.
     cost : (int, int)
-        Rounds and bytes of all that was computed together with it.
+        Rounds and bytes of the evaluation, which other requests may have shared.
     arrived : float
-        When, by :func:`time.monotonic`.
+        Time of arrival, by :func:`time.monotonic`.
     later : bool
-        Whether the same rows may well be answered if they are sent again.
+        Whether the client may send the same rows again with success.
     """
 
     __slots__ = (
@@ -78,12 +79,13 @@ class Request:
         self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 
     def finish(self, result: Words | None, problem: str = "", *, later: bool = False) -> None:
-        """Let the client have its answer."""
+        """Set result or problem, and wake the conversation that answers the client."""
         self.result, self.problem, self.later, self.done = result, problem, later, True
         self.wake()
 
 
 def _tag(client: str, id: bytes) -> bytes:
+    """Return the first part of a key."""
     return hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES).digest()
 
 
@@ -95,9 +97,9 @@ class Book:
     me : int
         This party's number.
     parties : int
-        How many there are; the last leads.
+        Number of parties; the last one is the leader.
     patience : float
-        Seconds that a request may wait for the other parties to get it.
+        Seconds that a request may wait until the other parties have received it.
     """
 
     def __init__(self, me: int, parties: int, patience: float) -> None:
@@ -108,34 +110,35 @@ class Book:
         self._waiting: dict[bytes, Request] = {}
         self._in_progress: Counter[str] = Counter()
         self._allowances: dict[str, Allowance] = {}
-        # What the others are to be told: keys this party has, and keys it has refused.
+        # Not yet sent to the leader: keys of requests received, and keys of requests refused.
         self._has: list[bytes] = []
         self._has_not: list[bytes] = []
         self._closed = "the parties have not met yet"
         self._forget_all()
 
     def _forget_all(self) -> None:
-        # What the leader knows: which others have a key and since when, by their bits.
+        # At the leader, by key: a bit for each other party that has the request; when the first
+        # party had it; the key of each tag.
         self._had: dict[bytes, int] = {}
         self._since: OrderedDict[bytes, float] = OrderedDict()
         self._tags: dict[bytes, bytes] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._to_refuse: list[bytes] = []
-        # What all have: each client's, by kind. Who comes first in line says what is computed next.
+        # Requests that all parties have, by client and kind, the client whose turn is next first.
         self._ready: OrderedDict[str, OrderedDict[Hashable, deque[Request]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    # A session's beginning and end.
+    # Beginning and end of a session.
 
     def open(self) -> None:
-        """Take requests from now on."""
+        """Accept requests from now on."""
         with self.changed:
             self._closed = ""
 
     def close(self, problem: str) -> None:
-        """Take none for now, and answer all with `problem`."""
+        """Accept no requests, and answer all that wait with `problem`."""
         with self.changed:
             self._closed = problem
             waiting = list(self._waiting.values())
@@ -147,10 +150,10 @@ class Book:
         for request in waiting:
             request.finish(None, problem, later=True)
 
-    # What clients send and the others tell.
+    # Requests of clients, and keys that other parties send.
 
     def add(self, request: Request, limits: Limits) -> None:
-        """Take a request, or answer it with why not."""
+        """Accept a request, or answer it with the reason for refusing it."""
         client, key = request.client, request.key
         with self.changed:
             problem, later = self._closed, True
@@ -180,7 +183,7 @@ class Book:
             request.finish(None, problem, later=later)
 
     def news(self) -> tuple[bytes, bytes]:
-        """Return the keys that this party has and those that it has refused, since it told last."""
+        """Return the keys of requests received and refused since the last call."""
         if not self._has and not self._has_not:
             return b"", b""
         with self.changed:
@@ -190,7 +193,7 @@ class Book:
         return news
 
     def heard(self, party: int, has: Iterable[bytes], has_not: Iterable[bytes]) -> None:
-        """Take what another party has told the leader."""
+        """At the leader: note the keys that another party has received and refused."""
         if not self._leads:
             return
         with self.changed:
@@ -200,19 +203,19 @@ class Book:
                 self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
 
     def refuse_id(self, client: str, id: bytes) -> None:
-        """Let the others know that this party has refused a client's request, whatever it asks."""
+        """Note, for the other parties, that this party has refused all requests of an id."""
         with self.changed:
             self._refuse(_tag(client, id) + bytes(KEY_BYTES - _TAG_BYTES))
 
     def _refuse(self, key: bytes) -> None:
-        """Let the others know that this party has no such request."""
+        """Note, for the other parties, that this party has refused the request of a key."""
         if self._leads:
             self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
         elif len(self._has_not) < _KEPT:
             self._has_not.append(key)
 
     def _note(self, key: bytes, bit: int) -> None:
-        """Enter that a party has a request."""
+        """At the leader: note that the party of a bit (0: the leader) has the request of a key."""
         if key[:_TAG_BYTES] in self._refused:
             self._had[key] = self._had.get(key, 0) | bit
             self._drop(key, DIFFERENT)
@@ -230,18 +233,18 @@ class Book:
             self.changed.notify_all()
 
     def _drop(self, key: bytes, problem: str) -> None:
-        """Refuse a request at all parties that have it, or will."""
+        """At the leader: refuse a request at all parties that have it or receive it later."""
         if self._forget(key):
             self._to_refuse.append(key)
             self.changed.notify_all()
-        # Under whatever key the other parties have it.
+        # By the tag, since other parties may have the id under another key.
         self._refused[key[:_TAG_BYTES]] = None
         if len(self._refused) > _KEPT:
             self._refused.popitem(last=False)
         self._finish(key, problem)
 
     def _forget(self, key: bytes) -> int:
-        """Remove what the leader knows of a request; return which others have it."""
+        """At the leader: remove a key; return the bits of the other parties that have it."""
         self._since.pop(key, None)
         if self._tags.get(key[:_TAG_BYTES]) == key:
             del self._tags[key[:_TAG_BYTES]]
@@ -250,7 +253,7 @@ class Book:
     def _finish(self, key: bytes, problem: str) -> None:
         request = self._pop(key)
         if request is not None:
-            # Of one that keeps to the rules this is what a session's beginning or end has done.
+            # `later`: for an honest client this happens at the beginning or end of a session only.
             request.finish(None, problem, later=True)
 
     def _pop(self, key: bytes) -> Request | None:
@@ -264,16 +267,16 @@ class Book:
     # Turns.
 
     def await_turn(self, seconds: float, also: Callable[[], bool]) -> None:
-        """Wait until there is something to do, `also` says so, or for so long."""
+        """Wait until a request can be chosen or refused, `also` returns True, or the time is over."""
         with self.changed:
             self.changed.wait_for(lambda: self._ready or self._to_refuse or also(), seconds)
 
     def choose(self, rows_at_once: Callable[[str], int]) -> tuple[list[bytes], list[bytes]]:
-        """Return the keys of what comes next, and of what is refused, for all parties.
+        """Return the keys of the requests to compute next, and of those to refuse, at all parties.
 
-        The first client in line says of which kind, and goes to the end of the line. With it goes
-        what others have of that kind, a request of each client at a time, as far as one evaluation
-        goes.
+        The first client in line determines the kind, and moves to the end of the line. Requests of
+        that kind are taken from the clients in turn, one at a time, until one evaluation is full:
+        `rows_at_once` returns its number of rows for a model's name.
         """
         with self.changed:
             late = time.monotonic() - self._patience
@@ -312,7 +315,7 @@ class Book:
         return chosen
 
     def _first_of(self, requests: deque[Request]) -> Request | None:
-        """Return the first that has not been refused meanwhile."""
+        """Return the first request that was not refused meanwhile, dropping those before it."""
         while requests:
             key = requests[0].key
             if self._waiting.get(key) is requests[0] and key in self._had:
@@ -321,6 +324,7 @@ class Book:
         return None
 
     def _tidy(self, kind: Hashable) -> None:
+        """Remove empty queues of a kind."""
         for name, kinds in tuple(self._ready.items()):
             if kind in kinds and not kinds[kind]:
                 del kinds[kind]
@@ -328,22 +332,22 @@ class Book:
                     del self._ready[name]
 
     def prompt(self) -> None:
-        """Let whoever awaits a turn look again at what else there is to do."""
+        """Wake the thread in `await_turn`, so that it calls `also` again."""
         with self.changed:
             self.changed.notify_all()
 
     @property
     def idle(self) -> bool:
-        """Whether the leader has nothing that all have."""
+        """Whether no request is at all parties."""
         return not self._ready
 
     def take(self, keys: Iterable[bytes]) -> list[Request]:
-        """Take out requests of a turn.
+        """Remove the requests of a turn, and return them.
 
         Raises
         ------
         KeyError
-            If there is none under one of the keys.
+            If one of the keys is not here.
         """
         with self.changed:
             found = []
@@ -355,7 +359,7 @@ class Book:
             return found
 
     def refuse(self, keys: Iterable[bytes]) -> None:
-        """Answer requests that the leader refuses, where they are here."""
+        """Answer the requests that the leader refuses, as far as they are here."""
         with self.changed:
             for key in keys:
                 self._finish(key, DIFFERENT)

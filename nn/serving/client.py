@@ -1,15 +1,10 @@
-"""A data owner outside the computing parties: private predictions by parties that serve."""
+"""The client of parties that serve: private predictions for a data owner who computes nothing."""
 
 from __future__ import annotations
 
 import functools
-import os
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,90 +13,73 @@ from mpc import (
     ArgumentError,
     ConfigurationError,
     DataError,
-    HandshakeError,
-    PeerClosedError,
     PeerError,
-    SessionError,
     ShapeError,
 )
 from mpc.core import wire
-from mpc.core.events import record
 from mpc.core.frames import Header, Kind
-from mpc.core.owner import check_process
 from mpc.parties import configuration
-from mpc.parties.handshake import disagreement, read_hello, send_hello, terms
-from mpc.parties.tls import connect, own_contexts
-from mpc.transport.connection import Connection, exchange, printable
-from mpc.transport.waiting import Report
+from mpc.transport.connection import exchange, printable
 from nn.core.checks import check_names, feature_matrix
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
+from nn.serving.client_connections import ClientConnections, LaterError
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
-from ring import Stream, decode, encode, fresh_key, processes
+from ring import Stream, decode, encode, fresh_key
 
 __all__ = ["Client"]
 
 Words = NDArray[np.uint64]
 
-# As in nn.serving.service.
+# The same number as in nn.serving.client_calls.
 _CLIENT_STREAM = 1
-# Of what describes a model.
-_LARGEST_ANSWER = 1 << 26
-# Between two tries, at first and later; and how long the only one may take where there is but one.
-_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 0.5
-_ONE_TRY_SECONDS = 1.0
-# What parties must agree on, and a client need not know.
-_NOT_MINE = ("program", "provider")
-
-T = TypeVar("T")
 
 
-class LaterError(PeerError):
-    """The parties cannot answer now, and say why; the same call may be answered later."""
+class Client(ClientConnections):
+    """Asks parties for predictions; no party learns the rows or the answers.
 
-
-class Client:
-    """Asks parties for predictions without telling any of them the rows or the answers.
-
-    Each row is split into shares in this process, one for each party; each party returns a share
-    of the answer. Used like a scikit-learn classifier that is fitted already. Threads that use one
-    client wait for each other; a forked child must make a client of its own.
+    Each row is split into shares in this process, one for each party; each party returns a share of
+    the answer. The interface is that of a fitted scikit-learn classifier or regressor. Threads may
+    use one client, one call at a time; a forked process must make its own client.
 
     Parameters
     ----------
     parties : path
-        Of parties.toml.
+        The path of parties.toml.
     me : str, optional
-        Which client this is. Default: the only one whose key is here.
+        The name of this client. Default: the only client whose key is on this machine.
     model : str, optional
-        Which model; default the only one there is.
+        The name of the model. Default: the only model that this client may ask for.
     patience : float, optional
-        How many seconds to try again when a party or a connection is lost, or the parties wait for
-        one another; 0 for not at all. Default: ``connect`` of the configuration. Nothing is
-        revealed by a try that fails.
+        Seconds during which a call is repeated when a party or a connection is lost, or the parties
+        wait for one another; 0 for never. Default: the timeout ``connect`` of the configuration.
+        A failed attempt reveals nothing.
 
     Attributes
     ----------
-    classes_ : ndarray
-        Of a classifier.
+    classes_ : ndarray of shape (classes,)
+        The labels; a classifier only.
     n_features_in_ : int
+        Number of features.
     answers_ : tuple of str
-        What the model's owner allows: "class", "one-hot" and perhaps "scores"; for a regressor
-        "values".
+        The answers that the model's owner allows: "class", "one-hot" and perhaps "scores"; of a
+        regressor "values".
     input_range_ : (ndarray, ndarray)
-        The least and the largest that a feature may be.
-    feature_names_in_ : ndarray of str
-        Where the model's owner has given names.
-    last_exchange_ : Exchange
-        What the last call with rows has sent to each party; None before.
+        Least and largest value of the inputs, scalars or of shape (features,).
+    feature_names_in_ : ndarray of str, of shape (features,)
+        Names of the features, if the model has them.
+    last_exchange_ : Exchange or None
+        Bytes and shares that the last call with rows has sent to each party; None before.
 
     Raises
     ------
-    ConfigurationError, PeerError, ArgumentError
-        A configuration that is wrong; a party that cannot be reached or is not who it should be;
-        a model that is not there.
+    ConfigurationError
+        If the configuration is wrong, or has no such client.
+    PeerError
+        If a party cannot be reached, or is not who it should be.
+    ArgumentError
+        If there is no such model for this client.
 
     Examples
     --------
@@ -125,16 +103,14 @@ class Client:
             raise ConfigurationError(
                 f"me must be one of {', '.join(self._read.clients)}, got {self._me!r}"
             )
-        self._patience = self._read.timeouts.connect if patience is None else patience
-        self._lock = threading.Lock()
-        self._generation, self._pid = processes.generation, os.getpid()
-        self._connections: list[Connection] = []
-        self._closed = self._described = False
+        super().__init__(
+            self._read, self._me, self._read.timeouts.connect if patience is None else patience
+        )
         self._asked = model
         self._known: tuple[Any, ...] | None = None
         self.last_exchange_: Exchange | None = None
         try:
-            # Connects, and finds out what the model is.
+            # Connects, and asks for the description of the model.
             self._tried(lambda: None)
         except BaseException:
             self.close()
@@ -148,111 +124,8 @@ class Client:
             )
         return here[0]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"Client(me={self._me!r}, parties={self._read.names})"
-
-    def close(self) -> None:
-        """Say goodbye to the parties."""
-        self._closed = True
-        if self._generation != processes.generation:
-            return  # the connections are the parent's, which goes on
-        for connection in self._connections:
-            connection.notify(Kind.BYE)
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        self._connections, self._described = [], False
-
-    def _tried(self, ask: Callable[[], T]) -> T:
-        """Do something with all parties connected, again where one is lost meanwhile."""
-        # Before the lock, which a thread of the parent may have held.
-        check_process("client", self._generation, self._pid)
-        deadline, said, pause = None, "", _PAUSE_SECONDS
-        with self._lock:
-            # Connections of an earlier call may have gone since, which is no loss.
-            old = bool(self._connections)
-            while True:
-                if self._closed:
-                    raise SessionError("the client is closed")
-                try:
-                    if not self._connections:
-                        self._connect()
-                    if not self._described:
-                        self._describe()
-                    return ask()
-                except (PeerClosedError, LaterError) as error:
-                    now = time.monotonic()
-                    deadline = now + self._patience if deadline is None else deadline
-                    if not isinstance(error, LaterError):
-                        self._hang_up()
-                        if old:
-                            old = False
-                            continue
-                    if now >= deadline:
-                        raise
-                    if str(error) != said:
-                        said = str(error)
-                        record("waiting", warning=True, me=self._me, why=said)
-                    time.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                except PeerError:
-                    # Answers that are late would be taken for those of the next call.
-                    self._hang_up()
-                    raise
-
-    def _connect(self) -> None:
-        context, _ = own_contexts(self._read, self._me)
-        deadline = time.monotonic() + self._read.timeouts.connect
-        mine = {name: v for name, v in terms(self._read, None).items() if name not in _NOT_MINE}
-        for member in self._read.parties.values():
-            left = max(0.01, min(deadline - time.monotonic(), self._patience or _ONE_TRY_SECONDS))
-            report = Report(me=self._me, peer=member.name)
-            connection = connect(member, context, left, report)
-            self._connections.append(connection)
-            send_hello(connection, "predict", mine, b"")
-            greeting = read_hello(connection, max(0.01, deadline - time.monotonic()))
-            problem = disagreement(member.name, greeting.terms, self._me, mine)
-            if problem:
-                raise HandshakeError(problem)
-
-    def _ask(self, call: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Send the same call to all parties; return their answers in bytes."""
-        for connection in self._connections:
-            connection.post_bytes(Kind.CALL, wire.encode(call))
-            connection.expect_bytes([Kind.ANSWER], _LARGEST_ANSWER)
-        exchange(self._connections, self._read.timeouts.answer)
-        # All are taken before one is an error.
-        data = [connection.take().data.data for connection in self._connections]
-        return [
-            self._answer(connection, each)
-            for connection, each in zip(self._connections, data, strict=True)
-        ]
-
-    def _answer(self, connection: Connection, data: Any) -> tuple[Any, ...]:
-        try:
-            answer = wire.decode(data)
-            status = answer[0]
-        except (ShapeError, TypeError, IndexError):
-            raise PeerError(f"{connection.peer} sent an answer that is malformed") from None
-        if status != "ok":
-            text = printable(str(answer[1] if len(answer) > 1 else "").encode())[:500]
-            if status == "later":
-                raise LaterError(f"{connection.peer}: {text}")
-            raise ArgumentError(f"{connection.peer}: {text}")
-        return tuple(answer[1:])
 
     def _describe(self) -> None:
         first, *others = self._ask(("describe", self._asked))
@@ -278,28 +151,58 @@ class Client:
             self.classes_ = model.classes
 
     def health(self) -> list[dict[str, Any]]:
-        """Return what each party says of itself."""
+        """Return the state of each party's service.
+
+        Returns
+        -------
+        list of dict
+            One for each party, with "me", "state" ("ready" if it answers), "models" and figures.
+
+        Raises
+        ------
+        PeerError
+            If a party is lost.
+        """
         return self._tried(lambda: [dict(pairs) for pairs in self._ask(("health",))])
 
     def models(self) -> list[str]:
-        """Return the models that this client may ask for and all parties serve."""
+        """Return the names of the models that all parties serve and this client may ask for.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        PeerError
+            If a party is lost.
+        """
         first, *others = [each.get("models", ()) for each in self.health()]
         return [str(name) for name in first if all(name in other for other in others)]
 
     def last_cost(self) -> tuple[int, int]:
-        """Return the rounds and bytes of the last call, as the parties have counted them.
+        """Return rounds and bytes of the last call, as the parties have counted them.
 
-        Bytes are those that a party has sent to the other parties, at most. Requests that were
-        computed together have both in common. (0, 0) before the first call.
+        Returns
+        -------
+        (int, int)
+            Rounds, and bytes that a party has sent to the other parties, the most of any party.
+            Both are those of the whole evaluation, which requests of other clients may have shared.
+            (0, 0) before the first call.
+
+        Raises
+        ------
+        PeerError
+            If a party is lost.
         """
         exchange = self.last_exchange_
         rounds = sent = 0
         for id in exchange.ids if exchange is not None else ():
-            told = self._tried(functools.partial(self._ask, ("cost", id)))
-            if any([type(n) for n in each] != [int, int] for each in told):
+            costs = self._tried(functools.partial(self._ask, ("cost", id)))
+            if any([type(n) for n in each] != [int, int] for each in costs):
                 raise PeerError("the parties sent an answer that is malformed")
-            rounds += max(each[0] for each in told)
-            sent += max(each[1] for each in told)
+            rounds += max(each[0] for each in costs)
+            sent += max(each[1] for each in costs)
         return rounds, sent
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -315,11 +218,12 @@ class Client:
 
         Raises
         ------
-        ShapeError, RangeError, ArgumentError
-            Rows of another width, a value outside the model's range or NaN, or a table whose columns
-            have other names or another order: nothing is sent.
+        ShapeError, RangeError, DtypeError, ArgumentError
+            If `X` is not (rows, features), has a value outside the model's range or NaN, is no array
+            of reals, or is a table whose columns have other names or another order. Nothing is sent
+            then.
         PeerError
-            A party is lost.
+            If a party is lost.
         """
         if "values" in self.answers_:
             values = self._decoded(X, "values")
@@ -330,17 +234,62 @@ class Client:
         return np.asarray(self.classes_[index.astype(np.int64)])
 
     def predict_one_hot(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return zeros, and a one for the label, of shape (rows, classes)."""
+        """Return the label of each row as a one-hot vector.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        int64 array of shape (rows, classes)
+
+        Raises
+        ------
+        ShapeError, RangeError, DtypeError, ArgumentError, PeerError
+            As in :meth:`predict`.
+        """
         return self._request(X, "one-hot").astype(np.int64)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the scores, of shape (rows, classes), where the model's owner allows it."""
+        """Return the scores of each row, if the model's owner allows it.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        float64 array of shape (rows, classes)
+
+        Raises
+        ------
+        ArgumentError
+            If scores are not allowed.
+        ShapeError, RangeError, DtypeError, PeerError
+            As in :meth:`predict`.
+        """
         return self._decoded(X, "scores")
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return each class's probability, of shape (rows, classes), where scores are allowed.
+        """Return the probability of each class, if the model's owner allows scores.
 
-        The scores are revealed to this client, which makes them into probabilities.
+        The scores are revealed to this client, which computes the probabilities from them.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+
+        Returns
+        -------
+        float64 array of shape (rows, classes)
+
+        Raises
+        ------
+        ArgumentError
+            If scores are not allowed, or the model has no probabilities.
+        ShapeError, RangeError, DtypeError, PeerError
+            As in :meth:`predict`.
         """
         link = self._model.link
         if "scores" in self.answers_:
@@ -395,7 +344,7 @@ class Client:
         first_rows.append(last[0])
         for connection in self._connections:
             connection.expect(_expect(shape))
-        # An answer takes a turn of the parties, who have a timeout of their own.
+        # The parties answer within a turn, whose timeout is `party`.
         exchange(self._connections, 2 * self._read.timeouts.party)
         total = np.zeros(shape, np.uint64)
         problem: PeerError | None = None

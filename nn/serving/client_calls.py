@@ -1,4 +1,4 @@
-"""What a party answers one of its clients: conversations on one connection each."""
+"""The calls of clients and a party's answers, in a conversation for each connection."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ __all__ = ["CLIENT_STREAM", "Calls"]
 Words = NDArray[np.uint64]
 Answering = Generator[float, None, None]
 
-# Which stream of a client's seed its shares are.
+# Number of the stream that a party expands a client's seed with.
 CLIENT_STREAM = 1
 _LARGEST_CALL = 4096
-# How many requests' costs can be asked for afterwards.
+# Requests whose cost is kept for a later call.
 _COSTS_KEPT = 1024
 
 
 class Service(Protocol):
-    """What answering takes of a service."""
+    """The part of a service's interface that answering uses, see :class:`PartyService`."""
 
     read: Configuration
     me: str
@@ -49,21 +49,21 @@ class Service(Protocol):
 
     @property
     def files(self) -> ModelFiles:
-        """The files of its models."""
+        """The files of the models."""
 
     @property
     def sets(self) -> dict[str, bytes]:
-        """Which files its models are from, by a name that all parties have in common."""
+        """The id of each model's set of files, the same at all parties."""
 
     @property
     def kinds(self) -> dict[str, Hashable]:
-        """What models that can be evaluated together have in common."""
+        """A key for each model, equal for models that can be evaluated together."""
 
     def models_of(self, client: str) -> dict[str, SharedModel]:
-        """Return what a client may ask for now."""
+        """Return the models that a client may ask for now."""
 
     def health(self, asks: str) -> dict[str, Any]:
-        """Return how it is, as one who asks may know it."""
+        """Return the state of the service, as far as the member `asks` may know it."""
 
 
 class Calls:
@@ -76,13 +76,13 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        # How many connections each client has.
+        # Number of connections of each client.
         self.connected: Counter[str] = Counter()
-        # Of the last requests, by client and id.
+        # Rounds and bytes of the last requests, by client and id.
         self._costs: OrderedDict[tuple[str, bytes], tuple[int, int]] = OrderedDict()
 
     def greet(self, connection: Connection, greeting: Greeting) -> Talk:
-        """Begin the conversation with one that has said HELLO."""
+        """Begin the conversation with a client that has sent HELLO."""
         mine = self._hello(connection)
         problem = disagreement(self._service.me, mine, connection.peer, greeting.terms)
         if problem:
@@ -101,16 +101,16 @@ class Calls:
         send_hello(connection, "serve", mine, b"")
         return mine
 
-    def tell_anybody(self, connection: Connection) -> Talk:
-        """Tell what runs here, once."""
+    def answer_health_check(self, connection: Connection) -> Talk:
+        """Answer a member's question for the state of this service, and end."""
         self._hello(connection)
-        told = self._service.health(connection.peer)
-        connection.post_bytes(Kind.ANSWER, wire.encode(tuple(told.items())))
+        health = self._service.health(connection.peer)
+        connection.post_bytes(Kind.ANSWER, wire.encode(tuple(health.items())))
         yield self._service.read.timeouts.answer
         return None
 
     def _talk(self, connection: Connection) -> Talk:
-        """Answer one client's calls until it goes."""
+        """Answer a client's calls until it closes the connection."""
         while True:
             connection.expect_bytes([Kind.CALL], _LARGEST_CALL)
             try:
@@ -139,11 +139,11 @@ class Calls:
         connection.post_bytes(Kind.ANSWER, wire.encode(answer))
         yield self._service.read.timeouts.answer
 
-    def tell_health(self, connection: Connection) -> Answering:
-        """Answer with what runs here."""
+    def answer_health(self, connection: Connection) -> Answering:
+        """Answer with the state of this service."""
         yield from self._reply(connection, "ok", *self._service.health(connection.peer).items())
 
-    def tell_cost(self, connection: Connection, id: object) -> Answering:
+    def answer_cost(self, connection: Connection, id: object) -> Answering:
         """Answer with rounds and bytes of one of the client's last requests."""
         cost = self._costs.get((connection.peer, id)) if type(id) is bytes else None
         if cost is None:
@@ -152,7 +152,7 @@ class Calls:
             yield from self._reply(connection, "ok", *cost)
 
     def describe(self, connection: Connection, name: object) -> Answering:
-        """Answer with what a client needs to know of a model."""
+        """Answer with the description of a model."""
         service = self._service
         models = service.models_of(connection.peer)
         if name is None and len(models) == 1:
@@ -164,12 +164,12 @@ class Calls:
         yield from self._reply(connection, *self._unknown(connection.peer, name))
 
     def _unknown(self, client: str, name: object) -> tuple[str, str]:
-        """Return why there is no such model for a client, and whether there may be one later."""
+        """Return status ("later" or "error") and reason why a client cannot have a model."""
         service = self._service
         member = service.read.clients.get(client)
         may = None if member is None else member.models
         if may is not None and name is not None and name not in may:
-            # The same whether there is such a model or not.
+            # The same answer whether there is such a model or not.
             return "error", (
                 f"{client} may ask for {', '.join(may) or 'no model'} alone, not for {name!r}"
             )[:500]
@@ -197,7 +197,7 @@ class Calls:
         elif not 1 <= rows <= service.largest_rows:
             problem = "error", f"rows must be in [1, {service.largest_rows}], got {rows}"
         if any(problem):
-            # Another party, which may not know of this yet, shall not wait for it.
+            # Otherwise parties that have accepted the request would wait for this one.
             service.book.refuse_id(connection.peer, id)
             yield from self._receive(connection, 0, 0)
             yield from self._reply(connection, *problem)
@@ -218,7 +218,7 @@ class Calls:
             (service.kinds.get(name), answer),
         )
         service.book.add(request, service.read.limits)
-        # The turns end with all of them answered, or with a problem.
+        # Turns, or the end of the session, answer every request.
         while not request.done:
             yield ASLEEP
         if request.result is None:
@@ -235,7 +235,7 @@ class Calls:
     def _receive(
         self, connection: Connection, rows: int, width: int
     ) -> Generator[float, None, Words]:
-        """Receive a client's share: words at the last party, a seed elsewhere."""
+        """Receive a client's share of the rows: words at the last party, a seed at the others."""
         service, last = self._service, self._service.leads
 
         def accept(header: Header) -> Any:
@@ -266,8 +266,8 @@ class Calls:
 
 
 _CALLS: dict[str, Callable[..., Answering]] = {
-    "health": Calls.tell_health,
-    "cost": Calls.tell_cost,
+    "health": Calls.answer_health,
+    "cost": Calls.answer_cost,
     "describe": Calls.describe,
     "predict": Calls.predict,
 }

@@ -1,4 +1,4 @@
-"""What a client's request has cost, and what of it each party has seen."""
+"""The record of a client's call: bytes, and what each party has received."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One party's side of a request.
+    """One party's side of a call.
 
     Attributes
     ----------
     party : str
     seed : bool
-        Whether it got a seed, which it expands to its share, or the share itself.
+        Whether the party received a seed, which it expands to its share, or the share itself.
     sent, received : int
-        Bytes, as the client counts them.
+        Bytes that the client has sent to the party, and received from it.
     first_row : uint64 array of shape (features,)
-        Its share of the first row.
+        The party's share of the first row.
     """
 
     party: str
@@ -36,13 +36,14 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """What one call of a client's has sent and received.
+    """The record of one call of a client with rows.
 
     Attributes
     ----------
     ids : tuple of bytes
-        Of its requests: a call of many rows is several.
+        Ids of the call's requests: many rows are sent in several.
     rows : int
+        Number of rows.
     parties : tuple of Seen
     """
 
@@ -51,7 +52,7 @@ class Exchange:
     parties: tuple[Seen, ...]
 
     def __add__(self, other: Exchange) -> Exchange:
-        """Join what two requests of one call have sent; the first row is the first one's."""
+        """Return the record of two requests of one call; `first_row` is that of the first."""
         return Exchange(
             self.ids + other.ids,
             self.rows + other.rows,

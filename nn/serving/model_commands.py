@@ -1,4 +1,4 @@
-"""``sotto put`` and ``sotto remove``: a party's own operator adds, replaces and removes models."""
+"""``sotto put`` and ``sotto remove``: a party's operator adds, replaces and removes models."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from nn.models.saved_shares import SharesFile
 __all__ = ["add_model_commands"]
 
 _LARGEST_ANSWER = 1 << 20
-# How long a service may take to let a connection in.
+# Seconds that a service may take to accept a connection.
 _REACH_SECONDS = 3.0
-# How long to look whether the other parties have the same set.
+# Seconds to wait until the other parties have the same set of files.
 _LOOK_SECONDS = 2.0
 
 
@@ -69,7 +69,7 @@ def _put(options: argparse.Namespace) -> int:
     name, me = options.name, options.me
     check_model_name(name)
     read = _load(options)
-    # What is wrong here is said before anything is written.
+    # Raises if the file is wrong, before anything is written.
     SharesFile(read.names, read.format, read.names.index(me), options.folder)
     runs = _change(read, me, name, options.folder)
     print(f"{paint('Put', 'green')} {name} from {options.folder} into {read.path}")
@@ -101,7 +101,7 @@ def _load(options: argparse.Namespace) -> Configuration:
 
 
 def _change(read: Configuration, me: str, name: str, folder: Path | None) -> bool:
-    """Write the change and have the service take it, or neither. Returns whether it runs."""
+    """Change the configuration and have the service read it, or neither; return whether it runs."""
     undo = set_folder(read.path, me, name, folder)
     try:
         names = _reload(read, me)
@@ -127,7 +127,10 @@ def _undo(undo: Callable[[], None], error: BaseException) -> None:
 
 
 def _reload(read: Configuration, me: str) -> tuple[str, ...] | None:
-    """Have a party's service read everything again; return its models, or None if it does not run."""
+    """Have a party's service read configuration and files again.
+
+    Returns its models, or None if it does not run.
+    """
     context, _ = own_contexts(read, me)
     try:
         connection = connect(read.parties[me], context, _REACH_SECONDS)
@@ -150,7 +153,7 @@ def _reload(read: Configuration, me: str) -> tuple[str, ...] | None:
 
 
 def _pending(read: Configuration, me: str, name: str) -> bool:
-    """Look for a while whether all parties have the same set; return whether one lacks it still."""
+    """Wait until all parties have the same set of files; return whether one still lacks it."""
     until = time.monotonic() + _LOOK_SECONDS
     while True:
         (found,) = ask(read, me, _REACH_SECONDS, of=me)

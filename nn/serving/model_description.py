@@ -1,4 +1,4 @@
-"""What parties that serve tell clients about a model: all of it is public, none of it is weights."""
+"""The description of a model that services send to clients: what is public of it, and no weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LABELS = {"i": int, "u": int, "f": float, "U": str, "b": "True".__eq__}
 
 
 def answers_of(model: SharedModel) -> tuple[str, ...]:
-    """Return what clients may ask a model for, as its owner has allowed."""
+    """Return the answers that clients may ask a model for."""
     if isinstance(model, SharedRegressor):
         return ("values",)
     return ("class", "one-hot", "scores") if model.scores else ("class", "one-hot")
@@ -34,22 +34,25 @@ def answers_of(model: SharedModel) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """A model as a client needs to know it.
+    """What a client needs to know of a model.
 
     Attributes
     ----------
     name : str
     n_features, largest_rows : int
-        Of a row; of a request.
+        Features of a row; rows of a request, at most.
     answers : tuple of str
-        What may be asked for: "class", "one-hot", "scores"; of a regressor "values".
-    low, high : float64 array
+        Answers that are allowed: "class", "one-hot", "scores"; of a regressor "values".
+    low, high : float64 array of shape () or (features,)
         Range of the inputs.
     inputs : InputScale or None
+        The scale in which rows are shared.
     classes : array of shape (outputs,)
+        The labels; of a regressor the indices of the outputs.
     link : str or None
+        How scores become probabilities, see :mod:`nn.losses.links`.
     flat : bool
-        Whether a regressor's one output is a vector.
+        Whether a regressor's single output is predicted as a vector of shape (rows,).
     feature_names : array of str, or None
     """
 
@@ -67,7 +70,7 @@ class Description:
 
     @classmethod
     def of(cls, name: str, model: SharedModel, largest_rows: int) -> Description:
-        """Describe a model."""
+        """Return the description of a shared model."""
         return cls(
             name, model.n_features_in_, largest_rows, answers_of(model), model.low, model.high,
             model.inputs, model.classes_, model.link,
@@ -75,7 +78,7 @@ class Description:
         )  # fmt: skip
 
     def values(self) -> tuple[Any, ...]:
-        """Return the description as the wire can carry it."""
+        """Return the description as values that :mod:`mpc.core.wire` can encode."""
         labels, are_objects = plain_labels(self.classes)
         scale: tuple[bytes, ...] = ()
         if self.inputs is not None:
@@ -89,17 +92,17 @@ class Description:
 
     @classmethod
     def read(cls, values: tuple[Any, ...]) -> Description:
-        """Return the description that somebody else has sent.
+        """Return the description that a peer has sent, after checking it.
 
         Raises
         ------
         DataError
-            If it is none.
+            If `values` are malformed.
         """
         try:
             return cls._read(*values)
         except (KeyError, OverflowError, TypeError, ValueError, SottoError) as error:
-            raise DataError(f"no description of a model: {error}") from None
+            raise DataError(f"a malformed description of a model: {error}") from None
 
     @classmethod
     def _read(
@@ -108,9 +111,9 @@ class Description:
         feature_names: Any,
     ) -> Description:  # fmt: skip
         if type(name) is not str or not set(answers) <= set(_ANSWERS) or type(flat) is not bool:
-            raise DataError("name, answers or shape are of no model")
+            raise DataError("name, answers or flat are malformed")
         if feature_names and [type(name) for name in feature_names] != [str] * n_features:
-            raise DataError("the names of its features are none")
+            raise DataError("the names of the features are malformed")
         if link is not None and link not in LINKS:
             raise DataError(f"no link is called {str(link)[:40]}")
         shape = (integer("features", n_features, 1),) if axes else ()
@@ -121,9 +124,9 @@ class Description:
             powers = np.frombuffer(power, "<i8").astype(np.int64)
             inputs = InputScale.checked(_unpacked(middle, shape), powers, ends[0])
         if not _DTYPE.fullmatch(dtype):
-            raise DataError("the labels are of no kind")
+            raise DataError("the labels have no dtype that is allowed")
         convert: Any = _LABELS[dtype[1]]
-        # Strings are as long as they are, whatever is said.
+        # The length in a dtype of strings is not trusted.
         kind = object if are_objects else None if dtype[1] == "U" else dtype
         classes = np.array([convert(label) for label in labels], kind)
         return cls(

@@ -1,4 +1,4 @@
-"""Which files a party that serves has of each model: the newest, and the one in use until all have it."""
+"""A service's files of shares: the newest of each model, and the one in use until all parties have that."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class ModelFiles:
     Parameters
     ----------
     read : Configuration
-        Has the folders of ``[parties.NAME.models]``, parties and format.
+        With the folders of ``[parties.NAME.models]``.
     me : str
+        The party.
     given : dict of str to path
-        Folders of further models, as the service was started with.
+        Folders of further models, by name, from the command line.
 
     Raises
     ------
@@ -41,7 +42,7 @@ class ModelFiles:
         self.take(self.read(read))
 
     def read(self, read: Configuration) -> dict[str, SharesFile]:
-        """Read what a configuration names, and change nothing."""
+        """Return the files that a configuration names, by model; nothing changes."""
         folders = read.parties[self._me].folders
         for name in folders:
             if name in self._given:
@@ -56,13 +57,13 @@ class ModelFiles:
         }
 
     def take(self, found: Mapping[str, SharesFile]) -> None:
-        """Take these for the newest; a model that is not among them is gone."""
+        """Replace the newest files; a model that is not among them is removed."""
         with self._lock:
             self._newest = dict(found)
             self._used = {name: file for name, file in self._used.items() if name in found}
 
     def settle(self, used: Mapping[str, SharesFile]) -> None:
-        """Note which files all parties use now."""
+        """Note the files that all parties use now."""
         with self._lock:
             self._used = {name: file for name, file in used.items() if name in self._newest}
 
@@ -71,24 +72,24 @@ class ModelFiles:
         with self._lock:
             found = {name: [file] for name, file in self._newest.items()}
             for name, file in self._used.items():
-                if not np.array_equal(file.name, found[name][0].name):
+                if not np.array_equal(file.set_id, found[name][0].set_id):
                     found[name].append(file)
             return found
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models that there are files of."""
+        """The names of the models that have files here."""
         return tuple(self._newest)
 
     @property
     def pending(self) -> tuple[str, ...]:
-        """The models of which not all parties have the newest files."""
+        """The names of the models whose newest files not all parties have."""
         return tuple(
             name for name, files in self.known().items() if len(files) > 1 or name not in self._used
         )
 
     @property
     def widest(self) -> int:
-        """The most features of a row."""
+        """The largest number of features of any model."""
         files = (file for each in self.known().values() for file in each)
         return max((int(file.header["n_features"]) for file in files), default=0)

@@ -3,14 +3,15 @@
 Every party holds its shares of one or more models and a session with the other parties. A client
 sends each party its share of the rows; each party sends back its share of the answer.
 
-The last party leads, as it gets the rows and the others seeds. The others tell it beside the
-session which requests they have (:mod:`nn.serving.agreement`, :mod:`nn.serving.notices`). In turns
-it opens to all which come next, of one kind, and all evaluate them together; that takes one round.
-A turn without requests comes at least every second, so that whoever is lost is missed.
+The last party is the leader: a client sends it a full share of the rows, and the others only seeds, so
+it receives a request last. The others send the leader the keys of their requests, on connections beside
+the session's (:mod:`nn.serving.agreement`, :mod:`nn.serving.notices`). In each turn the leader opens to
+all, in one round, which requests come next; all parties evaluate these together. A turn comes at least
+every second, also without requests, so that the loss of a party is noticed.
 
-A service lives until it is told to stop. When another party or the provider is lost, it answers
-its clients so, and joins again, with fresh keys, as soon as all are back. Whoever leaves on purpose
-says so first; then all finish what every party has got already.
+A service runs until it is told to stop. When another party or the provider is lost, the service answers
+its clients with that, and joins a new session, with fresh keys, as soon as all are back. A service that
+leaves on purpose announces it; then all parties finish the requests that every party has received.
 """
 
 from __future__ import annotations
@@ -56,22 +57,22 @@ __all__ = ["CLIENT_STREAM", "PartyService", "serve"]
 Words = NDArray[np.uint64]
 
 _PROGRAM = "sotto serve"
-# How long a thread may keep the interpreter where another one waits for it.
+# Seconds after which a thread gives up the interpreter lock to a waiting one.
 _SWITCH_SECONDS = 2e-4
-# How long one that leaves may take to end in any case.
+# Seconds after which a service that leaves ends in any case.
 _STOP_SECONDS = 4.0
-# After a session that has ended, or a try to join that has failed.
+# Pauses after a session that has ended, or after a failed attempt to join one.
 _PAUSE_SECONDS = 0.1
 _LONG_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class _StopError(Exception):
-    """This service is told to stop, while it waits for others."""
+    """The service is told to stop while it waits for the other parties."""
 
 
 class PartyService:
-    """Answers clients until it is stopped.
+    """The service of one party: answers clients until it is stopped.
 
     Parameters
     ----------
@@ -79,23 +80,23 @@ class PartyService:
     me : str
         A computing party.
     folders : dict of str to path
-        Where this party's shares are of models beside those that the configuration names.
+        Folders of this party's shares, by name of the model, beside those in the configuration.
     sock : socket, optional
-        Listens at this party's address already.
-    largest_rows : int
-        Rows of one request.
-    progress : bool
-        Whether to show a progress bar for evaluations of more than two seconds, on a terminal.
+        A socket that listens at this party's address already.
+    largest_rows : int, default=4096
+        Rows of one request, at most.
+    progress : bool, default=False
+        Whether to show a progress bar on a terminal for evaluations of more than two seconds.
 
     Attributes
     ----------
     state : str
-        Why nothing can, or nothing.
+        Why the service cannot answer now; empty if it can.
 
     Raises
     ------
     PartyError, DataError, ConfigurationError
-        What is wrong at this party, before anybody else is waited for.
+        If something is wrong at this party; no other party is waited for before.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class PartyService:
         self.read, self.me, self._number = read, me, read.names.index(me)
         self.leads = self._number == len(read.names) - 1
         self.largest_rows = largest_rows
-        # As SharedModel has it, where True would be for any stream and at once.
+        # For SharedModel, None means after two seconds and on a terminal.
         self._progress = None if progress else False
         self.files = ModelFiles(read, me, folders)
         self.state = f"{me} starts"
@@ -133,12 +134,15 @@ class PartyService:
         self._listener = Listener(me, sock, server, read.certificates(), self._admit)
         self.loop: Loop = self._listener.loop
         self._notices = Notices(lambda: self.read, me, self.book, self.loop)
-        self.loop.after, self.loop.now_and_then = self._notices.tell_news, self._look
+        self.loop.after, self.loop.now_and_then = self._notices.send_news, self._look
         self._listener.start()
         present(self.figures, lambda: self.read)
 
     def stop(self) -> None:
-        """Finish what every party has got, say that this one leaves, and end within seconds."""
+        """Announce that this party leaves, finish requests that all parties have, and end.
+
+        It takes four seconds at most.
+        """
         # No lock: this is called by a signal's handler.
         if not self._stopping:
             self._stop_by = time.monotonic() + _STOP_SECONDS
@@ -146,19 +150,19 @@ class PartyService:
 
     @property
     def models(self) -> dict[str, SharedModel]:
-        """What can be asked for now."""
+        """The models that are served now, by name."""
         turns = self._turns
         return {} if turns is None else turns.models
 
     @property
     def sets(self) -> dict[str, bytes]:
-        """Which files these models are from, by a name that all parties have in common."""
+        """The id of each model's set of files, the same at all parties."""
         turns = self._turns
         return {} if turns is None else turns.sets
 
     @property
     def kinds(self) -> dict[str, Hashable]:
-        """Equal for models that can be evaluated together."""
+        """A key for each model, equal for models that can be evaluated together."""
         turns = self._turns
         return {} if turns is None else turns.kinds
 
@@ -167,7 +171,7 @@ class PartyService:
         return self._stop_by < float("inf")
 
     def models_of(self, client: str) -> dict[str, SharedModel]:
-        """Return what a client may ask for now; another member may know of all."""
+        """Return the models that a client may ask for now; other members of the configuration see all."""
         read, models = self.read, self.models
         if client not in read.clients:
             return models if client in read.members else {}
@@ -175,7 +179,7 @@ class PartyService:
         return {name: m for name, m in models.items() if may is None or name in may}
 
     def health(self, asks: str) -> dict[str, Any]:
-        """Return what runs here, as far as it is for whoever asks."""
+        """Return the state of the service, as far as the member `asks` may know it."""
         pending = () if asks in self.read.clients or self.state else self.files.pending
         return {
             "role": "party",
@@ -189,7 +193,7 @@ class PartyService:
         }
 
     def figures(self) -> dict[str, int]:
-        """Return what metrics have of this service beside its events."""
+        """Return the figures of this service for metrics, beside those counted from events."""
         return {
             "ready": int(not self.state and not self._stopping),
             "waiting": len(self.book),
@@ -201,14 +205,14 @@ class PartyService:
         return self._served + (0 if turns is None else turns.served)
 
     def reload(self, read: Configuration) -> None:
-        """Take clients, certificates and limits of another configuration, and the models' files.
+        """Replace clients, certificates and limits by those of `read`, and read all models' files.
 
-        What the files hold is served as soon as all parties have files of the same new set.
+        New files are served as soon as all parties have files of the same set.
 
         Raises
         ------
         SottoError
-            If something is wrong with the files or the key: nothing changes.
+            If something is wrong with the files or the key. Nothing changes then.
         """
         check_source(read)
         same = (read.names, read.format) == (self.read.names, self.read.format)
@@ -223,7 +227,7 @@ class PartyService:
         self.loop.call(self._notices.ask_for_reload)
 
     def read_again(self) -> str:
-        """Read the configuration and the files again; return what is wrong, or nothing."""
+        """Read configuration and files again; return what is wrong, or an empty string."""
         with self._reloads:
             try:
                 self.reload(configuration.load(self.read.path))
@@ -249,10 +253,10 @@ class PartyService:
             self._lobby.close()
             record("stop", role="party", me=self.me, served=self._served)
 
-    # From one session to the next.
+    # Sessions.
 
     def _join(self) -> Links:
-        """Wait for all others, however long that takes, and join a session with them."""
+        """Wait for all other parties, without a timeout, and join a session with them."""
         said = ""
         while True:
             try:
@@ -261,12 +265,12 @@ class PartyService:
                     look=self._waits,
                 ).run(notices=True)  # fmt: skip
             except (PeerError, ConfigurationError) as error:
-                # This party's own certificate may have expired, until one is read that has not.
+                # A ConfigurationError: this party's certificate has expired. It may be renewed.
                 if str(error) != said:
                     said = str(error)
                     record("waiting", warning=True, me=self.me, why=said)
                 self.state = f"{self.me} waits: {said}"
-                # What parties disagree on will not change at once, nor will files.
+                # Disagreements and files do not change within a moment.
                 lasts = isinstance(error, HandshakeError | ConfigurationError) or "disagree" in said
                 self._pause(_LONG_PAUSE_SECONDS if lasts else _PAUSE_SECONDS)
 
@@ -282,7 +286,7 @@ class PartyService:
             self.state = f"{self.me} waits for {awaited}"
 
     def _serve(self, links: Links) -> None:
-        """Serve for as long as the session lasts."""
+        """Serve until the session ends."""
         problem = ""
         session = Session.from_links(self.read, self.me, links)
         wishes = Wishes()
@@ -301,9 +305,9 @@ class PartyService:
         except PeerError as error:
             problem = wishes.explain(error)
         except Exception as error:
-            # Its text may hold anything. The others go on as after any loss.
+            # Without its text, which may hold secrets. The others go on as after any loss.
             problem = f"{type(error).__name__} at {self.me}"
-        # What fails before it serves anybody may fail again: less and less often.
+        # A session that fails before it is ready may fail again: try less and less often.
         self._failures = self._failures + 1 if self._turns is None else 0
         self.state = problem
         self._served, self._turns = self._all_served(), None
@@ -313,7 +317,7 @@ class PartyService:
             record("lost", warning=True, me=self.me, why=problem)
             self._pause(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**self._failures))
 
-    # In the listener's thread: who comes, and what parties tell one another beside the session.
+    # In the listener's thread: new connections, and notices.
 
     def _admit(self, connection: Connection) -> Talk:
         peer, read = connection.peer, self.read
@@ -333,7 +337,7 @@ class PartyService:
         greeting = yield from hear_hello(connection, read.timeouts.connect)
         purpose = greeting.purpose
         if purpose == HEALTH:
-            return (yield from self._calls.tell_anybody(connection))
+            return (yield from self._calls.answer_health_check(connection))
         if peer in read.clients and purpose not in (SESSION, NOTICES, COMPARE):
             return (yield from self._calls.greet(connection, greeting))
         if peer == self.me and purpose == RELOAD:
@@ -348,14 +352,14 @@ class PartyService:
             links, number = self._notices.links, read.names.index(peer)
             self._lobby.put(connection, greeting)
             if links is not None and purpose == SESSION:
-                # It has begun anew, so what is left of the session with it is of no use.
+                # The peer has started a new session, so the old one cannot go on.
                 links.peers[number].abandon()
             return KEEP
         self._listener.refusals.add(peer, f"has no business here for {purpose[:40]!r}")
         return farewell(connection, f"{peer} has no business here for {purpose[:40]!r}")
 
     def _reload_for(self, connection: Connection) -> Talk:
-        """Read everything again for this party's own operator, and say what came of it."""
+        """Read configuration and files again for this party's own operator, and answer the result."""
         problems: list[str] = []
         loop, seat = self.loop, self.loop.current
         assert seat is not None
@@ -374,12 +378,12 @@ class PartyService:
         return None
 
     def _leave(self) -> None:
-        """Say that this party leaves."""
+        """Announce that this party leaves."""
         self._listener.shut()
         self._notices.leave()
 
     def _look(self) -> None:
-        """End what waits for others longer than it should."""
+        """Close connections that are waited for too long."""
         self._notices.look()
         now, links = time.monotonic(), self._notices.links
         if now > self._stop_by and links is not None:
@@ -388,9 +392,19 @@ class PartyService:
 
 
 def serve(path: str | Path, me: str, folders: Mapping[str, str], *, progress: bool = False) -> None:
-    """Run a party until SIGTERM or SIGINT; SIGHUP reads the configuration and the models again."""
+    """Run the service of a party until SIGTERM or SIGINT; on SIGHUP, read configuration and files again.
+
+    Parameters
+    ----------
+    path : path
+        The path of parties.toml.
+    me : str
+        The party.
+    folders, progress
+        As for :class:`PartyService`.
+    """
     read = configuration.load(path)
-    # Turns and clients share the interpreter: neither shall wait for the other for long.
+    # The threads of turns and of clients share the interpreter lock.
     sys.setswitchinterval(_SWITCH_SECONDS)
     service = PartyService(read, me, folders, progress=progress)
     watch_certificates(lambda: service.read)

@@ -1,4 +1,8 @@
-"""What a party does in a session as a service: models and requests, in turns with the others."""
+"""The turns of a session of services: what all parties compute next, and in which order.
+
+In each turn the leader, the last party, opens a plan to all: keys of requests to compute and to refuse,
+and flags. All parties then do the same.
+"""
 
 from __future__ import annotations
 
@@ -28,26 +32,26 @@ Words = NDArray[np.uint64]
 
 _TURN_SECONDS = 1.0
 _KEY_WORDS = KEY_BYTES // 8
-# How long one that leaves may go on with what every party has got.
+# Seconds that a party which leaves may go on with requests that all parties have.
 _FINISH_SECONDS = 2.5
-# What a turn says beside its requests.
+# Flags of a turn: the session ends after it; the parties agree on their models again.
 _END, _RELOAD = 1, 2
 
 
 @dataclass
 class Wishes:
-    """What is to be done at the end of a turn, as any thread may say.
+    """What any thread asks of the turns: to end the session, or to agree on models again.
 
     Attributes
     ----------
     leaves : str
-        Who has said that it leaves.
+        Name of the service that has announced that it leaves; empty if none has.
     since : float
-        When it did.
+        Time of the announcement, by :func:`time.monotonic`.
     lost : str
-        What is wrong with another party, seen beside the session.
-    told : bool
-        Whether the other parties have been told.
+        Why another party counts as lost, found by :mod:`nn.serving.notices`.
+    announced : bool
+        Whether this party has sent the announcement to the others.
     reload : bool
         Whether the parties are to agree on their models again.
     """
@@ -55,18 +59,18 @@ class Wishes:
     leaves: str = ""
     since: float = 0.0
     lost: str = ""
-    told: bool = False
+    announced: bool = False
     reload: bool = False
 
     def leave(self, name: str) -> bool:
-        """Note who leaves. Returns whether it is the first."""
+        """Note that a service leaves; return whether it is the first that does."""
         if self.leaves:
             return False
         self.leaves, self.since = name, time.monotonic()
         return True
 
     def explain(self, error: BaseException) -> str:
-        """Return why a session is over: who has said that it leaves is not lost."""
+        """Return why a session is over. A service that has announced it leaves is not called lost."""
         if not isinstance(error, PeerError):
             return "the request failed"
         return f"{self.leaves} shuts down" if self.leaves else self.lost or str(error)
@@ -75,7 +79,7 @@ class Wishes:
 def _answer(
     model: SharedModel, x: SharedArray | ScaledRows, answer: str, progress: bool | None = False
 ) -> SharedArray:
-    """Evaluate a model as far as `answer` wants it; the result is still secret."""
+    """Return the answer of a model for rows, as a shared array."""
     if answer in ("scores", "values"):
         return model(x, progress=progress).truncate()
     return model.winners(x, one_hot=answer == "one-hot", progress=progress)
@@ -99,13 +103,13 @@ class Turns:
     Attributes
     ----------
     models : dict of str to SharedModel
-        What can be asked for.
+        The models that are served, by name.
     sets : dict of str to bytes
-        Which files each of them is from, the same at all parties.
+        The id of each model's set of files, the same at all parties.
     kinds : dict of str to hashable
-        Equal for models that can be evaluated together.
+        A key for each model, equal for models that can be evaluated together.
     served : int
-        Requests that were answered.
+        Number of requests answered.
     """
 
     def __init__(
@@ -127,27 +131,27 @@ class Turns:
         self.served = 0
 
     def agree_on_models(self) -> None:
-        """Find the sets of files that all have, and prepare the models that are new; 2 rounds."""
+        """Find the sets of files that all parties have, and load new models from them: 2 rounds."""
         files = self._files.known()
         rows = [
-            np.concatenate([_name_words(name), file.name])
+            np.concatenate([_name_words(name), file.set_id])
             for name in sorted(files)
             for file in files[name]
         ]
         counts = self.session.tell([np.array([len(rows)], np.uint64)])
         sizes = [min(int(count[0]), 4096) for count in counts]
         table = np.array(rows, np.uint64).reshape(-1)
-        told = self.session.tell([table], [(4 * size,) for size in sizes])
-        tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in told]
+        received = self.session.tell([table], [(4 * size,) for size in sizes])
+        tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in received]
         models: dict[str, SharedModel] = {}
         sets: dict[str, bytes] = {}
         used: dict[str, SharesFile] = {}
-        # The first party's order, so that all choose the same where they have two sets.
+        # In the first party's order, so that all parties choose the same of two sets of a model.
         for row in tables[0]:
             name = next((n for n in files if _name_words(n).tobytes() == row[:8]), None)
             if name is None or name in models or not all(row in table for table in tables):
                 continue
-            file = next(each for each in files[name] if each.name.tobytes() == row[8:])
+            file = next(each for each in files[name] if each.set_id.tobytes() == row[8:])
             if self.sets.get(name) == row:
                 models[name] = self.models[name]
             else:
@@ -164,13 +168,13 @@ class Turns:
         self.models = {name: models[name] for name in files if name in models}
 
     def run(self) -> str:
-        """Take turns until somebody leaves; return who."""
+        """Take turns until a service leaves; return its name."""
         while not (name := self._turn()):
             pass
         return name
 
     def _turn(self) -> str:
-        """Agree on what comes next and do it. Returns who leaves after it, if anybody does."""
+        """Take one turn; return the name of the service that leaves after it, or an empty string."""
         leader = self.session.size - 1
         if self.session.source.leaves():
             self._wishes.leave(self._provider)
@@ -209,7 +213,7 @@ class Turns:
         return ""
 
     def _plan(self, plan: Words) -> None:
-        """Wait for something to do, and write what all parties are to do."""
+        """At the leader: wait for something to do, and write the plan of the turn."""
         wishes = self._wishes
         self._book.await_turn(_TURN_SECONDS, lambda: bool(wishes.leaves or wishes.reload))
         chosen, refused = self._book.choose(self._rows_at_once)
@@ -227,7 +231,10 @@ class Turns:
         return self.models[name].rows_at_once() if name in self.models else 1
 
     def _usable(self, requests: Sequence[Request]) -> list[Request]:
-        """Answer those whose model is another or none by now, at all parties alike; return the others."""
+        """Answer requests whose model was replaced or removed since; return the others.
+
+        All parties agree on `sets`, so they find the same.
+        """
         found = []
         for request in requests:
             if self.sets.get(request.model) == request.version:
@@ -237,14 +244,14 @@ class Turns:
         return found
 
     def _groups(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Cut a turn into what is evaluated together; what asks for one model stands together."""
+        """Return the requests of a turn by evaluation; in each, those of a model follow one another."""
         kinds: dict[Hashable, dict[str, list[Request]]] = {}
         for request in requests:
             kind = self.kinds[request.model], request.answer
             kinds.setdefault(kind, {}).setdefault(request.model, []).append(request)
         groups: list[list[Request]] = []
         for models in kinds.values():
-            # Workers are given one model each time.
+            # Workers evaluate one model at a time.
             alone = jobs(self.session, None, sum(r.rows for each in models.values() for r in each))
             begin, rows = True, 0
             for name, each in models.items():
@@ -281,7 +288,7 @@ class Turns:
         self.served += len(requests)
         seconds = time.monotonic() - begin
         for request in requests:
-            # What is computed together has rounds and bytes in common.
+            # Rounds and bytes are those of the whole evaluation.
             record(
                 "request", id=request.id.hex()[:8], client=request.client, model=request.model,
                 answer=answer, shape=f"{request.rows}x{model.n_features_in_}",
@@ -290,8 +297,8 @@ class Turns:
             )  # fmt: skip
 
     def _refuse(self, requests: Sequence[Request], error: WorkerError) -> None:
-        """Say why there is no answer. All parties come here together, and serve on."""
-        # Behind that may be the text of an unforeseen error in a worker, which may hold anything.
+        """Answer requests with an error of the workers. All parties do so, and go on serving."""
+        # Further parts may be the text of an unforeseen error in a worker, which may hold secrets.
         problem = ": ".join(str(error).split(": ")[:2])
         record("workers", warning=True, me=self._me, problem=problem)
         for request in requests:
@@ -299,4 +306,5 @@ class Turns:
 
 
 def _name_words(name: str) -> Words:
+    """Return the digest of a model's name, of shape (1,)."""
     return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), np.uint64)

@@ -1,4 +1,4 @@
-"""What a service does before it says that it is ready, so that no client waits for what comes once."""
+"""Warming up: a service's evaluation of each model before it is ready, so that no client waits for it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ring import encode
 
 __all__ = ["warm_up"]
 
-# What is computed on few rows is not all that is computed on many.
+# Rows, and words of all rows, at most. Many rows use further kernels than one row.
 _ROWS, _WORDS = 128, 1 << 17
 
 
 def warm_up(model: SharedModel, evaluate: Callable[..., Any]) -> None:
-    """Evaluate rows that nobody has sent, for every kind of answer; nothing is revealed.
+    """Evaluate a model on rows of its range, for every kind of answer; nothing is revealed.
 
-    All parties do so together. It compiles the kernels here and at the provider, where they are
-    not in the cache, and opens the weights under their masks.
+    All parties do so together. It compiles the kernels that are not in the cache, here and at the
+    provider, and opens the weights under their masks.
 
     Parameters
     ----------
     model : SharedModel
     evaluate : callable
-        Takes a model, rows and the kind of answer, and returns it, still secret.
+        ``evaluate(model, rows, answer)`` returns the answer as a shared array.
     """
     session = model.session
     form = session.format

@@ -1,13 +1,15 @@
-"""For which rows a model that was trained on shares is right: interval bounds, on shares.
+"""The input range of a model that was trained on shares: interval bounds, computed on shares.
 
-The weights are nobody's to know, so that nobody can work out what a layer can reach. It is computed
-on shares, for ranges [-r, r] of 16 magnitudes r, each half of the one before:
-1. The positive part of W, that of -W, and |b| of each layer, and the magnitudes m of its inputs, with
-   as few fractional bits as keep their products from wrapping around, 12 and 6 at most, and rounded up.
-2. For inputs of both signs m |W| + |b|, for inputs behind a ReLU what m and either part give, are
-   compared with the format's limit, number by number, with windows of all 64 bits; W with 2^15.
-   ReLU and pooling let nothing grow; sigmoid and tanh give at most 1.
-3. One number is opened: for how many of the ranges every layer stays below the limit.
+No party knows the weights, so no party can compute bounds of the layers' outputs in the clear. They
+are computed on shares, for 16 input ranges [-r, r], where each r is half of the one before:
+1. Of a layer with weights W and bias b, take the positive part of W, the positive part of -W, and
+   |b|, rounded up to at most 12 fractional bits; m, the bounds of the layer's inputs, rounded up to
+   at most 6. Both have fewer bits where products would wrap around otherwise.
+2. Bounds of the outputs: m |W| + |b| if inputs can have both signs; m times the positive part, and m
+   times the negative part, each plus |b|, if inputs come from a ReLU. Every bound is compared with the
+   format's limit, every weight with 2^15, on all 64 bits of the word. ReLU and pooling keep a bound;
+   sigmoid and tanh have the bound 1.
+3. Open one number: for how many of the 16 ranges every layer stays below the limit.
 Cost: about 25 rounds a layer, once a training.
 """
 
@@ -27,13 +29,13 @@ from nn.shared.range import anywhere
 __all__ = ["largest_inputs"]
 
 _RANGES = 16
-# Integer bits of weights; fractional bits of them and of magnitudes.
-_WEIGHTS = 15
-_BITS = (12, 6)
+# Integer bits of weights, at most; fractional bits of weights and of input bounds, at most.
+_WEIGHT_INT_BITS = 15
+_WEIGHT_BITS, _INPUT_BITS = 12, 6
 
 
 def largest_inputs(session: Session, layers: Sequence[Layer], features: int, most: float) -> float:
-    """Return a bound on the inputs for which no layer leaves the fixed-point range.
+    """Return a bound r such that no layer leaves the fixed-point range for inputs in [-r, r].
 
     Parameters
     ----------
@@ -41,31 +43,34 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
     layers : sequence of Layer
         With shared parameters, each below the format's limit.
     features : int
+        Features of a row.
     most : float
-        The largest bound that is asked for.
+        The largest r to try.
 
     Returns
     -------
     float
-        `most`, or as many halves of it as it takes; 0 if the last is too large too.
+        The largest of ``most / 2**k``, k from 0 to 15, that holds; 0 if none does.
     """
     form = session.format
     # The widest sum of products of a magnitude and a weight stays below 2^61.
     widest = max(p[0].size // p[0].shape[-1] for p in (x.parameters for x in layers) if p)
-    heaviest = min(form.int_bits, _WEIGHTS)
-    room = 61 - form.int_bits - heaviest - widest.bit_length()
-    weight_bits = min(_BITS[0], form.frac_bits, room * 2 // 3)
-    bits = min(_BITS[1], form.frac_bits, room - weight_bits)
+    weight_int_bits = min(form.int_bits, _WEIGHT_INT_BITS)
+    spare = 61 - form.int_bits - weight_int_bits - widest.bit_length()
+    weight_bits = min(_WEIGHT_BITS, form.frac_bits, spare * 2 // 3)
+    bits = min(_INPUT_BITS, form.frac_bits, spare - weight_bits)
     if bits < 1:
         return 0.0
     ends = most * 2.0 ** -np.arange(_RANGES)
+    # One row for each range; x holds the bounds of the layer's inputs.
     x: Any = _magnitudes(session, np.repeat(ends[:, None], features, axis=1), bits)
     outside: SharedArray | None = None
 
     def beyond(x: SharedArray, limit: float) -> SharedArray:
         return ~(anywhere(linear.add_integer(x, -int(limit * 2.0**x.frac_bits))) < 0)
 
-    # That nothing wraps around follows from the choice of bits, or is what is found out.
+    # The choice of bits keeps products from wrapping around for weights below 2^weight_int_bits;
+    # larger weights are counted as outside.
     with session.protocol("range"), session.range_policy.vouched():
         signed = True
         for number, layer in enumerate(layers):
@@ -84,25 +89,24 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
                 parts = [parts[0] + parts[1]]
             ends_of = []
             for part in parts:
-                # Of a weight as large as that, no range is known.
-                heavy = beyond(part, 2.0**heaviest).sum()
+                heavy = beyond(part, 2.0**weight_int_bits).sum()
                 ends_of.append(layer.with_parameters([part, bias])(x))
                 found = beyond(ends_of[-1], form.limit * MARGIN).reshape(_RANGES, -1).sum(axis=1)
                 found = found + heavy
                 outside = found if outside is None else outside + found
             signed = not _rectified(layers[number + 1 :])
-            # The greatest values alone pass a ReLU.
+            # Behind a ReLU the upper bound counts alone.
             reach = ends_of[0] if not signed or len(parts) == 1 else np.maximum(*ends_of)
             x = _coarse(reach, bits)
         assert outside is not None  # every network has a layer with parameters
         fitting = int((outside == 0).sum().reveal())
-    if not session.here:  # a plan, in which there is nothing to see
+    if not session.here:  # a plan has no values
         return most
     return float(ends[_RANGES - fitting]) if fitting else 0.0
 
 
 def _rectified(following: Sequence[Layer]) -> bool:
-    """Whether a ReLU comes before anything else that looks at the sign."""
+    """Return whether the next layer that depends on the sign of its input is a ReLU."""
     for layer in following:
         if layer.rectifies:
             return True
@@ -112,12 +116,13 @@ def _rectified(following: Sequence[Layer]) -> bool:
 
 
 def _magnitudes(session: Session, values: Any, bits: int) -> SharedArray:
+    """Return public bounds as a shared array, rounded up to `bits` fractional bits."""
     encoded = np.ceil(values * 2.0**bits) * 2.0**-bits
     return SharedArray.from_public(session, encoded, bits, int(encoded.max() * 2**bits))
 
 
 def _coarse(x: SharedArray, bits: int) -> SharedArray:
-    """Return x with so many fractional bits, not less than it is."""
+    """Return x rounded up to `bits` fractional bits."""
     if x.frac_bits <= bits:
         return x
     return linear.add_integer(truncation.truncate(anywhere(x), x.frac_bits - bits), 2)

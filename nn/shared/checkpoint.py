@@ -1,15 +1,16 @@
 """Checkpoints of a training on shares: each party's own shares, in files of its own.
 
-A file is NumPy's .npz without pickle: the party's shares of the weights and of what the optimizer
-remembers, and a header in JSON with the format's version, the setting, the epoch and the state of the
-generator that shuffles the rows, all of which are public. It is written whole or not at all, and for
-its owner's eyes only (mode 600). One party's file tells nothing about the weights; all together tell
-them.
+A file is a NumPy .npz archive without pickle. It holds the party's shares of the weights and of the
+optimizer's state, and a JSON header with the format's version, the settings, the epoch and the state
+of the generator that shuffles the rows, all of which are public. A file is written whole or not at
+all, readable by its owner alone (mode 600). One party's file says nothing about the weights; the
+files of all parties together are the weights.
 
-Parties write one after the other, so a crash can leave them at different epochs. Each keeps the epoch
-before the last too; to resume, all tell which they hold, which is public, and go on from the last one
-that all hold. Every call of ``fit`` gives its checkpoints a name of its own: shares of the same epoch
-of two runs do not belong together.
+Parties write one after the other, so a crash can leave them at different epochs. Each party keeps
+the checkpoints of the last two epochs. To resume, all parties send each other the identities of the
+checkpoints that they hold, which are public, and load the latest one that all hold. Every call of
+``fit`` has a name of its own in its checkpoints: shares of the same epoch of two runs do not add up
+to weights.
 """
 
 from __future__ import annotations
@@ -36,20 +37,24 @@ Words = NDArray[np.uint64]
 
 _FORMAT = "sotto training checkpoint"
 _VERSION = 2
-# Of a header, where parties tell which checkpoints they hold.
+# Length of the digest of a header, in a checkpoint's identity.
 _DIGEST_BYTES = 16
-# That a party holds: the last, and the one before.
+# Checkpoints that a party holds: of the last epoch, and of the one before.
 _MOST = 2
 
 
 @dataclass
 class Progress:
-    """How far a training has come, and what was revealed on the way.
+    """How far a training has come, and what it has revealed.
 
     Attributes
     ----------
     run : str
-        Names the call of ``fit``, alike at all parties and unlike any other.
+        Name of the call of ``fit``: the same at all parties, different for every call.
+    epoch : int
+        Epochs that are done.
+    scores, losses : list of float
+        Accuracy and mean loss on the validation data after each epoch.
     """
 
     run: str
@@ -63,7 +68,7 @@ def _path(folder: Path, party: str) -> Path:
 
 
 def _previous(path: Path) -> Path:
-    """Return where the checkpoint of the epoch before is."""
+    """Return the path of the checkpoint of the epoch before the last."""
     return path.with_name(f"previous-{path.name}")
 
 
@@ -74,7 +79,7 @@ def save(
     setting: dict[str, Any],
     done: Progress,
 ) -> None:
-    """Write the checkpoint of each party that lives here."""
+    """Write the checkpoint of each party that lives here into `folder`."""
     session = trainer.session
     form = session.format
     arrays = {"weights": trainer.weights, **trainer.optimizer.state}
@@ -102,7 +107,7 @@ def save(
             part.unlink()  # of a run that was killed
         keep = _previous(path) if done.epoch > 1 else None
         if keep is None:
-            # What is there is of another run, with which this one does not go on.
+            # A file of that name would be of another run.
             _previous(path).unlink(missing_ok=True)
         words["header"] = np.frombuffer(text, np.uint8)
         archives.write(path, words, mode=0o600, replace=True, keep=keep)
@@ -110,7 +115,7 @@ def save(
 
 @dataclass
 class _Held:
-    """A checkpoint that a party holds."""
+    """A checkpoint in a party's folder, as it was read."""
 
     path: Path
     header: dict[str, Any]
@@ -121,7 +126,10 @@ class _Held:
         return int(self.header["epoch"])
 
     def identity(self) -> Words:
-        """Return what is the same at all parties for checkpoints that belong together, alone."""
+        """Return the epoch and a digest of all that the files of one checkpoint have in common.
+
+        Equal at all parties for files of one checkpoint, and for no others.
+        """
         common = {name: value for name, value in self.header.items() if name != "party"}
         text = json.dumps(common, sort_keys=True).encode()
         digest = hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
@@ -133,7 +141,7 @@ def _read(path: Path, party: str) -> _Held:
     try:
         header = json.loads(arrays.pop("header").tobytes())
     except (ValueError, KeyError) as error:
-        raise DataError(f"{path} is no checkpoint that can be read: {error}") from None
+        raise DataError(f"{path} is damaged, or no checkpoint: {error}") from None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise DataError(f"{path} is not a {_FORMAT}")
     if header.get("version") != _VERSION:
@@ -143,7 +151,7 @@ def _read(path: Path, party: str) -> _Held:
     if header.get("party") != party:
         raise DataError(f"{path} must be {party}'s, but is {header.get('party')}'s")
     if type(header.get("epoch")) is not int or header["epoch"] < 1:
-        raise DataError(f"{path} is of no epoch: {header.get('epoch')!r}")
+        raise DataError(f"{path} must have an epoch of 1 or more, got {header.get('epoch')!r}")
     return _Held(path, header, arrays)
 
 
@@ -153,27 +161,27 @@ def _held(folder: Path, party: str) -> list[_Held]:
     return [_read(p, party) for p in (path, _previous(path)) if p.exists()]
 
 
-def _tell(session: Session, held: list[list[_Held]]) -> list[list[bytes]]:
-    """Tell all parties which checkpoints those hold that live here; return everybody's: 1 round."""
+def _exchange_identities(session: Session, held: list[list[_Held]]) -> list[list[bytes]]:
+    """Send all parties the identities of the checkpoints here; return each party's: 1 round."""
     shape = _MOST, 1 + _DIGEST_BYTES // 8
     own = [np.zeros(shape, np.uint64) for _ in session.here]
     for words, some in zip(own, held, strict=True):
         for row, each in zip(words, some, strict=False):
             row[:] = each.identity()
-    told = session.tell(own, [shape] * session.size)
-    return [[row.tobytes() for row in words if row[0]] for words in told]
+    received = session.tell(own, [shape] * session.size)
+    return [[row.tobytes() for row in words if row[0]] for words in received]
 
 
-def _common(session: Session, told: list[list[bytes]]) -> bytes | None:
-    """Return the last checkpoint that all parties hold, None if nobody holds any."""
-    if not any(told):
+def _common(session: Session, identities: list[list[bytes]]) -> bytes | None:
+    """Return the identity of the last checkpoint that all parties hold, None if there is none."""
+    if not any(identities):
         return None
-    shared = set(told[0]).intersection(*told[1:])
-    if shared:
-        return max(shared, key=_epoch)
+    common = set(identities[0]).intersection(*identities[1:])
+    if common:
+        return max(common, key=_epoch)
     holds = ", ".join(
         f"{party} has {' and '.join(f'epoch {_epoch(e)}' for e in own) or 'none'}"
-        for party, own in zip(session.parties, told, strict=True)
+        for party, own in zip(session.parties, identities, strict=True)
     )
     raise DataError(
         f"the parties have no checkpoint of the same run and epoch: {holds}; without resume the"
@@ -192,22 +200,35 @@ def load(
     setting: dict[str, Any],
     run: str,
 ) -> Progress | None:
-    """Put the last state that all parties hold into the trainer and the generator.
+    """Load the last checkpoint that all parties hold into the trainer and the generator.
+
+    Parameters
+    ----------
+    folder : Path
+    trainer : SharedTrainer
+    random : numpy.random.Generator
+        Shuffles the rows.
+    setting : dict
+        What must be as in the run that wrote the checkpoint, by the name of the setting.
+    run : str
+        Name of this call of ``fit``.
 
     Returns
     -------
-    Progress, or None if nobody holds any
+    Progress or None
+        None if no party holds a checkpoint.
 
     Raises
     ------
     DataError
-        A file that is damaged or another's, or no checkpoint that all parties hold: at every party.
+        If a file here is damaged or another party's; or, at every party, if there are checkpoints
+        but none that all parties hold.
     ArgumentError
-        Another setting than that of the run which is to go on.
+        If a setting differs from the run that wrote the checkpoint.
     """
     session = trainer.session
     held = [_held(folder, session.parties[number]) for number in session.here]
-    common = _common(session, _tell(session, held))
+    common = _common(session, _exchange_identities(session, held))
     if common is None:
         return None
     read = [next(each for each in own if each.identity().tobytes() == common) for own in held]
@@ -219,7 +240,9 @@ def load(
             f" {[form.frac_bits, form.int_bits]}"
         )
     if header["parties"] != list(session.parties):
-        raise DataError(f"{path} is of the parties {header['parties']}")
+        raise DataError(
+            f"{path} must be of the parties {list(session.parties)}, got {header['parties']}"
+        )
     for name, value in setting.items():
         if header["setting"].get(name) != value:
             raise ArgumentError(
@@ -237,7 +260,7 @@ def load(
     weights = join("weights")
     state = {name: join(name) for name in header["arrays"] if name != "weights"}
     for number, each in zip(session.here, read, strict=True):
-        # A later epoch that not all have is no part of what comes now.
+        # A later checkpoint that not all parties hold is overwritten.
         each.path.replace(_path(folder, session.parties[number]))
     trainer.weights, trainer.optimizer.state = weights, state
     trainer.optimizer.steps = header["steps"]

@@ -1,4 +1,4 @@
-"""Layer by layer: where, and by how much, a model on shares differs from the plain one."""
+"""Comparison of a model on shares with the plain model, layer by layer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ __all__ = ["Comparison", "LayerDifference", "compare", "observe"]
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """The largest difference in one layer's output.
+    """How far one layer's output on shares is from the plain model's.
 
     Attributes
     ----------
     name : str
+        Number and repr of the layer.
     difference, mean : float
         Largest and mean absolute difference.
     index : tuple of int
-        Where the largest is: row, then element.
+        Index of the largest difference: the row, then the axes of a row.
     plain, secret : float
-        Both values there.
+        The two values at that index.
     """
 
     name: str
@@ -47,7 +48,7 @@ class LayerDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``nn.compare`` found. Printing it gives a table.
+    """The result of ``nn.compare``. Printing it gives a table.
 
     Attributes
     ----------
@@ -79,7 +80,7 @@ class Comparison:
 
 
 class HasLayers(Protocol):
-    """A plain model: all of it that is compared."""
+    """The part of a plain model that is compared: its layers."""
 
     layers: list[Layer]
 
@@ -87,13 +88,14 @@ class HasLayers(Protocol):
 def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Comparison:
     """Reveal every layer's output in a local session, and compare it with the plain model's.
 
-    For debugging: it shows all there is to see, and so refuses wherever a party is not here.
+    For debugging: it reveals secrets, so it refuses a session whose parties are not all in this
+    process.
 
     Parameters
     ----------
     model : MLP, Classifier or Regressor
     secret_model : SharedModel
-        What ``model.share`` has given.
+        The result of ``model.share``.
     X : array_like of shape (rows, features)
         At least one row, inside the range of `secret_model`.
 
@@ -153,7 +155,7 @@ def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Compar
 
 
 def _revealed(model: SharedModel, rows: Any) -> list[tuple[str, NDArray[Any]]]:
-    """Reveal each layer's output."""
+    """Return each layer's name and revealed output."""
     array = rows.scaled if isinstance(rows, ScaledRows) else rows
     names = [f"{number} {layer!r}" for number, layer in enumerate(model.layers, start=1)]
     return [
@@ -169,19 +171,24 @@ def observe(
     some: NDArray[Any],
     form: FixedPoint | None,
 ) -> tuple[list[float], list[float] | None]:
-    """Return the largest values of the inputs and layers, and the errors on shares of some rows.
+    """Return the largest magnitudes that rows lead to, and the largest errors on shares.
 
     Parameters
     ----------
     model : plain model
     share : callable
-        Shares it in a session, as its owner.
+        ``share(session, owner, fitted)`` returns the shared model.
     fitted : Fitted
         The model as it is to be shared.
-    rows, some : array
-        All rows, and those that are evaluated on shares.
+    rows, some : array of shape (rows, features)
+        All rows, and the first of them, which are evaluated on shares too.
     form : FixedPoint or None
-        None leaves the errors out.
+        The fixed-point format; None leaves the errors out.
+
+    Returns
+    -------
+    (list of float, list of float or None)
+        Largest magnitudes, and largest absolute errors, of the input and of each layer's output.
     """
     x: Any = rows if fitted.inputs is None else fitted.inputs.apply(rows)
     inputs = x

@@ -1,4 +1,4 @@
-"""``fit`` on shares: the data, one epoch after the other, what is revealed and what is saved."""
+"""``fit`` on shares: checks of the data, the loop over epochs, validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ __all__ = ["Untrained", "fit_shared"]
 
 @dataclass(frozen=True)
 class _Data:
-    """Rows and their one-hot targets, both shared."""
+    """Rows, of shape (rows, features), and their one-hot targets, of shape (rows, outputs)."""
 
     X: SharedArray
     targets: SharedArray
 
 
 def _data(name: str, X: Any, y: Any, network: Untrained) -> _Data:
+    """Return rows and targets after checking them; errors call them `name` X and `name` y."""
     features, outputs = network.n_features, network.outputs
     for part, value, hint in (
         ("X", X, "share the rows: session.share(X, owner=...)"),
@@ -60,28 +61,30 @@ def _data(name: str, X: Any, y: Any, network: Untrained) -> _Data:
     return _Data(X, y)
 
 
-def _random_state(session: Session, random_state: Any) -> np.random.Generator:
+def _generator(session: Session, random_state: Any) -> np.random.Generator:
+    """Return the generator of initial weights and order, which is the same at all parties."""
     apart = 0 < len(session.here) < session.size
     if apart and (
         isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer))
     ):
         raise ArgumentError(
-            "random_state must be an int that all parties agree on, since weights and order start"
-            f" from it at every party, got {random_state!r}"
+            "random_state must be an int that all parties agree on, since initial weights and order"
+            f" of the rows follow from it at every party, got {random_state!r}"
         )
     return generator(random_state)
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """What a training on shares needs to know of a network.
+    """A network before a training on shares.
 
     Attributes
     ----------
     n_features, outputs : int
+        Features of a row, and scores of a row.
     random_state : int, None, numpy.random.Generator or numpy.random.RandomState
     fresh_layers : callable
-        Takes a generator and a dtype, and returns layers with their first weights.
+        ``fresh_layers(generator, dtype)`` returns the layers with initial weights.
     """
 
     n_features: int
@@ -104,7 +107,7 @@ def fit_shared(network: Untrained, X: Any, y: Any, settings: FitSettings) -> Sha
 
 
 def _held_out(validation: Any, network: Untrained, data: _Data) -> _Data:
-    """Return validation data, checked against those of the training."""
+    """Return the validation data after checking session and bound against the training data."""
     held_out = _data("validation ", validation[0], validation[1], network)
     if held_out.X.session is not data.X.session:
         raise SessionError("validation belongs to another session than X")
@@ -130,7 +133,7 @@ class _Fit:
     ) -> None:
         self.data, self.held_out, self.settings = data, held_out, settings
         self.session = session = data.X.session
-        self.random = _random_state(session, network.random_state)
+        self.random = _generator(session, network.random_state)
         rows = len(data.X)
         layers = network.fresh_layers(self.random, np.dtype(np.float64))
         check_described(layers)
@@ -141,12 +144,12 @@ class _Fit:
             on_shares(settings.rule, session, min(settings.batch_size, rows)),
             check_range=settings.check_range,
         )
-        # The magnitude of a row's values is public: what `share` was told, or the format's limit.
+        # The largest magnitude of X, which is public: the bound given to `share`, or the format's.
         self.limit = data.X.bound / 2**data.X.frac_bits
         if data.X.bound == session.format.bound and data.X.frac_bits:
-            self.limit = session.format.limit  # a rounder number
+            self.limit = session.format.limit  # without the rounding of `bound`
         self._check_room(network.outputs)
-        # What a resumed run must have in common with the one that it goes on with.
+        # A resumed run must agree with the run that wrote the checkpoint in all of these.
         self.common = {
             "layers": [repr(layer) for layer in self.trainer.layers], "rows": rows,
             "epochs": settings.epochs, "batch_size": settings.batch_size,
@@ -163,7 +166,7 @@ class _Fit:
         )  # fmt: skip
 
     def _check_room(self, outputs: int) -> None:
-        """Raise where a quantity of every step is sure not to fit, which needs no opening to see."""
+        """Raise RangeError if public sizes alone show that a step cannot fit the ring."""
         size = self.settings.batch_size
         room = 2.0 ** (truncation.OFFSET_BITS - 2 * self.session.format.frac_bits)
         if size * self.limit >= room:
@@ -193,12 +196,12 @@ class _Fit:
         return self._trained()
 
     def _finished(self) -> bool:
-        # In a plan there are no accuracies to stop on.
+        # A plan has no accuracies.
         stops = bool(self.session.here) and stalled(self.done.scores, self.settings.patience)
         return self.done.epoch >= self.settings.epochs or stops
 
     def _epoch(self, bar: Any) -> None:
-        """Train on every row once, and find out whether all was in range."""
+        """Train on every row once, and check that all values were in range."""
         session, data, done = self.session, self.data, self.done
         before, begun = session.cost().total, time.perf_counter()
         try:
@@ -218,7 +221,7 @@ class _Fit:
         if not inside:
             raise RangeError(
                 f"in epoch {done.epoch}, activations, gradients, the optimizer's moments or the"
-                f" weights have left the range that is right on shares; {self.advice}"
+                f" weights have left the range that shares can represent; {self.advice}"
             )
 
     def _validate(self, bar: Any) -> None:
@@ -231,7 +234,7 @@ class _Fit:
         bar.set_postfix(epoch=self.done.epoch, accuracy=accuracy, refresh=False)
 
     def _trained(self) -> SharedModel:
-        """Return the model, for rows as large as no layer leaves the format for."""
+        """Return the model, with the largest input range for which no layer leaves the format."""
         trainer, model = self.trainer, self.model
         trainer.place()
         model.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
@@ -242,13 +245,13 @@ class _Fit:
 
 
 def _run(session: Session) -> str:
-    """Return a name for this run that all parties have in common, and no other run has."""
-    # The rounds tell runs of one session apart.
+    """Return a name for this run: the same at all parties, different for every run."""
+    # Runs of one session start at different numbers of rounds.
     return f"{session.session_id.hex() or secrets.token_hex(16)}-{session.cost().total.rounds}"
 
 
 def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress) -> None:
-    """Reveal two numbers: accuracy and mean loss."""
+    """Reveal accuracy and mean loss on the validation data, and add them to `done`."""
     session = model.session
     rows = len(held_out.X)
     held_out.X.mask_data()

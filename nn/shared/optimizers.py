@@ -1,10 +1,10 @@
-"""Optimizers on shares: all parameters of a network as one secret vector.
+"""Optimizers on shares: all parameters of a network are one secret vector.
 
-Weights and what an optimizer remembers have the format's fractional bits and its guard bits, 24 for
-the usual format: a step's changes are far smaller than a weight. Rates are fractions with a
-power-of-two denominator, see :class:`mpc.protocols.combination.Fraction`: 16 significant bits, and
-steps of 2^-24 for a learning rate over the number of rows. They are part of the truncation that a
-step needs anyway.
+Weights and optimizer state have the format's fractional bits and its guard bits, 16 + 8 = 24 in the
+usual format, since a step changes a weight by far less than the format's unit. Rates are fractions with
+a power-of-two denominator, see :class:`mpc.protocols.combination.Fraction`: 16 significant bits, and
+multiples of 2^-24 for a learning rate over the number of rows. The truncation that a step needs anyway
+divides by the denominator.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from nn.training.optimizers import EPSILON, SGD, Adam, Optimizer
 
 __all__ = ["SharedOptimizer", "on_shares"]
 
-# Fractional bits before the truncation at most, and what is left: a change of a weight is below it.
+# Fractional bits before the truncation of a step, at most.
 _MOST_BITS = 56
+# What is then left for the magnitude: a step changes a weight by less.
 _ROOM = 2.0 ** (truncation.OFFSET_BITS - _MOST_BITS)
-# Of Adam's scaled gradient, whose square has 36 fractional bits.
+# Limit of h, Adam's scaled gradient, whose square has 36 fractional bits.
 _LARGEST_H = 2.0**12
 
 Terms = Sequence[tuple[SharedArray, Fraction]]
@@ -40,10 +41,10 @@ class SharedOptimizer(ABC):
 
     Attributes
     ----------
-    state : dict of str to SharedArray
-        What is remembered of earlier steps, for checkpoints. Empty before the first.
+    state : dict of str to SharedArray of shape (parameters,)
+        Velocity or moments, by name, as checkpoints keep them. Empty before the first step.
     steps : int
-        How many steps there were.
+        Number of steps so far.
     """
 
     def __init__(self, session: Session) -> None:
@@ -66,17 +67,22 @@ class SharedOptimizer(ABC):
         ----------
         weights : SharedArray of shape (parameters,)
         gradient : SharedArray of the same shape
-            Of the loss summed over the rows.
+            Gradient of the loss, summed over the rows.
         rows : int
-            How many rows.
+            Number of rows.
         scale : float
             Factor on the learning rate for this step.
         watch : RangeWatch, optional
-            Looks at what must stay in range.
+            Checks what must stay in range.
+
+        Returns
+        -------
+        SharedArray of shape (parameters,)
+            The parameters after the step.
         """
 
     def _check_rate(self, rate: float, frac_bits: int, rows: int) -> None:
-        """Raise RangeError if the first step's factor, the largest, is below the least there is."""
+        """Raise RangeError if the first step's rate / rows, the largest, rounds to no fraction."""
         least = max(0, _MOST_BITS - frac_bits)
         if rate / rows < 2.0**-least:
             over = f" times the {rows} rows of a batch" if rows > 1 else ""
@@ -86,19 +92,19 @@ class SharedOptimizer(ABC):
                 f"{'; a smaller batch_size helps' if rows > 1 else ''}"
             )
 
-    def _watch_decay(
+    def _check_decay(
         self, watch: RangeWatch, weights: SharedArray, decay: float, room: float
     ) -> float:
-        """Note that half of the room is enough for the decay; return the other half."""
+        """Have the weight decay checked against half of `room`; return the other half."""
         if decay:
             most = 2.0 ** (truncation.OFFSET_BITS - weights.frac_bits - 1)
-            watch.watch(weights, min(most, room / 2 / decay), LONG_BLOCK)
+            watch.add_sums(weights, min(most, room / 2 / decay), LONG_BLOCK)
         return room / 2
 
     def combined(
         self, terms: Terms, frac_bits: int, watch: RangeWatch | None, what: str
     ) -> SharedArray:
-        """Return the sum of arrays times fractions, watched."""
+        """Return the sum of arrays times fractions, with `frac_bits`; `watch` checks its range."""
         if watch is not None:
             bits = max(frac_bits, *(x.frac_bits + c.bits for x, c in terms if c.numerator), 0)
             watch.total_below(terms, 2.0 ** (truncation.OFFSET_BITS - bits), what)
@@ -110,7 +116,10 @@ class SharedOptimizer(ABC):
 
 
 class SharedSGD(SharedOptimizer):
-    """Gradient descent with momentum on shares: 1 round, 8 bytes a parameter and other party."""
+    """Gradient descent with momentum on shares.
+
+    1 round a step; a party sends 8 bytes a parameter to each other party.
+    """
 
     def __init__(self, session: Session, rule: SGD, rows: int) -> None:
         super().__init__(session)
@@ -129,15 +138,15 @@ class SharedSGD(SharedOptimizer):
     ) -> SharedArray:
         rate = self.rule.learning_rate * scale
         if watch is not None:
-            # Half the room of a change is for the gradient, half for velocity and decay.
+            # Half of the room is for the gradient, half for velocity and decay.
             room = _ROOM / 2
             most = 2.0 ** (truncation.OFFSET_BITS - gradient.frac_bits - 1)
             limit = min(most, room * rows / rate) if rate else most
-            watch.watch(gradient, limit, LONG_BLOCK)
+            watch.add_sums(gradient, limit, LONG_BLOCK)
             if self.rule.weight_decay:
-                room = self._watch_decay(watch, weights, rate * self.rule.weight_decay, room)
+                room = self._check_decay(watch, weights, rate * self.rule.weight_decay, room)
             if self.state and self.rule.momentum:
-                watch.watch(self.state["velocity"], room, LONG_BLOCK)
+                watch.add_sums(self.state["velocity"], room, LONG_BLOCK)
         terms = [(gradient, self.fraction(-rate / rows, gradient.frac_bits))]
         if self.rule.weight_decay:
             decay = self.fraction(-rate * self.rule.weight_decay, weights.frac_bits)
@@ -154,11 +163,12 @@ class SharedSGD(SharedOptimizer):
 class SharedAdam(SharedOptimizer):
     """Adam and AdamW on shares: 46 rounds, about 350 bytes a parameter.
 
-    The gradient's mean over the rows, times 16, has 18 fractional bits, the first moment 24, the
-    second 36. The second moment counts as at least 2^-36, which stands for epsilon, and must stay
-    below 2^10, so that a mean gradient of 2 is as large as it can be for long: inputs in [0, 255] go
-    beyond, and are to be scaled down. That is watched, as all else is. 1 - beta_1 and 1 - beta_2 are
-    rounded to 2^-16. m / sqrt(v) is within 1e-3, see :mod:`mpc.protocols.inverse_root`.
+    Moments are those of h, 16 times the gradient's mean over the rows. h has 18 fractional bits, the
+    first moment m 24, the second moment v 36. The step is m / sqrt(max(v, 2^-36)), where 2^-36 takes
+    the place of epsilon, with an error of at most 1e-3, see :mod:`mpc.protocols.inverse_root`. v must
+    stay below 2^10, so mean gradients must stay below 2 in the long run: inputs in [0, 255] lead to
+    larger ones, and have to be scaled down. The range watch checks it. 1 - beta_1 and 1 - beta_2 are
+    rounded to multiples of 2^-16.
     """
 
     _GRADIENT_SCALE = 16.0
@@ -195,8 +205,8 @@ class SharedAdam(SharedOptimizer):
         rule = self.rule
         mean = self.fraction(self._GRADIENT_SCALE / rows, gradient.frac_bits)
         if watch is not None:
-            # Then the square of h stays below 2^62, and the second moment is what it should be.
-            watch.watch(gradient, _LARGEST_H * rows / self._GRADIENT_SCALE, LONG_BLOCK)
+            # So that the square of h stays below 2^62.
+            watch.add_sums(gradient, _LARGEST_H * rows / self._GRADIENT_SCALE, LONG_BLOCK)
         h = self.combined([(gradient, mean)], self._GRADIENT_BITS, watch, "the mean gradient")
         if watch is not None:
             watch.below(h, _LARGEST_H, "16 times the mean gradient")
@@ -207,7 +217,7 @@ class SharedAdam(SharedOptimizer):
             watch.below(second, inverse_root.X_LIMIT, "Adam's second moment")
             watch.compare(second, inverse_root.X_LIMIT, signed=False)
             watch.ratio_below(first, second, 2.0**-inverse_root.X_BITS, 2.0**9)
-        # What is watched, as the range of weights and activations is.
+        # The range watch checks these bounds.
         ratio = inverse_root.times_inverse_root(
             first.with_integer_bound(inverse_root.M_BOUND),
             second.with_integer_bound(int(inverse_root.X_LIMIT) << inverse_root.X_BITS),
@@ -216,12 +226,15 @@ class SharedAdam(SharedOptimizer):
         self.steps += 1
         # Both moments start at zero; these factors undo that bias.
         rate = rule.learning_rate * scale
-        unbias = [1 - (1 - _share(beta).value) ** self.steps for beta in (rule.beta_1, rule.beta_2)]
+        unbias = [
+            1 - (1 - _weight_of_new(beta).value) ** self.steps
+            for beta in (rule.beta_1, rule.beta_2)
+        ]
         size = rate * math.sqrt(unbias[1]) / unbias[0]
         terms = [(ratio, self.fraction(-size, ratio.frac_bits))]
         if rule.weight_decay:
             if watch is not None:
-                self._watch_decay(watch, weights, rate * rule.weight_decay, _ROOM)
+                self._check_decay(watch, weights, rate * rule.weight_decay, _ROOM)
             terms.append((weights, self.fraction(-rate * rule.weight_decay, weights.frac_bits)))
         return weights + self.combined(
             terms, self.frac_bits, watch, "a step's change of the weights"
@@ -230,8 +243,8 @@ class SharedAdam(SharedOptimizer):
     def _moment(
         self, name: str, value: SharedArray, beta: float, frac_bits: int, watch: RangeWatch | None
     ) -> SharedArray:
-        """Update a running mean, and return it."""
-        new = _share(beta)
+        """Update the running mean `name` by a new value, and return it."""
+        new = _weight_of_new(beta)
         terms = [(value, new)]
         if name in self.state:
             terms.append((self.state[name], Fraction((1 << 16) - new.numerator, 16)))
@@ -239,18 +252,27 @@ class SharedAdam(SharedOptimizer):
         return self.state[name]
 
 
-def _share(beta: float) -> Fraction:
-    """Return 1 - beta, what a new value adds to a running mean."""
+def _weight_of_new(beta: float) -> Fraction:
+    """Return 1 - beta, the weight of a new value in a running mean."""
     return Fraction(round((1 - beta) * (1 << 16)), 16)
 
 
 def on_shares(optimizer: Optimizer, session: Session, rows: int = 1) -> SharedOptimizer:
-    """Return the form on shares of an optimizer, at its start, for batches of up to so many rows.
+    """Return a new optimizer on shares with the settings of a plain one.
+
+    Parameters
+    ----------
+    optimizer : SGD or Adam
+    session : Session
+    rows : int, default=1
+        The largest batch.
 
     Raises
     ------
     ArgumentError, RangeError
-        If a value of the optimizer's cannot be had on shares.
+        If a setting is not possible on shares.
+    DtypeError
+        If there is no such optimizer on shares.
     """
     if isinstance(optimizer, SGD):
         return SharedSGD(session, optimizer, rows)

@@ -1,27 +1,32 @@
-"""Whether a training on shares stays inside the ring and the fixed-point format.
+"""The range watch: whether a training on shares stays inside the ring and the fixed-point format.
 
-Nothing that is computed on shares shows that it has left its range, so every step is looked at.
-Numbers live modulo 2^64: products must stay below 2^62 in magnitude, what goes into a layer below
-the format's limit L. Watched on shares, which reveals one bit an epoch:
-1. For each layer with parameters its output, each number against L; the gradients, against what a
-   step has room for. A block w of 512 activations, or 4096 gradients, is in range if 16 sums
-   of it with public coins lie in [-L / 2, L / 2), modulo 2^64. A coin is 0, or, half as often, 1 or
-   -1. The coins are drawn anew each epoch, from a seed that the parties open.
-2. After every 16 steps these sums are compared: 8 rounds, with windows of all 64 bits, since a
-   value that has wrapped around may lie anywhere. The bits are added up, secret.
-3. After each epoch every weight is compared with L, and one bit is opened: whether all was in range.
-A weight moves by less than 2^8 in a step, whatever the gradient is, so that it cannot wrap around
-within an epoch. A number at L or beyond, modulo 2^64, is missed with probability at most 2^-16:
-whatever the other coins are, of two sums that differ by it in its own coin one is outside. One that
-has wrapped around looks as if it were in range with probability 2 L / 2^64 at its fractional bits,
-2^-8 in the usual format, over where it happens to lie; a wrap of a gradient spoils a whole row of
-weights, one of an activation a column. Values whose products are multiples of 2^64 to the bit, as powers
-of two near L make them, wrap to zero, and no coin tells: somebody who chooses inputs and weights so is
-not noticed on shares, but where values are looked at. A block whose Euclidean norm is below L / 12 is
-taken for outside with probability below 2^-44 a sum.
-Where all parties live in one process, the values are looked at too: each product's operands bound it,
-by max |x| times the largest sum of |w| that meets it, which has no probability of failure. There
-the sums are compared too, so that it costs what it does apart, but do not count.
+A share does not show that the value has left its range, so every step is checked. Values are words
+modulo 2^64: products must stay below 2^62 in magnitude, the inputs of a layer below the format's
+limit L. The check on shares reveals one bit an epoch:
+1. Sum at random. The outputs of each layer with parameters, limit L, are cut into blocks of 512
+   numbers; the gradients, limit L the largest that a step can take, into blocks of 4096. Each block
+   has 16 sums of its numbers times public coins, which are 0 with probability 1/2, 1 and -1 with
+   probability 1/4 each. A block is in range if all 16 sums lie in [-L / 2, L / 2) modulo 2^64. The
+   coins are drawn anew each epoch, from a seed that the parties open.
+2. After every 16 steps compare these sums with the limits: 4 rounds, on all 64 bits, since a value
+   that has wrapped around may be any word. The number of sums outside stays secret.
+3. After each epoch compare every weight with the format's limit (8 rounds), and open one bit: whether
+   the number of weights and sums outside is 0 (4 rounds).
+What is missed:
+- A number at L or beyond, modulo 2^64, is missed with probability at most 2^-16: with all other coins
+  fixed, two values of its own coin give sums that differ by the number, and one of them is outside.
+- A number that has wrapped around is a word in [-L, L) with probability 2 L / 2^64 (L in units of its
+  fractional bits; 2^-8 in the usual format), if it is uniform. One gradient that wraps around spoils
+  a whole row of weights, one activation a whole column.
+- Products that are multiples of 2^64, such as those of powers of two near L, wrap around to exactly 0.
+  The sums do not show it, so somebody may choose inputs and weights to that end.
+- A weight cannot wrap around within an epoch: it moves by less than 2^8 in a step.
+A block in range whose Euclidean norm is below L / 12 is taken for outside with probability below
+2^-44 a sum.
+
+Where all parties live in one process, the values themselves are checked, and decide: a product is
+bounded by max |x| times the largest sum of |w| over its terms, which cannot fail. The sums are
+computed and compared as well, so that the session counts the cost of separate processes.
 
 Source of step 1: random projections modulo q as proofs of shortness (Gentry, Halevi, Lyubashevsky
 2022, section 3.3).
@@ -44,37 +49,47 @@ from ring import Stream, matmul
 __all__ = ["LONG_BLOCK", "RangeWatch", "anywhere"]
 
 _SUMS = 16
-# How many numbers are summed, of rows of activations and of gradients.
+# Numbers of a block: of layers' outputs, and of gradients.
 _BLOCK = 512
 LONG_BLOCK = 4096
 
 
 class RangeWatch:
-    """What a training keeps of its steps until it is known whether all were in range.
+    """The random sums of a training's steps, and how many were found outside so far.
 
     Parameters
     ----------
     session : Session
+
+    Attributes
+    ----------
+    sees_values : bool
+        Whether all parties live here, so that values are checked and decide in place of the sums.
+    coins : uint64 array of shape (4096, 16)
+        The coins of this epoch: 0, 1 and -1 modulo 2^64.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._local = 0 < session.size == len(session.here)
-        self._coins = np.zeros((LONG_BLOCK, _SUMS), np.uint64)
-        # Sums whose limits are to be compared, as sum - limit and -limit - 1 - sum, both negative.
+        self.sees_values = 0 < session.size == len(session.here)
+        self.coins = np.zeros((LONG_BLOCK, _SUMS), np.uint64)
+        # Sums that are still to be compared, as sum - L / 2 and -L / 2 - 1 - sum: both are negative
+        # if the sum is in range.
         self._sums: list[SharedArray] = []
+        # How many sums and weights were outside.
         self._outside: SharedArray | None = None
-        # Of this step's arrays, by identity: the arrays are kept so that it stays theirs.
+        # Largest magnitudes of this step's arrays, by the id of the array; the array is kept with
+        # it, so that no other array gets the same id.
         self._tops: dict[int, tuple[SharedArray, float]] = {}
 
     def twin(self, planned: Session) -> RangeWatch:
-        """Return this watch in a plan's session."""
+        """Return this watch in a plan's session, see :meth:`mpc.Session.prepare`."""
         twin = RangeWatch(planned)
         twin._sums = [planned.twin(x) for x in self._sums]
         twin._outside = None if self._outside is None else planned.twin(self._outside)
         return twin
 
-    # On shares.
+    # The check on shares.
 
     def begin(self) -> None:
         """Draw the coins of an epoch: 1 round, 16 bytes."""
@@ -89,34 +104,32 @@ class RangeWatch:
             drawn = np.empty(2 * LONG_BLOCK * _SUMS // 64, np.uint64)
             Stream(seed[0].tobytes()).fill(drawn, 0)
             bits = np.unpackbits(drawn.view(np.uint8)).reshape(2, LONG_BLOCK, _SUMS)
-            self._coins = bits[0].astype(np.uint64) - bits[1].astype(np.uint64)
+            self.coins = bits[0].astype(np.uint64) - bits[1].astype(np.uint64)
 
-    def watch(self, x: SharedArray, limit: float, block: int = _BLOCK) -> None:
-        """Note that every number of x must be below `limit` in magnitude."""
+    def add_sums(self, x: SharedArray, limit: float, block: int = _BLOCK) -> None:
+        """Add the random sums of x, whose numbers must be below `limit` in magnitude: step 1."""
         count = -(-x.size // block)
         sums = np.zeros((len(self.session.here), count, _SUMS), np.uint64)
         for shares, out in zip(x.shares, sums, strict=True):
             flat = np.zeros(count * block, np.uint64)
             flat[: x.size] = shares.reshape(-1)
-            out[...] = matmul(flat.reshape(count, block), self._coins[:block])
+            out[...] = matmul(flat.reshape(count, block), self.coins[:block])
         total = x.derive(sums.reshape(len(sums), count * _SUMS), frac_bits=0, bound=LARGEST)
         half = int(min(limit * 2.0**x.frac_bits, LARGEST)) // 2
         for one in (total, linear.negative(linear.add_integer(total, 1))):
-            # The whole window: what is wrong may lie anywhere modulo 2^64.
             self._sums.append(anywhere(linear.add_integer(one, -half)))
 
     def gather(self) -> None:
-        """Add up, secret, how many of the sums are outside: 4 rounds."""
+        """Compare the sums since the last call, and count those outside, on shares: step 2."""
         if self._sums:
             with self.session.protocol("range"):
                 outside = ~(linear.concatenate(self._sums) < 0)
-            # Where values are looked at they decide: sums take some that are inside for outside.
-            if not self._local:
+            if not self.sees_values:
                 self._count(outside)
         self._sums = []
 
     def compare(self, x: SharedArray, limit: float, *, signed: bool = True) -> None:
-        """Add, secret, how many numbers of x are at `limit` or beyond, one by one."""
+        """Count the numbers of x at `limit` or beyond, on shares; below -limit too if signed."""
         top = int(limit * 2.0**x.frac_bits)
         with self.session.protocol("range"):
             sides = (x, linear.negative(x)) if signed else (x,)
@@ -128,33 +141,32 @@ class RangeWatch:
         self._outside = found if self._outside is None else self._outside + found
 
     def in_range(self) -> bool:
-        """Open one bit: whether all that was watched since the last time was in range."""
+        """Open one bit: whether nothing was counted outside since the last call: step 3."""
         found, self._outside = self._outside, None
-        # In a plan there is nothing to see.
         if found is None:
             return True
         with self.session.protocol("range"):
-            return bool((found == 0).reveal()) or not self.session.here
+            return bool((found == 0).reveal()) or not self.session.here  # a plan has no values
 
-    # On values, where all are here.
+    # The check of the values, where all parties live here.
 
     def forward(self, name: str, layer: Layer, x: SharedArray, output: SharedArray) -> None:
-        """Look at a layer's output for the rows x."""
+        """Check a layer's output for the rows x: its values, if they are here, and on shares."""
         limit = 2.0**self.session.format.int_bits
-        if self._local and isinstance(layer, Weighted):
+        if self.sees_values and isinstance(layer, Weighted):
             largest = max(self._top(layer.bias), self._top(layer.weights))
             self._below(largest, limit, f"the parameters of {name}")
             room = 2.0 ** (62 - output.frac_bits) - largest
             self._products(x, layer.weights, -1, room, f"the products of {name}")
             self._below(self._top(output), limit, f"the output of {name}")
-        elif self._local and layer.may_grow:
+        elif self.sees_values and layer.may_grow:
             self._below(self._top(output), limit, f"the output of {name}")
         if layer.parameters or layer.may_grow:
-            self.watch(output, limit)
+            self.add_sums(output, limit)
 
     def backward(self, name: str, layer: Layer, x: SharedArray, gradient: SharedArray) -> None:
-        """Look at the products on a layer's way back, for its rows x and the gradient behind it."""
-        if self._local and isinstance(layer, Weighted):
+        """Check the products of a layer's backward pass, of its input x and the output's gradient."""
+        if self.sees_values and isinstance(layer, Weighted):
             top = self._top(gradient)
             bits = x.frac_bits + self.session.format.frac_bits
             places = gradient.size // layer.bias.shape[0]
@@ -162,38 +174,41 @@ class RangeWatch:
             self._below(reach, 2.0 ** (62 - bits), f"the gradients of {name}")
             bits = layer.weights.frac_bits + self.session.format.frac_bits
             room = 2.0 ** (62 - bits)
-            self._products(gradient, layer.weights, -2, room, f"the gradient in front of {name}")
+            self._products(
+                gradient, layer.weights, -2, room, f"the gradient at the input of {name}"
+            )
 
     def _products(
         self, x: SharedArray, weights: SharedArray, axis: int, room: float, what: str
     ) -> None:
-        """Look at sums of products of x with weights, those of one index of `axis` a sum."""
+        """Check the sums of products of x and weights; a sum has one index along `axis`."""
         top = self._top(x)
         terms = weights.size // weights.shape[axis]
-        # The coarse bound is cheap, and nearly always enough.
+        # The first bound is cheap and nearly always enough.
         if not top * self._top(weights) * terms < room:
             self._below(top * _largest_sum(weights, axis), room, what)
 
     def below(self, x: SharedArray, limit: float, what: str) -> None:
-        """Look at every number of x."""
-        if self._local:
+        """Check that every number of x is below `limit` in magnitude, if values are here."""
+        if self.sees_values:
             self._below(self._top(x), limit, what)
 
     def total_below(self, terms: Any, limit: float, what: str) -> None:
-        """Look at a sum of arrays times public factors."""
-        if self._local:
+        """Check that a sum of arrays times public factors is below `limit`, if values are here."""
+        if self.sees_values:
             self._tops.clear()  # the end of a step
             reach = sum(self._top(x) * abs(c.value) for x, c in terms if c.numerator)
             self._below(reach, limit, what)
 
     def ratio_below(self, m: SharedArray, x: SharedArray, least: float, limit: float) -> None:
-        """Look at m / sqrt(x), where x counts as at least `least`."""
-        if self._local:
+        """Check that m / sqrt(max(x, least)) is below `limit`, if values are here."""
+        if self.sees_values:
             root = np.sqrt(np.maximum(_values(x), least))
             self._below(float((np.abs(_values(m)) / root).max()), limit, "Adam's step")
 
     def _top(self, x: SharedArray) -> float:
-        # What was shared is within its bound, which its owner has checked.
+        """Return a bound on the magnitude of the numbers in x."""
+        # The owner of a shared input has checked it against its bound.
         if x.plaintext is not None:
             return float(x.bound * 2.0**-x.frac_bits)
         if id(x) not in self._tops:
@@ -206,12 +221,12 @@ class RangeWatch:
     def _below(reach: float, limit: float, what: str) -> None:
         if not reach < limit:
             raise RangeError(
-                f"{what} can leave the range that is right on shares, {limit:g} in magnitude"
+                f"{what} must stay below {limit:g} in magnitude on shares, but can be larger"
             )
 
 
 def anywhere(x: SharedArray) -> SharedArray:
-    """Return x for comparisons that are right wherever it lies modulo 2^64."""
+    """Return x with the bound of any word, so that comparisons look at all 64 bits."""
     return x.derive(x.shares, frac_bits=x.frac_bits, bound=LARGEST)
 
 
@@ -229,7 +244,7 @@ def _values(x: SharedArray) -> NDArray[np.float64]:
 
 
 def _largest_sum(weights: SharedArray, axis: int) -> float:
-    """Return the largest sum of |w| over all axes but one."""
+    """Return the largest sum of |w| over all axes but `axis`."""
     values = np.abs(_values(weights))
     others = tuple(k for k in range(values.ndim) if k != axis % values.ndim)
     return float(values.sum(axis=others).max())

@@ -14,7 +14,15 @@ __all__ = ["SharedRegressor"]
 
 
 class SharedRegressor(SharedModel):
-    """A shared model whose outputs are the predicted values; `flat` drops the axis of one output."""
+    """A shared model whose outputs are the predicted values.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for :class:`nn.shared.model.SharedModel`.
+    flat : bool, default=True
+        Whether a single output is predicted as a vector of shape (rows,).
+    """
 
     def __init__(self, *args: Any, flat: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,8 +44,9 @@ class SharedRegressor(SharedModel):
         Returns
         -------
         ndarray of shape (rows,) or (rows, outputs)
+            None in a process whose parties do not learn the values.
         """
-        n_jobs = jobs(self.session, n_jobs, len(self._rows(X)))
+        n_jobs = jobs(self.session, n_jobs, len(self.check_rows(X)))
         self.prepare(X, SharedRegressor.predict, to=to, n_jobs=n_jobs)
         values = self(X, n_jobs=n_jobs).reveal(to)
         return values[:, 0] if self.flat and values is not None else values

@@ -1,7 +1,8 @@
-"""Several models of one architecture, evaluated together: each on its own rows, in common rounds.
+"""Several models of one architecture, evaluated in the same rounds, each on its own rows.
 
-What has no parameters is computed for all rows at once. A layer with parameters opens all rows
-under their mask in one round; then each model multiplies its own rows, which takes no round more.
+A layer without parameters is computed for the rows of all models at once. A layer with parameters
+opens all rows under their masks in one round; then each model multiplies its own rows, which takes
+no further round.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["architecture", "side_by_side"]
 
 
 def architecture(model: SharedModel) -> Hashable:
-    """Return what two models must have in common to be evaluated together."""
+    """Return a key that is equal for models that can be evaluated together."""
     return (
         isinstance(model, SharedRegressor),
         model.n_features_in_,
@@ -37,20 +38,27 @@ def architecture(model: SharedModel) -> Hashable:
 
 
 def side_by_side(models: Sequence[SharedModel], rows: Sequence[int]) -> SharedModel:
-    """Return one that evaluates `models` together, the first ``rows[0]`` rows by the first, and so on.
+    """Return a model that evaluates `models` together, each on its own rows.
+
+    Its input has the rows of the first model first, then those of the second, and so on.
 
     Parameters
     ----------
     models : sequence of SharedModel
-        Of one architecture, in one session. Of one alone, it is that model.
+        Of one architecture, in one session.
     rows : sequence of int
-        How many rows each of them has.
+        Number of rows of each model.
+
+    Returns
+    -------
+    SharedModel
+        ``models[0]`` itself if there is no other.
     """
     return models[0] if len(models) == 1 else _SideBySide(models, rows)
 
 
 class _SideBySide(SharedModel):
-    """As the first model, but for the parameters, of which each model's take its own rows."""
+    """The first model, except that each model's parameters are applied to its own rows."""
 
     def __init__(self, models: Sequence[SharedModel], rows: Sequence[int]) -> None:
         first = models[0]
@@ -65,7 +73,7 @@ class _SideBySide(SharedModel):
             return super().through(number, x)
         if len(x) != sum(self._rows_of):
             raise ShapeError(f"models side by side take {sum(self._rows_of)} rows, got {len(x)}")
-        # Truncated and opened together, where each model's rows would take rounds of their own.
+        # Truncated and opened for all models together, so in common rounds.
         form = self.session.format
         if x.frac_bits > form.frac_bits + form.guard_bits:
             x = x.truncate()
@@ -84,7 +92,7 @@ class _SideBySide(SharedModel):
     def prepare(
         self, X: SharedArray | ScaledRows, program: Callable[..., object], **arguments: Any
     ) -> None:
-        # Who comes together with whom hardly comes again, so the plan is not kept.
+        # The same models with the same numbers of rows hardly meet again: the plan is not kept.
         self.session.prepare(
             lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments)
         )

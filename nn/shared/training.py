@@ -1,8 +1,9 @@
 """Training on shares: the steps of `nn.training.steps`, with data, weights and gradients secret.
 
-The data set is opened under its mask once; a batch is a view of it. The parameters are one vector,
-masked once a step, of which the layers hold views, so that forward and backward products share its
-mask, as they do each layer's input and each gradient: nothing is opened twice.
+Nothing is opened twice. The data set is opened under its mask once; a batch is a view of it. The
+parameters are one vector, opened under its mask once a step; the layers hold views of it, so that
+forward and backward products use the same masked weights. They use the same masked inputs and
+gradients of each layer, too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from nn.training.steps import parameters, shuffled_batches
 
 __all__ = ["SharedTrainer"]
 
-# How many steps the provider is told of at a time.
+# Steps for which the provider prepares randomness at a time.
 _STEPS_AHEAD = 16
 
 
@@ -38,8 +39,8 @@ class SharedTrainer:
         With the initial parameters: plain arrays, which are public, or shared arrays.
     loss : Loss
     optimizer : SharedOptimizer
-        At its start.
-    check_range : bool
+        That has made no step yet.
+    check_range : bool, default=False
         Whether the steps are watched, see :mod:`nn.shared.range`.
 
     Attributes
@@ -73,7 +74,7 @@ class SharedTrainer:
         )
 
     def views(self) -> list[SharedArray]:
-        """Return the parameters in their shapes, as views of the one vector."""
+        """Return the parameters in their shapes, as views of ``weights``."""
         arrays, start = [], 0
         for shape in self.shapes:
             stop = start + int(np.prod(shape, dtype=np.int64))
@@ -82,7 +83,7 @@ class SharedTrainer:
         return arrays
 
     def place(self) -> None:
-        """Mask the parameters, and give the layers their views."""
+        """Mask ``weights``, and set the layers' parameters to views of it."""
         with self.session.protocol("masking"):
             mask_together(self.weights)
         views = iter(self.views())
@@ -90,8 +91,8 @@ class SharedTrainer:
             layer.parameters = [next(views) for _ in layer.parameters]
 
     def step(self, x: SharedArray, targets: SharedArray, scale: float) -> None:
-        """Make one step on a batch of rows."""
-        # What is watched where `fit` checks the range.
+        """Make one step on a batch of rows; `scale` is a factor on the learning rate."""
+        # The range watch checks these values, if `fit` was asked to.
         with self.session.range_policy.vouched():
             self.gradients(x, targets)
             found = [g.reshape(-1) for layer in self.layers for g in layer.gradients]
@@ -104,7 +105,7 @@ class SharedTrainer:
         return float(2.0**self.session.format.int_bits)
 
     def gradients(self, x: SharedArray, targets: SharedArray) -> None:
-        """Leave each layer the gradients of the loss summed over the rows."""
+        """Compute the gradients of the loss, summed over the rows, into each layer's ``gradients``."""
         self.place()
         inputs: list[Any] = []
         scores = self.forward(x, inputs)
@@ -112,13 +113,13 @@ class SharedTrainer:
         for number in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[number]
             if self.range is not None:
-                self.range.backward(_named(number + 1, layer), layer, inputs[number], gradient)
+                self.range.backward(_layer_name(number + 1, layer), layer, inputs[number], gradient)
             gradient = layer.backward(gradient, input_gradient=number > 0)
 
     def forward(self, x: Any, inputs: list[Any] | None = None) -> SharedArray:
-        """Return the scores, each layer keeping what its way back needs.
+        """Return the scores; each layer keeps what its ``backward`` needs.
 
-        `inputs` takes what goes into each layer.
+        Each layer's input is appended to `inputs`, if given.
         """
         form = self.session.format
         for number, layer in enumerate(self.layers, start=1):
@@ -127,25 +128,25 @@ class SharedTrainer:
             with self.session.layer(f"{number} {layer!r}"):
                 before, x = x, layer.forward(x)
                 if self.range is not None:
-                    self.range.forward(_named(number, layer), layer, before, x)
+                    self.range.forward(_layer_name(number, layer), layer, before, x)
                 if layer.parameters:
-                    # Training relies on it; see `fit` on how it is checked.
+                    # Assumed; the range watch checks it.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
         return x
 
     def in_range(self) -> bool:
-        """Open one bit: whether all steps since the last time and all parameters were in range."""
+        """Open one bit: whether all parameters, and all steps since the last call, were in range."""
         if self.range is None:
             return True
         watch = self.range
 
-        def look(watch: RangeWatch, weights: SharedArray) -> bool:
+        def check(watch: RangeWatch, weights: SharedArray) -> bool:
             watch.gather()
             watch.compare(weights, self._limit)
             return watch.in_range()
 
-        self.session.prepare(lambda planned: look(watch.twin(planned), planned.twin(self.weights)))
-        return look(watch, self.weights)
+        self.session.prepare(lambda planned: check(watch.twin(planned), planned.twin(self.weights)))
+        return check(watch, self.weights)
 
     def epoch(
         self,
@@ -155,7 +156,23 @@ class SharedTrainer:
         random: np.random.Generator,
         scale: Callable[[int], float],
     ) -> Iterator[int]:
-        """Train on every row once, yielding the rows of each step; `scale` takes the step's number."""
+        """Train on every row once.
+
+        Parameters
+        ----------
+        X : SharedArray of shape (rows, features)
+        targets : SharedArray of shape (rows, outputs)
+        batch_size : int
+        random : numpy.random.Generator
+            Shuffles the rows.
+        scale : callable
+            Takes a step's number and returns the factor on the learning rate.
+
+        Yields
+        ------
+        int
+            Number of rows, after each step.
+        """
         X.mask_data()
         if self.range is not None:
             self.range.begin()
@@ -190,5 +207,5 @@ class SharedTrainer:
         return twin
 
 
-def _named(number: int, layer: Layer) -> str:
+def _layer_name(number: int, layer: Layer) -> str:
     return f"layer {number}, {layer!r}"

@@ -1,4 +1,8 @@
-"""Evaluating a shared model on workers of every party, see :mod:`mpc.workers.spread`."""
+"""Evaluation of a shared model by the workers of every party, see :mod:`mpc.workers.spread`.
+
+The rows are cut into pieces; each worker of a party evaluates the model on one piece, together with
+the corresponding workers of the other parties.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ Answer = Literal["scores", "classes", "one-hot"]
 
 
 class Evaluated(Protocol):
-    """A shared model, as far as workers need to know it."""
+    """The part of a shared model's interface that this module uses."""
 
     session: Session
     layers: list[Layer]
@@ -32,33 +36,41 @@ class Evaluated(Protocol):
         progress: bool | None = None,
         n_jobs: int | None = None,
     ) -> SharedArray:
-        """Return the scores of rows."""
+        """Return the scores of rows, as a shared array of shape (rows, outputs)."""
         ...
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """Stands for a parameter while a model is sent to a worker: its shape alone."""
+class _Placeholder:
+    """Takes the place of a parameter in a model that is sent to a worker; has its shape."""
 
     shape: tuple[int, ...]
 
 
 class Evaluation:
-    """The program of a worker: evaluate a model on the worker's part of the rows.
+    """The program that each worker runs: evaluate the model on the worker's piece of the rows.
 
-    It holds the model without its session and its parameters. Every worker has a session of its
-    own, and the shares of the parameters arrive as arrays, as those of the rows do.
+    The program holds the model without session and parameters: the worker has a session of its
+    own, and receives its party's shares of the parameters and of the rows as arguments.
+
+    Parameters
+    ----------
+    model : SharedModel
+    answer : {"scores", "classes", "one-hot"}
+        What the program returns for each row.
+    batch_size : int or None
+        Rows evaluated at once; None for as many as the worker's memory limit allows.
     """
 
     def __init__(self, model: Evaluated, answer: Answer, batch_size: int | None) -> None:
         self._model = copy.copy(model)
         del self._model.session
         self._model.layers = [
-            layer.with_parameters([_Shape(p.shape) for p in layer.parameters])
+            layer.with_parameters([_Placeholder(p.shape) for p in layer.parameters])
             for layer in model.layers
         ]
         self._answer, self._batch_size = answer, batch_size
-        # What the log calls it, and what workers of all parties must agree on.
+        # The program's name in the log; the workers of all parties must run the same one.
         self.__qualname__ = f"{type(self).__qualname__} of {answer}"
 
     def __call__(
@@ -66,9 +78,9 @@ class Evaluation:
     ) -> SharedArray:
         model = copy.copy(self._model)
         model.session = session
-        rest = list(parameters)
+        remaining = iter(parameters)
         model.layers = [
-            layer.with_parameters([rest.pop(0) for _ in layer.parameters])
+            layer.with_parameters([next(remaining) for _ in layer.parameters])
             for layer in self._model.layers
         ]
         X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
@@ -87,7 +99,24 @@ def evaluate(
     batch_size: int | None = None,
     progress: bool | None = None,
 ) -> SharedArray:
-    """Return the scores of rows in the model's scale, or their classes, as indices or one-hot."""
+    """Evaluate a shared model on `n_jobs` workers of every party.
+
+    Parameters
+    ----------
+    model : SharedModel
+    rows : SharedArray of shape (rows, features)
+        In the scale of the model's inputs.
+    answer : {"scores", "classes", "one-hot"}
+        What is returned for each row.
+    n_jobs : int
+    batch_size, progress
+        As for :meth:`nn.shared.model.SharedModel.__call__`.
+
+    Returns
+    -------
+    SharedArray of shape (rows, outputs), for "classes" (rows,)
+        Scores, class indices, or one-hot vectors.
+    """
     program = Evaluation(model, answer, batch_size)
     parameters = [p for layer in model.layers for p in layer.parameters]
     with progress_bar(len(rows), "encrypted evaluation", "row", progress) as bar:

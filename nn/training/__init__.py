@@ -1,1 +1,1 @@
-"""Training: settings, optimizers, the pieces of a step."""
+"""Training in the clear: settings of ``fit``, optimizers, the parts of a step."""

@@ -1,6 +1,6 @@
-"""Optimizers: how parameters follow their gradients; schedules: how the learning rate falls.
+"""Optimizers, and schedules of the learning rate.
 
-The tables `OPTIMIZERS` and `SCHEDULES` name them.
+The tables `OPTIMIZERS` and `SCHEDULES` have them by the names that ``fit`` takes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["EPSILON", "OPTIMIZERS", "SCHEDULES", "SGD", "Adam", "Optimizer", "choose_optimizer"]
 
-# Of Adam, by default.
+# Adam's default.
 EPSILON = 1e-8
 
 
 class Optimizer(ABC):
     """Base class: ``step`` moves parameters against their gradients.
 
-    What is remembered of earlier steps (the state) belongs to a parameter by its position in the
-    list, so an optimizer serves one list of parameters until ``reset``.
+    An optimizer keeps state of earlier steps for every parameter, by its position in the list. So
+    it is used with one list of parameters, until ``reset``.
     """
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget all state."""
+        """Discard the state of earlier steps."""
 
     @abstractmethod
     def step(
@@ -41,7 +41,7 @@ class Optimizer(ABC):
         Parameters
         ----------
         parameters, gradients : sequence of array
-            Arrays and the loss's gradients with respect to them, in the same order.
+            Parameters, and the gradients of the loss with respect to them, in the same order.
         scale : float, default=1
             Factor on the learning rate for this step.
 
@@ -53,7 +53,7 @@ class Optimizer(ABC):
         Raises
         ------
         ShapeError
-            If the two sequences differ in length or shapes, or differ from the state's.
+            If lengths or shapes of the two sequences differ, or changed since the last step.
         """
 
 
@@ -75,7 +75,7 @@ class SGD(Optimizer):
     momentum : float, default=0.9
         At least 0 and below 1.
     weight_decay : float, default=0
-        Times the parameters it is added to the gradient. At least 0.
+        ``weight_decay * p`` is added to the gradient. At least 0.
 
     Raises
     ------
@@ -141,10 +141,10 @@ class Adam(Optimizer):
     beta_1, beta_2 : float, default=0.9, 0.999
         Decay of the first and second moment, at least 0 and below 1.
     epsilon : float, default=1e-8
-        Above 0; keeps the division finite. On shares the root of the second moment counts as at
-        least 2^-22 instead, and no other value than the default is taken.
+        Above 0; added to the divisor. On shares it must be the default; the divisor is at least
+        2^-22 there instead.
     weight_decay : float, default=0
-        Share of the parameters, times the learning rate, that each step takes away. At least 0.
+        Each step subtracts ``learning_rate * weight_decay * p``. At least 0.
 
     Raises
     ------
@@ -217,12 +217,12 @@ class Adam(Optimizer):
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam}
 
-# Factor on the learning rate when the fraction `done` (0 to below 1) of the training is behind.
+# Factor on the learning rate, given the fraction `done` of the steps that are made, in [0, 1).
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
-    # A power of two throughout, which training on shares has for nothing.
+    # Powers of two, which training on shares represents exactly.
     "halving": lambda done: 2.0 ** -int(4 * done),
 }
 
@@ -230,7 +230,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def choose_optimizer(
     optimizer: str | Optimizer, learning_rate: float | None, momentum: float | None
 ) -> Optimizer:
-    """Return the optimizer that ``fit`` was asked for."""
+    """Return the optimizer for arguments of ``fit``.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such optimizer, or it does not take an argument.
+    """
     given = {"learning_rate": learning_rate, "momentum": momentum}
     options: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
     if isinstance(optimizer, Optimizer):

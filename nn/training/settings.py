@@ -1,4 +1,4 @@
-"""The settings of ``fit``, checked in one place before anything is trained."""
+"""The settings of ``fit``, which are checked before a training begins."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = ["FitSettings"]
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Everything but the data that :meth:`nn.MLP.fit` is told, with the same names.
+    """The arguments of :meth:`nn.MLP.fit` except the data, under the same names.
 
     Attributes
     ----------
     loss_record : Loss
-        What `loss` stands for.
+        The loss of the argument `loss`.
     rule : Optimizer
-        What `optimizer`, `learning_rate` and `momentum` stand for.
+        The optimizer of the arguments `optimizer`, `learning_rate` and `momentum`.
     folder : Path or None
-        What `checkpoint` stands for.
+        The path of the argument `checkpoint`.
 
     Raises
     ------
     ArgumentError, DtypeError
-        If a setting breaks a rule.
+        If an argument breaks a rule.
     """
 
     epochs: int
@@ -86,6 +86,6 @@ class FitSettings:
         put("rule", choose_optimizer(self.optimizer, self.learning_rate, self.momentum))
 
     def rate(self, rows: int) -> Callable[[int], float]:
-        """Return the schedule's factor by the number of the step, for so many rows."""
+        """Return the function from a step's number to the schedule's factor, for `rows` rows."""
         schedule, total = SCHEDULES[self.schedule], self.epochs * -(-rows // self.batch_size)
         return lambda step: schedule(step / total)

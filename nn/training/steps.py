@@ -1,4 +1,4 @@
-"""The pieces of one training step, for any list of layers, on NumPy arrays or shared arrays."""
+"""The parts of a training step, for any list of layers, and the loop over steps in the clear."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "update",
 ]
 
-# Multiply-adds of a matrix product from which on several threads pay.
+# Multiply-adds of a matrix product from which on several threads are faster than one.
 _LARGE_PRODUCT = 2**27
 
 
@@ -38,7 +38,7 @@ def forward(layers: Sequence[Layer], x: Any) -> Any:
 
 
 def backward(layers: Sequence[Layer], gradient: Any) -> None:
-    """Take the gradient at the last layer's output back, leaving each layer its ``gradients``."""
+    """Compute each layer's ``gradients``, given the gradient at the last layer's output."""
     for i in range(len(layers) - 1, -1, -1):
         gradient = layers[i].backward(gradient, input_gradient=i > 0)
 
@@ -49,9 +49,9 @@ def parameters(layers: Sequence[Layer]) -> list[Any]:
 
 
 def update(layers: Sequence[Layer], optimizer: Optimizer, scale: float = 1.0) -> None:
-    """Make one step of `optimizer` along the gradients that ``backward`` left.
+    """Make one step of `optimizer` by the layers' ``gradients``.
 
-    `scale` is a factor on its learning rate.
+    `scale` is a factor on the learning rate.
     """
     gradients = [gradient for layer in layers for gradient in layer.gradients]
     remaining = iter(optimizer.step(parameters(layers), gradients, scale=scale))
@@ -69,10 +69,10 @@ def shuffled_batches(
 
 
 def blas_threads(largest_product: int) -> AbstractContextManager[Any]:
-    """Return a context in which small matrix products run on one thread, large ones as set.
+    """Return a context in which BLAS uses one thread, if `largest_product` multiply-adds are few.
 
-    Threads gain nothing on small products, cost minutes when other work wants the same cores, and
-    round differently with every number of cores.
+    For small products several threads are not faster, take minutes where other processes use the
+    same cores, and round differently for every number of cores.
     """
     if largest_product >= _LARGE_PRODUCT:
         return nullcontext()

@@ -47,14 +47,14 @@ def test_a_refusal_is_told_and_its_suggestion_used(conversions, monkeypatch):
 
 
 def test_every_estimator_is_in_it(conversions):
-    from nn.convert.from_sklearn import _ESTIMATORS
+    from nn.convert.from_sklearn import ESTIMATORS
 
     found = {
         type(e).__name__
         for regression in (False, True)
         for e in conversions.estimators(regression).values()
     }
-    assert found == set(_ESTIMATORS)
+    assert found == set(ESTIMATORS)
 
 
 def test_what_cannot_be_converted_is_an_error(conversions):

@@ -13,13 +13,13 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.loads, self.ids, self.tags, self.cells, self._in = [], [], [], [], ""
+        self.loads, self.ids, self.tags, self.cells, self.tag = [], [], [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.tags.append(tag)
-        self._in = tag
+        self.tag = tag
         self.ids += [given["id"]] if "id" in given else []
         for name in ("src", "href", "xlink:href"):
             where = given.get(name) or "#"
@@ -27,7 +27,7 @@ class Page(HTMLParser):
                 self.loads.append(where)
 
     def handle_data(self, data):
-        if self._in in ("td", "th") and data.strip():
+        if self.tag in ("td", "th") and data.strip():
             self.cells.append(data.strip())
 
 

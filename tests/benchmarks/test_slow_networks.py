@@ -38,7 +38,7 @@ def flow(relay):
         (near, source), (target, far) = [[stack.enter_context(s) for s in p] for p in pairs]
         source.setblocking(False)
         target.setblocking(False)
-        yield relay._Flow(source, target, relay.Line(1.0), relay.Line(1.0)), near, far
+        yield relay.Flow(source, target, relay.Line(1.0), relay.Line(1.0)), near, far
 
 
 def test_two_pieces_wait_for_the_line_and_the_others_with_the_sender(flow):
@@ -89,19 +89,19 @@ def test_pieces_start_when_the_system_got_them(relay):
 
         def recvmsg(self, *_):
             note = struct.pack("@ll", *divmod(self.came, 10**9))
-            return b"1", [(socket.SOL_SOCKET, relay._SO_TIMESTAMPNS, note)], 0, None
+            return b"1", [(socket.SOL_SOCKET, relay.SO_TIMESTAMPNS, note)], 0, None
 
     begin = time.monotonic()
-    data, came = relay._received(Kept(500))
+    data, came = relay.receive(Kept(500))
     assert data == b"1"
     assert begin - 501 < came < time.monotonic() - 499
     # A clock that was set back moves nothing into the future.
-    _, came = relay._received(Kept(-500))
+    _, came = relay.receive(Kept(-500))
     assert begin <= came <= time.monotonic()
 
 
 def test_what_is_due_comes_in_order(relay):
-    times = relay._Timetable()
+    times = relay.Timetable()
     assert times.rest() is None
     one, other, third = object(), object(), object()
     for when, what in ((2.0, one), (1.0, other), (1.0, third)):

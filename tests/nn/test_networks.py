@@ -162,7 +162,7 @@ def test_batches_follow_the_memory_limit(images):
     ("layers", "message"),
     [
         ([Convolution.untrained(1, 2, 3)], r"layer 1: Convolution\(1, 2.*got shape \(784,\)"),
-        ([Reshape(28, 28)], r"layer 1, Reshape\(28, 28\), must give a row of scores"),
+        ([Reshape(28, 28)], r"layer 1, Reshape\(28, 28\), must have two or more scores"),
         ([Reshape(28, 27, 1)], r"layer 1: Reshape\(28, 27, 1\) takes rows of 756"),
         ([Reshape(28, 28, 1), Convolution.untrained(3, 2, 3)], r"layer 2: .*3 channels"),
         ([Reshape(28, 28, 1), Convolution.untrained(1, 2, 29)], "layer 2: .*larger than the image"),

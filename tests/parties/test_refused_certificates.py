@@ -20,7 +20,7 @@ from mpc.transport.connection import exchange
 from mpc.transport.listener import Listener
 from mpc.transport.tls_session import Tls
 from nn.command import main
-from nn.serving import client as client_module
+from nn.serving import client_connections
 from tests.helpers.dates import redate
 from tests.helpers.programs import network
 from tests.helpers.services import MODELS, PARTIES, Services, free_ports
@@ -104,7 +104,7 @@ def test_a_client_is_told_at_its_first_try(services, kind, monkeypatch, capsys):
         tries.append(member.name)
         return connect(member, *arguments)
 
-    monkeypatch.setattr(client_module, "connect", counted)
+    monkeypatch.setattr(client_connections, "connect", counted)
     told = f"alice refused the certificate shown to it: {KINDS[kind]}"
     for _ in range(5):
         tries.clear()
@@ -130,7 +130,7 @@ def test_a_client_is_told_when_it_is_a_service_that_cannot_be_trusted(services, 
         tries.append(member.name)
         return connect(member, *arguments)
 
-    monkeypatch.setattr(client_module, "connect", counted)
+    monkeypatch.setattr(client_connections, "connect", counted)
     with pytest.raises(mpc.CertificateError, match="alice at .* has another certificate"):
         nn.Client(mine, me="dora")
     assert tries == ["alice"]

@@ -354,14 +354,14 @@ def test_what_predicts_otherwise_is_refused(given, monkeypatch):
 
     X, y = DATA["diabetes"]
     original = fit(make_pipeline(StandardScaler(), Ridge()), X, y)
-    right = nn.convert.from_sklearn._TRANSFORMERS["StandardScaler"]
+    right = nn.convert.from_sklearn.TRANSFORMERS["StandardScaler"]
 
     def wrong(step):
         layer = right(step)
         layer.bias[3] += 1e-3
         return layer
 
-    monkeypatch.setitem(nn.convert.from_sklearn._TRANSFORMERS, "StandardScaler", wrong)
+    monkeypatch.setitem(nn.convert.from_sklearn.TRANSFORMERS, "StandardScaler", wrong)
     with pytest.raises(ConversionError, match="must predict the same"):
         nn.from_sklearn(original, X if given else None)
 

@@ -63,7 +63,7 @@ def test_errors_are_those_on_shares(activation, frac_bits, monkeypatch):
 
 def test_products_lose_what_is_below_a_unit():
     layer = Dense(np.array([[0.5, 1.0]]), np.array([0.0, 0.25]))
-    found = precision._imitated([layer], np.array([[2.0**-8], [0.25 * 2.0**-8]]), 8)
+    found = precision.simulate([layer], np.array([[2.0**-8], [0.25 * 2.0**-8]]), 8)
     assert found.tolist() == [[0, 0.25 + 2.0**-8], [0, 0.25]]
 
 

@@ -19,7 +19,7 @@ import mpc
 from nn.command import main
 from nn.gateway import openapi
 from nn.gateway.application import Limits, application
-from nn.gateway.bodies import ARROW, CSV, FORMS, JSON, NPY, read_rows, write_npy
+from nn.gateway.bodies import ARROW, CSV, JSON, MEDIA_TYPES, NPY, read_rows, write_npy
 from nn.gateway.guard import check_origin
 from nn.gateway.problems import HttpError, as_problem
 from nn.gateway.turnstile import Turnstile
@@ -49,7 +49,7 @@ BODIES = {
     NPY: npy(X),
     ARROW: arrow(TABLE, allow_64bit=True),
 }
-assert set(BODIES) == set(FORMS)
+assert set(BODIES) == set(MEDIA_TYPES)
 
 
 @pytest.mark.parametrize("kind", BODIES)
@@ -160,7 +160,7 @@ def test_a_size_that_is_only_stated_takes_no_memory():
 
 
 @settings(max_examples=1000, deadline=None)
-@given(kind=st.sampled_from(FORMS), data=st.data())
+@given(kind=st.sampled_from(MEDIA_TYPES), data=st.data())
 def test_mutated_bodies_are_read_or_refused(kind, data):
     body = bytearray(BODIES[kind])
     for _ in range(data.draw(st.integers(1, 5))):
@@ -256,7 +256,7 @@ def test_who_waits_too_long_is_told_and_holds_no_place_for_good():
         # One thread runs still and holds its place; the other place is free again.
         found.append(*await asyncio.gather(gate.run(go.wait), return_exceptions=True))
         go.set()
-        while gate._there:
+        while gate.admitted:
             await asyncio.sleep(0.01)
         found.append(await gate.run(lambda: "done"))
         return found

@@ -43,16 +43,20 @@ def amplified_is_known(monkeypatch):
 def test_where_all_parties_live_the_layer_is_named():
     with (
         mpc.Session() as s,
-        pytest.raises(RangeError, match=r"the output of layer 2, Amplified\(\) can leave"),
+        pytest.raises(
+            RangeError, match=r"the output of layer 2, Amplified\(\) must stay below 32768"
+        ),
     ):
         fit(s)
 
 
 def test_its_output_is_watched_on_shares(monkeypatch):
     watched = []
-    note = RangeWatch.watch
+    add_sums = RangeWatch.add_sums
     monkeypatch.setattr(
-        RangeWatch, "watch", lambda self, x, *more: (watched.append(x.shape), note(self, x, *more))
+        RangeWatch,
+        "add_sums",
+        lambda self, x, *more: (watched.append(x.shape), add_sums(self, x, *more)),
     )
     monkeypatch.setattr(RangeWatch, "_below", staticmethod(lambda *ignored: None))
     for grows, found in ((True, 3), (False, 2)):

@@ -169,7 +169,7 @@ def test_other_versions_and_kinds(tmp_path):
     ):
         with pytest.raises(DataError, match="damaged"):
             nn.load(changed(path, other, **entries))
-    with pytest.raises(DataError, match="no sotto_model"):
+    with pytest.raises(DataError, match="no entry sotto_model"):
         nn.load(changed(path, other, sotto_model=None))
     with pytest.raises(DataError, match="damaged"):
         nn.load(changed(path, other, sotto_model=np.array("{")))

@@ -45,7 +45,7 @@ def words(session, values, frac_bits=32):
 def apart(session):
     """Watch as between processes, where nobody can look at values."""
     watch = RangeWatch(session)
-    watch._local = False
+    watch.sees_values = False
     return watch
 
 
@@ -61,7 +61,7 @@ def test_one_number_beyond_the_limit_is_found_wherever_it_lies(session, word):
     for place in (0, 300, 699):
         others[place] = word
         watch.begin()
-        watch.watch(words(session, others), LIMIT)
+        watch.add_sums(words(session, others), LIMIT)
         watch.gather()
         assert not watch.in_range()
         watch.compare(words(session, others[place : place + 1]), LIMIT)
@@ -79,7 +79,7 @@ def test_numbers_that_wrap_together_are_found(session):
         random.integers(0, 2, 256).astype(np.uint64) << np.uint64(63),
     ):
         watch.begin()
-        watch.watch(words(session, values), LIMIT)
+        watch.add_sums(words(session, values), LIMIT)
         watch.gather()
         assert not watch.in_range()
 
@@ -91,8 +91,8 @@ def test_numbers_that_wrap_together_are_found(session):
 )  # fmt: skip
 def test_a_sum_is_looked_at_on_both_sides(session, word, inside):
     watch = apart(session)
-    watch._coins = np.ones_like(watch._coins)
-    watch.watch(words(session, [word]), LIMIT)
+    watch.coins = np.ones_like(watch.coins)
+    watch.add_sums(words(session, [word]), LIMIT)
     watch.gather()
     assert watch.in_range() == inside
 
@@ -107,7 +107,9 @@ def test_what_is_inside_passes(session):
     one[7] = -LIMIT / 12
     for values in (near, np.zeros(3), one, random.normal(size=(5, 7)), np.ones(1000)):
         watch.begin()
-        watch.watch(words(session, np.rint(values * 2**32).astype(np.int64).view(np.uint64)), LIMIT)
+        watch.add_sums(
+            words(session, np.rint(values * 2**32).astype(np.int64).view(np.uint64)), LIMIT
+        )
         watch.gather()
         edges = [LIMIT - 2**-20, -LIMIT + 2**-20, 0.0]
         watch.compare(
@@ -270,7 +272,7 @@ def test_decay_of_large_weights_is_watched(rule):
 
     with mpc.Session() as s:
         watch = RangeWatch(s)
-        watch._local = False
+        watch.sees_values = False
         step = on_shares(rule, s)
         zeros = s.share(np.zeros(3), "alice") * s.share(np.zeros(3), "bob")
         for weight, inside in ((2.0, True), (2.0**14, False)):
@@ -288,7 +290,7 @@ def test_adams_second_moment_is_looked_at(gradient, inside):
 
     with mpc.Session() as s:
         watch = RangeWatch(s)
-        watch._local = False
+        watch.sees_values = False
         step = on_shares(Adam(0.01, beta_2=0.9), s)
         g = s.share(np.full(3, gradient), "alice") * s.share(np.ones(3), "bob")
         watch.begin()
@@ -305,7 +307,7 @@ def test_where_values_are_looked_at_sums_do_not_decide(digits):
         assert np.isfinite(train(s, X * 16, y, 16, learning_rate=0.01).reveal().score(X * 16, y))
         watch = RangeWatch(s)
         watch.begin()
-        watch.watch(words(s, [2**62]), LIMIT)
+        watch.add_sums(words(s, [2**62]), LIMIT)
         watch.gather()
         assert watch.in_range()
         watch.compare(words(s, [2**62]), LIMIT)

@@ -95,7 +95,9 @@ def test_losses_that_are_none():
     for bad in ("mean", None, ReLU(), ["squared_error"]):
         with pytest.raises(ArgumentError, match="loss must be one of .*cross_entropy.* or a Loss"):
             nn.MLP((3, 2)).fit(X, Y, loss=bad)
-    with pytest.raises(ArgumentError, match="name must be a name of a loss, got ''"):
+    with pytest.raises(
+        ArgumentError, match="name of a loss must be a string that is not empty, got ''"
+    ):
         Loss(**parts() | {"name": ""})
 
 

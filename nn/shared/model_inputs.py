@@ -1,0 +1,148 @@
+"""Rows of input as a model on shares takes them: how they are shared, scaled and checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mpc import Session, SharedArray
+from mpc.core.errors import DtypeError, RangeError, SessionError, ShapeError
+from nn.core.checks import check_names
+from nn.fixed_point.inputs import Floats, InputScale, ScaledRows, check_inside
+from ring.real_arrays import real_array
+
+__all__ = ["ModelInputs"]
+
+
+class ModelInputs:
+    """The inputs of a model on shares: number of features, range and scale, all of them public.
+
+    Attributes
+    ----------
+    session : Session
+    n_features_in_ : int
+        Features of a row.
+    low, high : float64 array of shape () or (features,)
+        Range of the inputs.
+    inputs : InputScale or None
+        The scale in which rows are shared; None if they are shared as they are.
+    feature_names_in_ : ndarray of str, or None
+        Names of the features, if the plain model has them.
+    """
+
+    session: Session
+    n_features_in_: int
+    low: Floats
+    high: Floats
+    inputs: InputScale | None
+    feature_names_in_: NDArray[Any] | None = None
+
+    def share_rows(
+        self, X: ArrayLike | None, owner: str, *, rows: int | None = None
+    ) -> SharedArray | ScaledRows:
+        """Share rows of input, after checking them against the range of the model.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+            None in processes where `owner` does not live.
+        owner : str
+            The data owner, a computing party.
+        rows : int, optional
+            Number of rows; needed where `X` is None.
+
+        Returns
+        -------
+        SharedArray or ScaledRows
+            ScaledRows for a model with a range for each feature: the owner shifts every feature and
+            divides it by a power of two, so that it lies in [-1, 1]. Both numbers are public.
+
+        Raises
+        ------
+        RangeError
+            If a value lies outside [low, high]; the message names the value and its index.
+        ShapeError
+            If the rows do not have the model's features.
+        ArgumentError
+            If the rows are a table whose columns have other names, or another order.
+        PartyError
+            If `owner` is no party of the session.
+        """
+        shape = None if rows is None else (rows, self.n_features_in_)
+        if X is not None:
+            check_names(X, self.feature_names_in_)
+            values = real_array(X, "X")
+            if values.dtype.kind != "f":
+                values = values.astype(np.float64)
+            self._check_shape(values.shape)
+            check_inside(values, self.low, self.high)
+            X = values if self.inputs is None else self.inputs.apply(values)
+        shared = self.session.share(X, owner, shape=shape, bound=self.row_bound(), name="X")
+        return shared if self.inputs is None else ScaledRows(shared, self.inputs)
+
+    def rows_from_shares(self, shares: NDArray[np.uint64]) -> SharedArray | ScaledRows:
+        """Return rows whose shares a client has sent, as :meth:`share_rows` returns a party's rows.
+
+        The client has checked and scaled them already.
+
+        Parameters
+        ----------
+        shares : uint64 array of shape (p, rows, features)
+            Shares of the p parties that live here, with the format's fractional bits.
+
+        Raises
+        ------
+        ShapeError
+            If the rows do not have the model's features.
+        """
+        self._check_shape(shares.shape[1:])
+        form = self.session.format
+        bound = math.ceil(self.row_bound() * 2**form.frac_bits)
+        rows = SharedArray(self.session, shares, form.frac_bits, min(form.bound, bound))
+        return rows if self.inputs is None else ScaledRows(rows, self.inputs)
+
+    def row_bound(self) -> float:
+        """Return the largest magnitude of a value in shared rows, at least one fixed-point unit."""
+        ends = [self.low, self.high]
+        if self.inputs is not None:
+            ends = [self.inputs.apply(end) for end in ends]
+        return float(np.max(np.abs(ends), initial=2.0**-self.session.format.frac_bits))
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 2 or shape[1] != self.n_features_in_:
+            raise ShapeError(f"X must have the shape (rows, {self.n_features_in_}), got {shape}")
+
+    def check_rows(self, X: SharedArray | ScaledRows) -> SharedArray:
+        """Return the shared array of rows, after checking session, scale, shape and bound."""
+        scale = X.inputs if isinstance(X, ScaledRows) else None
+        array = self.session.check_own(X.scaled if isinstance(X, ScaledRows) else X, "X")
+        if self.inputs is not None and scale is None:
+            raise DtypeError(
+                "X must be shared by the model's share_rows, which scales each feature by its range"
+            )
+        if scale != self.inputs:
+            raise SessionError("X was shared for a model with another range: use its share_rows")
+        self._check_shape(array.shape)
+        self._check_bound(array)
+        return array
+
+    def _check_bound(self, array: SharedArray) -> None:
+        """Raise RangeError if the public bound of rows is beyond the range of the model."""
+        limit, form = self.row_bound(), self.session.format
+        # Compared at the format's unit: rows of whole numbers have a coarser one.
+        most = math.ceil(limit * 2**form.frac_bits)
+        if array.bound << form.frac_bits > most << array.frac_bits:
+            raise RangeError(
+                f"X must lie in [{self.low.min():g}, {self.high.max():g}], the range this model was"
+                f" shared for, but its public bound is {array.bound / 2**array.frac_bits:g}; share"
+                f" it by the model's share_rows, or by session.share(..., bound={limit:g})"
+            )
+
+    def twin_rows(self, planned: Session, X: SharedArray | ScaledRows) -> SharedArray | ScaledRows:
+        """Return rows in a plan's session."""
+        if isinstance(X, ScaledRows):
+            return ScaledRows(planned.twin(X.scaled), X.inputs)
+        return planned.twin(X)

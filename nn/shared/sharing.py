@@ -1,0 +1,67 @@
+"""Sharing the layers of a plain model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mpc import Session
+from nn.fixed_point.audit import check_fits
+from nn.fixed_point.inputs import InputScale
+from nn.layers import Layer
+from nn.layers.normalisation import folded
+
+__all__ = ["share_layers"]
+
+
+def share_layers(
+    session: Session,
+    layers: Sequence[Layer],
+    owner: str,
+    low: ArrayLike,
+    high: ArrayLike,
+    inputs: InputScale | None = None,
+) -> list[Layer]:
+    """Check that no layer can leave the fixed-point range, then share every parameter.
+
+    Batch normalisation is folded into the layer before it; dropout is left out.
+
+    Parameters
+    ----------
+    session : Session
+    layers : sequence of Layer
+        Of the plain model; with `inputs`, its scale is folded into the first one already.
+    owner : str
+        The party that has the parameters.
+    low, high : array_like, scalars or of shape (features,)
+        Range of the rows as they are shared, so scaled if `inputs` is given.
+    inputs : InputScale, optional
+        The scale of the rows.
+
+    Returns
+    -------
+    list of Layer
+        With shared arrays for parameters.
+
+    Raises
+    ------
+    RangeError
+        If a parameter is outside the format's range, or a layer's output can be for inputs in
+        [low, high]; the message names the layer and a format that would hold it. Nothing is
+        shared then.
+    """
+    session.number(owner, "owner")
+    lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    layers = folded(layers)
+    check_fits(layers, lows, highs, session.format, inputs)
+    return [
+        layer.with_parameters(
+            [
+                session.share(p, owner, name=f"a parameter of layer {number}, {layer!r}")
+                for p in layer.parameters
+            ]
+        )
+        for number, layer in enumerate(layers, start=1)
+    ]
