@@ -1,5 +1,6 @@
 """No test of processes leaves any behind: neither its own nor those that these have started."""
 
+import gc
 import os
 import sys
 import uuid
@@ -28,6 +29,16 @@ def _of_the_module(process):
 
 def _left():
     return [process for process in marked(RUN) if not _kept_by_python(process)]
+
+
+@pytest.fixture(autouse=True)
+def garbage_is_collected_as_before():
+    """Commands of services, run here, have garbage collected seldom for the rest of the process."""
+    before = gc.get_threshold()
+    yield
+    if gc.get_threshold() != before:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
