@@ -250,7 +250,7 @@ def test_a_provider_may_be_missing_until_something_needs_it(alone, capsys):
         assert str(error.value).startswith(text)
     assert main(["check", str(alone)]) == 78
     assert text in capsys.readouterr().err
-    assert main(["provider", str(alone)]) == 2
+    assert main(["provider", str(alone)]) == 78
     assert text in capsys.readouterr().err
     assert main(["health", str(alone), "--me", "alice", "--timeout", "0.5"]) == 1
     assert "provider" not in capsys.readouterr().out
