@@ -205,17 +205,26 @@ class SharedAdam(SharedOptimizer):
         rule = self.rule
         mean = self.fraction(self._GRADIENT_SCALE / rows, gradient.frac_bits)
         if watch is not None:
-            # So that the square of h stays below 2^62.
-            watch.add_sums(gradient, _LARGEST_H * rows / self._GRADIENT_SCALE, LONG_BLOCK)
+            # With h below `largest`, v stays below four times its limit. Its words begin to repeat
+            # there, so the comparison below finds every v beyond the limit.
+            new = _weight_of_new(rule.beta_2).value
+            largest = min(_LARGEST_H, math.sqrt(3 * inverse_root.X_LIMIT / new))
+            # The sums take h for outside from largest / 12 on, where v must still be in range.
+            narrow = new > 2.0**-8
+            limit = _LARGEST_H if narrow else largest
+            watch.add_sums(gradient, limit * rows / self._GRADIENT_SCALE)
         h = self.combined([(gradient, mean)], self._GRADIENT_BITS, watch, "the mean gradient")
         if watch is not None:
+            if narrow:
+                watch.compare(h, largest)
             watch.below(h, _LARGEST_H, "16 times the mean gradient")
         square = product.multiply(h, h, whole=True)
         first = self._moment("first", h, rule.beta_1, inverse_root.M_BITS, watch)
         second = self._moment("second", square, rule.beta_2, inverse_root.X_BITS, watch)
         if watch is not None:
             watch.below(second, inverse_root.X_LIMIT, "Adam's second moment")
-            watch.compare(second, inverse_root.X_LIMIT, signed=False)
+            # Negative if its truncation has wrapped around.
+            watch.compare(second, inverse_root.X_LIMIT, least=0)
             watch.ratio_below(first, second, 2.0**-inverse_root.X_BITS, 2.0**9)
         # The range watch checks these bounds.
         ratio = inverse_root.times_inverse_root(

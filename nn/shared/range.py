@@ -4,13 +4,15 @@ A share does not show that the value has left its range, so every step is checke
 modulo 2^64: products must stay below 2^62 in magnitude, the inputs of a layer below the format's
 limit L. The check on shares reveals one bit an epoch:
 1. Sum at random. The outputs of each layer with parameters, limit L, are cut into blocks of 512
-   numbers; the gradients, limit L the largest that a step can take, into blocks of 4096. Each block
-   has 16 sums of its numbers times public coins, which are 0 with probability 1/2, 1 and -1 with
-   probability 1/4 each. A block is in range if all 16 sums lie in [-L / 2, L / 2) modulo 2^64. The
+   numbers; the gradients, limit L the largest that a step can take, into blocks of 4096.
+   Each block has 16 sums of its numbers times public coins, which are 0 with probability 1/2, 1 and
+   -1 with probability 1/4 each. A block is in range if all 16 sums lie in [-L / 2, L / 2) modulo 2^64. The
    coins are drawn anew each epoch, from a seed that the parties open.
 2. After every 16 steps compare these sums with the limits: 4 rounds, on all 64 bits, since a value
    that has wrapped around may be any word. The number of sums outside stays secret.
-3. After each epoch compare every weight with the format's limit (8 rounds), and open one bit: whether
+   Adam has its second moment compared with its limit in every step (4 rounds), and if beta_2 is below
+   0.996 the gradient, too, so that the second moment cannot have wrapped around unseen.
+3. After each epoch compare every weight with the format's limit (4 rounds), and open one bit: whether
    the number of weights and sums outside is 0 (4 rounds).
 What is missed:
 - A number at L or beyond, modulo 2^64, is missed with probability at most 2^-16: with all other coins
@@ -128,13 +130,17 @@ class RangeWatch:
                 self._count(outside)
         self._sums = []
 
-    def compare(self, x: SharedArray, limit: float, *, signed: bool = True) -> None:
-        """Count the numbers of x at `limit` or beyond, on shares; below -limit too if signed."""
+    def compare(self, x: SharedArray, limit: float, *, least: float | None = None) -> None:
+        """Count the numbers of x at `limit` or beyond, and those below `least`, on shares.
+
+        `least` is by default the number that follows -limit.
+        """
         top = int(limit * 2.0**x.frac_bits)
+        low = 1 - top if least is None else int(least * 2.0**x.frac_bits)
         with self.session.protocol("range"):
-            sides = (x, linear.negative(x)) if signed else (x,)
-            for side in sides:
-                self._count(~(anywhere(linear.add_integer(side, -top)) < 0))
+            above = anywhere(linear.add_integer(x, -top))
+            below = anywhere(linear.add_integer(linear.negative(x), low - 1))
+            self._count(~(linear.concatenate([above, below]) < 0))
 
     def _count(self, bits: SharedArray) -> None:
         found = bits.sum()

@@ -395,7 +395,7 @@ def test_small_weights_of_classifiers_are_refused_too(classes):
     X, y = X[y < classes], y[y < classes]
     original = fit(LogisticRegression(C=1e-8), X, y)
     model = nn.from_sklearn(original, X)
-    with mpc.Session() as s, pytest.raises(RangeError, match="best score is ahead") as caught:
+    with mpc.Session() as s, pytest.raises(RangeError, match="best score ahead") as caught:
         model.share(s, owner="alice")
     form = model.audit().suggestion
     assert f"frac_bits={form.frac_bits}, int_bits={form.int_bits}" in str(caught.value)
@@ -414,7 +414,10 @@ def test_targets_too_small_for_any_format():
     X, y = DATA["diabetes"]
     model = nn.from_sklearn(fit(Ridge(), X, y * 1e-9), X)
     assert model.audit().suggestion is None
-    with mpc.Session() as s, pytest.raises(RangeError, match="no format that holds it is fine"):
+    with (
+        mpc.Session() as s,
+        pytest.raises(RangeError, match="no format that holds the model is fine"),
+    ):
         model.share(s, owner="alice")
 
 

@@ -283,9 +283,14 @@ def test_decay_of_large_weights_is_watched(rule):
             assert watch.in_range() == inside
 
 
-@pytest.mark.parametrize(("gradient", "inside"), [(0.5, True), (8.0, False)])
+# Two for which a truncation may or may not wrap around, some for which everything does.
+GRADIENTS = [(0.5, True), (6.25, True), (6.5, False), (8.0, False), (12.649, False), (16.0, False)]
+GRADIENTS += [(64.0, False), (200.0, False), (250.0, False)]
+
+
+@pytest.mark.parametrize(("gradient", "inside"), GRADIENTS)
 def test_adams_second_moment_is_looked_at(gradient, inside):
-    """(16 g)^2 / 10 must be below 2^10, long before anything wraps around."""
+    """(16 g)^2 / 10 must be below 2^10. It wraps around from there on: at 2^12 to 0."""
     from nn.shared.optimizers import on_shares
 
     with mpc.Session() as s:
