@@ -1,6 +1,7 @@
 """Sdist and wheel build, install and import, and the version has one place."""
 
 import email
+import os
 import re
 import shutil
 import subprocess
@@ -51,9 +52,12 @@ def files_in(folders):
 
 def run(*command, cwd=None):
     """Run a command, show what it says if it fails, and return what it printed."""
+    # What is installed, and nothing beside it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, cwd=cwd
-    )
+        [str(word) for word in command],
+        capture_output=True, text=True, check=False, cwd=cwd, env=environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
