@@ -41,7 +41,7 @@ MODES = ("values", "check", "warn", "error")
 
 # Stack frames in these folders belong to the library, not to the user's program.
 _OWN_FOLDERS = tuple(
-    str(Path(__file__).resolve().parent.parent / name) + "/" for name in ("ring", "mpc", "nn")
+    str(Path(__file__).resolve().parents[2] / name) + "/" for name in ("ring", "mpc", "nn")
 )
 
 # Bound on the relative error of a sum of doubles of one sign, for each addend.

@@ -65,7 +65,7 @@ def told(s, use, monkeypatch):
 
     def listen(id, correlation, out):
         correct(id, correlation, out)
-        inner = getattr(correlation, "term", None) or correlation
+        inner = getattr(correlation, "cross_term", None) or correlation
         seen.extend(v for v in vars(inner).values() if isinstance(v, MaskRef))
 
     monkeypatch.setattr(s.source.provider, "correct", listen)
