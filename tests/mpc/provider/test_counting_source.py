@@ -57,7 +57,9 @@ def test_where_no_mask_takes_a_term_each_product_gets_it_dealt(counting):
     results_are_right(program(s))
     assert s.source.counts["ProductTerm"] == 2
     asked = s.plan(program).correlations
-    assert [c.cross_term if hasattr(c, "cross_term") else None for _, c in asked] == [None] * len(asked)
+    assert [c.cross_term if hasattr(c, "cross_term") else None for _, c in asked] == [None] * len(
+        asked
+    )
 
 
 @pytest.mark.parametrize("takes_terms", [True, False])
