@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,26 @@ def replace_file(path: Path, old: bytes, data: bytes) -> None:
         if os.geteuid() == 0:  # for a service that runs as another user
             os.chown(part, before.st_uid, before.st_gid)
         part.chmod(mode)
-        if path.read_bytes() != old:
-            raise ConfigurationError(f"{path} has changed meanwhile: try again")
-        part.replace(path)
+        # One command at a time compares and replaces, or two could each lose what the other wrote.
+        with _locked(path.parent):
+            if path.read_bytes() != old:
+                raise ConfigurationError(f"{path} has changed meanwhile: try again")
+            part.replace(path)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system lets go of it when the process ends."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def decode(path: Path, data: bytes) -> str:

@@ -1,7 +1,10 @@
 """Models in parties.toml: what is read, what is refused, and what a change leaves alone."""
 
+import fcntl
 import os
 import stat
+import threading
+import time
 import tomllib
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 import mpc
 from mpc.parties import configuration
 from mpc.parties.model_table import set_folder
+from mpc.parties.toml_text import replace_file
 
 
 @pytest.fixture
@@ -140,3 +144,32 @@ def test_a_client_may_ask_for_all_models_unless_there_is_a_list(path):
     assert read.clients["carol"].models is None
     assert read.clients["dora"].models == ("a", "b")
     assert tomllib.loads(path.read_text())
+
+
+def test_two_commands_at_once_do_not_lose_what_the_other_wrote(tmp_path):
+    """The second one compares only after the first has let go of the folder, and is refused."""
+    path, problems = tmp_path / "parties.toml", []
+    path.write_bytes(b"before")
+
+    def second():
+        try:
+            replace_file(path, b"before", b"second")
+        except mpc.ConfigurationError as error:
+            problems.append(str(error))
+
+    thread = threading.Thread(target=second)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        thread.start()
+        # It is ready to replace the file, and waits; one that did not would end.
+        while thread.is_alive() and not list(tmp_path.glob("*.part")):
+            time.sleep(0.01)
+        thread.join(0.3)
+        path.write_bytes(b"first")
+    finally:
+        os.close(folder)
+    thread.join()
+    assert problems == [f"{path} has changed meanwhile: try again"]
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
