@@ -55,7 +55,7 @@ class Recorded(CorrelationSource):
 
     def __init__(self, of: CorrelationSource) -> None:
         self._of = of
-        self.takes_terms = of.takes_terms
+        self.takes_terms, self.own_shares = of.takes_terms, of.own_shares
         self.asked: list[tuple[int, Correlation]] = []
 
     @property

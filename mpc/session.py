@@ -22,6 +22,7 @@ from mpc.planning import Bundle, Bundles, Plan, Recorded
 from mpc.protocols import sharing
 from mpc.session_setup import agreed
 from mpc.transport.local import LocalTransport
+from mpc.two_party import joint
 
 __all__ = ["Plan", "Session", "SessionAt"]
 
@@ -91,7 +92,13 @@ class Session(Runtime):
         int_bits: int | None = None,
         memory_limit: int = 1 << 28,
         ranges: str | None = None,
+        provider: str | None = session_setup.PROVIDER,
     ) -> None:
+        if provider not in (None, session_setup.PROVIDER):
+            raise ArgumentError(
+                f"provider must be {session_setup.PROVIDER!r}, or None for two parties alone, got"
+                f" {provider!r}"
+            )
         if isinstance(memory_limit, bool) or not isinstance(memory_limit, int) or memory_limit < 1:
             raise ArgumentError(
                 f"memory_limit must be a positive number of bytes, got {memory_limit!r}"
@@ -102,7 +109,9 @@ class Session(Runtime):
             if program is not None:
                 raise ArgumentError("program is for a session with me=")
             self._begin(
-                session_setup.local(parties, frac_bits, int_bits, memory_limit, ranges or "values")
+                session_setup.local(
+                    parties, frac_bits, int_bits, memory_limit, ranges or "values", provider
+                )
             )
             return
         if ranges == "values":
@@ -131,6 +140,8 @@ class Session(Runtime):
         self._bundles = Bundles()
         # The last id for which correlations were announced to the source.
         self._announced = 0
+        if setup.source.own_shares and self.here:
+            joint.begin(self)
 
     @property
     def ranges(self) -> str:

@@ -23,9 +23,14 @@ from mpc.provider.remote import RemoteProvider
 from mpc.provider.sources import FromKeys, InProcess
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
+from mpc.two_party.joint import OwnShares
 from ring import FixedPoint
 
-__all__ = ["agreed", "check_source", "joined", "local", "policy"]
+__all__ = ["PROVIDER", "agreed", "check_source", "joined", "local", "policy"]
+
+
+PROVIDER = "crypto"
+"""What `provider` is in a session with a crypto provider."""
 
 
 def agreed(program: str | None, ranges: str) -> str | None:
@@ -86,19 +91,33 @@ def local(
     int_bits: int | None,
     memory_limit: int,
     ranges: str,
+    provider: str | None = PROVIDER,
 ) -> Setup:
     """Return the setup of a session whose parties all live in this process, with fresh keys."""
     names = _check_parties(parties)
     fixed_point = FixedPoint(
         16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits
     )
+    source: CorrelationSource
     each, provider_keys = fresh_streams(len(names))
     streams, here = dict(enumerate(each)), tuple(range(len(names)))
+    if provider is None:
+        check_two(names)
+        source = OwnShares()
+    else:
+        source = InProcess(streams, len(names), Provider(provider_keys))
     return Setup(
         parties=names, here=here, format=fixed_point, memory_limit=memory_limit, streams=streams,
-        source=InProcess(streams, len(names), Provider(provider_keys)),
-        transport=LocalTransport(), ledger=Ledger(len(names)), range_policy=policy(ranges, here),
+        source=source, transport=LocalTransport(), ledger=Ledger(len(names)), range_policy=policy(ranges, here),
     )  # fmt: skip
+
+
+def check_two(names: tuple[str, ...]) -> None:
+    """Raise PartyError unless there are two parties, who can do without a provider."""
+    if len(names) != 2:
+        raise PartyError(
+            f"a session without a provider has two parties, got {len(names)}: {', '.join(names)}"
+        )
 
 
 def check_source(read: Configuration) -> None:

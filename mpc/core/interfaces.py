@@ -79,10 +79,14 @@ class CorrelationSource(ABC):
         has its cross term dealt at once. Must be the same at all parties.
     works_ahead : bool
         Whether the source can deal ahead of need, if `announce` says what a program will ask for.
+    own_shares : bool
+        Whether protocols take the way of two parties without a provider, who make what they need with
+        each other (:mod:`mpc.two_party`). Must be the same at all parties.
     """
 
     takes_terms: bool = True
     works_ahead: bool = False
+    own_shares: bool = False
 
     @property
     def name(self) -> str:

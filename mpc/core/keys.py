@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ring import Stream, fresh_key
 from ring.streams import KEY_BYTES, NAME_KEY_BYTES, NamedStream
 
-__all__ = ["PartyStreams", "derive", "fresh_streams", "party_streams", "provider_streams"]
+__all__ = ["PartyStreams", "derive", "fresh_streams", "pair_streams", "party_streams", "provider_streams"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +85,11 @@ def party_streams(provider_key: bytes, pair_keys: Mapping[int, bytes]) -> PartyS
     """Return one party's streams, from the keys that a handshake has agreed on."""
     pairs = {j: Stream(key) for j, key in pair_keys.items()}
     return PartyStreams(*provider_streams(provider_key), pairs)
+
+
+def pair_streams(pair_keys: Mapping[int, bytes]) -> PartyStreams:
+    """Return one party's streams in a session without a provider: only those of pairs serve."""
+    return party_streams(fresh_key(), pair_keys)
 
 
 def fresh_streams(parties: int) -> tuple[list[PartyStreams], list[bytes]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import MaskRef, View, apply_views, chosen_rows
 from mpc.core.runtime import Runtime
 
-__all__ = ["Mask", "MaskedBit", "expand_mask"]
+__all__ = ["Mask", "MaskedBit", "SecretBit", "SharedBit", "expand_mask"]
 
 Words = NDArray[np.uint64]
 
@@ -108,3 +108,44 @@ class MaskedBit:
     def negate(self) -> MaskedBit:
         """Return 1 - b."""
         return MaskedBit(self.ref, self.beta, ~self.delta)
+
+    def without_shares(self) -> MaskedBit:
+        """Return the same bits where no party lives (for plans)."""
+        return MaskedBit(self.ref, self.beta[:0], self.delta[:0])
+
+
+@dataclass(frozen=True, repr=False)
+class SharedBit:
+    """Secret bits of two parties without a provider: XOR shares, and nothing public.
+
+    Attributes
+    ----------
+    planes : uint64 array of shape (p, words)
+        Bit planes, 64 bits to a word.
+    size : int
+        How many bits.
+    first_row : int or None
+        The row of the first party, if it lives here.
+    """
+
+    planes: Words
+    size: int
+    first_row: int | None
+
+    # No provider refers to it.
+    ref = None
+
+    def negate(self) -> SharedBit:
+        """Return 1 - b."""
+        planes = self.planes.copy()
+        if self.first_row is not None:
+            np.invert(planes[self.first_row], out=planes[self.first_row])
+        return SharedBit(planes, self.size, self.first_row)
+
+    def without_shares(self) -> SharedBit:
+        """Return the same bits where no party lives (for plans)."""
+        return SharedBit(self.planes[:0], self.size, None)
+
+
+SecretBit = MaskedBit | SharedBit
+"""A bit as a comparison gives it: masked, or without a provider shared."""

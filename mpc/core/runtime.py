@@ -90,6 +90,8 @@ class Runtime:
         self.streams = setup.streams
         self.source, self.transport = setup.source, setup.transport
         self.range_policy = setup.range_policy
+        # What two parties make for each other, where there is no provider: see mpc.two_party.joint.
+        self.pair: object | None = None
         self._ledger = setup.ledger
         self._endings: dict[Callable[[], None], None] = {}
         self.last_id = last_id
@@ -180,6 +182,15 @@ class Runtime:
         self.check_open()
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
         self._ledger.add_round(*_bytes_of_round(shapes, self.size))
+        try:
+            return self.transport.open(messages)
+        except PeerError as error:
+            self._end(str(error))
+            raise
+
+    def begin_with(self, *messages: tuple[Words, int]) -> list[Words]:
+        """Deliver messages as :meth:`open` does, as a part of the session's start: nothing is booked."""
+        self.check_open()
         try:
             return self.transport.open(messages)
         except PeerError as error:

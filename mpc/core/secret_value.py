@@ -20,7 +20,7 @@ from mpc.core.errors import (
     ShapeError,
     SottoError,
 )
-from mpc.core.masks import Mask, MaskedBit
+from mpc.core.masks import Mask, SecretBit
 from mpc.core.plaintexts import Plaintext
 from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
@@ -49,8 +49,8 @@ class SecretValue:
         Public, on the magnitude of the encoded values.
     binary : bool
         Whether every value is 0 or 1.
-    bit : MaskedBit or None
-        The same values as masked bits, if the array is the result of a comparison.
+    bit : SecretBit or None
+        The same values as bits, if the array is the result of a comparison.
     plaintext : Plaintext or None
         Of the owner, if the array is an input or a view of one.
     truncated : SecretValue or None
@@ -71,7 +71,7 @@ class SecretValue:
         bound: int,
         *,
         mask: Mask | None = None,
-        bit: MaskedBit | None = None,
+        bit: SecretBit | None = None,
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
@@ -109,7 +109,7 @@ class SecretValue:
         frac_bits: int,
         bound: int,
         mask: Mask | None = None,
-        bit: MaskedBit | None = None,
+        bit: SecretBit | None = None,
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
@@ -125,9 +125,7 @@ class SecretValue:
         empty = np.empty((0, *self.shape), np.uint64)
         mask = None if self._mask is None else Mask(self._mask.ref, (), empty, empty)
         plaintext = None if self.plaintext is None else self.plaintext.without_value(planned)
-        bit = self.bit
-        if bit is not None:
-            bit = MaskedBit(bit.ref, bit.beta[:0], bit.delta[:0])
+        bit = None if self.bit is None else self.bit.without_shares()
         shares = empty if mask is None and plaintext is None else None
         twin = type(self)(
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, plaintext=plaintext,

@@ -25,12 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import SecretBit, SharedBit
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import b2a, bits, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
+from mpc.two_party import maximum as own_shares
+from mpc.two_party.joint import pair_of
 from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
 
 __all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "sum_of_one", "winning_bits"]
@@ -77,15 +79,23 @@ def _from_planes(planes: Words, size: int) -> Words:
     return pack_bits(unpack_bits(planes, size).reshape(len(planes), planes.shape[1] * size))
 
 
-def winning_bits(x: SecretValue) -> MaskedBit:
-    """Return the one-hot vectors of an array (rows, k), 1 < k <= 16, as bits of shape (k, rows)."""
+def winning_bits(x: SecretValue) -> SecretBit:
+    """Return the one-hot vectors of an array (rows, k), 1 < k <= 16, as bits of shape (k, rows).
+
+    Without a provider k may be larger.
+    """
     session = x.session
     rows, k = x.shape
-    first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
     columns = x.shares.transpose(0, 2, 1)
-    differences = columns[:, first] - columns[:, second]
     # Differences are below 2^63, for which a bound of LARGEST makes the comparison take all 64 bits.
     bound = min(2 * x.bound, LARGEST)
+    pair = pair_of(session)
+    if pair is not None:
+        window = sign.window(sign.count_nibbles(bound))
+        planes = own_shares.argmax(pair, np.ascontiguousarray(columns), window)
+        return SharedBit(_from_planes(planes, rows), k * rows, session.first_row)
+    first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))
+    differences = columns[:, first] - columns[:, second]
     d = x.derive(differences, frac_bits=x.frac_bits, bound=bound)
     bit = sign.open_sign(d, 0, "none").bit
     winners = bits.all_of(session, _to_planes(bit, len(first), rows), _winners(k))
@@ -111,7 +121,7 @@ def sum_of_one(x: Secret, axis: int) -> Secret:
 def _any_one_hot(x: Secret) -> Secret:
     """One-hot vectors of an array (rows, k)."""
     rows, k = x.shape
-    if k <= LARGEST_GROUP:
+    if k <= LARGEST_GROUP or pair_of(x.session) is not None:
         return _one_hot(x)
     x = to_format(x)
     # Equal groups, the last filled up with copies of its first value: a copy ties with a lower

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import MaskedBit, SecretBit, SharedBit
 from mpc.core.runtime import Runtime
-from ring.bits import count_words
+from mpc.two_party import convert as own_shares
+from mpc.two_party.joint import pair_of
+from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run
 
@@ -68,8 +70,10 @@ def cost(parties: int, planes: int, size: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * planes * count_words(size), 8 * planes * size)
 
 
-def to_number(session: Runtime, bit: MaskedBit) -> Words:
+def to_number(session: Runtime, bit: SecretBit) -> Words:
     """Step 3, for one plane: shares of shape (p, size)."""
+    if isinstance(bit, SharedBit):
+        return convert(session, bit.planes[:, None], bit.size)[:, 0]
     out = np.empty_like(bit.beta)
     for i in range(len(out)):
         run(_to_number, out.shape[1], 4, bit.delta[0], bit.beta[i], i == session.first_row, out[i])
@@ -89,7 +93,12 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
     uint64 array of shape (p, planes, size)
         Additive shares of zeros and ones.
     """
-    correlation = RandomBits(planes.shape[1], size)
+    pair, count, words_each = pair_of(session), planes.shape[1], planes.shape[2]
+    if pair is not None:
+        whole = planes.reshape(len(planes), count * words_each)
+        found = own_shares.to_number(pair, whole, WORD_BITS * count * words_each)
+        return found.reshape(len(planes), count, WORD_BITS * words_each)[..., :size]
+    correlation = RandomBits(count, size)
     _, words = session.correlated(correlation)
     beta, number = correlation.split(words)
     delta = session.open((planes ^ beta, "xor"))[0]
@@ -100,8 +109,13 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
     return out
 
 
-def mask_bits(session: Runtime, bits: Words, size: int) -> MaskedBit:
-    """Mask XOR shares of `size` bits, of shape (p, words): steps 1 and 2, for one plane."""
+def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:
+    """Mask XOR shares of `size` bits, of shape (p, words): steps 1 and 2, for one plane.
+
+    Without a provider they stay as they are.
+    """
+    if pair_of(session) is not None:
+        return SharedBit(bits, size, session.first_row)
     correlation = RandomBits(1, size)
     id, words = session.correlated(correlation)
     beta, number = correlation.split(words)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols.select import multiply_bit
 from mpc.protocols.truncation import (
@@ -38,6 +38,8 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
+from mpc.two_party import select as own_shares
+from mpc.two_party.joint import fresh_shares, pair_of
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
@@ -117,16 +119,25 @@ def cost(parties: int, size: int, shift: int) -> Spent:
     return Spent(1, 8 * (parties - 1) * size, 8 * (2 * size + tops))
 
 
-def inject(z: Secret, bit: MaskedBit) -> Secret:
+def inject(z: Secret, bit: SecretBit) -> Secret:
     """Return z times a bit of the same shape, with at most the session's fractional bits."""
     session = z.session
     shift = z.frac_bits - session.format.frac_bits
     if shift <= 0:
         return multiply_bit(z, bit)
+    pair = pair_of(session)
     with session.protocol("gate"):
+        if isinstance(bit, SharedBit):
+            assert pair is not None
+            out = own_shares.gate(pair, fresh_shares(session, z.shares), bit.planes, shift)
+            return z.derive(
+                out.reshape(len(out), *z.shape),
+                frac_bits=session.format.frac_bits,
+                bound=-(-z.bound >> shift),
+            )
         z, cross_term = z.split_cross_term()
-        pair = GatePair(z.size, shift, bit.ref, cross_term)
-        r, rings, tops = pair.split(session.correlated(pair)[1])
+        dealt = GatePair(z.size, shift, bit.ref, cross_term)
+        r, rings, tops = dealt.split(session.correlated(dealt)[1])
         c = open_masked(session, z, r)
         out = np.empty((len(session.here), z.size), np.uint64)
         for i in range(len(out)):

@@ -16,11 +16,12 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import MaskedBit, SecretBit, SharedBit
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import linear, sign
 from mpc.protocols.b2a import to_number
+from mpc.two_party.joint import pair_of
 from ring.bits import count_words
 
 __all__ = [
@@ -75,17 +76,20 @@ def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
     return add_words(operands[0], operands[1] if len(operands) == 2 else minus, LARGEST)
 
 
-def _masked(d: SecretValue, order: bool) -> MaskedBit:
+def _masked(d: SecretValue, order: bool) -> SecretBit:
     session = d.session
     with session.protocol("comparison"):
+        if pair_of(session) is not None:
+            bits = sign.negative_bits(d) if order else sign.zero_bits(d)
+            return SharedBit(bits, d.size, session.first_row)
         opened = sign.open_sign(d, 0, "bit") if order else sign.open_zero(d, "bit")
         assert opened.beta is not None and opened.ref is not None
         delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
     return MaskedBit(opened.ref, opened.rings[:, 0], delta)
 
 
-def negative_bit(d: SecretValue) -> MaskedBit:
-    """Return [d < 0] as a masked bit, without additive shares of it (for protocols)."""
+def negative_bit(d: SecretValue) -> SecretBit:
+    """Return [d < 0] as a bit, without additive shares of it (for protocols)."""
     return _masked(d, True)
 
 
@@ -94,8 +98,8 @@ def _bit(d: Secret, order: bool, negate: bool) -> Secret:
     return bit_array(d, bit.negate() if negate else bit)
 
 
-def bit_array(like: Secret, bit: MaskedBit) -> Secret:
-    """Return a masked bit as an array of the shape of `like`."""
+def bit_array(like: Secret, bit: SecretBit) -> Secret:
+    """Return a bit as an array of the shape of `like`."""
     shares = to_number(like.session, bit)
     return like.derive(shares.reshape(len(shares), *like.shape), frac_bits=0, bound=1, bit=bit)
 

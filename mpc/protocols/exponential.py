@@ -29,7 +29,6 @@ exponentials (Rathee et al. 2021, section 5), with both wraps dealt by the provi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
 from functools import lru_cache
 
 import numpy as np
@@ -40,11 +39,15 @@ from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import bits, linear, relu, truncation
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_nibbles, flat, window
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
+from mpc.two_party import exponential as own_shares
+from mpc.two_party.exponential import E_BITS, M_BITS
+from mpc.two_party.joint import fresh_shares, pair_of
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
+from ring.powers import LOW_BITS, UNIT_BITS, UNITS, Y_BITS, power, power_tables
 from ring.threads import run
 
 __all__ = ["FRAC_BITS", "LEAST_BITS", "SATURATED", "cost", "exp", "saturated", "scaled", "surplus"]
@@ -54,59 +57,12 @@ Words = NDArray[np.uint64]
 # Fractional bits of the result.
 FRAC_BITS = 24
 
-# e^d = b^y with y = d * 23 / 16 and b = e^(16/23); b^16 is a little above 2^16.
-_UNITS = 23
-_UNIT_BITS = 4
-_Y_BITS = 20
 # The fewest fractional bits of d in step 1; multiplying by 23/16 gives y four more.
-LEAST_BITS = _Y_BITS - _UNIT_BITS
+LEAST_BITS = Y_BITS - UNIT_BITS
 # The result is zero for d below -SATURATED.
 SATURATED = 12
-_LOW_BITS = 24
-_LOW = np.uint64((1 << _LOW_BITS) - 1)
-_LOW_NIBBLES = _LOW_BITS // 4
-_HALF_BITS = np.uint64(_LOW_BITS // 2)
-_HALF = np.uint64((1 << _LOW_BITS // 2) - 1)
-_E_BITS = 38
-_M_BITS = 22
-
-
-@lru_cache(maxsize=1)
-def _tables() -> Words:
-    """Return powers of b as integers, the same on every machine.
-
-    Row 0: b^(j / 2^20) with 31 bits behind the point, j < 2^12. Rows 1 and 2: mantissa, with 30 bits,
-    and 32 minus exponent of b^(i / 2^8 + 2^-20). Rows 3 and 4: the same of b^(i / 2^8 + 2^-20 - 16).
-    """
-    half = _LOW_BITS // 2
-    table = np.empty((5, 1 << half), np.uint64)
-    with localcontext() as context:
-        context.prec = 40
-        unit = Decimal(1 << _UNIT_BITS) / Decimal(_UNITS)
-        fine, coarse = unit / (1 << _Y_BITS), unit / (1 << (_Y_BITS - half))
-        whole = unit * (1 << (_LOW_BITS - _Y_BITS))
-        steps = [(fine * j).exp() for j in range(1 << half)]
-        table[0] = [int(x * (1 << 31)) for x in steps]
-        for row, start in ((1, fine), (3, fine - whole)):
-            for i in range(1 << half):
-                value, exponent = (start + coarse * i).exp(), 0
-                while value >= 2:
-                    value, exponent = value / 2, exponent + 1
-                while value < 1:
-                    value, exponent = value * 2, exponent - 1
-                table[row, i] = int(value * (1 << 30))
-                table[row + 1, i] = 32 - exponent
-    table.flags.writeable = False
-    return table
-
-
-@kernel
-def _power(w: np.uint64, bits: int, row: int, table: Words) -> np.uint64:
-    """b^((w + 1) / 2^20), less b^16 in row 3, with `bits` bits behind the point."""
-    high = w >> _HALF_BITS
-    product = table[row, high] * table[0, w & _HALF]
-    # The product has 61 bits behind the point, times 2^exponent.
-    return product >> (np.uint64(61 - 32 - bits) + table[row + 1, high])
+_LOW = np.uint64((1 << LOW_BITS) - 1)
+_LOW_NIBBLES = LOW_BITS // 4
 
 
 @dataclass(frozen=True)
@@ -133,7 +89,7 @@ class PowerWindow(Correlation):
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         add_tables(masks[0], self.shift, self.nibbles, True, out[0])
-        run(_deal, self.size, 20, masks[0], masks[1], self.shift, _tables(), out[1])
+        run(_deal, self.size, 20, masks[0], masks[1], self.shift, power_tables(), out[1])
 
 
 @kernel
@@ -145,11 +101,11 @@ def _deal(
         i = np.uint64(e)
         v = r[i] >> np.uint64(shift) & _LOW
         # b^-v, as b^(w + 1) / b^16 for w + 1 = 2^24 - v.
-        power = _power(_LOW - v, _E_BITS, 3, table)
+        factor = power(_LOW - v, E_BITS, 3, table)
         word, place = i >> np.uint64(6), i & np.uint64(63)
-        out[0, i] = power - out[0, i]
-        out[1, i] = (beta[0, word] >> place & one) * power - out[1, i]
-        out[2, i] = (beta[1, word] >> place & one) * power - out[2, i]
+        out[0, i] = factor - out[0, i]
+        out[1, i] = (beta[0, word] >> place & one) * factor - out[1, i]
+        out[2, i] = (beta[1, word] >> place & one) * factor - out[2, i]
 
 
 @kernel
@@ -168,7 +124,7 @@ def _finish(
             e_0 = rings[0, i] - e_0
         if delta[1, word] >> place & one:
             e_1 = rings[0, i] - e_1
-        out[i] = _power(u, _M_BITS, 3, table) * e_0 + _power(u, _M_BITS, 1, table) * e_1
+        out[i] = power(u, M_BITS, 3, table) * e_0 + power(u, M_BITS, 1, table) * e_1
 
 
 def _times(x: bits.Polynomial, y: bits.Polynomial) -> bits.Polynomial:
@@ -208,7 +164,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
     )  # fmt: skip
     for structure in _rounds(nibbles):
         total = total + bits.cost(parties, structure, words)
-    return total + truncation.cost(parties, size, _E_BITS + _M_BITS - FRAC_BITS)
+    return total + truncation.cost(parties, size, E_BITS + M_BITS - FRAC_BITS)
 
 
 def _steps(frac_bits: int) -> tuple[int, int]:
@@ -219,7 +175,7 @@ def _steps(frac_bits: int) -> tuple[int, int]:
 
 def _fits(bound: int, frac_bits: int) -> bool:
     up, shift = _steps(frac_bits)
-    return _UNITS * (bound << up) + (((1 << _LOW_BITS) - 1) << shift) < 1 << OFFSET_BITS
+    return UNITS * (bound << up) + (((1 << LOW_BITS) - 1) << shift) < 1 << OFFSET_BITS
 
 
 def surplus(bound: int, frac_bits: int) -> int | None:
@@ -243,8 +199,8 @@ def scaled(d: Secret) -> tuple[Secret, int, int]:
     """Return z as in step 1, s and the number of nibbles of w."""
     up, shift = _steps(d.frac_bits)
     d = linear.at_bits(d, d.frac_bits + up)
-    z = linear.rescale(d, _UNITS, d.frac_bits, d.bound * _UNITS)
-    z = linear.add_integer(z, ((1 << _LOW_BITS) - 1) << shift)
+    z = linear.rescale(d, UNITS, d.frac_bits, d.bound * UNITS)
+    z = linear.add_integer(z, ((1 << LOW_BITS) - 1) << shift)
     return z, shift, max(_LOW_NIBBLES + 1, count_nibbles(-(-z.bound >> shift)))
 
 
@@ -259,6 +215,10 @@ def exp(d: Secret) -> Secret:
             d = saturated(d)
         z, shift, nibbles = scaled(d)
         size, words = z.size, count_words(z.size)
+        pair = pair_of(session)
+        if pair is not None:
+            held = fresh_shares(session, z.shares) if shift else flat(z)
+            return _truncated(d, own_shares.exp(pair, held, window(nibbles, shift), shift))
         correlation = PowerWindow(size, shift, nibbles)
         r, beta, tables, rings = correlation.split(session.correlated(correlation)[1])
         c = open_masked(session, z, r)
@@ -277,10 +237,14 @@ def exp(d: Secret) -> Secret:
         delta = session.open((planes ^ beta, "xor"))[0]
         out = np.empty((len(r), size), np.uint64)
         for i in range(len(out)):
-            run(_finish, size, 30, c[0], delta[0], rings[i], shift, _tables(), out[i])
-        power = d.derive(
-            out.reshape(len(out), *d.shape),
-            frac_bits=_E_BITS + _M_BITS,
-            bound=(1 << (_E_BITS + _M_BITS)) + (1 << 42),
-        )
-        return truncation.truncate(power, _E_BITS + _M_BITS - FRAC_BITS)
+            run(_finish, size, 30, c[0], delta[0], rings[i], shift, power_tables(), out[i])
+        return _truncated(d, out)
+
+
+def _truncated(d: Secret, words: Words) -> Secret:
+    power = d.derive(
+        words.reshape(len(words), *d.shape),
+        frac_bits=E_BITS + M_BITS,
+        bound=(1 << (E_BITS + M_BITS)) + (1 << 42),
+    )
+    return truncation.truncate(power, E_BITS + M_BITS - FRAC_BITS)

@@ -26,7 +26,7 @@ import numpy as np
 
 from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import SecretBit
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import comparison, linear, product, select, truncation
 from mpc.protocols.masking import mask_together
@@ -87,7 +87,7 @@ def cost(parties: int, size: int, bound: int = 1 << 46) -> Spent:
     return total
 
 
-def _normalise(x: Secret, top: int) -> tuple[Secret, list[MaskedBit]]:
+def _normalise(x: Secret, top: int) -> tuple[Secret, list[SecretBit]]:
     """Step 1."""
     bits = []
     for k in _STEPS:
@@ -98,7 +98,7 @@ def _normalise(x: Secret, top: int) -> tuple[Secret, list[MaskedBit]]:
     return x, bits
 
 
-def _raise_where(x: Secret, bit: MaskedBit, k: int, bound: int) -> Secret:
+def _raise_where(x: Secret, bit: SecretBit, k: int, bound: int) -> Secret:
     """Multiply x by 2^k where the bit is set; the caller knows the bound."""
     chosen = select.multiply_bit(x, bit).shares * np.uint64((1 << k) - 1)
     return x.derive(x.shares + chosen, frac_bits=x.frac_bits, bound=bound)

@@ -25,6 +25,7 @@ from mpc.core.cost import Spent
 from mpc.core.masks import Mask, expand_mask
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
+from mpc.two_party.joint import pair_of
 
 __all__ = ["cost", "mask_data", "mask_together", "rows_at_once"]
 
@@ -43,7 +44,12 @@ def cost(parties: int, size: int, pieces: int = 1) -> Spent:
 
 
 def mask_together(*tensors: SecretValue) -> list[Mask]:
-    """Return the mask of every tensor, opening in one round those that have none yet."""
+    """Return the mask of every tensor, opening in one round those that have none yet.
+
+    Without a provider no tensor has a mask, and nothing is returned.
+    """
+    if tensors and pair_of(tensors[0].session) is not None:
+        return []
     fresh = list({id(x): x for x in tensors if x.mask is None}.values())
     if fresh:
         _mask(fresh)
@@ -85,7 +91,7 @@ def mask_data(x: SecretValue) -> None:
     Every batch is then a view that needs no opening. Memory beside the data and Delta stays within the
     session's memory limit.
     """
-    if x.mask is not None or not x.size:
+    if x.mask is not None or not x.size or pair_of(x.session) is not None:
         return
     session = x.session
     owner, rows = _holders(session, x)

@@ -32,7 +32,7 @@ from fractions import Fraction
 
 from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import SecretBit
 from mpc.core.secret_value import Secret
 from mpc.protocols import comparison, linear, relu, scaling, select, truncation
 
@@ -66,7 +66,7 @@ def cost_of_mean(parties: int, count: int, size: int, surplus: int, bound: int) 
     return scaling.cost(parties, size, size, chosen)
 
 
-def maximum_with_bits(x: Secret) -> tuple[Secret, list[MaskedBit]]:
+def maximum_with_bits(x: Secret) -> tuple[Secret, list[SecretBit]]:
     """Return the maximum along the first axis, and for each level the bits [the pair's second won]."""
     if not x.shape or not x.shape[0]:
         raise ArgumentError(f"the maximum needs at least one array, got shape {x.shape}")
@@ -100,7 +100,7 @@ def cost_of_gradient(parties: int, count: int, size: int) -> Spent:
     return total
 
 
-def maximum_gradient(g: Secret, bits: Sequence[MaskedBit], count: int) -> Secret:
+def maximum_gradient(g: Secret, bits: Sequence[SecretBit], count: int) -> Secret:
     """Return the gradient at `count` arrays, for the gradient g of their maximum and its bits."""
     counts = [count]
     while counts[-1] > 1:

@@ -49,8 +49,9 @@ from mpc.core.ranges import Operation
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
-from mpc.protocols import b2a, masking, sign
+from mpc.protocols import b2a, masking, sign, truncation
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
+from mpc.two_party.joint import pair_of
 
 __all__ = [
     "LIMIT",
@@ -156,6 +157,8 @@ def _limb_bounds(bound: int, cuts: tuple[int, ...]) -> list[int]:
 def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
     """Return shares of x / 2^s for each shift; no round if x is masked already."""
     session = x.session
+    if pair_of(session) is not None:
+        return [y.shares for y in truncation.divide_by_powers(x, shifts)]
     (mask,) = masking.mask_together(x)
     correlation = MaskShifts(mask.ref, x.size, shifts)
     parts = correlation.split(session.correlated(correlation)[1])
@@ -486,6 +489,6 @@ def verdict(*claims: Claim) -> bool:
         if first is not None:
             shares[first : first + 1] += np.uint64(size)
         wrong = like.derive(shares, frac_bits=0, bound=2 * size)
-        none = sign.open_zero(wrong, "none").bit & np.uint64(1)
+        none = sign.zero_bits(wrong) & np.uint64(1)
         opened = session.open((none, "xor"))[0]
     return not len(opened) or bool(opened[0, 0])

@@ -25,9 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols import sign
+from mpc.two_party import relu as own_shares
+from mpc.two_party.joint import fresh_shares, pair_of
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
@@ -68,11 +70,21 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
     return sign.cost(parties, size, shift, nibbles, True, "relu") + delta
 
 
-def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, MaskedBit]:
-    """Return max(x, 0) and the masked bit [max(x, 0) > 0]; by default truncated to the session's format."""
+def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
+    """Return max(x, 0) and the bit [max(x, 0) > 0]; by default truncated to the session's format."""
     session = x.session
     shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
+    bound = -(-x.bound >> shift)
+    pair = pair_of(session)
     with session.protocol("relu"):
+        if pair is not None:
+            z = fresh_shares(session, x.shares) if shift else sign.flat(x)
+            bits = sign.window(sign.count_nibbles(bound), shift)
+            words, planes = own_shares.relu_with_derivative(pair, z, bits, shift)
+            y = x.derive(
+                words.reshape(len(words), *x.shape), frac_bits=x.frac_bits - shift, bound=bound
+            )
+            return y, SharedBit(planes, x.size, session.first_row)
         opened = sign.open_sign(x, shift, "relu", strict=True)
         assert opened.beta is not None and opened.ref is not None
         delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
@@ -84,7 +96,7 @@ def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, M
                 shift, fold_of(shift), i == session.first_row, out[i],
             )  # fmt: skip
     y = x.derive(
-        out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=-(-x.bound >> shift)
+        out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=bound
     )
     return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate()
 

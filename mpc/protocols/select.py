@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import MaskedBit
+from mpc.core.masks import SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols.masking import mask_together
+from mpc.two_party import select as own_shares
+from mpc.two_party.joint import pair_of
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
@@ -90,10 +92,18 @@ def cost(parties: int, masked: int, size: int) -> Spent:
     return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
 
 
-def multiply_bit(g: Secret, bit: MaskedBit) -> Secret:
+def multiply_bit(g: Secret, bit: SecretBit) -> Secret:
     """Multiply g by a bit of the same shape."""
     session = g.session
+    pair = pair_of(session)
     with session.protocol("select"):
+        if isinstance(bit, SharedBit):
+            assert pair is not None
+            numbers = g.shares.reshape(len(g.shares), g.size)
+            chosen = own_shares.select(pair, numbers, bit.planes)
+            return g.derive(
+                chosen.reshape(g.shares.shape), frac_bits=g.frac_bits, bound=g.bound, binary=g.binary
+            )
         (mask,) = mask_together(g)
         _, cross_term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
         out = np.empty_like(cross_term)

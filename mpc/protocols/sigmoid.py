@@ -188,12 +188,9 @@ def _by_pieces(x: Secret, name: str, pieces: Pieces) -> Secret:
     shift, up = max(0, x.frac_bits - frac_bits), max(0, frac_bits - x.frac_bits)
     thresholds, rows = _encoded(pieces, frac_bits, up, -(-x.bound >> shift))
 
-    opened = sign.open_signs(x, shift, thresholds)
-    numbers = b2a.convert(session, opened.bit, x.size)
-    y = x.shares
-    if shift:
-        y = truncation.finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
-    y = y.reshape(len(numbers), x.size) << np.uint64(up)
+    bits, y = sign.signs_and_value(x, shift, thresholds)
+    numbers = b2a.convert(session, bits, x.size)
+    y = y << np.uint64(up)
     m, a0, a1, a2, a3 = choose(session, numbers, rows).transpose(1, 0, 2)
 
     def shared(shares: Words, bits: int, bound: int) -> Secret:

@@ -40,6 +40,7 @@ from mpc.protocols.truncation import (
     check_cross_term,
     deal_high,
     deal_tops,
+    finish,
     open_masked,
     take_in,
     tops_part,
@@ -47,6 +48,8 @@ from mpc.protocols.truncation import (
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
+from mpc.two_party import sign as own_shares
+from mpc.two_party.joint import fresh_shares, pair_of
 from ring.threads import run
 
 __all__ = [
@@ -54,11 +57,15 @@ __all__ = [
     "Window",
     "cost",
     "count_nibbles",
+    "flat",
+    "negative_bits",
     "open_sign",
-    "open_signs",
     "open_top_bits",
     "open_zero",
     "rounds_of",
+    "signs_and_value",
+    "window",
+    "zero_bits",
 ]
 
 Words = NDArray[np.uint64]
@@ -366,17 +373,58 @@ def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = Fals
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
-def open_signs(x: SecretValue, shift: int, thresholds: Sequence[int]) -> Opened:
-    """Compute XOR shares of [y < t] for y = x / 2^shift and each public integer t, from one opening.
+def signs_and_value(
+    x: SecretValue, shift: int, thresholds: Sequence[int]
+) -> tuple[Words, Words]:
+    """Compute XOR shares of [y < t] for y = x / 2^shift and each public integer t, and y itself.
 
-    y - t must stay below 2^(63 - shift) in magnitude, as it does for thresholds up to the bound of y.
-    The result's rings and tops are the arguments of :func:`mpc.protocols.truncation.finish`, which
-    gives y.
+    With one opening for all. y - t must stay below 2^(63 - shift) in magnitude, as it does for
+    thresholds up to the bound of y.
+
+    Returns
+    -------
+    bits : uint64 array of shape (p, thresholds, words)
+        XOR shares.
+    y : uint64 array of shape (p, size)
+        Additive shares.
     """
+    session, pair = x.session, pair_of(x.session)
     nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
-    opened = _open(x.session, x, shift, nibbles, True, "truncation", thresholds)
-    opened.bit = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
-    return opened
+    if pair is not None:
+        z = fresh_shares(session, x.shares) if shift else flat(x)
+        bits, y = own_shares.sign(pair, z, window(nibbles, shift), shift, thresholds)
+        return bits, y[:, : x.size]
+    opened = _open(session, x, shift, nibbles, True, "truncation", thresholds)
+    found = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
+    if not shift:
+        return found, flat(x)
+    return found, finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
+
+
+def window(nibbles: int, shift: int = 0) -> int:
+    """Return L, the bits of a window, from its nibbles."""
+    return min(WORD_BITS - shift, NIBBLE_BITS * nibbles)
+
+
+def flat(x: SecretValue) -> Words:
+    """Return shares as (p, size)."""
+    return x.shares.reshape(len(x.shares), x.size)
+
+
+def negative_bits(x: SecretValue) -> Words:
+    """Compute XOR shares of [x < 0], (p, words)."""
+    pair = pair_of(x.session)
+    if pair is None:
+        return open_sign(x, 0, "none").bit
+    return own_shares.sign(pair, flat(x), window(count_nibbles(x.bound)))[0][:, 0]
+
+
+def zero_bits(x: SecretValue) -> Words:
+    """Compute XOR shares of [x = 0], (p, words)."""
+    pair = pair_of(x.session)
+    if pair is None:
+        return open_zero(x, "none").bit
+    return own_shares.is_zero(pair, flat(x), window(count_nibbles(x.bound)))
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
@@ -385,7 +433,10 @@ def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     Each t of `offsets` is an array of public words, one an element. The words of x may be anything,
     whatever its bound says. The result has the shape (p, len(offsets), words).
     """
-    opened = _open(x.session, x, 0, 64 // NIBBLE_BITS, True, "none", offsets)
+    pair = pair_of(x.session)
+    if pair is not None:
+        return own_shares.sign(pair, flat(x), WORD_BITS, 0, offsets)[0]
+    opened = _open(x.session, x, 0, WORD_BITS // NIBBLE_BITS, True, "none", offsets)
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 

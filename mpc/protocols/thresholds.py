@@ -39,8 +39,8 @@ def cost(parties: int, size: int, nibbles: int, thresholds: int) -> Spent:
 
 def below(x: SecretValue, thresholds: Sequence[int]) -> Words:
     """Steps 1 and 2: shares of the numbers [x < t], of shape (p, thresholds, size)."""
-    opened = sign.open_signs(x, 0, thresholds)
-    return b2a.convert(x.session, opened.bit, x.size)
+    bits, _ = sign.signs_and_value(x, 0, thresholds)
+    return b2a.convert(x.session, bits, x.size)
 
 
 def choose(session: Runtime, numbers: Words, values: NDArray[np.int64]) -> Words:

@@ -15,6 +15,7 @@ unbiased, and never wrong by a wrap-around. y is rounded up if z mod 2^s exceeds
 public: whoever learns y learns z + (r mod 2^s) = 2^s y + (c mod 2^s), where r mod 2^s is uniform and known
 to no party. So a product is truncated once, however often it is revealed.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
+Without a provider: :mod:`mpc.two_party.truncation`, with the same rounding.
 
 c alone tells nothing about z, since r is uniform.
 
@@ -35,6 +36,9 @@ from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError, ShapeError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import Secret, SecretValue
+from mpc.two_party import truncation as own_shares
+from mpc.two_party.joint import fresh_shares, pair_of
+from mpc.two_party.pair import Pair
 from ring.compile import kernel
 from ring.lanes import count_lane_words, fold_of, lane
 from ring.threads import run
@@ -230,7 +234,10 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
         if not 0 < shift < OFFSET_BITS:
             raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
     session, shape = x.session, x.shape
+    pair = pair_of(session)
     with session.protocol("truncation"):
+        if pair is not None:
+            return [_on_own_shares(pair, x, shift) for shift in shifts]
         x, cross_term = x.split_cross_term()
         dealt = []
         for shift in shifts:
@@ -245,6 +252,13 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
                 x.derive(out.reshape(len(out), *shape), frac_bits=0, bound=-(-x.bound >> shift))
             )
         return results
+
+
+def _on_own_shares(pair: Pair, x: Secret, shift: int) -> Secret:
+    shares = own_shares.truncate(pair, fresh_shares(x.session, x.shares), shift)
+    return x.derive(
+        shares.reshape(len(shares), *x.shape), frac_bits=0, bound=-(-x.bound >> shift)
+    )
 
 
 def to_format(x: Secret) -> Secret:

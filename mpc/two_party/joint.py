@@ -1,0 +1,125 @@
+"""Two parties in a session without a provider: the source that deals nothing, and their channel.
+
+Protocols ask :func:`pair_of` which way to go: with a pair they work on the parties' own shares, without
+one on masks and correlations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.correlation import Correlation
+from mpc.core.cost import Ledger
+from mpc.core.errors import SessionError
+from mpc.core.interfaces import CorrelationSource
+from mpc.core.runtime import Runtime
+from mpc.two_party.pair import Pair
+
+__all__ = ["OwnShares", "begin", "fresh_shares", "pair_of"]
+
+Words = NDArray[np.uint64]
+
+
+class OwnShares(CorrelationSource):
+    """The source of a session without a provider: deals nothing.
+
+    The parties make what they need with each other, see :mod:`mpc.two_party.pair`.
+    """
+
+    takes_terms = False
+    own_shares = True
+
+    @property
+    def name(self) -> str:
+        """What the session is called in errors."""
+        return "a session without a provider"
+
+    def makes(self, kind: type[Correlation]) -> bool:
+        """Nothing is dealt."""
+        return False
+
+    def shares(self, id: int, correlation: Correlation) -> Words:
+        """Refuse: nothing is dealt."""
+        raise SessionError(f"{self.name} has nobody who deals a {type(correlation).__name__}")
+
+    def book(self, correlation: Correlation, ledger: Ledger) -> None:
+        """Book nothing."""
+
+
+class _OverSession:
+    """The channel of the two parties of a session: each round of it is one of the session."""
+
+    def __init__(self, session: Runtime) -> None:
+        self._session = session
+        # Until the parties are set up, rounds belong to the session's start, as a handshake does.
+        self.begun = False
+
+    @property
+    def parties(self) -> tuple[int, ...]:
+        """The parties that live here."""
+        return self._session.here
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What to call both in errors."""
+        first, second = self._session.parties
+        return first, second
+
+    def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
+        """Send and get one message each, see :class:`mpc.two_party.channel.Channel`."""
+        session = self._session
+        sent = [np.empty((0, count), np.uint64) for count in counts]
+        for party, message in zip(session.here, messages, strict=True):
+            sent[party] = message[None]
+        told = [party for party in (0, 1) if counts[party]]
+        if not told:
+            return [np.empty(0, np.uint64) for _ in session.here]
+        if self.begun:
+            opened = session.open(*((sent[party], party) for party in told))
+        else:
+            opened = session.begin_with(*((sent[party], party) for party in told))
+        found = dict(zip(told, opened, strict=True))
+        nothing = np.empty((1, 0), np.uint64)
+        return [found.get(1 - party, nothing)[0] for party in session.here]
+
+
+def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
+    """Set up the two parties of a session: base transfers, and the trees of their extension.
+
+    Parameters are those of :class:`mpc.two_party.pair.Pair`.
+    """
+    channel = _OverSession(session)
+    session.pair = Pair(channel, k, silent)
+    channel.begun = True
+
+
+def pair_of(session: Runtime) -> Pair | None:
+    """Return what the two parties of a session make for each other; None if there is a provider."""
+    if not session.source.own_shares:
+        return None
+    if session.pair is None:
+        # Of a plan, where no party lives.
+        begin(session)
+    assert isinstance(session.pair, Pair)
+    return session.pair
+
+
+def fresh_shares(session: Runtime, shares: Words) -> Words:
+    """Return shares of the same values, (p, size), with z_0 uniform and used for nothing else.
+
+    Rounding by :mod:`mpc.two_party.truncation` is a matter of z_0 alone: it is right on the average only
+    for fresh shares. Both parties expand the difference from the key that they share, without a word.
+    """
+    id = session.fresh_id()
+    out = np.empty((len(shares), prod(shares.shape[1:])), np.uint64)
+    for row, party in enumerate(session.here):
+        session.streams[party].pairs[1 - party].fill(out[row], id)
+        if party == 0:
+            out[row] += shares[row].reshape(-1)
+        else:
+            np.subtract(shares[row].reshape(-1), out[row], out=out[row])
+    return out
