@@ -1,4 +1,4 @@
-"""Bit matrices turned over: from planes, one for each bit, to rows, one for each element."""
+"""Bit matrices turned over: from planes, one for each bit, to rows, one for each element, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ring.compile import kernel
 from ring.errors import ArgumentError, DtypeError
 from ring.threads import run
 
-__all__ = ["rows_of_planes"]
+__all__ = ["planes_of_rows", "rows_of_planes"]
 
 Words = NDArray[np.uint64]
 
@@ -57,6 +57,18 @@ _swap: Any = intrinsic(_swap_rows)
 
 
 @kernel
+def _turn(square: Words) -> None:
+    """Swap the off-diagonal quarters of every square, then those of each quarter, and so on."""
+    mask, shift = np.uint64(0x00000000FFFFFFFF), 32
+    while shift:
+        for block in range(0, square.shape[0], 2 * shift):
+            for i in range(block, block + shift):
+                _swap(square, i, i + shift, np.uint64(shift), mask)
+        shift >>= 1
+        mask ^= mask << np.uint64(shift)
+
+
+@kernel
 def _rows_of_planes(start: int, stop: int, planes: Words, out: Words) -> None:
     count = planes.shape[0]
     square = np.zeros((count, _LANES), np.uint64)
@@ -69,18 +81,25 @@ def _rows_of_planes(start: int, stop: int, planes: Words, out: Words) -> None:
             else:
                 for k in range(width):
                     square[p, k] = planes[p, first + k]
-        # Swap the off-diagonal quarters of every square, then those of each quarter, and so on.
-        mask, shift = np.uint64(0x00000000FFFFFFFF), 32
-        while shift:
-            for block in range(0, count, 2 * shift):
-                for i in range(block, block + shift):
-                    _swap(square, i, i + shift, np.uint64(shift), mask)
-            shift >>= 1
-            mask ^= mask << np.uint64(shift)
+        _turn(square)
         for k in range(width):
             for i in range(64):
                 for half in range(count // 64):
                     out[64 * (first + k) + i, half] = square[64 * half + i, k]
+
+
+@kernel
+def _planes_of_rows(start: int, stop: int, rows: Words, out: Words) -> None:
+    square = np.zeros((64, _LANES), np.uint64)
+    for first in range(start, stop, _LANES):
+        width = min(_LANES, stop - first)
+        for k in range(width):
+            for i in range(64):
+                square[i, k] = rows[64 * (first + k) + i]
+        _turn(square)
+        for p in range(out.shape[0]):
+            for k in range(width):
+                out[p, first + k] = square[p, k]
 
 
 def rows_of_planes(planes: Words, out: Words | None = None) -> Words:
@@ -123,4 +142,40 @@ def rows_of_planes(planes: Words, out: Words | None = None) -> Words:
         raise ArgumentError(f"out must have shape {shape}, got {out.shape}")
     # 6 steps of 32 swaps of some 6 operations for each square, eight at once.
     run(_rows_of_planes, planes.shape[1], 150 * shape[1], planes, out, multiple=_LANES)
+    return out
+
+
+def planes_of_rows(rows: Words, count: int) -> Words:
+    """Return the planes of the lowest bits of rows of one word: bit e of plane p is bit p of row e.
+
+    Parameters
+    ----------
+    rows : contiguous uint64 array of shape (64 words,)
+    count : int
+        How many planes, at most 64.
+
+    Returns
+    -------
+    uint64 array of shape (count, words)
+
+    Raises
+    ------
+    DtypeError, ArgumentError
+        If `rows` has another dtype, shape or order, or a word has fewer bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ring.transpose import planes_of_rows
+    >>> planes_of_rows(np.arange(64, dtype=np.uint64), 2)[0, 0] == 0xAAAA_AAAA_AAAA_AAAA
+    np.True_
+    """
+    if rows.dtype != np.uint64 or not rows.flags.c_contiguous:
+        raise DtypeError("rows must be a contiguous uint64 array")
+    if rows.ndim != 1 or len(rows) % WORD_BITS:
+        raise ArgumentError(f"rows must have shape (64 words,), got {rows.shape}")
+    if not 0 <= count <= WORD_BITS:
+        raise ArgumentError(f"count must be in [0, {WORD_BITS}], got {count}")
+    out = np.empty((count, len(rows) // WORD_BITS), np.uint64)
+    run(_planes_of_rows, out.shape[1], 150, rows, out, multiple=_LANES)
     return out

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring.errors import ArgumentError, DtypeError
-from ring.transpose import rows_of_planes
+from ring.transpose import planes_of_rows, rows_of_planes
 
 
 def turned(planes):
@@ -41,6 +41,16 @@ class TestRows:
                 expected[e, p // 64] = 2 ** (p % 64)
                 assert np.array_equal(rows_of_planes(planes), expected)
 
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 64), st.integers(0, 19), st.integers(0, 2**32))
+    def test_planes(self, count, words, seed):
+        rows = np.random.default_rng(seed).integers(0, 2**64, 64 * words, np.uint64)
+        expected = [
+            [sum((int(rows[64 * w + e]) >> p & 1) << e for e in range(64)) for w in range(words)]
+            for p in range(count)
+        ]
+        assert planes_of_rows(rows, count).tolist() == expected
+
 
 def test_nothing():
     assert rows_of_planes(np.zeros((128, 0), np.uint64)).shape == (0, 2)
@@ -61,3 +71,15 @@ def test_wrong_arrays():
         rows_of_planes(planes, np.zeros((256, 1), np.int64))
     with pytest.raises(ArgumentError, match="out must have shape"):
         rows_of_planes(planes, np.zeros((255, 1), np.uint64))
+
+
+def test_wrong_rows():
+    for wrong in (np.zeros(64, np.int64), np.zeros(128, np.uint64)[::2]):
+        with pytest.raises(DtypeError, match="rows must be"):
+            planes_of_rows(wrong, 1)
+    for shape in ((63,), (64, 1), ()):
+        with pytest.raises(ArgumentError, match="rows must have shape"):
+            planes_of_rows(np.zeros(shape, np.uint64), 1)
+    for count in (-1, 65):
+        with pytest.raises(ArgumentError, match=r"count must be in \[0, 64\]"):
+            planes_of_rows(np.zeros(64, np.uint64), count)

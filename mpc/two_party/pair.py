@@ -1,0 +1,177 @@
+"""Two parties and what they make for each other: the place of a provider's correlations.
+
+A protocol asks for what it needs by a description, such as `BitPairs(words=10, bits=16)`. It has been
+made ahead, or is made now. `Pair.plan` runs a program without data and says what it will take.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.two_party import base_ot
+from mpc.two_party.channel import Channel, Planned
+from mpc.two_party.extension import Extension
+from ring.bits import WORD_BITS, count_words
+from ring.streams import Stream, fresh_key
+
+__all__ = ["Correlation", "Cost", "Pair"]
+
+Words = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a protocol takes of two parties.
+
+    Attributes
+    ----------
+    transfers : tuple of int
+        Random transfers in which the first party sends, and in which the second does.
+    offline : tuple of int
+        Bytes each party sends ahead, beside those of the transfers.
+    rounds : int
+        Rounds online.
+    sent : tuple of int
+        Bytes each party sends online.
+    """
+
+    transfers: tuple[int, int] = (0, 0)
+    offline: tuple[int, int] = (0, 0)
+    rounds: int = 0
+    sent: tuple[int, int] = (0, 0)
+
+    def __add__(self, other: Cost) -> Cost:
+        def add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+            return a[0] + b[0], a[1] + b[1]
+
+        return Cost(
+            add(self.transfers, other.transfers),
+            add(self.offline, other.offline),
+            self.rounds + other.rounds,
+            add(self.sent, other.sent),
+        )
+
+
+class Correlation(ABC):
+    """Describes something that two parties make ahead. A subclass is a frozen dataclass."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> Cost:
+        """What it takes, all of it ahead."""
+
+    @abstractmethod
+    def make(self, pair: Pair) -> Any:
+        """Make it, with the other party: an object for all parties that live here."""
+
+
+class Pair:
+    """Two parties without a provider, or that of them which lives here.
+
+    Parameters
+    ----------
+    channel : Channel
+    k : int
+        See :class:`mpc.two_party.extension.Extension`.
+
+    Attributes
+    ----------
+    parties : tuple of int
+        Those that live here: the leading axis of every array of shares.
+    extensions : tuple of Extension
+        In the first, the first party sends.
+    taken : list of Correlation
+        What protocols have asked for, in order.
+    """
+
+    def __init__(self, channel: Channel, k: int = 4) -> None:
+        self.channel = channel
+        self.parties = channel.parties
+        session = base_ot.agree(channel)
+        self.extensions = tuple(Extension(channel, session, sender, k) for sender in (0, 1))
+        self.taken: list[Correlation] = []
+        self._stock: dict[Correlation, list[Any]] = {}
+        # Only for what a party draws for itself.
+        self._own, self._drawn = Stream(fresh_key()), 0
+
+    def __repr__(self) -> str:
+        return f"Pair({' and '.join(self.channel.names[party] for party in self.parties)})"
+
+    def random_words(self, *shape: int) -> Words:
+        """Return uniform words that a party draws for itself."""
+        out = np.empty(shape, np.uint64)
+        start = self._drawn
+        self._drawn += out.size
+        self._own.fill(out, 0, start)
+        return out
+
+    def prepare(self, correlations: Iterable[Correlation]) -> None:
+        """Make correlations ahead. Both parties name the same ones in the same order."""
+        wanted = list(correlations)
+        self._expect(wanted)
+        for correlation in wanted:
+            self._stock.setdefault(correlation, []).append(correlation.make(self))
+
+    def take(self, correlation: Correlation) -> Any:
+        """Return a correlation that has never been used and will never be again."""
+        self.taken.append(correlation)
+        stock = self._stock.get(correlation)
+        if stock:
+            return stock.pop(0)
+        self._expect([correlation])
+        return correlation.make(self)
+
+    def _expect(self, correlations: Iterable[Correlation]) -> None:
+        for correlation in correlations:
+            for extension, count in zip(self.extensions, correlation.cost.transfers, strict=True):
+                extension.expect(count)
+
+    @staticmethod
+    def plan(program: Callable[[Pair], object]) -> tuple[list[Correlation], Cost]:
+        """Return what a program takes and costs, which is run on arrays without parties."""
+        channel = Planned()
+        pair = Pair(channel)
+        # What is online is what is left if all of the rest is there.
+        pair._stock = _Anything(pair)
+        rounds, sent = channel.rounds, tuple(channel.sent)
+        program(pair)
+        total = Cost(
+            rounds=channel.rounds - rounds,
+            sent=(channel.sent[0] - sent[0], channel.sent[1] - sent[1]),
+        )
+        for correlation in pair.taken:
+            total = total + correlation.cost
+        return pair.taken, total
+
+
+class _Anything(dict[Correlation, list[Any]]):
+    """A plan's stock: whatever is asked for, made without counting."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self._pair = pair
+
+    def get(self, correlation: Correlation, default: Any = None) -> list[Any]:
+        channel = self._pair.channel
+        assert isinstance(channel, Planned)
+        rounds, sent = channel.rounds, list(channel.sent)
+        made = correlation.make(self._pair)
+        channel.rounds, channel.sent = rounds, sent
+        return [made]
+
+
+def padded(words: Words, size: int) -> Words:
+    """Return shares of shape (p, size) with zeros up to a multiple of 64."""
+    whole = WORD_BITS * count_words(size)
+    flat = words.reshape(len(words), size)
+    if whole == size:
+        return np.ascontiguousarray(flat)
+    out = np.zeros((len(words), whole), np.uint64)
+    out[:, :size] = flat
+    return out
