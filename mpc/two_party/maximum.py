@@ -1,17 +1,18 @@
 """The largest of some values and where it is, on the parties' own shares.
 
-For rows of k values, in groups of at most G, 2 by default:
+For rows of k values, in groups of at most G, 4 by default:
 1. All pairs of a group at once: XOR shares of [s_a < s_b] (:mod:`mpc.two_party.sign`). A value wins if it
    beats every other of its group; of equal ones the one with the lower index does.
 2. The products of those bits: ceil(log2(G - 1)) rounds, none for G = 2.
-3. The largest value, s_0 + sum of [wins_a (s_a - s_0)] over the others: :mod:`mpc.two_party.select`, 2 rounds.
+3. The largest value, s_0 + sum of [wins_a (s_a - s_0)] over the others: :mod:`mpc.two_party.select`, 2
+   rounds.
 4. The largest values of all groups likewise, until one is left.
 5. A value is the largest if it wins in its group and its group wins: a product of bits for every value
    and level. Step 4 does not wait for it.
-A larger G takes fewer rounds and more bytes: for k = 10 and L = 36, 30 rounds with G = 2 and 9 with G = 16,
-with 9 comparisons a row and with 45.
+A larger G takes fewer rounds and more bytes: the one-hot vectors for k = 10 and L = 36 take 33 rounds with
+G = 2, 18 with 4 and 10 with 16, and of the first party 465, 806 and 1572 bytes a row.
 Exact for every value below 2^62: the difference, below 2^63, is a signed word.
-Cost: `cost`.
+Cost: see `cost`.
 
 Source: a tournament with groups; all pairs at once as in :mod:`mpc.protocols.argmax`.
 """
@@ -24,18 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.errors import ArgumentError
-from mpc.two_party import sign
-from mpc.two_party.pads import and_planes
-from mpc.two_party.pair import Pair
+from mpc.two_party import select, sign
+from mpc.two_party.pads import and_cost, and_planes
+from mpc.two_party.pair import Cost, Pair
 from mpc.two_party.relu import complement
-from mpc.two_party.select import select
 from ring.bits import count_words, pack_bits, unpack_bits
 
-__all__ = ["argmax", "maximum"]
+__all__ = ["argmax", "cost", "maximum"]
 
 Words = NDArray[np.uint64]
 
-GROUP = 2
+GROUP = 4
 
 
 def _to_planes(words: Words, planes: int, size: int) -> Words:
@@ -48,6 +48,30 @@ def _from_planes(planes: Words, size: int) -> Words:
     """Undo it: (p, planes, words) to (p, words)."""
     flat = unpack_bits(planes, size)
     return pack_bits(flat.reshape(len(planes), planes.shape[1] * size))
+
+
+def _groups(k: int, group: int) -> tuple[int, int]:
+    """Return how many groups k values make, and of how many each."""
+    count = -(-k // group)
+    return count, -(-k // count)
+
+
+def cost(k: int, size: int, bits: int, group: int = GROUP, *, value: bool = True) -> Cost:
+    """Declare the cost of :func:`maximum` for `size` rows of k values, or of :func:`argmax`."""
+    if k == 1:
+        return Cost()
+    count, width = _groups(k, group)
+    total = sign.cost(width * (width - 1) // 2 * count * size, bits, 0)
+    words, left = count_words(count * size), width - 1
+    while left > 1:
+        total = total + and_cost(width * (left // 2) * words)
+        left -= left // 2
+    if value or count > 1:
+        total = total + select.select_cost((width - 1) * count * size)
+    total = total + cost(count, size, bits, group, value=value)
+    if count > 1 and not value:
+        total = total + and_cost(k * count_words(size))
+    return total
 
 
 def _winners(pair: Pair, s: Words, bits: int) -> Words:
@@ -87,8 +111,7 @@ def _level(pair: Pair, s: Words, bits: int, group: int, wanted: bool) -> tuple[W
     the last group filled up with copies of its first value, which never win.
     """
     p, k, size = s.shape
-    count = -(-k // group)
-    width = -(-k // count)
+    count, width = _groups(k, group)
     source = np.arange(count * width).reshape(count, width)
     source = np.where(source < k, source, np.minimum(source[:, :1], k - 1))
     # Groups side by side: the pairs of all of them are compared at once.
@@ -98,7 +121,7 @@ def _level(pair: Pair, s: Words, bits: int, group: int, wanted: bool) -> tuple[W
     if wanted:
         rest = width - 1
         offsets = (grouped[:, 1:] - grouped[:, :1]).reshape(p, rest * count * size)
-        chosen = select(pair, offsets, _from_planes(won[:, 1:], count * size))
+        chosen = select.select(pair, offsets, _from_planes(won[:, 1:], count * size))
         total = chosen.reshape(p, rest, count * size).sum(axis=1, dtype=np.uint64)
         best = (grouped[:, 0] + total).reshape(p, count, size)
     inside = np.stack([_to_planes(won[:, j], count, size) for j in range(width)], axis=2)

@@ -7,7 +7,7 @@ x y = x_0 y_0 + x_1 y_1 + x_0 y_1 + x_1 y_0. For a cross term x w, the sender ha
 Both cross terms go in the same two rounds. Bit i and bit 64 - i share a word.
 Where w has fewer bits, as whole numbers below 2^bits do, only those are taken: the rest of the ring's
 word costs nothing. Matrix products by this are too dear: each product of two numbers pays in full.
-Cost for 64 bits: 2 rounds, 268 bytes an element from each party, 64 transfers in each direction.
+Cost for 64 bits: 2 rounds, 272 bytes an element from each party, 64 transfers in each direction.
 
 Source: Gilboa 1999; Demmler, Schneider, Zohner 2015 (ABY, section 4.2) for the bits that are left out.
 """

@@ -5,7 +5,7 @@
 3. [b y], two products of one party's number with the other's bit: :mod:`mpc.two_party.pads`, 2 rounds.
    Nothing is lost by [y >= 1], since relu(0) = 0 y.
 y is z / 2^s, rounded as :mod:`mpc.two_party.truncation` does it.
-Cost at L = 32, s = 16: 7 rounds, 38.6 bytes from the first party and 14.6 from the second an element; 48
+Cost at L = 32, s = 16: 7 rounds, 38.5 bytes from the first party and 14.4 from the second an element; 48
 transfers (40 in which the first sends), and ahead 2 bytes from the first.
 
 Source: the parts'; the product with a bit shared by XOR: Rathee et al. 2020 (CrypTFlow2, section 4.1).

@@ -2,7 +2,7 @@
 
 For z with y = z / 2^s in L signed bits, rounded up too, L <= 64 - s; s = 0 and L = 64 take any signed word.
 1. A_0, A_1 and the top bits m_0, m_1 as in :mod:`mpc.two_party.truncation`; for s = 0 A_i = z_i.
-2. alpha = A_0 + 1 - 2^(62 - s) - t, beta = A_1, modulo 2^L: y - t = alpha + beta. For s = 0 alpha = z_0 - t.
+2. alpha = A_0 + 1 - 2^(62 - s) - t, or z_0 - t for s = 0, and beta = A_1, modulo 2^L: y - t = alpha + beta.
    What is lost by a wrap is a multiple of 2^(64 - s).
 3. msb(y - t) = msb(alpha) ^ msb(beta) ^ [a > b], where a = alpha mod 2^(L - 1) and b is the complement of
    beta in L - 1 bits: :mod:`mpc.two_party.private_comparison`. With K thresholds t the second party's

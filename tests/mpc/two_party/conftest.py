@@ -1,5 +1,6 @@
 """Channels in lock step, and in two threads over queues and over sockets."""
 
+import os
 import queue
 import socket
 import threading
@@ -10,6 +11,8 @@ import pytest
 
 from mpc.errors import PeerClosedError, PeerTimeoutError
 from mpc.two_party.channel import LockStep
+from mpc.two_party.pair import Pair
+from ring import unpack_bits
 
 TIMEOUT = 60.0
 
@@ -132,3 +135,44 @@ def sockets():
 def lock_step():
     """A channel of both parties in one thread."""
     return LockStep()
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Both parties in lock step."""
+    return Pair(LockStep())
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Share integers: the second party's share is given, or uniform."""
+
+    def share(values, second=None):
+        words = np.array([int(v) % 2**64 for v in np.ravel(values)], np.uint64)
+        words = words.reshape(np.shape(values))
+        if second is None:
+            second = np.frombuffer(os.urandom(8 * words.size), np.uint64).reshape(words.shape)
+        return np.stack([words - second, second])
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def integers():
+    """The integers of shares, as Python's, in [-2^63, 2^63)."""
+
+    def join(shares):
+        total = shares.sum(axis=0, dtype=np.uint64)
+        return total.view(np.int64).tolist()
+
+    return join
+
+
+@pytest.fixture(scope="session")
+def bits():
+    """The bits of XOR shares, as a list."""
+
+    def join(shares, size):
+        return unpack_bits(np.bitwise_xor.reduce(shares), size).tolist()
+
+    return join
