@@ -7,7 +7,7 @@ x y = x_0 y_0 + x_1 y_1 + x_0 y_1 + x_1 y_0. For a cross term x w, the sender ha
 Both cross terms go in the same two rounds. Bit i and bit 64 - i share a word.
 Where w has fewer bits, as whole numbers below 2^bits do, only those are taken: the rest of the ring's
 word costs nothing. Matrix products by this are too dear: each product of two numbers pays in full.
-Cost for 64 bits: 2 rounds, 272 bytes an element from each party, 64 transfers in each direction.
+Cost for 64 bits: 2 rounds, 268 bytes an element from each party, 64 transfers in each direction.
 
 Source: Gilboa 1999; Demmler, Schneider, Zohner 2015 (ABY, section 4.2) for the bits that are left out.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mpc.errors import RangeError
 from mpc.two_party.channel import trade
-from mpc.two_party.pads import NumberPads, NumberPadsMade
+from mpc.two_party.pads import NumberPads, NumberPadsMade, narrow, widen
 from mpc.two_party.pair import Cost, Pair, padded
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
@@ -30,10 +30,31 @@ __all__ = ["cost", "cross_products", "multiply"]
 
 Words = NDArray[np.uint64]
 
+_HALF = WORD_BITS // 2
+
 
 def _message_rows(bits: int) -> int:
-    """Return how many words an element's message takes: bits i and 64 - i in one."""
-    return bits if bits <= WORD_BITS // 2 else WORD_BITS // 2 + 1
+    """Return how many rows of words hold the message: bits i and 64 - i in one."""
+    return min(bits, _HALF + 1)
+
+
+def _message_words(bits: int, size: int) -> int:
+    """Return how many words are sent: of the row of bit 32 the lower half."""
+    rows = _message_rows(bits)
+    return rows * size - (size // 2 if rows > _HALF else 0)
+
+
+def _packed(message: Words) -> Words:
+    if len(message) <= _HALF:
+        return message.reshape(-1)
+    return np.concatenate([message[:_HALF].reshape(-1), narrow(message[_HALF], _HALF)])
+
+
+def _unpacked(words: Words, bits: int, size: int) -> Words:
+    if _message_rows(bits) <= _HALF:
+        return words.reshape(bits, size)
+    whole = words[: _HALF * size].reshape(_HALF, size)
+    return np.concatenate([whole, widen(words[_HALF * size :], _HALF)[None]])
 
 
 def cost(size: int, bits: tuple[int, int] = (WORD_BITS, WORD_BITS)) -> Cost:
@@ -45,7 +66,7 @@ def cost(size: int, bits: tuple[int, int] = (WORD_BITS, WORD_BITS)) -> Cost:
             continue
         total = total + NumberPads(words * count, sender).cost
         sent[1 - sender] += 8 * words * count
-        sent[sender] += 8 * WORD_BITS * words * _message_rows(count)
+        sent[sender] += 8 * _message_words(count, WORD_BITS * words)
     return total + Cost(sent=(sent[0], sent[1]))
 
 
@@ -131,13 +152,13 @@ def cross_products(
                 _hide, size, 8 * count,
                 numbers[i], opened, mine.zero, mine.one, count, message, out[i],
             )  # fmt: skip
-        messages[party] = message.reshape(-1)
-    counts = [size * _message_rows(bits[1 - sender]) for sender in (0, 1)]
+        messages[party] = _packed(message)
+    counts = [_message_words(bits[1 - sender], size) for sender in (0, 1)]
     heard = trade(pair.channel, messages, (counts[0], counts[1]))
     for i, party in enumerate(pair.parties):
         mine, count = made[1 - party], bits[party]
         if mine is not None:
-            told = heard[party].reshape(_message_rows(count), size)
+            told = _unpacked(heard[party], count, size)
             run(_show, size, 8 * count, factors[i], told, mine.chosen, count, out[i])
     return out
 

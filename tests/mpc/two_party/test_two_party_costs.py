@@ -129,7 +129,7 @@ def test_the_figures_of_the_docstrings(pair):
     assert cost.rounds == 5 and [t / n for t in cost.transfers] == [39, 7]
     # In three rounds 18 bits each, and with the first two messages one bit.
     assert [8 * s / n for s in cost.sent] == [8 * 28 + 1 + 18, 31 + 1 + 18]
-    assert [s / n for s in product.cost(n).sent] == [272, 272]
+    assert [s / n for s in product.cost(n).sent] == [268, 268]
     assert [product.cost(n).transfers[k] / n for k in (0, 1)] == [64, 64]
     assert [s / n for s in truncation.cost(n, 16).sent] == [1 / 8, 1 / 8]
     assert [s / n for s in convert.cost(n).offline] == [8, 0]
