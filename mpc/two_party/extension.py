@@ -24,6 +24,7 @@ hash: Guo, Katz, Wang, Yu 2019/074, sections 7.2 and 7.3, and why K must change:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -66,12 +67,15 @@ class Transfers:
     ----------
     start : int
         The position of the first.
+    count : int
+        How many.
     q : uint64 array of shape (count, 2), where the sender lives; elsewhere None
     t : uint64 array of shape (count, 2), where the receiver lives; elsewhere None
     choices : uint64 array of shape (count / 64,), where the receiver lives; elsewhere None
     """
 
     start: int
+    count: int
     q: Words | None
     t: Words | None
     choices: Words | None
@@ -81,10 +85,24 @@ class Transfers:
         rows, words = slice(first, stop), slice(first // WORD_BITS, stop // WORD_BITS)
         return Transfers(
             self.start + first,
+            stop - first,
             None if self.q is None else self.q[rows],
             None if self.t is None else self.t[rows],
             None if self.choices is None else self.choices[words],
         )
+
+    @staticmethod
+    def joined(parts: Sequence[Transfers]) -> Transfers:
+        """Return transfers that follow one another as one."""
+
+        def join(name: str) -> Words | None:
+            arrays = [getattr(part, name) for part in parts]
+            return None if arrays[0] is None else np.concatenate(arrays)
+
+        if len(parts) == 1:
+            return parts[0]
+        count = sum(part.count for part in parts)
+        return Transfers(parts[0].start, count, join("q"), join("t"), join("choices"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -198,8 +216,7 @@ class Extension:
             raise ArgumentError(f"k must be one of {TREE_BITS}, got {k}")
         if sender not in (0, 1):
             raise ArgumentError(f"sender must be 0 or 1, got {sender}")
-        self.sender = sender
-        self.made = 0
+        self.sender, self.made = sender, 0
         self._channel, self._session, self._k = channel, session, k
         self._position = 0
         self._expected = 0
@@ -209,7 +226,7 @@ class Extension:
             secret = int.from_bytes(os.urandom(16), "little") | 1
             bits = seeds.bits_of(secret)
             self._masks = -bits
-            self._secret = np.array([secret & (2**64 - 1), secret >> 64], np.uint64)
+            self.secret = np.array([secret & (2**64 - 1), secret >> 64], np.uint64)
         leaves = seeds.grow(channel, session, sender, k, secret)
         self._ends = {
             party: _End(rows, k, missing=party == sender) for party, rows in leaves.items()
@@ -225,9 +242,13 @@ class Extension:
     def resume(self) -> None:
         """After a failure: agree on a position that neither has passed, and forget what is left."""
         self._left, self._expected = None, 0
-        mine = np.full((len(self._channel.parties), 1), self._position, np.uint64)
+        self._position = self.agree(self._position)
+
+    def agree(self, position: int) -> int:
+        """Return the larger of both parties' positions."""
+        mine = np.full((len(self._channel.parties), 1), position, np.uint64)
         theirs = exchange(self._channel, mine)
-        self._position = max([self._position, *(int(p) for p in theirs[:, 0])])
+        return max([position, *(int(p) for p in theirs[:, 0])])
 
     def draw(self, count: int) -> Transfers:
         """Return the next `count` transfers, a multiple of 64.
@@ -246,37 +267,24 @@ class Extension:
             return self._nothing()
         self._expected = max(0, self._expected - count)
         left, self._left = self._left, None
-        have = 0 if left is None else self._size(left)
         parts = [] if left is None else [left]
+        have = 0 if left is None else left.count
         while have < count:
             wanted = max(count - have + self._expected, WORD_BITS * SMALLEST)
             more = self._extend(min(count_words(wanted), CHUNK))
             parts.append(more)
-            have += self._size(more)
-        whole = parts[0] if len(parts) == 1 else self._joined(parts)
+            have += more.count
+        whole = Transfers.joined(parts)
         if have > count:
             self._left = whole.part(count, have)
         self.made += count
         return whole.part(0, count)
 
-    def _size(self, transfers: Transfers) -> int:
-        rows = transfers.q if transfers.q is not None else transfers.t
-        if rows is None:  # a plan
-            return self._position * WORD_BITS - transfers.start
-        return len(rows)
-
-    def _joined(self, parts: list[Transfers]) -> Transfers:
-        def join(name: str) -> Words | None:
-            arrays = [getattr(part, name) for part in parts]
-            return None if arrays[0] is None else np.concatenate(arrays)
-
-        return Transfers(parts[0].start, join("q"), join("t"), join("choices"))
-
     def _nothing(self) -> Transfers:
         rows, words = np.empty((0, 2), np.uint64), np.empty(0, np.uint64)
         receives = 1 - self.sender in self._ends
         q = rows if self.sender in self._ends else None
-        return Transfers(0, q, rows if receives else None, words if receives else None)
+        return Transfers(0, 0, q, rows if receives else None, words if receives else None)
 
     def _extend(self, words: int) -> Transfers:
         """Steps 2 to 4, for so many words."""
@@ -304,13 +312,13 @@ class Extension:
             differences = got[1:].reshape(trees - 1, words)
             run(_add_masked, words, 32, self._masks, differences, planes)
             q = rows_of_planes(planes)
-        return Transfers(position * WORD_BITS, q, t, choices)
+        return Transfers(position * WORD_BITS, words * WORD_BITS, q, t, choices)
 
     def pads(self, transfers: Transfers, blocks: int = 1) -> Pads:
         """Hash the rows of transfers, each to so many blocks of 128 bits."""
         sender, receiver = None, None
         if transfers.q is not None:
-            sender = self._hash(transfers.start, [transfers.q, transfers.q ^ self._secret], blocks)
+            sender = self._hash(transfers.start, [transfers.q, transfers.q ^ self.secret], blocks)
         if transfers.t is not None:
             receiver = self._hash(transfers.start, [transfers.t], blocks)[0]
         return Pads(sender, receiver, transfers.choices)

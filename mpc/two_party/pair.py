@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mpc.two_party import base_ot
 from mpc.two_party.channel import Channel, Planned
 from mpc.two_party.extension import Extension
+from mpc.two_party.silent import Silent
 from ring.bits import WORD_BITS, count_words
 from ring.streams import Stream, fresh_key
 
@@ -79,22 +80,27 @@ class Pair:
     channel : Channel
     k : int
         See :class:`mpc.two_party.extension.Extension`.
+    silent : str, optional
+        Which set of :mod:`mpc.two_party.silent`, for fewer bytes and one more assumption.
 
     Attributes
     ----------
     parties : tuple of int
         Those that live here: the leading axis of every array of shares.
-    extensions : tuple of Extension
+    extensions : tuple of Extension, or of Silent
         In the first, the first party sends.
     taken : list of Correlation
         What protocols have asked for, in order.
     """
 
-    def __init__(self, channel: Channel, k: int = 4) -> None:
+    def __init__(self, channel: Channel, k: int = 4, silent: str | None = None) -> None:
         self.channel = channel
         self.parties = channel.parties
         session = base_ot.agree(channel)
-        self.extensions = tuple(Extension(channel, session, sender, k) for sender in (0, 1))
+        extensions = [Extension(channel, session, sender, k) for sender in (0, 1)]
+        self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
+        if silent is not None:
+            self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
         self.taken: list[Correlation] = []
         self._stock: dict[Correlation, list[Any]] = {}
         # Only for what a party draws for itself.

@@ -35,7 +35,7 @@ def small_chunks(monkeypatch):
 def check(extension, transfers):
     """Every row is that of the sender, moved by the secret where the choice is 1."""
     choices = unpack_bits(transfers.choices, len(transfers.t)).astype(bool)
-    moved = transfers.q ^ extension._secret
+    moved = transfers.q ^ extension.secret
     assert np.array_equal(np.where(choices[:, None], moved, transfers.q), transfers.t)
     return choices
 
@@ -230,7 +230,7 @@ class TestPositions:
         q, t = run_both([lambda: one.draw(640), lambda: other.draw(640)])
         assert q.start == t.start
         choices = unpack_bits(t.choices, 640).astype(bool)
-        assert np.array_equal(np.where(choices[:, None], q.q ^ one._secret, q.q), t.t)
+        assert np.array_equal(np.where(choices[:, None], q.q ^ one.secret, q.q), t.t)
 
 
 class TestApart:
@@ -251,7 +251,7 @@ class TestApart:
             choices = unpack_bits(transfers.choices, 64 * 150).astype(bool)
             q = results[sender][1][sender].q
             assert results[sender][1][sender].t is None and transfers.q is None
-            moved = q ^ mine[sender]._secret
+            moved = q ^ mine[sender].secret
             assert np.array_equal(np.where(choices[:, None], moved, q), transfers.t)
             zero, one = pads[sender].sender[:, 0]
             chosen = np.where(choices[:, None], one, zero)

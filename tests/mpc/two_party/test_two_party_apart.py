@@ -91,6 +91,19 @@ def test_apart_as_in_lock_step(request, run_both, shared, kind, ahead, k):
     assert np.array_equal(expected["largest"].view(np.int64), z.reshape(5, -1).max(axis=0))
 
 
+@pytest.mark.parametrize("silent", [None, "b10"])
+def test_kernels_on_several_threads(shared, silent, monkeypatch):
+    """Whatever the size of the work."""
+    z = np.random.default_rng(5).integers(-20, 20, SIZE)
+    shares = shared(z)
+    expected = joined(program(Pair(LockStep()), shares))
+    monkeypatch.setattr("ring.threads._threads", 3)
+    monkeypatch.setattr("ring.threads._WORTHWHILE", 1)
+    got = joined(program(Pair(LockStep(), silent=silent), shares))
+    for name, value in expected.items():
+        assert np.array_equal(got[name], value), name
+
+
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
 def test_a_party_that_is_lost_is_named(ends, run_both, shared, after):
     """At any moment: an error on both sides, and no hang."""
