@@ -133,6 +133,15 @@ class Pair:
         self._expect([correlation])
         return correlation.make(self)
 
+    def resume(self) -> None:
+        """After a call that failed at either party: forget what is in stock, and agree where to go on.
+
+        Until both have called it, what they have made ahead may not fit together.
+        """
+        self._stock = {}
+        for extension in self.extensions:
+            extension.resume()
+
     def _expect(self, correlations: Iterable[Correlation]) -> None:
         for correlation in correlations:
             for extension, count in zip(self.extensions, correlation.cost.transfers, strict=True):

@@ -182,7 +182,7 @@ class Silent:
         self._trees, log, self._depth = SETS[name]
         self._base = 1 << log
         self._reserved = self._base + self._trees * self._depth
-        self._round, self._position = 0, _FIRST
+        self._round = 0
         self._bases: dict[int, Words] = {}
         self._left: Transfers | None = None
         key = sha256(b"sotto silent positions" + session + bytes([self.sender])).digest()[:16]
@@ -235,9 +235,9 @@ class Silent:
             self._bases = self._first_base()
         # Before anything is sent: a base serves once.
         bases, self._bases = self._bases, {}
-        number, position = self._round, self._position
+        number = self._round
         self._round += 1
-        self._position += self.transfers_a_round
+        position = _FIRST + number * self.transfers_a_round
         t, h, start = self._trees, self._depth, self._base
         rows: dict[int, Words] = {}
         message = None

@@ -42,6 +42,11 @@ class QueueEnd:
             raise PeerTimeoutError(f"{self.names[1 - party]} is late") from None
         return [np.frombuffer(data, np.uint64)]
 
+    def drain(self):
+        """Forget what is on its way, as a new connection does."""
+        while not self._incoming.empty():
+            self._incoming.get()
+
 
 class SocketEnd(QueueEnd):
     """One party behind a socket; a writer of its own, since both may send at once."""

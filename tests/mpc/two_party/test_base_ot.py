@@ -68,6 +68,22 @@ def test_another_session_or_direction_gives_other_keys_for_the_same_messages():
         assert not set(receiver.keys(key.message)) & set(chosen)
 
 
+def test_hashes_take_in_all_that_they_should():
+    """Session, direction, number, place and content: each change changes both hashes."""
+    plain = {"session": SESSION, "sender": 0, "i": 1, "b": 0}
+    changed = [{"session": bytes(32)}, {"sender": 1}, {"i": 2}, {"i": 1 << 31}, {"b": 1}]
+    variants = [plain, *({**plain, **change} for change in changed)]
+    points = [base_ot._hash(**v, point=p) for v in variants for p in (bytes(64), b"p" * 64)]
+    assert len(set(points)) == len(points)
+    keys = [
+        base_ot._key(**v, sent=sent, secret=secret)
+        for v in variants
+        for sent in (bytes(192), b"s" * 192)
+        for secret in (bytes(32), b"s" * 32)
+    ]
+    assert len(set(keys)) == len(keys)
+
+
 def test_numbers_of_transfers_count():
     """The same message twice gives different keys."""
     sender = base_ot._Sender(SESSION, 0)

@@ -1,11 +1,14 @@
 """Silent transfers: rows, choices, positions, failures."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.special import chdtrc
 
 from mpc.errors import ArgumentError, PeerClosedError, SessionError
 from mpc.two_party import base_ot, relu
+from mpc.two_party import silent as silent_module
 from mpc.two_party.channel import LockStep
 from mpc.two_party.extension import Extension
 from mpc.two_party.pair import Pair
@@ -118,6 +121,46 @@ def test_pads_are_others_than_the_extensions(silent):
     assert not np.any(np.where(choices[:, None], zero, one) == pads.receiver[0])
 
 
+def test_each_round_session_and_direction_has_its_own_trees_and_positions(session, monkeypatch):
+    hashed, filled = [], []
+    digest, fill = silent_module.sha256, silent_module.Stream.fill
+
+    def listen(data):
+        hashed.append(data)
+        return digest(data)
+
+    def listen_to_places(self, out, id, start=0):
+        filled.append((id, start, out.size))
+        fill(self, out, id, start)
+
+    monkeypatch.setattr(silent_module, "sha256", listen)
+    silents = [
+        Silent(LockStep(), some, Extension(LockStep(), some, sender), "small")
+        for some, sender in ((session, 0), (session, 1), (bytes(32), 0))
+    ]
+    for silent in silents:
+        silent.draw(silent.transfers_a_round + 64)
+    assert {data[:16] for data in hashed} == {b"sotto half tree" + session[:1]} | {
+        b"sotto half tree\0", b"sotto silent pos"
+    }  # fmt: skip
+    trees = [data for data in hashed if data.startswith(b"sotto half tree")]
+    # Two rounds of three, with two ends each that use the same.
+    assert len(trees) == 12 and len(set(trees)) == 6
+    assert len({data for data in hashed if data.startswith(b"sotto silent")}) == 3
+    monkeypatch.setattr(silent_module.Stream, "fill", listen_to_places)
+    monkeypatch.setattr(silent_module, "_ROWS", 1 << 10)
+    before = silents[0]._round
+    silents[0]._left = None
+    silents[0].draw(silents[0].transfers_a_round + 64)
+    places = [entry for entry in filled if entry[2] <= 5 << 10]
+    # Every row has words of its own in its round's stream, at both ends.
+    t, _, h = SMALL
+    for number in (before, before + 1):
+        found = sorted({(start, size) for id, start, size in places if id == number})
+        assert found[0][0] == 0 and sum(size for _, size in found) == 5 * t << h
+        assert all(a + n == b for (a, n), (b, _) in pairwise(found))
+
+
 def test_a_lost_message_costs_its_base(silent):
     silent.draw(64)
     silent._left = None
@@ -154,6 +197,9 @@ def test_parties_in_different_rounds_say_so(ends, run_both, session):
     q, t = run_both([lambda: one.draw(640), lambda: other.draw(640)])
     choices = unpack_bits(t.choices, 640).astype(bool)
     assert np.array_equal(np.where(choices[:, None], q.q ^ one._extension.secret, q.q), t.t)
+    # The pads too: their keys are those of the round.
+    both, chosen = one.pads(q).sender[:, 0], other.pads(t).receiver[0]
+    assert np.array_equal(np.where(choices[:, None], both[1], both[0]), chosen)
 
 
 def test_protocols_on_them(shared, integers):

@@ -16,6 +16,7 @@ from mpc.two_party import (
 )
 from mpc.two_party.channel import LockStep, Planned, exchange, send
 from mpc.two_party.pair import Pair
+from mpc.two_party.silent import SETS
 
 SIZE = 200
 
@@ -91,9 +92,10 @@ def test_apart_as_in_lock_step(request, run_both, shared, kind, ahead, k):
     assert np.array_equal(expected["largest"].view(np.int64), z.reshape(5, -1).max(axis=0))
 
 
-@pytest.mark.parametrize("silent", [None, "b10"])
+@pytest.mark.parametrize("silent", [None, "small"])
 def test_kernels_on_several_threads(shared, silent, monkeypatch):
     """Whatever the size of the work."""
+    monkeypatch.setitem(SETS, "small", (40, 9, 7))
     z = np.random.default_rng(5).integers(-20, 20, SIZE)
     shares = shared(z)
     expected = joined(program(Pair(LockStep()), shares))
@@ -102,6 +104,10 @@ def test_kernels_on_several_threads(shared, silent, monkeypatch):
     got = joined(program(Pair(LockStep(), silent=silent), shares))
     for name, value in expected.items():
         assert np.array_equal(got[name], value), name
+
+
+def retry(pair, share):
+    return relu.relu_with_derivative(pair, share[None].copy(), 8)[0]
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
@@ -124,6 +130,13 @@ def test_a_party_that_is_lost_is_named(ends, run_both, shared, after):
     assert len(errors) == 2
     assert any(isinstance(e, PeerClosedError) and "alice" in str(e) for e in errors)
     assert any("bob is late" in str(e) for e in errors)
+    # A retried call, with correlations that are new.
+    ends[1].fail_after = None
+    for end in ends:
+        end.drain()
+    run_both([pairs[0].resume, pairs[1].resume])
+    results = run_both([lambda: retry(pairs[0], shares[0]), lambda: retry(pairs[1], shares[1])])
+    assert (results[0] + results[1])[0].tolist() == list(range(64))
 
 
 class TestChannel:
