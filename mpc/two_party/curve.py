@@ -6,9 +6,10 @@ over Python's integers. Points are pairs (x, y); the point at infinity is refuse
 Sums are the complete formula of Renes, Costello and Batina (2016, algorithm 1): the same operations
 for any two points, also equal and opposite ones. The hash is P256_XMD:SHA-256_SSWU_RO_ of RFC 9380: the
 same operations for every input, no search, and as good as a random oracle to the whole curve.
-What is not constant: Python's integers are, in the time they take, as long as the values are large,
-and `pow` looks at bits of its base's multiples in a table. A process on the same core could learn from
-it which of two points has been hashed. Nothing here multiplies a point by a secret.
+What is not constant: Python's integers take the time that their number of digits does. It is the same for
+all but one value in 2^16, and exponents are public; but a process on the same core that times single
+products could learn from it which of two points has been hashed. Nothing here multiplies a point by a
+secret.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ Cost: 1 round one way, 128 / k - 1 bits a transfer from the receiver and 8 bytes
 
 A position serves once: it is passed before anything is computed or sent, so that what fails in the middle
 is lost, and a second attempt has others. A message says its position.
-The hash is correlation robust with AES as an ideal cipher. Who sees N pads under one K and tries T keys
-has found D with probability N T / 2^128: for TILE of 2^11, after 2^117 trials.
+The hash is correlation robust with AES as an ideal cipher. Who knows N pads of the other choice under one K
+and computes T values of H meets one of them with probability N T / 2^128, and has D: for a TILE of
+2^11, after 2^117. A smaller one costs time: AES takes as long to set up as for 2^10 transfers.
 
 Source: Roy 2022 (SoftSpokenOT, sections 3 and 5; k = 1 is Ishai, Kilian, Nissim, Petrank 2003); the
 hash: Guo, Katz, Wang, Yu 2019/074, sections 7.2 and 7.3, and why K must change: 2019/1168.

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from mpc.two_party.channel import trade
 from mpc.two_party.pads import lane_bits
-from mpc.two_party.pair import Correlation, Cost, Pair
+from mpc.two_party.pair import Correlation, Cost, Made, Pair
 from ring.bits import WORD_BITS
 from ring.compile import kernel
 from ring.threads import run
@@ -57,7 +57,7 @@ def widths_of(bits: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, repr=False)
-class LookupsMade:
+class LookupsMade(Made):
     """Pads and choices.
 
     Attributes
@@ -82,7 +82,6 @@ class Lookups(Correlation):
     With `ordered` for both bits, of the lowest digit for the first; else for the second alone.
     """
 
-    words: int
     bits: int
     ordered: bool = True
     numbers: int = 1
@@ -144,7 +143,7 @@ class Lookups(Correlation):
                         hashed.receiver.view(np.uint32), mine, low, second, places[rows], found,
                     )  # fmt: skip
                     seen[:, j, :, first:last] = found
-        return LookupsMade(pads, choices, places, seen)
+        return LookupsMade(self.words, pads, choices, places, seen)
 
 
 def _masks(i: int, width: int) -> int:

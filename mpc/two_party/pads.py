@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party.channel import exchange, send
-from mpc.two_party.pair import Correlation, Cost, Pair
+from mpc.two_party.pair import Correlation, Cost, Made, Pair
 from ring.bits import WORD_BITS
 from ring.compile import kernel
 from ring.threads import run
@@ -62,7 +62,7 @@ def widen(words: Words, bits: int) -> Words:
 
 
 @dataclass(frozen=True, repr=False)
-class BitPairsMade:
+class BitPairsMade(Made):
     """Of each party that lives here its bit, (p, words), and its share of a b, (p, 64 words)."""
 
     bit: Words
@@ -73,7 +73,6 @@ class BitPairsMade:
 class BitPairs(Correlation):
     """Random bits a and b, and [a b] modulo 2^bits."""
 
-    words: int
     bits: int
 
     @property
@@ -106,7 +105,7 @@ class BitPairs(Correlation):
                     bit[i, words] = pads.choices
                     told = widen(got, self.bits)
                     run(_unhide, count, 8, pads.receiver[0], pads.choices, told, product[i, rows])
-        return BitPairsMade(bit, product)
+        return BitPairsMade(self.words, bit, product)
 
 
 @kernel
@@ -170,7 +169,7 @@ def product_of_bits(pair: Pair, made: BitPairsMade, mine: Words, theirs: Words) 
 
 
 @dataclass(frozen=True, repr=False)
-class NumberPadsMade:
+class NumberPadsMade(Made):
     """Pads of 64 bits.
 
     Attributes
@@ -190,7 +189,6 @@ class NumberPadsMade:
 class NumberPads(Correlation):
     """Pads for a number of `sender` and a bit of the other party, for 64 `words` of both."""
 
-    words: int
     sender: int
 
     @property
@@ -215,6 +213,7 @@ class NumberPads(Correlation):
                 assert pads.choices is not None
                 choices[words] = pads.choices
         return NumberPadsMade(
+            self.words,
             made[0] if sends else None,
             made[1] if sends else None,
             made[2] if receives else None,
@@ -289,7 +288,7 @@ def times_bit_cost(words: int) -> Cost:
 
 
 @dataclass(frozen=True, repr=False)
-class AndPairsMade:
+class AndPairsMade(Made):
     """XOR shares of random p, g, q and of p g and p q, each of shape (p, words)."""
 
     p: Words
@@ -303,14 +302,12 @@ class AndPairsMade:
 class AndPairs(Correlation):
     """Random p, g, q with p g and p q, for 64 `words` of them."""
 
-    words: int
-
     @property
     def cost(self) -> Cost:
         return Cost((WORD_BITS * self.words, WORD_BITS * self.words))
 
     def make(self, pair: Pair) -> AndPairsMade:
-        out = AndPairsMade(*np.zeros((5, len(pair.parties), self.words), np.uint64))
+        out = AndPairsMade(self.words, *np.zeros((5, len(pair.parties), self.words), np.uint64))
         for first in range(0, self.words, BLOCK):
             words = slice(first, min(first + BLOCK, self.words))
             count = words.stop - words.start

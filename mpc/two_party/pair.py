@@ -7,9 +7,9 @@ made ahead, or is made now. `Pair.plan` runs a program without data and says wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from mpc.two_party.silent import Silent
 from ring.bits import WORD_BITS, count_words
 from ring.streams import Stream, fresh_key
 
-__all__ = ["Correlation", "Cost", "Pair"]
+__all__ = ["Correlation", "Cost", "Made", "Pair", "padded"]
 
 Words = NDArray[np.uint64]
 
@@ -59,8 +59,49 @@ class Cost:
         )
 
 
+@dataclass(frozen=True, repr=False)
+class Made:
+    """What has been made of a correlation. Never shown.
+
+    Attributes
+    ----------
+    words : int
+        For so many words of planes. All other attributes are arrays with as many along the last axis,
+        or 64 times as many, or None where the party that has them does not live.
+    """
+
+    words: int
+
+    def part(self, first: int, stop: int) -> Self:
+        """Return what is for the words [first, stop)."""
+        if (first, stop) == (0, self.words):
+            return self
+        cut = {}
+        for name, array in self._arrays():
+            scale = array.shape[-1] // self.words
+            cut[name] = np.ascontiguousarray(array[..., first * scale : stop * scale])
+        return replace(self, words=stop - first, **cut)
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """Return this and others behind it as one."""
+        if not others:
+            return self
+        whole = {
+            name: np.concatenate([array, *(getattr(other, name) for other in others)], axis=-1)
+            for name, array in self._arrays()
+        }
+        return replace(self, words=self.words + sum(other.words for other in others), **whole)
+
+    def _arrays(self) -> list[tuple[str, NDArray[Any]]]:
+        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [(name, array) for name, array in named if isinstance(array, np.ndarray)]
+
+
+@dataclass(frozen=True)
 class Correlation(ABC):
-    """Describes something that two parties make ahead. A subclass is a frozen dataclass."""
+    """Describes something that two parties make ahead, for so many `words` of planes."""
+
+    words: int
 
     @property
     @abstractmethod
@@ -68,8 +109,16 @@ class Correlation(ABC):
         """What it takes, all of it ahead."""
 
     @abstractmethod
-    def make(self, pair: Pair) -> Any:
-        """Make it, with the other party: an object for all parties that live here."""
+    def make(self, pair: Pair) -> Made:
+        """Make it, with the other party: for all parties that live here."""
+
+
+@dataclass(repr=False)
+class _Piece:
+    """In stock, and how much of it is used."""
+
+    made: Made
+    used: int = 0
 
 
 class Pair:
@@ -102,7 +151,7 @@ class Pair:
         if silent is not None:
             self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
         self.taken: list[Correlation] = []
-        self._stock: dict[Correlation, list[Any]] = {}
+        self._stock: dict[Correlation, list[_Piece]] = {}
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -119,19 +168,36 @@ class Pair:
 
     def prepare(self, correlations: Iterable[Correlation]) -> None:
         """Make correlations ahead. Both parties name the same ones in the same order."""
-        wanted = list(correlations)
+        wanted = [correlation for correlation in correlations if correlation.words]
         self._expect(wanted)
         for correlation in wanted:
-            self._stock.setdefault(correlation, []).append(correlation.make(self))
+            kind = replace(correlation, words=0)
+            self._stock.setdefault(kind, []).append(_Piece(correlation.make(self)))
 
     def take(self, correlation: Correlation) -> Any:
-        """Return a correlation that has never been used and will never be again."""
+        """Return a correlation that has never been used and will never be again.
+
+        From the stock, of which a part may be taken and several parts may make a whole, and what is
+        not there is made.
+        """
         self.taken.append(correlation)
-        stock = self._stock.get(correlation)
-        if stock:
-            return stock.pop(0)
-        self._expect([correlation])
-        return correlation.make(self)
+        stock = self._stock.get(replace(correlation, words=0), [])
+        parts: list[Made] = []
+        missing = correlation.words
+        while stock and missing:
+            piece = stock[0]
+            first = piece.used
+            # Before it is used: nothing is handed out twice.
+            piece.used = min(piece.made.words, first + missing)
+            if piece.used == piece.made.words:
+                stock.pop(0)
+            missing -= piece.used - first
+            parts.append(piece.made.part(first, piece.used))
+        if missing or not parts:
+            rest = replace(correlation, words=missing)
+            self._expect([rest])
+            parts.append(rest.make(self))
+        return parts[0].joined(parts[1:])
 
     def resume(self) -> None:
         """After a call that failed at either party: forget what is in stock, and agree where to go on.
@@ -151,9 +217,7 @@ class Pair:
     def plan(program: Callable[[Pair], object]) -> tuple[list[Correlation], Cost]:
         """Return what a program takes and costs, which is run on arrays without parties."""
         channel = Planned()
-        pair = Pair(channel)
-        # What is online is what is left if all of the rest is there.
-        pair._stock = _Anything(pair)
+        pair = _Planning(channel)
         rounds, sent = channel.rounds, tuple(channel.sent)
         program(pair)
         total = Cost(
@@ -165,20 +229,16 @@ class Pair:
         return pair.taken, total
 
 
-class _Anything(dict[Correlation, list[Any]]):
-    """A plan's stock: whatever is asked for, made without counting."""
+class _Planning(Pair):
+    """No party: what it takes is there, and does not count as online."""
 
-    def __init__(self, pair: Pair) -> None:
-        super().__init__()
-        self._pair = pair
-
-    def get(self, correlation: Correlation, default: Any = None) -> list[Any]:
-        channel = self._pair.channel
+    def take(self, correlation: Correlation) -> Any:
+        channel = self.channel
         assert isinstance(channel, Planned)
         rounds, sent = channel.rounds, list(channel.sent)
-        made = correlation.make(self._pair)
+        made = super().take(correlation)
         channel.rounds, channel.sent = rounds, sent
-        return [made]
+        return made
 
 
 def padded(words: Words, size: int) -> Words:

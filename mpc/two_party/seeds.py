@@ -10,7 +10,7 @@ D of 128 bits, k for each tree, and shall miss leaf D_i of tree i.
    the keys: sent.
 4. The other party knows all nodes of a level but the one on the path, hence all children but two; the
    sum of the side that it has the key of gives it one of them.
-Cost: 2 rounds, 20 kB by the one that misses a leaf, 4 kB by the grower.
+Cost: 2 rounds, 16 kB from the one that misses a leaf, 4 kB from the grower.
 
 Source: Goldreich, Goldwasser, Micali 1986 (the tree); Boyle et al. 2019 and Roy 2022 (SoftSpokenOT,
 section 5) for all leaves but one.

@@ -1,10 +1,13 @@
 """What pads give, against Python's integers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import chdtrc
 
 from mpc.two_party import pads
+from mpc.two_party.lookup import Lookups
 from mpc.two_party.pads import AndPairs, BitPairs, NumberPads, and_planes, narrow, times_bit, widen
 from mpc.two_party.pair import Pair
 from ring import unpack_bits
@@ -94,6 +97,33 @@ class TestMade:
             )
 
 
+def bits_are_right(made, n):
+    a, b = (unpack_bits(row, n) for row in made.bit)
+    assert made.product.sum(axis=0, dtype=np.uint64).tolist() == (a & b).tolist()
+
+
+def ands_are_right(made):
+    p, g, q, pg, pq = (np.bitwise_xor.reduce(getattr(made, f)) for f in ("p", "g", "q", "pg", "pq"))
+    assert np.array_equal(p & g, pg) and np.array_equal(p & q, pq)
+
+
+def pads_are_right(made, n):
+    choices = unpack_bits(made.choices, n).astype(bool)
+    assert np.array_equal(np.where(choices, made.one, made.zero), made.chosen)
+
+
+def lookups_are_right(made, n):
+    for j, width in enumerate((4, 3)):
+        places = made.places >> np.uint64(4 * j) & np.uint64(2**width - 1)
+        for k in range(3):
+            there = made.pads[j, k].astype(np.uint64) >> places & np.uint64(1)
+            assert np.array_equal(there, unpack_bits(made.seen[0, j, k], n))
+    chosen = unpack_bits(made.choices, n)
+    assert np.array_equal(
+        sum(row.astype(np.uint64) << np.uint64(i) for i, row in enumerate(chosen)), made.places
+    )
+
+
 class TestOnce:
     def test_nothing_is_taken_twice(self, pair):
         """Neither from the stock nor anew."""
@@ -113,6 +143,38 @@ class TestOnce:
         pair.take(NumberPads(2, 1))
         made = [e.made - b for e, b in zip(pair.extensions, before, strict=True)]
         assert made == [0, 128]
+
+    @pytest.mark.parametrize(
+        ("form", "check"),
+        [
+            (BitPairs(1, 64), lambda made, n: bits_are_right(made, n)),
+            (AndPairs(1), lambda made, n: ands_are_right(made)),
+            (NumberPads(1, 1), lambda made, n: pads_are_right(made, n)),
+            (Lookups(1, 7, True, 3), lambda made, n: lookups_are_right(made, n)),
+        ],
+        ids=["bits", "ands", "numbers", "lookups"],
+    )
+    def test_the_stock_is_cut_and_joined(self, pair, form, check):
+        """In parts of any size, over pieces, and beyond their end."""
+        pair.prepare([replace(form, words=words) for words in (5, 3, 0, 2)])
+        made = [e.made for e in pair.extensions]
+        seen = []
+        for words in (1, 2, 0, 4, 3):
+            part = pair.take(replace(form, words=words))
+            assert part.words == words
+            check(part, 64 * words)
+            seen.append(part)
+        assert [e.made for e in pair.extensions] == made
+        assert pair._stock[replace(form, words=0)] == []
+        pair.prepare([replace(form, words=1)])
+        last = pair.take(replace(form, words=3))
+        check(last, 192)
+        # Nothing is there twice.
+        names = [name for name, _ in last._arrays() if name in ("product", "pg", "zero", "pads")]
+        for name in names:
+            rows = [np.ascontiguousarray(getattr(part, name)).reshape(-1) for part in (*seen, last)]
+            both = np.concatenate(rows)
+            assert len(np.unique(both)) > 0.99 * both.size
 
     def test_what_fails_on_its_way_is_not_made_again(self, pair, monkeypatch):
         """A second attempt has other bits."""
