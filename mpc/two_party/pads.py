@@ -20,12 +20,14 @@ ahead of [a b]: Beaver 1995.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party.channel import exchange, send
+from mpc.two_party.extension import Pads
 from mpc.two_party.pair import Correlation, Cost, Made, Pair
 from ring.bits import WORD_BITS
 from ring.compile import kernel
@@ -83,29 +85,40 @@ class BitPairs(Correlation):
     def make(self, pair: Pair) -> BitPairsMade:
         bit = np.empty((len(pair.parties), self.words), np.uint64)
         product = np.empty((len(pair.parties), WORD_BITS * self.words), np.uint64)
-        for first in range(0, self.words, BLOCK):
-            words = slice(first, min(first + BLOCK, self.words))
-            rows = slice(WORD_BITS * words.start, WORD_BITS * words.stop)
-            count = rows.stop - rows.start
-            pads = pair.extensions[0].pads(pair.extensions[0].draw(count))
-            message = None
+        hidden: list[Words] = []
+        for words, rows, pads in _blocks(pair, 0, self.words):
             for i, party in enumerate(pair.parties):
                 if party == 0:
                     assert pads.sender is not None
                     bit[i, words] = pair.random_words(words.stop - words.start)
-                    full = np.empty(count, np.uint64)
+                    full = np.empty(rows.stop - rows.start, np.uint64)
                     zero, one = pads.sender[:, 0]
-                    run(_hide_bits, count, 8, zero, one, bit[i, words], full, product[i, rows])
-                    message = narrow(full, self.bits)
-            got = send(pair.channel, 0, count * lane_bits(self.bits) // WORD_BITS, message)
-            for i, party in enumerate(pair.parties):
-                if party == 1:
+                    run(_hide_bits, full.size, 8, zero, one, bit[i, words], full, product[i, rows])
+                    hidden.append(narrow(full, self.bits))
+                else:
                     assert pads.receiver is not None and pads.choices is not None
-                    assert got is not None
                     bit[i, words] = pads.choices
-                    told = widen(got, self.bits)
-                    run(_unhide, count, 8, pads.receiver[0], pads.choices, told, product[i, rows])
+                    product[i, rows] = pads.receiver[0, :, 0]
+        # At once, so that nothing has to wait for it but the last step.
+        message = np.concatenate(hidden) if hidden else None
+        if message is None and 0 in pair.parties:
+            message = np.empty(0, np.uint64)
+        got = send(pair.channel, 0, self.words * lane_bits(self.bits), message)
+        for i, party in enumerate(pair.parties):
+            if party == 1:
+                assert got is not None
+                told = widen(got, self.bits)
+                run(_unhide, len(told), 8, bit[i], told, product[i])
         return BitPairsMade(self.words, bit, product)
+
+
+def _blocks(pair: Pair, sender: int, count: int) -> Iterator[tuple[slice, slice, Pads]]:
+    """Draw transfers for so many words of planes: words, elements, and their pads, block by block."""
+    extension = pair.extensions[sender]
+    for first in range(0, count, BLOCK):
+        words = slice(first, min(first + BLOCK, count))
+        rows = slice(WORD_BITS * words.start, WORD_BITS * words.stop)
+        yield words, rows, extension.pads(extension.draw(rows.stop - rows.start))
 
 
 @kernel
@@ -120,13 +133,11 @@ def _hide_bits(
 
 
 @kernel
-def _unhide(
-    start: int, stop: int, chosen: Words, choices: Words, message: Words, share: Words
-) -> None:
+def _unhide(start: int, stop: int, choices: Words, message: Words, share: Words) -> None:
     for e in range(start, stop):
         i = np.uint64(e)
         bit = choices[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
-        share[e] = chosen[e, 0] + (message[e] & (np.uint64(0) - bit))
+        share[e] += message[e] & (np.uint64(0) - bit)
 
 
 @kernel
@@ -197,15 +208,12 @@ class NumberPads(Correlation):
         return Cost((count, 0) if self.sender == 0 else (0, count))
 
     def make(self, pair: Pair) -> NumberPadsMade:
-        extension, count = pair.extensions[self.sender], WORD_BITS * self.words
+        count = WORD_BITS * self.words
         sends = self.sender in pair.parties
         receives = 1 - self.sender in pair.parties
         made = [np.empty(count if there else 0, np.uint64) for there in (sends, sends, receives)]
         choices = np.empty(self.words if receives else 0, np.uint64)
-        for first in range(0, self.words, BLOCK):
-            words = slice(first, min(first + BLOCK, self.words))
-            rows = slice(WORD_BITS * words.start, WORD_BITS * words.stop)
-            pads = extension.pads(extension.draw(rows.stop - rows.start))
+        for words, rows, pads in _blocks(pair, self.sender, self.words):
             if pads.sender is not None:
                 made[0][rows], made[1][rows] = pads.sender[0, 0, :, 0], pads.sender[1, 0, :, 0]
             if pads.receiver is not None:
@@ -308,11 +316,10 @@ class AndPairs(Correlation):
 
     def make(self, pair: Pair) -> AndPairsMade:
         out = AndPairsMade(self.words, *np.zeros((5, len(pair.parties), self.words), np.uint64))
-        for first in range(0, self.words, BLOCK):
-            words = slice(first, min(first + BLOCK, self.words))
-            count = words.stop - words.start
-            for sender, extension in enumerate(pair.extensions):
-                pads = extension.pads(extension.draw(WORD_BITS * count))
+        # One direction after the other, so that neither party waits for the other in between.
+        for sender in (0, 1):
+            for words, _, pads in _blocks(pair, sender, self.words):
+                count = words.stop - words.start
                 for i, party in enumerate(pair.parties):
                     low = np.empty((2, 2, count), np.uint64)
                     if party == sender:

@@ -1,12 +1,14 @@
 """What pads give, against Python's integers."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from scipy.special import chdtrc
 
-from mpc.two_party import pads
+from mpc.two_party import extension, lookup, pads
+from mpc.two_party.channel import LockStep
 from mpc.two_party.lookup import Lookups
 from mpc.two_party.pads import AndPairs, BitPairs, NumberPads, and_planes, narrow, times_bit, widen
 from mpc.two_party.pair import Pair
@@ -122,6 +124,29 @@ def lookups_are_right(made, n):
     assert np.array_equal(
         sum(row.astype(np.uint64) << np.uint64(i) for i, row in enumerate(chosen)), made.places
     )
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    "form", [BitPairs(50, 16), AndPairs(50), NumberPads(50, 1), Lookups(50, 31)], ids=str
+)
+def test_neither_party_waits_for_the_other_in_between(form, monkeypatch):
+    """However many blocks: messages of one, then of the other."""
+    monkeypatch.setattr(extension, "CHUNK", 16)
+    monkeypatch.setattr(extension, "SMALLEST", 1)
+    monkeypatch.setattr(lookup, "BLOCK", 3)
+    senders = []
+
+    class Listening(LockStep):
+        def swap(self, messages, counts):
+            senders.append(0 if counts[0] else 1)
+            return super().swap(messages, counts)
+
+    pair = Pair(Listening())
+    senders.clear()
+    pair.take(form)
+    assert len(senders) >= 5
+    assert sum(a != b for a, b in pairwise(senders)) <= 1
 
 
 class TestOnce:
