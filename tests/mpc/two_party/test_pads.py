@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import chdtrc
 
-from mpc.two_party import extension, lookup, pads
+from mpc.two_party import extension as extension_module
+from mpc.two_party import lookup, pads
 from mpc.two_party.channel import LockStep
 from mpc.two_party.lookup import Lookups
 from mpc.two_party.pads import AndPairs, BitPairs, NumberPads, and_planes, narrow, times_bit, widen
@@ -132,8 +133,8 @@ def lookups_are_right(made, n):
 )
 def test_neither_party_waits_for_the_other_in_between(form, monkeypatch):
     """However many blocks: messages of one, then of the other."""
-    monkeypatch.setattr(extension, "CHUNK", 16)
-    monkeypatch.setattr(extension, "SMALLEST", 1)
+    monkeypatch.setattr(extension_module, "CHUNK", 16)
+    monkeypatch.setattr(extension_module, "SMALLEST", 1)
     monkeypatch.setattr(lookup, "BLOCK", 3)
     senders = []
 
@@ -145,7 +146,7 @@ def test_neither_party_waits_for_the_other_in_between(form, monkeypatch):
     pair = Pair(Listening())
     senders.clear()
     pair.take(form)
-    assert len(senders) >= 5
+    assert len(senders) >= 4
     assert sum(a != b for a, b in pairwise(senders)) <= 1
 
 
