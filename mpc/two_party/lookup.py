@@ -125,7 +125,7 @@ class Lookups(Correlation):
             for j, width in enumerate(self.widths):
                 low = DIGIT_BITS * j
                 hashed = extension.pads(extension.draw(width * n), -(-k // _EACH))
-                second = 0 if self.values(j) == 1 else 1 << width
+                second = _second(self, j)
                 if pads is not None:
                     assert hashed.sender is not None
                     out = np.empty((k, n), np.uint32)
@@ -301,17 +301,22 @@ def look_up(
         got[row[0]] = heard[0][form.bits * words :]
         opened = rows_of_planes(planes).reshape(-1)
         shares[row[0]] = pair.random_words(2, digits, k, words)
-        parts = []
+        message, at = np.empty(form.message_words + extra, np.uint64), 0
         for j, width in enumerate(form.widths):
-            second_place = (1 << width) if form.values(j) == 2 else 0
-            out = np.empty((k, count), np.uint32)
+            lane = lane_bits(form.entry_bits(j))
+            part = message[at : at + lane * k * words]
+            at += part.size
+            # In place where a table fills its lane of 32 bits, as most do.
+            out = part.view(np.uint32) if lane == 32 else np.empty(k * count, np.uint32)
             run(
                 _tables, words, 2000 * k,
-                first, opened, DIGIT_BITS * j, width, form.ordered, second_place,
-                np.ascontiguousarray(shares[row[0]][:, j]), made.pads[j], out,
+                first, opened, DIGIT_BITS * j, width, form.ordered, _second(form, j),
+                np.ascontiguousarray(shares[row[0]][:, j]), made.pads[j], out.reshape(k, count),
             )  # fmt: skip
-            parts.append(_pack(out.reshape(-1), form.entry_bits(j)))
-        messages[0] = np.concatenate([*parts, more[row[0]]])
+            if lane != 32:
+                part[:] = _pack(out, lane)
+        message[at:] = more[row[0]]
+        messages[0] = message
     heard = trade(channel, messages, (form.message_words + extra, 0))
 
     if 1 in row:
@@ -319,14 +324,13 @@ def look_up(
         mine, at = shares[row[1]], 0
         mine[:] = made.seen
         for j, width in enumerate(form.widths):
-            size = lane_bits(form.entry_bits(j)) * k * words
-            tables = _unpack(heard[1][at : at + size], form.entry_bits(j)).reshape(k, count)
-            at += size
+            lane = lane_bits(form.entry_bits(j))
+            tables = _unpack(heard[1][at : at + lane * k * words], lane).reshape(k, count)
+            at += lane * k * words
             found = np.ascontiguousarray(mine[:, j])
-            second_place = (1 << width) if form.values(j) == 2 else 0
             run(
                 _read, words, 1000 * k,
-                tables, made.places, DIGIT_BITS * j, width, second_place, found,
+                tables, made.places, DIGIT_BITS * j, width, _second(form, j), found,
             )  # fmt: skip
             mine[:, j] = found
         got[row[1]] = heard[1][at:]
@@ -338,17 +342,17 @@ def look_up(
     return shares, got
 
 
-def _pack(tables: Halves, bits: int) -> Words:
-    return (
-        tables.astype(f"<u{lane_bits(bits) // 8}", copy=False)
-        .view("<u8")
-        .astype(np.uint64, copy=False)
-    )
+def _second(form: Lookups, digit: int) -> int:
+    """Return where the second bits of a digit's entries begin, or 0 if they have but one."""
+    return 1 << form.widths[digit] if form.values(digit) == 2 else 0
 
 
-def _unpack(words: Words, bits: int) -> Halves:
-    lanes = np.ascontiguousarray(words, "<u8").view(f"<u{lane_bits(bits) // 8}")
-    return lanes.astype(np.uint32, copy=False)
+def _pack(tables: Halves, lane: int) -> Words:
+    return tables.astype(f"u{lane // 8}").view(np.uint64)
+
+
+def _unpack(words: Words, lane: int) -> Halves:
+    return words.view(f"u{lane // 8}").astype(np.uint32, copy=False)
 
 
 def cost(form: Lookups, extra: int = 0) -> Cost:
