@@ -199,37 +199,36 @@ def _tables(
     shares: Words, pads: Halves, out: Halves,
 ) -> None:  # fmt: skip
     """Step 3 for a digit; shares (2, K, words)."""
-    one = np.uint64(1)
+    one, none = np.uint64(1), np.uint64(0)
     entries = one << np.uint64(width)
     digit, whole = entries - one, (one << entries) - one
     shift, behind = np.uint64(low), np.uint64(second)
+    greater = whole if ordered else none
+    equals = whole if second or not ordered else none
     # Entry s becomes entry s ^ d: neighbours, pairs, fours and eights change places.
     m0, m1, m2, m3 = np.uint64(0x5555), np.uint64(0x3333), np.uint64(0x0F0F), np.uint64(0x00FF)
+    two, three, four, eight = np.uint64(2), np.uint64(3), np.uint64(4), np.uint64(8)
     for k in range(out.shape[0]):
         for w in range(start, stop):
             first_share, second_share = shares[0, k, w], shares[1, k, w]
+            block = slice(64 * w, 64 * w + 64)
+            mine, theirs, hidden, to = (
+                numbers[k, block],
+                opened[block],
+                pads[k, block],
+                out[k, block],
+            )
             for b in range(64):
-                e = 64 * w + b
-                a, d = numbers[k, e] >> shift & digit, opened[e] >> shift & digit
-                equal = (one << (a ^ d)) ^ (
-                    whole & (np.uint64(0) - (second_share >> np.uint64(b) & one))
-                )
-                if not ordered:
-                    out[k, e] = np.uint32(equal) ^ pads[k, e]
-                    continue
+                place = np.uint64(b)
+                a, d = mine[b] >> shift & digit, theirs[b] >> shift & digit
+                e = (one << (a ^ d)) ^ (none - (second_share >> place & one))
                 g = (one << a) - one
-                s = np.uint64(0) - (d & one)
-                g ^= (g ^ ((g & m0) << one | (g >> one & m0))) & s
-                s = np.uint64(0) - (d >> one & one)
-                g ^= (g ^ ((g & m1) << np.uint64(2) | (g >> np.uint64(2) & m1))) & s
-                s = np.uint64(0) - (d >> np.uint64(2) & one)
-                g ^= (g ^ ((g & m2) << np.uint64(4) | (g >> np.uint64(4) & m2))) & s
-                s = np.uint64(0) - (d >> np.uint64(3) & one)
-                g ^= (g ^ ((g & m3) << np.uint64(8) | (g >> np.uint64(8) & m3))) & s
-                g = (g ^ (np.uint64(0) - (first_share >> np.uint64(b) & one))) & whole
-                if second:
-                    g |= equal << behind
-                out[k, e] = np.uint32(g) ^ pads[k, e]
+                g ^= (g ^ ((g & m0) << one | (g >> one & m0))) & (none - (d & one))
+                g ^= (g ^ ((g & m1) << two | (g >> two & m1))) & (none - (d >> one & one))
+                g ^= (g ^ ((g & m2) << four | (g >> four & m2))) & (none - (d >> two & one))
+                g ^= (g ^ ((g & m3) << eight | (g >> eight & m3))) & (none - (d >> three & one))
+                g ^= none - (first_share >> place & one)
+                to[b] = np.uint32((g & greater) | (e & equals) << behind) ^ hidden[b]
 
 
 @kernel
@@ -248,10 +247,11 @@ def _read(
     digit, shift, behind = (one << np.uint64(width)) - one, np.uint64(low), np.uint64(second)
     for k in range(tables.shape[0]):
         for w in range(start, stop):
+            block = slice(64 * w, 64 * w + 64)
+            entries, at = tables[k, block], places[block]
             x = y = np.uint64(0)
             for b in range(64):
-                e = 64 * w + b
-                place, table = places[e] >> shift & digit, np.uint64(tables[k, e])
+                place, table = at[b] >> shift & digit, np.uint64(entries[b])
                 x |= (table >> place & one) << np.uint64(b)
                 y |= (table >> (place + behind) & one) << np.uint64(b)
             out[0, k, w] ^= x
