@@ -1,0 +1,263 @@
+"""Large integers by their residues modulo several primes, and their fractions of the product q.
+
+Residues are balanced, in doubles, of shape (primes, n). What has to leave that form:
+
+- a word m as round(q m / 2^64), and back (:meth:`ResidueNumbers.scale`, :meth:`~ResidueNumbers.unscale`);
+- x as round(2^76 x / q), 76 bits (:meth:`~ResidueNumbers.switch`);
+- x as digits d_0 + d_1 p_0 + d_2 p_0 p_1 + ..., and back (Garner).
+
+The fraction x / q is the sum of (x_i (q / p_i)^-1 mod p_i) / p_i modulo 1, and is taken to 192 bits.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ring.compile import kernel
+from ring.residues import balanced, high_product, multiply, reduce
+from ring.threads import run
+
+__all__ = ["LOW_BITS", "SWITCHED_BITS", "ResidueNumbers", "least", "signed_residue"]
+
+Words = NDArray[np.uint64]
+Residues = NDArray[np.float64]
+
+SWITCHED_BITS = 76
+LOW_BITS = SWITCHED_BITS - 64
+_HALF = 2.0**32
+
+
+@kernel
+def signed_residue(word: np.uint64, p: float, inverse: float) -> float:
+    """Return the residue of a word as a signed integer."""
+    value = np.int64(word)
+    high = np.float64(value >> np.int64(32)) * _HALF
+    low = np.float64(value & np.int64(0xFFFFFFFF))
+    return reduce(reduce(high, p, inverse) + low, p, inverse)
+
+
+@kernel
+def least(x: float, p: float) -> np.uint64:
+    """Return a reduced residue in [0, p), without a branch."""
+    value = np.int64(x)
+    return np.uint64(value + (np.int64(p) & (value >> np.int64(63))))
+
+
+@kernel
+def _from_words(
+    start: int, stop: int, words: Words, p: Residues, inverse: Residues, out: Residues
+) -> None:
+    for i in range(len(p)):
+        for e in range(start, stop):
+            out[i, e] = signed_residue(words[e], p[i], inverse[i])
+
+
+@kernel
+def _scale(
+    start: int, stop: int, words: Words, low: np.uint64, factor: Residues,
+    p: Residues, inverse: Residues, out: Residues,
+) -> None:  # fmt: skip
+    """round(q m / 2^64) = (q m - r) / 2^64, r being the balanced remainder; q is 0 modulo p."""
+    for i in range(len(p)):
+        for e in range(start, stop):
+            remainder = signed_residue(low * words[e], p[i], inverse[i])
+            out[i, e] = reduce(multiply(remainder, factor[i], p[i], inverse[i]), p[i], inverse[i])
+
+
+@kernel
+def _fraction(
+    x: Residues,
+    e: int,
+    weight: Residues,
+    p: Residues,
+    inverse: Residues,
+    parts: Words,
+    half: np.uint64,
+) -> tuple[np.uint64, np.uint64]:
+    """The upper two words of x / q + half 2^-128, modulo 1; parts holds floor(2^192 / p)."""
+    zero, one = np.uint64(0), np.uint64(1)
+    low, middle, high = zero, half, zero
+    for i in range(len(p)):
+        y = reduce(multiply(x[i, e], weight[i], p[i], inverse[i]), p[i], inverse[i])
+        v = least(y, p[i])
+        first = v * parts[i, 0]
+        low += first
+        carry = one if low < first else zero
+        second = high_product(v, parts[i, 0])
+        middle += second
+        over = one if middle < second else zero
+        third = v * parts[i, 1]
+        middle += third
+        over += one if middle < third else zero
+        middle += carry
+        over += one if middle < carry else zero
+        high += high_product(v, parts[i, 1]) + v * parts[i, 2] + over
+    return high, middle
+
+
+@kernel
+def _unscale(
+    start: int, stop: int, x: Residues, weight: Residues,
+    p: Residues, inverse: Residues, parts: Words, out: Words,
+) -> None:  # fmt: skip
+    for e in range(start, stop):
+        out[e] = _fraction(x, e, weight, p, inverse, parts, np.uint64(1) << np.uint64(63))[0]
+
+
+@kernel
+def _switch(
+    start: int, stop: int, x: Residues, weight: Residues,
+    p: Residues, inverse: Residues, parts: Words, high: Words, low: Words,
+) -> None:  # fmt: skip
+    drop = np.uint64(64 - LOW_BITS)
+    for e in range(start, stop):
+        high[e], middle = _fraction(
+            x, e, weight, p, inverse, parts, np.uint64(1) << (drop - np.uint64(1))
+        )
+        low[e] = middle >> drop
+
+
+@kernel
+def _digits(
+    start: int, stop: int, x: Residues, mixed: Residues, p: Residues, inverse: Residues, out: Words
+) -> None:
+    """Digits in [0, p_i), the last one signed. mixed[i, j] is p_0 ... p_(j-1), and at j = i its inverse."""
+    count = len(out)
+    for e in range(start, stop):
+        for i in range(count):
+            value = x[i, e]
+            for j in range(i):
+                digit = np.float64(out[j, e])
+                value = reduce(
+                    value - multiply(digit, mixed[i, j], p[i], inverse[i]), p[i], inverse[i]
+                )
+            value = reduce(multiply(value, mixed[i, i], p[i], inverse[i]), p[i], inverse[i])
+            out[i, e] = least(value, p[i]) if i < count - 1 else np.uint64(np.int64(value))
+
+
+@kernel
+def _from_digits(
+    start: int,
+    stop: int,
+    digits: Words,
+    mixed: Residues,
+    p: Residues,
+    inverse: Residues,
+    out: Residues,
+) -> None:
+    """Add numbers given by digits to residues."""
+    count = len(digits)
+    for i in range(len(p)):
+        for e in range(start, stop):
+            value = out[i, e]
+            for j in range(count):
+                digit = np.float64(np.int64(digits[j, e]))
+                value += multiply(digit, mixed[i, j], p[i], inverse[i])
+            out[i, e] = reduce(value, p[i], inverse[i])
+
+
+class ResidueNumbers:
+    """Integers modulo the product of primes below 2^48.
+
+    Parameters
+    ----------
+    primes : tuple of int
+        Odd and distinct.
+
+    Attributes
+    ----------
+    q : int
+        Their product.
+    p, inverse : float64 arrays
+        The primes and their inverses, for kernels.
+    """
+
+    def __init__(self, primes: tuple[int, ...]) -> None:
+        self.primes = primes
+        self.q = prod(primes)
+        self.p = np.array(primes, np.float64)
+        self.inverse = 1 / self.p
+        self._weight = np.array([balanced(pow(self.q // p, -1, p), p) for p in primes])
+        self._low = np.uint64(self.q % 2**64)
+        self._down = np.array([balanced(-pow(2, -64, p), p) for p in primes])
+        self._parts = np.array(
+            [[(2**192 // p >> 64 * k) % 2**64 for k in range(3)] for p in primes], np.uint64
+        )
+        # Digits need products below the diagonal and inverses on it, sums of digits all products.
+        self._products = np.array(
+            [[balanced(prod(primes[:j]), p) for j in range(len(primes))] for p in primes]
+        )
+        self._mixed = self._products.copy()
+        for i, p in enumerate(primes):
+            self._mixed[i, i] = balanced(pow(prod(primes[:i]), -1, p), p)
+
+    def __len__(self) -> int:
+        return len(self.primes)
+
+    def digit_factor(self, i: int) -> float:
+        """Return the inverse of the product of the primes before p_i, modulo p_i."""
+        return float(self._mixed[i, i])
+
+    def from_words(self, words: Words) -> Residues:
+        """Return the residues of words as signed integers, for words of any shape."""
+        out = np.empty((len(self), words.size))
+        flat = np.ascontiguousarray(words).reshape(-1)
+        run(_from_words, words.size, 8 * len(self), flat, self.p, self.inverse, out)
+        return out.reshape(len(self), *words.shape)
+
+    def scale(self, words: Words) -> Residues:
+        """Return round(q m / 2^64) for words m of any shape."""
+        out = np.empty((len(self), words.size))
+        flat = np.ascontiguousarray(words).reshape(-1)
+        run(
+            _scale, words.size, 16 * len(self),
+            flat, self._low, self._down, self.p, self.inverse, out,
+        )  # fmt: skip
+        return out.reshape(len(self), *words.shape)
+
+    def unscale(self, x: Residues) -> Words:
+        """Return round(2^64 x / q) modulo 2^64, but within 2^-75 of where it turns."""
+        out = np.empty(x[0].size, np.uint64)
+        flat = x.reshape(len(self), -1)
+        run(
+            _unscale, out.size, 16 * len(self),
+            flat, self._weight, self.p, self.inverse, self._parts, out,
+        )  # fmt: skip
+        return out.reshape(x.shape[1:])
+
+    def switch(self, x: Residues) -> tuple[Words, Words]:
+        """Return round(2^76 x / q) modulo 2^76: the upper 64 bits and the lower twelve.
+
+        But within 2^-63 of where it turns.
+        """
+        high, low = np.empty(x[0].size, np.uint64), np.empty(x[0].size, np.uint64)
+        flat = x.reshape(len(self), -1)
+        run(
+            _switch, high.size, 16 * len(self),
+            flat, self._weight, self.p, self.inverse, self._parts, high, low,
+        )  # fmt: skip
+        return high.reshape(x.shape[1:]), low.reshape(x.shape[1:])
+
+    def digits(self, x: Residues, count: int) -> Words:
+        """Return the first `count` digits of integers that have no more.
+
+        Digit i is in [0, p_i), but the last one, which is signed: (p - 1) / 2 times the product of
+        the primes before it, p, is the largest magnitude.
+        """
+        out = np.empty((count, x[0].size), np.uint64)
+        run(
+            _digits, out.shape[1], 8 * count * count,
+            x.reshape(len(x), -1), self._mixed, self.p, self.inverse, out,
+        )  # fmt: skip
+        return out.reshape(count, *x.shape[1:])
+
+    def add_digits(self, digits: Words, out: Residues) -> None:
+        """Add integers given by digits to contiguous residues; the inverse of :meth:`digits`."""
+        run(
+            _from_digits, out[0].size, 8 * len(digits) * len(self),
+            digits.reshape(len(digits), -1), self._products, self.p, self.inverse,
+            out.reshape(len(self), -1),
+        )  # fmt: skip

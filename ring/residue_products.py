@@ -1,0 +1,177 @@
+"""Sums of products of polynomials by their values: at every place, a matrix times a vector modulo p.
+
+What is summed is below :func:`term_bound`, so that so many terms fit below 2^53 before a sum has to
+be reduced (:func:`terms_at_once`).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from ring.compile import kernel
+from ring.residue_numbers import ResidueNumbers
+from ring.residues import multiply, product_bound, reduce
+from ring.threads import run
+from ring.vectors import LANES, WORD, Doubles
+
+__all__ = ["add_run_products", "add_slot_products", "term_bound", "terms_at_once"]
+
+Residues = NDArray[np.float64]
+
+TILE_ROWS = 8
+# Places of one polynomial that are worked on together: 4 kB, so that a sum stays in the cache.
+BLOCK = 512
+
+
+def term_bound(p: int) -> Fraction:
+    """Return the largest product of reduced residues, in units of p."""
+    return product_bound(Fraction(1, 2) + Fraction(16, p), p)
+
+
+def terms_at_once(p: int) -> int:
+    """Return how many products may be added to a reduced residue below 2^53."""
+    return int((Fraction(2**53, p) - 1) / term_bound(p))
+
+
+def _sums(rows: int) -> Any:
+    """Build ``out[r] += sum over k of w[r, k] x[k]``, reduced, for vectors x and scalars w."""
+
+    @intrinsic
+    def sums(
+        typingctx: Any,
+        x: Any, w: Any, w_start: Any, w_row: Any,
+        out: Any, out_start: Any, out_row: Any,
+        depth: Any, p: Any, inverse: Any,
+    ) -> Any:  # fmt: skip
+        index, real = types.intp, types.float64
+        signature = types.void(x, w, index, index, out, index, index, index, real, real)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            _, _, w_start, w_row, _, out_start, out_row, depth, p, inverse = args
+            x_data, w_data, out_data = (
+                context.make_array(signature.args[k])(context, builder, args[k]).data
+                for k in (0, 1, 4)
+            )
+            v = Doubles(builder, p, inverse)
+
+            def row(start: Any, stride: Any, times: int) -> Any:
+                return builder.add(start, builder.mul(stride, WORD(times)))
+
+            places = [row(out_start, out_row, r) for r in range(rows)]
+            totals = [cgutils.alloca_once_value(builder, v.load(out_data, at)) for at in places]
+            lines = [builder.gep(w_data, [row(w_start, w_row, r)]) for r in range(rows)]
+            with cgutils.for_range(builder, depth, intp=WORD) as loop:
+                right = v.load(x_data, builder.mul(loop.index, WORD(LANES)))
+                ratio = v.ratio(right)
+                for r in range(rows):
+                    left = v.broadcast(builder.load(builder.gep(lines[r], [loop.index])))
+                    total = v.add(builder.load(totals[r]), v.multiply(left, right, ratio))
+                    builder.store(total, totals[r])
+            for total, at in zip(totals, places, strict=True):
+                v.store(v.reduce(builder.load(total)), out_data, at)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return sums
+
+
+_eight_sums, _one_sum = _sums(TILE_ROWS), _sums(1)
+
+
+@kernel
+def _add_run_products(
+    start: int, stop: int, x: Residues, w: Residues, terms: NDArray[np.int64],
+    p: Residues, inverse: Residues, out: Residues,
+) -> None:  # fmt: skip
+    """Vectors `start` to `stop` of places, prime after prime."""
+    _, depth, length = x.shape
+    _, runs, rows, _ = w.shape
+    vectors = length // LANES
+    flat_x, flat_w, flat_out = x.reshape(-1), w.reshape(-1), out.reshape(-1)
+    # The places of all x lie 2^16 bytes apart, which is what caches are worst at.
+    panel = np.empty(depth * LANES)
+    for place in range(start, stop):
+        prime, at = place // vectors, place % vectors * LANES
+        for k in range(depth):
+            for lane in range(LANES):
+                panel[k * LANES + lane] = flat_x[(prime * depth + k) * length + at + lane]
+        first = (prime * runs + at // (length // runs)) * rows * depth
+        to = prime * rows * length + at
+        for k in range(0, depth, terms[prime]):
+            some = min(terms[prime], depth - k)
+            part = panel[k * LANES :]
+            r = 0
+            while r + TILE_ROWS <= rows:
+                _eight_sums(
+                    part, flat_w, first + r * depth + k, depth, flat_out, to + r * length, length,
+                    some, p[prime], inverse[prime],
+                )  # fmt: skip
+                r += TILE_ROWS
+            while r < rows:
+                _one_sum(
+                    part, flat_w, first + r * depth + k, depth, flat_out, to + r * length, length,
+                    some, p[prime], inverse[prime],
+                )  # fmt: skip
+                r += 1
+
+
+@kernel
+def _add_slot_products(
+    start: int, stop: int, x: Residues, w: Residues, terms: NDArray[np.int64],
+    p: Residues, inverse: Residues, out: Residues,
+) -> None:  # fmt: skip
+    """Blocks `start` to `stop` of places, prime after prime."""
+    _, depth, length = x.shape
+    rows = w.shape[1]
+    block = min(BLOCK, length)
+    for piece in range(start, stop):
+        prime, at = piece // (length // block), piece % (length // block) * block
+        modulus, below = p[prime], inverse[prime]
+        for r in range(rows):
+            total = out[prime, r, at : at + block]
+            since = 0
+            for k in range(depth):
+                left, right = x[prime, k, at : at + block], w[prime, r, k, at : at + block]
+                for s in range(block):
+                    total[s] += multiply(left[s], right[s], modulus, below)
+                since += 1
+                if since == terms[prime] or k == depth - 1:
+                    since = 0
+                    for s in range(block):
+                        total[s] = reduce(total[s], modulus, below)
+
+
+def _terms(numbers: ResidueNumbers) -> NDArray[np.int64]:
+    return np.array([terms_at_once(p) for p in numbers.primes])
+
+
+def add_run_products(numbers: ResidueNumbers, x: Residues, w: Residues, out: Residues) -> None:
+    """Add ``sum over k of w[:, t, r, k] x[:, k, s]`` to ``out[:, r, s]``, t being the run of place s.
+
+    All are contiguous, x of shape (primes, depth, N), w of shape (primes, runs, rows, depth), whose
+    runs have eight places or more, and out of shape (primes, rows, N); all are reduced and stay so.
+    """
+    vectors = len(numbers) * x.shape[2] // LANES
+    run(
+        _add_run_products, vectors, 8 * x.shape[1] * w.shape[2],
+        x, w, _terms(numbers), numbers.p, numbers.inverse, out,
+    )  # fmt: skip
+
+
+def add_slot_products(numbers: ResidueNumbers, x: Residues, w: Residues, out: Residues) -> None:
+    """Add ``sum over k of w[:, r, k, s] x[:, k, s]`` to ``out[:, r, s]``.
+
+    As :func:`add_run_products`, for w of shape (primes, rows, depth, N).
+    """
+    blocks = len(numbers) * x.shape[2] // min(BLOCK, x.shape[2])
+    run(
+        _add_slot_products, blocks, BLOCK * x.shape[1] * w.shape[1],
+        x, w, _terms(numbers), numbers.p, numbers.inverse, out,
+    )  # fmt: skip
