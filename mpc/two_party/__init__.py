@@ -1,0 +1,1 @@
+"""Correlations that two parties make by themselves."""
