@@ -16,6 +16,8 @@ same products under other floods would be their average.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,7 +51,7 @@ class Life:
         How many were before, by another process.
     """
 
-    __slots__ = ("_generation", "answered", "coefficients")
+    __slots__ = ("_generation", "_lock", "answered", "coefficients")
 
     def __init__(self, coefficients: int, answered: int = 0) -> None:
         if not 0 <= answered <= coefficients:
@@ -57,7 +59,7 @@ class Life:
                 f"answered must be in [0, {coefficients}], the operand's life, got {answered}"
             )
         self.coefficients, self.answered = coefficients, answered
-        self._generation = processes.generation
+        self._generation, self._lock = processes.generation, threading.Lock()
 
     def spend(self, coefficients: int) -> None:
         """Count coefficients before they are answered.
@@ -71,12 +73,13 @@ class Life:
         """
         if self._generation != processes.generation:
             raise ProcessError("an operand's life is counted by the process that has begun to")
-        if self.answered + coefficients > self.coefficients:
-            raise SessionError(
-                f"{self.answered} coefficients of an operand's {self.coefficients} are answered, and"
-                f" {coefficients} more would show it: use fresh masks, or declare a longer life"
-            )
-        self.answered += coefficients
+        with self._lock:
+            if self.answered + coefficients > self.coefficients:
+                raise SessionError(
+                    f"{self.answered} coefficients of an operand's {self.coefficients} are answered, and"
+                    f" {coefficients} more would show it: use fresh masks, or declare a longer life"
+                )
+            self.answered += coefficients
 
 
 class Mixed:

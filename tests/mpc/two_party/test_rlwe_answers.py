@@ -10,9 +10,9 @@ from mpc.errors import ArgumentError, FrameError, SessionError
 from mpc.two_party.rlwe_answers import Life, Mixed, answer_bytes, finish, open_answers
 from mpc.two_party.rlwe_ciphertexts import Ciphertexts, encrypt, read_ciphertexts
 from mpc.two_party.rlwe_layouts import KeptLeft
-from mpc.two_party.rlwe_parameters import LENGTH, PARAMETERS, noise_bound
+from mpc.two_party.rlwe_parameters import LARGEST_ERROR, LENGTH, PARAMETERS, noise_bound
 from mpc.two_party.rlwe_products import Product, _mix, _transformed
-from mpc.two_party.rlwe_samples import Seed
+from mpc.two_party.rlwe_samples import Samples, Seed
 from mpc.two_party.rlwe_wire import switched_bytes, unpack_switched
 from ring import processes
 from ring.errors import ProcessError
@@ -167,6 +167,25 @@ def test_the_flood_is_fresh_and_uniform_in_every_answer(parameters, monkeypatch)
         floods.append(found)
         assert found[:LENGTH] != found[LENGTH:]
     assert not set(floods[0]) & set(floods[1])
+
+
+@each
+def test_an_answer_has_an_error_of_its_own(parameters, monkeypatch):
+    """c_1 is a u + e_1: were u zero, it would be e_1, which must be there and be fresh."""
+    seen = []
+    switch = type(parameters.numbers).switch
+
+    def watch(self, x):
+        seen.append(x.copy())
+        return switch(self, x)
+
+    monkeypatch.setattr(type(parameters.numbers), "switch", watch)
+    monkeypatch.setattr(Samples, "ternary", lambda self, *shape: np.zeros(shape))
+    answered(parameters, 2)
+    errors = np.array(integers(parameters.numbers, seen[1])).reshape(2, LENGTH)
+    assert np.abs(errors).max() <= LARGEST_ERROR and (errors[0] != errors[1]).any()
+    for line in errors:
+        assert abs(line.astype(float).std() - 10.5**0.5) < 0.15
 
 
 @each
