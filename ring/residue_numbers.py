@@ -159,6 +159,15 @@ def _from_digits(
             out[i, e] = reduce(value, p[i], inverse[i])
 
 
+@kernel
+def _low_words(start: int, stop: int, digits: Words, products: Words, out: Words) -> None:
+    for e in range(start, stop):
+        total = np.uint64(0)
+        for j in range(len(digits)):
+            total += digits[j, e] * products[j]
+        out[e] = total
+
+
 class ResidueNumbers:
     """Integers modulo the product of primes below 2^48.
 
@@ -253,6 +262,14 @@ class ResidueNumbers:
             x.reshape(len(x), -1), self._mixed, self.p, self.inverse, out,
         )  # fmt: skip
         return out.reshape(count, *x.shape[1:])
+
+    def low_words(self, x: Residues) -> Words:
+        """Return integers modulo 2^64, for ones as small as :meth:`digits` takes them."""
+        digits = self.digits(x.reshape(len(self), -1), len(self))
+        products = np.array([prod(self.primes[:j]) % 2**64 for j in range(len(self))], np.uint64)
+        out = np.empty(digits.shape[1], np.uint64)
+        run(_low_words, out.size, 4 * len(self), digits, products, out)
+        return out.reshape(x.shape[1:])
 
     def add_digits(self, digits: Words, out: Residues) -> None:
         """Add integers given by digits to contiguous residues; the inverse of :meth:`digits`."""

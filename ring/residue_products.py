@@ -20,7 +20,13 @@ from ring.residues import multiply, product_bound, reduce
 from ring.threads import run
 from ring.vectors import LANES, WORD, Doubles
 
-__all__ = ["add_run_products", "add_slot_products", "term_bound", "terms_at_once"]
+__all__ = [
+    "add_run_products",
+    "add_slot_products",
+    "multiply_places",
+    "term_bound",
+    "terms_at_once",
+]
 
 Residues = NDArray[np.float64]
 
@@ -148,6 +154,16 @@ def _add_slot_products(
                         total[s] = reduce(total[s], modulus, below)
 
 
+@kernel
+def _multiply_places(
+    start: int, stop: int, x: Residues, w: Residues, p: Residues, inverse: Residues
+) -> None:
+    for i in range(len(p)):
+        for e in range(start, stop):
+            product = multiply(x[i, e], w[i, e], p[i], inverse[i])
+            x[i, e] = reduce(product, p[i], inverse[i])
+
+
 def _terms(numbers: ResidueNumbers) -> NDArray[np.int64]:
     return np.array([terms_at_once(p) for p in numbers.primes])
 
@@ -174,4 +190,13 @@ def add_slot_products(numbers: ResidueNumbers, x: Residues, w: Residues, out: Re
     run(
         _add_slot_products, blocks, BLOCK * x.shape[1] * w.shape[1],
         x, w, _terms(numbers), numbers.p, numbers.inverse, out,
+    )  # fmt: skip
+
+
+def multiply_places(numbers: ResidueNumbers, x: Residues, w: Residues) -> None:
+    """Multiply reduced residues, of shape (primes, ...), place by place, in place of x."""
+    shape = (len(numbers), -1)
+    run(
+        _multiply_places, x[0].size, 8 * len(numbers),
+        x.reshape(shape), w.reshape(shape), numbers.p, numbers.inverse,
     )  # fmt: skip

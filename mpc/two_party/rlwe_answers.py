@@ -34,7 +34,7 @@ from ring.ntt import Residues
 from ring.residue_numbers import LOW_BITS, signed_residue
 from ring.residues import multiply, reduce
 
-__all__ = ["Life", "Mixed", "answer_bytes", "finish", "open_answers"]
+__all__ = ["Life", "Mixed", "answer_bytes", "finish", "hide", "open_answers"]
 
 Words = NDArray[np.uint64]
 Places = NDArray[np.int64]
@@ -118,6 +118,20 @@ def finish(public: PublicKey, mixed: Mixed, share: Words, places: Places) -> byt
     SessionError
         If the products have been answered.
     """
+    numbers = public.parameters.numbers
+    masked = numbers.scale(np.negative(share).reshape(-1))
+    first, second = hide(public, mixed, masked, places, public.parameters.flood_bits)
+    read = pack_switched(*numbers.switch(first))
+    return pack_switched(*numbers.switch(second)) + read
+
+
+def hide(
+    public: PublicKey, mixed: Mixed, masked: Residues, places: Places, flood_bits: int
+) -> tuple[Residues, Residues]:
+    """Steps 1 and 2: return c_0 at the places and c_1, as coefficients, of shape (primes, n).
+
+    `masked` is what masks c_0, scaled up to q.
+    """
     parameters = public.parameters
     numbers, transform, samples = parameters.numbers, parameters.transform, Samples()
     sums, count, shape = mixed.spend(), len(mixed), (len(parameters.numbers), -1)
@@ -125,16 +139,13 @@ def finish(public: PublicKey, mixed: Mixed, share: Words, places: Places) -> byt
     transform.forward(u)
     add_products(numbers, u, public.b, sums.c_0)
     transform.inverse(sums.c_0)
-    masked = numbers.scale(np.negative(share).reshape(-1))
-    samples.add_flood(numbers, parameters.flood_bits, masked)
+    samples.add_flood(numbers, flood_bits, masked)
     read = np.ascontiguousarray(sums.c_0[:, :, places]).reshape(shape)
     add_reduced(read, numbers.p, numbers.inverse, masked)
-    first = numbers.switch(masked)
     add_products(numbers, u, public.a, sums.c_1)
     transform.inverse(sums.c_1)
     sums.c_1[:] += samples.errors(count, LENGTH)
-    second = numbers.switch(sums.c_1.reshape(shape))
-    return pack_switched(*second) + pack_switched(*first)
+    return masked, sums.c_1.reshape(shape)
 
 
 @kernel

@@ -41,6 +41,7 @@ __all__ = [
     "ciphertext_bytes",
     "encrypt",
     "encrypt_random",
+    "encrypt_scaled",
     "read_ciphertexts",
 ]
 
@@ -79,9 +80,13 @@ def encrypt(key: SecretKey, messages: Words, seed: Seed) -> bytes:
     SessionError
         If the seed has been used.
     """
+    return encrypt_scaled(key, key.parameters.numbers.scale(messages), seed)
+
+
+def encrypt_scaled(key: SecretKey, c_0: Residues, seed: Seed) -> bytes:
+    """Encrypt messages that are scaled up to q, of shape (primes, rows, N); they are changed."""
     parameters, public = key.parameters, seed.spend()
-    numbers, count = parameters.numbers, len(messages)
-    c_0 = numbers.scale(messages)
+    numbers, count = parameters.numbers, c_0.shape[1]
     c_0 += Samples().errors(count, LENGTH)
     parameters.transform.forward(c_0)
     c_1 = uniform_residues(public, numbers, count, LENGTH)

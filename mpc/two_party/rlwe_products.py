@@ -56,6 +56,7 @@ __all__ = [
     "Channel",
     "Product",
     "answer",
+    "check_operand",
     "multiply_shared",
     "read_public_key",
     "receive_answer",
@@ -179,7 +180,8 @@ class Product:
         return self.layout.kept_groups * one
 
 
-def _operand(name: str, x: Words, shape: tuple[int, ...]) -> Words:
+def check_operand(name: str, x: Words, shape: tuple[int, ...]) -> Words:
+    """Return an operand that is an array of words of this shape; refuse any other."""
     if not isinstance(x, np.ndarray) or x.dtype != np.uint64:
         raise DtypeError(f"the {name} operand must be a uint64 array")
     if x.shape != shape:
@@ -204,7 +206,7 @@ def send_operand(product: Product, key: SecretKey, x: Words, channel: Channel) -
     """Keeper, step 1: encrypt its operand and send it."""
     layout = product.layout
     _same_parameters(product, key.parameters, "the key")
-    polynomials = layout.pack_kept(_operand("keeper's", x, layout.kept_shape))
+    polynomials = layout.pack_kept(check_operand("keeper's", x, layout.kept_shape))
     polynomials = polynomials.reshape(-1, LENGTH)
     for start, stop in product._sent():
         channel.send(encrypt(key, polynomials[start:stop], Seed()))
@@ -293,7 +295,7 @@ def answer(
     """
     layout = product.layout
     _same_parameters(product, public.parameters, "the public key")
-    w = _operand("mixer's", w, layout.mixed_shape)
+    w = check_operand("mixer's", w, layout.mixed_shape)
     _check_bound(product, w)
     if life.coefficients > product.life:
         raise ArgumentError(

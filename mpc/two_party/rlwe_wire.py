@@ -8,9 +8,12 @@ bits to a word (:mod:`ring.bit_fields`):
 | a ciphertext of a given message, or a public key | the primes' bits, prime after prime; 16 bytes of seed |
 | a correction of a random string | each prime's bits, until a last, signed digit; 16 bytes of seed |
 | an answer | a word and 12 bits, for the second component; the same for the places of the first |
+| an answer of an elementwise product | a word for each component |
 """
 
 from __future__ import annotations
+
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +30,21 @@ __all__ = [
     "pack_corrections",
     "pack_residues",
     "pack_switched",
+    "pack_words",
     "residue_bytes",
     "switched_bytes",
     "unpack_corrections",
     "unpack_residues",
     "unpack_switched",
+    "unpack_words",
 ]
 
 Words = NDArray[np.uint64]
 _WIRE = np.dtype("<u8")
 
 
-def _to_bytes(words: Words) -> bytes:
+def pack_words(words: Words) -> bytes:
+    """Pack whole words."""
     return words.astype(_WIRE, copy=False).tobytes()
 
 
@@ -90,7 +96,7 @@ def pack_residues(parameters: Parameters, x: Residues) -> bytes:
     for i, p in enumerate(parameters.numbers.primes):
         out = np.empty(x[i].size, np.uint64)
         _canonical(x[i].reshape(-1), float(p), out)
-        pieces.append(_to_bytes(pack_fields(out, parameters.prime_bits)))
+        pieces.append(pack_words(pack_fields(out, parameters.prime_bits)))
     return b"".join(pieces)
 
 
@@ -121,11 +127,11 @@ def pack_corrections(parameters: Parameters, digits: Words) -> bytes:
     """Pack corrections, as digits of shape (digits, count)."""
     widths = parameters.correction_widths
     pieces = [
-        _to_bytes(pack_fields(line, width))
+        pack_words(pack_fields(line, width))
         for line, width in zip(digits[:-1], widths[:-1], strict=True)
     ]
     offset = np.uint64(1 << (widths[-1] - 1))
-    return b"".join([*pieces, _to_bytes(pack_fields(digits[-1] + offset, widths[-1]))])
+    return b"".join([*pieces, pack_words(pack_fields(digits[-1] + offset, widths[-1]))])
 
 
 def unpack_corrections(parameters: Parameters, data: bytes, count: int, what: str) -> Words:
@@ -154,7 +160,7 @@ def switched_bytes(count: int) -> int:
 
 def pack_switched(high: Words, low: Words) -> bytes:
     """Pack numbers modulo 2^76: their upper words and lower twelve bits."""
-    return _to_bytes(high.reshape(-1)) + _to_bytes(pack_fields(low, LOW_BITS))
+    return pack_words(high.reshape(-1)) + pack_words(pack_fields(low, LOW_BITS))
 
 
 def unpack_switched(data: bytes, count: int, what: str) -> tuple[Words, Words]:
@@ -169,3 +175,17 @@ def unpack_switched(data: bytes, count: int, what: str) -> tuple[Words, Words]:
     high, low = reader.take(count, 64), reader.take(count, LOW_BITS)
     reader.end()
     return high, low
+
+
+def unpack_words(data: bytes, shape: tuple[int, ...], what: str) -> Words:
+    """Unpack whole words.
+
+    Raises
+    ------
+    FrameError
+        If the data is too short or long; it begins with `what`.
+    """
+    reader = _Reader(bytes(data), what)
+    words = reader.take(prod(shape), 64)
+    reader.end()
+    return words.reshape(shape)

@@ -90,6 +90,9 @@ def check_digits(numbers, count):
         digits[-1] -= (digits[-1] >> 63) << 64
         assert sum(d * prod(primes[:i]) for i, d in enumerate(digits)) == x
         assert all(0 <= d < p for d, p in zip(digits[:-1], primes, strict=False))
+    if count == len(numbers):
+        low = numbers.low_words(residues(numbers, integers))
+        assert low.tolist() == [x % 2**64 for x in integers]
     more = residues(numbers, integers[::-1])
     numbers.add_digits(found, more)
     assert same(numbers, more, [a + b for a, b in zip(integers, integers[::-1], strict=True)])
