@@ -46,13 +46,15 @@ def _pack(start: int, stop: int, values: Words, width: int, out: Words) -> None:
 @kernel
 def _unpack(start: int, stop: int, words: Words, width: int, out: Words) -> None:
     mask = np.uint64(2**64 - 1) >> np.uint64(WORD_BITS - width)
-    for i in range(start, stop):
-        bit = i * width
-        at, shift = bit // WORD_BITS, np.uint64(bit % WORD_BITS)
-        value = words[at] >> shift
-        if shift + np.uint64(width) > np.uint64(WORD_BITS):
-            value |= words[at + 1] << (np.uint64(WORD_BITS) - shift)
-        out[i] = value & mask
+    last = np.uint64(words.size - 1)
+    some, step = out[start:stop], np.uint64(width)
+    bit = np.uint64(start) * step
+    for i in range(some.size):
+        at, shift = bit >> np.uint64(6), bit & np.uint64(63)
+        # The word after it, shifted in two steps: by 64 at once would be none.
+        after = words[min(at + np.uint64(1), last)] << np.uint64(1) << (np.uint64(63) - shift)
+        some[i] = (words[at] >> shift | after) & mask
+        bit += step
 
 
 def _check(width: int) -> None:

@@ -12,13 +12,18 @@ The fraction x / q is the sum of (x_i (q / p_i)^-1 mod p_i) / p_i modulo 1, and 
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ring.compile import kernel
-from ring.residues import balanced, high_product, multiply, reduce
+from ring.residues import balanced, multiply, reduce
 from ring.threads import run
+from ring.vectors import WORD
 
 __all__ = ["LOW_BITS", "SWITCHED_BITS", "ResidueNumbers", "least", "signed_residue"]
 
@@ -28,6 +33,11 @@ Residues = NDArray[np.float64]
 SWITCHED_BITS = 76
 LOW_BITS = SWITCHED_BITS - 64
 _HALF = 2.0**32
+# Numbers that are worked on together: what a step leaves for the next stays in the cache.
+BLOCK = 512
+
+# As far as a type checker can know, whoever calls one passes its typing context too.
+_intrinsic: Any = intrinsic
 
 
 @kernel
@@ -46,13 +56,18 @@ def least(x: float, p: float) -> np.uint64:
     return np.uint64(value + (np.int64(p) & (value >> np.int64(63))))
 
 
+# Slices, whose indices cannot be negative, and one loop for each step: LLVM makes vectors of them.
+
+
 @kernel
 def _from_words(
     start: int, stop: int, words: Words, p: Residues, inverse: Residues, out: Residues
 ) -> None:
+    some = words[start:stop]
     for i in range(len(p)):
-        for e in range(start, stop):
-            out[i, e] = signed_residue(words[e], p[i], inverse[i])
+        line, modulus, below = out[i, start:stop], p[i], inverse[i]
+        for e in range(some.size):
+            line[e] = signed_residue(some[e], modulus, below)
 
 
 @kernel
@@ -61,41 +76,60 @@ def _scale(
     p: Residues, inverse: Residues, out: Residues,
 ) -> None:  # fmt: skip
     """round(q m / 2^64) = (q m - r) / 2^64, r being the balanced remainder; q is 0 modulo p."""
+    some = words[start:stop]
     for i in range(len(p)):
-        for e in range(start, stop):
-            remainder = signed_residue(low * words[e], p[i], inverse[i])
-            out[i, e] = reduce(multiply(remainder, factor[i], p[i], inverse[i]), p[i], inverse[i])
+        line, modulus, below, down = out[i, start:stop], p[i], inverse[i], factor[i]
+        for e in range(some.size):
+            remainder = signed_residue(low * some[e], modulus, below)
+            line[e] = reduce(multiply(remainder, down, modulus, below), modulus, below)
+
+
+@_intrinsic
+def _fraction(
+    typingctx: Any, v: Any, start: Any, stride: Any, parts: Any, count: Any, half: Any
+) -> Any:
+    """The upper two of three words: sum of v[start + i stride] parts[i], and half in the middle."""
+    word, index = types.uint64, types.intp
+    signature = types.UniTuple(word, 2)(v, index, index, parts, index, word)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = ir.IntType(192)
+        _, start, stride, _, count, half = args
+        values, pieces = (
+            context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 3)
+        )
+
+        def shifted(value: Any, words: int) -> Any:
+            return builder.shl(builder.zext(value, wide), wide(64 * words))
+
+        total = cgutils.alloca_once_value(builder, shifted(half, 1))
+        with cgutils.for_range(builder, count, intp=WORD) as loop:
+            at = builder.add(start, builder.mul(loop.index, stride))
+            value = builder.zext(builder.load(builder.gep(values, [at])), wide)
+            first = builder.mul(loop.index, WORD(3))
+            part = wide(0)
+            for k in range(3):
+                piece = builder.load(builder.gep(pieces, [builder.add(first, WORD(k))]))
+                part = builder.or_(part, shifted(piece, k))
+            builder.store(builder.add(builder.load(total), builder.mul(value, part)), total)
+        found = builder.load(total)
+        words = [builder.trunc(builder.lshr(found, wide(64 * k)), WORD) for k in (2, 1)]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return signature, generate
 
 
 @kernel
-def _fraction(
-    x: Residues,
-    e: int,
-    weight: Residues,
-    p: Residues,
-    inverse: Residues,
-    parts: Words,
-    half: np.uint64,
-) -> tuple[np.uint64, np.uint64]:
-    """The upper two words of x / q + half 2^-128, modulo 1; parts holds floor(2^192 / p)."""
-    zero, one = np.uint64(0), np.uint64(1)
-    low, middle, high = zero, half, zero
+def _weigh(
+    x: Residues, start: int, stop: int, weight: Residues, p: Residues, inverse: Residues, v: Words
+) -> None:
+    """x_i (q / p_i)^-1 modulo p_i, in [0, p_i)."""
     for i in range(len(p)):
-        y = reduce(multiply(x[i, e], weight[i], p[i], inverse[i]), p[i], inverse[i])
-        v = least(y, p[i])
-        first = v * parts[i, 0]
-        low += first
-        carry = one if low < first else zero
-        second = high_product(v, parts[i, 0])
-        middle += second
-        over = one if middle < second else zero
-        third = v * parts[i, 1]
-        middle += third
-        over += one if middle < third else zero
-        middle += carry
-        over += one if middle < carry else zero
-        high += high_product(v, parts[i, 1]) + v * parts[i, 2] + over
-    return high, middle
+        some, line = x[i, start:stop], v[i]
+        factor, modulus, below = weight[i], p[i], inverse[i]
+        for e in range(some.size):
+            y = reduce(multiply(some[e], factor, modulus, below), modulus, below)
+            line[e] = least(y, modulus)
 
 
 @kernel
@@ -103,8 +137,13 @@ def _unscale(
     start: int, stop: int, x: Residues, weight: Residues,
     p: Residues, inverse: Residues, parts: Words, out: Words,
 ) -> None:  # fmt: skip
-    for e in range(start, stop):
-        out[e] = _fraction(x, e, weight, p, inverse, parts, np.uint64(1) << np.uint64(63))[0]
+    v = np.empty((len(p), BLOCK), np.uint64)
+    half = np.uint64(1) << np.uint64(63)
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        _weigh(x, first, last, weight, p, inverse, v)
+        for e in range(last - first):
+            out[first + e] = _fraction(v, e, BLOCK, parts, len(p), half)[0]
 
 
 @kernel
@@ -112,12 +151,15 @@ def _switch(
     start: int, stop: int, x: Residues, weight: Residues,
     p: Residues, inverse: Residues, parts: Words, high: Words, low: Words,
 ) -> None:  # fmt: skip
+    v = np.empty((len(p), BLOCK), np.uint64)
     drop = np.uint64(64 - LOW_BITS)
-    for e in range(start, stop):
-        high[e], middle = _fraction(
-            x, e, weight, p, inverse, parts, np.uint64(1) << (drop - np.uint64(1))
-        )
-        low[e] = middle >> drop
+    half = np.uint64(1) << (drop - np.uint64(1))
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        _weigh(x, first, last, weight, p, inverse, v)
+        for e in range(last - first):
+            high[first + e], middle = _fraction(v, e, BLOCK, parts, len(p), half)
+            low[first + e] = middle >> drop
 
 
 @kernel
@@ -126,46 +168,55 @@ def _digits(
 ) -> None:
     """Digits in [0, p_i), the last one signed. mixed[i, j] is p_0 ... p_(j-1), and at j = i its inverse."""
     count = len(out)
-    for e in range(start, stop):
+    scratch = np.empty(BLOCK)
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        value = scratch[: last - first]
         for i in range(count):
-            value = x[i, e]
+            value[:] = x[i, first:last]
+            modulus, below = p[i], inverse[i]
             for j in range(i):
-                digit = np.float64(out[j, e])
-                value = reduce(
-                    value - multiply(digit, mixed[i, j], p[i], inverse[i]), p[i], inverse[i]
-                )
-            value = reduce(multiply(value, mixed[i, i], p[i], inverse[i]), p[i], inverse[i])
-            out[i, e] = least(value, p[i]) if i < count - 1 else np.uint64(np.int64(value))
+                digits, factor = out[j, first:last], mixed[i, j]
+                for e in range(value.size):
+                    digit = np.float64(np.int64(digits[e]))
+                    less = value[e] - multiply(digit, factor, modulus, below)
+                    value[e] = reduce(less, modulus, below)
+            line, factor = out[i, first:last], mixed[i, i]
+            for e in range(value.size):
+                found = reduce(multiply(value[e], factor, modulus, below), modulus, below)
+                value[e] = found
+                line[e] = np.uint64(np.int64(found))
+            if i < count - 1:
+                for e in range(value.size):
+                    line[e] = least(value[e], modulus)
 
 
 @kernel
 def _from_digits(
-    start: int,
-    stop: int,
-    digits: Words,
-    mixed: Residues,
-    p: Residues,
-    inverse: Residues,
-    out: Residues,
-) -> None:
+    start: int, stop: int, digits: Words, mixed: Residues,
+    p: Residues, inverse: Residues, out: Residues,
+) -> None:  # fmt: skip
     """Add numbers given by digits to residues."""
-    count = len(digits)
-    for i in range(len(p)):
-        for e in range(start, stop):
-            value = out[i, e]
-            for j in range(count):
-                digit = np.float64(np.int64(digits[j, e]))
-                value += multiply(digit, mixed[i, j], p[i], inverse[i])
-            out[i, e] = reduce(value, p[i], inverse[i])
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        for i in range(len(p)):
+            line, modulus, below = out[i, first:last], p[i], inverse[i]
+            for j in range(len(digits)):
+                some, factor = digits[j, first:last], mixed[i, j]
+                for e in range(line.size):
+                    digit = np.float64(np.int64(some[e]))
+                    more = line[e] + multiply(digit, factor, modulus, below)
+                    line[e] = reduce(more, modulus, below)
 
 
 @kernel
 def _low_words(start: int, stop: int, digits: Words, products: Words, out: Words) -> None:
-    for e in range(start, stop):
-        total = np.uint64(0)
-        for j in range(len(digits)):
-            total += digits[j, e] * products[j]
-        out[e] = total
+    total = out[start:stop]
+    total[:] = 0
+    for j in range(len(digits)):
+        some, product = digits[j, start:stop], products[j]
+        for e in range(total.size):
+            total[e] += some[e] * product
 
 
 class ResidueNumbers:

@@ -33,6 +33,8 @@ Residues = NDArray[np.float64]
 TILE_ROWS = 8
 # Places of one polynomial that are worked on together: 4 kB, so that a sum stays in the cache.
 BLOCK = 512
+# Places of a run that share the factors that have been loaded.
+PANEL = 8 * LANES
 
 
 def term_bound(p: int) -> Fraction:
@@ -93,39 +95,43 @@ _eight_sums, _one_sum = _sums(TILE_ROWS), _sums(1)
 
 @kernel
 def _add_run_products(
-    start: int, stop: int, x: Residues, w: Residues, terms: NDArray[np.int64],
+    start: int, stop: int, x: Residues, w: Residues, terms: NDArray[np.int64], wide: int,
     p: Residues, inverse: Residues, out: Residues,
 ) -> None:  # fmt: skip
-    """Vectors `start` to `stop` of places, prime after prime."""
+    """Panels `start` to `stop` of `wide` places, prime after prime."""
     _, depth, length = x.shape
     _, runs, rows, _ = w.shape
-    vectors = length // LANES
     flat_x, flat_w, flat_out = x.reshape(-1), w.reshape(-1), out.reshape(-1)
     # The places of all x lie 2^16 bytes apart, which is what caches are worst at.
-    panel = np.empty(depth * LANES)
+    panel = np.empty(depth * wide)
     for place in range(start, stop):
-        prime, at = place // vectors, place % vectors * LANES
+        prime, at = place // (length // wide), place % (length // wide) * wide
+        modulus, below, most = p[prime], inverse[prime], terms[prime]
         for k in range(depth):
-            for lane in range(LANES):
-                panel[k * LANES + lane] = flat_x[(prime * depth + k) * length + at + lane]
+            line = flat_x[(prime * depth + k) * length + at :]
+            for lane in range(wide):
+                panel[(lane // LANES * depth + k) * LANES + lane % LANES] = line[lane]
         first = (prime * runs + at // (length // runs)) * rows * depth
         to = prime * rows * length + at
-        for k in range(0, depth, terms[prime]):
-            some = min(terms[prime], depth - k)
-            part = panel[k * LANES :]
+        for k in range(0, depth, most):
+            some = min(most, depth - k)
             r = 0
-            while r + TILE_ROWS <= rows:
-                _eight_sums(
-                    part, flat_w, first + r * depth + k, depth, flat_out, to + r * length, length,
-                    some, p[prime], inverse[prime],
-                )  # fmt: skip
-                r += TILE_ROWS
             while r < rows:
-                _one_sum(
-                    part, flat_w, first + r * depth + k, depth, flat_out, to + r * length, length,
-                    some, p[prime], inverse[prime],
-                )  # fmt: skip
-                r += 1
+                factors, row = first + r * depth + k, to + r * length
+                eight = r + TILE_ROWS <= rows
+                for vector in range(0, wide, LANES):
+                    part = panel[vector * depth + k * LANES :]
+                    if eight:
+                        _eight_sums(
+                            part, flat_w, factors, depth, flat_out, row + vector, length,
+                            some, modulus, below,
+                        )  # fmt: skip
+                    else:
+                        _one_sum(
+                            part, flat_w, factors, depth, flat_out, row + vector, length,
+                            some, modulus, below,
+                        )  # fmt: skip
+                r += TILE_ROWS if eight else 1
 
 
 @kernel
@@ -174,10 +180,10 @@ def add_run_products(numbers: ResidueNumbers, x: Residues, w: Residues, out: Res
     All are contiguous, x of shape (primes, depth, N), w of shape (primes, runs, rows, depth), whose
     runs have eight places or more, and out of shape (primes, rows, N); all are reduced and stay so.
     """
-    vectors = len(numbers) * x.shape[2] // LANES
+    wide = min(PANEL, x.shape[2] // w.shape[1])
     run(
-        _add_run_products, vectors, 8 * x.shape[1] * w.shape[2],
-        x, w, _terms(numbers), numbers.p, numbers.inverse, out,
+        _add_run_products, len(numbers) * x.shape[2] // wide, wide * x.shape[1] * w.shape[2],
+        x, w, _terms(numbers), wide, numbers.p, numbers.inverse, out,
     )  # fmt: skip
 
 

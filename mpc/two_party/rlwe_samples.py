@@ -16,7 +16,7 @@ from ring import Stream, fresh_key, processes
 from ring.compile import kernel
 from ring.errors import ProcessError
 from ring.ntt import Residues
-from ring.residue_numbers import ResidueNumbers
+from ring.residue_numbers import BLOCK, ResidueNumbers
 from ring.residues import count_ones, multiply, reduce
 
 __all__ = ["SEED_BYTES", "Once", "Samples", "Seed", "uniform_residues"]
@@ -54,14 +54,25 @@ def _add_flood(
     limbs = len(words)
     top = bits - _LIMB_BITS * (limbs - 1)
     half = 2.0 ** (top - 1)
-    for i in range(len(p)):
-        for e in range(out.shape[1]):
-            value = np.float64(np.int64(words[0, e] >> np.uint64(64 - top))) - half
+    drop, drop_top = np.uint64(64 - _LIMB_BITS), np.uint64(64 - top)
+    value = np.empty(BLOCK)
+    for first in range(0, out.shape[1], BLOCK):
+        last = min(first + BLOCK, out.shape[1])
+        for i in range(len(p)):
+            modulus, below = p[i], inverse[i]
+            some = words[0, first:last]
+            for e in range(some.size):
+                number = np.float64(np.int64(some[e] >> drop_top)) - half
+                value[e] = reduce(number, modulus, below)
             for k in range(1, limbs):
-                limb = np.float64(np.int64(words[k, e] >> np.uint64(64 - _LIMB_BITS)))
-                high = multiply(reduce(value, p[i], inverse[i]), shift, p[i], inverse[i])
-                value = np.float64(high) + limb
-            out[i, e] = reduce(out[i, e] + value, p[i], inverse[i])
+                some = words[k, first:last]
+                for e in range(some.size):
+                    high = multiply(value[e], shift, modulus, below)
+                    limb = np.float64(np.int64(some[e] >> drop))
+                    value[e] = reduce(np.float64(high) + limb, modulus, below)
+            line = out[i, first:last]
+            for e in range(line.size):
+                line[e] = reduce(line[e] + value[e], modulus, below)
 
 
 class Samples:
