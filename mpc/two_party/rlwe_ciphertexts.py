@@ -52,6 +52,7 @@ Words = NDArray[np.uint64]
 class Ciphertexts:
     """Components c_0 and c_1 as values at the roots, of shape (primes, rows, N)."""
 
+    parameters: Parameters
     c_0: Residues
     c_1: Residues
 
@@ -152,4 +153,4 @@ def read_ciphertexts(
     else:
         c_0 = unpack_residues(parameters, rest, count * LENGTH, what)
         c_0 = c_0.reshape(len(numbers), count, LENGTH)
-    return Ciphertexts(c_0, uniform_residues(public, numbers, count, LENGTH))
+    return Ciphertexts(parameters, c_0, uniform_residues(public, numbers, count, LENGTH))

@@ -229,7 +229,7 @@ def receive_operand(product: Product, channel: Channel) -> Ciphertexts:
     """Mixer, step 1: receive the keeper's operand, for one product or for many."""
     layout, parameters = product.layout, product.parameters
     shape = (parameters.count, layout.kept_groups * layout.terms, LENGTH)
-    found = Ciphertexts(np.empty(shape), np.empty(shape))
+    found = Ciphertexts(parameters, np.empty(shape), np.empty(shape))
     for start, stop in product._sent():
         data = channel.receive(ciphertext_bytes(parameters, stop - start, random=product.random))
         part = read_ciphertexts(parameters, data, stop - start, channel.peer, random=product.random)
@@ -270,7 +270,9 @@ def _mix(product: Product, kept: Ciphertexts, group: int, x: Residues, count: in
     layout, numbers = product.layout, product.parameters.numbers
     here = slice(group * layout.terms, (group + 1) * layout.terms)
     add = add_slot_products if layout.run < LANES else add_run_products
-    sums = Ciphertexts(*(np.zeros((len(numbers), count, LENGTH)) for _ in range(2)))
+    sums = Ciphertexts(
+        product.parameters, *(np.zeros((len(numbers), count, LENGTH)) for _ in range(2))
+    )
     for component, out in ((kept.c_0, sums.c_0), (kept.c_1, sums.c_1)):
         add(numbers, np.ascontiguousarray(component[:, here]), x, out)
     return Mixed(sums)
@@ -295,6 +297,12 @@ def answer(
     """
     layout = product.layout
     _same_parameters(product, public.parameters, "the public key")
+    _same_parameters(product, kept.parameters, "the keeper's operand")
+    polynomials = layout.kept_groups * layout.terms
+    if kept.c_0.shape[1] != polynomials:
+        raise ShapeError(
+            f"the keeper's operand must have {polynomials} polynomials, got {kept.c_0.shape[1]}"
+        )
     w = check_operand("mixer's", w, layout.mixed_shape)
     _check_bound(product, w)
     if life.coefficients > product.life:

@@ -35,7 +35,7 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import ArgumentError, RangeError
+from mpc.errors import ArgumentError, RangeError, ShapeError
 from mpc.two_party.rlwe_answers import Life, Mixed, hide
 from mpc.two_party.rlwe_ciphertexts import (
     Ciphertexts,
@@ -272,6 +272,10 @@ def answer_slots(
         raise ArgumentError(
             f"the operand's life is {life.coefficients} coefficients, the product allows {product.life}"
         )
+    found = [ciphertexts.c_0.shape[1] for ciphertexts in kept]
+    wanted = [PLAIN_PRIMES * (stop - start) for start, stop in product.messages()]
+    if found != wanted:
+        raise ShapeError(f"the keeper's operand must have {wanted} polynomials, got {found}")
     life.spend(product.answered)
     numbers, plain = SLOT_PARAMETERS.numbers, plain_numbers()
     transform, places = SLOT_PARAMETERS.transform, np.arange(LENGTH)
@@ -282,7 +286,7 @@ def answer_slots(
         _to_moduli(_values(blocks[start:stop]).reshape(-1), numbers.p, numbers.inverse, factor)
         factor = factor.reshape(shape)
         transform.forward(factor)
-        sums = Ciphertexts(ciphertexts.c_0.copy(), ciphertexts.c_1.copy())
+        sums = Ciphertexts(SLOT_PARAMETERS, ciphertexts.c_0.copy(), ciphertexts.c_1.copy())
         multiply_places(numbers, sums.c_0, factor)
         multiply_places(numbers, sums.c_1, factor)
         masks = np.zeros((PLAIN_PRIMES, (stop - start) * LENGTH))

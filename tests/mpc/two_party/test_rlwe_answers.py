@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from scipy.special import chdtrc
 
 from mpc.errors import ArgumentError, FrameError, SessionError
+from mpc.two_party import rlwe_answers
 from mpc.two_party.rlwe_answers import Life, Mixed, answer_bytes, finish, open_answers
 from mpc.two_party.rlwe_ciphertexts import Ciphertexts, encrypt, read_ciphertexts
 from mpc.two_party.rlwe_layouts import KeptLeft
@@ -16,6 +18,7 @@ from mpc.two_party.rlwe_samples import Samples, Seed
 from mpc.two_party.rlwe_wire import switched_bytes, unpack_switched
 from ring import processes
 from ring.errors import ProcessError
+from ring.residues import balanced
 from tests.mpc.two_party.rlwe_help import (
     ALARM,
     chance_of,
@@ -59,9 +62,8 @@ def test_noise_of_a_product_is_within_its_bound(parameters, kind, columns):
     sums, places = mixed.spend(), product.layout.places
     results = exact_product(x, w).T.reshape(len(mixed), -1)
     where = np.arange(0, len(places), 7)
-    picked = Ciphertexts(sums.c_0, sums.c_1)
     numbers = parameters.numbers
-    residues = phase(key_of(parameters), picked)[:, :, places][:, :, where]
+    residues = phase(key_of(parameters), sums)[:, :, places][:, :, where]
     found = integers(numbers, residues)
     largest = 0
     for value, m in zip(found, results[:, where].reshape(-1).tolist(), strict=True):
@@ -112,7 +114,9 @@ def answered(parameters, count):
     zeros = np.zeros((len(numbers), count, LENGTH))
     places = np.arange(LENGTH)
     share = random_words(count, LENGTH)
-    data = finish(public_of(parameters), Mixed(Ciphertexts(zeros, zeros.copy())), share, places)
+    data = finish(
+        public_of(parameters), Mixed(Ciphertexts(parameters, zeros, zeros.copy())), share, places
+    )
     return share, data, places
 
 
@@ -129,6 +133,44 @@ def test_what_the_keeper_sees_is_uniform(parameters):
     mine = open_answers(key, data, 8, places, "bob")
     assert np.array_equal(mine, -share)
     assert chance_of_uniform_words(mine) > ALARM
+
+
+def low_bits(parameters, kind, monkeypatch):
+    """Return what a keeper rounds away of an answer: the lowest twelve bits of the phase."""
+    seen = []
+    original = rlwe_answers._round
+
+    def watch(x, back, p, inverse, high, low, out):
+        first, times = (
+            np.array([int(v) for v in line], object)
+            for line in (x[0], [balanced(int(b - a) * int(back), int(p[1])) for a, b in x.T])
+        )
+        seen.append(((first + times * int(p[0]) + low.astype(object)) % 4096).astype(int))
+        original(x, back, p, inverse, high, low, out)
+
+    product, _, _, mixed = mixed_of(parameters, 4096, 40, 8, 4096, 1, kind)
+    places = product.layout.places
+    data = finish(public_of(parameters), mixed, random_words(len(mixed), len(places)), places)
+    with monkeypatch.context() as patch:
+        patch.setattr(rlwe_answers, "_round", watch)
+        open_answers(key_of(parameters), data, len(mixed), places, "bob")
+    return seen[0]
+
+
+@each
+def test_what_the_keeper_rounds_away_does_not_depend_on_the_operand(parameters, monkeypatch):
+    """The flood and noise: alike for an operand of zeros, and for the largest there are."""
+    counts = [
+        np.bincount((low_bits(parameters, kind, monkeypatch) + 2048) % 4096 // 64, minlength=64)
+        for kind in ("zeros", "half", "extreme")
+    ]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        both = counts[a] + counts[b]
+        kept = both >= 10
+        statistic = ((counts[a] - counts[b])[kept] ** 2 / both[kept]).sum()
+        assert chdtrc(kept.sum() - 1, statistic) > ALARM
+    # They do round away something: the flood's 2^9 to either side.
+    assert 15 <= np.count_nonzero(counts[0]) <= 24
 
 
 @each
@@ -209,7 +251,10 @@ def test_only_what_is_read_leaves():
     for places in (np.array([5]), np.array([7, 8191]), np.array([], np.int64)):
         zeros = [np.zeros((len(numbers), 3, LENGTH)) for _ in range(2)]
         data = finish(
-            public_of(parameters), Mixed(Ciphertexts(*zeros)), random_words(3, len(places)), places
+            public_of(parameters),
+            Mixed(Ciphertexts(parameters, *zeros)),
+            random_words(3, len(places)),
+            places,
         )
         assert len(data) == switched_bytes(3 * LENGTH) + switched_bytes(3 * len(places))
     assert answer_bytes(128, 1000) == 128 * 9.5 * (LENGTH + 1000)

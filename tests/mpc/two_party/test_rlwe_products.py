@@ -8,6 +8,7 @@ import pytest
 
 from mpc.errors import ArgumentError, DtypeError, FrameError, RangeError, SessionError, ShapeError
 from mpc.two_party.rlwe_answers import Life
+from mpc.two_party.rlwe_ciphertexts import Ciphertexts
 from mpc.two_party.rlwe_images import ImageConvolution
 from mpc.two_party.rlwe_keys import PublicKey, SecretKey
 from mpc.two_party.rlwe_layouts import KeptLeft, KeptRight, choose_left, choose_right
@@ -316,6 +317,12 @@ def test_arguments_that_do_not_fit():
     ):
         with pytest.raises(ArgumentError, match="parameters q210, the product q180"):
             call()
+    few = Ciphertexts(kept.parameters, kept.c_0[:, :0], kept.c_1[:, :0])
+    with pytest.raises(ShapeError, match="the keeper's operand must have 1 polynomials, got 0"):
+        answer(product, few, public, np.zeros((4, 2), np.uint64), mixer, life)
+    wrong = Ciphertexts(PARAMETERS[1], kept.c_0, kept.c_1)
+    with pytest.raises(ArgumentError, match="the keeper's operand has parameters q192"):
+        answer(product, wrong, public, np.zeros((4, 2), np.uint64), mixer, life)
     assert life.answered == 0 and not mixer.sent
 
 

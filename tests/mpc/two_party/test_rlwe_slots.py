@@ -126,6 +126,8 @@ def test_life_and_bounds():
         answer_slots(product, kept, public, x, mixer, life)
     with pytest.raises(ArgumentError, match="the product allows"):
         answer_slots(product, kept, public, x, mixer, Life(2 * product.life))
+    with pytest.raises(ShapeError, match=re.escape("must have [4] polynomials, got []")):
+        answer_slots(product, [], public, x, mixer, product.fresh_life())
     assert len(mixer.sent) == sent
     with pytest.raises(RangeError, match="parameters q180 flood 131 bits.*above 2\\^-40"):
         SlotProduct(10**6, products=1000)
