@@ -148,7 +148,7 @@ def low_bits(parameters, kind, monkeypatch):
         seen.append(((first + times * int(p[0]) + low.astype(object)) % 4096).astype(int))
         original(x, back, p, inverse, high, low, out)
 
-    product, _, _, mixed = mixed_of(parameters, 4096, 40, 8, 4096, 1, kind)
+    product, _, _, mixed = mixed_of(parameters, 4096, 40, 2, 4096, 1, kind)
     places = product.layout.places
     data = finish(public_of(parameters), mixed, random_words(len(mixed), len(places)), places)
     with monkeypatch.context() as patch:
@@ -250,12 +250,8 @@ def test_only_what_is_read_leaves():
     numbers = parameters.numbers
     for places in (np.array([5]), np.array([7, 8191]), np.array([], np.int64)):
         zeros = [np.zeros((len(numbers), 3, LENGTH)) for _ in range(2)]
-        data = finish(
-            public_of(parameters),
-            Mixed(Ciphertexts(parameters, *zeros)),
-            random_words(3, len(places)),
-            places,
-        )
+        mixed = Mixed(Ciphertexts(parameters, *zeros))
+        data = finish(public_of(parameters), mixed, random_words(3, len(places)), places)
         assert len(data) == switched_bytes(3 * LENGTH) + switched_bytes(3 * len(places))
     assert answer_bytes(128, 1000) == 128 * 9.5 * (LENGTH + 1000)
 
