@@ -152,8 +152,8 @@ class Parameters:
         if not self.allows(total, coefficients):
             raise RangeError(
                 f"parameters {self.name} flood {self.flood_bits} bits: an operand whose coefficients sum up"
-                f" to 2^{log2(total):.1f} in an answer, and {coefficients} coefficients answered, would"
-                f" show by 2^{log2(self.distance(total, coefficients)):.1f}, above 2^-{DISTANCE_BITS};"
+                f" to 2^{log2(max(1, total)):.1f} in an answer, and {coefficients} coefficients answered,"
+                f" would show by 2^{log2(self.distance(total, coefficients)):.1f}, above 2^-{DISTANCE_BITS};"
                 " declare tighter bounds, or a shorter life of the operand"
             )
 

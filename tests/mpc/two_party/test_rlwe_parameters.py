@@ -123,6 +123,8 @@ def test_bounds_that_break_the_rule_are_refused(parameters):
 def test_nothing_hides_everything():
     with pytest.raises(RangeError, match="parameters q210 flood 144 bits.*above 2\\^-40"):
         choose_parameters(784 * 2**63, 2**40)
+    with pytest.raises(RangeError, match="sum up to 2\\^0.0 in an answer"):
+        choose_parameters(0, 2**100)
 
 
 def test_parameters_that_nobody_checked_are_not_in_the_table(monkeypatch):

@@ -89,7 +89,19 @@ def test_margin():
         flood = Fraction(2 ** (SlotProduct(1).flood_bits - 1) * 2**64, q)
         noise = noise_bound(LENGTH * ((t - 1) // 2)) * Fraction(2**64, q)
         assert flood + noise + 5000 < Fraction(2**64, 2 * t)
-        assert noise_bound(LENGTH * ((t - 1) // 2)) <= noise_bound(LENGTH << 47)
+
+
+def test_distance():
+    """By the largest polynomial modulo a plain prime, all of whose coefficients make noise."""
+    for size, products in ((1, 1), (LENGTH + 1, 3)):
+        product = SlotProduct(size, products)
+        coefficients = products * 4 * LENGTH * -(-size // LENGTH)
+        assert product.life == coefficients == products * product.answered
+        largest = max(noise_bound(LENGTH * ((t - 1) // 2)) for t in plain_numbers().primes)
+        # And a product of two words for each number, under a mask of its own.
+        least = coefficients * largest / 2**product.flood_bits
+        least += Fraction(coefficients // 4 * 2**126, 2**MASK_BITS)
+        assert least <= product.distance <= least * Fraction(1001, 1000)
 
 
 def test_measured_margin(monkeypatch):
