@@ -8,7 +8,7 @@ g = f - round(q m / 2^64), the keeper draws a fresh error e and sends d = e - g.
 is a ciphertext of m with error e. As f is uniform, m and g are independent, but for the ends of the range
 of g, where one of 2^64 q^-1 values is missing or not: so d, which is e - g, says nothing about m or e,
 up to 22 * 2^65 / q. This needs m to be rounded right, which is why fractions are taken to 192 bits: one
-that is taken to 128 bits is wrong for one in 2^17 of all coefficients, whose remainders lie outside
+that is taken to 128 bits is wrong for a few in a million coefficients, whose remainders lie outside
 their range and tell something of m.
 
 What a seed was used for stays used: a second correction of the same string would show e - e'.

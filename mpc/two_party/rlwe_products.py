@@ -166,6 +166,11 @@ class Product:
         for start in range(0, self.layout.mixed_groups, most):
             yield start, min(start + most, self.layout.mixed_groups)
 
+    def memory_bytes(self) -> int:
+        """Return how much memory a received operand takes; what else there is, is a few megabytes."""
+        polynomials = self.layout.kept_groups * self.layout.terms
+        return 2 * 8 * self.parameters.count * polynomials * LENGTH
+
     def operand_bytes(self) -> int:
         """Return how many bytes the keeper sends."""
         return sum(

@@ -56,6 +56,7 @@ def in_lock_step(product, x, w):
         send_operand(product, key, x, keeper)
     assert keeper.sent_bytes == product.operand_bytes()
     kept = receive_operand(product, mixer)
+    assert kept.c_0.nbytes + kept.c_1.nbytes == product.memory_bytes()
     c_0 = answer(product, kept, public, w, mixer, product.fresh_life())
     assert mixer.sent_bytes == product.answer_bytes()
     return x, c_0, receive_answer(product, key, keeper)
