@@ -161,15 +161,19 @@ def _blocks(
     return _Twiddles(v, load)
 
 
+def _loaded(factors: _Twiddles, levels: int) -> _Twiddles:
+    """Load factors ahead of a loop: LLVM cannot know that the loop does not change them."""
+    for k in range(1, 1 << levels):
+        factors[k]
+    return factors
+
+
 def _middle(levels: Callable[..., list[Any]], count: int) -> Any:
     """Levels on vectors of the scratch that lie ``step`` vectors apart, for ``step`` places."""
 
     def body(v: Doubles, builder: Any, data: Any, indices: Any) -> None:
         (scratch, table), (start, step, block) = data, indices
-        factors = _blocks(v, builder, table, WORD(0), block, count, False)
-        # Loaded before the loop: LLVM cannot know that the loop does not change them.
-        for k in range(1, 1 << count):
-            factors[k]
+        factors = _loaded(_blocks(v, builder, table, WORD(0), block, count, False), count)
         with cgutils.for_range(builder, step, intp=WORD) as loop:
             first = builder.add(start, loop.index)
             places = [
@@ -184,11 +188,14 @@ def _middle(levels: Callable[..., list[Any]], count: int) -> Any:
 
 def _split(v: Doubles, builder: Any, data: Any, indices: Any) -> None:
     """The first three levels forward, from parts that lie ``stride`` apart, and the transposition."""
-    (x, scratch, table), (start, stride, to, row, block) = data, indices
-    factors = _blocks(v, builder, table, row, block, 3, True)
-    parts = [v.load(x, _at(builder, start, stride, k)) for k in range(LANES)]
-    for k, value in enumerate(v.transpose(_forward_levels(v, parts, factors))):
-        v.store(value, scratch, builder.add(to, WORD(LANES * k)))
+    (x, scratch, table), (start, stride, to, row, count) = data, indices
+    factors = _loaded(_blocks(v, builder, table, row, WORD(1), 3, True), 3)
+    with cgutils.for_range(builder, count, intp=WORD) as loop:
+        first = _at(builder, start, loop.index, LANES)
+        after = _at(builder, to, loop.index, SHORTEST)
+        parts = [v.load(x, _at(builder, first, stride, k)) for k in range(LANES)]
+        for k, value in enumerate(v.transpose(_forward_levels(v, parts, factors))):
+            v.store(value, scratch, builder.add(after, WORD(LANES * k)))
 
 
 def _join(v: Doubles, builder: Any, data: Any, indices: Any) -> None:
@@ -212,13 +219,16 @@ def _split_back(v: Doubles, builder: Any, data: Any, indices: Any) -> None:
 
 def _join_back(v: Doubles, builder: Any, data: Any, indices: Any) -> None:
     """The last three levels back: what `_split` has done. Factor 0 of the table is 1 / N."""
-    (x, scratch, table), (start, stride, to, row, block) = data, indices
-    factors = _blocks(v, builder, table, row, block, 3, True)
+    (x, scratch, table), (start, stride, to, row, count) = data, indices
+    factors = _loaded(_blocks(v, builder, table, row, WORD(1), 3, True), 3)
     scale = v.broadcast(builder.load(builder.gep(table, [row])))
     ratio = v.ratio(scale)
-    values = v.transpose([v.load(scratch, builder.add(to, WORD(LANES * k))) for k in range(LANES)])
-    for k, value in enumerate(_inverse_levels(v, values, factors)):
-        v.store(v.multiply(value, scale, ratio), x, _at(builder, start, stride, k))
+    with cgutils.for_range(builder, count, intp=WORD) as loop:
+        first = _at(builder, start, loop.index, LANES)
+        after = _at(builder, to, loop.index, SHORTEST)
+        lanes = [v.load(scratch, builder.add(after, WORD(LANES * k))) for k in range(LANES)]
+        for k, value in enumerate(_inverse_levels(v, v.transpose(lanes), factors)):
+            v.store(v.multiply(value, scale, ratio), x, _at(builder, first, stride, k))
 
 
 _split_pass, _join_pass = _pass(_split, 3, 5), _pass(_join, 3, 5)
@@ -239,8 +249,7 @@ def _forward(
         prime = row // rows
         p, inverse, table = primes[prime], inverses[prime], tables[prime]
         at = row * length
-        for j in range(0, part, LANES):
-            _split_pass(x, scratch, heads, at + j, part, j * LANES, prime * LANES, 1, p, inverse)
+        _split_pass(x, scratch, heads, at, part, 0, prime * LANES, part // LANES, p, inverse)
         # The part has split into `blocks` so far, of `size` places each.
         blocks, size = 1, part
         while size > LANES:
@@ -282,10 +291,7 @@ def _inverse(
                 blocks, size = blocks // 2, size * 2
                 for i in range(blocks):
                     _inverse_2(scratch, table, i * size, size // 2, blocks + i, p, inverse)
-        for j in range(0, part, LANES):
-            _join_back_pass(
-                x, scratch, heads, at + j, part, j * LANES, prime * LANES, 1, p, inverse
-            )
+        _join_back_pass(x, scratch, heads, at, part, 0, prime * LANES, part // LANES, p, inverse)
 
 
 @kernel

@@ -101,6 +101,18 @@ def test_way_a_masks_from_random_strings(shape, bound):
     assert np.array_equal(c_0 + c_1, exact_product(x, w))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_way_g_with_masks_from_random_strings(shape, kind):
+    m, k, n = shape
+    product = Product.choose(choose_left(m, k, n, dense=True), random=True)
+    w = some_words((k, n), kind, 1)
+    x, c_0, c_1 = in_lock_step(product, None, w)
+    assert np.array_equal(c_0 + c_1, exact_product(x, w))
+    given = Product(product.layout, product.parameters, product.bound, product.life)
+    assert product.operand_bytes() < 0.8 * given.operand_bytes() or not m * k
+
+
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=lambda p: p.name)
 @pytest.mark.parametrize("packing", [(8, 1), (8, 1024), (64, 3), (2, 5), (1, 77), (8192, 1)])
 @pytest.mark.parametrize("kind", [KeptLeft, KeptRight])
