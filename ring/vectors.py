@@ -85,6 +85,10 @@ class Doubles(Vectors):
     def subtract(self, a: Any, b: Any) -> Any:
         return self.builder.fsub(a, b)
 
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a b + c, rounded once."""
+        return self._call("fma", a, b, c)
+
     def ratio(self, a: Any) -> Any:
         """Return a / p."""
         return self.builder.fmul(a, self.inverse)

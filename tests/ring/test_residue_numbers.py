@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from ring.residue_numbers import SWITCHED_BITS, ResidueNumbers
-from ring.residue_products import add_run_products, add_slot_products, terms_at_once
+from ring.residue_products import (
+    add_run_products,
+    add_slot_products,
+    split_terms_at_once,
+    terms_at_once,
+)
 from ring.residues import balanced, largest_primes
 
 SETS = [(42, 5), (45, 4), (48, 4), (48, 2), (48, 1)]
@@ -101,12 +106,17 @@ def check_digits(numbers, count):
 
 @pytest.mark.parametrize("bits", [42, 45, 48])
 @pytest.mark.parametrize("kind", ["extreme", "same signs", "random"])
-@pytest.mark.parametrize(("depth", "rows", "runs"), [(1, 1, 8), (3, 17, 1), (9, 8, 4), (130, 9, 2)])
+@pytest.mark.parametrize(
+    ("depth", "rows", "runs"), [(1, 1, 8), (3, 17, 1), (9, 8, 4), (130, 9, 2), (1100, 1, 1)]
+)
 @pytest.mark.usefixtures("threads")
 def test_sums_of_products(bits, kind, depth, rows, runs):
     length = 64
     numbers = ResidueNumbers(largest_primes(bits, 2, length))
-    assert depth < 130 or bits < 48 or depth > 2 * terms_at_once(numbers.primes[0])
+    # More terms than are summed up at once, but for the smallest primes.
+    if (depth >= 1100 and bits > 42) or (depth >= 130 and bits == 48):
+        assert depth > 2 * split_terms_at_once(numbers.primes[0])
+        assert depth > 2 * terms_at_once(numbers.primes[0])
     random_ = np.random.default_rng(depth)
     half = numbers.primes[1] // 2
 

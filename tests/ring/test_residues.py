@@ -1,12 +1,18 @@
 """Residues in doubles, beside Python integers."""
 
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from ring.compile import kernel
-from ring.residue_products import term_bound, terms_at_once
+from ring.residue_products import (
+    rounding_constant,
+    split_terms_at_once,
+    term_bound,
+    terms_at_once,
+)
 from ring.residues import (
     PRIME_BITS,
     balanced,
@@ -107,3 +113,18 @@ def test_as_many_terms_as_fit(p):
     count = terms_at_once(p)
     assert (count * term_bound(p) + 1) * p <= 2**53 < ((count + 1) * term_bound(p) + 1) * p
     assert count >= 1
+
+
+@pytest.mark.parametrize("p", PRIMES)
+def test_as_many_products_as_fit_in_two_parts(p):
+    """A double holds 2^53 units of its last bit, and 2^52 is the most that is rounded to a whole."""
+    unit, count = 2 ** (p.bit_length() - 1), split_terms_at_once(p)
+    largest = (Fraction(p, 2) + 16) ** 2
+    # One product with the constant, of which 2^(b+51) is the leading bit: unit is the last.
+    constant = rounding_constant(p)
+    assert constant - float(largest) >= 2**52 * unit and constant + float(largest) < 2**53 * unit
+    high, low = count * (largest + Fraction(unit, 2)), count * Fraction(unit, 2)
+    assert high <= 2**53 * unit and high <= 2**52 * p and low <= 2**53
+    more = (count + 1) * (largest + Fraction(unit, 2))
+    assert more > min(2**53 * unit, 2**52 * p) or (count + 1) * unit > 2**54
+    assert count >= 32
