@@ -4,7 +4,7 @@ The keeper encrypts its operand, the mixer multiplies with its own and answers; 
 modulo 2^64, exactly, C_0 the mixer's. Which way a product goes, follows from what is known:
 
 - **A**: the mixer's operand is small (weights of a bounded magnitude), the keeper's a fresh mask: it is
-  what public random strings decrypt to, for 14.5 bytes an element (:func:`send_random_operand`).
+  what public random strings decrypt to, for 14.5 bytes an element (:func:`send_mask`).
 - **B**: the keeper's operand stays (weights), and is encrypted once for all products
   (:class:`~mpc.two_party.rlwe_layouts.KeptRight`); the mixer's are fresh masks. For few rows.
 - **G**: any numbers on both sides.
@@ -61,8 +61,8 @@ __all__ = [
     "read_public_key",
     "receive_answer",
     "receive_operand",
+    "send_mask",
     "send_operand",
-    "send_random_operand",
 ]
 
 Words = NDArray[np.uint64]
@@ -217,12 +217,17 @@ def send_operand(product: Product, key: SecretKey, x: Words, channel: Channel) -
         channel.send(encrypt(key, polynomials[start:stop], Seed()))
 
 
-def send_random_operand(product: Product, key: SecretKey, channel: Channel) -> Words:
-    """Keeper, step 1, for a fresh mask: send what it follows from. Return the mask."""
+def send_mask(product: Product, key: SecretKey, channel: Channel) -> Words:
+    """Keeper, step 1, for a fresh mask: draw it and send it encrypted. Return it.
+
+    Where the product says so, the mask is what public random strings decrypt to.
+    """
     layout = product.layout
     _same_parameters(product, key.parameters, "the key")
     if not product.random:
-        raise ArgumentError("the product's operand is none that encryption makes")
+        mask = Samples().words(*layout.kept_shape)
+        send_operand(product, key, mask, channel)
+        return mask
     polynomials = np.empty((layout.kept_groups * layout.terms, LENGTH), np.uint64)
     for start, stop in product._sent():
         polynomials[start:stop], data = encrypt_random(key, stop - start, Seed())

@@ -8,7 +8,7 @@ import pytest
 from mpc.errors import ArgumentError, ShapeError
 from mpc.two_party import rlwe_images, rlwe_layouts
 from mpc.two_party.rlwe_images import ImageConvolution
-from mpc.two_party.rlwe_layouts import KeptLeft, KeptRight, choose_left, choose_right
+from mpc.two_party.rlwe_layouts import KeptLeft, KeptRight, choose_left, choose_mask, choose_right
 from mpc.two_party.rlwe_parameters import LENGTH
 from tests.mpc.two_party.rlwe_help import exact_product, some_words
 
@@ -155,9 +155,13 @@ def test_operands_of_the_wrong_shape():
 def test_choices_are_layouts_of_the_shape(monkeypatch):
     monkeypatch.setattr(rlwe_layouts, "LENGTH", LENGTH)
     for shape in (*SHAPES, (1, 784, 128), (128, 784, 128), (20000, 784, 10), (3, 20000, 2)):
-        for layout in (choose_left(*shape), choose_left(*shape, dense=True), choose_right(*shape)):
+        for layout in (
+            choose_left(*shape), choose_left(*shape, dense=True), choose_mask(*shape),
+            choose_right(*shape),
+        ):  # fmt: skip
             assert (layout.m, layout.k, layout.n) == shape
         assert choose_left(*shape, dense=True).dense
     # Many rows fill polynomials; few rows leave room for every column in one answer.
     assert choose_left(8192, 784, 128, dense=True).rows == LENGTH
+    assert choose_mask(8192, 784, 128).dense and not choose_mask(128, 784, 128).dense
     assert choose_right(1, 784, 128).column_groups == 1
