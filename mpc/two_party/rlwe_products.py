@@ -59,6 +59,7 @@ __all__ = [
     "check_operand",
     "multiply_shared",
     "read_public_key",
+    "receive_and_answer",
     "receive_answer",
     "receive_operand",
     "send_mask",
@@ -73,6 +74,8 @@ WORD_BOUND = 2**63
 _SENT = 16
 _ANSWERED = 32
 _TRANSFORMED = 64
+# Answers whose sums are kept while an operand arrives.
+_SUMMED = 128
 
 
 class Channel(Protocol):
@@ -153,10 +156,11 @@ class Product:
         return Life(self.life)
 
     def _sent(self) -> Iterator[tuple[int, int]]:
-        """The keeper's polynomials, message by message."""
-        count = self.layout.kept_groups * self.layout.terms
-        for start in range(0, count, _SENT):
-            yield start, min(start + _SENT, count)
+        """The keeper's polynomials, message by message; none has those of two groups."""
+        terms = self.layout.terms
+        for group in range(self.layout.kept_groups):
+            for start in range(0, terms, _SENT):
+                yield group * terms + start, group * terms + min(start + _SENT, terms)
 
     def _mixes(self) -> Iterator[tuple[int, int]]:
         """The mixer's groups that are transformed together."""
@@ -167,7 +171,7 @@ class Product:
             yield start, min(start + most, self.layout.mixed_groups)
 
     def memory_bytes(self) -> int:
-        """Return how much memory a received operand takes; what else there is, is a few megabytes."""
+        """Return how much memory an operand takes that the mixer keeps."""
         polynomials = self.layout.kept_groups * self.layout.terms
         return 2 * 8 * self.parameters.count * polynomials * LENGTH
 
@@ -235,14 +239,20 @@ def send_mask(product: Product, key: SecretKey, channel: Channel) -> Words:
     return layout.unpack_kept(polynomials.reshape(layout.kept_groups, layout.terms, LENGTH))
 
 
+def _receive_some(product: Product, count: int, channel: Channel) -> Ciphertexts:
+    """Receive one of the keeper's messages."""
+    parameters, random = product.parameters, product.random
+    data = channel.receive(ciphertext_bytes(parameters, count, random=random))
+    return read_ciphertexts(parameters, data, count, channel.peer, random=random)
+
+
 def receive_operand(product: Product, channel: Channel) -> Ciphertexts:
     """Mixer, step 1: receive the keeper's operand, for one product or for many."""
     layout, parameters = product.layout, product.parameters
     shape = (parameters.count, layout.kept_groups * layout.terms, LENGTH)
     found = Ciphertexts(parameters, np.empty(shape), np.empty(shape))
     for start, stop in product._sent():
-        data = channel.receive(ciphertext_bytes(parameters, stop - start, random=product.random))
-        part = read_ciphertexts(parameters, data, stop - start, channel.peer, random=product.random)
+        part = _receive_some(product, stop - start, channel)
         found.c_0[:, start:stop], found.c_1[:, start:stop] = part.c_0, part.c_1
     return found
 
@@ -275,17 +285,30 @@ def _transformed(product: Product, w: Words, start: int, stop: int) -> Residues:
     return x
 
 
-def _mix(product: Product, kept: Ciphertexts, group: int, x: Residues, count: int) -> Mixed:
-    """Sum up products of one of the keeper's groups with the mixer's."""
-    layout, numbers = product.layout, product.parameters.numbers
-    here = slice(group * layout.terms, (group + 1) * layout.terms)
-    add = add_slot_products if layout.run < LANES else add_run_products
-    sums = Ciphertexts(
-        product.parameters, *(np.zeros((len(numbers), count, LENGTH)) for _ in range(2))
-    )
+def _empty_sums(product: Product, count: int) -> Ciphertexts:
+    shape = (product.parameters.count, count, LENGTH)
+    return Ciphertexts(product.parameters, np.zeros(shape), np.zeros(shape))
+
+
+def _mix(product: Product, kept: Ciphertexts, x: Residues, sums: Ciphertexts) -> None:
+    """Add products of some of a group of the keeper's polynomials with the mixer's to sums."""
+    add = add_slot_products if product.layout.run < LANES else add_run_products
     for component, out in ((kept.c_0, sums.c_0), (kept.c_1, sums.c_1)):
-        add(numbers, np.ascontiguousarray(component[:, here]), x, out)
-    return Mixed(sums)
+        add(product.parameters.numbers, np.ascontiguousarray(component), x, out)
+
+
+def _begin(product: Product, public: PublicKey, w: Words, life: Life) -> Words:
+    """Check a mixer's arguments, count what it will answer, and draw its shares."""
+    layout = product.layout
+    _same_parameters(product, public.parameters, "the public key")
+    w = check_operand("mixer's", w, layout.mixed_shape)
+    _check_bound(product, w)
+    if life.coefficients > product.life:
+        raise ArgumentError(
+            f"the operand's life is {life.coefficients} coefficients, the product allows {product.life}"
+        )
+    life.spend(product.answered)
+    return Samples().words(layout.kept_groups, layout.mixed_groups, len(layout.places))
 
 
 def answer(
@@ -305,28 +328,54 @@ def answer(
     SessionError
         If the operand's life does not have another product's coefficients.
     """
-    layout = product.layout
-    _same_parameters(product, public.parameters, "the public key")
+    layout, places = product.layout, product.layout.places
     _same_parameters(product, kept.parameters, "the keeper's operand")
     polynomials = layout.kept_groups * layout.terms
     if kept.c_0.shape[1] != polynomials:
         raise ShapeError(
             f"the keeper's operand must have {polynomials} polynomials, got {kept.c_0.shape[1]}"
         )
-    w = check_operand("mixer's", w, layout.mixed_shape)
-    _check_bound(product, w)
-    if life.coefficients > product.life:
-        raise ArgumentError(
-            f"the operand's life is {life.coefficients} coefficients, the product allows {product.life}"
-        )
-    life.spend(product.answered)
-    places = layout.places
-    shares = Samples().words(layout.kept_groups, layout.mixed_groups, len(places))
-    for start, stop in product._mixes():
-        x = _transformed(product, w, start, stop)
-        for group in range(layout.kept_groups):
-            mixed = _mix(product, kept, group, x, stop - start)
-            channel.send(finish(public, mixed, shares[group, start:stop], places))
+    shares = _begin(product, public, w, life)
+    x, now = np.empty(0), (0, 0)
+    for group in range(layout.kept_groups):
+        here = slice(group * layout.terms, (group + 1) * layout.terms)
+        part = Ciphertexts(kept.parameters, kept.c_0[:, here], kept.c_1[:, here])
+        for start, stop in product._mixes():
+            if now != (start, stop):
+                x, now = _transformed(product, w, start, stop), (start, stop)
+            sums = _empty_sums(product, stop - start)
+            _mix(product, part, x, sums)
+            channel.send(finish(public, Mixed(sums), shares[group, start:stop], places))
+    return layout.unpack(shares)
+
+
+def receive_and_answer(
+    product: Product, public: PublicKey, w: Words, channel: Channel, life: Life
+) -> Words:
+    """Mixer, steps 1 and 2: multiply a keeper's operand that serves this product alone. Return C_0.
+
+    As :func:`receive_operand` and :func:`answer`, but what arrives is multiplied at once and not
+    kept, where the sums take less memory than it would.
+    """
+    layout, places = product.layout, product.layout.places
+    terms = layout.terms
+    if layout.run < LANES or not terms or layout.mixed_groups > max(_SUMMED, terms):
+        return answer(product, receive_operand(product, channel), public, w, channel, life)
+    shares = _begin(product, public, w, life)
+    x = _transformed(product, w, 0, layout.mixed_groups)
+    sums = _empty_sums(product, layout.mixed_groups)
+    for first, last in product._sent():
+        group, term = divmod(first, terms)
+        part = _receive_some(product, last - first, channel)
+        _mix(product, part, np.ascontiguousarray(x[..., term : term + last - first]), sums)
+        if last < (group + 1) * terms:
+            continue
+        for start, stop in product._mixes():
+            some = Ciphertexts(
+                product.parameters, sums.c_0[:, start:stop].copy(), sums.c_1[:, start:stop].copy()
+            )
+            channel.send(finish(public, Mixed(some), shares[group, start:stop], places))
+        sums.c_0[:] = sums.c_1[:] = 0
     return layout.unpack(shares)
 
 
@@ -336,8 +385,8 @@ def receive_answer(product: Product, key: SecretKey, channel: Channel) -> Words:
     _same_parameters(product, key.parameters, "the key")
     places = layout.places
     shares = np.empty((layout.kept_groups, layout.mixed_groups, len(places)), np.uint64)
-    for start, stop in product._mixes():
-        for group in range(layout.kept_groups):
+    for group in range(layout.kept_groups):
+        for start, stop in product._mixes():
             data = channel.receive(answer_bytes(stop - start, len(places)))
             shares[group, start:stop] = open_answers(key, data, stop - start, places, channel.peer)
     return layout.unpack(shares)
@@ -364,8 +413,7 @@ def multiply_shared(
         What counts the answers from this w.
     """
     send_operand(product, key, x, channel)
-    kept = receive_operand(product, channel)
     own = product.layout.multiply(x, w)
-    own += answer(product, kept, public, w, channel, life)
+    own += receive_and_answer(product, public, w, channel, life)
     own += receive_answer(product, key, channel)
     return own

@@ -13,7 +13,7 @@ from mpc.two_party.rlwe_answers import Life, Mixed, answer_bytes, finish, open_a
 from mpc.two_party.rlwe_ciphertexts import Ciphertexts, encrypt, read_ciphertexts
 from mpc.two_party.rlwe_layouts import KeptLeft
 from mpc.two_party.rlwe_parameters import LARGEST_ERROR, LENGTH, PARAMETERS, noise_bound
-from mpc.two_party.rlwe_products import Product, _mix, _transformed
+from mpc.two_party.rlwe_products import Product, _empty_sums, _mix, _transformed
 from mpc.two_party.rlwe_samples import Samples, Seed
 from mpc.two_party.rlwe_wire import switched_bytes, unpack_switched
 from ring import processes
@@ -50,7 +50,9 @@ def mixed_of(parameters, m, k, n, rows, columns, kind="random"):
     data = encrypt(key, polynomials, Seed())
     kept = read_ciphertexts(parameters, data, len(polynomials), "alice", random=False)
     values = _transformed(product, w, 0, layout.mixed_groups)
-    return product, x, w, _mix(product, kept, 0, values, layout.mixed_groups)
+    sums = _empty_sums(product, layout.mixed_groups)
+    _mix(product, kept, values, sums)
+    return product, x, w, Mixed(sums)
 
 
 @each

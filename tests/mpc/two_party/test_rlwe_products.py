@@ -24,6 +24,7 @@ from mpc.two_party.rlwe_products import (
     answer,
     multiply_shared,
     read_public_key,
+    receive_and_answer,
     receive_answer,
     receive_operand,
     send_mask,
@@ -68,6 +69,16 @@ def in_lock_step(product, x, w):
     return x, c_0, receive_answer(product, key, keeper)
 
 
+def as_it_arrives(product, x, w):
+    """The same, by a mixer that keeps nothing of the keeper's operand."""
+    keeper, mixer = pipes()
+    key, public = key_of(product.parameters), public_of(product.parameters)
+    send_operand(product, key, x, keeper)
+    c_0 = receive_and_answer(product, public, w, mixer, product.fresh_life())
+    assert mixer.sent_bytes == product.answer_bytes()
+    return x, c_0, receive_answer(product, key, keeper)
+
+
 SHAPES = [
     (1, 1, 1), (1, 30, 1), (1, 9, 40), (40, 9, 1), (17, 1, 5), (13, 50, 7), (100, 90, 33),
     (0, 3, 2), (3, 0, 2), (3, 2, 0),
@@ -80,8 +91,9 @@ def test_way_g_any_numbers_on_both_sides(shape, kind):
     m, k, n = shape
     product = Product.choose(choose_left(m, k, n))
     x, w = some_words((m, k), kind, 1), some_words((k, n), kind, 2)
-    _, c_0, c_1 = in_lock_step(product, x, w)
-    assert np.array_equal(c_0 + c_1, exact_product(x, w))
+    for way in (in_lock_step, as_it_arrives):
+        _, c_0, c_1 = way(product, x, w)
+        assert np.array_equal(c_0 + c_1, exact_product(x, w))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -144,9 +156,20 @@ def test_every_packing_with_every_modulus(parameters, packing, kind):
     product = Product(layout, parameters, bound, life)
     x = some_words(layout.kept_shape, "extreme", 1)
     w = small_words(layout.mixed_shape, bound, 2)
-    _, c_0, c_1 = in_lock_step(product, x, w)
     left, right = (x, w) if kind is KeptLeft else (w, x)
-    assert np.array_equal(c_0 + c_1, exact_product(left, right))
+    for way in (in_lock_step, as_it_arrives):
+        _, c_0, c_1 = way(product, x, w)
+        assert np.array_equal(c_0 + c_1, exact_product(left, right))
+
+
+def test_what_arrives_is_multiplied_in_pieces():
+    """Two groups, of more polynomials than one message holds."""
+    product = Product.choose(KeptLeft(9, 20 * 1024 + 5, 3, 8, 1), bound=2**20)
+    assert product.layout.kept_groups == 2 and product.layout.terms == 21
+    x = some_words(product.layout.kept_shape, "random")
+    w = small_words(product.layout.mixed_shape, 2**20, 1)
+    _, c_0, c_1 = as_it_arrives(product, x, w)
+    assert np.array_equal(c_0 + c_1, x @ w)
 
 
 @pytest.mark.parametrize("kept_images", [False, True])
