@@ -24,7 +24,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from mpc.errors import ArgumentError, FrameError
+from mpc.core.errors import ArgumentError, FrameError
 from mpc.two_party import curve
 from mpc.two_party.channel import Channel, trade
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import FrameError, ShapeError
+from mpc.core.errors import FrameError, ShapeError
 
 __all__ = ["Channel", "LockStep", "Planned", "exchange", "send"]
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mpc.errors import ArgumentError
+from mpc.core.errors import ArgumentError
 
 __all__ = ["POINT_BYTES", "Point", "add", "decode", "encode", "hash_to_point", "negative"]
 

@@ -33,7 +33,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from mpc.errors import ArgumentError, SessionError
+from mpc.core.errors import ArgumentError, SessionError
 from mpc.two_party import seeds
 from mpc.two_party.channel import Channel, exchange, send
 from ring.bits import WORD_BITS, count_words

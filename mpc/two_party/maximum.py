@@ -24,7 +24,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import ArgumentError
+from mpc.core.errors import ArgumentError
 from mpc.two_party import select, sign
 from mpc.two_party.pads import and_cost, and_planes
 from mpc.two_party.pair import Cost, Pair

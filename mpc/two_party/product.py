@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import RangeError
+from mpc.core.errors import RangeError
 from mpc.two_party.channel import trade
 from mpc.two_party.pads import NumberPads, NumberPadsMade, narrow, widen
 from mpc.two_party.pair import Cost, Pair, padded

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import RangeError
+from mpc.core.errors import RangeError
 from mpc.two_party import private_comparison
 from mpc.two_party.pads import BitPairs, product_of_bits
 from mpc.two_party.pair import Cost, Pair, padded

@@ -36,7 +36,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from mpc.errors import ArgumentError, SessionError
+from mpc.core.errors import ArgumentError, SessionError
 from mpc.two_party.channel import Channel, send
 from mpc.two_party.extension import Extension, Pads, Transfers
 from ring.bits import WORD_BITS, count_words

@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.errors import RangeError
+from mpc.core.errors import RangeError
 from mpc.two_party.channel import exchange
 from mpc.two_party.pads import BitPairs, product_of_bits
 from mpc.two_party.pair import Cost, Pair, padded

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from mpc.errors import PeerClosedError, PeerTimeoutError
+from mpc.core.errors import PeerClosedError, PeerTimeoutError
 from mpc.two_party.channel import LockStep
 from mpc.two_party.pair import Pair
 from ring import unpack_bits

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import chdtrc
 
-from mpc.errors import ArgumentError, FrameError
+from mpc.core.errors import ArgumentError, FrameError
 from mpc.two_party import base_ot, curve
 from mpc.two_party.channel import LockStep
 

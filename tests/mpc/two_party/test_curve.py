@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.errors import ArgumentError
+from mpc.core.errors import ArgumentError
 from mpc.two_party.curve import (
     CURVE,
     P,

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.special import chdtrc
 
-from mpc.errors import ArgumentError, PeerClosedError, SessionError
+from mpc.core.errors import ArgumentError, PeerClosedError, SessionError
 from mpc.two_party import base_ot, seeds
 from mpc.two_party import extension as extension_module
 from mpc.two_party.channel import LockStep

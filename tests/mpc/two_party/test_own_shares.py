@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpc.errors import ArgumentError, RangeError
+from mpc.core.errors import ArgumentError, RangeError
 from mpc.two_party import convert, maximum, product, relu, select, sign, thresholds, truncation
 from ring import pack_bits
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import chdtrc
 
-from mpc.errors import ArgumentError, PeerClosedError, SessionError
+from mpc.core.errors import ArgumentError, PeerClosedError, SessionError
 from mpc.two_party import base_ot, relu
 from mpc.two_party import silent as silent_module
 from mpc.two_party.channel import LockStep

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpc.errors import FrameError, PeerClosedError, ShapeError
+from mpc.core.errors import FrameError, PeerClosedError, ShapeError
 from mpc.two_party import (
     convert,
     maximum,
@@ -100,7 +100,7 @@ def test_kernels_on_several_threads(shared, silent, monkeypatch):
     shares = shared(z)
     expected = joined(program(Pair(LockStep()), shares))
     monkeypatch.setattr("ring.threads._threads", 3)
-    monkeypatch.setattr("ring.threads._WORTHWHILE", 1)
+    monkeypatch.setattr("ring.threads.WORTHWHILE", 1)
     got = joined(program(Pair(LockStep(), silent=silent), shares))
     for name, value in expected.items():
         assert np.array_equal(got[name], value), name
