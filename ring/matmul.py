@@ -18,12 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from ring.compile import kernel
 from ring.errors import DtypeError, ShapeError
 from ring.threads import run
+from ring.vectors import LANES, WORD, Vectors
 
 __all__ = ["matmul", "matmul_add"]
 
 Words = NDArray[np.uint64]
 
-LANES = 8
 TILE_ROWS = 8
 # Depth of a block: a packed panel of BLOCK_DEPTH rows and LANES columns fits in a first-level cache.
 BLOCK_DEPTH = 512
@@ -50,9 +50,6 @@ def _tile(rows: int, vectors: int) -> Any:
         signature = types.void(
             a, index, index, index, b, index, index, out, index, index, index
         )  # fmt: skip
-        word = ir.IntType(64)
-        vector = ir.VectorType(word, LANES)
-        first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             def data(position: int, start: Any) -> Any:
@@ -62,44 +59,36 @@ def _tile(rows: int, vectors: int) -> Any:
                 return builder.gep(array.data, [start])
 
             def offset(stride: Any, times: int) -> Any:
-                return builder.mul(stride, ir.Constant(word, times))
-
-            def vector_at(pointer: Any, index: Any) -> Any:
-                return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
-
-            def broadcast(scalar: Any) -> Any:
-                undefined = ir.Constant(vector, ir.Undefined)
-                lane = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-                return builder.shuffle_vector(lane, undefined, first)
+                return builder.mul(stride, ir.Constant(WORD, times))
 
             _, a_start, a_row, a_col, _, b_start, b_row, _, out_start, out_row, depth = args
             a_data, b_data, out_data = data(0, a_start), data(4, b_start), data(7, out_start)
+            vectors_of = Vectors(builder, WORD)
             a_rows = [builder.gep(a_data, [offset(a_row, r)]) for r in range(rows)]
             sums = [
                 [
-                    cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+                    cgutils.alloca_once_value(builder, ir.Constant(vectors_of.type, None))
                     for _ in range(vectors)
                 ]
                 for _ in range(rows)
             ]
-            with cgutils.for_range(builder, depth, intp=word) as loop:
+            with cgutils.for_range(builder, depth, intp=WORD) as loop:
                 b_line = builder.gep(b_data, [builder.mul(loop.index, b_row)])
                 right = [
-                    builder.load(vector_at(b_line, ir.Constant(word, v * LANES)), align=8)
-                    for v in range(vectors)
+                    vectors_of.load(b_line, ir.Constant(WORD, v * LANES)) for v in range(vectors)
                 ]
                 column = builder.mul(loop.index, a_col)
                 for r in range(rows):
-                    left = broadcast(builder.load(builder.gep(a_rows[r], [column])))
+                    left = vectors_of.broadcast(builder.load(builder.gep(a_rows[r], [column])))
                     for v in range(vectors):
                         product = builder.mul(left, right[v])
                         builder.store(builder.add(builder.load(sums[r][v]), product), sums[r][v])
             for r in range(rows):
                 line = builder.gep(out_data, [offset(out_row, r)])
                 for v in range(vectors):
-                    place = vector_at(line, ir.Constant(word, v * LANES))
-                    total = builder.add(builder.load(place, align=8), builder.load(sums[r][v]))
-                    builder.store(total, place, align=8)
+                    at = ir.Constant(WORD, v * LANES)
+                    total = builder.add(vectors_of.load(line, at), builder.load(sums[r][v]))
+                    vectors_of.store(total, line, at)
             return context.get_dummy_value()
 
         return signature, generate

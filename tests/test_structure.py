@@ -21,8 +21,8 @@ FILES = sorted(
 # else: what is imported inside a function or for a type checker counts, too.
 ROOMS = (
     "sotto_mpc", "ring", "ring.__init__",
-    "mpc.core", "mpc.transport", "mpc.protocols", "mpc.array", "mpc.parties", "mpc.provider",
-    "mpc", "mpc.workers", "mpc.command", "mpc.__init__",
+    "mpc.core", "mpc.transport", "mpc.two_party", "mpc.protocols", "mpc.array", "mpc.parties",
+    "mpc.provider", "mpc", "mpc.workers", "mpc.command", "mpc.__init__",
     "nn.core", "nn.layers", "nn.losses", "nn.fixed_point", "nn.training", "nn.shared", "nn.models",
     "nn.convert", "nn.data", "nn.serving", "nn.gateway", "nn", "nn.__init__", "sotto_mpc_command",
 )  # fmt: skip

@@ -1,0 +1,8 @@
+"""Two parties without a provider: what they make together, and protocols on their own shares.
+
+From the bottom up: `channel` (how they talk), `curve`, `base_ot` and `seeds` (oblivious transfers from
+public keys, and trees of seeds from those), `extension` and `silent` (as many transfers as are wanted),
+`pads` and `lookup` (what they give), `pair` (both parties, and what they have in stock), and a protocol a
+file on shares that nobody opens.
+Both parties are semi-honest. There is no third one: what alice and bob make is theirs alone.
+"""
