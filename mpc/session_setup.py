@@ -108,7 +108,8 @@ def local(
         source = InProcess(streams, len(names), Provider(provider_keys))
     return Setup(
         parties=names, here=here, format=fixed_point, memory_limit=memory_limit, streams=streams,
-        source=source, transport=LocalTransport(), ledger=Ledger(len(names)), range_policy=policy(ranges, here),
+        source=source, transport=LocalTransport(), ledger=Ledger(len(names)),
+        range_policy=policy(ranges, here),
     )  # fmt: skip
 
 

@@ -43,7 +43,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ring import Stream, fresh_key
 from ring.streams import KEY_BYTES, NAME_KEY_BYTES, NamedStream
 
-__all__ = ["PartyStreams", "derive", "fresh_streams", "pair_streams", "party_streams", "provider_streams"]
+__all__ = [
+    "PartyStreams",
+    "derive",
+    "fresh_streams",
+    "pair_streams",
+    "party_streams",
+    "provider_streams",
+]
 
 
 @dataclass(frozen=True, repr=False)

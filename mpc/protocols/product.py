@@ -35,9 +35,10 @@ from mpc.core.errors import ShapeError
 from mpc.core.masks import Mask
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
-from mpc.protocols import linear, range_check
+from mpc.protocols import linear, own_products, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
+from mpc.two_party.joint import pair_of
 from ring.matmul import matmul_add
 
 __all__ = ["cost", "matmul", "multiply"]
@@ -170,7 +171,11 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
         lambda: (range_check.bilinear(x, w, multiply, 1),),
     )  # fmt: skip
     binary = x.binary and w.binary
+    pair = pair_of(session)
     with session.protocol("product"):
+        if pair is not None:
+            z = own_products.multiply(session, pair, x, w, shape)
+            return x.derive(z, frac_bits=frac_bits, bound=bound, binary=binary)
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
         for row, left, right in _local_products(x, w, x_mask, w_mask):
@@ -201,7 +206,11 @@ def matmul(x: Secret, w: Secret) -> Secret:
         x, "@", bound, frac_bits, (x, w), operator.matmul, addends,
         lambda: (range_check.bilinear(x, w, matmul, addends),),
     )  # fmt: skip
+    pair = pair_of(session)
     with session.protocol("product"):
+        if pair is not None:
+            z = own_products.matmul(session, pair, x, w, shape)
+            return x.derive(z, frac_bits=frac_bits, bound=bound)
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
         for row, left, right in _local_products(x, w, x_mask, w_mask):

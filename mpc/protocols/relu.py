@@ -95,9 +95,7 @@ def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, S
                 opened.c[0], delta[0], opened.r[i], opened.rings[i], opened.tops[i],
                 shift, fold_of(shift), i == session.first_row, out[i],
             )  # fmt: skip
-    y = x.derive(
-        out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=bound
-    )
+    y = x.derive(out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=bound)
     return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate()
 
 

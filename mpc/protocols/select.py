@@ -102,7 +102,10 @@ def multiply_bit(g: Secret, bit: SecretBit) -> Secret:
             numbers = g.shares.reshape(len(g.shares), g.size)
             chosen = own_shares.select(pair, numbers, bit.planes)
             return g.derive(
-                chosen.reshape(g.shares.shape), frac_bits=g.frac_bits, bound=g.bound, binary=g.binary
+                chosen.reshape(g.shares.shape),
+                frac_bits=g.frac_bits,
+                bound=g.bound,
+                binary=g.binary,
             )
         (mask,) = mask_together(g)
         _, cross_term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))

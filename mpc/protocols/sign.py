@@ -45,11 +45,11 @@ from mpc.protocols.truncation import (
     take_in,
     tops_part,
 )
+from mpc.two_party import sign as own_shares
+from mpc.two_party.joint import fresh_shares, pair_of
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
-from mpc.two_party import sign as own_shares
-from mpc.two_party.joint import fresh_shares, pair_of
 from ring.threads import run
 
 __all__ = [
@@ -373,9 +373,7 @@ def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = Fals
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
-def signs_and_value(
-    x: SecretValue, shift: int, thresholds: Sequence[int]
-) -> tuple[Words, Words]:
+def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tuple[Words, Words]:
     """Compute XOR shares of [y < t] for y = x / 2^shift and each public integer t, and y itself.
 
     With one opening for all. y - t must stay below 2^(63 - shift) in magnitude, as it does for

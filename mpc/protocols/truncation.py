@@ -241,8 +241,8 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
         x, cross_term = x.split_cross_term()
         dealt = []
         for shift in shifts:
-            pair = TruncationPair(x.size, shift, cross_term)
-            dealt.append(pair.split(session.correlated(pair)[1]))
+            correlation = TruncationPair(x.size, shift, cross_term)
+            dealt.append(correlation.split(session.correlated(correlation)[1]))
         opened = session.open(*((masked(session, x, r), "sum") for r, _, _ in dealt))
         results = []
         for shift, c, (_, high, tops) in zip(shifts, opened, dealt, strict=True):
@@ -256,9 +256,7 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
 
 def _on_own_shares(pair: Pair, x: Secret, shift: int) -> Secret:
     shares = own_shares.truncate(pair, fresh_shares(x.session, x.shares), shift)
-    return x.derive(
-        shares.reshape(len(shares), *x.shape), frac_bits=0, bound=-(-x.bound >> shift)
-    )
+    return x.derive(shares.reshape(len(shares), *x.shape), frac_bits=0, bound=-(-x.bound >> shift))
 
 
 def to_format(x: Secret) -> Secret:

@@ -1,15 +1,15 @@
 """exp(d) for d <= 0, on the parties' own shares; 0 below -11.13.
 
-As in :mod:`mpc.protocols.exponential`: z = 23 d + (2^24 - 1) 2^s, w = z / 2^s, and exp(d) = b^(w + 1 - 2^24)
-for 0 <= w < 2^24, b = e^(16/23), with exponents in units of 2^-20.
+As in :mod:`mpc.protocols.exponential`: z = 23 d + (2^24 - 1) 2^s, w = z / 2^s, b = e^(16/23), and
+exp(d) = b^(w + 1 - 2^24) for 0 <= w < 2^24, with exponents in units of 2^-20.
 1. Both parties cut s bits of their shares (:mod:`mpc.two_party.truncation`): w - 1 = alpha + beta, with
    alpha the first party's and beta the second's. u and v are their lower 24 bits.
 2. XOR shares of the carry of u + v and of the sign of w - 1, from one comparison of twice as many numbers
    (:mod:`mpc.two_party.private_comparison`):
    a_0 = carry (1 ^ sign), a_1 = 1 ^ sign ^ a_0. One more round.
-3. Each raises b to what it knows: the second party E = b^(v + 1 - 2^24), with 38 fractional bits, the first
-   M_0 = b^(u + 1 - 2^24) and M_1 = b^(u + 1), with 22. [M_0 E] and [M_1 E] are products of one party's number
-   with the other's of 39 bits: :mod:`mpc.two_party.product`, 2 rounds.
+3. Each raises b to what it knows: the second party E = b^(v + 1 - 2^24), with 38 fractional bits, the
+   first M_0 = b^(u + 1 - 2^24) and M_1 = b^(u + 1), with 22. [M_0 E] and [M_1 E] are products of one
+   party's number with the other's of 39 bits: :mod:`mpc.two_party.product`, 2 rounds.
 4. [a_0 M_0 E] + [a_1 M_1 E]: :mod:`mpc.two_party.pads`, 2 rounds.
 w is rounded as truncation rounds; w = 0, the smallest power that is not 0, comes out as 0. Where a_k is 0,
 the product may have wrapped around.

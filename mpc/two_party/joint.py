@@ -55,19 +55,11 @@ class _OverSession:
 
     def __init__(self, session: Runtime) -> None:
         self._session = session
+        self.parties: tuple[int, ...] = session.here
+        first, second = session.parties
+        self.names = (first, second)
         # Until the parties are set up, rounds belong to the session's start, as a handshake does.
         self.begun = False
-
-    @property
-    def parties(self) -> tuple[int, ...]:
-        """The parties that live here."""
-        return self._session.here
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What to call both in errors."""
-        first, second = self._session.parties
-        return first, second
 
     def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
         """Send and get one message each, see :class:`mpc.two_party.channel.Channel`."""

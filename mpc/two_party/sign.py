@@ -58,10 +58,21 @@ def cost(size: int, bits: int, shift: int, thresholds: int = 1) -> Cost:
     return total + (BitPairs(words, shift).cost if shift else Cost())
 
 
+def _less(turn: int, threshold: int | Words, size: int) -> Words:
+    """Return what the first party adds to its numbers: `turn` less the threshold, modulo 2^64."""
+    if not isinstance(threshold, np.ndarray):
+        return np.full(1, (turn - threshold) % 2**64, np.uint64)
+    out = np.full(size, turn % 2**64, np.uint64)
+    out[: threshold.size] -= threshold
+    return out
+
+
 def sign(
-    pair: Pair, z: Words, bits: int, shift: int = 0, thresholds: Sequence[int] = (0,)
+    pair: Pair, z: Words, bits: int, shift: int = 0, thresholds: Sequence[int | Words] = (0,)
 ) -> tuple[Words, Words]:
     """Share the bits of y < t for each threshold t, and y.
+
+    A threshold is a number, or an array of words, one for each element.
 
     Parameters
     ----------
@@ -93,8 +104,7 @@ def sign(
     tops = np.empty((len(z), len(thresholds), words), np.uint64)
     for i, party in enumerate(pair.parties):
         if party == 0:
-            less = np.array([(turn - t) % 2**64 for t in thresholds], np.uint64)
-            first = high[i] + less[:, None]
+            first = np.stack([high[i] + _less(turn, t, z.shape[1]) for t in thresholds])
             numbers = list(first)
         else:
             second = ~high[i]
