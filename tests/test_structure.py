@@ -122,7 +122,7 @@ def test_only_services_touch_transport_and_parties(name):
 
 def test_values_import_no_protocol_and_protocols_no_session():
     below = reached("mpc.core.secret_value")
-    assert {"mpc.core.masks", "mpc.core.plaintexts", "mpc.core.ranges"} < below
+    assert {"mpc.core.known", "mpc.core.ranges"} < below
     assert not [name for name in below if name.startswith(("mpc.protocols", "mpc.transport"))]
     protocols = [name for name in MODULES if room_of(name) == "mpc.protocols"]
     below = reached(*protocols)

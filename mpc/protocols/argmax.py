@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.known import MaskedBit
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import b2a, bits, linear, sign

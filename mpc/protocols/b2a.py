@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.known import MaskedBit
 from mpc.core.runtime import Runtime
 from ring.bits import count_words
 from ring.compile import kernel

@@ -16,7 +16,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit
+from mpc.core.known import MaskedBit
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import linear, sign

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import MaskRef, Opening, Part
 from mpc.core.cost import Spent
-from mpc.core.masks import Mask, expand_mask
+from mpc.core.known import Mask, expand_mask
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import Mask
+from mpc.core.known import Mask
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import linear, range_check

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import MaskedBit
+from mpc.core.known import MaskedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols.masking import mask_together
 from ring.bits import count_words

@@ -19,7 +19,7 @@ from mpc.core.errors import PeerError, SessionError
 from mpc.core.frames import Kind, framing
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.keys import PartyStreams
-from mpc.core.names import name_of
+from mpc.core.wire import name_of
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Block
 from mpc.transport.connection import Connection, wait
