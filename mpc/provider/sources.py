@@ -33,6 +33,10 @@ Words = NDArray[np.uint64]
 class ProviderSource(CorrelationSource):
     """Base of the three sources: books corrections and requests."""
 
+    def makes(self, kind: type[Correlation]) -> bool:
+        """Whether a provider deals correlations of a class: of every one."""
+        return True
+
     def book(self, correlation: Correlation, ledger: Ledger) -> None:
         """Book the correction that the provider sends."""
         corrected = correlation.layout.corrected_words
