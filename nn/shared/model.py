@@ -18,11 +18,11 @@ from nn.core.checks import integer
 from nn.core.progress import progress_bar
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows
 from nn.layers import Layer
+from nn.layers.layer import parameters
 from nn.losses.links import probabilities
 from nn.shared.model_inputs import ModelInputs
 from nn.shared.range import RangeWatch
 from nn.shared.workers import Answer, evaluate
-from nn.training.steps import parameters
 
 __all__ = ["SharedModel", "plain_model_of"]
 
