@@ -17,9 +17,10 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import SessionError
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.runtime import Runtime
+from mpc.two_party.cost import Cost
 from mpc.two_party.pair import Pair
 
-__all__ = ["OwnShares", "begin", "fresh_shares", "pair_of"]
+__all__ = ["OwnShares", "begin", "begin_plan", "fresh_shares", "needs_of", "pair_of"]
 
 Words = NDArray[np.uint64]
 
@@ -89,13 +90,29 @@ def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
     channel.begun = True
 
 
+def begin_plan(planned: Runtime, session: Runtime) -> None:
+    """Give a session where no party lives as much as the two parties of `session` have."""
+    pair = pair_of(session)
+    if pair is None:
+        return
+    channel = _OverSession(planned)
+    planned.pair = pair.without_parties(channel)
+    channel.begun = True
+
+
+def needs_of(planned: Runtime) -> tuple[tuple[int, int], int]:
+    """Return how many transfers and how many ring-LWE products a plan's program takes."""
+    pair = pair_of(planned)
+    if pair is None:
+        return (0, 0), 0
+    total = sum((correlation.cost for correlation in pair.taken), Cost())
+    return total.transfers, len(pair.multiplied)
+
+
 def pair_of(session: Runtime) -> Pair | None:
     """Return what the two parties of a session make for each other; None if there is a provider."""
     if not session.source.own_shares:
         return None
-    if session.pair is None:
-        # Of a plan, where no party lives.
-        begin(session)
     assert isinstance(session.pair, Pair)
     return session.pair
 
