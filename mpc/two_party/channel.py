@@ -4,12 +4,13 @@ Code on both sides is one. What a party holds of something is a row of an array 
 of parties, and `Channel.parties` says which parties live in this process: both of them, in lock step;
 one, with the other behind a connection; or none, in a plan that only counts.
 In a round each party sends so many words as both know, which may be none, and gets what the other
-has sent. Messages that need not wait for one another belong into one round.
+has sent. Messages that need not wait for one another belong into one round. One that is made and read
+in pieces, one way, is a :func:`stream`: while one party makes a piece the other reads the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import FrameError, ShapeError
 
-__all__ = ["Channel", "LockStep", "Planned", "exchange", "send"]
+__all__ = ["Channel", "LockStep", "Planned", "exchange", "send", "stream", "trade"]
 
 Words = NDArray[np.uint64]
 
@@ -146,6 +147,29 @@ def send(channel: Channel, sender: int, count: int, message: Words | None) -> Wo
         messages.append(mine)
     got = _swap(channel, messages, (count, 0) if sender == 0 else (0, count))
     return next((w for p, w in zip(channel.parties, got, strict=True) if p != sender), None)
+
+
+def stream(
+    channel: Channel, sender: int, counts: Sequence[int], pieces: Iterator[Words] | None
+) -> Iterator[Words | None]:
+    """Send messages of so many words one way, in one round, each made when its turn comes.
+
+    Parameters
+    ----------
+    pieces : iterator of flat arrays of words, where the sender lives; elsewhere None
+
+    Yields
+    ------
+    as :func:`send` returns
+    """
+    begun = False
+    for count in counts:
+        got = send(channel, sender, count, None if pieces is None else next(pieces))
+        if isinstance(channel, _Counting) and count:
+            # The sender has waited for nothing since the first.
+            channel.rounds -= begun
+            begun = True
+        yield got
 
 
 def trade(

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party.channel import exchange
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import BitPairs, product_of_bits
-from mpc.two_party.pair import Cost, Pair
+from mpc.two_party.pair import Pair
 from ring.bits import WORD_BITS, count_words, unpack_bits
 
 __all__ = ["cost", "to_number"]

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import ArgumentError
 from mpc.two_party import select, sign
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import and_cost, and_planes
-from mpc.two_party.pair import Cost, Pair
+from mpc.two_party.pair import Pair
 from mpc.two_party.relu import complement
 from ring.bits import count_words, pack_bits, unpack_bits
 

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party.channel import exchange, send
+from mpc.two_party.cost import Cost
 from mpc.two_party.extension import Pads
-from mpc.two_party.pair import Correlation, Cost, Made, Pair
+from mpc.two_party.pair import Correlation, Made, Pair
 from ring.bits import WORD_BITS
 from ring.compile import kernel
 from ring.threads import run

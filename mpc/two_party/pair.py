@@ -2,6 +2,8 @@
 
 A protocol asks for what it needs by a description, such as `BitPairs(words=10, bits=16)`. It has been
 made ahead, or is made now. `Pair.plan` runs a program without data and says what it will take.
+Products by ring-LWE are methods of `Pair`, over the same channel: the keys are made when they are first
+asked for.
 """
 
 from __future__ import annotations
@@ -14,49 +16,21 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.two_party import base_ot
+from mpc.two_party import base_ot, rlwe_protocol
 from mpc.two_party.channel import Channel, Planned
+from mpc.two_party.cost import Cost
 from mpc.two_party.extension import Extension
+from mpc.two_party.rlwe_answers import Life
+from mpc.two_party.rlwe_parameters import Parameters
+from mpc.two_party.rlwe_products import Product
+from mpc.two_party.rlwe_protocol import Kept, Keys, Multiplication
 from mpc.two_party.silent import Silent
 from ring.bits import WORD_BITS, count_words
 from ring.streams import Stream, fresh_key
 
-__all__ = ["Correlation", "Cost", "Made", "Pair", "padded"]
+__all__ = ["Correlation", "Made", "Pair", "padded"]
 
 Words = NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a protocol takes of two parties.
-
-    Attributes
-    ----------
-    transfers : tuple of int
-        Random transfers in which the first party sends, and in which the second does.
-    offline : tuple of int
-        Bytes each party sends ahead, beside those of the transfers.
-    rounds : int
-        Rounds online.
-    sent : tuple of int
-        Bytes each party sends online.
-    """
-
-    transfers: tuple[int, int] = (0, 0)
-    offline: tuple[int, int] = (0, 0)
-    rounds: int = 0
-    sent: tuple[int, int] = (0, 0)
-
-    def __add__(self, other: Cost) -> Cost:
-        def add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
-            return a[0] + b[0], a[1] + b[1]
-
-        return Cost(
-            add(self.transfers, other.transfers),
-            add(self.offline, other.offline),
-            self.rounds + other.rounds,
-            add(self.sent, other.sent),
-        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,13 +119,14 @@ class Pair:
     def __init__(self, channel: Channel, k: int = 4, silent: str | None = None) -> None:
         self.channel = channel
         self.parties = channel.parties
-        session = base_ot.agree(channel)
+        self._session = session = base_ot.agree(channel)
         extensions = [Extension(channel, session, sender, k) for sender in (0, 1)]
         self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
         if silent is not None:
             self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
         self.taken: list[Correlation] = []
         self._stock: dict[Correlation, list[_Piece]] = {}
+        self._keys: dict[tuple[Parameters, int], Keys] = {}
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -200,13 +175,69 @@ class Pair:
         return parts[0].joined(parts[1:])
 
     def resume(self) -> None:
-        """After a call that failed at either party: forget what is in stock, and agree where to go on.
+        """After a call that failed at either party: forget stock and keys, and agree where to go on.
 
         Until both have called it, what they have made ahead may not fit together.
         """
-        self._stock = {}
+        self._stock, self._keys = {}, {}
         for extension in self.extensions:
             extension.resume()
+
+    def keys(self, parameters: Parameters, keeper: int) -> Keys:
+        """Return a keeper's keys for ring-LWE; the first call makes them, in 1 round."""
+        if (parameters, keeper) not in self._keys:
+            made = rlwe_protocol.make_keys(self.channel, self._session, keeper, parameters)
+            self._keys[parameters, keeper] = made
+        return self._keys[parameters, keeper]
+
+    def keep(self, product: Multiplication, keeper: int, x: Words | None) -> Kept:
+        """Encrypt an operand for many products: `x` where the keeper lives. 1 round."""
+        return rlwe_protocol.keep(self.channel, product, self.keys(product.parameters, keeper), x)
+
+    def multiply_kept(
+        self, product: Multiplication, kept: Kept, w: Words | None, life: Life
+    ) -> Words:
+        """Multiply an operand that is kept with one of the other party's, `w` where that lives: 1 round.
+
+        Returns
+        -------
+        uint64 array of shape (p, ...): shares of the product, as of all of the following
+        """
+        return rlwe_protocol.multiply_kept(self.channel, product, kept, w, life)
+
+    def multiply_mask(
+        self, product: Product, keeper: int, w: Words | None, life: Life
+    ) -> tuple[Words | None, Words]:
+        """Draw a mask that its keeper alone knows, and multiply it with the other party's `w`: 2 rounds.
+
+        Returns
+        -------
+        the mask, where its keeper lives, elsewhere None; and shares of the product
+        """
+        keys = self.keys(product.parameters, keeper)
+        return rlwe_protocol.multiply_mask(self.channel, product, keys, w, life)
+
+    def multiply_private(
+        self, product: Multiplication, keeper: int, x: Words | None, w: Words | None, life: Life
+    ) -> Words:
+        """Multiply the keeper's `x` with the other party's `w`, each None elsewhere: 2 rounds."""
+        keys = self.keys(product.parameters, keeper)
+        return rlwe_protocol.multiply_private(self.channel, product, keys, x, w, life)
+
+    def cross_products(self, product: Multiplication, x: Words, w: Words, life: Life) -> Words:
+        """Add the products of each party's own `x` with the other's own `w`, (p, ...): 2 rounds.
+
+        `life` counts the answers from both parties' `w`.
+        """
+        keys = self.keys(product.parameters, 0), self.keys(product.parameters, 1)
+        return rlwe_protocol.cross_products(self.channel, product, keys, x, w, life)
+
+    def multiply_shared(self, product: Multiplication, x: Words, w: Words, life: Life) -> Words:
+        """Multiply operands of which each party has a share, (p, ...); see :meth:`cross_products`."""
+        out = self.cross_products(product, x, w, life)
+        for mine, left, right in zip(out, x, w, strict=True):
+            mine += product.multiply(left, right)
+        return out
 
     def _expect(self, correlations: Iterable[Correlation]) -> None:
         for correlation in correlations:
@@ -230,13 +261,21 @@ class Pair:
 
 
 class _Planning(Pair):
-    """No party: what it takes is there, and does not count as online."""
+    """No party: what it takes and its keys are there, and do not count as online."""
 
     def take(self, correlation: Correlation) -> Any:
         channel = self.channel
         assert isinstance(channel, Planned)
         rounds, sent = channel.rounds, list(channel.sent)
         made = super().take(correlation)
+        channel.rounds, channel.sent = rounds, sent
+        return made
+
+    def keys(self, parameters: Parameters, keeper: int) -> Keys:
+        channel = self.channel
+        assert isinstance(channel, Planned)
+        rounds, sent = channel.rounds, list(channel.sent)
+        made = super().keys(parameters, keeper)
         channel.rounds, channel.sent = rounds, sent
         return made
 

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party import lookup
+from mpc.two_party.cost import Cost
 from mpc.two_party.lookup import Lookups, look_up, widths_of
 from mpc.two_party.pads import and_cost, and_planes
-from mpc.two_party.pair import Cost, Pair
+from mpc.two_party.pair import Pair
 
 __all__ = ["cost", "equal", "greater"]
 

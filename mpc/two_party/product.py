@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import RangeError
 from mpc.two_party.channel import trade
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import NumberPads, NumberPadsMade, narrow, widen
-from mpc.two_party.pair import Cost, Pair, padded
+from mpc.two_party.pair import Pair, padded
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run

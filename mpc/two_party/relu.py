@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party import sign
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import times_bit, times_bit_cost
-from mpc.two_party.pair import Cost, Pair
+from mpc.two_party.pair import Pair
 from ring.bits import count_words
 
 __all__ = ["cost", "relu_with_derivative"]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mpc.two_party.rlwe_keys import SecretKey
 from mpc.two_party.rlwe_parameters import LENGTH, Parameters
-from mpc.two_party.rlwe_samples import SEED_BYTES, Samples, Seed, uniform_residues
+from mpc.two_party.rlwe_samples import SEED_BYTES, Samples, Seed, bound_seed, uniform_residues
 from mpc.two_party.rlwe_wire import (
     correction_bytes,
     pack_corrections,
@@ -90,7 +90,7 @@ def encrypt_scaled(key: SecretKey, c_0: Residues, seed: Seed) -> bytes:
     numbers, count = parameters.numbers, c_0.shape[1]
     c_0 += Samples().errors(count, LENGTH)
     parameters.transform.forward(c_0)
-    c_1 = uniform_residues(public, numbers, count, LENGTH)
+    c_1 = uniform_residues(bound_seed(key.label, public), numbers, count, LENGTH)
     key.add_times_secret(c_1, c_0, -1.0)
     return public + pack_residues(parameters, c_0)
 
@@ -112,8 +112,9 @@ def encrypt_random(key: SecretKey, count: int, seed: Seed) -> tuple[Words, bytes
     """
     parameters, public = key.parameters, seed.spend()
     numbers = parameters.numbers
-    phase = uniform_residues(public, numbers, count, LENGTH, id=1)
-    key.add_times_secret(uniform_residues(public, numbers, count, LENGTH), phase)
+    string = bound_seed(key.label, public)
+    phase = uniform_residues(string, numbers, count, LENGTH, id=1)
+    key.add_times_secret(uniform_residues(string, numbers, count, LENGTH), phase)
     parameters.transform.inverse(phase)
     messages = numbers.unscale(phase)
     flat = phase.reshape(len(numbers), -1)
@@ -130,9 +131,15 @@ def ciphertext_bytes(parameters: Parameters, count: int, *, random: bool) -> int
 
 
 def read_ciphertexts(
-    parameters: Parameters, data: bytes, count: int, peer: str, *, random: bool
+    parameters: Parameters,
+    data: bytes,
+    count: int,
+    peer: str,
+    *,
+    random: bool,
+    label: bytes = b"",
 ) -> Ciphertexts:
-    """Read `peer`'s ciphertexts, of random or of given messages.
+    """Read `peer`'s ciphertexts, of random or of given messages, under a key of this label.
 
     Raises
     ------
@@ -141,16 +148,16 @@ def read_ciphertexts(
     """
     numbers, what = parameters.numbers, f"{peer}'s ciphertexts"
     data = bytes(data)
-    public, rest = data[:SEED_BYTES], data[SEED_BYTES:]
+    seed, rest = bound_seed(label, data[:SEED_BYTES]), data[SEED_BYTES:]
     if random:
         digits = unpack_corrections(parameters, rest, count * LENGTH, what)
         c_0 = np.zeros((len(numbers), count, LENGTH))
         numbers.add_digits(digits, c_0)
         parameters.transform.forward(c_0)
-        string = uniform_residues(public, numbers, count, LENGTH, id=1)
+        string = uniform_residues(seed, numbers, count, LENGTH, id=1)
         shape = (len(numbers), -1)
         add_reduced(string.reshape(shape), numbers.p, numbers.inverse, c_0.reshape(shape))
     else:
         c_0 = unpack_residues(parameters, rest, count * LENGTH, what)
         c_0 = c_0.reshape(len(numbers), count, LENGTH)
-    return Ciphertexts(parameters, c_0, uniform_residues(public, numbers, count, LENGTH))
+    return Ciphertexts(parameters, c_0, uniform_residues(seed, numbers, count, LENGTH))

@@ -137,6 +137,10 @@ class ImageConvolution:
             (self.width - self.kernel[1]) // self.stride[1] + 1,
         )
 
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        return self.images, *self._results, self.outputs
+
     @cached_property
     def places(self) -> Places:
         down, across = (

@@ -17,7 +17,7 @@ from mpc.two_party.rlwe_parameters import (
     decoding_numbers,
     decoding_transform,
 )
-from mpc.two_party.rlwe_samples import SEED_BYTES, Samples, Seed, uniform_residues
+from mpc.two_party.rlwe_samples import SEED_BYTES, Samples, Seed, bound_seed, uniform_residues
 from mpc.two_party.rlwe_wire import pack_residues, residue_bytes, unpack_residues
 from ring.compile import kernel
 from ring.ntt import Residues
@@ -49,14 +49,16 @@ class PublicKey:
     Attributes
     ----------
     parameters : Parameters
+    label : bytes
+        What is hashed with all of the keeper's seeds: a session's id and the keeper.
     b, a : float64 arrays of shape (primes, N)
     """
 
-    __slots__ = ("_seed", "a", "b", "parameters")
+    __slots__ = ("_seed", "a", "b", "label", "parameters")
 
-    def __init__(self, parameters: Parameters, seed: bytes, b: Residues) -> None:
-        self.parameters, self._seed, self.b = parameters, seed, b
-        self.a = uniform_residues(seed, parameters.numbers, LENGTH)
+    def __init__(self, parameters: Parameters, label: bytes, seed: bytes, b: Residues) -> None:
+        self.parameters, self.label, self._seed, self.b = parameters, label, seed, b
+        self.a = uniform_residues(bound_seed(label, seed), parameters.numbers, LENGTH)
 
     @staticmethod
     def count_bytes(parameters: Parameters) -> int:
@@ -67,7 +69,9 @@ class PublicKey:
         return self._seed + pack_residues(self.parameters, self.b)
 
     @classmethod
-    def from_bytes(cls, parameters: Parameters, data: bytes, peer: str) -> PublicKey:
+    def from_bytes(
+        cls, parameters: Parameters, data: bytes, peer: str, label: bytes = b""
+    ) -> PublicKey:
         """Read a key of `peer`'s.
 
         Raises
@@ -80,7 +84,7 @@ class PublicKey:
             raise FrameError(f"{peer}'s public key must have {expected} bytes, got {len(data)}")
         data = bytes(data)
         b = unpack_residues(parameters, data[SEED_BYTES:], LENGTH, f"{peer}'s public key")
-        return cls(parameters, data[:SEED_BYTES], b)
+        return cls(parameters, label, data[:SEED_BYTES], b)
 
 
 class SecretKey:
@@ -89,16 +93,18 @@ class SecretKey:
     Parameters
     ----------
     parameters : Parameters
+    label : bytes, optional
+        See :class:`PublicKey`.
 
     Attributes
     ----------
     public : PublicKey
     """
 
-    __slots__ = ("_decoding", "_s", "parameters", "public")
+    __slots__ = ("_decoding", "_s", "label", "parameters", "public")
 
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: Parameters, label: bytes = b"") -> None:
+        self.parameters, self.label = parameters, label
         numbers, samples = parameters.numbers, Samples()
         secret = samples.ternary(LENGTH)
         self._s = np.repeat(secret[None, None], len(numbers), axis=0)
@@ -108,9 +114,9 @@ class SecretKey:
         seed = Seed().spend()
         b = np.repeat(samples.errors(1, 1, LENGTH), len(numbers), axis=0)
         parameters.transform.forward(b)
-        a = uniform_residues(seed, numbers, 1, LENGTH)
+        a = uniform_residues(bound_seed(label, seed), numbers, 1, LENGTH)
         self.add_times_secret(a, b, -1.0)
-        self.public = PublicKey(parameters, seed, b[:, 0])
+        self.public = PublicKey(parameters, label, seed, b[:, 0])
 
     def __repr__(self) -> str:
         return f"SecretKey({self.parameters.name})"

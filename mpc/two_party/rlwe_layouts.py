@@ -56,6 +56,9 @@ class Layout(Protocol):
         """Shape of the mixer's operand."""
 
     @property
+    def result_shape(self) -> tuple[int, ...]: ...
+
+    @property
     def kept_groups(self) -> int: ...
 
     @property
@@ -136,6 +139,10 @@ class _Matrices:
             raise ArgumentError(
                 f"columns must be in [1, {LENGTH // self.rows}] for {self.rows} rows, got {self.columns}"
             )
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        return self.m, self.n
 
     @property
     def depth(self) -> int:

@@ -4,19 +4,16 @@ The keeper encrypts its operand, the mixer multiplies with its own and answers; 
 modulo 2^64, exactly, C_0 the mixer's. Which way a product goes, follows from what is known:
 
 - **A**: the mixer's operand is small (weights of a bounded magnitude), the keeper's a fresh mask: it is
-  what public random strings decrypt to, for 14.5 bytes an element (:func:`send_mask`).
+  what public random strings decrypt to, for 14.5 bytes an element (:class:`Mask`).
 - **B**: the keeper's operand stays (weights), and is encrypted once for all products
   (:class:`~mpc.two_party.rlwe_layouts.KeptRight`); the mixer's are fresh masks. For few rows.
 - **G**: any numbers on both sides.
 
-One protocol serves all three:
+One protocol serves all three (:mod:`mpc.two_party.rlwe_protocol`); here is what each party computes:
 
-1. The keeper sends its operand: seeds and ciphertexts, some polynomials at a time.
-2. The mixer multiplies, masks with fresh shares and answers, some answers at a time.
+1. The keeper's operand: seeds and ciphertexts, some polynomials to a message.
+2. The mixer multiplies, masks with fresh shares and answers, some answers to a message.
 3. The keeper decrypts them.
-
-Rounds: 2 messages one way each, step 1 once for an operand. Bytes: :meth:`Product.operand_bytes` and
-:meth:`Product.answer_bytes`.
 
 Semi-honest: the mixer learns nothing of the keeper's operand but by breaking ring-LWE; the keeper
 learns of the mixer's what the flood lets through, at most 2^-40 in statistical distance over the
@@ -48,23 +45,14 @@ from mpc.two_party.rlwe_keys import PublicKey, SecretKey
 from mpc.two_party.rlwe_layouts import Layout
 from mpc.two_party.rlwe_parameters import LENGTH, Parameters, choose_parameters
 from mpc.two_party.rlwe_samples import Samples, Seed
+from mpc.two_party.rlwe_wire import as_words
 from ring.ntt import Residues
 from ring.residue_products import add_run_products, add_slot_products
 from ring.vectors import LANES
 
 __all__ = [
-    "Channel",
-    "Product",
-    "answer",
-    "check_operand",
-    "multiply_shared",
-    "read_public_key",
-    "receive_and_answer",
-    "receive_answer",
-    "receive_operand",
-    "send_mask",
-    "send_operand",
-]
+    "Collected", "Mask", "Mixing", "Product", "Sized", "check_kept", "check_operand", "check_parameters",
+]  # fmt: skip
 
 Words = NDArray[np.uint64]
 
@@ -78,17 +66,14 @@ _TRANSFORMED = 64
 _SUMMED = 128
 
 
-class Channel(Protocol):
-    """To the other party. Both parties may send at once: `send` must not wait for it to receive."""
+class Sized(Protocol):
+    """What is known of a product before it is made."""
 
     @property
-    def peer(self) -> str:
-        """The other party's name."""
+    def parameters(self) -> Parameters: ...
 
-    def send(self, data: bytes) -> None: ...
-
-    def receive(self, count: int) -> bytes:
-        """Return the next `count` bytes."""
+    def operand_rows(self) -> list[int]:
+        """Return how many ciphertexts are in each of the keeper's messages."""
 
 
 @dataclass(frozen=True)
@@ -175,21 +160,113 @@ class Product:
         polynomials = self.layout.kept_groups * self.layout.terms
         return 2 * 8 * self.parameters.count * polynomials * LENGTH
 
+    @property
+    def kept_shape(self) -> tuple[int, ...]:
+        """Shape of the keeper's operand."""
+        return self.layout.kept_shape
+
+    @property
+    def mixed_shape(self) -> tuple[int, ...]:
+        """Shape of the mixer's operand."""
+        return self.layout.mixed_shape
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        return self.layout.result_shape
+
+    @property
+    def share_shape(self) -> tuple[int, ...]:
+        """Shape of what is read of all answers."""
+        return self.layout.kept_groups, self.layout.mixed_groups, len(self.layout.places)
+
+    def multiply(self, x: Words, w: Words) -> Words:
+        """Return the product of a keeper's and a mixer's operand, in the clear."""
+        return self.layout.multiply(x, w)
+
+    def operand_rows(self) -> list[int]:
+        """Return how many ciphertexts are in each of the keeper's messages."""
+        return [stop - start for start, stop in self._sent()]
+
+    def operand_words(self) -> list[int]:
+        """Return how long each of the keeper's messages is."""
+        parameters, random = self.parameters, self.random
+        return [ciphertext_bytes(parameters, n, random=random) // 8 for n in self.operand_rows()]
+
+    def answer_words(self) -> list[int]:
+        """Return how long each of the mixer's messages is."""
+        places = len(self.layout.places)
+        one = [answer_bytes(stop - start, places) // 8 for start, stop in self._mixes()]
+        return self.layout.kept_groups * one
+
     def operand_bytes(self) -> int:
         """Return how many bytes the keeper sends."""
-        return sum(
-            ciphertext_bytes(self.parameters, stop - start, random=self.random)
-            for start, stop in self._sent()
-        )
+        return 8 * sum(self.operand_words())
 
     def answer_bytes(self) -> int:
         """Return how many bytes the mixer answers."""
-        places = len(self.layout.places)
-        one = sum(answer_bytes(stop - start, places) for start, stop in self._mixes())
-        return self.layout.kept_groups * one
+        return 8 * sum(self.answer_words())
+
+    def encrypt(self, key: SecretKey, x: Words | None) -> Iterator[Words]:
+        """Return the keeper's messages, one after the other: step 1."""
+        check_parameters(self.parameters, key.parameters, "the key")
+        polynomials = self.layout.pack_kept(check_operand("keeper's", x, self.kept_shape))
+        polynomials = polynomials.reshape(-1, LENGTH)
+        return (as_words(encrypt(key, polynomials[a:b], Seed())) for a, b in self._sent())
+
+    def read(self, public: PublicKey, data: bytes, rows: int, peer: str) -> Ciphertexts:
+        """Read one of the keeper's messages."""
+        return read_ciphertexts(
+            self.parameters, data, rows, peer, random=self.random, label=public.label
+        )
+
+    def check_mixed(self, public: PublicKey, w: Words | None) -> Words:
+        """Refuse a mixer's operand that does not fit, before anything is counted or sent."""
+        check_parameters(self.parameters, public.parameters, "the public key")
+        w = check_operand("mixer's", w, self.mixed_shape)
+        _check_bound(self, w)
+        return w
+
+    def mixing(self, w: Words) -> Mixing:
+        """Return what the mixer makes of an operand that serves this product alone."""
+        return Mixing(self, w)
+
+    def answers(
+        self, kept: Ciphertexts, public: PublicKey, w: Words, shares: Words
+    ) -> Iterator[Words]:
+        """Return the mixer's messages, one after the other: step 2. They fill its shares."""
+        check_kept(self, kept)
+        shares[:] = Samples().words(*self.share_shape)
+        return self._answered(kept, public, w, shares)
+
+    def _answered(
+        self, kept: Ciphertexts, public: PublicKey, w: Words, shares: Words
+    ) -> Iterator[Words]:
+        layout = self.layout
+        x, now = np.empty(0), (0, 0)
+        for group in range(layout.kept_groups):
+            here = slice(group * layout.terms, (group + 1) * layout.terms)
+            part = Ciphertexts(kept.parameters, kept.c_0[:, here], kept.c_1[:, here])
+            for start, stop in self._mixes():
+                if now != (start, stop):
+                    x, now = _transformed(self, w, start, stop), (start, stop)
+                sums = _empty_sums(self, stop - start)
+                _mix(self, part, x, sums)
+                share = shares[group, start:stop]
+                yield as_words(finish(public, Mixed(sums), share, layout.places))
+
+    def open(self, key: SecretKey, k: int, data: bytes, peer: str, shares: Words) -> None:
+        """Decrypt the mixer's message k into the keeper's shares: step 3."""
+        mixes = list(self._mixes())
+        start, stop = mixes[k % len(mixes)]
+        part = shares[k // len(mixes), start:stop]
+        part[:] = open_answers(key, data, stop - start, self.layout.places, peer)
+
+    def unpack(self, shares: Words) -> Words:
+        """Return the result from what is read of all answers."""
+        return self.layout.unpack(shares)
 
 
-def check_operand(name: str, x: Words, shape: tuple[int, ...]) -> Words:
+def check_operand(name: str, x: Words | None, shape: tuple[int, ...]) -> Words:
     """Return an operand that is an array of words of this shape; refuse any other."""
     if not isinstance(x, np.ndarray) or x.dtype != np.uint64:
         raise DtypeError(f"the {name} operand must be a uint64 array")
@@ -198,63 +275,119 @@ def check_operand(name: str, x: Words, shape: tuple[int, ...]) -> Words:
     return x
 
 
-def _same_parameters(product: Product, found: Parameters, what: str) -> None:
-    if found != product.parameters:
-        raise ArgumentError(
-            f"{what} has parameters {found.name}, the product {product.parameters.name}"
+def check_parameters(wanted: Parameters, found: Parameters, what: str) -> None:
+    """Refuse a key, or what is encrypted, with other parameters than the product's."""
+    if found != wanted:
+        raise ArgumentError(f"{what} has parameters {found.name}, the product {wanted.name}")
+
+
+def check_kept(product: Sized, kept: Ciphertexts) -> None:
+    """Refuse an encrypted operand of another product's."""
+    check_parameters(product.parameters, kept.parameters, "the keeper's operand")
+    rows = sum(product.operand_rows())
+    if kept.c_0.shape[1] != rows:
+        raise ShapeError(
+            f"the keeper's operand must have {rows} polynomials, got {kept.c_0.shape[1]}"
         )
 
 
-def read_public_key(parameters: Parameters, channel: Channel) -> PublicKey:
-    """Receive the other party's public key."""
-    data = channel.receive(PublicKey.count_bytes(parameters))
-    return PublicKey.from_bytes(parameters, data, channel.peer)
+class Mask:
+    """A keeper's operand that is drawn as it is encrypted, by a product that says so at random.
 
-
-def send_operand(product: Product, key: SecretKey, x: Words, channel: Channel) -> None:
-    """Keeper, step 1: encrypt its operand and send it."""
-    layout = product.layout
-    _same_parameters(product, key.parameters, "the key")
-    polynomials = layout.pack_kept(check_operand("keeper's", x, layout.kept_shape))
-    polynomials = polynomials.reshape(-1, LENGTH)
-    for start, stop in product._sent():
-        channel.send(encrypt(key, polynomials[start:stop], Seed()))
-
-
-def send_mask(product: Product, key: SecretKey, channel: Channel) -> Words:
-    """Keeper, step 1, for a fresh mask: draw it and send it encrypted. Return it.
-
-    Where the product says so, the mask is what public random strings decrypt to.
+    Attributes
+    ----------
+    pieces : iterator of arrays of words
+        The keeper's messages.
     """
-    layout = product.layout
-    _same_parameters(product, key.parameters, "the key")
-    if not product.random:
-        mask = Samples().words(*layout.kept_shape)
-        send_operand(product, key, mask, channel)
-        return mask
-    polynomials = np.empty((layout.kept_groups * layout.terms, LENGTH), np.uint64)
-    for start, stop in product._sent():
-        polynomials[start:stop], data = encrypt_random(key, stop - start, Seed())
-        channel.send(data)
-    return layout.unpack_kept(polynomials.reshape(layout.kept_groups, layout.terms, LENGTH))
+
+    def __init__(self, product: Product, key: SecretKey) -> None:
+        check_parameters(product.parameters, key.parameters, "the key")
+        self._layout = layout = product.layout
+        self._drawn: Words | None = None
+        if not product.random:
+            self._drawn = Samples().words(*layout.kept_shape)
+            self.pieces = product.encrypt(key, self._drawn)
+            return
+        self._polynomials = np.empty((layout.kept_groups * layout.terms, LENGTH), np.uint64)
+        self.pieces = self._encrypted(product, key)
+
+    def _encrypted(self, product: Product, key: SecretKey) -> Iterator[Words]:
+        for start, stop in product._sent():
+            self._polynomials[start:stop], data = encrypt_random(key, stop - start, Seed())
+            yield as_words(data)
+
+    def operand(self) -> Words:
+        """Return the mask, once all pieces are made."""
+        if self._drawn is not None:
+            return self._drawn
+        layout = self._layout
+        shape = (layout.kept_groups, layout.terms, LENGTH)
+        return layout.unpack_kept(self._polynomials.reshape(shape))
 
 
-def _receive_some(product: Product, count: int, channel: Channel) -> Ciphertexts:
-    """Receive one of the keeper's messages."""
-    parameters, random = product.parameters, product.random
-    data = channel.receive(ciphertext_bytes(parameters, count, random=random))
-    return read_ciphertexts(parameters, data, count, channel.peer, random=random)
+class Collected:
+    """A keeper's operand as it arrives, all of which is kept."""
+
+    def __init__(self, product: Sized) -> None:
+        shape = (product.parameters.count, sum(product.operand_rows()), LENGTH)
+        self.whole = Ciphertexts(product.parameters, np.empty(shape), np.empty(shape))
+        self._at = 0
+
+    def add(self, part: Ciphertexts) -> None:
+        """Take the next message."""
+        here = slice(self._at, self._at + part.c_0.shape[1])
+        self.whole.c_0[:, here], self.whole.c_1[:, here] = part.c_0, part.c_1
+        self._at = here.stop
 
 
-def receive_operand(product: Product, channel: Channel) -> Ciphertexts:
-    """Mixer, step 1: receive the keeper's operand, for one product or for many."""
-    layout, parameters = product.layout, product.parameters
-    shape = (parameters.count, layout.kept_groups * layout.terms, LENGTH)
-    found = Ciphertexts(parameters, np.empty(shape), np.empty(shape))
-    for start, stop in product._sent():
-        part = _receive_some(product, stop - start, channel)
-        found.c_0[:, start:stop], found.c_1[:, start:stop] = part.c_0, part.c_1
-    return found
+class Mixing:
+    """A keeper's operand as it arrives, for one product: its products with the mixer's are summed up.
+
+    Where the sums take more memory than the operand, that is kept.
+    """
+
+    def __init__(self, product: Product, w: Words) -> None:
+        layout = product.layout
+        self._product, self._w, self._at = product, w, 0
+        self._collected: Collected | None = None
+        groups = layout.kept_groups * layout.mixed_groups
+        most = max(_SUMMED, layout.kept_groups * layout.terms)
+        if layout.run < LANES or not layout.terms or groups > most:
+            self._collected = Collected(product)
+            return
+        self._x = _transformed(product, w, 0, layout.mixed_groups)
+        self._sums = [_empty_sums(product, layout.mixed_groups) for _ in range(layout.kept_groups)]
+
+    def add(self, part: Ciphertexts) -> None:
+        """Take the next message."""
+        if self._collected is not None:
+            self._collected.add(part)
+            return
+        group, term = divmod(self._at, self._product.layout.terms)
+        rows = part.c_0.shape[1]
+        self._at += rows
+        x = np.ascontiguousarray(self._x[..., term : term + rows])
+        _mix(self._product, part, x, self._sums[group])
+
+    def answers(self, public: PublicKey, shares: Words) -> Iterator[Words]:
+        """Return the mixer's messages; see :meth:`Product.answers`."""
+        product = self._product
+        if self._collected is not None:
+            return product.answers(self._collected.whole, public, self._w, shares)
+        shares[:] = Samples().words(*product.share_shape)
+        return self._finished(public, shares)
+
+    def _finished(self, public: PublicKey, shares: Words) -> Iterator[Words]:
+        product = self._product
+        for group, sums in enumerate(self._sums):
+            for start, stop in product._mixes():
+                some = Ciphertexts(
+                    product.parameters,
+                    sums.c_0[:, start:stop].copy(),
+                    sums.c_1[:, start:stop].copy(),
+                )
+                share = shares[group, start:stop]
+                yield as_words(finish(public, Mixed(some), share, product.layout.places))
 
 
 def _check_bound(product: Product, w: Words) -> None:
@@ -295,125 +428,3 @@ def _mix(product: Product, kept: Ciphertexts, x: Residues, sums: Ciphertexts) ->
     add = add_slot_products if product.layout.run < LANES else add_run_products
     for component, out in ((kept.c_0, sums.c_0), (kept.c_1, sums.c_1)):
         add(product.parameters.numbers, np.ascontiguousarray(component), x, out)
-
-
-def _begin(product: Product, public: PublicKey, w: Words, life: Life) -> Words:
-    """Check a mixer's arguments, count what it will answer, and draw its shares."""
-    layout = product.layout
-    _same_parameters(product, public.parameters, "the public key")
-    w = check_operand("mixer's", w, layout.mixed_shape)
-    _check_bound(product, w)
-    if life.coefficients > product.life:
-        raise ArgumentError(
-            f"the operand's life is {life.coefficients} coefficients, the product allows {product.life}"
-        )
-    life.spend(product.answered)
-    return Samples().words(layout.kept_groups, layout.mixed_groups, len(layout.places))
-
-
-def answer(
-    product: Product, kept: Ciphertexts, public: PublicKey, w: Words, channel: Channel, life: Life
-) -> Words:
-    """Mixer, step 2: multiply the keeper's operand with its own, and answer. Return C_0.
-
-    Parameters
-    ----------
-    life : Life
-        What counts the answers from this operand of the mixer's.
-
-    Raises
-    ------
-    RangeError
-        If the operand is larger than the product declares.
-    SessionError
-        If the operand's life does not have another product's coefficients.
-    """
-    layout, places = product.layout, product.layout.places
-    _same_parameters(product, kept.parameters, "the keeper's operand")
-    polynomials = layout.kept_groups * layout.terms
-    if kept.c_0.shape[1] != polynomials:
-        raise ShapeError(
-            f"the keeper's operand must have {polynomials} polynomials, got {kept.c_0.shape[1]}"
-        )
-    shares = _begin(product, public, w, life)
-    x, now = np.empty(0), (0, 0)
-    for group in range(layout.kept_groups):
-        here = slice(group * layout.terms, (group + 1) * layout.terms)
-        part = Ciphertexts(kept.parameters, kept.c_0[:, here], kept.c_1[:, here])
-        for start, stop in product._mixes():
-            if now != (start, stop):
-                x, now = _transformed(product, w, start, stop), (start, stop)
-            sums = _empty_sums(product, stop - start)
-            _mix(product, part, x, sums)
-            channel.send(finish(public, Mixed(sums), shares[group, start:stop], places))
-    return layout.unpack(shares)
-
-
-def receive_and_answer(
-    product: Product, public: PublicKey, w: Words, channel: Channel, life: Life
-) -> Words:
-    """Mixer, steps 1 and 2: multiply a keeper's operand that serves this product alone. Return C_0.
-
-    As :func:`receive_operand` and :func:`answer`, but what arrives is multiplied at once and not
-    kept, where the sums take less memory than it would.
-    """
-    layout, places = product.layout, product.layout.places
-    terms = layout.terms
-    if layout.run < LANES or not terms or layout.mixed_groups > max(_SUMMED, terms):
-        return answer(product, receive_operand(product, channel), public, w, channel, life)
-    shares = _begin(product, public, w, life)
-    x = _transformed(product, w, 0, layout.mixed_groups)
-    sums = _empty_sums(product, layout.mixed_groups)
-    for first, last in product._sent():
-        group, term = divmod(first, terms)
-        part = _receive_some(product, last - first, channel)
-        _mix(product, part, np.ascontiguousarray(x[..., term : term + last - first]), sums)
-        if last < (group + 1) * terms:
-            continue
-        for start, stop in product._mixes():
-            some = Ciphertexts(
-                product.parameters, sums.c_0[:, start:stop].copy(), sums.c_1[:, start:stop].copy()
-            )
-            channel.send(finish(public, Mixed(some), shares[group, start:stop], places))
-        sums.c_0[:] = sums.c_1[:] = 0
-    return layout.unpack(shares)
-
-
-def receive_answer(product: Product, key: SecretKey, channel: Channel) -> Words:
-    """Keeper, step 3: receive and decrypt the answers. Return C_1."""
-    layout = product.layout
-    _same_parameters(product, key.parameters, "the key")
-    places = layout.places
-    shares = np.empty((layout.kept_groups, layout.mixed_groups, len(places)), np.uint64)
-    for group in range(layout.kept_groups):
-        for start, stop in product._mixes():
-            data = channel.receive(answer_bytes(stop - start, len(places)))
-            shares[group, start:stop] = open_answers(key, data, stop - start, places, channel.peer)
-    return layout.unpack(shares)
-
-
-def multiply_shared(
-    product: Product,
-    key: SecretKey,
-    public: PublicKey,
-    x: Words,
-    w: Words,
-    channel: Channel,
-    life: Life,
-) -> Words:
-    """Multiply operands of which each party has an additive share: (x_0 + x_1) (w_0 + w_1).
-
-    Both parties call it, each keeper of its x and mixer of its w. Return this party's share.
-
-    Parameters
-    ----------
-    public : PublicKey
-        The other party's.
-    life : Life
-        What counts the answers from this w.
-    """
-    send_operand(product, key, x, channel)
-    own = product.layout.multiply(x, w)
-    own += receive_and_answer(product, public, w, channel, life)
-    own += receive_answer(product, key, channel)
-    return own

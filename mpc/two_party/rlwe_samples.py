@@ -6,6 +6,7 @@ Nothing is drawn in time that depends on what is drawn, but public residues.
 from __future__ import annotations
 
 import threading
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from ring.ntt import Residues
 from ring.residue_numbers import BLOCK, ResidueNumbers
 from ring.residues import count_ones, multiply, reduce
 
-__all__ = ["SEED_BYTES", "Once", "Samples", "Seed", "uniform_residues"]
+__all__ = ["SEED_BYTES", "Once", "Samples", "Seed", "bound_seed", "uniform_residues"]
 
 Words = NDArray[np.uint64]
 
@@ -118,6 +119,11 @@ def _take(words: Words, bits: int, p: float, out: Residues) -> int:
         out[i] = number + (p - number) * np.float64(over)
         refused += int(over)
     return refused
+
+
+def bound_seed(label: bytes, seed: bytes) -> bytes:
+    """Return the key of a seed's stream: the same seed gives another string under another label."""
+    return sha256(b"sotto ring-lwe string" + label + seed).digest()[:SEED_BYTES]
 
 
 def uniform_residues(seed: bytes, numbers: ResidueNumbers, *shape: int, id: int = 0) -> Residues:

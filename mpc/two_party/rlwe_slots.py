@@ -35,7 +35,7 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.errors import ArgumentError, RangeError, ShapeError
+from mpc.core.errors import ArgumentError, RangeError
 from mpc.two_party.rlwe_answers import Life, Mixed, hide
 from mpc.two_party.rlwe_ciphertexts import (
     Ciphertexts,
@@ -48,27 +48,21 @@ from mpc.two_party.rlwe_parameters import (
     DISTANCE_BITS,
     LENGTH,
     PARAMETERS,
+    Parameters,
     decoding_numbers,
     decoding_transform,
     noise_bound,
 )
-from mpc.two_party.rlwe_products import Channel, check_operand
+from mpc.two_party.rlwe_products import Collected, check_kept, check_operand, check_parameters
 from mpc.two_party.rlwe_samples import Samples, Seed
-from mpc.two_party.rlwe_wire import pack_words, unpack_words
+from mpc.two_party.rlwe_wire import as_words, pack_words, unpack_words
 from ring.compile import kernel
 from ring.ntt import Residues, Transform
 from ring.residue_numbers import ResidueNumbers
 from ring.residue_products import multiply_places
 from ring.residues import balanced, high_product, largest_primes, multiply, reduce
 
-__all__ = [
-    "SLOT_PARAMETERS",
-    "SlotProduct",
-    "answer_slots",
-    "receive_slots",
-    "receive_slots_answer",
-    "send_slots",
-]
+__all__ = ["SLOT_PARAMETERS", "SlotProduct"]
 
 Words = NDArray[np.uint64]
 
@@ -159,16 +153,126 @@ class SlotProduct:
         for start in range(0, self.blocks, _TOGETHER):
             yield start, min(start + _TOGETHER, self.blocks)
 
+    @property
+    def parameters(self) -> Parameters:
+        return SLOT_PARAMETERS
+
+    @property
+    def kept_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def mixed_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def share_shape(self) -> tuple[int, ...]:
+        """Shape of what is read of all answers."""
+        return self.blocks, LENGTH
+
+    def multiply(self, x: Words, w: Words) -> Words:
+        """Return the product of a keeper's and a mixer's operand, in the clear."""
+        return np.asarray(x * w)
+
+    def operand_rows(self) -> list[int]:
+        """Return how many ciphertexts are in each of the keeper's messages."""
+        return [PLAIN_PRIMES * (stop - start) for start, stop in self.messages()]
+
+    def operand_words(self) -> list[int]:
+        """Return how long each of the keeper's messages is."""
+        return [
+            ciphertext_bytes(SLOT_PARAMETERS, rows, random=False) // 8
+            for rows in self.operand_rows()
+        ]
+
+    def answer_words(self) -> list[int]:
+        """Return how long each of the mixer's messages is."""
+        return [2 * rows * LENGTH for rows in self.operand_rows()]
+
     def operand_bytes(self) -> int:
         """Return how many bytes the keeper sends."""
-        return sum(
-            ciphertext_bytes(SLOT_PARAMETERS, PLAIN_PRIMES * (stop - start), random=False)
-            for start, stop in self.messages()
-        )
+        return 8 * sum(self.operand_words())
 
     def answer_bytes(self) -> int:
         """Return how many bytes the mixer answers."""
-        return 16 * self.answered
+        return 8 * sum(self.answer_words())
+
+    def encrypt(self, key: SecretKey, x: Words | None) -> Iterator[Words]:
+        """Return the keeper's messages, one after the other: step 1."""
+        check_parameters(SLOT_PARAMETERS, key.parameters, "the key")
+        blocks = _blocks(self, check_operand("keeper's", x, self.kept_shape))
+        return (self._encrypted(key, blocks[a:b]) for a, b in self.messages())
+
+    @staticmethod
+    def _encrypted(key: SecretKey, blocks: Words) -> Words:
+        scaled = _scaled(_values(blocks))
+        scaled = scaled.reshape(len(scaled), PLAIN_PRIMES * len(blocks), LENGTH)
+        return as_words(encrypt_scaled(key, scaled, Seed()))
+
+    def read(self, public: PublicKey, data: bytes, rows: int, peer: str) -> Ciphertexts:
+        """Read one of the keeper's messages."""
+        return read_ciphertexts(SLOT_PARAMETERS, data, rows, peer, random=False, label=public.label)
+
+    def check_mixed(self, public: PublicKey, w: Words | None) -> Words:
+        """Refuse a mixer's operand that does not fit, before anything is counted or sent."""
+        check_parameters(SLOT_PARAMETERS, public.parameters, "the public key")
+        return check_operand("mixer's", w, self.mixed_shape)
+
+    def mixing(self, w: Words) -> SlotMixing:
+        """Return what the mixer makes of an operand that serves this product alone."""
+        return SlotMixing(self, w)
+
+    def answers(
+        self, kept: Ciphertexts, public: PublicKey, w: Words, shares: Words
+    ) -> Iterator[Words]:
+        """Return the mixer's messages, one after the other: step 2. They fill its shares."""
+        check_kept(self, kept)
+        blocks = _blocks(self, w)
+
+        def answer(start: int, stop: int) -> Words:
+            rows = slice(PLAIN_PRIMES * start, PLAIN_PRIMES * stop)
+            part = Ciphertexts(SLOT_PARAMETERS, kept.c_0[:, rows].copy(), kept.c_1[:, rows].copy())
+            shares[start:stop], message = _answer(public, part, blocks[start:stop], self.flood_bits)
+            return message
+
+        return (answer(start, stop) for start, stop in self.messages())
+
+    def open(self, key: SecretKey, k: int, data: bytes, peer: str, shares: Words) -> None:
+        """Decrypt the mixer's message k into the keeper's shares: step 3."""
+        decoding, plain = decoding_numbers(), plain_numbers()
+        start, stop = list(self.messages())[k]
+        rows = PLAIN_PRIMES * (stop - start)
+        second, first = unpack_words(data, (2, rows, LENGTH), f"{peer}'s answer")
+        x = decoding.from_words(second)
+        decoding_transform().forward(x)
+        x = key.times_secret(x)
+        decoding_transform().inverse(x)
+        phase = (first + decoding.low_words(x)).reshape(PLAIN_PRIMES, stop - start, LENGTH)
+        values = np.empty(phase.shape)
+        for i, t in enumerate(plain.primes):
+            _unscale(phase[i].reshape(-1), np.uint64(t), values[i].reshape(-1))
+        plain_transform().forward(values)
+        shares[start:stop] = plain.low_words(values)
+
+    def unpack(self, shares: Words) -> Words:
+        """Return the result from what is read of all answers."""
+        return shares.reshape(-1)[: self.size]
+
+
+class SlotMixing(Collected):
+    """A keeper's numbers as they arrive, for one product."""
+
+    def __init__(self, product: SlotProduct, w: Words) -> None:
+        super().__init__(product)
+        self._product, self._w = product, w
+
+    def answers(self, public: PublicKey, shares: Words) -> Iterator[Words]:
+        """Return the mixer's messages; see :meth:`SlotProduct.answers`."""
+        return self._product.answers(self.whole, public, self._w, shares)
 
 
 @kernel
@@ -233,89 +337,24 @@ def _blocks(product: SlotProduct, x: Words) -> Words:
     return out.reshape(product.blocks, LENGTH)
 
 
-def send_slots(product: SlotProduct, key: SecretKey, x: Words, channel: Channel) -> None:
-    """Keeper, step 1: encrypt its numbers and send them."""
-    blocks = _blocks(product, check_operand("keeper's", x, (product.size,)))
-    for start, stop in product.messages():
-        scaled = _scaled(_values(blocks[start:stop]))
-        scaled = scaled.reshape(len(scaled), PLAIN_PRIMES * (stop - start), LENGTH)
-        channel.send(encrypt_scaled(key, scaled, Seed()))
-
-
-def receive_slots(product: SlotProduct, channel: Channel) -> list[Ciphertexts]:
-    """Mixer, step 1: receive the keeper's numbers."""
-    found = []
-    for start, stop in product.messages():
-        count = PLAIN_PRIMES * (stop - start)
-        data = channel.receive(ciphertext_bytes(SLOT_PARAMETERS, count, random=False))
-        found.append(read_ciphertexts(SLOT_PARAMETERS, data, count, channel.peer, random=False))
-    return found
-
-
-def answer_slots(
-    product: SlotProduct,
-    kept: list[Ciphertexts],
-    public: PublicKey,
-    w: Words,
-    channel: Channel,
-    life: Life,
-) -> Words:
-    """Mixer, step 2: multiply the keeper's numbers with its own, and answer. Return its share.
-
-    Raises
-    ------
-    SessionError
-        If the operand's life does not have another product's coefficients.
-    """
-    blocks = _blocks(product, check_operand("mixer's", w, (product.size,)))
-    if life.coefficients > product.life:
-        raise ArgumentError(
-            f"the operand's life is {life.coefficients} coefficients, the product allows {product.life}"
-        )
-    found = [ciphertexts.c_0.shape[1] for ciphertexts in kept]
-    wanted = [PLAIN_PRIMES * (stop - start) for start, stop in product.messages()]
-    if found != wanted:
-        raise ShapeError(f"the keeper's operand must have {wanted} polynomials, got {found}")
-    life.spend(product.answered)
+def _answer(
+    public: PublicKey, sums: Ciphertexts, blocks: Words, flood_bits: int
+) -> tuple[Words, Words]:
+    """Multiply ciphertexts, which are changed, with blocks of the mixer's: its shares, and the answer."""
     numbers, plain = SLOT_PARAMETERS.numbers, plain_numbers()
-    transform, places = SLOT_PARAMETERS.transform, np.arange(LENGTH)
-    shares = np.empty_like(blocks)
-    for (start, stop), ciphertexts in zip(product.messages(), kept, strict=True):
-        shape = (len(numbers), PLAIN_PRIMES * (stop - start), LENGTH)
-        factor = np.empty((len(numbers), shape[1] * LENGTH))
-        _to_moduli(_values(blocks[start:stop]).reshape(-1), numbers.p, numbers.inverse, factor)
-        factor = factor.reshape(shape)
-        transform.forward(factor)
-        sums = Ciphertexts(SLOT_PARAMETERS, ciphertexts.c_0.copy(), ciphertexts.c_1.copy())
-        multiply_places(numbers, sums.c_0, factor)
-        multiply_places(numbers, sums.c_1, factor)
-        masks = np.zeros((PLAIN_PRIMES, (stop - start) * LENGTH))
-        Samples().add_flood(plain, MASK_BITS, masks)
-        shares[start:stop] = np.negative(plain.low_words(masks)).reshape(stop - start, LENGTH)
-        polynomials = masks.reshape(PLAIN_PRIMES, stop - start, LENGTH)
-        plain_transform().inverse(polynomials)
-        masked = _scaled(polynomials).reshape(len(numbers), -1)
-        first, second = hide(public, Mixed(sums), masked, places, product.flood_bits)
-        channel.send(pack_words(numbers.unscale(second)) + pack_words(numbers.unscale(first)))
-    return shares.reshape(-1)[: product.size]
-
-
-def receive_slots_answer(product: SlotProduct, key: SecretKey, channel: Channel) -> Words:
-    """Keeper, step 3: receive and decrypt the answers. Return its share."""
-    decoding, plain = decoding_numbers(), plain_numbers()
-    shares = np.empty((product.blocks, LENGTH), np.uint64)
-    for start, stop in product.messages():
-        rows = PLAIN_PRIMES * (stop - start)
-        data = channel.receive(16 * rows * LENGTH)
-        second, first = unpack_words(data, (2, rows, LENGTH), f"{channel.peer}'s answer")
-        x = decoding.from_words(second)
-        decoding_transform().forward(x)
-        x = key.times_secret(x)
-        decoding_transform().inverse(x)
-        phase = (first + decoding.low_words(x)).reshape(PLAIN_PRIMES, stop - start, LENGTH)
-        values = np.empty(phase.shape)
-        for k, t in enumerate(plain.primes):
-            _unscale(phase[k].reshape(-1), np.uint64(t), values[k].reshape(-1))
-        plain_transform().forward(values)
-        shares[start:stop] = plain.low_words(values)
-    return shares.reshape(-1)[: product.size]
+    shape = (len(numbers), PLAIN_PRIMES * len(blocks), LENGTH)
+    factor = np.empty((len(numbers), shape[1] * LENGTH))
+    _to_moduli(_values(blocks).reshape(-1), numbers.p, numbers.inverse, factor)
+    factor = factor.reshape(shape)
+    SLOT_PARAMETERS.transform.forward(factor)
+    multiply_places(numbers, sums.c_0, factor)
+    multiply_places(numbers, sums.c_1, factor)
+    masks = np.zeros((PLAIN_PRIMES, len(blocks) * LENGTH))
+    Samples().add_flood(plain, MASK_BITS, masks)
+    shares = np.negative(plain.low_words(masks)).reshape(len(blocks), LENGTH)
+    polynomials = masks.reshape(PLAIN_PRIMES, len(blocks), LENGTH)
+    plain_transform().inverse(polynomials)
+    masked = _scaled(polynomials).reshape(len(numbers), -1)
+    first, second = hide(public, Mixed(sums), masked, np.arange(LENGTH), flood_bits)
+    message = pack_words(numbers.unscale(second)) + pack_words(numbers.unscale(first))
+    return shares, as_words(message)

@@ -26,6 +26,7 @@ from ring.ntt import Residues
 from ring.residue_numbers import LOW_BITS, least
 
 __all__ = [
+    "as_words",
     "correction_bytes",
     "pack_corrections",
     "pack_residues",
@@ -46,6 +47,11 @@ _WIRE = np.dtype("<u8")
 def pack_words(words: Words) -> bytes:
     """Pack whole words."""
     return words.astype(_WIRE, copy=False).tobytes()
+
+
+def as_words(data: bytes) -> Words:
+    """Return a message, whole words of it, as a channel takes it."""
+    return np.frombuffer(data, _WIRE).astype(np.uint64, copy=False)
 
 
 class _Reader:

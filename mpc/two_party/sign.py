@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import RangeError
 from mpc.two_party import private_comparison
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import BitPairs, product_of_bits
-from mpc.two_party.pair import Cost, Pair, padded
+from mpc.two_party.pair import Pair, padded
 from mpc.two_party.truncation import OFFSET_BITS, check_shift, finish, shift_shares
 from ring.bits import WORD_BITS, count_words
 from ring.transpose import planes_of_rows

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party import convert, sign
-from mpc.two_party.pair import Cost, Pair
+from mpc.two_party.cost import Cost
+from mpc.two_party.pair import Pair
 from ring.bits import WORD_BITS, count_words
 
 __all__ = ["below", "cost"]

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import RangeError
 from mpc.two_party.channel import exchange
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import BitPairs, product_of_bits
-from mpc.two_party.pair import Cost, Pair, padded
+from mpc.two_party.pair import Pair, padded
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run

@@ -1,15 +1,15 @@
-"""What the tests of ring-LWE share: channels within a process, and ciphertexts over Python integers."""
+"""What the tests of ring-LWE share: a channel that records, keys, and ciphertexts over Python integers."""
 
 import os
-import queue
-import threading
 from functools import cache
 
 import numpy as np
 from scipy.special import chdtrc
 
+from mpc.two_party.channel import LockStep
 from mpc.two_party.rlwe_keys import PublicKey, SecretKey
 from mpc.two_party.rlwe_parameters import LENGTH
+from mpc.two_party.rlwe_protocol import Keys
 from ring.residues import balanced
 
 # Some thousand examinations: a false alarm in one test run out of ten million.
@@ -18,51 +18,19 @@ ALARM = 1e-10
 EDGES = np.array([0, 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1], np.uint64)
 
 
-class Pipe:
-    """One end of a channel whose messages wait in queues; keeps all that it has sent."""
+class Recorded(LockStep):
+    """Both parties in lock step; keeps what each has sent."""
 
-    def __init__(self, peer, out, inn):
-        self.peer, self._out, self._in = peer, out, inn
-        self.sent = []
+    def __init__(self):
+        super().__init__()
+        self.messages = [[], []]
 
-    def send(self, data):
-        self.sent.append(bytes(data))
-        self._out.put(bytes(data))
-
-    def receive(self, count):
-        data = self._in.get(timeout=60)
-        assert len(data) == count
-        return data
-
-    @property
-    def sent_bytes(self):
-        return sum(map(len, self.sent))
-
-
-def pipes():
-    """Return the ends of alice and bob."""
-    one, other = queue.SimpleQueue(), queue.SimpleQueue()
-    return Pipe("bob", one, other), Pipe("alice", other, one)
-
-
-def together(*programs):
-    """Run programs in threads of their own; return what they return, or raise what one raises."""
-    results, errors = [None] * len(programs), []
-
-    def run(k, program):
-        try:
-            results[k] = program()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(programs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    def swap(self, messages, counts):
+        got = super().swap(messages, counts)
+        for kept, message in zip(self.messages, messages, strict=True):
+            if message.size:
+                kept.append(message.copy())
+        return got
 
 
 def random_words(*shape):
@@ -92,6 +60,11 @@ def key_of(parameters):
 def public_of(parameters):
     """Return the other party's copy of the key above."""
     return PublicKey.from_bytes(parameters, key_of(parameters).public.to_bytes(), "alice")
+
+
+def keys_of(parameters):
+    """Return alice's keys, as both hold them."""
+    return Keys(0, key_of(parameters), public_of(parameters))
 
 
 def integers(numbers, residues):

@@ -14,6 +14,8 @@ from mpc.core.errors import (
     SessionError,
     ShapeError,
 )
+from mpc.two_party.channel import LockStep
+from mpc.two_party.cost import Cost
 from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_ciphertexts import Ciphertexts
 from mpc.two_party.rlwe_images import ImageConvolution
@@ -26,26 +28,24 @@ from mpc.two_party.rlwe_layouts import (
     choose_right,
 )
 from mpc.two_party.rlwe_parameters import PARAMETERS
-from mpc.two_party.rlwe_products import (
-    Product,
-    answer,
-    multiply_shared,
-    read_public_key,
-    receive_and_answer,
-    receive_answer,
-    receive_operand,
-    send_mask,
-    send_operand,
+from mpc.two_party.rlwe_products import Product
+from mpc.two_party.rlwe_protocol import (
+    Kept,
+    Keys,
+    cross_products,
+    keep,
+    make_keys,
+    multiply_kept,
+    multiply_mask,
+    multiply_private,
+    product_cost,
 )
 from tests.helpers.rlwe import (
     ALARM,
     chance_of_uniform_words,
     exact_product,
-    key_of,
-    pipes,
-    public_of,
+    keys_of,
     some_words,
-    together,
 )
 
 KINDS = ("random", "extreme", "ones", "half", "zeros")
@@ -61,29 +61,27 @@ def small_words(shape, bound, seed):
 
 
 def in_lock_step(product, x, w):
-    """Both parties in one thread, as in a local session. Return the operand, C_0 and C_1."""
-    keeper, mixer = pipes()
-    key, public = key_of(product.parameters), public_of(product.parameters)
+    """Both parties in one thread; what is given is kept. Return the operand, C_0 and C_1."""
+    channel, keys = LockStep(), keys_of(product.parameters)
     if x is None:
-        x = send_mask(product, key, keeper)
+        x, shares = multiply_mask(channel, product, keys, w, product.fresh_life())
     else:
-        send_operand(product, key, x, keeper)
-    assert keeper.sent_bytes == product.operand_bytes()
-    kept = receive_operand(product, mixer)
-    assert kept.c_0.nbytes + kept.c_1.nbytes == product.memory_bytes()
-    c_0 = answer(product, kept, public, w, mixer, product.fresh_life())
-    assert mixer.sent_bytes == product.answer_bytes()
-    return x, c_0, receive_answer(product, key, keeper)
+        kept = keep(channel, product, keys, x)
+        assert channel.sent == [product.operand_bytes(), 0]
+        memory = kept.ciphertexts.c_0.nbytes + kept.ciphertexts.c_1.nbytes
+        assert memory == product.memory_bytes()
+        shares = multiply_kept(channel, product, kept, w, product.fresh_life())
+    assert channel.sent == [product.operand_bytes(), product.answer_bytes()]
+    assert Cost(rounds=channel.rounds, sent=tuple(channel.sent)) == product_cost(product, 0)
+    return x, shares[1], shares[0]
 
 
 def as_it_arrives(product, x, w):
     """The same, by a mixer that keeps nothing of the keeper's operand."""
-    keeper, mixer = pipes()
-    key, public = key_of(product.parameters), public_of(product.parameters)
-    send_operand(product, key, x, keeper)
-    c_0 = receive_and_answer(product, public, w, mixer, product.fresh_life())
-    assert mixer.sent_bytes == product.answer_bytes()
-    return x, c_0, receive_answer(product, key, keeper)
+    channel, keys = LockStep(), keys_of(product.parameters)
+    shares = multiply_private(channel, product, keys, x, w, product.fresh_life())
+    assert Cost(rounds=channel.rounds, sent=tuple(channel.sent)) == product_cost(product, 0)
+    return x, shares[1], shares[0]
 
 
 SHAPES = [
@@ -193,56 +191,53 @@ def test_convolutions(kept_images, kind):
 def test_one_operand_serves_many_products():
     """Way B: weights encrypted once, every mask its own product."""
     product = Product.choose(KeptRight(2, 50, 20, 1, 20))
-    key, public = key_of(product.parameters), public_of(product.parameters)
-    keeper, mixer = pipes()
+    channel = LockStep()
     w = some_words((50, 20), "random")
-    send_operand(product, key, w, keeper)
-    kept = receive_operand(product, mixer)
+    kept = keep(channel, product, keys_of(product.parameters), w)
     for seed in range(3):
         x = some_words((2, 50), "extreme", seed)
-        c_0 = answer(product, kept, public, x, mixer, product.fresh_life())
-        assert np.array_equal(c_0 + receive_answer(product, key, keeper), exact_product(x, w))
-    assert keeper.sent_bytes == product.operand_bytes()
+        shares = multiply_kept(channel, product, kept, x, product.fresh_life())
+        assert np.array_equal(shares[0] + shares[1], exact_product(x, w))
+    assert channel.sent[0] == product.operand_bytes()
 
 
-def test_two_threads_with_keys_of_their_own_multiply_what_both_share():
+def test_two_threads_with_keys_of_their_own_multiply_what_both_share(ends, run_both):
     product = Product.choose(choose_left(20, 30, 10))
     random = np.random.default_rng(1)
     x, w = (random.integers(0, 2**64, s, np.uint64) for s in ((2, 20, 30), (2, 30, 10)))
 
     def party(me, channel):
-        key = SecretKey(product.parameters)
-        channel.send(key.public.to_bytes())
-        public = read_public_key(product.parameters, channel)
-        return multiply_shared(product, key, public, x[me], w[me], channel, product.fresh_life())
+        keys = [make_keys(channel, bytes(32), keeper, product.parameters) for keeper in (0, 1)]
+        assert [made.secret is not None for made in keys] == [me == 0, me == 1]
+        life = product.fresh_life()
+        own = cross_products(channel, product, keys, x[me, None], w[me, None], life)
+        return own[0] + product.multiply(x[me], w[me])
 
-    one, other = pipes()
-    shares = together(lambda: party(0, one), lambda: party(1, other))
+    shares = run_both([lambda: party(0, ends[0]), lambda: party(1, ends[1])])
     assert np.array_equal(shares[0] + shares[1], exact_product(x[0] + x[1], w[0] + w[1]))
 
 
 class Wire:
-    """A channel over a pipe between processes."""
+    """One party's channel over a pipe between processes."""
 
-    def __init__(self, peer, connection):
-        self.peer, self._connection = peer, connection
+    def __init__(self, party, connection):
+        self.parties, self.names, self._connection = (party,), ("alice", "bob"), connection
 
-    def send(self, data):
-        self._connection.send_bytes(data)
-
-    def receive(self, count):
-        data = self._connection.recv_bytes()
-        assert len(data) == count
-        return data
+    def swap(self, messages, counts):
+        party = self.parties[0]
+        assert [m.size for m in messages] == [counts[party]] and 0 in counts
+        if counts[party]:
+            self._connection.send_bytes(messages[0].tobytes())
+        data = self._connection.recv_bytes() if counts[1 - party] else b""
+        return [np.frombuffer(data, np.uint64)]
 
 
 def keep_in_a_process(connection, back):
     product = Product.choose(choose_left(30, 40, 5, dense=True), bound=2**20, random=True)
-    channel = Wire("alice", connection)
-    key = SecretKey(product.parameters)
-    channel.send(key.public.to_bytes())
-    x = send_mask(product, key, channel)
-    back.send((x, receive_answer(product, key, channel)))
+    channel = Wire(1, connection)
+    keys = make_keys(channel, bytes(32), 1, product.parameters)
+    mask, shares = multiply_mask(channel, product, keys, None, product.fresh_life())
+    back.send((mask, shares[0]))
 
 
 def test_two_processes():
@@ -253,14 +248,14 @@ def test_two_processes():
     process.start()
     try:
         product = Product.choose(choose_left(30, 40, 5, dense=True), bound=2**20, random=True)
-        channel = Wire("bob", mine)
-        public = read_public_key(product.parameters, channel)
+        channel = Wire(0, mine)
+        keys = make_keys(channel, bytes(32), 1, product.parameters)
         w = small_words((40, 5), 2**20, 3)
-        kept = receive_operand(product, channel)
-        c_0 = answer(product, kept, public, w, channel, product.fresh_life())
+        mask, c_0 = multiply_mask(channel, product, keys, w, product.fresh_life())
+        assert mask is None
         assert result.poll(60)
         x, c_1 = result.recv()
-        assert np.array_equal(c_0 + c_1, exact_product(x, w))
+        assert np.array_equal(c_0[0] + c_1, exact_product(x, w))
     finally:
         process.join(60)
         process.kill()
@@ -289,36 +284,63 @@ def test_shares_are_uniform_whatever_is_multiplied(way, kind):
 def test_bounds_are_kept():
     """An operand larger than declared is refused before anything is sent or counted."""
     product = Product.choose(KeptLeft(8, 4, 2, 8, 1), bound=1000)
-    key, public = key_of(product.parameters), public_of(product.parameters)
-    keeper, mixer = pipes()
-    send_operand(product, key, some_words((8, 4), "random"), keeper)
-    kept, life = receive_operand(product, mixer), product.fresh_life()
+    channel, keys = LockStep(), keys_of(product.parameters)
+    x = some_words((8, 4), "random")
+    kept, life = keep(channel, product, keys, x), product.fresh_life()
+    sent = list(channel.sent)
     for value in (1001, -1001, 2**63, -(2**63)):
         w = np.zeros((4, 2), np.int64)
         w[3, 1] = value if value < 2**63 else value - 2**64
-        with pytest.raises(RangeError, match="must be at most 1000 in magnitude"):
-            answer(product, kept, public, w.view(np.uint64), mixer, life)
-    assert life.answered == 0 and not mixer.sent
+        w = w.view(np.uint64)
+        for call in (
+            lambda w=w: multiply_kept(channel, product, kept, w, life),
+            lambda w=w: multiply_private(channel, product, keys, x, w, life),
+            lambda w=w: multiply_mask(channel, product, keys, w, life),
+            lambda w=w: cross_products(
+                channel,
+                product,
+                (keys, bobs_keys(product)),
+                np.stack([x, x]),
+                np.stack([w, w]),
+                life,
+            ),
+        ):
+            with pytest.raises(RangeError, match="must be at most 1000 in magnitude"):
+                call()
+    assert life.answered == 0 and channel.sent == sent
     for value in (1000, -1000):
         w = np.full((4, 2), value, np.int64).view(np.uint64)
-        answer(product, kept, public, w, mixer, product.fresh_life())
+        multiply_kept(channel, product, kept, w, product.fresh_life())
+
+
+def bobs_keys(product):
+    keys = keys_of(product.parameters)
+    return Keys(1, keys.secret, keys.public)
 
 
 def test_a_life_ends():
     product = Product.choose(KeptLeft(8, 4, 2, 8, 1), bound=1000, products=2)
-    key, public = key_of(product.parameters), public_of(product.parameters)
-    keeper, mixer = pipes()
+    channel, keys = LockStep(), keys_of(product.parameters)
     w, life = some_words((4, 2), "zeros"), product.fresh_life()
-    send_operand(product, key, some_words((8, 4), "random"), keeper)
-    kept = receive_operand(product, mixer)
-    for _ in range(2):
-        answer(product, kept, public, w, mixer, life)
-    sent = len(mixer.sent)
-    with pytest.raises(SessionError, match="32 coefficients of an operand's 32 are answered"):
-        answer(product, kept, public, w, mixer, life)
-    assert len(mixer.sent) == sent
-    with pytest.raises(ArgumentError, match="the product allows 32"):
-        answer(product, kept, public, w, mixer, Life(33))
+    x = some_words((8, 4), "random")
+    kept = keep(channel, product, keys, x)
+    multiply_kept(channel, product, kept, w, life)
+    multiply_private(channel, product, keys, x, w, life)
+    sent = list(channel.sent)
+    both = keys, bobs_keys(product)
+    for call in (
+        lambda life: multiply_kept(channel, product, kept, w, life),
+        lambda life: multiply_private(channel, product, keys, x, w, life),
+        lambda life: multiply_mask(channel, product, keys, w, life),
+        lambda life: cross_products(
+            channel, product, both, np.stack([x, x]), np.stack([w, w]), life
+        ),
+    ):
+        with pytest.raises(SessionError, match="32 coefficients of an operand's 32 are answered"):
+            call(life)
+        with pytest.raises(ArgumentError, match="the product allows 32"):
+            call(Life(33))
+    assert channel.sent == sent
 
 
 def test_products_that_break_the_rule_are_refused():
@@ -354,71 +376,86 @@ def test_the_sum_counts_every_coefficient_of_an_answer():
 
 def test_arguments_that_do_not_fit():
     product = Product.choose(KeptLeft(8, 4, 2, 8, 1), bound=1000)
-    key, public = key_of(product.parameters), public_of(product.parameters)
-    keeper, mixer = pipes()
+    channel, keys = LockStep(), keys_of(product.parameters)
     with pytest.raises(DtypeError, match="the keeper's operand must be a uint64 array"):
-        send_operand(product, key, np.zeros((8, 4)), keeper)
+        keep(channel, product, keys, np.zeros((8, 4)))
+    with pytest.raises(DtypeError, match="the keeper's operand must be a uint64 array"):
+        keep(channel, product, keys, None)
     with pytest.raises(ShapeError, match=re.escape("must have shape (8, 4), got (4, 8)")):
-        send_operand(product, key, np.zeros((4, 8), np.uint64), keeper)
-    assert not keeper.sent
-    send_operand(product, key, np.zeros((8, 4), np.uint64), keeper)
-    kept = receive_operand(product, mixer)
-    life = product.fresh_life()
+        keep(channel, product, keys, np.zeros((4, 8), np.uint64))
+    assert channel.sent == [0, 0]
+    kept = keep(channel, product, keys, np.zeros((8, 4), np.uint64))
+    life, sent = product.fresh_life(), list(channel.sent)
+    x, w = np.zeros((8, 4), np.uint64), np.zeros((4, 2), np.uint64)
     with pytest.raises(DtypeError, match="the mixer's operand must be a uint64 array"):
-        answer(product, kept, public, np.zeros((4, 2)), mixer, life)
+        multiply_kept(channel, product, kept, np.zeros((4, 2)), life)
     with pytest.raises(ShapeError, match=re.escape("must have shape (4, 2), got (2, 4)")):
-        answer(product, kept, public, np.zeros((2, 4), np.uint64), mixer, life)
-    other = SecretKey(PARAMETERS[2])
+        multiply_kept(channel, product, kept, np.zeros((2, 4), np.uint64), life)
+    other = keys_of(PARAMETERS[2])
     for call in (
-        lambda: send_operand(product, other, np.zeros((8, 4), np.uint64), keeper),
-        lambda: receive_answer(product, other, keeper),
-        lambda: answer(product, kept, other.public, np.zeros((4, 2), np.uint64), mixer, life),
+        lambda: keep(channel, product, other, x),
+        lambda: multiply_private(channel, product, other, x, w, life),
+        lambda: multiply_mask(channel, product, other, w, life),
+        lambda: multiply_kept(channel, product, Kept(other, kept.ciphertexts), w, life),
+        lambda: multiply_private(channel, product, Keys(0, keys.secret, other.public), x, w, life),
     ):
         with pytest.raises(ArgumentError, match="parameters q210, the product q180"):
             call()
-    few = Ciphertexts(kept.parameters, kept.c_0[:, :0], kept.c_1[:, :0])
+    ciphertexts = kept.ciphertexts
+    few = Ciphertexts(ciphertexts.parameters, ciphertexts.c_0[:, :0], ciphertexts.c_1[:, :0])
     with pytest.raises(ShapeError, match="the keeper's operand must have 1 polynomials, got 0"):
-        answer(product, few, public, np.zeros((4, 2), np.uint64), mixer, life)
-    wrong = Ciphertexts(PARAMETERS[1], kept.c_0, kept.c_1)
+        multiply_kept(channel, product, Kept(keys, few), w, life)
+    wrong = Ciphertexts(PARAMETERS[1], ciphertexts.c_0, ciphertexts.c_1)
     with pytest.raises(ArgumentError, match="the keeper's operand has parameters q192"):
-        answer(product, wrong, public, np.zeros((4, 2), np.uint64), mixer, life)
-    assert life.answered == 0 and not mixer.sent
+        multiply_kept(channel, product, Kept(keys, wrong), w, life)
+    assert life.answered == 0 and channel.sent == sent
 
 
-class Garbling:
+class Garbling(LockStep):
     """A channel on which what arrives is changed."""
 
-    def __init__(self, channel, change):
-        self.peer, self._channel, self._change = channel.peer, channel, change
+    def __init__(self, change):
+        super().__init__()
+        self._change = change
 
-    def receive(self, count):
-        return self._change(self._channel.receive(count))
+    def swap(self, messages, counts):
+        return [m if not m.size else self._change(m) for m in super().swap(messages, counts)]
+
+
+ALL_ONES = np.uint64(2**64 - 1)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "what"),
     [
-        lambda data: data[:-8],
-        lambda data: data + bytes(8),
-        lambda data: b"",
-        lambda data: data[:16] + b"\xff" * (len(data) - 16),
+        (lambda words: words[:-1], " has sent"),
+        (lambda words: np.append(words, np.uint64(0)), " has sent"),
+        (lambda words: words[:0], " has sent"),
+        (lambda words: np.concatenate([words[:2], np.full(len(words) - 2, ALL_ONES)]), "'s {}"),
     ],
 )
-def test_garbled_messages_are_refused(change):
+def test_garbled_messages_are_refused(change, what):
     product = Product.choose(KeptLeft(8, 4, 2, 8, 1), bound=1000)
-    key = key_of(product.parameters)
-    keeper, mixer = pipes()
-    send_operand(product, key, np.zeros((8, 4), np.uint64), keeper)
-    with pytest.raises(FrameError, match="alice's ciphertexts"):
-        receive_operand(product, Garbling(mixer, change))
-    keeper.send(key.public.to_bytes())
-    with pytest.raises(FrameError, match="alice's public key"):
-        read_public_key(product.parameters, Garbling(mixer, change))
+    keys = keys_of(product.parameters)
+    x, w = np.zeros((8, 4), np.uint64), np.zeros((4, 2), np.uint64)
+    channel = Garbling(change)
+    with pytest.raises(FrameError, match="alice" + what.format("ciphertexts")):
+        keep(channel, product, keys, x)
+    with pytest.raises(FrameError, match="alice" + what.format("ciphertexts")):
+        multiply_private(channel, product, keys, x, w, product.fresh_life())
+    with pytest.raises(FrameError, match="alice" + what.format("public key")):
+        make_keys(channel, bytes(32), 0, product.parameters)
+    # Of any words some are an answer.
+    kept = keep(LockStep(), product, keys, x)
+    if "{" not in what:
+        with pytest.raises(FrameError, match="bob" + what):
+            multiply_kept(channel, product, kept, w, product.fresh_life())
 
 
 def test_keys_travel():
-    keeper, mixer = pipes()
-    key = key_of(PARAMETERS[0])
-    keeper.send(key.public.to_bytes())
-    found = read_public_key(PARAMETERS[0], mixer)
-    assert isinstance(found, PublicKey) and found.to_bytes() == key.public.to_bytes()
+    keys = make_keys(LockStep(), bytes(range(32)), 1, PARAMETERS[0])
+    assert keys.keeper == 1 and keys.secret.label == bytes(range(32)) + b"\1"
+    assert isinstance(keys.public, PublicKey) and isinstance(keys.secret, SecretKey)
+    assert keys.public.to_bytes() == keys.secret.public.to_bytes()
+    assert keys.public is not keys.secret.public and keys.public.label == keys.secret.label
+    assert np.array_equal(keys.public.a, keys.secret.public.a)

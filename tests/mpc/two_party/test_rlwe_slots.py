@@ -15,36 +15,22 @@ from mpc.core.errors import (
     ShapeError,
 )
 from mpc.two_party import rlwe_slots
+from mpc.two_party.channel import LockStep
+from mpc.two_party.cost import Cost
 from mpc.two_party.rlwe_answers import Life
+from mpc.two_party.rlwe_ciphertexts import Ciphertexts
 from mpc.two_party.rlwe_parameters import LENGTH, noise_bound
-from mpc.two_party.rlwe_slots import (
-    MASK_BITS,
-    SLOT_PARAMETERS,
-    SlotProduct,
-    answer_slots,
-    plain_numbers,
-    receive_slots,
-    receive_slots_answer,
-    send_slots,
-)
-from tests.helpers.rlwe import (
-    ALARM,
-    chance_of_uniform_words,
-    key_of,
-    pipes,
-    public_of,
-    some_words,
-)
+from mpc.two_party.rlwe_protocol import Kept, keep, multiply_kept, multiply_private, product_cost
+from mpc.two_party.rlwe_slots import MASK_BITS, SLOT_PARAMETERS, SlotProduct, plain_numbers
+from tests.helpers.rlwe import ALARM, Recorded, chance_of_uniform_words, keys_of, some_words
 
 
-def in_lock_step(product, x, w, keeper=None, mixer=None):
-    if keeper is None:
-        keeper, mixer = pipes()
-    key, public = key_of(SLOT_PARAMETERS), public_of(SLOT_PARAMETERS)
-    send_slots(product, key, x, keeper)
-    kept = receive_slots(product, mixer)
-    mine = answer_slots(product, kept, public, w, mixer, product.fresh_life())
-    return mine, receive_slots_answer(product, key, keeper)
+def in_lock_step(product, x, w, channel=None):
+    """Return the mixer's share and the keeper's."""
+    channel = channel or LockStep()
+    kept = keep(channel, product, keys_of(SLOT_PARAMETERS), x)
+    shares = multiply_kept(channel, product, kept, w, product.fresh_life())
+    return shares[1], shares[0]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, LENGTH, LENGTH + 1, 5 * LENGTH - 7])
@@ -52,11 +38,13 @@ def in_lock_step(product, x, w, keeper=None, mixer=None):
 def test_products_are_exact(size, kind):
     product = SlotProduct(size)
     x, w = some_words((size,), kind, 1), some_words((size,), kind, 2)
-    keeper, mixer = pipes()
-    mine, theirs = in_lock_step(product, x, w, keeper, mixer)
+    channel = LockStep()
+    mine, theirs = in_lock_step(product, x, w, channel)
     assert np.array_equal(mine + theirs, x * w)
-    assert keeper.sent_bytes == product.operand_bytes()
-    assert mixer.sent_bytes == product.answer_bytes()
+    assert channel.sent == [product.operand_bytes(), product.answer_bytes()]
+    assert Cost(rounds=channel.rounds, sent=tuple(channel.sent)) == product_cost(product, 0)
+    once = multiply_private(channel, product, keys_of(SLOT_PARAMETERS), x, w, product.fresh_life())
+    assert np.array_equal(once[0] + once[1], x * w)
 
 
 def test_bytes_a_number():
@@ -69,14 +57,13 @@ def test_bytes_a_number():
 def test_shares_and_what_travels_are_uniform(kind):
     size = 2 * LENGTH
     product = SlotProduct(size)
-    keeper, mixer = pipes()
-    shares = in_lock_step(
-        product, some_words((size,), kind), some_words((size,), kind), keeper, mixer
-    )
+    channel = Recorded()
+    shares = in_lock_step(product, some_words((size,), kind), some_words((size,), kind), channel)
     for share in shares:
         assert chance_of_uniform_words(share) > ALARM
-    for data in mixer.sent:
-        assert chance_of_uniform_words(np.frombuffer(data, np.uint64)) > ALARM
+    assert channel.messages[1]
+    for words in channel.messages[1]:
+        assert chance_of_uniform_words(words) > ALARM
 
 
 def test_nothing_wraps_around():
@@ -134,20 +121,20 @@ def test_measured_margin(monkeypatch):
 def test_life_and_bounds():
     product = SlotProduct(10)
     assert product.distance <= Fraction(1, 2**40)
-    keeper, mixer = pipes()
-    key, public = key_of(SLOT_PARAMETERS), public_of(SLOT_PARAMETERS)
+    channel, keys = LockStep(), keys_of(SLOT_PARAMETERS)
     x, life = some_words((10,), "random"), product.fresh_life()
-    send_slots(product, key, x, keeper)
-    kept = receive_slots(product, mixer)
-    answer_slots(product, kept, public, x, mixer, life)
-    sent = len(mixer.sent)
+    kept = keep(channel, product, keys, x)
+    multiply_kept(channel, product, kept, x, life)
+    sent = list(channel.sent)
     with pytest.raises(SessionError, match="would show it"):
-        answer_slots(product, kept, public, x, mixer, life)
+        multiply_kept(channel, product, kept, x, life)
     with pytest.raises(ArgumentError, match="the product allows"):
-        answer_slots(product, kept, public, x, mixer, Life(2 * product.life))
-    with pytest.raises(ShapeError, match=re.escape("must have [4] polynomials, got []")):
-        answer_slots(product, [], public, x, mixer, product.fresh_life())
-    assert len(mixer.sent) == sent
+        multiply_kept(channel, product, kept, x, Life(2 * product.life))
+    ciphertexts = kept.ciphertexts
+    few = Ciphertexts(SLOT_PARAMETERS, ciphertexts.c_0[:, :0], ciphertexts.c_1[:, :0])
+    with pytest.raises(ShapeError, match="must have 4 polynomials, got 0"):
+        multiply_kept(channel, product, Kept(keys, few), x, product.fresh_life())
+    assert channel.sent == sent
     with pytest.raises(RangeError, match="parameters q180 flood 131 bits.*above 2\\^-40"):
         SlotProduct(10**6, products=1000)
     for wrong in ((-1, 1), (1, 0)):
@@ -157,20 +144,28 @@ def test_life_and_bounds():
 
 def test_arguments_and_messages_that_do_not_fit():
     product = SlotProduct(10)
-    keeper, _ = pipes()
-    key = key_of(SLOT_PARAMETERS)
+    channel, keys = LockStep(), keys_of(SLOT_PARAMETERS)
     with pytest.raises(DtypeError, match="the keeper's operand must be a uint64 array"):
-        send_slots(product, key, np.zeros(10), keeper)
+        keep(channel, product, keys, np.zeros(10))
     with pytest.raises(ShapeError, match=re.escape("must have shape (10,), got (9,)")):
-        send_slots(product, key, np.zeros(9, np.uint64), keeper)
+        keep(channel, product, keys, np.zeros(9, np.uint64))
+    assert channel.sent == [0, 0]
+    x = np.zeros(10, np.uint64)
+    kept = keep(channel, product, keys, x)
+    with pytest.raises(DtypeError, match="the mixer's operand must be a uint64 array"):
+        multiply_kept(channel, product, kept, np.zeros(10), product.fresh_life())
 
-    class Short:
-        peer = "bob"
+    class Short(LockStep):
+        def swap(self, messages, counts):
+            return [m[:-1] for m in super().swap(messages, counts)]
 
-        def receive(self, count):
-            return bytes(count - 8)
-
+    with pytest.raises(FrameError, match="bob has sent"):
+        multiply_kept(Short(), product, kept, x, product.fresh_life())
+    with pytest.raises(FrameError, match="alice has sent"):
+        keep(Short(), product, keys, x)
+    # And behind a channel that does not look.
+    shares = np.empty(product.share_shape, np.uint64)
     with pytest.raises(FrameError, match="bob's answer ends early"):
-        receive_slots_answer(product, key, Short())
+        product.open(keys.secret, 0, bytes(8 * product.answer_words()[0] - 8), "bob", shares)
     with pytest.raises(FrameError, match="bob's ciphertexts ends early"):
-        receive_slots(product, Short())
+        product.read(keys.public, bytes(8 * product.operand_words()[0] - 8), 4, "bob")

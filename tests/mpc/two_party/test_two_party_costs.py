@@ -13,7 +13,8 @@ from mpc.two_party import (
     thresholds,
     truncation,
 )
-from mpc.two_party.pair import Cost, Pair
+from mpc.two_party.cost import Cost
+from mpc.two_party.pair import Pair
 from ring.bits import count_words
 
 LIMITS = (-3, 0, 5, 70, 11)
