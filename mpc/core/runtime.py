@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +91,8 @@ class Runtime:
         self.streams = setup.streams
         self.source, self.transport = setup.source, setup.transport
         self.range_policy = setup.range_policy
-        # What two parties make for each other, where there is no provider: see mpc.two_party.joint.
-        self.pair: object | None = None
+        # Where there is no provider, a mpc.two_party.pair.Pair: what both parties make for each other.
+        self.pair: Any = None
         self._ledger = setup.ledger
         self._endings: dict[Callable[[], None], None] = {}
         self.last_id = last_id
@@ -190,6 +191,15 @@ class Runtime:
 
     def begin_with(self, *messages: tuple[Words, int]) -> list[Words]:
         """Deliver messages as :meth:`open` does, as a part of the session's start: nothing is booked."""
+        return self._deliver(messages)
+
+    def open_more(self, *messages: tuple[Words, int]) -> list[Words]:
+        """Open more of a message that is sent in pieces: these belong to the round before."""
+        shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
+        self._ledger.add_round(*_bytes_of_round(shapes, self.size), continued=True)
+        return self._deliver(messages)
+
+    def _deliver(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
         self.check_open()
         try:
             return self.transport.open(messages)

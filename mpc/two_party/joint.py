@@ -1,7 +1,7 @@
 """Two parties in a session without a provider: the source that deals nothing, and their channel.
 
-Protocols ask :func:`pair_of` which way to go: with a pair they work on the parties' own shares, without
-one on masks and correlations.
+With a pair (`Runtime.pair`) protocols work on the parties' own shares, without one on masks and
+correlations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mpc.core.interfaces import CorrelationSource
 from mpc.core.runtime import Runtime
 from mpc.two_party.pair import Pair
 
-__all__ = ["OwnShares", "begin", "fresh_shares", "pair_of"]
+__all__ = ["OwnShares", "begin", "fresh_shares"]
 
 Words = NDArray[np.uint64]
 
@@ -61,7 +61,9 @@ class _OverSession:
         # Until the parties are set up, rounds belong to the session's start, as a handshake does.
         self.begun = False
 
-    def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
+    def swap(
+        self, messages: Sequence[Words], counts: tuple[int, int], *, continued: bool = False
+    ) -> list[Words]:
         """Send and get one message each, see :class:`mpc.two_party.channel.Channel`."""
         session = self._session
         sent = [np.empty((0, count), np.uint64) for count in counts]
@@ -70,10 +72,10 @@ class _OverSession:
         told = [party for party in (0, 1) if counts[party]]
         if not told:
             return [np.empty(0, np.uint64) for _ in session.here]
-        if self.begun:
-            opened = session.open(*((sent[party], party) for party in told))
-        else:
-            opened = session.begin_with(*((sent[party], party) for party in told))
+        deliver = session.open_more if continued else session.open
+        if not self.begun:
+            deliver = session.begin_with
+        opened = deliver(*((sent[party], party) for party in told))
         found = dict(zip(told, opened, strict=True))
         nothing = np.empty((1, 0), np.uint64)
         return [found.get(1 - party, nothing)[0] for party in session.here]
@@ -87,17 +89,6 @@ def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
     channel = _OverSession(session)
     session.pair = Pair(channel, k, silent)
     channel.begun = True
-
-
-def pair_of(session: Runtime) -> Pair | None:
-    """Return what the two parties of a session make for each other; None if there is a provider."""
-    if not session.source.own_shares:
-        return None
-    if session.pair is None:
-        # Of a plan, where no party lives.
-        begin(session)
-    assert isinstance(session.pair, Pair)
-    return session.pair
 
 
 def fresh_shares(session: Runtime, shares: Words) -> Words:
