@@ -319,10 +319,11 @@ class Session(Runtime):
         return Plan(planned.cost(), tuple(recorded.asked), *joint.needs_of(planned))
 
     def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
-        """Request the correlations of `program`, which is about to run, from the provider ahead of need.
+        """Get the correlations of `program`, which is about to run, ahead of need.
 
-        Optional. Without it every correlation is requested when it is needed, each with a round trip
-        to the provider.
+        Optional. From the provider they are requested; without it each is requested when it is needed,
+        with a round trip to the provider. Two parties alone make what needs oblivious transfers at
+        once, in fewer rounds than when each is needed, but for what :meth:`prepare_ahead` has made.
 
         Parameters
         ----------
@@ -349,12 +350,64 @@ class Session(Runtime):
         array([1.5, 0. ])
         """
         self.check_open()
-        if not self.source.works_ahead or self.last_id < self._announced:
+        alone = self.pair is not None and not self.pair.planning
+        if not (self.source.works_ahead or alone) or self.last_id < self._announced:
             return
         base = self.last_id
         bundle = self._bundle(program, key, base)
         self._announced = base + bundle.ids
-        self.source.announce(base, bundle.asked)
+        if alone:
+            joint.make_at_once(self, bundle.asked)
+        else:
+            self.source.announce(base, bundle.asked)
+
+    def prepare_ahead(self, program: Callable[[Session], object], times: int = 1) -> None:
+        """Make ahead what `program` takes of two parties alone, to run faster so many times.
+
+        Both parties call it with the same program. What has been made is kept in memory, each piece is
+        used once, and what is used up is made within the calls again, with one warning in the log.
+
+        Parameters
+        ----------
+        program : callable
+            Called with a session where no party lives, as by :meth:`plan`; ``planned.twin(x)`` stands
+            there for an array x of this session. Matrix products with such an array on the right, an
+            input of one party that the other's rows are multiplied with, are made ahead as well: masks
+            of rows, and their products. They serve that array alone.
+        times : int, default=1
+
+        Raises
+        ------
+        SessionError
+            In a session with a provider, who deals what programs take.
+        ArgumentError
+            If `times` is no positive whole number.
+
+        Examples
+        --------
+        >>> import mpc
+        >>> with mpc.Session(provider=None) as s:
+        ...     w = s.share([[1.5, -2.0], [0.5, 4.0]], owner="alice")
+        ...     def program(p):
+        ...         return (p.share([[1.0, 2.0]], owner="bob") @ p.twin(w)).relu().reveal()
+        ...     s.prepare_ahead(program, times=2)
+        ...     s.plan(program).cost.rounds
+        9
+        """
+        self.check_open()
+        if self.pair is None:
+            raise SessionError(
+                "prepare_ahead is for two parties alone, mpc.Session(provider=None): here the provider"
+                " deals what a program takes"
+            )
+        if not callable(program):
+            raise DtypeError(f"program must take a session, got {program!r}")
+        if type(times) is not int or times < 1:
+            raise ArgumentError(f"times must be a positive whole number, got {times!r}")
+        planned = self.without_parties(self.last_id, ahead=True)
+        planned.range_policy.quiet = True
+        program(planned)
+        joint.make_ahead(self, planned.pair.taken, times)
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
@@ -364,16 +417,25 @@ class Session(Runtime):
         if known is not None:
             return known
         recorded = Recorded(self.source)
-        planned = self.without_parties(base, recorded)
+        planned = self.without_parties(base, recorded, ahead=True)
         planned.range_policy.quiet = True
         program(planned)
         last = planned.last_id
-        bundle = Bundle(last - base, self.source.bundle(recorded.asked, base, last))
+        if planned.pair is None:
+            asked = self.source.bundle(recorded.asked, base, last)
+        else:
+            asked = joint.transfers_of(planned)
+        bundle = Bundle(last - base, asked)
         self._bundles.add(key, bundle)
         return bundle
 
-    def without_parties(self, last_id: int = 0, source: Recorded | None = None) -> Session:
-        """Return a session of the same parties where nobody lives (for plans)."""
+    def without_parties(
+        self, last_id: int = 0, source: Recorded | None = None, *, ahead: bool = False
+    ) -> Session:
+        """Return a session of the same parties where nobody lives (for plans).
+
+        With `ahead` it is for what two parties alone can make ahead, whatever they have.
+        """
         policy = self.range_policy
         setup = Setup(
             parties=self.parties, here=(), format=self.format, memory_limit=self.memory_limit,
@@ -383,7 +445,7 @@ class Session(Runtime):
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
         )  # fmt: skip
         planned = SessionAt(setup, self.configuration, last_id)
-        joint.begin_plan(planned, self)
+        joint.begin_plan(planned, self, ahead=ahead)
         return planned
 
     def worker_count(self, n_jobs: int | None, rows: int) -> int:
@@ -421,6 +483,8 @@ class Session(Runtime):
             raise SessionError("twin is for the session that plan and prepare pass to a program")
         if x.session is self:
             return x
+        if self.pair is not None and x.plaintext is not None and x.session.here:
+            self.pair.inputs[x.plaintext.base.id] = x.plaintext.base
         return x.without_shares(self)
 
 

@@ -8,7 +8,8 @@ be opened beside others.
 
 Cross terms of matrices are made by ring-LWE (:mod:`mpc.two_party.rlwe_products`): one party encrypts its
 operand, the other multiplies and answers, whichever way takes fewer bytes. A right operand that is an
-input, such as a model's weights, stays encrypted at the other party for products of few rows. Elementwise,
+input, such as a model's weights, stays encrypted at the other party for products of few rows, and masks of
+the other's rows may be multiplied with it ahead (:mod:`mpc.two_party.mask_products`). Elementwise,
 few numbers take oblivious transfers (:mod:`mpc.two_party.product`), more :mod:`mpc.two_party.rlwe_slots`.
 """
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.two_party.joint import fresh_shares
+from mpc.two_party.mask_products import FEW_ROWS, MaskProducts, factor_of, multiply_masked
 from mpc.two_party.operands import INPUT_PRODUCTS, product_for
 from mpc.two_party.pair import Pair, padded
 from mpc.two_party.product import cross_products
@@ -40,8 +42,6 @@ Words = NDArray[np.uint64]
 # From so many numbers on elementwise products are made by ring-LWE, so many at a time.
 SLOTS_FROM = 3000
 _SLOTS = 1 << 20
-# Products of fewer rows than this take an input's ciphertexts that are kept.
-_FEW_ROWS = 16
 
 
 class _Operand:
@@ -196,7 +196,14 @@ def _matrices(
     (party,) = parties
     other = 1 - party
     mine, theirs = _where(pair, a, party), _where(pair, b, other)
-    if m < _FEW_ROWS and right.plaintext is not None:
+    if right.plaintext is not None and right.plaintext.base.id in pair.inputs:
+        factor = factor_of(right.plaintext, at, (k, n), right.bound)
+        if factor is not None:
+            masks = MaskProducts(m, party, factor)
+            made = pair.take_prepared(masks)
+            if made is not None:
+                return multiply_masked(pair, made, masks, mine, theirs)
+    if m < FEW_ROWS and right.plaintext is not None:
         # Encrypted once, by its owner.
         product = product_for(choose_right(m, k, n), left.bound, left.products)
         key = (right.plaintext.base.id, str(right.plaintext.views), at, product)

@@ -226,6 +226,8 @@ class Extension:
         self._position = 0
         self._expected = 0
         self._left: Transfers | None = None
+        # How many pieces of a message have been sent, within one.
+        self._pieces: int | None = None
         secret = None
         if sender in channel.parties:
             secret = int.from_bytes(os.urandom(16), "little") | 1
@@ -243,6 +245,16 @@ class Extension:
     def expect(self, count: int) -> None:
         """Say that so many transfers are going to be drawn, so that they are made in large pieces."""
         self._expected += count
+
+    def in_pieces(self, begins: bool) -> None:
+        """Say whether the next messages are pieces of one, which the receiver sends without a pause.
+
+        Parameters
+        ----------
+        begins : bool
+            Whether such a message begins; False ends it.
+        """
+        self._pieces = 0 if begins else None
 
     def count_like(self, other: Extension) -> None:
         """Be where another is, without what it has: no party lives here (for plans)."""
@@ -310,7 +322,10 @@ class Extension:
             message[0] = position
             np.bitwise_xor(totals[1:], choices, out=message[1:].reshape(trees - 1, words))
             t = rows_of_planes(planes)
-        got = send(self._channel, receiver, 1 + (trees - 1) * words, message)
+        count, continued = 1 + (trees - 1) * words, bool(self._pieces)
+        got = send(self._channel, receiver, count, message, continued=continued)
+        if self._pieces is not None:
+            self._pieces += 1
         if got is not None:
             if got[0] != position:
                 here, there = self._channel.names[self.sender], self._channel.names[receiver]

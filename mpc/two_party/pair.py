@@ -1,7 +1,8 @@
 """Two parties and what they make for each other: the place of a provider's correlations.
 
 A protocol asks for what it needs by a description, such as `BitPairs(words=10, bits=16)`. It has been
-made ahead, or is made now. `Pair.plan` runs a program without data and says what it will take.
+made ahead, or is made now. `Pair.plan` runs a program without data and says what it will take, and
+`Pair.prepare` makes it, all of a kind at once: few rounds, and large pieces.
 Products by ring-LWE are methods of `Pair`, over the same channel: the keys are made when they are first
 asked for.
 """
@@ -12,10 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.core.events import record
+from mpc.core.known import OwnerInput
 from mpc.two_party import base_ot, rlwe_protocol
 from mpc.two_party.channel import Channel, Planned
 from mpc.two_party.cost import Cost
@@ -67,6 +71,14 @@ class Made:
         }
         return replace(self, words=self.words + sum(other.words for other in others), **whole)
 
+    def repeated(self, words: int) -> Self:
+        """Return as much as so many words are, where no party lives and arrays are empty (for plans)."""
+        arrays = {
+            name: np.empty((*array.shape[:-1], array.shape[-1] // self.words * words), array.dtype)
+            for name, array in self._arrays()
+        }
+        return replace(self, words=words, **arrays)
+
     def _arrays(self) -> list[tuple[str, NDArray[Any]]]:
         named = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return [(name, array) for name, array in named if isinstance(array, np.ndarray)]
@@ -74,7 +86,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Correlation(ABC):
-    """Describes something that two parties make ahead, for so many `words` of planes."""
+    """Describes something that two parties make ahead, for so many `words` of planes.
+
+    Or rows, where it says so: the unit in which it is taken.
+    """
 
     words: int
 
@@ -115,6 +130,10 @@ class Pair:
         In the first, the first party sends.
     operands : Operands
         What is remembered of operands of products by ring-LWE.
+    inputs : mapping of int to OwnerInput
+        Inputs of this session that a program which is planned has used, by id.
+    planning : bool
+        Whether this is of a plan that finds out what to make ahead: then all that could be is taken.
     taken : list of Correlation
         What protocols have asked for, in order; only where no party lives.
     multiplied : list of Multiplication
@@ -132,9 +151,13 @@ class Pair:
             self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
         self.taken: list[Correlation] = []
         self.multiplied: list[Multiplication] = []
+        # Under a description of no words.
         self._stock: dict[Correlation, list[_Piece]] = {}
         self._keys: dict[tuple[Parameters, int], Keys] = {}
         self.operands = Operands()
+        self.inputs: WeakValueDictionary[int, OwnerInput] = WeakValueDictionary()
+        self.planning = False
+        self._warns = False
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -150,12 +173,50 @@ class Pair:
         return out
 
     def prepare(self, correlations: Iterable[Correlation]) -> None:
-        """Make correlations ahead. Both parties name the same ones in the same order."""
-        wanted = [correlation for correlation in correlations if correlation.words]
-        self._expect(wanted)
-        for correlation in wanted:
+        """Make correlations ahead. Both parties name the same ones.
+
+        What is of a kind is made at once, first all that needs transfers in the first direction alone:
+        then one party need not wait for the other in between.
+        """
+        counts: dict[Correlation, int] = {}
+        for correlation in correlations:
             kind = replace(correlation, words=0)
-            self._stock.setdefault(kind, []).append(_Piece(correlation.make(self)))
+            counts[kind] = counts.get(kind, 0) + correlation.words
+        wanted = [replace(kind, words=words) for kind, words in counts.items() if words]
+        wanted.sort(key=_turn)
+        self._expect(wanted)
+        begins = True
+        try:
+            for correlation in wanted:
+                if begins:
+                    for extension in self.extensions:
+                        extension.in_pieces(True)
+                piece = _Piece(correlation.make(self))
+                self._stock.setdefault(replace(correlation, words=0), []).append(piece)
+                # What else is sent has been waited for.
+                begins = correlation.cost.offline != (0, 0)
+        finally:
+            for extension in self.extensions:
+                extension.in_pieces(False)
+
+    def lacking(self, correlations: Iterable[Correlation]) -> list[Correlation]:
+        """Return what is not in stock of all of these together."""
+        left: dict[Correlation, int] = {}
+        out = []
+        for correlation in correlations:
+            kind = replace(correlation, words=0)
+            have = left[kind] if kind in left else self._in_stock(kind)
+            left[kind] = max(0, have - correlation.words)
+            if have < correlation.words:
+                out.append(replace(correlation, words=correlation.words - have))
+        return out
+
+    def warn_when_used_up(self) -> None:
+        """Write a warning to the log, once, when a protocol asks for more than there is."""
+        self._warns = True
+
+    def _in_stock(self, kind: Correlation) -> int:
+        return sum(piece.made.words - piece.used for piece in self._stock.get(kind, []))
 
     def take(self, correlation: Correlation) -> Any:
         """Return a correlation that has never been used and will never be again.
@@ -165,8 +226,33 @@ class Pair:
         """
         if not self.parties:
             self.taken.append(correlation)
+        parts = self._withdraw(correlation)
+        missing = correlation.words - sum(part.words for part in parts)
+        if missing or not parts:
+            if missing and self._warns and self.parties:
+                self._warns = False
+                record("stock used up", warning=True, what="the rest is made within the calls")
+            rest = replace(correlation, words=missing)
+            self._expect([rest])
+            parts.append(rest.make(self))
+        return parts[0].joined(parts[1:])
+
+    def take_prepared(self, correlation: Correlation) -> Any:
+        """Return a correlation from the stock as by :meth:`take`; None if not all of it is there."""
+        if self.planning:
+            self.taken.append(correlation)
+            return None
+        if (
+            not correlation.words
+            or self._in_stock(replace(correlation, words=0)) < correlation.words
+        ):
+            return None
+        return self.take(correlation)
+
+    def _withdraw(self, correlation: Correlation) -> list[Any]:
+        """Take what there is in stock, at most as much as is asked for."""
         stock = self._stock.get(replace(correlation, words=0), [])
-        parts: list[Made] = []
+        parts: list[Any] = []
         missing = correlation.words
         while stock and missing:
             piece = stock[0]
@@ -177,26 +263,28 @@ class Pair:
                 stock.pop(0)
             missing -= piece.used - first
             parts.append(piece.made.part(first, piece.used))
-        if missing or not parts:
-            rest = replace(correlation, words=missing)
-            self._expect([rest])
-            parts.append(rest.make(self))
-        return parts[0].joined(parts[1:])
+        return parts
 
-    def without_parties(self, channel: Channel) -> Pair:
+    def without_parties(self, channel: Channel, *, planning: bool = False) -> Pair:
         """Return a pair that has as much as this one, where no party lives: what it sends is as much.
 
         Parameters
         ----------
         channel : Channel
             Of no party. What it counts here is to be forgotten.
+        planning : bool
+            Whether it is to find out what can be made ahead; then nothing has been.
         """
         out = Pair(channel, *self._options)
+        out.inputs, out.planning = self.inputs, planning
+        if planning:
+            return out
         for parameters, keeper in self._keys:
             out.keys(parameters, keeper)
         for kind, pieces in self._stock.items():
             counts = [piece.made.words - piece.used for piece in pieces]
-            out._stock[kind] = [_Piece(replace(kind, words=n).make(out)) for n in counts]
+            one = replace(kind, words=1).make(out)
+            out._stock[kind] = [_Piece(one.repeated(n)) for n in counts]
         for mine, other in zip(out.extensions, self.extensions, strict=True):
             if isinstance(mine, Silent):
                 assert isinstance(other, Silent)
@@ -319,6 +407,11 @@ class _Planning(Pair):
         made = super().keys(parameters, keeper)
         channel.rounds, channel.sent = rounds, sent
         return made
+
+
+def _turn(correlation: Correlation) -> tuple[bool, bool, bool]:
+    cost = correlation.cost
+    return cost.transfers[1] > 0, cost.offline != (0, 0), cost.transfers[0] == 0
 
 
 def padded(words: Words, size: int) -> Words:

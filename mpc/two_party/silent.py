@@ -201,6 +201,9 @@ class Silent:
     def expect(self, count: int) -> None:
         """Nothing: a round makes as many as it does."""
 
+    def in_pieces(self, begins: bool) -> None:
+        """Nothing: a round is a message."""
+
     def count_like(self, other: Silent) -> None:
         """Be where another is, without what it has: no party lives here (for plans)."""
         self._extension.count_like(other._extension)
