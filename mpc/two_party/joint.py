@@ -97,6 +97,8 @@ def begin_plan(planned: Runtime, session: Runtime) -> None:
     pair = pair_of(session)
     if pair is None:
         return
+    # Inputs that are kept encrypted are known by their ids: what a plan shares is none of them.
+    planned.last_id = max(planned.last_id, session.last_id)
     channel = _OverSession(planned)
     planned.pair = pair.without_parties(channel)
     channel.begun = True

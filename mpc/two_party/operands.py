@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_parameters import PARAMETERS, Parameters
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
-from mpc.two_party.rlwe_protocol import Kept
+from mpc.two_party.rlwe_protocol import Kept, Keys
 
 __all__ = ["Operands", "product_for"]
 
@@ -96,6 +96,12 @@ class Operands:
                 total -= taken
         self._kept.move_to_end(key)
         return found[0]
+
+    def count_like(self, other: Operands) -> None:
+        """Keep the inputs that another keeps, without what it has: no party lives here (for plans)."""
+        for key, (kept, size) in other._kept.items():
+            keys = Keys(kept.keys.keeper, None, None)
+            self._kept[key] = Kept(keys, None), size
 
     def forget(self) -> None:
         """Forget encrypted inputs, whose keys are no longer the parties'."""

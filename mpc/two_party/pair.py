@@ -194,6 +194,7 @@ class Pair:
         out = Pair(channel, *self._options)
         for parameters, keeper in self._keys:
             out.keys(parameters, keeper)
+        out.operands.count_like(self.operands)
         for kind, pieces in self._stock.items():
             counts = [piece.made.words - piece.used for piece in pieces]
             out._stock[kind] = [_Piece(replace(kind, words=n).make(out)) for n in counts]
