@@ -378,6 +378,35 @@ class Session(Runtime):
         joint.begin_plan(planned, self)
         return planned
 
+    def worker_count(self, n_jobs: int | None, rows: int) -> int:
+        """Return over how many workers to spread rows: -1 for as many as joblib offers, 1 for none.
+
+        Parameters
+        ----------
+        n_jobs : int, optional
+            Default: ``n_jobs`` of ``[workers]`` in parties.toml, or 1 without it.
+        rows : int
+
+        Raises
+        ------
+        ArgumentError
+            If `n_jobs` is neither at least 1 nor -1, or asks for workers in a session where all parties
+            live in this process.
+        """
+        if n_jobs is None:
+            default = self.configuration.workers if self.configuration else None
+            return default.n_jobs if default and rows >= default.rows else 1
+        if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
+            raise ArgumentError(
+                f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}"
+            )
+        if n_jobs != 1 and len(self.here) > 1:
+            raise ArgumentError(
+                f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
+                " uses all cores already; workers are for parties apart, mpc.Session(me=...)"
+            )
+        return n_jobs if rows > 1 else 1
+
     def twin(self, x: SharedArray) -> SharedArray:
         """Return the counterpart of `x` in this session, where no party lives; see :meth:`prepare`."""
         if self.here:

@@ -1,7 +1,7 @@
 """Two parties in a session without a provider: the source that deals nothing, and their channel.
 
-Protocols ask :func:`pair_of` which way to go: with a pair they work on the parties' own shares, without
-one on masks and correlations.
+With a pair (`Runtime.pair`) protocols work on the parties' own shares, without one on masks and
+correlations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mpc.core.runtime import Runtime
 from mpc.two_party.cost import Cost
 from mpc.two_party.pair import Pair
 
-__all__ = ["OwnShares", "begin", "begin_plan", "fresh_shares", "needs_of", "pair_of"]
+__all__ = ["OwnShares", "begin", "begin_plan", "fresh_shares", "needs_of"]
 
 Words = NDArray[np.uint64]
 
@@ -94,31 +94,21 @@ def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
 
 def begin_plan(planned: Runtime, session: Runtime) -> None:
     """Give a session where no party lives as much as the two parties of `session` have."""
-    pair = pair_of(session)
-    if pair is None:
+    if session.pair is None:
         return
     # Inputs that are kept encrypted are known by their ids: what a plan shares is none of them.
     planned.last_id = max(planned.last_id, session.last_id)
     channel = _OverSession(planned)
-    planned.pair = pair.without_parties(channel)
+    planned.pair = session.pair.without_parties(channel)
     channel.begun = True
 
 
 def needs_of(planned: Runtime) -> tuple[tuple[int, int], int]:
     """Return how many transfers and how many ring-LWE products a plan's program takes."""
-    pair = pair_of(planned)
-    if pair is None:
+    if planned.pair is None:
         return (0, 0), 0
-    total = sum((correlation.cost for correlation in pair.taken), Cost())
-    return total.transfers, len(pair.multiplied)
-
-
-def pair_of(session: Runtime) -> Pair | None:
-    """Return what the two parties of a session make for each other; None if there is a provider."""
-    if not session.source.own_shares:
-        return None
-    assert isinstance(session.pair, Pair)
-    return session.pair
+    total = sum((correlation.cost for correlation in planned.pair.taken), Cost())
+    return total.transfers, len(planned.pair.multiplied)
 
 
 def fresh_shares(session: Runtime, shares: Words) -> Words:
