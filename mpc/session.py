@@ -60,6 +60,9 @@ class Session(Runtime):
         place in the program; the default with `me`. "error": a RangeError before anything is sent.
         "check": the parties check on shares and open one bit for the operation; all of them raise a
         RangeError or none. All parties must choose the same.
+    provider : {"crypto", None}, optional
+        "crypto": a crypto provider deals the randomness; the default without `me`. None: two parties
+        alone, who make it with each other. With `me`, the configuration says which.
 
     Raises
     ------
@@ -92,9 +95,9 @@ class Session(Runtime):
         int_bits: int | None = None,
         memory_limit: int = 1 << 28,
         ranges: str | None = None,
-        provider: str | None = session_setup.PROVIDER,
+        provider: str | None = session_setup.DEFAULT,
     ) -> None:
-        if provider not in (None, session_setup.PROVIDER):
+        if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
             raise ArgumentError(
                 f"provider must be {session_setup.PROVIDER!r}, or None for two parties alone, got"
                 f" {provider!r}"
@@ -128,7 +131,7 @@ class Session(Runtime):
         read = configuration.load(parties)
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        session_setup.check_source(read)
+        session_setup.check_provider(read, provider)
         ranges = ranges or "warn"
         links = join_parties(read, me, agreed(program, ranges))
         self._begin(session_setup.joined(read, me, links, memory_limit, ranges), read)
@@ -141,7 +144,12 @@ class Session(Runtime):
         # The last id for which correlations were announced to the source.
         self._announced = 0
         if setup.source.own_shares and self.here:
-            joint.begin(self)
+            try:
+                joint.begin(self)
+            except BaseException as error:
+                # Nobody has this session yet who could end it.
+                self.__exit__(type(error), error, None)
+                raise
 
     @property
     def ranges(self) -> str:

@@ -318,6 +318,7 @@ class Runtime:
             return
         self._closed = True
         self.streams.clear()
+        self.pair = None
         self.source.close()
         if self._owner.generation != processes.generation:
             return  # in a forked child: the connections belong to the parent, which goes on
