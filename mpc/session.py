@@ -143,7 +143,7 @@ class Session(Runtime):
         self._bundles = Bundles()
         # The last id for which correlations were announced to the source.
         self._announced = 0
-        if setup.source.own_shares:
+        if setup.source.own_shares and self.here:
             try:
                 joint.begin(self)
             except BaseException as error:

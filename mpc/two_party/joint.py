@@ -148,11 +148,10 @@ def make_at_once(session: Runtime, needs: Iterable[Correlation]) -> None:
 
 def needs_of(planned: Runtime) -> tuple[tuple[int, int], int]:
     """Return how many transfers and how many ring-LWE products a plan's program takes."""
-    pair = planned.pair
-    if pair is None:
+    if planned.pair is None:
         return (0, 0), 0
-    total = sum((correlation.cost for correlation in pair.taken), Cost())
-    return total.transfers, len(pair.multiplied)
+    total = sum((correlation.cost for correlation in planned.pair.taken), Cost())
+    return total.transfers, len(planned.pair.multiplied)
 
 
 def fresh_shares(session: Runtime, shares: Words) -> Words:

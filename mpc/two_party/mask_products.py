@@ -6,8 +6,8 @@ Party i knows rows x, an input or its share of an array, party j a matrix w, its
 2. Then: i sends x - lambda to j alone. j: z_j = (x - lambda) w + C_j; i: z_i = C_i.
 Cost: 1 round one way, 8 bytes an element of x.
 
-A mask serves one product. It is no :class:`mpc.core.known.Mask`: it goes only with what j knows in the clear,
-and only j gets x - lambda.
+A mask serves one product. It is no :class:`mpc.core.known.Mask`: it goes only with what j knows in the
+clear, and only j gets x - lambda.
 Products of two arrays that are shared are made within the call: their operands, as in training, change
 from one product to the next, so that what would be made ahead takes as much as the product itself.
 
@@ -16,8 +16,9 @@ Source: Beaver 1991; the mask that one party knows: Mohassel, Zhang 2017 (Secure
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -28,9 +29,9 @@ from mpc.core.errors import SessionError
 from mpc.core.known import Plaintext
 from mpc.two_party.channel import send
 from mpc.two_party.cost import Cost
-from mpc.two_party.operands import INPUT_PRODUCTS, product_for
+from mpc.two_party.operands import INPUT_PRODUCTS, LIMIT, product_for
 from mpc.two_party.pair import Correlation, Made, Pair
-from mpc.two_party.rlwe_layouts import choose_mask, choose_right
+from mpc.two_party.rlwe_layouts import KeptRight, choose_mask, choose_right
 from mpc.two_party.rlwe_parameters import LENGTH
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
 from mpc.two_party.rlwe_protocol import product_cost
@@ -123,27 +124,14 @@ class MaskProducts(Correlation):
     party: int
     factor: Factor
 
-    def _products(self) -> list[tuple[slice, Product]]:
-        """Return the rows that are made at once, and how."""
-        bound, k, n = self.factor.bound, self.factor.rows, self.factor.columns
-        out = []
-        for start, stop in pairwise([*range(0, self.words, _ROWS), self.words]):
-            m = stop - start
-            if m < FEW_ROWS:
-                product = product_for(choose_right(m, k, n), WORD_BOUND)
-            else:
-                product = product_for(choose_mask(m, k, n), bound, INPUT_PRODUCTS)
-            out.append((slice(start, stop), product))
-        return out
-
     @property
     def cost(self) -> Cost:
         total = Cost()
-        for rows, product in self._products():
-            few = rows.stop - rows.start < FEW_ROWS
+        for rows in self._pieces():
+            product = self._product(rows.stop - rows.start, LIMIT)
+            few = isinstance(product.layout, KeptRight)
             keeper = 1 - self.party if few else self.party
-            cost = product_cost(product, keeper, kept=few)
-            total = total + Cost(offline=cost.sent)
+            total = total + Cost(offline=product_cost(product, keeper, kept=few).sent)
         return total
 
     def make(self, pair: Pair) -> MaskProductsMade:
@@ -154,8 +142,9 @@ class MaskProducts(Correlation):
         if pair.parties:
             matrix, array = factor.words(pair)
             w = matrix[0] if len(matrix) else None
-            for rows, product in self._products():
-                drawn, shares[:, rows] = _make(pair, self, product, w, array)
+            for rows in self._pieces():
+                product = self._product(rows.stop - rows.start, pair.operands.room(array))
+                drawn, shares[:, rows] = self._multiply(pair, product, w, array)
                 if mask is not None and drawn is not None:
                     mask[rows] = drawn
         return MaskProductsMade(
@@ -164,20 +153,34 @@ class MaskProducts(Correlation):
             shares.reshape(len(shares), self.words * n),
         )
 
+    def _pieces(self) -> Iterator[slice]:
+        """Yield rows that are made at once."""
+        for start, stop in pairwise([*range(0, self.words, _ROWS), self.words]):
+            yield slice(start, stop)
 
-def _make(
-    pair: Pair, masks: MaskProducts, product: Product, w: Words | None, array: Words
-) -> tuple[Words | None, Words]:
-    party, operands = masks.party, pair.operands
-    if product.layout.result_shape[0] >= FEW_ROWS:
-        return pair.multiply_mask(product, party, w, operands.life(array, product))
-    drawn = Samples().words(*product.mixed_shape) if party in pair.parties else None
-    kept = operands.kept(
-        (*masks.factor.key, product),
-        product.memory_bytes(),
-        lambda: pair.keep(product, 1 - party, w),
-    )
-    return drawn, pair.multiply_kept(product, kept, drawn, product.fresh_life())
+    def _product(self, m: int, room: Fraction) -> Product:
+        """Return how so many rows are made, if the matrix may be shown so much more."""
+        k, n, found = self.factor.rows, self.factor.columns, None
+        if m >= FEW_ROWS:
+            found = product_for(choose_mask(m, k, n), self.factor.bound, INPUT_PRODUCTS, room)
+        if found is not None:
+            return replace(found, random=found.layout.dense)
+        found = product_for(choose_right(m, k, n), WORD_BOUND)
+        assert found is not None, "fresh masks may be shown once"
+        return found
+
+    def _multiply(
+        self, pair: Pair, product: Product, w: Words | None, array: Words
+    ) -> tuple[Words | None, Words]:
+        operands = pair.operands
+        if not isinstance(product.layout, KeptRight):
+            return pair.multiply_mask(product, self.party, w, operands.life(array, product))
+        drawn = Samples().words(*product.mixed_shape) if self.party in pair.parties else None
+        key = (*self.factor.key, product)
+        kept = operands.kept(
+            key, product.memory_bytes(), lambda: pair.keep(product, 1 - self.party, w)
+        )
+        return drawn, pair.multiply_kept(product, kept, drawn, product.fresh_life())
 
 
 def multiply_masked(

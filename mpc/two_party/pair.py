@@ -281,6 +281,7 @@ class Pair:
             return out
         for parameters, keeper in self._keys:
             out.keys(parameters, keeper)
+        out.operands.count_like(self.operands)
         for kind, pieces in self._stock.items():
             counts = [piece.made.words - piece.used for piece in pieces]
             one = replace(kind, words=1).make(out)

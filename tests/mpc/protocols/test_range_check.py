@@ -300,12 +300,13 @@ def test_what_parties_have_given(session, owners):
             y = session.share([[w]] * terms, owner=second)
             claim = range_check.bilinear(x, y, product.matmul, 2 * terms)
             assert verdict(claim) == expected
-            # The masks serve the product.
-            assert x.mask.ref.owner == session.parties.index(first)
             before = session.cost()
             with session.range_policy.vouched():
                 z = x @ y
-            assert (session.cost() - before).rounds == 0
+            if not session.source.own_shares:
+                # The masks serve the product.
+                assert x.mask.ref.owner == session.parties.index(first)
+                assert (session.cost() - before).rounds == 0
             if expected:
                 np.testing.assert_array_equal(z.reveal(), [[v * w * terms]] * 2)
 
@@ -434,7 +435,8 @@ def test_empty_arrays_are_in_range(session, share_integers, spent):
             range_check.multiple(x, np.arange(3)),
         )
 
-    assert spent(session, claims).rounds <= 2
+    # Without a provider transfers are made first, which open nothing.
+    assert spent(session, claims).rounds <= (4 if session.source.own_shares else 2)
 
 
 def test_nothing_holds_a_bound_beyond_the_limit(session, share_integers, monkeypatch):
