@@ -142,6 +142,7 @@ def make_at_once(session: Runtime, needs: Iterable[Correlation]) -> None:
             break
         wanted.append(need)
     if wanted:
+        pair.used_up()
         with session.protocol("prepared"):
             pair.prepare(wanted)
 

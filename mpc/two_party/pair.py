@@ -215,6 +215,12 @@ class Pair:
         """Write a warning to the log, once, when a protocol asks for more than there is."""
         self._warns = True
 
+    def used_up(self) -> None:
+        """Say so, if it is to be said and has not been."""
+        if self._warns and self.parties:
+            self._warns = False
+            record("stock used up", warning=True, what="the rest is made within the calls")
+
     def _in_stock(self, kind: Correlation) -> int:
         return sum(piece.made.words - piece.used for piece in self._stock.get(kind, []))
 
@@ -229,9 +235,8 @@ class Pair:
         parts = self._withdraw(correlation)
         missing = correlation.words - sum(part.words for part in parts)
         if missing or not parts:
-            if missing and self._warns and self.parties:
-                self._warns = False
-                record("stock used up", warning=True, what="the rest is made within the calls")
+            if missing:
+                self.used_up()
             rest = replace(correlation, words=missing)
             self._expect([rest])
             parts.append(rest.make(self))

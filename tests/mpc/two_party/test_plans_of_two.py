@@ -98,7 +98,7 @@ def test_a_plan_takes_nothing_of_the_session():
         program(s)
         before, made = s.cost(), [extension.made for extension in s.pair.extensions]
         plan = s.plan(program)
-        s.prepare(lambda planned: program(planned))
+        s.without_parties(ahead=True)
         assert s.cost() == before
         assert [extension.made for extension in s.pair.extensions] == made
         assert s.plan(program) == plan
