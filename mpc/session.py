@@ -392,7 +392,7 @@ class Session(Runtime):
         ...         return (p.share([[1.0, 2.0]], owner="bob") @ p.twin(w)).relu().reveal()
         ...     s.prepare_ahead(program, times=2)
         ...     s.plan(program).cost.rounds
-        9
+        10
         """
         self.check_open()
         if self.pair is None:
@@ -424,7 +424,7 @@ class Session(Runtime):
         if planned.pair is None:
             asked = self.source.bundle(recorded.asked, base, last)
         else:
-            asked = joint.transfers_of(planned)
+            asked = planned.pair.taken
         bundle = Bundle(last - base, asked)
         self._bundles.add(key, bundle)
         return bundle

@@ -29,7 +29,6 @@ __all__ = [
     "make_ahead",
     "make_at_once",
     "needs_of",
-    "transfers_of",
 ]
 
 Words = NDArray[np.uint64]
@@ -116,35 +115,32 @@ def begin_plan(planned: Runtime, session: Runtime, *, ahead: bool = False) -> No
     channel.begun = True
 
 
-def transfers_of(planned: Runtime) -> list[Correlation]:
-    """Return what a plan's program takes that is made of transfers: products take no less at once."""
-    return [need for need in planned.pair.taken if need.cost.transfers != (0, 0)]
-
-
 def make_ahead(session: Runtime, needs: Iterable[Correlation], times: int = 1) -> None:
     """Make so many times what a program needs, in addition to what there is."""
     pair = session.pair
-    pair.warn_when_used_up()
+    pair.prepared.warns = True
     with session.protocol("prepared"):
         pair.prepare(replace(need, words=times * need.words) for need in needs)
 
 
-def make_at_once(session: Runtime, needs: Iterable[Correlation]) -> None:
-    """Make what is not in stock of what a program needs that is about to run.
+def make_at_once(session: Runtime, needs: Sequence[Correlation]) -> None:
+    """Get ready what a program needs that is about to run, as far as it can be and is not.
 
-    Not more transfers than the session has memory for, at about two bytes each.
+    Not more transfers than the session has memory for, at about two bytes each; and no masks, whose
+    products take no less at once.
     """
-    pair, left = session.pair, session.memory_limit // 2
+    prepared, left = session.pair.prepared, session.memory_limit // 2
+    prepared.fetch(needs)
     wanted = []
-    for need in pair.lacking(needs):
+    for need in prepared.lacking(need for need in needs if not need.whole):
         left -= sum(need.cost.transfers)
         if left < 0:
             break
         wanted.append(need)
     if wanted:
-        pair.used_up()
+        prepared.say_used_up()
         with session.protocol("prepared"):
-            pair.prepare(wanted)
+            session.pair.prepare(wanted)
 
 
 def needs_of(planned: Runtime) -> tuple[tuple[int, int], int]:

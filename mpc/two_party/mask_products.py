@@ -20,6 +20,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +124,7 @@ class MaskProducts(Correlation):
 
     party: int
     factor: Factor
+    whole: ClassVar[bool] = True
 
     @property
     def cost(self) -> Cost:

@@ -9,22 +9,21 @@ asked for.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.events import record
 from mpc.core.known import OwnerInput
 from mpc.two_party import base_ot, rlwe_protocol
 from mpc.two_party.channel import Channel, Planned
 from mpc.two_party.cost import Cost
 from mpc.two_party.extension import Extension
 from mpc.two_party.operands import Operands
+from mpc.two_party.prepared import Correlation, Made, Prepared, by_kind
 from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_parameters import Parameters
 from mpc.two_party.rlwe_products import Product
@@ -36,79 +35,6 @@ from ring.streams import Stream, fresh_key
 __all__ = ["Correlation", "Made", "Pair", "padded"]
 
 Words = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, repr=False)
-class Made:
-    """What has been made of a correlation. Never shown.
-
-    Attributes
-    ----------
-    words : int
-        For so many words of planes. All other attributes are arrays with as many along the last axis,
-        or 64 times as many, or None where the party that has them does not live.
-    """
-
-    words: int
-
-    def part(self, first: int, stop: int) -> Self:
-        """Return what is for the words [first, stop)."""
-        if (first, stop) == (0, self.words):
-            return self
-        cut = {}
-        for name, array in self._arrays():
-            scale = array.shape[-1] // self.words
-            cut[name] = np.ascontiguousarray(array[..., first * scale : stop * scale])
-        return replace(self, words=stop - first, **cut)
-
-    def joined(self, others: Sequence[Self]) -> Self:
-        """Return this and others behind it as one."""
-        if not others:
-            return self
-        whole = {
-            name: np.concatenate([array, *(getattr(other, name) for other in others)], axis=-1)
-            for name, array in self._arrays()
-        }
-        return replace(self, words=self.words + sum(other.words for other in others), **whole)
-
-    def repeated(self, words: int) -> Self:
-        """Return as much as so many words are, where no party lives and arrays are empty (for plans)."""
-        arrays = {
-            name: np.empty((*array.shape[:-1], array.shape[-1] // self.words * words), array.dtype)
-            for name, array in self._arrays()
-        }
-        return replace(self, words=words, **arrays)
-
-    def _arrays(self) -> list[tuple[str, NDArray[Any]]]:
-        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return [(name, array) for name, array in named if isinstance(array, np.ndarray)]
-
-
-@dataclass(frozen=True)
-class Correlation(ABC):
-    """Describes something that two parties make ahead, for so many `words` of planes.
-
-    Or rows, where it says so: the unit in which it is taken.
-    """
-
-    words: int
-
-    @property
-    @abstractmethod
-    def cost(self) -> Cost:
-        """What it takes, all of it ahead."""
-
-    @abstractmethod
-    def make(self, pair: Pair) -> Made:
-        """Make it, with the other party: for all parties that live here."""
-
-
-@dataclass(repr=False)
-class _Piece:
-    """In stock, and how much of it is used."""
-
-    made: Made
-    used: int = 0
 
 
 class Pair:
@@ -134,6 +60,8 @@ class Pair:
         Inputs of this session that a program which is planned has used, by id.
     planning : bool
         Whether this is of a plan that finds out what to make ahead: then all that could be is taken.
+    prepared : Prepared
+        What has been made ahead.
     taken : list of Correlation
         What protocols have asked for, in order; only where no party lives.
     multiplied : list of Multiplication
@@ -149,15 +77,13 @@ class Pair:
         self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
         if silent is not None:
             self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
+        self.prepared = Prepared()
         self.taken: list[Correlation] = []
         self.multiplied: list[Multiplication] = []
-        # Under a description of no words.
-        self._stock: dict[Correlation, list[_Piece]] = {}
         self._keys: dict[tuple[Parameters, int], Keys] = {}
         self.operands = Operands()
         self.inputs: WeakValueDictionary[int, OwnerInput] = WeakValueDictionary()
         self.planning = False
-        self._warns = False
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -173,16 +99,17 @@ class Pair:
         return out
 
     def prepare(self, correlations: Iterable[Correlation]) -> None:
-        """Make correlations ahead. Both parties name the same ones.
+        """Make correlations ahead, and keep them in memory. Both parties name the same ones."""
+        for correlation, made in self.make(correlations):
+            self.prepared.add(correlation, made)
+
+    def make(self, correlations: Iterable[Correlation]) -> Iterator[tuple[Correlation, Made]]:
+        """Make correlations, and yield them one after the other.
 
         What is of a kind is made at once, first all that needs transfers in the first direction alone:
         then one party need not wait for the other in between.
         """
-        counts: dict[Correlation, int] = {}
-        for correlation in correlations:
-            kind = replace(correlation, words=0)
-            counts[kind] = counts.get(kind, 0) + correlation.words
-        wanted = [replace(kind, words=words) for kind, words in counts.items() if words]
+        wanted = [replace(kind, words=words) for kind, words in by_kind(correlations).items()]
         wanted.sort(key=_turn)
         self._expect(wanted)
         begins = True
@@ -191,84 +118,37 @@ class Pair:
                 if begins:
                     for extension in self.extensions:
                         extension.in_pieces(True)
-                piece = _Piece(correlation.make(self))
-                self._stock.setdefault(replace(correlation, words=0), []).append(piece)
+                yield correlation, correlation.make(self)
                 # What else is sent has been waited for.
                 begins = correlation.cost.offline != (0, 0)
         finally:
             for extension in self.extensions:
                 extension.in_pieces(False)
 
-    def lacking(self, correlations: Iterable[Correlation]) -> list[Correlation]:
-        """Return what is not in stock of all of these together."""
-        left: dict[Correlation, int] = {}
-        out = []
-        for correlation in correlations:
-            kind = replace(correlation, words=0)
-            have = left[kind] if kind in left else self._in_stock(kind)
-            left[kind] = max(0, have - correlation.words)
-            if have < correlation.words:
-                out.append(replace(correlation, words=correlation.words - have))
-        return out
-
-    def warn_when_used_up(self) -> None:
-        """Write a warning to the log, once, when a protocol asks for more than there is."""
-        self._warns = True
-
-    def used_up(self) -> None:
-        """Say so, if it is to be said and has not been."""
-        if self._warns and self.parties:
-            self._warns = False
-            record("stock used up", warning=True, what="the rest is made within the calls")
-
-    def _in_stock(self, kind: Correlation) -> int:
-        return sum(piece.made.words - piece.used for piece in self._stock.get(kind, []))
-
     def take(self, correlation: Correlation) -> Any:
         """Return a correlation that has never been used and will never be again.
 
-        From the stock, of which a part may be taken and several parts may make a whole, and what is
-        not there is made.
+        It is one that has been made ahead, or is made now, or some of it is.
         """
         if not self.parties:
             self.taken.append(correlation)
-        parts = self._withdraw(correlation)
+        parts = self.prepared.take(correlation)
         missing = correlation.words - sum(part.words for part in parts)
         if missing or not parts:
-            if missing:
-                self.used_up()
             rest = replace(correlation, words=missing)
             self._expect([rest])
             parts.append(rest.make(self))
         return parts[0].joined(parts[1:])
 
     def take_prepared(self, correlation: Correlation) -> Any:
-        """Return a correlation from the stock as by :meth:`take`; None if not all of it is there."""
+        """Return a correlation as by :meth:`take`; None if not all of it has been made ahead."""
         if self.planning:
             self.taken.append(correlation)
             return None
-        if (
-            not correlation.words
-            or self._in_stock(replace(correlation, words=0)) < correlation.words
-        ):
+        if not correlation.words:
             return None
-        return self.take(correlation)
-
-    def _withdraw(self, correlation: Correlation) -> list[Any]:
-        """Take what there is in stock, at most as much as is asked for."""
-        stock = self._stock.get(replace(correlation, words=0), [])
-        parts: list[Any] = []
-        missing = correlation.words
-        while stock and missing:
-            piece = stock[0]
-            first = piece.used
-            # Before it is used: nothing is handed out twice.
-            piece.used = min(piece.made.words, first + missing)
-            if piece.used == piece.made.words:
-                stock.pop(0)
-            missing -= piece.used - first
-            parts.append(piece.made.part(first, piece.used))
-        return parts
+        parts = self.prepared.take(correlation)
+        return parts[0].joined(parts[1:]) if parts else None
 
     def without_parties(self, channel: Channel, *, planning: bool = False) -> Pair:
         """Return a pair that has as much as this one, where no party lives: what it sends is as much.
@@ -287,10 +167,7 @@ class Pair:
         for parameters, keeper in self._keys:
             out.keys(parameters, keeper)
         out.operands.count_like(self.operands)
-        for kind, pieces in self._stock.items():
-            counts = [piece.made.words - piece.used for piece in pieces]
-            one = replace(kind, words=1).make(out)
-            out._stock[kind] = [_Piece(one.repeated(n)) for n in counts]
+        out.prepared.copy_counts(self.prepared, lambda kind: replace(kind, words=1).make(out))
         for mine, other in zip(out.extensions, self.extensions, strict=True):
             if isinstance(mine, Silent):
                 assert isinstance(other, Silent)
@@ -305,7 +182,8 @@ class Pair:
 
         Until both have called it, what they have made ahead may not fit together.
         """
-        self._stock, self._keys = {}, {}
+        self.prepared.forget()
+        self._keys = {}
         self.operands.forget()
         for extension in self.extensions:
             extension.resume()

@@ -225,7 +225,7 @@ def test_rows_under_masks_are_uniform_and_never_alike():
 
 def everything(made):
     """The secret words of what was handed out, as a set."""
-    arrays = [array for _, array in made._arrays() if array.dtype == np.uint64]
+    arrays = [array for _, array in made.arrays() if array.dtype == np.uint64]
     return {int(v) for array in arrays for v in array.ravel() if int(v) > 2**32}
 
 
@@ -259,7 +259,7 @@ def test_after_a_failure_nothing_is_left_of_what_was_made_ahead():
     pair.prepare([NumberPads(4, 0)])
     seen = everything(pair.take(NumberPads(2, 0)))
     pair.resume()
-    assert pair.lacking([NumberPads(2, 0)]) == [NumberPads(2, 0)]
+    assert pair.prepared.lacking([NumberPads(2, 0)]) == [NumberPads(2, 0)]
     assert not everything(pair.take(NumberPads(4, 0))) & seen
 
 
@@ -272,7 +272,7 @@ def test_a_failure_in_the_middle_of_preparing_leaves_nothing_half_made():
         pair.prepare(wanted)
     channel.fails_at = None
     pair.resume()
-    assert pair.lacking(wanted) == wanted
+    assert pair.prepared.lacking(wanted) == wanted
     pair.prepare(wanted)
     rounds = channel.rounds
     for kind in wanted:
@@ -284,4 +284,4 @@ def test_what_is_lacking_counts_what_was_asked_for_before():
     pair = Pair(LockStep())
     pair.prepare([NumberPads(4, 0)])
     wanted = [NumberPads(3, 0), NumberPads(3, 0), NumberPads(1, 1)]
-    assert pair.lacking(wanted) == [NumberPads(2, 0), NumberPads(1, 1)]
+    assert pair.prepared.lacking(wanted) == [NumberPads(2, 0), NumberPads(1, 1)]
