@@ -14,20 +14,21 @@ from mpc.array.shared_array import SharedArray
 from mpc.core.cost import Ledger
 from mpc.core.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
 from mpc.core.ranges import MODES
-from mpc.core.runtime import Runtime, Setup
+from mpc.core.runtime import Setup
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
 from mpc.planning import Bundle, Bundles, Plan, Recorded
 from mpc.protocols import sharing
 from mpc.session_setup import agreed
+from mpc.stock import SessionWithStock
 from mpc.transport.local import LocalTransport
 from mpc.two_party import joint
 
 __all__ = ["Plan", "Session", "SessionAt"]
 
 
-class Session(Runtime):
+class Session(SessionWithStock):
     """Computing parties and a crypto provider, ready to compute on shares.
 
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
@@ -360,54 +361,6 @@ class Session(Runtime):
             joint.make_at_once(self, bundle.asked)
         else:
             self.source.announce(base, bundle.asked)
-
-    def prepare_ahead(self, program: Callable[[Session], object], times: int = 1) -> None:
-        """Make ahead what `program` takes of two parties alone, to run faster so many times.
-
-        Both parties call it with the same program. What has been made is kept in memory, each piece is
-        used once, and what is used up is made within the calls again, with one warning in the log.
-
-        Parameters
-        ----------
-        program : callable
-            Called with a session where no party lives, as by :meth:`plan`; ``planned.twin(x)`` stands
-            there for an array x of this session. Matrix products with such an array on the right, an
-            input of one party that the other's rows are multiplied with, are made ahead as well: masks
-            of rows, and their products. They serve that array alone.
-        times : int, default=1
-
-        Raises
-        ------
-        SessionError
-            In a session with a provider, who deals what programs take.
-        ArgumentError
-            If `times` is no positive whole number.
-
-        Examples
-        --------
-        >>> import mpc
-        >>> with mpc.Session(provider=None) as s:
-        ...     w = s.share([[1.5, -2.0], [0.5, 4.0]], owner="alice")
-        ...     def program(p):
-        ...         return (p.share([[1.0, 2.0]], owner="bob") @ p.twin(w)).relu().reveal()
-        ...     s.prepare_ahead(program, times=2)
-        ...     s.plan(program).cost.rounds
-        10
-        """
-        self.check_open()
-        if self.pair is None:
-            raise SessionError(
-                "prepare_ahead is for two parties alone, mpc.Session(provider=None): here the provider"
-                " deals what a program takes"
-            )
-        if not callable(program):
-            raise DtypeError(f"program must take a session, got {program!r}")
-        if type(times) is not int or times < 1:
-            raise ArgumentError(f"times must be a positive whole number, got {times!r}")
-        planned = self.without_parties(self.last_id, ahead=True)
-        planned.range_policy.quiet = True
-        program(planned)
-        joint.make_ahead(self, planned.pair.taken, times)
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
