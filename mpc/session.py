@@ -436,9 +436,10 @@ class Session(SessionWithStock):
             raise SessionError("twin is for the session that plan and prepare pass to a program")
         if x.session is self:
             return x
-        if self.pair is not None and x.plaintext is not None and x.session.here:
-            self.pair.inputs[x.plaintext.base.id] = x.plaintext.base
-        return x.without_shares(self)
+        twin = x.without_shares(self)
+        if self.pair is not None and x.session.here:
+            self.pair.constants.add(x, twin)
+        return twin
 
 
 class SessionAt(Session):

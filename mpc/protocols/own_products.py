@@ -26,7 +26,7 @@ from mpc.core.errors import SessionError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.two_party.joint import fresh_shares
-from mpc.two_party.mask_products import FEW_ROWS, MaskProducts, factor_of, multiply_masked
+from mpc.two_party.mask_products import FEW_ROWS, MaskProducts, factors_of, multiply_masked
 from mpc.two_party.operands import INPUT_PRODUCTS, product_for
 from mpc.two_party.pair import Pair, padded
 from mpc.two_party.product import cross_products
@@ -198,6 +198,13 @@ def _matrices(
     a, b = [np.ascontiguousarray(v) for v in a], [np.ascontiguousarray(v) for v in b]
     m, k, n = sizes
     operands = pair.operands
+    known = right.array if right.plaintext is None else right.plaintext
+    factor = factors_of(pair, known, at, (k, n), right.bound)
+    if factor is not None:
+        masks = [MaskProducts(m, party, factor(1 - party)) for party in parties]
+        made = pair.take_prepared(masks)
+        if made is not None:
+            return multiply_masked(pair, masks, made, a, b)
     if len(parties) == 2:
         product, by_right = _cheapest(pair, sizes, left, right)
         if by_right:
@@ -211,13 +218,6 @@ def _matrices(
     (party,) = parties
     other = 1 - party
     mine, theirs = _where(pair, a, party), _where(pair, b, other)
-    if right.plaintext is not None and right.plaintext.base.id in pair.inputs:
-        factor = factor_of(right.plaintext, at, (k, n), right.bound)
-        if factor is not None:
-            masks = MaskProducts(m, party, factor)
-            made = pair.take_prepared(masks)
-            if made is not None:
-                return multiply_masked(pair, made, masks, mine, theirs)
     if m < FEW_ROWS and right.plaintext is not None:
         # Encrypted once, by its owner.
         few = _product(pair, choose_right(m, k, n), left)

@@ -1,22 +1,23 @@
-"""Matrix products with an input, made ahead: masks that one party knows times the other's matrix.
+"""Matrix products with weights, made ahead: masks that one party knows times the other's matrix.
 
-Party i knows rows x, an input or its share of an array, party j a matrix w, its input.
+Party i knows rows x, an input or its share of an array, party j a matrix w, its input or its share of an
+array that stays, such as weights that nobody knows: then each does the same with the other's.
 1. Ahead: masks lambda that i alone knows, and shares C_0 + C_1 = lambda w, by ring-LWE
    (:mod:`mpc.two_party.rlwe_products`). Of many rows i encrypts lambda; for few w stays encrypted at i.
 2. Then: i sends x - lambda to j alone. j: z_j = (x - lambda) w + C_j; i: z_i = C_i.
-Cost: 1 round one way, 8 bytes an element of x.
+Cost: 1 round, 8 bytes an element of x, one way or each way.
 
 A mask serves one product. It is no :class:`mpc.core.known.Mask`: it goes only with what j knows in the
 clear, and only j gets x - lambda.
-Products of two arrays that are shared are made within the call: their operands, as in training, change
-from one product to the next, so that what would be made ahead takes as much as the product itself.
+Where both operands change from one product to the next, as in training, it is made within the call: what
+would be made ahead takes as much as the product itself.
 
 Source: Beaver 1991; the mask that one party knows: Mohassel, Zhang 2017 (SecureML, section 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import View, apply_views
 from mpc.core.errors import SessionError
 from mpc.core.known import Plaintext
-from mpc.two_party.channel import send
+from mpc.two_party.channel import trade
 from mpc.two_party.cost import Cost
 from mpc.two_party.operands import INPUT_PRODUCTS, LIMIT, product_for
 from mpc.two_party.pair import Correlation, Made, Pair
@@ -39,7 +40,7 @@ from mpc.two_party.rlwe_protocol import product_cost
 from mpc.two_party.rlwe_samples import Samples
 from ring.matmul import matmul_add
 
-__all__ = ["FEW_ROWS", "Factor", "MaskProducts", "factor_of", "multiply_masked"]
+__all__ = ["FEW_ROWS", "Factor", "MaskProducts", "factors_of", "multiply_masked"]
 
 Words = NDArray[np.uint64]
 
@@ -51,17 +52,19 @@ _ROWS = LENGTH
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix of a session's input: which it is, and its public bound.
+    """A matrix that one party knows, of an array of the session: which it is, and its public bound.
 
     Attributes
     ----------
     id : int
-        Of the input.
+        Of the array, see :class:`mpc.two_party.constants.Constants`: an input, or any other, of which
+        the party knows its share.
     views : tuple of View
-        What was taken of it.
+        What was taken of an input.
     at : tuple of int
         Which matrix of the result.
     owner : int
+        The party.
     rows, columns : int
     bound : int
     """
@@ -77,31 +80,43 @@ class Factor:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """Under which its ciphertexts are kept."""
-        return self.id, str(self.views), self.at
+        return self.id, str(self.views), self.at, self.owner
 
     def words(self, pair: Pair) -> tuple[Words, Words]:
-        """Return the matrix, without rows where the owner does not live, and the array it is of."""
-        base = pair.inputs.get(self.id)
-        if base is None:
-            raise SessionError("an input is gone whose products were to be made ahead")
-        array = apply_views(base.encoded, self.views, 1)
-        for index in self.at:
-            array = array[:, index]
-        return np.ascontiguousarray(array), base.encoded
+        """Return the matrix, (1, k, n), or (0, k, n) where its party does not live; and its array."""
+        base = pair.constants.input(self.id)
+        if base is not None:
+            array = apply_views(base.encoded, self.views, 1)
+            for index in self.at:
+                array = array[:, index]
+            return np.ascontiguousarray(array), base.encoded
+        shares = pair.constants.array(self.id)
+        if shares is None:
+            raise SessionError("an array is gone whose products were to be made ahead")
+        mine = [pair.parties.index(self.owner)] if self.owner in pair.parties else []
+        return shares[mine].reshape(-1, self.rows, self.columns), shares
 
 
-def factor_of(
-    plaintext: Plaintext, at: tuple[int, ...], shape: tuple[int, int], bound: int
-) -> Factor | None:
-    """Describe a matrix of an input; None if its views cannot be told by what they are."""
-    rows, columns = shape
-    base = plaintext.base
-    factor = Factor(base.id, plaintext.views, at, base.owner, rows, columns, bound)
+def factors_of(
+    pair: Pair, known: Plaintext | Words, at: tuple[int, ...], shape: tuple[int, int], bound: int
+) -> Callable[[int], Factor] | None:
+    """Return what describes a matrix of an input, or that of any party's shares of an array.
+
+    None if masks cannot be made for it: no plan was given it, or its views cannot be told by what they are.
+    """
+    if isinstance(known, np.ndarray):
+        number = None if at else pair.constants.number(known)
+        return (
+            None if number is None else lambda owner: Factor(number, (), (), owner, *shape, bound)
+        )
+    base, views = known.base, known.views
+    if pair.constants.input(base.id) is None:
+        return None
     try:
-        hash(factor)
+        hash(views)
     except TypeError:  # a view by an index array
         return None
-    return factor
+    return lambda owner: Factor(base.id, views, at, owner, *shape, bound)
 
 
 @dataclass(frozen=True, repr=False)
@@ -186,23 +201,30 @@ class MaskProducts(Correlation):
 
 
 def multiply_masked(
-    pair: Pair, made: MaskProductsMade, masks: MaskProducts, x: Words | None, w: Words | None
-) -> Words:
-    """Step 2: shares of x w, (p, m, n).
+    pair: Pair, masks: Sequence[MaskProducts], made: Sequence[MaskProductsMade],
+    x: Sequence[Words], w: Sequence[Words],
+) -> Words:  # fmt: skip
+    """Step 2, of one party's rows or at the same time of both's: shares of the sum of x w, (p, m, n).
 
     Parameters
     ----------
-    x, w : arrays of words of shape (m, k) and (k, n), where those live that know them; elsewhere None
+    x, w : sequences of arrays of words of shape (m, k) and (k, n), for each party that lives here
+        The rows it knows, and the matrix.
     """
-    m, k, n = masks.words, masks.factor.rows, masks.factor.columns
-    message = None
-    if masks.party in pair.parties:
-        assert x is not None and made.mask is not None
-        message = x.reshape(m * k) - made.mask
-    got = send(pair.channel, masks.party, m * k, message)
-    out = made.product.reshape(len(pair.parties), m, n).copy()
-    for row, party in zip(out, pair.parties, strict=True):
-        if party != masks.party:
-            assert got is not None and w is not None
-            matmul_add(got.reshape(m, k), w, row)
+    m, k, n = masks[0].words, masks[0].factor.rows, masks[0].factor.columns
+    nothing = np.empty(0, np.uint64)
+    messages = dict.fromkeys(pair.parties, nothing)
+    out = np.zeros((len(pair.parties), m, n), np.uint64)
+    counts = [0, 0]
+    for some, products in zip(masks, made, strict=True):
+        counts[some.party] = m * k
+        out += products.product.reshape(len(pair.parties), m, n)
+        if some.party in pair.parties:
+            assert products.mask is not None
+            rows = x[pair.parties.index(some.party)]
+            messages[some.party] = rows.reshape(m * k) - products.mask
+    heard = trade(pair.channel, messages, (counts[0], counts[1]))
+    for row, party in enumerate(pair.parties):
+        if heard[party].size:
+            matmul_add(heard[party].reshape(m, k), np.ascontiguousarray(w[row]), out[row])
     return out

@@ -15,10 +15,10 @@ from collections.abc import Callable, Hashable
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.errors import SessionError
+from mpc.two_party.constants import whole
 from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_parameters import DISTANCE_BITS, PARAMETERS, Parameters
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
@@ -70,13 +70,6 @@ def _choose(total: int, answered: int, products: int, room: Fraction) -> Paramet
     return None
 
 
-def _whole(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array that this one is a view of."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
 class Operands:
     """What two parties remember of operands.
 
@@ -94,7 +87,7 @@ class Operands:
 
     def room(self, array: NDArray[Any]) -> Fraction:
         """Return by how much more an array may be shown."""
-        found = self._shown.get(id(_whole(array)))
+        found = self._shown.get(id(whole(array)))
         return LIMIT if found is None else LIMIT - found[1]
 
     def life(self, array: NDArray[Any], product: Product | SlotProduct) -> Life:
@@ -105,7 +98,7 @@ class Operands:
         SessionError
             If with them the array would be shown by more than 2^-40.
         """
-        array, more = _whole(array), product.distance_of_one
+        array, more = whole(array), product.distance_of_one
         room = self.room(array)
         if more > room:
             raise SessionError(

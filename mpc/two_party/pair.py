@@ -9,17 +9,16 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.known import OwnerInput
 from mpc.two_party import base_ot, rlwe_protocol
 from mpc.two_party.channel import Channel, Planned
+from mpc.two_party.constants import Constants
 from mpc.two_party.cost import Cost
 from mpc.two_party.extension import Extension
 from mpc.two_party.operands import Operands
@@ -56,8 +55,8 @@ class Pair:
         In the first, the first party sends.
     operands : Operands
         What is remembered of operands of products by ring-LWE.
-    inputs : mapping of int to OwnerInput
-        Inputs of this session that a program which is planned has used, by id.
+    constants : Constants
+        Arrays of the session that programs which are planned have used.
     planning : bool
         Whether this is of a plan that finds out what to make ahead: then all that could be is taken.
     prepared : Prepared
@@ -82,7 +81,7 @@ class Pair:
         self.multiplied: list[Multiplication] = []
         self._keys: dict[tuple[Parameters, int], Keys] = {}
         self.operands = Operands()
-        self.inputs: WeakValueDictionary[int, OwnerInput] = WeakValueDictionary()
+        self.constants = Constants()
         self.planning = False
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
@@ -140,15 +139,16 @@ class Pair:
             parts.append(rest.make(self))
         return parts[0].joined(parts[1:])
 
-    def take_prepared(self, correlation: Correlation) -> Any:
-        """Return a correlation as by :meth:`take`; None if not all of it has been made ahead."""
+    def take_prepared(self, correlations: Sequence[Correlation]) -> list[Any] | None:
+        """Return correlations as by :meth:`take`; None if one has not been made ahead, all of it."""
         if self.planning:
-            self.taken.append(correlation)
+            self.taken += correlations
             return None
-        if not correlation.words:
+        if not all(correlation.words for correlation in correlations):
             return None
-        parts = self.prepared.take(correlation)
-        return parts[0].joined(parts[1:]) if parts else None
+        if not self.prepared.has(correlations):
+            return None
+        return [self.take(correlation) for correlation in correlations]
 
     def without_parties(self, channel: Channel, *, planning: bool = False) -> Pair:
         """Return a pair that has as much as this one, where no party lives: what it sends is as much.
@@ -161,7 +161,7 @@ class Pair:
             Whether it is to find out what can be made ahead; then nothing has been.
         """
         out = Pair(channel, *self._options)
-        out.inputs, out.planning = self.inputs, planning
+        out.constants, out.planning = self.constants, planning
         if planning:
             return out
         for parameters, keeper in self._keys:

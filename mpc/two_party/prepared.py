@@ -189,13 +189,18 @@ class Prepared:
             for correlation, made in self.reservoir.withdraw(wanted):
                 self.add(correlation, made)
 
+    def has(self, correlations: Iterable[Correlation]) -> bool:
+        """Return whether all of each is there; say so if there was some and it is used up."""
+        for kind, words in by_kind(correlations).items():
+            if self.holds(kind) < words:
+                if kind in self._pieces or (self.reservoir and self.reservoir.knows(kind)):
+                    self.say_used_up()
+                return False
+        return True
+
     def take(self, correlation: Correlation) -> list[Any]:
         """Hand out what there is, in parts, at most as much as is asked for."""
         kind, missing = replace(correlation, words=0), correlation.words
-        if correlation.whole and self.holds(kind) < missing:
-            if kind in self._pieces or (self.reservoir and self.reservoir.knows(kind)):
-                self.say_used_up()
-            return []
         self.fetch([correlation])
         pieces, parts = self._pieces.get(kind, []), []
         while pieces and missing:

@@ -132,6 +132,35 @@ def test_products_by_masks_are_exact(rows, shared):
         assert s.plan(program).products == 1
 
 
+@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("shared", [False, True])
+def test_products_with_weights_that_nobody_knows(rows, shared):
+    rng = np.random.default_rng(rows)
+    x = rng.integers(-(2**20), 2**20, (rows, 5))
+    w = rng.integers(-(2**20), 2**20, (5, 5))
+    with mpc.Session(provider=None) as s:
+        ws = s.share(w, owner="alice") + s.share(0 * w, owner="bob")
+
+        def rows_of(p):
+            xs = p.share(x, owner="bob")
+            return xs + p.share(x, owner="alice") if shared else xs
+
+        s.prepare_ahead(lambda p: (rows_of(p) @ p.twin(ws)).reveal(), times=2)
+        for _ in range(2):
+            before = s.cost()
+            product = rows_of(s) @ ws
+            spent = s.cost() - before
+            # Each party's rows for the other's share of the weights, at the same time.
+            assert spent.rounds == 1
+            assert spent.total.sent == (shared * 40 * rows, 40 * rows)
+            np.testing.assert_array_equal(product.reveal(), (1 + shared) * (x @ w))
+        # Not for what has other elements at the same places, nor for another array.
+        s.prepare_ahead(lambda p: (rows_of(p) @ p.twin(ws)).reveal(), times=3)
+        other = s.share(w, owner="alice") + s.share(0 * w, owner="bob")
+        for right, plain in ((ws.T, w.T), (ws[::-1], w[::-1]), (other, w), (ws, w)):
+            np.testing.assert_array_equal((rows_of(s) @ right).reveal(), (1 + shared) * (x @ plain))
+
+
 def test_what_cannot_be_made_ahead_is_refused():
     with mpc.Session() as s, pytest.raises(SessionError, match="provider deals"):
         s.prepare_ahead(lambda p: None)
@@ -168,7 +197,7 @@ def factor(pair, w, bound=2**63):
     here = 0 in pair.parties
     encoded = w[None] if here else np.empty((0, *w.shape), np.uint64)
     base = OwnerInput(None, 0, encoded, 1)
-    pair.inputs[1] = base
+    pair.constants._inputs[1] = base
     return Factor(1, (), (), 0, *w.shape, bound), base
 
 
@@ -189,11 +218,10 @@ def test_masks_of_parties_apart(ends, run_both):
         out, sent = [], []
         for first, last in ((0, 17), (17, 40)):
             some = replace(masks, words=last - first)
-            made, before = pair.take_prepared(some), end.sent
-            mine = x[first:last] if 1 in pair.parties else None
-            out.append(multiply_masked(pair, made, some, mine, w if 0 in pair.parties else None))
+            made, before = pair.take_prepared([some]), end.sent
+            out.append(multiply_masked(pair, [some], made, [x[first:last]], [w]))
             sent.append(end.sent - before)
-        assert pair.take_prepared(replace(masks, words=1)) is None
+        assert pair.take_prepared([replace(masks, words=1)]) is None
         return np.concatenate(out, axis=1), sent
 
     (first, nothing), (second, sent) = run_both([lambda end=end: program(end) for end in ends])
@@ -212,7 +240,7 @@ def test_rows_under_masks_are_uniform_and_never_alike():
     x, seen = np.zeros((40, 8), np.uint64), []
     pair.prepare([masks] * 32)
     for _ in range(32):
-        multiply_masked(pair, pair.take_prepared(masks), masks, x, w)
+        multiply_masked(pair, [masks], pair.take_prepared([masks]), [x, x], [w, w])
         seen.append(channel.heard[-1][1].copy())
         assert channel.heard[-1][0].size == 0
     seen = np.concatenate(seen)
