@@ -79,7 +79,8 @@ class SessionWithStock(Runtime):
     def use_stock(self, path: str | Path, program: Callable[[Any], object]) -> None:
         """Take from this party's stock file what programs need, until the session ends.
 
-        Both parties call it. What is taken is recorded in the file first, and never taken again.
+        Both parties call it, once for each stock. What is taken is recorded in the file first, and
+        never taken again.
 
         Parameters
         ----------
@@ -100,7 +101,7 @@ class SessionWithStock(Runtime):
 
         Notes
         -----
-        2 rounds. Each call that is prepared (a model's evaluation is) writes to the disk once.
+        3 rounds. Each call that is prepared (a model's evaluation is) writes to the disk once.
         """
         stock.use(self, Path(path), self._needs(program))
 

@@ -94,7 +94,8 @@ class Factor:
         if shares is None:
             raise SessionError("an array is gone whose products were to be made ahead")
         mine = [pair.parties.index(self.owner)] if self.owner in pair.parties else []
-        return shares[mine].reshape(-1, self.rows, self.columns), shares
+        each = shares.reshape(len(pair.parties), self.rows, self.columns)
+        return each[mine], shares
 
 
 def factors_of(

@@ -126,14 +126,14 @@ class Prepared:
 
     Attributes
     ----------
-    reservoir : Reservoir, optional
+    reservoirs : list of Reservoir
     warns : bool
         Whether to write to the log, once, when a protocol asks for more than there is.
     """
 
     def __init__(self) -> None:
         self._pieces: dict[Correlation, list[_Piece]] = {}
-        self.reservoir: Reservoir | None = None
+        self.reservoirs: list[Reservoir] = []
         self.warns = False
 
     def add(self, correlation: Correlation, made: Made) -> None:
@@ -142,7 +142,7 @@ class Prepared:
 
     def forget(self) -> None:
         """Forget everything: of what is in a file both have to agree anew where they are."""
-        self._pieces, self.reservoir = {}, None
+        self._pieces, self.reservoirs = {}, []
 
     def copy_counts(self, other: Prepared, one: Callable[[Correlation], Made]) -> None:
         """Hold as much as another, where no party lives (for plans); `one(kind)` is a word of it."""
@@ -151,8 +151,8 @@ class Prepared:
 
     def _kinds(self) -> list[Correlation]:
         kinds = list(self._pieces)
-        if self.reservoir is not None:
-            kinds += [kind for kind in self.reservoir if kind not in self._pieces]
+        for reservoir in self.reservoirs:
+            kinds += [kind for kind in reservoir if kind not in kinds]
         return [kind for kind in kinds if self.holds(kind)]
 
     def _in_memory(self, kind: Correlation) -> int:
@@ -160,8 +160,10 @@ class Prepared:
 
     def holds(self, kind: Correlation) -> int:
         """Return how many words there are of a kind."""
-        more = 0 if self.reservoir is None else self.reservoir.holds(kind)
-        return self._in_memory(kind) + more
+        return self._in_memory(kind) + self._in_files(kind)
+
+    def _in_files(self, kind: Correlation) -> int:
+        return sum(reservoir.holds(kind) for reservoir in self.reservoirs)
 
     def lacking(self, correlations: Iterable[Correlation]) -> list[Correlation]:
         """Return what there is not of all of these together, in their order."""
@@ -176,24 +178,31 @@ class Prepared:
         return out
 
     def fetch(self, correlations: Iterable[Correlation]) -> None:
-        """Take from the file, in one go, what these need and is not in memory."""
-        if self.reservoir is None:
+        """Take from the files, in one go each, what these need and is not in memory."""
+        if not self.reservoirs:
             return
-        wanted = []
+        missing = {}
         for kind, words in by_kind(correlations).items():
-            missing = words - self._in_memory(kind)
-            there = self.reservoir.holds(kind)
-            if missing > 0 and there and (there >= missing or not kind.whole):
-                wanted.append(replace(kind, words=min(missing, there)))
-        if wanted:
-            for correlation, made in self.reservoir.withdraw(wanted):
-                self.add(correlation, made)
+            lacks = words - self._in_memory(kind)
+            there = self._in_files(kind)
+            if lacks > 0 and there and (there >= lacks or not kind.whole):
+                missing[kind] = lacks
+        for reservoir in self.reservoirs:
+            wanted = []
+            for kind, words in missing.items():
+                count = min(words, reservoir.holds(kind))
+                missing[kind] -= count
+                if count:
+                    wanted.append(replace(kind, words=count))
+            if wanted:
+                for correlation, made in reservoir.withdraw(wanted):
+                    self.add(correlation, made)
 
     def has(self, correlations: Iterable[Correlation]) -> bool:
         """Return whether all of each is there; say so if there was some and it is used up."""
         for kind, words in by_kind(correlations).items():
             if self.holds(kind) < words:
-                if kind in self._pieces or (self.reservoir and self.reservoir.knows(kind)):
+                if kind in self._pieces or any(file.knows(kind) for file in self.reservoirs):
                     self.say_used_up()
                 return False
         return True

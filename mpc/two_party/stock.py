@@ -132,13 +132,10 @@ def use(session: Runtime, path: Path, needs: Sequence[Correlation]) -> None:
     """Take from both parties' files what programs need, from now on."""
     _check_apart(session)
     other, file, problem = _other(session), None, ""
-    if session.pair.prepared.reservoir is not None:
-        problem = "the session has a stock already"
-    else:
-        try:
-            file = StockFile(path, *_of(session, needs), _about(session))
-        except StockError as error:
-            problem = str(error)
+    try:
+        file = StockFile(path, *_of(session, needs), _about(session))
+    except StockError as error:
+        problem = str(error)
     try:
         mine = [0] * 4
         if file is not None:
@@ -158,11 +155,15 @@ def use(session: Runtime, path: Path, needs: Sequence[Correlation]) -> None:
             )
         positions = np.array([file.positions], np.uint64)
         merged = np.maximum(positions, exchange(session.pair.channel, positions))
-        file.go_on(max(theirs[2], mine[2]) + 1, merged[0].tolist())
+        try:
+            file.go_on(max(theirs[2], mine[2]) + 1, merged[0].tolist())
+        except StockError as error:
+            problem = str(error)
+        _both(session, problem)
     except BaseException:
         if file is not None:
             file.close()
         raise
     session.at_end(file.close)
-    session.pair.prepared.reservoir = file
+    session.pair.prepared.reservoirs.append(file)
     session.pair.prepared.warns = True

@@ -113,7 +113,7 @@ def use(folder, calls, rows=5, w=W):
         ws = weights(session, w)
         session.use_stock(folder / session.me, program(session, ws, rows))
         out = [call(session, ws, rows, rows * k) for k in range(calls)]
-        file = session.pair.prepared.reservoir
+        file = session.pair.prepared.reservoirs[0]
         drawn = sum(extension.made for extension in session.pair.extensions)
         return out, file.serial, file.positions, drawn
 
@@ -255,13 +255,13 @@ def test_what_was_taken_for_a_call_that_fails_is_not_taken_again(trial, stock, m
     assert taken and max(taken.values()) == 1
 
 
-def test_a_session_has_one_stock_and_a_stock_one_session(trial, stock):
+def test_a_stock_has_one_session(trial, stock):
     def twice(session):
         ws = weights(session)
         for _ in range(2):
             session.use_stock(stock / session.me, program(session, ws, 5))
 
-    refused(trial, twice, "has a stock already")
+    refused(trial, twice, "is open in another process or session")
     agree(both(trial, use(stock, 1)), 1)
 
 
