@@ -1,7 +1,7 @@
 """Write docs/protocols.md: each protocol's steps and source, and a table of what it costs.
 
-The steps are the docstrings of the files in mpc/protocols, the costs come from plans. A test checks
-that the page is what this program writes.
+The steps are the docstrings of the files in mpc/protocols, and in mpc/two_party for two parties without a
+provider; the costs come from plans. A test checks that the page is what this program writes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mpc.command.self_test import CHECKS
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "protocols.md"
 PROTOCOLS = HERE.parent / "mpc" / "protocols"
+TWO_PARTY = HERE.parent / "mpc" / "two_party"
 NAMES = ("alice", "bob", "carol")
 
 INTRODUCTION = """\
@@ -27,47 +28,63 @@ Shares of x, additive modulo 2^64, are [x]; XOR shares of a bit are `<b>`. There
 and a crypto provider that deals random numbers and never sees data. Its *corrections* go to the last
 party alone: everybody else's part follows from a key that the party has in common with the provider.
 *Rounds* are messages that have to wait for one another. Fixed point has f fractional bits, 16 by default.
+Two parties without a provider go [other ways](#without-a-provider).
 
 ## What they cost
 
 From plans of the code itself, for two parties and for three: rounds, bytes that the busiest party sends
-to all others, and bytes that the provider sends (correction), both for each element of the result.
+to all others, and bytes that the provider sends (correction), both for each element of the result. *Alone*
+are two parties without a provider: rounds and bytes of all that they do, what they make for each other
+among it, but not of the first transfers, at the session's beginning. Later ones are made in pieces, of
+which a short program uses a part.
 """
+
+ALONE = """\
+
+## Without a provider
+
+Two parties, the first and the second. What the first knows of a shared x is x_0, what the second knows
+x_1; *transfers* are random oblivious transfers. The rest of this page is the docstrings of
+`mpc/two_party`."""
 
 
 def cost_table() -> list[str]:
     """Return the table of costs."""
     rows = [
-        "| protocol | computes | rounds | sent, n = 2 | sent, n = 3 | correction |",
-        "|---|---|---:|---:|---:|---:|",
+        "| protocol | computes | rounds | sent, n = 2 | sent, n = 3 | correction | alone: rounds | sent |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     sessions = [mpc.Session(NAMES[:parties]) for parties in (2, 3)]
+    sessions.append(mpc.Session(provider=None))
     for check in CHECKS:
-        two, three = (check.cost(session) for session in sessions)
+        two, three, alone = (check.cost(session) for session in sessions)
         size = check.expected.size
         cells = [
             f"{c / size:.1f}" for c in (two.bytes_sent, three.bytes_sent, two.correction_bytes)
         ]
         name = f"[{check.name.replace('_', ' ')}](#{check.name.replace('_', '-')})"
+        cells += [str(alone.rounds), f"{alone.bytes_sent / size:.1f}"]
         rows.append(f"| {name} | {check.what} | {two.rounds} | " + " | ".join(cells) + " |")
     for session in sessions:
         session.close()
     return rows
 
 
-def sections() -> list[str]:
-    """Return a section for each protocol file: its docstring as it stands."""
+def sections(folder: Path, heading: str) -> list[str]:
+    """Return a section for each protocol file of a folder: its docstring as it stands."""
     lines = []
-    for path in sorted(PROTOCOLS.glob("[a-z]*.py")):
+    for path in sorted(folder.glob("[a-z]*.py")):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines += ["", f"## {path.stem.replace('_', ' ')}", "", f"`mpc/protocols/{path.name}`", ""]
+        name = f"{folder.parent.name}/{folder.name}/{path.name}"
+        lines += ["", f"{heading} {path.stem.replace('_', ' ')}", "", f"`{name}`", ""]
         lines += ["```text", text, "```"]
     return lines
 
 
 def page() -> str:
     """Return the whole page."""
-    return "\n".join([INTRODUCTION, *cost_table(), *sections(), ""])
+    parts = [*sections(PROTOCOLS, "##"), ALONE, *sections(TWO_PARTY, "###")]
+    return "\n".join([INTRODUCTION, *cost_table(), *parts, ""])
 
 
 def main() -> int:

@@ -34,8 +34,8 @@ class Session(Runtime):
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
     them short of all may collude, and the provider, if there is one, colludes with nobody. Keys are
-    fresh from the operating system's generator. A session serves one process, and in it one thread at a time, see
-    :meth:`hand_over`; threads and processes that work side by side make a session each.
+    fresh from the operating system's generator. A session serves one process, and in it one thread at
+    a time, see :meth:`hand_over`; threads and processes that work side by side make a session each.
 
     Parameters
     ----------
