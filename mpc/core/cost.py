@@ -227,10 +227,16 @@ class Ledger:
         step = self.step
         return f"round {self.rounds}{f' ({step})' if step else ''}"
 
-    def add_round(self, sent: Sequence[int], framing: Sequence[int]) -> None:
-        """Book one round: party i sends ``sent[i]`` bytes of contents and ``framing[i]`` of framing."""
+    def add_round(
+        self, sent: Sequence[int], framing: Sequence[int], *, continued: bool = False
+    ) -> None:
+        """Book one round: party i sends ``sent[i]`` bytes of contents and ``framing[i]`` of framing.
+
+        If `continued`, they belong to the round before, whose message is sent in pieces.
+        """
         key = self._key()
-        self._other[key].rounds += 1
+        if not continued:
+            self._other[key].rounds += 1
         totals = self._sent[key]
         for party, count in enumerate(sent):
             totals[party] += count

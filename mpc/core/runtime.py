@@ -190,6 +190,15 @@ class Runtime:
 
     def begin_with(self, *messages: tuple[Words, int]) -> list[Words]:
         """Deliver messages as :meth:`open` does, as a part of the session's start: nothing is booked."""
+        return self._deliver(messages)
+
+    def open_more(self, *messages: tuple[Words, int]) -> list[Words]:
+        """Open more of a message that is sent in pieces: these belong to the round before."""
+        shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
+        self._ledger.add_round(*_bytes_of_round(shapes, self.size), continued=True)
+        return self._deliver(messages)
+
+    def _deliver(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
         self.check_open()
         try:
             return self.transport.open(messages)

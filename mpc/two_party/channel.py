@@ -37,8 +37,10 @@ class Channel(Protocol):
     parties: tuple[int, ...]
     names: tuple[str, str]
 
-    def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
-        """Send and get one message each: a round.
+    def swap(
+        self, messages: Sequence[Words], counts: tuple[int, int], *, continued: bool = False
+    ) -> list[Words]:
+        """Send and get one message each: a round, or a piece more of the round before.
 
         Parameters
         ----------
@@ -77,12 +79,12 @@ class _Counting:
         self.rounds = 0
         self.sent = [0, 0]
 
-    def _count(self, messages: Sequence[Words], counts: tuple[int, int]) -> None:
+    def _count(self, messages: Sequence[Words], counts: tuple[int, int], continued: bool) -> None:
         found = [message.size for message in messages]
         wanted = [counts[party] for party in self.parties]
         if found != wanted:
             raise ShapeError(f"the parties send {wanted} words, got {found}")
-        if any(counts):
+        if any(counts) and not continued:
             self.rounds += 1
         for party in (0, 1):
             self.sent[party] += 8 * counts[party]
@@ -93,23 +95,29 @@ class LockStep(_Counting):
 
     parties = (0, 1)
 
-    def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
+    def swap(
+        self, messages: Sequence[Words], counts: tuple[int, int], *, continued: bool = False
+    ) -> list[Words]:
         """Hand each party's message to the other."""
-        self._count(messages, counts)
+        self._count(messages, counts, continued)
         return [messages[1], messages[0]]
 
 
 class Planned(_Counting):
     """No party: nothing is computed, but rounds and bytes are counted."""
 
-    def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
+    def swap(
+        self, messages: Sequence[Words], counts: tuple[int, int], *, continued: bool = False
+    ) -> list[Words]:
         """Count."""
-        self._count(messages, counts)
+        self._count(messages, counts, continued)
         return []
 
 
-def _swap(channel: Channel, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
-    got = channel.swap(messages, counts)
+def _swap(
+    channel: Channel, messages: Sequence[Words], counts: tuple[int, int], continued: bool = False
+) -> list[Words]:
+    got = channel.swap(messages, counts, continued=continued)
     for party, words in zip(channel.parties, got, strict=True):
         # A channel sees to it; what is short here would be read from behind its end.
         if words.dtype != np.uint64 or words.size != counts[1 - party]:
@@ -128,8 +136,10 @@ def exchange(channel: Channel, words: Words) -> Words:
     return out
 
 
-def send(channel: Channel, sender: int, count: int, message: Words | None) -> Words | None:
-    """Send `count` words one way.
+def send(
+    channel: Channel, sender: int, count: int, message: Words | None, *, continued: bool = False
+) -> Words | None:
+    """Send `count` words one way; if `continued`, as a piece of the round before.
 
     Parameters
     ----------
@@ -145,7 +155,7 @@ def send(channel: Channel, sender: int, count: int, message: Words | None) -> Wo
         mine = message if party == sender else nothing
         assert mine is not None, "the sender lives here and has no message"
         messages.append(mine)
-    got = _swap(channel, messages, (count, 0) if sender == 0 else (0, count))
+    got = _swap(channel, messages, (count, 0) if sender == 0 else (0, count), continued)
     return next((w for p, w in zip(channel.parties, got, strict=True) if p != sender), None)
 
 
@@ -164,12 +174,10 @@ def stream(
     """
     begun = False
     for count in counts:
-        got = send(channel, sender, count, None if pieces is None else next(pieces))
-        if isinstance(channel, _Counting) and count:
-            # The sender has waited for nothing since the first.
-            channel.rounds -= begun
-            begun = True
-        yield got
+        piece = None if pieces is None else next(pieces)
+        # The sender has waited for nothing since the first.
+        yield send(channel, sender, count, piece, continued=begun)
+        begun = begun or count > 0
 
 
 def trade(

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party import private_comparison
+from mpc.two_party.cost import Cost
 from mpc.two_party.pads import and_cost, and_planes, times_bit, times_bit_cost
-from mpc.two_party.pair import Cost, Pair, padded
+from mpc.two_party.pair import Pair, padded
 from mpc.two_party.product import cost as product_cost
 from mpc.two_party.product import cross_products
 from mpc.two_party.truncation import OFFSET_BITS, shift_shares

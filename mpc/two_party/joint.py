@@ -61,7 +61,9 @@ class _OverSession:
         # Until the parties are set up, rounds belong to the session's start, as a handshake does.
         self.begun = False
 
-    def swap(self, messages: Sequence[Words], counts: tuple[int, int]) -> list[Words]:
+    def swap(
+        self, messages: Sequence[Words], counts: tuple[int, int], *, continued: bool = False
+    ) -> list[Words]:
         """Send and get one message each, see :class:`mpc.two_party.channel.Channel`."""
         session = self._session
         sent = [np.empty((0, count), np.uint64) for count in counts]
@@ -70,10 +72,10 @@ class _OverSession:
         told = [party for party in (0, 1) if counts[party]]
         if not told:
             return [np.empty(0, np.uint64) for _ in session.here]
-        if self.begun:
-            opened = session.open(*((sent[party], party) for party in told))
-        else:
-            opened = session.begin_with(*((sent[party], party) for party in told))
+        deliver = session.open_more if continued else session.open
+        if not self.begun:
+            deliver = session.begin_with
+        opened = deliver(*((sent[party], party) for party in told))
         found = dict(zip(told, opened, strict=True))
         nothing = np.empty((1, 0), np.uint64)
         return [found.get(1 - party, nothing)[0] for party in session.here]

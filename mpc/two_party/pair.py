@@ -20,6 +20,7 @@ from mpc.two_party import base_ot, rlwe_protocol
 from mpc.two_party.channel import Channel, Planned
 from mpc.two_party.cost import Cost
 from mpc.two_party.extension import Extension
+from mpc.two_party.operands import Operands
 from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_parameters import Parameters
 from mpc.two_party.rlwe_products import Product
@@ -112,6 +113,8 @@ class Pair:
         Those that live here: the leading axis of every array of shares.
     extensions : tuple of Extension, or of Silent
         In the first, the first party sends.
+    operands : Operands
+        What is remembered of operands of products by ring-LWE.
     taken : list of Correlation
         What protocols have asked for, in order.
     """
@@ -127,6 +130,7 @@ class Pair:
         self.taken: list[Correlation] = []
         self._stock: dict[Correlation, list[_Piece]] = {}
         self._keys: dict[tuple[Parameters, int], Keys] = {}
+        self.operands = Operands()
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -180,6 +184,7 @@ class Pair:
         Until both have called it, what they have made ahead may not fit together.
         """
         self._stock, self._keys = {}, {}
+        self.operands.forget()
         for extension in self.extensions:
             extension.resume()
 

@@ -119,6 +119,12 @@ class SlotProduct:
                 f" 2^-{DISTANCE_BITS}: multiply fewer numbers at once, or use fresh masks"
             )
 
+    @classmethod
+    def allows(cls, size: int, products: int) -> bool:
+        """Whether one operand of the mixer's may serve so many products of so many numbers."""
+        one = cls(size)
+        return products * one.distance <= Fraction(1, 2**DISTANCE_BITS)
+
     @property
     def blocks(self) -> int:
         return -(-self.size // LENGTH)

@@ -25,8 +25,8 @@ class Recorded(LockStep):
         super().__init__()
         self.messages = [[], []]
 
-    def swap(self, messages, counts):
-        got = super().swap(messages, counts)
+    def swap(self, messages, counts, *, continued=False):
+        got = super().swap(messages, counts, continued=continued)
         for kept, message in zip(self.messages, messages, strict=True):
             if message.size:
                 kept.append(message.copy())

@@ -25,7 +25,7 @@ class QueueEnd:
         self._outgoing, self._incoming = outgoing, incoming
         self.sent, self.messages, self.fail_after = 0, 0, None
 
-    def swap(self, messages, counts):
+    def swap(self, messages, counts, *, continued=False):
         party = self.parties[0]
         assert [m.size for m in messages] == [counts[party]]
         if self.fail_after is not None and self.messages >= self.fail_after:
@@ -60,7 +60,7 @@ class SocketEnd(QueueEnd):
         while (data := self._outgoing.get()) is not None:
             self._connection.sendall(data)
 
-    def swap(self, messages, counts):
+    def swap(self, messages, counts, *, continued=False):
         party = self.parties[0]
         if counts[party]:
             self.sent += messages[0].nbytes

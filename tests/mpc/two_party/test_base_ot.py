@@ -20,9 +20,11 @@ class Recorder(LockStep):
         super().__init__()
         self.heard, self.replace = [], replace or (lambda party, words: words)
 
-    def swap(self, messages, counts):
+    def swap(self, messages, counts, *, continued=False):
         self.heard.append([m.copy() for m in messages])
-        return super().swap([self.replace(p, m) for p, m in enumerate(messages)], counts)
+        return super().swap(
+            [self.replace(p, m) for p, m in enumerate(messages)], counts, continued=continued
+        )
 
 
 def random_choices(count):

@@ -192,7 +192,7 @@ class TestPositions:
             streams.append((self, start, out.size))
             fill(self, out, id, start)
 
-        def fail(messages, counts):
+        def fail(messages, counts, *, continued=False):
             raise PeerClosedError("bob closed the connection")
 
         with pytest.MonkeyPatch.context() as patch:

@@ -139,9 +139,9 @@ def test_neither_party_waits_for_the_other_in_between(form, monkeypatch):
     senders = []
 
     class Listening(LockStep):
-        def swap(self, messages, counts):
+        def swap(self, messages, counts, *, continued=False):
             senders.append(0 if counts[0] else 1)
-            return super().swap(messages, counts)
+            return super().swap(messages, counts, continued=continued)
 
     pair = Pair(Listening())
     senders.clear()

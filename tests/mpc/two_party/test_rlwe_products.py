@@ -223,7 +223,7 @@ class Wire:
     def __init__(self, party, connection):
         self.parties, self.names, self._connection = (party,), ("alice", "bob"), connection
 
-    def swap(self, messages, counts):
+    def swap(self, messages, counts, *, continued=False):
         party = self.parties[0]
         assert [m.size for m in messages] == [counts[party]] and 0 in counts
         if counts[party]:
@@ -418,8 +418,11 @@ class Garbling(LockStep):
         super().__init__()
         self._change = change
 
-    def swap(self, messages, counts):
-        return [m if not m.size else self._change(m) for m in super().swap(messages, counts)]
+    def swap(self, messages, counts, *, continued=False):
+        return [
+            m if not m.size else self._change(m)
+            for m in super().swap(messages, counts, continued=continued)
+        ]
 
 
 ALL_ONES = np.uint64(2**64 - 1)

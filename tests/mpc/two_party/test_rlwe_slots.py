@@ -156,8 +156,8 @@ def test_arguments_and_messages_that_do_not_fit():
         multiply_kept(channel, product, kept, np.zeros(10), product.fresh_life())
 
     class Short(LockStep):
-        def swap(self, messages, counts):
-            return [m[:-1] for m in super().swap(messages, counts)]
+        def swap(self, messages, counts, *, continued=False):
+            return [m[:-1] for m in super().swap(messages, counts, continued=continued)]
 
     with pytest.raises(FrameError, match="bob has sent"):
         multiply_kept(Short(), product, kept, x, product.fresh_life())

@@ -167,7 +167,7 @@ def test_a_lost_message_costs_its_base(silent):
     channel = silent._channel
     bases = {party: rows.copy() for party, rows in silent._bases.items()}
 
-    def fail(messages, counts):
+    def fail(messages, counts, *, continued=False):
         raise PeerClosedError("bob closed the connection")
 
     with pytest.MonkeyPatch.context() as patch:

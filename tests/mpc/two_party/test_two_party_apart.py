@@ -170,8 +170,8 @@ class TestChannel:
 
     def test_what_comes_short_is_refused(self):
         class Short(LockStep):
-            def swap(self, messages, counts):
-                return [m[:-1] for m in super().swap(messages, counts)]
+            def swap(self, messages, counts, *, continued=False):
+                return [m[:-1] for m in super().swap(messages, counts, continued=continued)]
 
         with pytest.raises(FrameError, match="bob has sent 3 words in place of 4"):
             exchange(Short(), np.zeros((2, 4), np.uint64))

@@ -72,8 +72,8 @@ class Listening(LockStep):
         super().__init__()
         self.received = [[], []]
 
-    def swap(self, messages, counts):
-        got = super().swap(messages, counts)
+    def swap(self, messages, counts, *, continued=False):
+        got = super().swap(messages, counts, continued=continued)
         for party, words in enumerate(got):
             if words.size:
                 self.received[party].append(words.copy())
