@@ -10,6 +10,8 @@ Cross terms of matrices are made by ring-LWE (:mod:`mpc.two_party.rlwe_products`
 operand, the other multiplies and answers, whichever way takes fewer bytes. A right operand that is an
 input, such as a model's weights, stays encrypted at the other party for products of few rows. Elementwise,
 few numbers take oblivious transfers (:mod:`mpc.two_party.product`), more :mod:`mpc.two_party.rlwe_slots`.
+
+Source: cross terms of shares by oblivious transfer, Gilboa 1999; by encryption, see the files named.
 """
 
 from __future__ import annotations
