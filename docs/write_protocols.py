@@ -51,7 +51,8 @@ x_1; *transfers* are random oblivious transfers. The rest of this page is the do
 def cost_table() -> list[str]:
     """Return the table of costs."""
     rows = [
-        "| protocol | computes | rounds | sent, n = 2 | sent, n = 3 | correction | alone: rounds | alone: sent |",
+        "| protocol | computes | rounds | sent, n = 2 | sent, n = 3 | correction"
+        " | alone: rounds | alone: sent |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     sessions = [mpc.Session(NAMES[:parties]) for parties in (2, 3)]
