@@ -57,6 +57,11 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="every party and the provider in a process of its own, over TLS on the loopback",
     )
+    parser.add_argument(
+        "--no-provider",
+        action="store_true",
+        help="two parties alone: they make with each other what the provider would deal",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument(
         "--memory",
@@ -109,10 +114,11 @@ def evaluate(
     y: NDArray[Any],
     rows: int | None,
     confusion: bool = False,
+    provider: str | None = "crypto",
 ) -> dict[str, Any]:
     """Evaluate the model on shares in this process; only counts are revealed."""
     plain = nn.one_hot(model.predict(X), len(model.classes_))
-    with mpc.Session(parties) as session:
+    with mpc.Session(parties, provider=provider) as session:
         return measure(session, model, X, y, plain, len(y), rows, confusion)
 
 
@@ -129,6 +135,7 @@ def evaluate_apart(
     rows: int | None,
     repeats: int,
     confusion: bool,
+    provider: str | None = "crypto",
 ) -> list[dict[str, Any]]:
     """Evaluate with every party in a process of its own; a few rows come first, to warm up."""
     plain = nn.one_hot(model.predict(X), len(model.classes_))
@@ -148,7 +155,7 @@ def evaluate_apart(
             )
             for piece in pieces
         )
-    found = mpc.launch(apart, parties, inputs=inputs)
+    found = mpc.launch(apart, parties, inputs=inputs, provider=provider)
     return [dict(run) for run in found[parties[-1]]]
 
 
@@ -203,24 +210,29 @@ def measure(
 
 
 def _memory_of(
-    parameters: list[NDArray[Any]], parties: list[str], X: NDArray[Any], y: NDArray[Any], rows: int
+    parameters: list[NDArray[Any]],
+    parties: list[str],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    rows: int,
+    provider: str | None,
 ) -> tuple[int, int, float]:
     """Return the peak before and after an evaluation, and its seconds; for a fresh process."""
     model = nn.MLP.from_parameters(parameters)
-    evaluate(model, parties, X[:1], y[:1], rows)
+    evaluate(model, parties, X[:1], y[:1], rows, provider=provider)
     before = peak_bytes()
-    result = evaluate(model, parties, X, y, rows)
+    result = evaluate(model, parties, X, y, rows, provider=provider)
     return before, peak_bytes(), result["seconds_encrypted"]
 
 
 def memory_by_rows(
-    model: nn.MLP, parties: list[str], X: NDArray[Any], y: NDArray[Any]
+    model: nn.MLP, parties: list[str], X: NDArray[Any], y: NDArray[Any], provider: str | None
 ) -> list[dict[str, Any]]:
     """Measure the peak memory for several batch sizes, each in a process of its own."""
     found = []
     for rows in MEMORY_ROWS:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            job = pool.submit(_memory_of, model.parameters, parties, X, y, rows)
+            job = pool.submit(_memory_of, model.parameters, parties, X, y, rows, provider)
             before, peak, taken = job.result()
         found.append(
             {"rows_at_once": rows, "bytes_before": before, "peak_bytes": peak, "seconds": taken}
@@ -240,6 +252,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     classes = len(np.unique(y_train))
     layers = [X_train.shape[1], *hidden, classes]
     parties = options.parties.split(",")
+    provider = None if options.no_provider else "crypto"
 
     start = time.perf_counter()
     model = nn.MLP(layers, random_state=options.seed)
@@ -253,16 +266,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.processes:
         _, *runs = evaluate_apart(
             model, parties, X_test, y_test, options.rows_at_once, options.repeats,
-            options.report is not None,
+            options.report is not None, provider,
         )  # fmt: skip
         warm = time.perf_counter() - sum(r["seconds_encrypted"] for r in runs)
     else:
         # A few rows first: everything that is compiled or loaded from the cache is done then.
-        evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once)
+        evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once, provider=provider)
         warm = time.perf_counter()
         runs = [
             evaluate(
-                model, parties, X_test, y_test, options.rows_at_once, options.report is not None
+                model,
+                parties,
+                X_test,
+                y_test,
+                options.rows_at_once,
+                options.report is not None,
+                provider,
             )
             for _ in range(options.repeats)
         ]
@@ -274,6 +293,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "images": len(y_test),
         "parties": parties,
         "processes": options.processes,
+        "provider": provider,
         "plain_accuracy": plain_accuracy,
         **result,
         "seconds_encrypted_runs": [r["seconds_encrypted"] for r in runs],
@@ -281,7 +301,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "seconds_plain": scored - trained,
         "seconds_first_run": warm - scored,
         "peak_bytes": peak_bytes(),
-        "memory": memory_by_rows(model, parties, X_test, y_test) if options.memory else None,
+        "memory": memory_by_rows(model, parties, X_test, y_test, provider)
+        if options.memory
+        else None,
         "machine": facts(),
     }
 
@@ -299,12 +321,20 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("plain evaluation", f"{result['seconds_plain']:.3f} s"),
         ("first run: compiling, or loading kernels", f"{result['seconds_first_run']:.2f} s"),
         ("sharing model, images and targets", f"{result['seconds_sharing']:.3f} s"),
-        ("encrypted evaluation, provider included", f"{result['seconds_encrypted']:.3f} s"),
+        (
+            "encrypted evaluation, "
+            + ("provider included" if result["provider"] else "all within"),
+            f"{result['seconds_encrypted']:.3f} s",
+        ),
         ("images a second", f"{result['images_per_second']:,.0f}"),
         ("", ""),
         ("rounds", f"{result['rounds']:,}"),
         ("bytes sent by a party", f"{result['bytes_sent_per_party']:,}"),
-        ("correction bytes from the provider", f"{result['correction_bytes']:,}"),
+        *(
+            [("correction bytes from the provider", f"{result['correction_bytes']:,}")]
+            if result["provider"]
+            else []
+        ),
         *(
             [("bytes on the wire from the last party", f"{result['bytes_on_the_wire']:,}")]
             if result["processes"]
@@ -325,7 +355,8 @@ def owners(result: dict[str, Any]) -> str:
     parties = result["parties"]
     return (
         f"model: {parties[0]}'s; images and targets: {parties[-1]}'s;"
-        f" computed by {', '.join(parties)} and a crypto provider"
+        f" computed by {', '.join(parties)} "
+        + ("and a crypto provider" if result["provider"] else "alone")
         + (", each in a process of its own" if result["processes"] else "")
     )
 

@@ -1,4 +1,4 @@
-"""Starting all parties and the provider as processes of this machine."""
+"""Starting all parties, and the provider if there is one, as processes of this machine."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from mpc.core.errors import ArgumentError, LaunchError, PartyError, PeerError, S
 from mpc.core.own_process import tune_memory
 from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
+from mpc.parties.without_provider import check_two
+from mpc.session_setup import PROVIDER
 from ring import FixedPoint, set_num_threads
 
 if TYPE_CHECKING:
@@ -148,6 +150,7 @@ def launch(
     timeout: float = 600.0,
     answer_timeout: float = 60.0,
     threads: int | None = None,
+    provider: str | None = PROVIDER,
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -176,6 +179,8 @@ def launch(
         Seconds a process waits for another's answer.
     threads : int, optional
         Threads of each process. Default: the cores of this machine, divided by the parties.
+    provider : {"crypto", None}
+        As for :class:`mpc.Session`; None for two parties alone.
 
     Returns
     -------
@@ -206,6 +211,10 @@ def launch(
             raise PartyError(f"inputs must be for {', '.join(names)}, got {name!r}")
     if ranges not in ("warn", "error", "check"):
         raise ArgumentError(f"ranges must be one of warn, error, check, got {ranges!r}")
+    if provider not in (None, PROVIDER):
+        raise ArgumentError(
+            f"provider must be {PROVIDER!r}, or None for two parties alone, got {provider!r}"
+        )
     _check_program(program)
     run = _Program(
         program,
@@ -221,6 +230,7 @@ def launch(
         timeout=timeout,
         answer_timeout=answer_timeout,
         threads=threads,
+        provider=provider is not None,
     )
 
 
@@ -250,6 +260,7 @@ def start(
     answer_timeout: float = 60.0,
     threads: int | None = None,
     sockets: Mapping[str, socket.socket] | None = None,
+    provider: bool = True,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
@@ -259,7 +270,9 @@ def start(
     names = tuple(parties)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = threads if threads is not None else max(1, (cores or 1) // len(names))
-    members = (*names, "provider")
+    members = (*names, *(["provider"] if provider else []))
+    if not provider:
+        check_two(names)
     if sockets is None:
         sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=128) for name in members}
     try:
@@ -271,6 +284,7 @@ def start(
                 ports=[sockets[name].getsockname()[1] for name in members],
                 format=format,
                 timeouts=Timeouts(connect=min(timeout, 120.0), answer=answer_timeout),
+                provider=provider,
             )
             tasks = [
                 (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members

@@ -60,10 +60,10 @@ class Session(Runtime):
         place in the program; the default with `me`. "error": a RangeError before anything is sent.
         "check": the parties check on shares and open one bit for the operation; all of them raise a
         RangeError or none. All parties must choose the same.
-    provider : {"crypto", None}, default="crypto"
-        Who makes the correlated randomness: a crypto provider, or, with None, the two parties with
-        each other, by oblivious transfers and ring-LWE. That takes nobody else, more rounds and bytes,
-        and more assumptions. With `me`, the configuration says which.
+    provider : {"crypto", None}, optional
+        Who makes the correlated randomness. "crypto": a crypto provider; the default without `me`.
+        None: the two parties, with each other, by oblivious transfers and ring-LWE. That takes nobody
+        else, but more rounds and bytes, and more assumptions. With `me`, the configuration says which.
 
     Raises
     ------
@@ -104,9 +104,9 @@ class Session(Runtime):
         int_bits: int | None = None,
         memory_limit: int = 1 << 28,
         ranges: str | None = None,
-        provider: str | None = session_setup.PROVIDER,
+        provider: str | None = session_setup.DEFAULT,
     ) -> None:
-        if provider not in (None, session_setup.PROVIDER):
+        if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
             raise ArgumentError(
                 f"provider must be {session_setup.PROVIDER!r}, or None for two parties alone, got"
                 f" {provider!r}"
@@ -140,7 +140,7 @@ class Session(Runtime):
         read = configuration.load(parties)
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        session_setup.check_source(read)
+        session_setup.check_provider(read, provider)
         ranges = ranges or "warn"
         links = join_parties(read, me, agreed(program, ranges))
         self._begin(session_setup.joined(read, me, links, memory_limit, ranges), read)
@@ -152,8 +152,13 @@ class Session(Runtime):
         self._bundles = Bundles()
         # The last id for which correlations were announced to the source.
         self._announced = 0
-        if setup.source.own_shares and self.here:
-            joint.begin(self)
+        if setup.source.own_shares:
+            try:
+                joint.begin(self)
+            except BaseException as error:
+                # Nobody has this session yet who could end it.
+                self.__exit__(type(error), error, None)
+                raise
 
     @property
     def ranges(self) -> str:
@@ -387,6 +392,35 @@ class Session(Runtime):
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
         )  # fmt: skip
         return SessionAt(setup, self.configuration, last_id)
+
+    def worker_count(self, n_jobs: int | None, rows: int) -> int:
+        """Return over how many workers to spread rows: -1 for as many as joblib offers, 1 for none.
+
+        Parameters
+        ----------
+        n_jobs : int, optional
+            Default: ``n_jobs`` of ``[workers]`` in parties.toml, or 1 without it.
+        rows : int
+
+        Raises
+        ------
+        ArgumentError
+            If `n_jobs` is neither at least 1 nor -1, or asks for workers in a session where all parties
+            live in this process.
+        """
+        if n_jobs is None:
+            default = self.configuration.workers if self.configuration else None
+            return default.n_jobs if default and rows >= default.rows else 1
+        if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
+            raise ArgumentError(
+                f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}"
+            )
+        if n_jobs != 1 and len(self.here) > 1:
+            raise ArgumentError(
+                f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
+                " uses all cores already; workers are for parties apart, mpc.Session(me=...)"
+            )
+        return n_jobs if rows > 1 else 1
 
     def twin(self, x: SharedArray) -> SharedArray:
         """Return the counterpart of `x` in this session, where no party lives; see :meth:`prepare`."""

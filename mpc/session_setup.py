@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.cost import Ledger
-from mpc.core.errors import DtypeError, PartyError
+from mpc.core.errors import ArgumentError, DtypeError, PartyError
 from mpc.core.interfaces import CorrelationSource
-from mpc.core.keys import fresh_streams, party_streams
+from mpc.core.keys import fresh_streams, pair_streams, party_streams
 from mpc.core.ranges import RangePolicy
 from mpc.core.runtime import Setup
 from mpc.core.secret_value import SecretValue
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links
+from mpc.parties.without_provider import check_two
 from mpc.protocols import range_check
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
@@ -26,11 +27,13 @@ from mpc.transport.remote import RemoteTransport
 from mpc.two_party.joint import OwnShares
 from ring import FixedPoint
 
-__all__ = ["PROVIDER", "agreed", "check_source", "joined", "local", "policy"]
+__all__ = ["DEFAULT", "PROVIDER", "agreed", "check_provider", "joined", "local", "policy"]
 
 
 PROVIDER = "crypto"
 """What `provider` is in a session with a crypto provider."""
+DEFAULT = "default"
+"""What `provider` is by default: as PROVIDER, or with ``me=`` as the configuration says."""
 
 
 def agreed(program: str | None, ranges: str) -> str | None:
@@ -91,7 +94,7 @@ def local(
     int_bits: int | None,
     memory_limit: int,
     ranges: str,
-    provider: str | None = PROVIDER,
+    provider: str | None = DEFAULT,
 ) -> Setup:
     """Return the setup of a session whose parties all live in this process, with fresh keys."""
     names = _check_parties(parties)
@@ -113,18 +116,13 @@ def local(
     )  # fmt: skip
 
 
-def check_two(names: tuple[str, ...]) -> None:
-    """Raise PartyError unless there are two parties, who can do without a provider."""
-    if len(names) != 2:
-        raise PartyError(
-            f"a session without a provider has two parties, got {len(names)}: {', '.join(names)}"
+def check_provider(read: Configuration, provider: str | None) -> None:
+    """Raise ArgumentError if a session is asked for with a provider where there is none, or without."""
+    if provider != DEFAULT and (provider is None) != (read.provider is None):
+        has = "has none" if read.provider is None else "names one"
+        raise ArgumentError(
+            f"provider with me= is what the configuration says: {read.path} {has}, got {provider!r}"
         )
-
-
-def check_source(read: Configuration) -> None:
-    """Raise ConfigurationError unless sessions of this configuration have a source of randomness."""
-    if read.provider is None:
-        raise read.lacks_provider()
 
 
 def joined(
@@ -134,14 +132,16 @@ def joined(
     number, limits = read.names.index(me), read.timeouts
     ledger = Ledger(len(read.names))
     link, key = links.provider, links.provider_key
-    if link is None or key is None:
-        raise read.lacks_provider()
-    streams = {number: party_streams(key, links.pair_keys)}
     source: CorrelationSource
     background: RemoteProvider | None = None
-    if number == len(read.names) - 1:
+    if link is None or key is None:
+        streams = {number: pair_streams(links.pair_keys)}
+        source = OwnShares()
+    elif number == len(read.names) - 1:
+        streams = {number: party_streams(key, links.pair_keys)}
         source = background = RemoteProvider(streams, link, limits.answer, ledger)
     else:
+        streams = {number: party_streams(key, links.pair_keys)}
         source = FromKeys(streams, link, ledger.where)
     transport = RemoteTransport(number, links.peers, link, limits.party, ledger.where, background)
     return Setup(

@@ -122,7 +122,7 @@ def test_only_services_touch_transport_and_parties(name):
 
 def test_values_import_no_protocol_and_protocols_no_session():
     below = reached("mpc.core.secret_value")
-    assert {"mpc.core.masks", "mpc.core.plaintexts", "mpc.core.ranges"} < below
+    assert {"mpc.core.known", "mpc.core.ranges"} < below
     assert not [name for name in below if name.startswith(("mpc.protocols", "mpc.transport"))]
     protocols = [name for name in MODULES if room_of(name) == "mpc.protocols"]
     below = reached(*protocols)
@@ -193,6 +193,45 @@ with mpc.Session() as s:
 print(Count.found)
 """
     assert run(COUNT + code) == "[]"
+
+
+# Prints the files of Sotto with a function that runs in one prediction, and in one training of a step.
+# What is done in the first call alone, such as compiling, is left out.
+WALK = """
+import sys
+from pathlib import Path
+import numpy as np
+import mpc, nn
+
+def visited(function):
+    function()
+    seen = set()
+    sys.setprofile(lambda frame, event, argument: seen.add(frame.f_code.co_filename))
+    function()
+    sys.setprofile(None)
+    files = [Path(name) for name in seen if name.endswith(".py")]
+    return sorted(str(f.relative_to(Path.cwd())) for f in files if f.is_relative_to(Path.cwd()))
+
+X, y = np.random.default_rng(0).random((16, 12)), np.arange(16) % 10
+model = nn.MLP((12, 8, 8, 10), random_state=0).fit(X, y, epochs=1)
+with mpc.Session() as s:
+    secret = model.share(s, owner="alice")
+    row = secret.share_rows(X[:1], owner="bob")
+    print(*visited(lambda: secret(row).argmax(axis=1).reveal()))
+with mpc.Session() as s:
+    xs, ys = s.share(X, owner="alice"), s.share(nn.one_hot(y), owner="bob")
+    print(*visited(lambda: model.fit(xs, ys, epochs=1, batch_size=16)))
+"""
+
+
+def test_a_reader_follows_a_prediction_and_a_training_through_few_files():
+    """Who reads along a call opens so many files; a new one on the way has to replace another."""
+    prediction, training = (line.split() for line in run(WALK).splitlines())
+    rooms = {"mpc/session.py", "mpc/protocols/relu.py", "nn/layers/relu.py", "ring/matmul.py"}
+    assert rooms < {*prediction}
+    assert rooms | {"nn/losses/cross_entropy.py", "nn/training/optimizers.py"} < {*training}
+    assert len(prediction) <= 38, prediction
+    assert len(training) <= 57, training
 
 
 # Imports each module in a process of its own, with nothing of Sotto's imported before, not even by

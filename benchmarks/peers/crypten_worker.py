@@ -131,4 +131,4 @@ class CrypTenParty:
 
 
 if __name__ == "__main__":
-    parties.run(CrypTenParty, __doc__)
+    parties.run(CrypTenParty, parties.arguments(__doc__))

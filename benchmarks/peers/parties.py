@@ -52,20 +52,24 @@ class Party(Protocol):
 
 def arguments(description: str | None) -> argparse.Namespace:
     """Read the arguments all workers have."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--work", nargs="+", default=["all"], help="items or groups of work")
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each item")
-    parser.add_argument(
+    return parser(description).parse_args()
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return what reads the arguments all workers have."""
+    found = argparse.ArgumentParser(description=description)
+    found.add_argument("--work", nargs="+", default=["all"], help="items or groups of work")
+    found.add_argument("--repeats", type=int, default=5, help="timed calls of each item")
+    found.add_argument(
         "--threads", type=int, default=0, help="threads of a process; 0: what the library takes"
     )
-    return parser.parse_args()
+    return found
 
 
-def run(start: Start, description: str | None) -> None:
+def run(start: Start, args: argparse.Namespace) -> None:
     """Run the work with two parties in processes of their own and print what they measured."""
-    args = arguments(description)
     items = work.choose(args.work)
-    addresses = _free_addresses(2)
+    addresses = free_addresses(2)
     context = multiprocessing.get_context("spawn")
     links: list[Connection] = []
     processes = []
@@ -195,7 +199,7 @@ def _from_both(links: list[Connection], name: str) -> list[dict[str, Any]]:
     return [parts[rank] for rank in range(len(links))]
 
 
-def _free_addresses(count: int) -> list[str]:
+def free_addresses(count: int) -> list[str]:
     """Return addresses on the loopback interface that nobody listens at."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = ["{}:{}".format(*one.getsockname()) for one in sockets]

@@ -57,6 +57,8 @@ class Library:
         Threads of each of its processes; 0 leaves it to the library.
     about : str
         What the command line says of it.
+    arguments : sequence of str
+        More of the worker's command line.
     """
 
     worker: str
@@ -64,6 +66,7 @@ class Library:
     steps: Sequence[Step] = ()
     threads: int = 0
     about: str = ""
+    arguments: Sequence[str] = ()
 
 
 # CrypTen names a package that no longer exists among its dependencies, hence --no-deps.
@@ -83,6 +86,12 @@ LIBRARIES = {
         "crypten_worker.py", "crypten", CRYPTEN, 0, "CrypTen, as many threads as PyTorch takes"
     ),
     "spu": Library("spu_worker.py", "spu", SPU, 0, "SecretFlow SPU, SEMI2K"),
+    "spu-cheetah": Library(
+        "spu_worker.py", "spu", SPU, 0, "SecretFlow SPU, CHEETAH: two parties alone", ("--cheetah",)
+    ),
+    "sotto-alone": Library(
+        "sotto_pair_worker.py", threads=CORES_A_PARTY, about="Sotto without a provider, over TLS"
+    ),
 }
 SOTTO = Library("sotto_worker.py")
 
@@ -216,7 +225,8 @@ def turn(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Let a library do the work once; return its lines and, if it failed, why."""
     command = [interpreter, str(HERE / library.worker), "--repeats", str(args.repeats)]
-    command += ["--threads", str(library.threads), "--work", *(item.name for item in items)]
+    command += ["--threads", str(library.threads), *library.arguments]
+    command += ["--work", *(item.name for item in items)]
     environment = dict(os.environ)
     if not library.venv:
         paths = (str(ROOT), environment.get("PYTHONPATH", ""))

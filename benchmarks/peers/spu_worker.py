@@ -1,4 +1,8 @@
-"""SecretFlow SPU: two parties over brpc, SEMI2K, with party 0 trusted to make the triples."""
+"""SecretFlow SPU: two parties over brpc.
+
+SEMI2K, with party 0 trusted to make the triples; or, with ``--cheetah``, CHEETAH, by which two parties
+make everything with each other.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +24,18 @@ FRACTION_BITS = 18
 class SpuParty:
     """One party. Alice (rank 0) owns the model and the right operand, bob (rank 1) the rest."""
 
-    setting = (
-        f"one process a party over loopback; SEMI2K, FM64, {FRACTION_BITS} fractional bits"
-        " (party 0 makes every triple)"
-    )
-
-    def __init__(self, rank: int, addresses: list[str], threads: int) -> None:
+    def __init__(self, rank: int, addresses: list[str], threads: int, cheetah: bool) -> None:
         import jax
         import spu
 
         self.spu, self.rank, self.other, self.threads = spu, rank, 1 - rank, threads
+        self.cheetah = cheetah
+        protocol = "CHEETAH" if cheetah else "SEMI2K"
+        triples = "no third party" if cheetah else "party 0 makes every triple"
+        self.setting = (
+            f"one process a party over loopback; {protocol}, FM64, {FRACTION_BITS} fractional bits"
+            f" ({triples})"
+        )
         self.folder = tempfile.TemporaryDirectory()
         self.log = Path(self.folder.name) / "spu.log"
         options = spu.libspu.logging.LogOptions()
@@ -48,9 +55,11 @@ class SpuParty:
         self.versions = {"spu": spu.__version__, "jax": jax.__version__}
 
     def config(self, profile: bool = False) -> Any:
-        """Return the settings: SEMI2K over 64 bits; all else as the library has it."""
+        """Return the settings: the protocol over 64 bits; all else as the library has it."""
         config = self.spu.RuntimeConfig(
-            protocol=self.spu.ProtocolKind.SEMI2K,
+            protocol=(
+                self.spu.ProtocolKind.CHEETAH if self.cheetah else self.spu.ProtocolKind.SEMI2K
+            ),
             field=self.spu.FieldType.FM64,
             fxp_fraction_bits=FRACTION_BITS,
         )
@@ -192,4 +201,7 @@ def _train_step(kind: str) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    parties.run(SpuParty, __doc__)
+    parser = parties.parser(__doc__)
+    parser.add_argument("--cheetah", action="store_true", help="without a third party")
+    args = parser.parse_args()
+    parties.run(partial(SpuParty, cheetah=args.cheetah), args)

@@ -282,7 +282,8 @@ class SharedArray(SecretValue):
             return found if axis is not None else found.reshape(self.shape)
         shape = [1] * source.ndim
         shape[number] = -1
-        index = (found * np.arange(source.shape[number]).reshape(shape)).sum(number)
+        places = np.arange(source.shape[number]).reshape(shape)
+        index = linear.multiply_integers(found, places).sum(number)
         return index.with_integer_bound(max(1, source.shape[number] - 1))
 
     def _along(self, axis: int | None) -> tuple[SharedArray, int]:

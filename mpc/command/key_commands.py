@@ -44,6 +44,10 @@ def add_key_commands(commands: Any) -> None:
     init.add_argument(
         "--port", type=int, default=9001, help="the first; each party takes one (default: 9001)"
     )
+    init.add_argument(
+        "--no-provider", action="store_true",
+        help="two parties alone: they make with each other what a crypto provider would deal",
+    )  # fmt: skip
     init.set_defaults(run=_init)
 
     key = add_command(
@@ -88,6 +92,10 @@ def add_key_commands(commands: Any) -> None:
         metavar="HEX",
         help="the fingerprint that its owner has told you; refuse another",
     )
+    joins.add_argument(
+        "--no-provider", action="store_true",
+        help="write that the two parties compute without a crypto provider; all of them must",
+    )  # fmt: skip
     joins.set_defaults(run=_join)
 
     check = add_command(
@@ -113,14 +121,18 @@ def _names(text: str) -> list[str]:
 def _init(options: argparse.Namespace) -> int:
     parties, clients = _names(options.parties), _names(options.clients)
     ports = range(options.port, options.port + len(parties) + 1)
-    path = configuration.write_example(options.folder, parties, clients, ports=ports)
+    provider = not options.no_provider
+    path = configuration.write_example(
+        options.folder, parties, clients, ports=ports, provider=provider
+    )
     done = paint("Wrote", "green")
     print(f"{done} {path}, and a key and a certificate for each of")
-    print("  " + ", ".join([*parties, "provider", *clients]))
+    print("  " + ", ".join(configuration.load(path).members))
     print("All keys are in one folder: for a trial on this machine, and for nothing else.")
     print("Between organisations each makes its own key: see sotto key --help.")
     print(f"Next: sotto check {path}")
-    print(f"      sotto provider {path}")
+    if provider:
+        print(f"      sotto provider {path}")
     print(f"      and in Python, one process each: mpc.Session({str(path)!r}, me={parties[0]!r})")
     return 0
 
@@ -174,6 +186,7 @@ def _join(options: argparse.Namespace) -> int:
     joined = join(
         options.configuration, options.certificates, options.role,
         name=options.name, address=options.address, fingerprint=options.fingerprint,
+        alone=options.no_provider,
     )  # fmt: skip
     for each in joined:
         what = f"the successor of {each.name}'s certificate" if each.successor else each.role
@@ -201,7 +214,7 @@ def _check(options: argparse.Namespace) -> int:
         return CONFIGURATION
     if not told:
         print("Whether each fingerprint is what its owner has made, only its owner can say: ask.")
-    print(f"{options.configuration}: {', '.join(read.names)} and the provider,", end=" ")
+    print(f"{options.configuration}: {read.everybody},", end=" ")
     print(paint("all is well.", "green"))
     return 0
 

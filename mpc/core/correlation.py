@@ -437,7 +437,7 @@ class Layout:
     masks, corrected, parts : tuple of Part
     mask_words, corrected_words : int
     digest : bytes, optional
-        Cached by :mod:`mpc.core.names`.
+        Cached by :mod:`mpc.core.wire`.
     """
 
     __slots__ = ("corrected", "corrected_words", "digest", "mask_words", "masks", "parts")

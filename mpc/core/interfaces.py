@@ -64,7 +64,8 @@ class Transport(ABC):
     def bytes_on_the_wire(self) -> tuple[int, int]:
         """Bytes sent and received, headers included."""
 
-    def note(self, *step: object) -> None:  # noqa: B027 - it need not
+    @abstractmethod
+    def note(self, *step: object) -> None:
         """Enter a step into the checksum by which parties in different processes compare programs."""
 
 
@@ -93,9 +94,9 @@ class CorrelationSource(ABC):
         """The name of the source in errors."""
         return type(self).__name__
 
+    @abstractmethod
     def makes(self, kind: type[Correlation]) -> bool:
         """Whether the source can make correlations of a class. Must be the same at all parties."""
-        return True
 
     @abstractmethod
     def shares(self, id: int, correlation: Correlation) -> Words:

@@ -6,7 +6,7 @@ each:
 - the mask key: both expand the same mask words by id. Opened values are hidden by such words;
 - the correction key, from which party i's shares of corrected parts are expanded, and the name key,
   which maps a correlation's name to its place in that stream. The name is the correlation's class
-  and sizes, its id, and its references with their ids (:mod:`mpc.core.names`,
+  and sizes, its id, and its references with their ids (:mod:`mpc.core.wire`,
   :class:`ring.streams.NamedStream`). The last party has no use for these two.
 
 Each pair of parties shares one more key, from which shares of inputs are expanded.

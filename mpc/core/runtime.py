@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +91,8 @@ class Runtime:
         self.streams = setup.streams
         self.source, self.transport = setup.source, setup.transport
         self.range_policy = setup.range_policy
-        # What two parties make for each other, where there is no provider: see mpc.two_party.joint.
-        self.pair: object | None = None
+        # Where there is no provider, a mpc.two_party.pair.Pair: what both parties make for each other.
+        self.pair: Any = None
         self._ledger = setup.ledger
         self._endings: dict[Callable[[], None], None] = {}
         self.last_id = last_id
@@ -317,6 +318,7 @@ class Runtime:
             return
         self._closed = True
         self.streams.clear()
+        self.pair = None
         self.source.close()
         if self._owner.generation != processes.generation:
             return  # in a forked child: the connections belong to the parent, which goes on

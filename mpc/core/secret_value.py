@@ -20,8 +20,7 @@ from mpc.core.errors import (
     ShapeError,
     SottoError,
 )
-from mpc.core.masks import Mask, SecretBit
-from mpc.core.plaintexts import Plaintext
+from mpc.core.known import Mask, Plaintext, SecretBit
 from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from ring.real_arrays import check_unmasked

@@ -5,23 +5,31 @@ arrays, and instances of known dataclasses: correlations, parts, mask references
 names of their classes. A tag byte begins each value; lengths and numbers are variable-length integers
 of seven bits a byte. The reader checks every size against the bytes that are left before it allocates,
 and the type of every field against its declaration. Nothing is ever executed.
+
+A correlation's name, under which shares of its corrected parts are expanded (:mod:`mpc.core.keys`), holds
+all that a request tells the provider of it: a digest of the encoded class, sizes and references, the
+correlation's id, and the ids of the masks that it refers to. So a forged request makes the provider
+subtract shares that no party computes with.
 """
 
 from __future__ import annotations
 
 import operator
+import struct
 import types
 from dataclasses import fields
+from functools import lru_cache
+from hashlib import sha256
 from math import prod
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from mpc.core.correlation import Correlation, MaskRef, Part, correlation_classes
-from mpc.core.errors import DtypeError, ShapeError
+from mpc.core.errors import ArgumentError, DtypeError, ShapeError
 from mpc.core.windows import Windows
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "name_of"]
 
 _DEPTH = 12
 _ARRAYS = {0: np.dtype("<i8"), 1: np.dtype(np.bool_)}
@@ -238,3 +246,31 @@ def _matches(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_matches(value, each) for each in arguments)
     return type(value) is hint or (hint is Correlation and isinstance(value, Correlation))
+
+
+@lru_cache(maxsize=16)
+def _numbers(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}Q")
+
+
+def name_of(id: int, correlation: Correlation) -> bytes:
+    """Return the name under which shares of the corrected parts of `correlation` `id` are expanded.
+
+    Raises
+    ------
+    ArgumentError
+        If an id is not in [0, 2^64).
+    """
+    # Cached: in a local session all parties and the provider need the same name.
+    known: tuple[int, bytes] | None = vars(correlation).get("_name")
+    if known is not None and known[0] == id:
+        return known[1]
+    layout, ids = correlation.layout, correlation.ids
+    if layout.digest is None:
+        layout.digest = sha256(encode(correlation.without_ids())).digest()
+    try:
+        name = layout.digest + _numbers(1 + len(ids)).pack(id, *ids)
+    except struct.error:
+        raise ArgumentError(f"ids must be in [0, 2^64), got {[id, *ids]}") from None
+    vars(correlation)["_name"] = (id, name)
+    return name

@@ -11,7 +11,8 @@ from pathlib import Path
 from mpc.core.errors import ConfigurationError, SottoError
 from mpc.core.limits import Limits
 from mpc.parties.model_table import allowed_models, model_folders
-from mpc.parties.toml_text import TomlText, decode
+from mpc.parties.toml_text import decode
+from mpc.parties.without_provider import ALONE, ProviderText, check_two
 from mpc.transport import addresses
 from mpc.transport.certificates import (
     Certificate,
@@ -132,7 +133,7 @@ class Configuration:
     parties : dict of str to Member
         The computing parties, in their order.
     provider : Member, optional
-        None if the file names no provider. Sessions and the provider's service refuse that so far.
+        None with ``provider = "none"``: two parties, who make their randomness with each other.
     clients : dict of str to Member
     format : ring.FixedPoint
     timeouts : Timeouts
@@ -165,11 +166,16 @@ class Configuration:
         """The members that listen: the computing parties, and the provider if there is one."""
         return (*self.parties.values(), *(() if self.provider is None else (self.provider,)))
 
+    @property
+    def everybody(self) -> str:
+        """The names of all that compute, the provider among them, as text."""
+        names = [*self.names, *(() if self.provider is None else ("the provider",))]
+        return f"{', '.join(names[:-1])} and {names[-1]}"
+
     def lacks_provider(self) -> ConfigurationError:
-        """Return the error to raise where a provider is needed and the file names none."""
+        """Return the error to raise where a provider is needed and the parties do without."""
         return ConfigurationError(
-            f"{self.path} needs a [provider]: a table that says where the crypto provider is, with"
-            " address = ... and certificate = ..."
+            f"{self.path} says {ALONE}: {self.everybody} compute without one, and there is none to run"
         )
 
     def certificates(self) -> dict[str, tuple[bytes, ...]]:
@@ -228,7 +234,7 @@ def check_name(name: str) -> None:
         )
 
 
-class _Reader(TomlText):
+class _Reader(ProviderText):
     def member(
         self, table: tuple[str, ...], name: str, listens: bool, computes: bool = False
     ) -> Member:
@@ -297,7 +303,7 @@ class _Reader(TomlText):
                 ("parties",), None, f"at least two parties must be named, got {len(parties)}"
             )
         members = self.members()
-        return Configuration(
+        found = Configuration(
             self.path,
             {name: members["parties", name] for name in parties},
             members.get(("provider",)),
@@ -307,6 +313,9 @@ class _Reader(TomlText):
             self.workers(),
             self.limits(),
         )
+        # Last: the line may have got into one of the tables, which is a better thing to say.
+        self.check_provider()
+        return found
 
     def check_tables(self) -> None:
         self.table(
@@ -317,9 +326,10 @@ class _Reader(TomlText):
         """Return all members in the file, by their tables."""
         self.check_tables()
         found: dict[tuple[str, ...], Member] = {}
+        self.check_parties(self.table(("parties",), ()))
         for name in self.table(("parties",), ()):
             found["parties", name] = self.member(("parties", name), name, True, True)
-        if "provider" in self.data:
+        if "provider" in self.data and not self.alone():
             found["provider",] = self.member(("provider",), "provider", True)
         for name in self.table(("clients",), ()):
             found["clients", name] = self.member(("clients", name), name, False)
@@ -393,18 +403,23 @@ class _Reader(TomlText):
 PROVIDER = (
     "# The crypto provider: sees shapes, never data. It must not work with any of the parties."
 )
+WITHOUT = "# Two parties without a crypto provider: they make their randomness with each other."
 PARTIES = "# The computing parties, in this order."
 CLIENTS = "# Who may ask for predictions."
 
 
 def head(
-    about: Sequence[str], format: FixedPoint | None = None, timeouts: Timeouts | None = None
+    about: Sequence[str],
+    format: FixedPoint | None = None,
+    timeouts: Timeouts | None = None,
+    provider: bool = True,
 ) -> list[str]:
     """Return the first lines of a configuration: a comment, the format, the timeouts."""
     fixed_point, limits = format or FixedPoint(), timeouts or Timeouts()
     return [
         *(f"# {line}" for line in about),
         "",
+        *(() if provider else (WITHOUT, ALONE, "")),
         "[format]",
         f"frac_bits = {fixed_point.frac_bits}",
         f"int_bits = {fixed_point.int_bits}",
@@ -424,6 +439,7 @@ def write_example(
     ports: Sequence[int] | None = None,
     format: FixedPoint | None = None,
     timeouts: Timeouts | None = None,
+    provider: bool = True,
 ) -> Path:
     """Write a complete configuration for a trial on one machine, with fresh keys.
 
@@ -436,6 +452,8 @@ def write_example(
         One for each party and one for the provider; default 9001, 9002, ...
     format : ring.FixedPoint, optional
     timeouts : Timeouts, optional
+    provider : bool, default=True
+        Whether there is one. Two parties can do without.
 
     Returns
     -------
@@ -448,13 +466,15 @@ def write_example(
         If a name is unfit or used twice, or a file exists already.
     """
     folder = Path(folder)
-    members = [*parties, "provider", *clients]
+    members = [*parties, *(["provider"] if provider else []), *clients]
     for k, name in enumerate(members):
         check_name(name)
         if name in members[:k]:
             raise ConfigurationError(f"names must be different, got {name!r} twice")
     if len(parties) < 2:
         raise ConfigurationError(f"at least two parties must be named, got {len(parties)}")
+    if not provider:
+        check_two(parties)
     ports = list(ports) if ports is not None else list(range(9001, 9002 + len(parties)))
     for port in ports:
         addresses.parse(f"127.0.0.1:{port}", "each address")
@@ -474,9 +494,11 @@ def write_example(
         ),
         format,
         timeouts,
+        provider,
     )
-    lines += ["", PROVIDER]
-    lines += member("provider", "provider", ports[len(parties)])[1:]
+    if provider:
+        lines += ["", PROVIDER]
+        lines += member("provider", "provider", ports[len(parties)])[1:]
     lines += ["", PARTIES]
     for name, port in zip(parties, ports, strict=False):
         lines += member(f"parties.{name}", name, port)[0 if name != parties[0] else 1 :]

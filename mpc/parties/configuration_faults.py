@@ -28,7 +28,7 @@ def faults(
     told : dict of str to str, optional
         Fingerprints by name, as their owners have told them, to be compared.
     """
-    found = [] if read.provider is not None else [str(read.lacks_provider())]
+    found: list[str] = []
     if me is not None:
         try:
             own_contexts(read, me)

@@ -38,6 +38,7 @@ __all__ = [
     "SESSION",
     "Greeting",
     "agree",
+    "client_terms",
     "disagreement",
     "expect_hello",
     "expect_ready",
@@ -75,8 +76,15 @@ def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
         "frac_bits": fixed_point.frac_bits,
         "int_bits": fixed_point.int_bits,
         # Whether there is one; which one it is, its certificate says.
-        "provider": configuration.provider is not None,
+        "provider": "none" if configuration.provider is None else "crypto",
     }
+
+
+def client_terms(configuration: Configuration) -> dict[str, Any]:
+    """Return the terms on which a client and a party must agree: a client does not know the program."""
+    found = terms(configuration, None)
+    del found["program"]
+    return found
 
 
 @dataclass(frozen=True, repr=False)

@@ -209,6 +209,7 @@ class Joining:
         self._notices: dict[str, Connection] = {}
         self._keys: dict[str, bytes] = {}
         self._problem = ""
+        self._others_are_alone = False
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._call_while_waiting = look
@@ -231,7 +232,8 @@ class Joining:
                 self._reach(self._read.parties[name])
             self._await(self._names[self._number + 1 :], SESSION)
             provider = self._read.provider
-            if provider is not None:
+            # It waits in vain for a party that does without: that is told at once.
+            if provider is not None and not self._others_are_alone:
                 self._reach(provider)
             self._agree()
             if notices:
@@ -310,6 +312,8 @@ class Joining:
         first, second = (me, other) if accepted else (other, me)
         both = (self._terms, greeting.terms) if accepted else (greeting.terms, self._terms)
         problem = disagreement(first, both[0], second, both[1])
+        if other in self._names and greeting.terms.get("provider") == "none":
+            self._others_are_alone = True
         self._session = self._session or greeting.session
         if greeting.session and greeting.session != self._session:
             problem = problem or f"{first} and {second} are in different sessions"

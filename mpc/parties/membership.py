@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mpc.core.errors import ArgumentError, ConfigurationError
-from mpc.parties.configuration import check_name, check_text, head
+from mpc.parties.configuration import WITHOUT, check_name, check_text, head
 from mpc.parties.toml_text import decode, quoted, replace_file
+from mpc.parties.without_provider import ALONE
 from mpc.transport.certificates import Certificate, load_certificate, write_new
 
 __all__ = ["ROLES", "Joined", "join"]
@@ -59,6 +60,7 @@ def join(
     name: str | None = None,
     address: str | None = None,
     fingerprint: str | None = None,
+    alone: bool = False,
 ) -> list[Joined]:
     """Add certificates to parties.toml, all of them or none.
 
@@ -76,6 +78,8 @@ def join(
     name, address, fingerprint : str, optional
         For a single certificate: a name or an address in place of the ones that it states, and the
         fingerprint that its owner has told, to be compared.
+    alone : bool, default=False
+        Write that the parties compute without a provider.
 
     Raises
     ------
@@ -90,6 +94,8 @@ def join(
         )
     path = path.resolve()
     change = _Change(path)
+    if alone:
+        change.do_without_provider()
     for each in certificates:
         certificate = load_certificate(each)
         if fingerprint is not None and not certificate.fits(fingerprint):
@@ -134,10 +140,30 @@ class _Change:
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{self.path}: {error}") from None
 
+    def do_without_provider(self) -> None:
+        """Write above the first table that there is no provider."""
+        said = self._data.get("provider", "none")
+        if said != "none":
+            raise ArgumentError(
+                f"{self.path} names a provider: delete its table [provider] for two parties alone"
+            )
+        if "provider" in self._data:
+            return
+        lines = self.text.splitlines(keepends=True)
+        tables = (n for n, line in enumerate(lines) if line.lstrip().startswith("["))
+        first = next(tables, len(lines))
+        new = f"{WITHOUT}{self._newline}{ALONE}{self._newline}{self._newline}"
+        text = "".join([*lines[:first], new, *lines[first:]])
+        self._take(text, {**self._data, "provider": "none"}, [ALONE])
+
     def add(
         self, certificate: Certificate, role: str | None, name: str | None, address: str | None
     ) -> None:
         """Add one certificate to the text: a new member, or a member's successor."""
+        if role == "provider" and self._data.get("provider") == "none":
+            raise ArgumentError(
+                f"{self.path} says {ALONE}: delete that line at all parties to have one"
+            )
         name = "provider" if role == "provider" else name or certificate.name
         try:
             check_name(name)
@@ -157,7 +183,7 @@ class _Change:
 
     def _table_of(self, name: str) -> tuple[str, ...] | None:
         if name == "provider":
-            return ("provider",) if "provider" in self._data else None
+            return ("provider",) if isinstance(self._data.get("provider"), dict) else None
         for kind in ("parties", "clients"):
             if name in self._data.get(kind, {}):
                 return (kind, name)

@@ -25,14 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.cost import Spent
-from mpc.core.masks import SecretBit, SharedBit
+from mpc.core.known import SecretBit, SharedBit
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import b2a, bits, linear, sign
 from mpc.protocols.product import multiply
 from mpc.protocols.truncation import to_format
 from mpc.two_party import maximum as own_shares
-from mpc.two_party.joint import pair_of
 from ring.bits import WORD_BITS, count_words, pack_bits, unpack_bits
 
 __all__ = ["LARGEST_GROUP", "argmax_one_hot", "cost", "sum_of_one", "winning_bits"]
@@ -89,7 +88,7 @@ def winning_bits(x: SecretValue) -> SecretBit:
     columns = x.shares.transpose(0, 2, 1)
     # Differences are below 2^63, for which a bound of LARGEST makes the comparison take all 64 bits.
     bound = min(2 * x.bound, LARGEST)
-    pair = pair_of(session)
+    pair = session.pair
     if pair is not None:
         window = sign.window(sign.count_nibbles(bound))
         planes = own_shares.argmax(pair, np.ascontiguousarray(columns), window)
@@ -121,7 +120,7 @@ def sum_of_one(x: Secret, axis: int) -> Secret:
 def _any_one_hot(x: Secret) -> Secret:
     """One-hot vectors of an array (rows, k)."""
     rows, k = x.shape
-    if k <= LARGEST_GROUP or pair_of(x.session) is not None:
+    if k <= LARGEST_GROUP or x.session.pair is not None:
         return _one_hot(x)
     x = to_format(x)
     # Equal groups, the last filled up with copies of its first value: a copy ties with a lower

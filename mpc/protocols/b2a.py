@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit, SecretBit, SharedBit
+from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.runtime import Runtime
 from mpc.two_party import convert as own_shares
-from mpc.two_party.joint import pair_of
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run
@@ -93,7 +92,7 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
     uint64 array of shape (p, planes, size)
         Additive shares of zeros and ones.
     """
-    pair, count, words_each = pair_of(session), planes.shape[1], planes.shape[2]
+    pair, count, words_each = session.pair, planes.shape[1], planes.shape[2]
     if pair is not None:
         whole = planes.reshape(len(planes), count * words_each)
         found = own_shares.to_number(pair, whole, WORD_BITS * count * words_each)
@@ -114,7 +113,7 @@ def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:
 
     Without a provider they stay as they are.
     """
-    if pair_of(session) is not None:
+    if session.pair is not None:
         return SharedBit(bits, size, session.first_row)
     correlation = RandomBits(1, size)
     id, words = session.correlated(correlation)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import SecretBit, SharedBit
+from mpc.core.known import SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols.select import multiply_bit
 from mpc.protocols.truncation import (
@@ -39,7 +39,7 @@ from mpc.protocols.truncation import (
     tops_part,
 )
 from mpc.two_party import select as own_shares
-from mpc.two_party.joint import fresh_shares, pair_of
+from mpc.two_party.joint import fresh_shares
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
@@ -125,7 +125,7 @@ def inject(z: Secret, bit: SecretBit) -> Secret:
     shift = z.frac_bits - session.format.frac_bits
     if shift <= 0:
         return multiply_bit(z, bit)
-    pair = pair_of(session)
+    pair = session.pair
     with session.protocol("gate"):
         if isinstance(bit, SharedBit):
             assert pair is not None

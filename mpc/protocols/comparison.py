@@ -16,12 +16,11 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit, SecretBit, SharedBit
+from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import linear, sign
 from mpc.protocols.b2a import to_number
-from mpc.two_party.joint import pair_of
 from ring.bits import count_words
 
 __all__ = [
@@ -79,7 +78,7 @@ def difference(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
 def _masked(d: SecretValue, order: bool) -> SecretBit:
     session = d.session
     with session.protocol("comparison"):
-        if pair_of(session) is not None:
+        if session.pair is not None:
             bits = sign.negative_bits(d) if order else sign.zero_bits(d)
             return SharedBit(bits, d.size, session.first_row)
         opened = sign.open_sign(d, 0, "bit") if order else sign.open_zero(d, "bit")

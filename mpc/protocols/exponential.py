@@ -43,7 +43,7 @@ from mpc.protocols.sign import count_nibbles, flat, window
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
 from mpc.two_party import exponential as own_shares
 from mpc.two_party.exponential import E_BITS, M_BITS
-from mpc.two_party.joint import fresh_shares, pair_of
+from mpc.two_party.joint import fresh_shares
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
@@ -215,7 +215,7 @@ def exp(d: Secret) -> Secret:
             d = saturated(d)
         z, shift, nibbles = scaled(d)
         size, words = z.size, count_words(z.size)
-        pair = pair_of(session)
+        pair = session.pair
         if pair is not None:
             held = fresh_shares(session, z.shares) if shift else flat(z)
             return _truncated(d, own_shares.exp(pair, held, window(nibbles, shift), shift))

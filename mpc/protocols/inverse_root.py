@@ -26,7 +26,7 @@ import numpy as np
 
 from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
-from mpc.core.masks import SecretBit
+from mpc.core.known import SecretBit
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import comparison, linear, product, select, truncation
 from mpc.protocols.masking import mask_together

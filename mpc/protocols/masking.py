@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import MaskRef, Opening, Part
 from mpc.core.cost import Spent
-from mpc.core.masks import Mask, expand_mask
+from mpc.core.known import Mask, expand_mask
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
-from mpc.two_party.joint import pair_of
 
 __all__ = ["cost", "mask_data", "mask_together", "rows_at_once"]
 
@@ -48,7 +47,7 @@ def mask_together(*tensors: SecretValue) -> list[Mask]:
 
     Without a provider no tensor has a mask, and nothing is returned.
     """
-    if tensors and pair_of(tensors[0].session) is not None:
+    if tensors and tensors[0].session.pair is not None:
         return []
     fresh = list({id(x): x for x in tensors if x.mask is None}.values())
     if fresh:
@@ -91,7 +90,7 @@ def mask_data(x: SecretValue) -> None:
     Every batch is then a view that needs no opening. Memory beside the data and Delta stays within the
     session's memory limit.
     """
-    if x.mask is not None or not x.size or pair_of(x.session) is not None:
+    if x.mask is not None or not x.size or x.session.pair is not None:
         return
     session = x.session
     owner, rows = _holders(session, x)

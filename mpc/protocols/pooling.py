@@ -32,7 +32,7 @@ from fractions import Fraction
 
 from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError
-from mpc.core.masks import SecretBit
+from mpc.core.known import SecretBit
 from mpc.core.secret_value import Secret
 from mpc.protocols import comparison, linear, relu, scaling, select, truncation
 

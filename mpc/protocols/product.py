@@ -32,13 +32,12 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import Mask
+from mpc.core.known import Mask
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import linear, own_products, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
-from mpc.two_party.joint import pair_of
 from ring.matmul import matmul_add
 
 __all__ = ["cost", "matmul", "multiply"]
@@ -171,7 +170,7 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
         lambda: (range_check.bilinear(x, w, multiply, 1),),
     )  # fmt: skip
     binary = x.binary and w.binary
-    pair = pair_of(session)
+    pair = session.pair
     with session.protocol("product"):
         if pair is not None:
             z = own_products.multiply(session, pair, x, w, shape)
@@ -206,7 +205,7 @@ def matmul(x: Secret, w: Secret) -> Secret:
         x, "@", bound, frac_bits, (x, w), operator.matmul, addends,
         lambda: (range_check.bilinear(x, w, matmul, addends),),
     )  # fmt: skip
-    pair = pair_of(session)
+    pair = session.pair
     with session.protocol("product"):
         if pair is not None:
             z = own_products.matmul(session, pair, x, w, shape)

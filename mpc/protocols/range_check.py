@@ -51,7 +51,6 @@ from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import b2a, masking, sign, truncation
 from mpc.protocols.truncation import OFFSET_BITS, deal_high, deal_tops, finish, tops_part
-from mpc.two_party.joint import pair_of
 
 __all__ = [
     "LIMIT",
@@ -157,7 +156,7 @@ def _limb_bounds(bound: int, cuts: tuple[int, ...]) -> list[int]:
 def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
     """Return shares of x / 2^s for each shift; no round if x is masked already."""
     session = x.session
-    if pair_of(session) is not None:
+    if session.pair is not None:
         return [y.shares for y in truncation.divide_by_powers(x, shifts)]
     (mask,) = masking.mask_together(x)
     correlation = MaskShifts(mask.ref, x.size, shifts)

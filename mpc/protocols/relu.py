@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.cost import Spent
-from mpc.core.masks import MaskedBit, SecretBit, SharedBit
+from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols import sign
 from mpc.two_party import relu as own_shares
-from mpc.two_party.joint import fresh_shares, pair_of
+from mpc.two_party.joint import fresh_shares
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
@@ -75,7 +75,7 @@ def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, S
     session = x.session
     shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
     bound = -(-x.bound >> shift)
-    pair = pair_of(session)
+    pair = session.pair
     with session.protocol("relu"):
         if pair is not None:
             z = fresh_shares(session, x.shares) if shift else sign.flat(x)

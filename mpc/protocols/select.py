@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_dealt
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.masks import SecretBit, SharedBit
+from mpc.core.known import SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols.masking import mask_together
 from mpc.two_party import select as own_shares
-from mpc.two_party.joint import pair_of
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.threads import run
@@ -95,7 +94,7 @@ def cost(parties: int, masked: int, size: int) -> Spent:
 def multiply_bit(g: Secret, bit: SecretBit) -> Secret:
     """Multiply g by a bit of the same shape."""
     session = g.session
-    pair = pair_of(session)
+    pair = session.pair
     with session.protocol("select"):
         if isinstance(bit, SharedBit):
             assert pair is not None

@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError, DtypeError, RangeError, ShapeError
-from mpc.core.plaintexts import OwnerInput, Plaintext
+from mpc.core.known import OwnerInput, Plaintext
 from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue

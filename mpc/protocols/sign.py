@@ -46,7 +46,7 @@ from mpc.protocols.truncation import (
     tops_part,
 )
 from mpc.two_party import sign as own_shares
-from mpc.two_party.joint import fresh_shares, pair_of
+from mpc.two_party.joint import fresh_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
@@ -386,7 +386,7 @@ def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tu
     y : uint64 array of shape (p, size)
         Additive shares.
     """
-    session, pair = x.session, pair_of(x.session)
+    session, pair = x.session, x.session.pair
     nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     if pair is not None:
         z = fresh_shares(session, x.shares) if shift else flat(x)
@@ -411,7 +411,7 @@ def flat(x: SecretValue) -> Words:
 
 def negative_bits(x: SecretValue) -> Words:
     """Compute XOR shares of [x < 0], (p, words)."""
-    pair = pair_of(x.session)
+    pair = x.session.pair
     if pair is None:
         return open_sign(x, 0, "none").bit
     return own_shares.sign(pair, flat(x), window(count_nibbles(x.bound)))[0][:, 0]
@@ -419,7 +419,7 @@ def negative_bits(x: SecretValue) -> Words:
 
 def zero_bits(x: SecretValue) -> Words:
     """Compute XOR shares of [x = 0], (p, words)."""
-    pair = pair_of(x.session)
+    pair = x.session.pair
     if pair is None:
         return open_zero(x, "none").bit
     return own_shares.is_zero(pair, flat(x), window(count_nibbles(x.bound)))
@@ -431,7 +431,7 @@ def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     Each t of `offsets` is an array of public words, one an element. The words of x may be anything,
     whatever its bound says. The result has the shape (p, len(offsets), words).
     """
-    pair = pair_of(x.session)
+    pair = x.session.pair
     if pair is not None:
         return own_shares.sign(pair, flat(x), WORD_BITS, 0, offsets)[0]
     opened = _open(x.session, x, 0, WORD_BITS // NIBBLE_BITS, True, "none", offsets)

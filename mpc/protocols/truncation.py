@@ -37,7 +37,7 @@ from mpc.core.errors import ArgumentError, ShapeError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.two_party import truncation as own_shares
-from mpc.two_party.joint import fresh_shares, pair_of
+from mpc.two_party.joint import fresh_shares
 from mpc.two_party.pair import Pair
 from ring.compile import kernel
 from ring.lanes import count_lane_words, fold_of, lane
@@ -234,7 +234,7 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
         if not 0 < shift < OFFSET_BITS:
             raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
     session, shape = x.session, x.shape
-    pair = pair_of(session)
+    pair = session.pair
     with session.protocol("truncation"):
         if pair is not None:
             return [_on_own_shares(pair, x, shift) for shift in shifts]

@@ -19,7 +19,7 @@ from mpc.core.errors import PeerError, SessionError
 from mpc.core.frames import Kind, framing
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.keys import PartyStreams
-from mpc.core.names import name_of
+from mpc.core.wire import name_of
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Block
 from mpc.transport.connection import Connection, wait
@@ -32,6 +32,10 @@ Words = NDArray[np.uint64]
 
 class ProviderSource(CorrelationSource):
     """Base of the three sources: books corrections and requests."""
+
+    def makes(self, kind: type[Correlation]) -> bool:
+        """Whether a provider deals correlations of a class: of every one."""
+        return True
 
     def book(self, correlation: Correlation, ledger: Ledger) -> None:
         """Book the correction that the provider sends."""

@@ -26,6 +26,9 @@ class LocalTransport(Transport):
     def close(self, problem: str | None) -> None:
         """Do nothing: no party is in another process."""
 
+    def note(self, *step: object) -> None:
+        """Do nothing: all parties run the same program."""
+
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
         """Combine the rows of each message."""
         opened = []

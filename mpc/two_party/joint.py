@@ -1,7 +1,7 @@
 """Two parties in a session without a provider: the source that deals nothing, and their channel.
 
-Protocols ask :func:`pair_of` which way to go: with a pair they work on the parties' own shares, without
-one on masks and correlations.
+With a pair (`Runtime.pair`) protocols work on the parties' own shares, without one on masks and
+correlations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mpc.core.interfaces import CorrelationSource
 from mpc.core.runtime import Runtime
 from mpc.two_party.pair import Pair
 
-__all__ = ["OwnShares", "begin", "fresh_shares", "pair_of"]
+__all__ = ["OwnShares", "begin", "fresh_shares"]
 
 Words = NDArray[np.uint64]
 
@@ -89,17 +89,6 @@ def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
     channel = _OverSession(session)
     session.pair = Pair(channel, k, silent)
     channel.begun = True
-
-
-def pair_of(session: Runtime) -> Pair | None:
-    """Return what the two parties of a session make for each other; None if there is a provider."""
-    if not session.source.own_shares:
-        return None
-    if session.pair is None:
-        # Of a plan, where no party lives.
-        begin(session)
-    assert isinstance(session.pair, Pair)
-    return session.pair
 
 
 def fresh_shares(session: Runtime, shares: Words) -> Words:

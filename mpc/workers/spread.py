@@ -33,7 +33,7 @@ from mpc.workers import pool
 from mpc.workers.pool import Part, WorkerPool
 from mpc.workers.worker import Operand, Order, Program, plan_result, words_of
 
-__all__ = ["jobs", "spread"]
+__all__ = ["spread"]
 
 Words = NDArray[np.uint64]
 Rows = NDArray[np.intp]
@@ -43,35 +43,6 @@ _TRIES = 3
 _TURN_SECONDS = 1.0
 # Bytes of an address in step 2: UTF-8, padded with zeros.
 _ADDRESS_BYTES = 264
-
-
-def jobs(session: Session, n_jobs: int | None, rows: int) -> int:
-    """Return the number of workers to use: -1 for as many as joblib offers, 1 for no workers at all.
-
-    Parameters
-    ----------
-    session : Session
-    n_jobs : int, optional
-        Default: ``n_jobs`` of ``[workers]`` in parties.toml, or 1 without it.
-    rows : int
-
-    Raises
-    ------
-    ArgumentError
-        If `n_jobs` is neither at least 1 nor -1, or asks for workers in a session where all parties
-        live in this process.
-    """
-    if n_jobs is None:
-        default = session.configuration.workers if session.configuration else None
-        return default.n_jobs if default and rows >= default.rows else 1
-    if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
-        raise ArgumentError(f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}")
-    if n_jobs != 1 and len(session.here) > 1:
-        raise ArgumentError(
-            f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
-            " uses all cores already; workers are for parties apart, mpc.Session(me=...)"
-        )
-    return n_jobs if rows > 1 else 1
 
 
 def spread(

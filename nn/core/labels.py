@@ -11,7 +11,7 @@ from nn.core.checks import integer
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from ring.real_arrays import plain_array
 
-__all__ = ["check_kind", "encode_labels", "one_hot", "ordered_classes"]
+__all__ = ["check_kind", "encode_labels", "one_hot", "ordered_classes", "plain_labels"]
 
 
 def check_kind(name: str, labels: NDArray[Any], classes: NDArray[Any]) -> None:
@@ -114,3 +114,12 @@ def one_hot(y: ArrayLike, classes: int | None = None) -> NDArray[np.int64]:
     result = np.zeros((len(labels), columns), dtype=np.int64)
     result[np.arange(len(labels)), labels.astype(np.int64)] = 1
     return result
+
+
+def plain_labels(classes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return labels in a dtype that a file can hold, and whether they were objects."""
+    if classes.dtype.kind in "biufU":
+        return classes, False
+    if classes.dtype.kind == "O" and all(isinstance(label, str) for label in classes):
+        return classes.astype(str), True
+    raise DtypeError(f"classes of a file must be numbers, bools or strings, got {classes.dtype}")

@@ -204,7 +204,13 @@ class _Paths:
     @_answering
     async def models(self, request: Request) -> Response:
         names = await self._turnstile.run(self.asking.models)
-        return JSONResponse({"me": self.asking.me, "parties": self.asking.parties, "models": names})
+        asking = self.asking
+        return JSONResponse(
+            {
+                "me": asking.me, "parties": asking.parties, "provider": asking.provider,
+                "models": names,
+            }
+        )  # fmt: skip
 
     @_answering
     async def model(self, request: Request) -> Response:

@@ -96,6 +96,16 @@ class Asking:
         """The computing parties' names."""
         return self._read.names
 
+    @property
+    def provider(self) -> bool:
+        """Whether there is a crypto provider."""
+        return self._read.provider is not None
+
+    @property
+    def everybody(self) -> str:
+        """The names of all that compute, as text."""
+        return self._read.everybody
+
     def look(self) -> list[Health]:
         """Return the state of each party's service."""
         # Read again, since certificates may have been renewed.

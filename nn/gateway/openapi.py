@@ -48,7 +48,7 @@ def description(body: int, rows: int) -> dict[str, Any]:
             "title": "Sotto gateway",
             "version": own_version(),
             "description": "Private predictions for programs at the client's side. The gateway "
-            "sees rows and answers; the computing parties and the provider do not. Bodies have at "
+            "sees rows and answers; those who compute the answers do not. Bodies have at "
             f"most {body} bytes and {rows} rows.",
         },
         "paths": {
@@ -141,8 +141,13 @@ _SCHEMAS: dict[str, Any] = {
     },
     "Models": {
         "type": "object",
-        "required": ["me", "parties", "models"],
-        "properties": {"me": {"type": "string"}, "parties": _STRINGS, "models": _STRINGS},
+        "required": ["me", "parties", "provider", "models"],
+        "properties": {
+            "me": {"type": "string"},
+            "parties": _STRINGS,
+            "provider": {"type": "boolean", "description": "Whether a crypto provider helps them."},
+            "models": _STRINGS,
+        },
     },
     "Model": {
         "type": "object",

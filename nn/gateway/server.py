@@ -95,10 +95,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say(asking: Asking, host: str, port: int) -> None:
-    parties = ", ".join(asking.parties)
     print(f"{paint('gateway', 'green')} of {asking.me} at http://{show((host, port))}", flush=True)
     print(f"It sees {asking.me}'s rows and answers in the clear: run it where they may be seen.")
-    print(f"{parties} and the provider see shares, masked values and shapes.", flush=True)
+    print(f"{asking.everybody} see shares, masked values and shapes.", flush=True)
     if is_loopback(host):
         print(f"Whoever can run programs on this machine can ask as {asking.me}.", flush=True)
         return

@@ -1,4 +1,4 @@
-"""The interface of a layer, and the registry of all kinds of layers.
+"""The interface of a layer, the registry of all kinds of layers, and their descriptions in files.
 
 A layer computes with operators and NumPy functions alone, so its parameters and its input may be
 NumPy arrays or shared arrays. The first axis of every input, output and gradient counts rows.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +22,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc import SharedArray
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.errors import ArgumentError, DataError, DtypeError, ShapeError, SottoError
 
-__all__ = ["LAYERS", "Layer", "NamedElsewhere", "Weighted", "register"]
+__all__ = [
+    "LAYERS",
+    "Layer",
+    "NamedElsewhere",
+    "Weighted",
+    "check_described",
+    "described",
+    "layers_of",
+    "parameters",
+    "register",
+]
 
 Shape = tuple[int, ...]
 
@@ -323,6 +334,11 @@ class Weighted(Layer):
         self.weights, self.bias = values
 
 
+def parameters(layers: Sequence[Layer]) -> list[Any]:
+    """Return all parameters in layer order."""
+    return [parameter for layer in layers for parameter in layer.parameters]
+
+
 # By name, every kind of layer that a file can hold.
 LAYERS: dict[str, type[Layer]] = {}
 
@@ -372,3 +388,70 @@ def register(kind: Kind) -> Kind:
         )
     LAYERS[name] = kind
     return kind
+
+
+def described(layers: Sequence[Layer]) -> list[list[Any]]:
+    """Return the description of each layer: its name and options, without its parameters.
+
+    Raises
+    ------
+    DtypeError
+        If a layer is of a kind that is not registered.
+
+    Examples
+    --------
+    >>> from nn.layers.layer import described
+    >>> from nn.layers import Dense, MaxPool, ReLU
+    >>> described([Dense.untrained(3, 2), ReLU(), MaxPool(2)])
+    [['Dense'], ['ReLU'], ['MaxPool', (2, 2)]]
+    """
+    for layer in layers:
+        if LAYERS.get(type(layer).__name__) is not type(layer):
+            raise DtypeError(
+                f"layers of a file must be of {', '.join(sorted(LAYERS))}, got {layer!r}; "
+                "nn.layers.register adds a kind"
+            )
+    return [layer.description() for layer in layers]
+
+
+def check_described(layers: Sequence[Layer]) -> None:
+    """Check, before a training, that files can hold the trained layers.
+
+    Raises
+    ------
+    DtypeError
+        If a layer is of a kind that is not registered, or its description makes another layer.
+    """
+    for number, layer in enumerate(layers, start=1):
+        if layer.only_trains:
+            continue
+        try:
+            (kept,) = json.loads(json.dumps(described([layer])))
+            (again,) = layers_of([kept], layer.parameters)
+        except (AttributeError, TypeError, ValueError, SottoError) as error:
+            raise DtypeError(f"layer {number} could not be saved after training: {error}") from None
+        if type(again) is not type(layer) or json.dumps(described([again])) != json.dumps([kept]):
+            raise DtypeError(
+                f"layer {number}, {layer!r}, could not be saved after training: a file would give "
+                f"{again!r}; its `options` must name its constructor's arguments"
+            )
+
+
+def layers_of(descriptions: Any, parameters: Sequence[Any]) -> list[Layer]:
+    """Return the layers that a file describes, with the given parameters in layer order.
+
+    Raises
+    ------
+    DataError
+        If `descriptions` are malformed, or the layers have other parameters.
+    """
+    remaining = iter(parameters)
+    try:
+        layers = [LAYERS[name].rebuilt(options, remaining) for name, *options in descriptions]
+    except StopIteration:
+        raise DataError("fewer parameters than its layers have") from None
+    except (KeyError, TypeError, ValueError, SottoError) as error:
+        raise DataError(f"its layers cannot be made: {error}") from None
+    if next(remaining, None) is not None:
+        raise DataError("more parameters than its layers have")
+    return layers

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.layers.descriptions import layers_of
+from nn.layers.layer import layers_of
 from nn.models.mlp import MLP
 from nn.models.model_archives import VERSION, read_model
 from nn.models.predictors import Classifier, Regressor

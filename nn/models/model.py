@@ -18,12 +18,12 @@ from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, 
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
+from nn.layers.layer import parameters
 from nn.layers.normalisation import folded
 from nn.models.model_archives import write_model
 from nn.shared.comparison import observe
 from nn.shared.model import SharedModel
 from nn.shared.sharing import share_layers
-from nn.training import steps as training
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
@@ -91,7 +91,7 @@ class Model:
     @property
     def parameters(self) -> list[NDArray[Any]]:
         """The weights and biases in layer order, not copied."""
-        return training.parameters(self.layers)
+        return parameters(self.layers)
 
     def _matrix(self, X: ArrayLike) -> NDArray[Any]:
         check_names(X, self.feature_names_in_)

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from nn.core import archives
 from nn.core.checks import local_path
 from nn.layers import Layer
-from nn.layers.descriptions import described
-from nn.training import steps as training
+from nn.layers.layer import described, parameters
 from ring.errors import DataError
 
 __all__ = ["VERSION", "read_model", "write_model"]
@@ -35,7 +34,7 @@ def write_model(
     layers: Sequence[Layer],
 ) -> None:
     """Write a model file: header and arrays, to which those of the layers are added."""
-    entries = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(training.parameters(layers))}
+    entries = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(parameters(layers))}
     text = json.dumps({"version": VERSION, **header, "layers": described(layers)})
     everything = {_HEADER: np.array(text), **entries, **arrays}
     archives.write(local_path("path", path), everything, replace=True)

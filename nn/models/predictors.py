@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
 from nn.core.checks import label_vector
-from nn.core.labels import check_kind, ordered_classes
+from nn.core.labels import check_kind, ordered_classes, plain_labels
 from nn.fixed_point.audit import Fitted
 from nn.layers import Layer
-from nn.layers.descriptions import plain_labels
 from nn.layers.evaluation import accuracy
 from nn.losses.links import LINKS, log_probabilities, probabilities
 from nn.models.model import Model

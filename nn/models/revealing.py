@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from nn.layers import Dense, Layer, ReLU
+from nn.layers.layer import parameters
 from nn.models.mlp import MLP
 from nn.models.predictors import Regressor
 from nn.models.sequential import Sequential
 from nn.models.trainable import Network
 from nn.shared.model import SharedModel, plain_model_of
 from nn.shared.regressor import SharedRegressor
-from nn.training.steps import parameters
 
 __all__ = ["plain_classifier", "plain_regressor"]
 

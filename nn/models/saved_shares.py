@@ -24,10 +24,10 @@ from mpc import Session, SharedArray
 from mpc.core.ranges import LARGEST
 from nn.core import archives
 from nn.core.checks import local_path
-from nn.core.labels import ordered_classes
+from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.inputs import InputScale, input_range
 from nn.layers import Layer
-from nn.layers.descriptions import described, layers_of, plain_labels
+from nn.layers.layer import described, layers_of
 from nn.losses.links import LINKS
 from nn.shared.model import SharedModel
 from nn.shared.regressor import SharedRegressor

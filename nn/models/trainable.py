@@ -13,16 +13,16 @@ from mpc import SharedArray
 from nn.core.checks import feature_matrix, label_vector
 from nn.core.labels import check_kind, encode_labels
 from nn.layers import Layer
-from nn.layers.descriptions import check_described
 from nn.layers.evaluation import accuracy
 from nn.layers.initialisation import RandomState, generator
+from nn.layers.layer import check_described
 from nn.losses import LOSSES
 from nn.losses.loss import Loss
 from nn.models.predictors import Classifier
 from nn.shared.fit import Untrained, fit_shared
 from nn.training import steps as training
 from nn.training.optimizers import Optimizer
-from nn.training.settings import FitSettings
+from nn.training.steps import FitSettings
 from ring.errors import ArgumentError, ShapeError, SottoError
 
 __all__ = ["Network", "NotFittedError"]

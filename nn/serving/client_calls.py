@@ -15,7 +15,7 @@ from mpc.core.errors import PeerTimeoutError
 from mpc.core.events import record
 from mpc.core.frames import Header, Kind
 from mpc.parties.configuration import Configuration
-from mpc.parties.handshake import PROTOCOL_VERSION, Greeting, disagreement, send_hello
+from mpc.parties.handshake import Greeting, client_terms, disagreement, send_hello
 from mpc.transport.connection import Connection
 from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
 from nn.serving.agreement import Book, Request
@@ -90,14 +90,7 @@ class Calls:
         return (yield from self._talk(connection))
 
     def _hello(self, connection: Connection) -> dict[str, Any]:
-        read = self._service.read
-        mine = {
-            "protocol version": PROTOCOL_VERSION,
-            "ring": "2^64",
-            "parties": read.names,
-            "frac_bits": read.format.frac_bits,
-            "int_bits": read.format.int_bits,
-        }
+        mine = client_terms(self._service.read)
         send_hello(connection, "serve", mine, b"")
         return mine
 

@@ -16,7 +16,7 @@ from mpc.core.events import record
 from mpc.core.frames import Kind
 from mpc.core.owner import check_process
 from mpc.parties.configuration import Configuration
-from mpc.parties.handshake import disagreement, read_hello, send_hello, terms
+from mpc.parties.handshake import client_terms, disagreement, read_hello, send_hello
 from mpc.parties.tls import connect, own_contexts
 from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.waiting import Report
@@ -30,8 +30,6 @@ _LARGEST_ANSWER = 1 << 26
 _PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
 _ONE_TRY_SECONDS = 1.0
-# Terms of the handshake that parties must agree on, and a client does not know.
-_NOT_MINE = ("program", "provider")
 
 T = TypeVar("T")
 
@@ -124,7 +122,7 @@ class ClientConnections(ABC):
     def _connect(self) -> None:
         context, _ = own_contexts(self._read, self._me)
         deadline = time.monotonic() + self._read.timeouts.connect
-        mine = {name: v for name, v in terms(self._read, None).items() if name not in _NOT_MINE}
+        mine = client_terms(self._read)
         for member in self._read.parties.values():
             left = max(0.01, min(deadline - time.monotonic(), self._patience or _ONE_TRY_SECONDS))
             report = Report(me=self._me, peer=member.name)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.core.checks import integer
-from nn.core.labels import ordered_classes
+from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.inputs import Floats, InputScale, input_range
-from nn.layers.descriptions import plain_labels
 from nn.losses.links import LINKS
 from nn.shared.model import SharedModel
 from nn.shared.regressor import SharedRegressor

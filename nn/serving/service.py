@@ -40,7 +40,6 @@ from mpc.parties.handshake import COMPARE, HEALTH, NOTICES, RELOAD, SESSION, hea
 from mpc.parties.joining import Joining, Links, Lobby
 from mpc.parties.metrics import present
 from mpc.parties.tls import own_contexts
-from mpc.session_setup import check_source
 from mpc.transport.addresses import bind, show
 from mpc.transport.connection import Connection
 from mpc.transport.listener import Listener
@@ -111,7 +110,6 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        check_source(read)
         address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)
@@ -214,10 +212,12 @@ class PartyService:
         SottoError
             If something is wrong with the files or the key. Nothing changes then.
         """
-        check_source(read)
-        same = (read.names, read.format) == (self.read.names, self.read.format)
-        if not same:
+        if (read.names, read.format) != (self.read.names, self.read.format):
             raise PartyError("parties and format can change only when all services start again")
+        if (read.provider is None) != (self.read.provider is None):
+            raise PartyError(
+                "whether there is a provider can change only when all services start again"
+            )
         _, server = own_contexts(read, self.me)
         self.files.take(self.files.read(read))
         self.read = read
@@ -288,13 +288,13 @@ class PartyService:
     def _serve(self, links: Links) -> None:
         """Serve until the session ends."""
         problem = ""
-        session = Session.from_links(self.read, self.me, links)
         wishes = Wishes()
         provider = "" if self.read.provider is None else self.read.provider.name
-        turns = Turns(session, provider, self.book, self.files, wishes, self._progress)
         self._notices.begin(links, wishes)
         try:
-            with session:
+            # Two parties alone make keys for oblivious transfers here, and either may be lost.
+            with Session.from_links(self.read, self.me, links) as session:
+                turns = Turns(session, provider, self.book, self.files, wishes, self._progress)
                 self.state = f"{self.me} prepares its models"
                 turns.agree_on_models()
                 self._turns, self.state = turns, ""

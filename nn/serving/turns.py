@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mpc import FrameError, PeerError, Session, SharedArray, WorkerError
 from mpc.core.events import record
-from mpc.workers.spread import jobs
 from nn.fixed_point.inputs import ScaledRows
 from nn.models.saved_shares import SharesFile, shared_model
 from nn.serving.agreement import KEY_BYTES, PER_TURN, Book, Request
@@ -252,7 +251,9 @@ class Turns:
         groups: list[list[Request]] = []
         for models in kinds.values():
             # Workers evaluate one model at a time.
-            alone = jobs(self.session, None, sum(r.rows for each in models.values() for r in each))
+            alone = self.session.worker_count(
+                None, sum(r.rows for each in models.values() for r in each)
+            )
             begin, rows = True, 0
             for name, each in models.items():
                 most, begin = self.models[name].rows_at_once(), begin or alone != 1

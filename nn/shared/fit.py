@@ -17,15 +17,14 @@ from mpc.protocols import truncation
 from nn.core.labels import ordered_classes
 from nn.core.progress import progress_bar
 from nn.layers import Layer
-from nn.layers.descriptions import check_described
 from nn.layers.initialisation import RandomState, generator
+from nn.layers.layer import check_described
 from nn.shared.bounds import largest_inputs
 from nn.shared.checkpoint import Progress, load, save
 from nn.shared.model import SharedModel
 from nn.shared.optimizers import on_shares
 from nn.shared.training import SharedTrainer
-from nn.training.settings import FitSettings
-from nn.training.steps import stalled
+from nn.training.steps import FitSettings, stalled
 from ring.real_arrays import plain_array
 
 __all__ = ["Untrained", "fit_shared"]

@@ -14,16 +14,15 @@ from mpc import Session, SharedArray
 from mpc.core.cost import Spent
 from mpc.core.errors import RevealError
 from mpc.protocols import linear
-from mpc.workers.spread import jobs
 from nn.core.checks import integer
 from nn.core.progress import progress_bar
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows
 from nn.layers import Layer
+from nn.layers.layer import parameters
 from nn.losses.links import probabilities
 from nn.shared.model_inputs import ModelInputs
 from nn.shared.range import RangeWatch
 from nn.shared.workers import Answer, evaluate
-from nn.training.steps import parameters
 
 __all__ = ["SharedModel", "plain_model_of"]
 
@@ -153,7 +152,7 @@ class SharedModel(ModelInputs):
         session.
         """
         array = self.check_rows(X)
-        n_jobs = jobs(self.session, n_jobs, len(array))
+        n_jobs = self.session.worker_count(n_jobs, len(array))
         if n_jobs != 1:
             return evaluate(self, array, "scores", n_jobs, batch_size=batch_size, progress=progress)
         self.prepare(X, SharedModel.__call__, batch_size=batch_size, progress=False)
@@ -278,7 +277,7 @@ class SharedModel(ModelInputs):
             Whole numbers.
         """
         rows = self.check_rows(X)
-        n_jobs = jobs(self.session, n_jobs, len(rows))
+        n_jobs = self.session.worker_count(n_jobs, len(rows))
         if n_jobs == 1:
             return self(X, progress=progress, n_jobs=1).argmax(axis=1, one_hot=one_hot)
         answer: Answer = "one-hot" if one_hot else "classes"
@@ -311,7 +310,7 @@ class SharedModel(ModelInputs):
         WorkerError
             If workers are lost time and again, or there are none. The session goes on.
         """
-        n_jobs = jobs(self.session, n_jobs, len(self.check_rows(X)))
+        n_jobs = self.session.worker_count(n_jobs, len(self.check_rows(X)))
         self.prepare(X, SharedModel.predict, to=to, n_jobs=n_jobs)
         winners = self.winners(X, n_jobs=n_jobs).reveal(to)
         return None if winners is None else self.classes_[winners]
@@ -343,7 +342,7 @@ class SharedModel(ModelInputs):
                 "scores and probabilities tell more about the model than labels: its owner must "
                 "allow them by share(..., scores=True)"
             )
-        n_jobs = jobs(self.session, n_jobs, len(self.check_rows(X)))
+        n_jobs = self.session.worker_count(n_jobs, len(self.check_rows(X)))
         self.prepare(X, SharedModel.decision_function, to=to, n_jobs=n_jobs)
         return self(X, n_jobs=n_jobs).reveal(to)
 

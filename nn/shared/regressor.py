@@ -6,7 +6,6 @@ from typing import Any
 
 from mpc import SharedArray
 from mpc.core.errors import DtypeError
-from mpc.workers.spread import jobs
 from nn.fixed_point.inputs import ScaledRows
 from nn.shared.model import SharedModel
 
@@ -46,7 +45,7 @@ class SharedRegressor(SharedModel):
         ndarray of shape (rows,) or (rows, outputs)
             None in a process whose parties do not learn the values.
         """
-        n_jobs = jobs(self.session, n_jobs, len(self.check_rows(X)))
+        n_jobs = self.session.worker_count(n_jobs, len(self.check_rows(X)))
         self.prepare(X, SharedRegressor.predict, to=to, n_jobs=n_jobs)
         values = self(X, n_jobs=n_jobs).reveal(to)
         return values[:, 0] if self.flat and values is not None else values

@@ -16,10 +16,9 @@ import numpy as np
 from mpc import Session, SharedArray
 from mpc.protocols import linear
 from nn.fixed_point.inputs import ScaledRows
-from nn.layers.descriptions import described
+from nn.layers.layer import described, parameters
 from nn.shared.model import SharedModel
 from nn.shared.regressor import SharedRegressor
-from nn.training.steps import parameters
 from ring.errors import ShapeError
 
 __all__ = ["architecture", "side_by_side"]

@@ -18,10 +18,11 @@ from mpc import Session, SharedArray
 from mpc.protocols import linear
 from mpc.protocols.masking import mask_together
 from nn.layers import Layer
+from nn.layers.layer import parameters
 from nn.losses.loss import Loss
 from nn.shared.optimizers import SharedOptimizer
 from nn.shared.range import RangeWatch
-from nn.training.steps import parameters, shuffled_batches
+from nn.training.steps import shuffled_batches
 
 __all__ = ["SharedTrainer"]
 

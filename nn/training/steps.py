@@ -1,25 +1,30 @@
-"""The parts of a training step, for any list of layers, and the loop over steps in the clear."""
+"""A training: its settings, the parts of a step for any layers, and the loop over steps in the clear."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from nn.core.checks import integer, local_path
 from nn.core.progress import progress_bar
 from nn.layers import Layer
-from nn.training.optimizers import Optimizer
-from nn.training.settings import FitSettings
+from nn.layers.layer import parameters
+from nn.losses import LOSSES, Loss
+from nn.training.optimizers import SCHEDULES, Optimizer, choose_optimizer
 from ring.errors import ArgumentError
 
 __all__ = [
+    "FitSettings",
     "backward",
     "blas_threads",
     "forward",
-    "parameters",
     "shuffled_batches",
     "stalled",
     "train",
@@ -28,6 +33,83 @@ __all__ = [
 
 # Multiply-adds of a matrix product from which on several threads are faster than one.
 _LARGE_PRODUCT = 2**27
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The arguments of :meth:`nn.MLP.fit` except the data, under the same names.
+
+    Attributes
+    ----------
+    loss_record : Loss
+        The loss of the argument `loss`.
+    rule : Optimizer
+        The optimizer of the arguments `optimizer`, `learning_rate` and `momentum`.
+    folder : Path or None
+        The path of the argument `checkpoint`.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If an argument breaks a rule.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: str | Optimizer
+    learning_rate: float | None
+    momentum: float | None
+    schedule: str
+    loss: str | Loss
+    classes: ArrayLike | None
+    validation: Any
+    patience: int | None
+    checkpoint: str | os.PathLike[str] | None
+    resume: bool
+    check_range: bool
+    progress: bool | None
+    loss_record: Loss = field(init=False)
+    rule: Optimizer = field(init=False)
+    folder: Path | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("epochs", integer("epochs", self.epochs, 1))
+        put("batch_size", integer("batch_size", self.batch_size, 1))
+        if self.validation is not None and (
+            not isinstance(self.validation, (tuple, list)) or len(self.validation) != 2
+        ):
+            raise ArgumentError(
+                f"validation must be a pair (X, y), got {type(self.validation).__name__}"
+            )
+        if self.patience is not None:
+            put("patience", integer("patience", self.patience, 1))
+            if self.validation is None:
+                raise ArgumentError("patience needs validation data, got None")
+        loss = LOSSES.get(self.loss) if isinstance(self.loss, str) else self.loss
+        if not isinstance(loss, Loss):
+            raise ArgumentError(
+                f"loss must be one of {sorted(LOSSES)} or a Loss, got {self.loss!r}"
+            )
+        put("loss_record", loss)
+        if not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
+            raise ArgumentError(
+                f"schedule must be one of {sorted(SCHEDULES)}, got {self.schedule!r}"
+            )
+        if self.progress not in (None, True, False):
+            raise ArgumentError(f"progress must be True, False or None, got {self.progress!r}")
+        folder = None if self.checkpoint is None else local_path("checkpoint", self.checkpoint)
+        put("folder", folder)
+        if self.resume and self.checkpoint is None:
+            raise ArgumentError("resume needs checkpoint, the folder to go on from")
+        put("rule", choose_optimizer(self.optimizer, self.learning_rate, self.momentum))
+
+    def rate(self, rows: int) -> Callable[[int], float]:
+        """Return the function from a step's number to the schedule's factor, for `rows` rows."""
+        schedule, total = SCHEDULES[self.schedule], self.epochs * -(-rows // self.batch_size)
+        return lambda step: schedule(step / total)
 
 
 def forward(layers: Sequence[Layer], x: Any) -> Any:
@@ -41,11 +123,6 @@ def backward(layers: Sequence[Layer], gradient: Any) -> None:
     """Compute each layer's ``gradients``, given the gradient at the last layer's output."""
     for i in range(len(layers) - 1, -1, -1):
         gradient = layers[i].backward(gradient, input_gradient=i > 0)
-
-
-def parameters(layers: Sequence[Layer]) -> list[Any]:
-    """Return all parameters in layer order."""
-    return [parameter for layer in layers for parameter in layer.parameters]
 
 
 def update(layers: Sequence[Layer], optimizer: Optimizer, scale: float = 1.0) -> None:

@@ -42,6 +42,9 @@ class Replay(Transport):
     def close(self, problem):
         pass
 
+    def note(self, *step):
+        pass
+
     @property
     def bytes_on_the_wire(self):
         return 0, 0

@@ -11,11 +11,9 @@ from cryptography.hazmat.primitives import serialization
 import mpc
 from mpc.parties import configuration
 from mpc.parties.tls import own_contexts
-from mpc.provider.service import ProviderService
 from mpc.transport import addresses
 from mpc.transport.certificates import make_certificate
 from nn.command import main
-from nn.serving.service import PartyService
 from tests.helpers.processes import has_ipv6
 from tests.helpers.services import ROOT
 
@@ -221,47 +219,3 @@ def test_listening_apart_from_the_address(example):
     alice, bob = configuration.load(example).parties.values()
     assert (alice.address, alice.listen) == (("127.0.0.1", 9001), ("::", 8000))
     assert bob.listen == bob.address
-
-
-@pytest.fixture
-def alone(example):
-    """The path of a configuration without a provider."""
-    head, rest = example.read_text().split("[provider]")
-    path = example.with_name("alone.toml")
-    path.write_text(head + rest[rest.index("# The computing parties") :])
-    return path
-
-
-def test_a_provider_may_be_missing_until_something_needs_it(alone, capsys):
-    read = configuration.load(alone)
-    assert read.provider is None
-    assert [member.name for member in read.services] == ["alice", "bob"]
-    assert set(read.members) == {"alice", "bob", "carol"}
-    assert read.warnings() == {}
-    text = f"{alone} needs a [provider]: a table that says where the crypto provider is, with"
-    # Before anybody is waited for.
-    for start in (
-        lambda: mpc.Session(alone, me="alice"),
-        lambda: ProviderService(read),
-        lambda: PartyService(read, "alice", {}),
-    ):
-        with pytest.raises(mpc.ConfigurationError) as error:
-            start()
-        assert str(error.value).startswith(text)
-    assert main(["check", str(alone)]) == 78
-    assert text in capsys.readouterr().err
-    assert main(["provider", str(alone)]) == 78
-    assert text in capsys.readouterr().err
-    assert main(["health", str(alone), "--me", "alice", "--timeout", "0.5"]) == 1
-    assert "provider" not in capsys.readouterr().out
-
-
-def test_a_service_refuses_a_configuration_that_has_lost_its_provider(example, alone):
-    read, less = configuration.load(example), configuration.load(alone)
-    service = ProviderService(read, sock=socket.create_server(("127.0.0.1", 0)))
-    with pytest.raises(mpc.ConfigurationError, match=r"needs a \[provider\]"):
-        service.reload(less)
-    assert service.read is read
-    service.close(0)
-    with pytest.raises(mpc.ConfigurationError, match=r"needs a \[provider\]"):
-        PartyService.reload(None, less)  # before it looks at anything of its own

@@ -153,7 +153,6 @@ def test_nobody_is_let_in_before_a_service_is_made(monkeypatch):
 
 
 def test_parties_without_a_provider_shake_hands_alone(trial):
-    """No session does so yet; what sessions begin with needs none."""
     read, sockets = trial
     alone, found = replace(read, provider=None), {}
 
@@ -181,5 +180,5 @@ def test_parties_must_agree_on_whether_there_is_a_provider(trial):
     read, _ = trial
     alone = terms(replace(read, provider=None), None)
     assert disagreement("alice", terms(read, None), "bob", alone) == (
-        "alice and bob disagree on provider: alice has True, bob has False"
+        "alice and bob disagree on provider: alice has 'crypto', bob has 'none'"
     )

@@ -8,6 +8,7 @@ const SIDES = new Map([[64, 8], [784, 28]]);
 const SHOWN_ROWS = 10;
 let model = null;
 let busy = false;
+let provider = true;
 
 // Asking.
 
@@ -54,7 +55,9 @@ const predict = (type, body) =>
 async function start() {
   const told = await ask("v1/models");
   $("me").textContent = told.me;
-  $("parties").textContent = told.parties.join(", ");
+  provider = told.provider;
+  const helper = provider ? ["the crypto provider"] : [];
+  $("parties").textContent = [...told.parties, ...helper].join(", ");
   $("model").replaceChildren(...told.models.map((name) => new Option(name, name)));
   if (told.models.length) await choose();
 }
@@ -248,8 +251,10 @@ function showSeen(parties, drawn) {
     const shown = size ? image(size, first) : code(party.share);
     items.push(card(party.name, shown, how));
   }
-  const what = made("p", "Keys of the masks, how many rows of how many numbers, and when. No row, no share.");
-  items.push(card("crypto provider", what));
+  if (provider) {
+    const what = "Keys of the masks, how many rows of how many numbers, and when. No row, no share.";
+    items.push(card("crypto provider", made("p", what)));
+  }
   $("which").textContent = drawn ? "the digit" : "the first row";
   $("seen").replaceChildren(...items);
   $("saw").hidden = false;

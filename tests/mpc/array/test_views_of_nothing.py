@@ -9,7 +9,7 @@ import mpc
 from mpc.core import wire
 from mpc.core.correlation import MaskRef, Part, check_dealt, chosen_rows
 from mpc.core.errors import ShapeError
-from mpc.core.names import name_of
+from mpc.core.wire import name_of
 from mpc.protocols.b2a import RandomBits
 from mpc.protocols.product import ProductTerm
 

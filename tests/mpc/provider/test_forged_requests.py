@@ -16,7 +16,7 @@ import mpc
 from mpc.core import wire
 from mpc.core.correlation import Correlation, MaskRef, Part, apply_views
 from mpc.core.keys import fresh_streams
-from mpc.core.names import name_of
+from mpc.core.wire import name_of
 from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bits import MaskProducts
 from mpc.protocols.product import ProductTerm

@@ -7,7 +7,7 @@ import pytest
 
 import nn
 from nn.layers import LAYERS, Layer, ReLU, Weighted, register
-from nn.layers.descriptions import described, layers_of
+from nn.layers.layer import described, layers_of
 from ring.errors import ArgumentError, DataError, DtypeError
 
 L = nn.layers

@@ -11,6 +11,7 @@ import pytest
 
 import nn
 from nn.layers import evaluation
+from nn.layers.layer import parameters
 from nn.losses import LOSSES
 from nn.losses.links import normalised
 from nn.models.mlp import dense_layers
@@ -89,7 +90,7 @@ class TestFit:
             curve.append(loss.value(scores, np.eye(3)[y[rows]]))
             training.backward(layers, loss.gradient(scores, np.eye(3)[y[rows]]))
             training.update(layers, optimizer, scale)
-        for array, wanted in zip(model.parameters, training.parameters(layers), strict=True):
+        for array, wanted in zip(model.parameters, parameters(layers), strict=True):
             np.testing.assert_array_equal(array, wanted)
         assert model.loss_curve_ == pytest.approx(curve, abs=1e-12)
 

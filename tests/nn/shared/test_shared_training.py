@@ -8,6 +8,7 @@ import pytest
 import mpc
 import nn
 from mpc.protocols import masking, product
+from nn.layers.layer import parameters
 from nn.losses import LOSSES
 from nn.models.mlp import dense_layers
 from nn.shared.optimizers import on_shares
@@ -143,7 +144,7 @@ def test_steps_follow_the_plain_optimizer(session, rule, loss):
         training.update(layers, rule, scale)
     secret.place()
     moved = 0.0
-    for found, expected in zip(secret.views(), training.parameters(layers), strict=True):
+    for found, expected in zip(secret.views(), parameters(layers), strict=True):
         np.testing.assert_allclose(found.reveal(), expected, rtol=0, atol=3e-4)
         moved = max(moved, np.abs(expected).max())
     assert moved > 0.1
@@ -152,7 +153,7 @@ def test_steps_follow_the_plain_optimizer(session, rule, loss):
 @pytest.mark.parametrize("rule", [Adam(0.01), Adam(2.0**-6, weight_decay=0.1)], ids=repr)
 def test_adam_on_shares_is_close_to_adam(session, rule):
     layers, X, Y = problem(rows=48)
-    start = [p.copy() for p in training.parameters(layers)]
+    start = [p.copy() for p in parameters(layers)]
     secret = trainer(session, layers, "cross_entropy", rule)
     x, targets = share(session, X, Y)
     rule.reset()
@@ -162,9 +163,7 @@ def test_adam_on_shares_is_close_to_adam(session, rule):
         training.backward(layers, LOSSES["cross_entropy"].gradient(scores, Y.astype(float)))
         training.update(layers, rule)
     secret.place()
-    for found, expected, at_first in zip(
-        secret.views(), training.parameters(layers), start, strict=True
-    ):
+    for found, expected, at_first in zip(secret.views(), parameters(layers), start, strict=True):
         moved = np.abs(expected - at_first)
         # 1e-3 from the inverse root, as much from beta_2, the rest from gradients near zero.
         error = np.abs(found.reveal() - expected)
@@ -202,7 +201,7 @@ def test_an_optimizer_that_is_not_there():
 def test_training_goes_on_from_a_secret_model():
     """Initial weights may be secret too: those of a shared model."""
     layers, X, Y = problem()
-    model = nn.MLP.from_parameters(training.parameters(layers))
+    model = nn.MLP.from_parameters(parameters(layers))
     with mpc.Session() as s:
         secret = model.share(s, owner="alice")
         ours = SharedTrainer(
@@ -213,5 +212,5 @@ def test_training_goes_on_from_a_secret_model():
         scores = training.forward(layers, X)
         training.backward(layers, LOSSES["cross_entropy"].gradient(scores, Y.astype(float)))
         training.update(layers, SGD(0.5, momentum=0))
-        for found, expected in zip(ours.views(), training.parameters(layers), strict=True):
+        for found, expected in zip(ours.views(), parameters(layers), strict=True):
             np.testing.assert_allclose(found.reveal(), expected, rtol=0, atol=2e-4)

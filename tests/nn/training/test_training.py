@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import nn
 from nn.layers import Dense, ReLU
+from nn.layers.layer import parameters
 from nn.losses import LOSSES
 from nn.models.mlp import dense_layers
 from nn.training import steps as training
@@ -40,7 +41,7 @@ def test_one_step_by_hand():
     ]
 
     training.update(layers, SGD(learning_rate=0.5, momentum=0.9))
-    assert [array.tolist() for array in training.parameters(layers)] == [
+    assert [array.tolist() for array in parameters(layers)] == [
         [[1.5, -4.875], [1.125, -5.75]],
         [0.5, -3.375],
         [[1.8125, -3.625], [0.3125, -4.125]],
@@ -65,7 +66,7 @@ def test_gradients_of_whole_networks(name, seed, hidden):
     training.backward(layers, loss.gradient(training.forward(layers, x), targets))
     gradients = [gradient.copy() for layer in layers for gradient in layer.gradients]
     step = 1e-7
-    for parameter, gradient in zip(training.parameters(layers), gradients, strict=True):
+    for parameter, gradient in zip(parameters(layers), gradients, strict=True):
         direction = random.normal(size=parameter.shape)
         before = parameter.copy()
         parameter += step * direction
@@ -85,11 +86,11 @@ class Recorder(SGD):
 
 def test_update_puts_new_arrays_into_the_layers():
     layers = [Dense(np.array([[1.0]]), np.array([2.0])), ReLU(), Dense(np.eye(1), np.zeros(1))]
-    old = training.parameters(layers)
+    old = parameters(layers)
     training.forward(layers, np.array([[3.0]]))
     training.backward(layers, np.array([[1.0]]))
     training.update(layers, Recorder(), scale=0.5)
-    assert [array.tolist() for array in training.parameters(layers)] == [
+    assert [array.tolist() for array in parameters(layers)] == [
         [[-0.5]],
         [1.5],
         [[-1.5]],

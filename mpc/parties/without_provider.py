@@ -1,0 +1,84 @@
+"""What parties.toml says of a provider: a table that names it, or that two parties do without."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpc.core.errors import ConfigurationError, PartyError
+from mpc.parties.toml_text import TomlText
+
+__all__ = ["ALONE", "ProviderText", "check_two"]
+
+ALONE = 'provider = "none"'
+
+
+def check_two(names: Collection[str]) -> None:
+    """Raise PartyError unless there are two parties, who can do without a provider."""
+    if len(names) != 2:
+        raise PartyError(
+            f"a session without a provider has two parties, got {len(names)}: {', '.join(names)}"
+        )
+
+
+class ProviderText(TomlText):
+    """A configuration's text, and what it says of the provider."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        try:
+            super().__init__(path, text)
+        except ConfigurationError:
+            if (line := _named_twice(text)) is None:
+                raise
+            raise ConfigurationError(
+                f"{path}, line {line}: there is {ALONE} and a table [provider], and only one of them"
+                " can be meant"
+            ) from None
+
+    def table(self, table: tuple[str, ...], keys: Sequence[str]) -> dict[str, Any]:
+        """Return a table, as :class:`TomlText`; say where a line goes that has got into this one."""
+        values: Any = self.data
+        for part in table:
+            values = values.get(part) if isinstance(values, dict) else None
+        if table and isinstance(values, dict) and isinstance(values.get("provider"), str):
+            raise self.error(table, "provider", f"{ALONE} goes to the top, above the first table")
+        return super().table(table, keys)
+
+    def alone(self) -> bool:
+        """Return whether the parties do without a provider."""
+        says = self.data.get("provider", {})
+        if isinstance(says, dict):
+            return False
+        if says != "none":
+            raise self.error(
+                (), "provider", f'provider must be "none" or a table [provider], got {says!r}'
+            )
+        return True
+
+    def check_parties(self, parties: Collection[str]) -> None:
+        """Refuse more parties without a provider than two."""
+        if self.alone() and len(parties) > 2:
+            try:
+                check_two(parties)
+            except PartyError as error:
+                raise self.error((), "provider", str(error)) from None
+
+    def check_provider(self) -> None:
+        """Refuse a text that leaves open who makes the randomness."""
+        if "provider" not in self.data:
+            raise ConfigurationError(
+                f"{self.path} says nothing of a provider: a table [provider] with address = ... and"
+                f" certificate = ... names one, and {ALONE} at the top has two parties do without"
+            )
+
+
+def _named_twice(text: str) -> int | None:
+    """Return the line of the table [provider] in a text that says ``provider = ...`` before."""
+    said = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        said = said or re.match(r"\s*provider\s*=", line) is not None
+        if said and re.match(r"\s*\[\s*provider\s*\]", line):
+            return number
+    return None

@@ -1,0 +1,242 @@
+"""parties.toml without a provider: what it says, what is refused, and that parties agree on it."""
+
+import socket
+import threading
+
+import pytest
+
+import mpc
+from mpc.parties import configuration
+from mpc.provider.service import ProviderService
+from nn.command import main
+from nn.serving.service import PartyService
+from tests.helpers import programs
+
+NONE = 'provider = "none"\n'
+
+
+@pytest.fixture
+def trial(tmp_path):
+    """The path of a configuration of alice and bob alone."""
+    return configuration.write_example(tmp_path / "trial", provider=False)
+
+
+@pytest.fixture
+def usual(tmp_path):
+    """The path of a configuration with a provider."""
+    return configuration.write_example(tmp_path / "usual")
+
+
+def refused(path, text, message):
+    path.write_text(text)
+    with pytest.raises(mpc.ConfigurationError) as caught:
+        configuration.load(path)
+    assert message in str(caught.value), caught.value
+    return str(caught.value)
+
+
+def test_the_example(trial):
+    read = configuration.load(trial)
+    assert read.provider is None and read.everybody == "alice and bob"
+    assert [member.name for member in read.services] == ["alice", "bob"]
+    assert set(read.members) == {"alice", "bob", "carol"}
+    assert {path.name for path in trial.parent.glob("*.key")} == {
+        f"{name}.key" for name in read.members
+    }
+    assert read.warnings() == {}
+
+
+def test_a_file_says_one_or_the_other(trial, usual):
+    text = trial.read_text()
+    told = refused(trial, text.replace(NONE, ""), "says nothing of a provider")
+    assert "a table [provider] with address" in told and 'provider = "none" at the top' in told
+    whole = usual.read_text()
+    told = refused(usual, NONE + whole, "only one of them can be meant")
+    line = 2 + whole.splitlines().index("[provider]")
+    assert f"line {line}: " in told and "[provider]" in told
+
+
+@pytest.mark.parametrize("says", ['"nobody"', "false", '"crypto"', "0"])
+def test_a_file_says_none(trial, says):
+    text = trial.read_text().replace('"none"', says)
+    told = refused(trial, text, 'provider must be "none" or a table [provider], got ')
+    assert f"line {1 + text.splitlines().index(f'provider = {says}')}: " in told
+
+
+@pytest.mark.parametrize("table", ["[timeouts]", "[parties]", "[parties.bob]", "[clients.carol]"])
+def test_a_line_that_got_into_a_table_is_shown_the_top(trial, table):
+    text = trial.read_text().replace(NONE, "")
+    # As TOML has it: the line belongs to the table before it.
+    if table == "[parties]":
+        text = text.replace("[parties.alice]", "[parties]\n[parties.alice]")
+    at = text.index("\n", text.index(table)) + 1
+    told = refused(trial, text[:at] + NONE + text[at:], "goes to the top, above the first table")
+    assert f"line {text[:at].count(chr(10)) + 1}: " in told
+
+
+def test_more_than_two_parties_are_refused_by_name(tmp_path, capsys):
+    three = ("alice", "bob", "erin")
+    has_two = "a session without a provider has two parties, got 3: alice, bob, erin"
+    path = configuration.write_example(tmp_path / "three", three, ())
+    text = path.read_text()
+    begin, end = text.index("# The crypto"), text.index("# The computing")
+    assert has_two in refused(path, NONE + text[:begin] + text[end:], "line 1: ")
+    for call in (
+        lambda: configuration.write_example(tmp_path / "no", three, (), provider=False),
+        lambda: mpc.launch(programs.divides, three, provider=None),
+        lambda: mpc.Session(three, provider=None),
+    ):
+        with pytest.raises(mpc.PartyError, match=has_two):
+            call()
+    folder = str(tmp_path / "no")
+    assert main(["init", folder, "--no-provider", "--parties", ",".join(three)]) != 0
+    assert has_two in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_session_has_the_provider_that_the_configuration_says(trial, usual):
+    for path, provider, has in ((trial, "crypto", "has none"), (usual, None, "names one")):
+        with pytest.raises(mpc.ArgumentError, match=f"{has}, got {provider!r}"):
+            mpc.Session(path, me="alice", provider=provider)
+    for call in (
+        lambda: mpc.Session(provider="none"),
+        lambda: mpc.launch(programs.divides, provider="none"),
+    ):
+        with pytest.raises(mpc.ArgumentError, match="None for two parties alone, got 'none'"):
+            call()
+
+
+# Commands.
+
+
+def test_init_and_check(tmp_path, capsys):
+    path = str(tmp_path / "t" / "parties.toml")
+    assert main(["init", str(tmp_path / "t"), "--no-provider"]) == 0
+    told = capsys.readouterr().out
+    assert "  alice, bob, carol\n" in told and "provider" not in told.replace("sotto check", "")
+    assert f"mpc.Session({path!r}, me='alice')" in told
+    assert main(["check", path, "--me", "alice"]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith("alice and bob, all is well.\n") and "provider" not in told
+
+
+def test_there_is_no_provider_to_run_or_to_ask(trial, capsys):
+    says = f'{trial} says provider = "none": alice and bob compute without one'
+    assert main(["provider", str(trial)]) == 78
+    assert says in capsys.readouterr().err
+    with pytest.raises(mpc.ConfigurationError, match="there is none to run"):
+        ProviderService(configuration.load(trial))
+    assert main(["health", str(trial), "--me", "alice", "--timeout", "0.5"]) == 1
+    told = capsys.readouterr().out
+    assert "alice" in told and "bob" in told and "provider" not in told
+    assert main(["health", str(trial), "--me", "alice", "--of", "provider"]) == 2
+    assert "--of must be one of alice, bob, got 'provider'" in capsys.readouterr().err
+
+
+def test_services_go_on_with_what_they_began_with(trial, usual):
+    with_one, without = configuration.load(usual), configuration.load(trial)
+    service = ProviderService(with_one, sock=socket.create_server(("127.0.0.1", 0)))
+    with pytest.raises(mpc.ConfigurationError, match="there is none to run"):
+        service.reload(without)
+    assert service.read is with_one
+    service.close(0)
+    party = PartyService(without, "alice", {}, sock=socket.create_server(("127.0.0.1", 0)))
+    try:
+        with pytest.raises(mpc.PartyError, match="whether there is a provider can change only"):
+            party.reload(with_one)
+        assert party.read is without
+    finally:
+        party.stop()
+        party.run()
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """Keys as organisations make them, one folder each."""
+    for number, name in enumerate(("alice", "bob", "carol", "provider")):
+        address = f"127.0.0.1:{9001 + number}"
+        assert main(["key", name, "--folder", str(tmp_path / name), "--address", address]) == 0
+    return lambda name: str(tmp_path / name / f"{name}.crt")
+
+
+def test_join_writes_that_there_is_none(tmp_path, keys, capsys):
+    path = tmp_path / "alice" / "parties.toml"
+    join = ["join", str(path), keys("alice"), keys("bob"), "--as", "party"]
+    assert main([*join, "--no-provider"]) == 0
+    assert configuration.load(path).provider is None
+    assert main(["join", str(path), keys("carol"), "--as", "client", "--no-provider"]) == 0
+    assert path.read_text().count(NONE) == 1
+    assert main(["check", str(path), "--me", "alice"]) == 0
+    # What would not work changes nothing.
+    before = path.read_bytes(), sorted(path.parent.iterdir())
+    capsys.readouterr()
+    assert main(["join", str(path), keys("provider"), "--as", "provider"]) == 2
+    told = capsys.readouterr().err
+    assert f'{path} says provider = "none": delete that line at all parties to have one' in told
+    assert main(["join", str(path), keys("provider"), "--name", "dora", "--as", "party"]) == 78
+    assert "has two parties, got 3: alice, bob, dora" in capsys.readouterr().err
+    assert (path.read_bytes(), sorted(path.parent.iterdir())) == before
+
+
+def test_join_does_not_take_a_provider_away(tmp_path, keys, capsys):
+    path = tmp_path / "alice" / "parties.toml"
+    assert main(["join", str(path), keys("provider"), "--as", "provider"]) == 0
+    before = path.read_bytes()
+    join = ["join", str(path), keys("alice"), "--as", "party", "--no-provider"]
+    assert main(join) == 2
+    assert f"{path} names a provider: delete its table [provider]" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_join_without_a_provider_keeps_comments_and_layout(tmp_path, keys):
+    path = tmp_path / "alice" / "parties.toml"
+    path.write_text("# ours\r\n\r\n[format]  # as agreed\r\nfrac_bits = 16\r\n", newline="")
+    assert main(["join", str(path), keys("alice"), "--as", "party", "--no-provider"]) == 0
+    text = path.read_bytes().decode()
+    assert text.startswith("# ours\r\n\r\n# Two parties without")
+    assert 'provider = "none"\r\n\r\n[format]  # as agreed\r\n' in text
+    assert "\n" not in text.replace("\r\n", "")
+
+
+# Sessions between processes.
+
+
+def meet(paths):
+    """Begin a session of both parties in two threads; return what each says."""
+    said = {}
+
+    def one(me):
+        try:
+            with mpc.Session(paths[me], me=me) as session:
+                x = session.share([1.5, -2.0] if me == "alice" else None, owner="alice", shape=(2,))
+                said[me] = x.relu().reveal().tolist()
+        except mpc.SottoError as error:
+            said[me] = f"{type(error).__name__}: {error}"
+
+    threads = [threading.Thread(target=one, args=(me,), daemon=True) for me in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return said
+
+
+def test_a_session_of_two_parties_alone_and_parties_that_disagree(tmp_path):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    alone = configuration.write_example(tmp_path / "t", ports=ports, provider=False)
+    assert meet({"alice": alone, "bob": alone}) == {"alice": [1.5, 0], "bob": [1.5, 0]}
+    # The same files but for the provider, which nobody runs: both are told at once.
+    both = alone.with_name("both.toml")
+    text = alone.read_text().replace(NONE, "")
+    table = f'[provider]\naddress = "127.0.0.1:{ports[2]}"\ncertificate = "carol.crt"\n'
+    both.write_text(text[: text.index("# Who may ask")] + table)
+    for alice, bob in ((alone, both), (both, alone)):
+        said = meet({"alice": alice, "bob": bob})
+        has = ("'none'", "'crypto'") if alice is alone else ("'crypto'", "'none'")
+        told = f"alice and bob disagree on provider: alice has {has[0]}, bob has {has[1]}"
+        assert all(told in text for text in said.values()), said
+        assert set(said) == {"alice", "bob"}
