@@ -16,6 +16,7 @@ Source: cross terms of shares by oblivious transfer, Gilboa 1999; by encryption,
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import pairwise
 from math import prod
 
@@ -201,7 +202,7 @@ def _matrices(
     if m < _FEW_ROWS and right.plaintext is not None:
         # Encrypted once, by its owner.
         product = product_for(choose_right(m, k, n), left.bound, left.products)
-        key = (right.plaintext.base.id, str(right.plaintext.views), at, product)
+        key = (right.plaintext.base.id, _hashable(right.plaintext.views), at, product)
         kept_once = operands.kept(
             key, product.memory_bytes(), lambda: pair.keep(product, other, theirs)
         )
@@ -213,6 +214,15 @@ def _matrices(
         return pair.multiply_private(first, party, mine, theirs, life)
     life = operands.life(left.array, second)
     return pair.multiply_private(second, other, theirs, mine, life)
+
+
+def _hashable(views: object) -> Hashable:
+    """Return what tells views from all others. Text does not: it leaves out the middle of long indices."""
+    if isinstance(views, np.ndarray):
+        return views.shape, views.dtype.str, views.tobytes()
+    if isinstance(views, (tuple, list)):
+        return tuple(_hashable(part) for part in views)
+    return str(views)
 
 
 def _sent(product: Product) -> int:
