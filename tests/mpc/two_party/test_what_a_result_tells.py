@@ -55,7 +55,10 @@ def product(s, name, owners):
 @pytest.mark.parametrize("name", VALUES)
 def test_a_party_learns_z_and_something_uniform_of_its_own(session, held, name, owners):
     z, exact = product(session, name, owners)
-    y = np.round(z.reveal() * 2**16).astype(np.int64).view(np.uint64)
+    revealed = z.reveal() * 2**16
+    # No more bits than the format has.
+    assert (revealed == np.round(revealed)).all()
+    y = revealed.astype(np.int64).view(np.uint64)
     (shares,) = held
     alice = (shares[0] - np.uint64(1)) & (UNIT - np.uint64(1))
     bob = shares[1] & (UNIT - np.uint64(1))
