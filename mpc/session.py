@@ -152,7 +152,7 @@ class Session(Runtime):
         self._bundles = Bundles()
         # The last id for which correlations were announced to the source.
         self._announced = 0
-        if setup.source.own_shares:
+        if setup.source.own_shares and self.here:
             try:
                 joint.begin(self)
             except BaseException as error:
@@ -325,7 +325,7 @@ class Session(Runtime):
         program(planned)
         bundle = self.source.bundle(recorded.asked, 0, planned.last_id)
         self.source.book_bundle(bundle, planned._ledger)
-        return Plan(planned.cost(), tuple(recorded.asked))
+        return Plan(planned.cost(), tuple(recorded.asked), *joint.needs_of(planned))
 
     def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
         """Request the correlations of `program`, which is about to run, from the provider ahead of need.
@@ -391,7 +391,9 @@ class Session(Runtime):
             # A copy of the places: the run warns again of what a plan has warned of.
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
         )  # fmt: skip
-        return SessionAt(setup, self.configuration, last_id)
+        planned = SessionAt(setup, self.configuration, last_id)
+        joint.begin_plan(planned, self)
+        return planned
 
     def worker_count(self, n_jobs: int | None, rows: int) -> int:
         """Return over how many workers to spread rows: -1 for as many as joblib offers, 1 for none.
