@@ -1,7 +1,7 @@
 """Write docs/protocols.md: each protocol's steps and source, and a table of what it costs.
 
-The steps are the docstrings of the files in mpc/protocols, the costs come from plans. A test checks
-that the page is what this program writes.
+The steps are the docstrings of the files in mpc/protocols, and in mpc/two_party for two parties without a
+provider; the costs come from plans. A test checks that the page is what this program writes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mpc.two_party.seeds import SECRET_BITS
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "protocols.md"
 PROTOCOLS = HERE.parent / "mpc" / "protocols"
+TWO_PARTY = HERE.parent / "mpc" / "two_party"
 NAMES = ("alice", "bob", "carol")
 # Of a session's transfers: see mpc.two_party.extension, k.
 TREE_BITS = inspect.signature(Pair).parameters["k"].default
@@ -33,6 +34,7 @@ Shares of x, additive modulo 2^64, are [x]; XOR shares of a bit are `<b>`. There
 and a crypto provider that deals random numbers and never sees data. Its *corrections* go to the last
 party alone: everybody else's part follows from a key that the party has in common with the provider.
 *Rounds* are messages that have to wait for one another. Fixed point has f fractional bits, 16 by default.
+Two parties without a provider go [other ways](#without-a-provider).
 
 ## What they cost
 
@@ -44,6 +46,14 @@ stock; to make them takes one or two more for every kind. Not included is what t
 session: base transfers and keys. Ciphertexts have thousands of places, so that products of few numbers
 cost more for each; the results here have {size} elements.
 """
+
+ALONE = """\
+
+## Without a provider
+
+Two parties, the first and the second. What the first knows of a shared x is x_0, what the second knows
+x_1; *transfers* are random oblivious transfers. The rest of this page is the docstrings of
+`mpc/two_party`."""
 
 
 def cost_alone(session: mpc.Session, check: Check) -> Cost:
@@ -90,19 +100,21 @@ def cost_table() -> list[str]:
     return rows
 
 
-def sections() -> list[str]:
-    """Return a section for each protocol file: its docstring as it stands."""
+def sections(folder: Path, heading: str) -> list[str]:
+    """Return a section for each protocol file of a folder: its docstring as it stands."""
     lines = []
-    for path in sorted(PROTOCOLS.glob("[a-z]*.py")):
+    for path in sorted(folder.glob("[a-z]*.py")):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines += ["", f"## {path.stem.replace('_', ' ')}", "", f"`mpc/protocols/{path.name}`", ""]
+        name = f"{folder.parent.name}/{folder.name}/{path.name}"
+        lines += ["", f"{heading} {path.stem.replace('_', ' ')}", "", f"`{name}`", ""]
         lines += ["```text", text, "```"]
     return lines
 
 
 def page() -> str:
     """Return the whole page."""
-    return "\n".join([INTRODUCTION.format(size=SIZE), *cost_table(), *sections(), ""])
+    parts = [*sections(PROTOCOLS, "##"), ALONE, *sections(TWO_PARTY, "###")]
+    return "\n".join([INTRODUCTION.format(size=SIZE), *cost_table(), *parts, ""])
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from mpc.core.errors import ArgumentError, SessionError
+from mpc.core.errors import ArgumentError, FrameError
 from mpc.two_party import seeds
 from mpc.two_party.channel import Channel, exchange, send
 from ring.bits import WORD_BITS, count_words
@@ -265,7 +265,7 @@ class Extension:
 
         Raises
         ------
-        SessionError, FrameError
+        FrameError
             If the parties are at different positions, as they are after a call that failed at one of
             them: both have to call :meth:`resume`.
         PeerError
@@ -314,7 +314,7 @@ class Extension:
         if got is not None:
             if got[0] != position:
                 here, there = self._channel.names[self.sender], self._channel.names[receiver]
-                raise SessionError(
+                raise FrameError(
                     f"{there} makes transfers from position {got[0]}, {here} from {position}:"
                     " a call has failed at one of them, and they must agree where to go on"
                 )

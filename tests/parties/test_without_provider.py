@@ -7,8 +7,11 @@ import pytest
 
 import mpc
 from mpc.parties import configuration
+from mpc.parties.joining import Links
 from mpc.provider.service import ProviderService
 from nn.command import main
+from nn.gateway.asking import Asking
+from nn.gateway.server import _say
 from nn.serving.service import PartyService
 from tests.helpers import programs
 
@@ -150,6 +153,25 @@ def test_services_go_on_with_what_they_began_with(trial, usual):
         party.run()
 
 
+def test_a_service_goes_on_if_a_party_is_lost_while_the_session_begins(trial, monkeypatch, caplog):
+    """When two parties alone make keys for transfers, which takes a while."""
+    party = PartyService(
+        configuration.load(trial), "alice", {}, sock=socket.create_server(("127.0.0.1", 0))
+    )
+
+    def begin(*arguments):
+        raise mpc.PeerError("bob closed the connection")
+
+    monkeypatch.setattr(mpc.Session, "from_links", begin)
+    try:
+        party._serve(Links(b"", {}, None, {}, None))
+        assert party.state == "bob closed the connection"
+        assert "event=lost me=alice why='bob closed the connection'" in caplog.text
+    finally:
+        party.stop()
+        party.run()
+
+
 @pytest.fixture
 def keys(tmp_path):
     """Keys as organisations make them, one folder each."""
@@ -196,6 +218,14 @@ def test_join_without_a_provider_keeps_comments_and_layout(tmp_path, keys):
     assert text.startswith("# ours\r\n\r\n# Two parties without")
     assert 'provider = "none"\r\n\r\n[format]  # as agreed\r\n' in text
     assert "\n" not in text.replace("\r\n", "")
+
+
+def test_the_gateway_names_those_that_compute(trial, usual, capsys):
+    for path, everybody in ((trial, "alice and bob"), (usual, "alice, bob and the provider")):
+        asking = Asking(path, "carol", 1)
+        assert asking.provider == (path is usual)
+        _say(asking, "127.0.0.1", 8080)
+        assert f"\n{everybody} see shares, masked values and shapes.\n" in capsys.readouterr().out
 
 
 # Sessions between processes.
