@@ -113,6 +113,15 @@ def test_the_protocols_page_is_what_the_code_says():
         assert "Source: " in path.read_text() or path.stem == "linear"
 
 
+def test_security_has_the_parameters_that_the_code_has():
+    spec = importlib.util.spec_from_file_location("write_security", DOCS / "write_security.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "SECURITY.md").read_text()
+    assert module.parameters() in text
+    assert module.page(text) == text
+
+
 def test_pages_write_no_figures_of_their_own():
     """Times and factors come from result files, by a script: a page that has one says which."""
     for page in (*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"):

@@ -10,16 +10,21 @@ Cross terms of matrices are made by ring-LWE (:mod:`mpc.two_party.rlwe_products`
 operand, the other multiplies and answers, whichever way takes fewer bytes. A right operand that is an
 input, such as a model's weights, stays encrypted at the other party for products of few rows. Elementwise,
 few numbers take oblivious transfers (:mod:`mpc.two_party.product`), more :mod:`mpc.two_party.rlwe_slots`.
+
+Source: cross terms of shares by oblivious transfer, Gilboa 1999; by encryption, see the files named.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.core.errors import SessionError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.two_party.joint import fresh_shares
@@ -27,6 +32,7 @@ from mpc.two_party.operands import INPUT_PRODUCTS, product_for
 from mpc.two_party.pair import Pair, padded
 from mpc.two_party.product import cross_products
 from mpc.two_party.rlwe_layouts import choose_left, choose_right
+from mpc.two_party.rlwe_parameters import DISTANCE_BITS
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
 from mpc.two_party.rlwe_protocol import product_cost
 from mpc.two_party.rlwe_slots import SlotProduct
@@ -100,26 +106,40 @@ def multiply(
     if not parties:
         return fresh_shares(session, z).reshape(z.shape)
     flat = [v.reshape(len(v), size) for v in (numbers, factors)]
-    if size < SLOTS_FROM:
+    mixed = None if size < SLOTS_FROM else _with_room(pair, (right, left), size)
+    if mixed is None:
         # Of x_i w_j the bits of w_j are chosen by.
         bits = [WORD_BITS if 1 - party in parties else 0 for party in (0, 1)]
         cross = cross_products(
             pair, padded(flat[0], size), padded(flat[1], size), (bits[0], bits[1])
         )[:, :size]
-    else:
+    elif mixed is right:
         cross = _by_slots(pair, flat[0], flat[1], right, parties)
+    else:
+        others = [party for party in (0, 1) if 1 - party in parties]
+        cross = _by_slots(pair, flat[1], flat[0], left, others)
     z += cross.reshape(z.shape)
     return z
 
 
+def _with_room(pair: Pair, operands: tuple[_Operand, ...], size: int) -> _Operand | None:
+    """Return the first operand that so many answers may show a little more of."""
+    for mixed in operands:
+        pieces = pairwise([*range(0, size, _SLOTS), size])
+        more = sum(_slots(stop - start).distance_of_one for start, stop in pieces)
+        if more <= pair.operands.room(mixed.array):
+            return mixed
+    return None
+
+
 def _by_slots(
-    pair: Pair, numbers: Words, factors: Words, right: _Operand, parties: list[int]
+    pair: Pair, numbers: Words, factors: Words, mixed: _Operand, parties: list[int]
 ) -> Words:
     out = np.empty_like(numbers)
     size = numbers.shape[1]
     for start, stop in pairwise([*range(0, size, _SLOTS), size]):
         product = _slots(stop - start)
-        life = pair.operands.life(right.array, product)
+        life = pair.operands.life(mixed.array, product)
         x = np.ascontiguousarray(numbers[:, start:stop])
         w = np.ascontiguousarray(factors[:, start:stop])
         if len(parties) == 2:
@@ -182,10 +202,8 @@ def _matrices(
     m, k, n = sizes
     operands = pair.operands
     if len(parties) == 2:
-        ways = [product_for(choose_left(m, k, n), right.bound, right.products)]
-        ways.append(product_for(choose_right(m, k, n, products=1), left.bound, left.products))
-        product = min(ways, key=_sent)
-        if product is ways[0]:
+        product, by_right = _cheapest(pair, sizes, left, right)
+        if by_right:
             kept, mixed, array = a, b, right.array
         else:
             kept, mixed, array = b, a, left.array
@@ -198,19 +216,54 @@ def _matrices(
     mine, theirs = _where(pair, a, party), _where(pair, b, other)
     if m < _FEW_ROWS and right.plaintext is not None:
         # Encrypted once, by its owner.
-        product = product_for(choose_right(m, k, n), left.bound, left.products)
-        key = (right.plaintext.base.id, str(right.plaintext.views), at, product)
-        kept_once = operands.kept(
-            key, product.memory_bytes(), lambda: pair.keep(product, other, theirs)
+        few = _product(pair, choose_right(m, k, n), left)
+        if few is not None:
+            key = (right.plaintext.base.id, _hashable(right.plaintext.views), at, few)
+            life = operands.life(left.array, few)
+            kept_once = operands.kept(
+                key, few.memory_bytes(), lambda: pair.keep(few, other, theirs)
+            )
+            return pair.multiply_kept(few, kept_once, mine, life)
+    product, by_right = _cheapest(pair, sizes, left, right)
+    if by_right:
+        life = operands.life(right.array, product)
+        return pair.multiply_private(product, party, mine, theirs, life)
+    life = operands.life(left.array, product)
+    return pair.multiply_private(product, other, theirs, mine, life)
+
+
+def _product(pair: Pair, layout: Any, mixed: _Operand) -> Product | None:
+    """Return the cheapest product that shows no more of the mixer's operand than may be."""
+    return product_for(layout, mixed.bound, mixed.products, pair.operands.room(mixed.array))
+
+
+def _cheapest(
+    pair: Pair, sizes: tuple[int, int, int], left: _Operand, right: _Operand
+) -> tuple[Product, bool]:
+    """Return the product that takes the fewest bytes, and whether it is the right operand that is mixed."""
+    m, k, n = sizes
+    first = _product(pair, choose_left(m, k, n), right)
+    second = _product(pair, choose_right(m, k, n, products=1), left)
+    if first is None and second is None:
+        raise SessionError(
+            "both operands of a matrix product have been multiplied as often as they may be, or the product"
+            f" of ({m}, {k}) and ({k}, {n}) is too large: what the other party sees of their encryption"
+            f" would show one by more than 2^-{DISTANCE_BITS}; share or compute them anew, or multiply"
+            " fewer rows at a time"
         )
-        return pair.multiply_kept(product, kept_once, mine, operands.life(left.array, product))
-    first = product_for(choose_left(m, k, n), right.bound, right.products)
-    second = product_for(choose_right(m, k, n, products=1), left.bound, left.products)
-    if _sent(first) <= _sent(second):
-        life = operands.life(right.array, first)
-        return pair.multiply_private(first, party, mine, theirs, life)
-    life = operands.life(left.array, second)
-    return pair.multiply_private(second, other, theirs, mine, life)
+    if second is None or (first is not None and _sent(first) <= _sent(second)):
+        assert first is not None
+        return first, True
+    return second, False
+
+
+def _hashable(views: object) -> Hashable:
+    """Return what tells views from all others. Text does not: it leaves out the middle of long indices."""
+    if isinstance(views, np.ndarray):
+        return views.shape, views.dtype.str, views.tobytes()
+    if isinstance(views, (tuple, list)):
+        return tuple(_hashable(part) for part in views)
+    return str(views)
 
 
 def _sent(product: Product) -> int:

@@ -92,6 +92,10 @@ class Transfers:
             None if self.choices is None else self.choices[words],
         )
 
+    def without_rows(self) -> Transfers:
+        """Return as many transfers where no party lives (for plans)."""
+        return Transfers(self.start, self.count, None, None, None)
+
     @staticmethod
     def joined(parts: Sequence[Transfers]) -> Transfers:
         """Return transfers that follow one another as one."""
@@ -239,6 +243,11 @@ class Extension:
     def expect(self, count: int) -> None:
         """Say that so many transfers are going to be drawn, so that they are made in large pieces."""
         self._expected += count
+
+    def count_like(self, other: Extension) -> None:
+        """Be where another is, without what it has: no party lives here (for plans)."""
+        self._position, self._expected = other._position, other._expected
+        self._left = None if other._left is None else other._left.without_rows()
 
     def resume(self) -> None:
         """After a failure: agree on a position that neither has passed, and forget what is left."""

@@ -17,9 +17,10 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import SessionError
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.runtime import Runtime
+from mpc.two_party.cost import Cost
 from mpc.two_party.pair import Pair
 
-__all__ = ["OwnShares", "begin", "fresh_shares"]
+__all__ = ["OwnShares", "begin", "begin_plan", "fresh_shares", "needs_of"]
 
 Words = NDArray[np.uint64]
 
@@ -89,6 +90,25 @@ def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
     channel = _OverSession(session)
     session.pair = Pair(channel, k, silent)
     channel.begun = True
+
+
+def begin_plan(planned: Runtime, session: Runtime) -> None:
+    """Give a session where no party lives as much as the two parties of `session` have."""
+    if session.pair is None:
+        return
+    # Inputs that are kept encrypted are known by their ids: what a plan shares is none of them.
+    planned.last_id = max(planned.last_id, session.last_id)
+    channel = _OverSession(planned)
+    planned.pair = session.pair.without_parties(channel)
+    channel.begun = True
+
+
+def needs_of(planned: Runtime) -> tuple[tuple[int, int], int]:
+    """Return how many transfers and how many ring-LWE products a plan's program takes."""
+    if planned.pair is None:
+        return (0, 0), 0
+    total = sum((correlation.cost for correlation in planned.pair.taken), Cost())
+    return total.transfers, len(planned.pair.multiplied)
 
 
 def fresh_shares(session: Runtime, shares: Words) -> Words:

@@ -116,18 +116,22 @@ class Pair:
     operands : Operands
         What is remembered of operands of products by ring-LWE.
     taken : list of Correlation
-        What protocols have asked for, in order.
+        What protocols have asked for, in order; only where no party lives.
+    multiplied : list of Multiplication
+        The products by ring-LWE, in order; only where no party lives.
     """
 
     def __init__(self, channel: Channel, k: int = 4, silent: str | None = None) -> None:
         self.channel = channel
         self.parties = channel.parties
+        self._options = k, silent
         self._session = session = base_ot.agree(channel)
         extensions = [Extension(channel, session, sender, k) for sender in (0, 1)]
         self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
         if silent is not None:
             self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
         self.taken: list[Correlation] = []
+        self.multiplied: list[Multiplication] = []
         self._stock: dict[Correlation, list[_Piece]] = {}
         self._keys: dict[tuple[Parameters, int], Keys] = {}
         self.operands = Operands()
@@ -159,7 +163,8 @@ class Pair:
         From the stock, of which a part may be taken and several parts may make a whole, and what is
         not there is made.
         """
-        self.taken.append(correlation)
+        if not self.parties:
+            self.taken.append(correlation)
         stock = self._stock.get(replace(correlation, words=0), [])
         parts: list[Made] = []
         missing = correlation.words
@@ -177,6 +182,30 @@ class Pair:
             self._expect([rest])
             parts.append(rest.make(self))
         return parts[0].joined(parts[1:])
+
+    def without_parties(self, channel: Channel) -> Pair:
+        """Return a pair that has as much as this one, where no party lives: what it sends is as much.
+
+        Parameters
+        ----------
+        channel : Channel
+            Of no party. What it counts here is to be forgotten.
+        """
+        out = Pair(channel, *self._options)
+        for parameters, keeper in self._keys:
+            out.keys(parameters, keeper)
+        out.operands.count_like(self.operands)
+        for kind, pieces in self._stock.items():
+            counts = [piece.made.words - piece.used for piece in pieces]
+            out._stock[kind] = [_Piece(replace(kind, words=n).make(out)) for n in counts]
+        for mine, other in zip(out.extensions, self.extensions, strict=True):
+            if isinstance(mine, Silent):
+                assert isinstance(other, Silent)
+                mine.count_like(other)
+            else:
+                assert isinstance(other, Extension)
+                mine.count_like(other)
+        return out
 
     def resume(self) -> None:
         """After a call that failed at either party: forget stock and keys, and agree where to go on.
@@ -208,6 +237,7 @@ class Pair:
         -------
         uint64 array of shape (p, ...): shares of the product, as of all of the following
         """
+        self._note(product)
         return rlwe_protocol.multiply_kept(self.channel, product, kept, w, life)
 
     def multiply_mask(
@@ -219,6 +249,7 @@ class Pair:
         -------
         the mask, where its keeper lives, elsewhere None; and shares of the product
         """
+        self._note(product)
         keys = self.keys(product.parameters, keeper)
         return rlwe_protocol.multiply_mask(self.channel, product, keys, w, life)
 
@@ -226,6 +257,7 @@ class Pair:
         self, product: Multiplication, keeper: int, x: Words | None, w: Words | None, life: Life
     ) -> Words:
         """Multiply the keeper's `x` with the other party's `w`, each None elsewhere: 2 rounds."""
+        self._note(product)
         keys = self.keys(product.parameters, keeper)
         return rlwe_protocol.multiply_private(self.channel, product, keys, x, w, life)
 
@@ -234,6 +266,7 @@ class Pair:
 
         `life` counts the answers from both parties' `w`.
         """
+        self._note(product)
         keys = self.keys(product.parameters, 0), self.keys(product.parameters, 1)
         return rlwe_protocol.cross_products(self.channel, product, keys, x, w, life)
 
@@ -243,6 +276,10 @@ class Pair:
         for mine, left, right in zip(out, x, w, strict=True):
             mine += product.multiply(left, right)
         return out
+
+    def _note(self, product: Multiplication) -> None:
+        if not self.parties:
+            self.multiplied.append(product)
 
     def _expect(self, correlations: Iterable[Correlation]) -> None:
         for correlation in correlations:
