@@ -107,9 +107,10 @@ def test_the_protocols_page_is_what_the_code_says():
     spec = importlib.util.spec_from_file_location("write_protocols", DOCS / "write_protocols.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (DOCS / "protocols.md").read_text() == module.page()
+    page = module.page()
+    assert (DOCS / "protocols.md").read_text() == page
     for path in (ROOT / "mpc" / "protocols").glob("[a-z]*.py"):
-        assert f"`mpc/protocols/{path.name}`" in module.page()
+        assert f"`mpc/protocols/{path.name}`" in page
         assert "Source: " in path.read_text() or path.stem == "linear"
 
 

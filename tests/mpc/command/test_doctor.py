@@ -74,6 +74,13 @@ def test_no_result_is_no_success(wrong):
     assert outcome.problem
 
 
+def test_every_protocol_is_right_without_a_provider():
+    with mpc.Session(provider=None) as session:
+        outcomes = list(self_test.run_checks(session))
+    assert [(o.check.what, o.problem) for o in outcomes if o.problem] == []
+    assert len(outcomes) == len(self_test.CHECKS)
+
+
 @pytest.mark.parametrize("parties", [2, 3])
 @pytest.mark.parametrize("check", self_test.CHECKS, ids=lambda check: check.what)
 def test_costs_from_a_plan_are_those_of_a_run(check, parties):
