@@ -209,6 +209,9 @@ def test_any_words_are_an_error_that_names_their_sender_or_a_wrong_result(trial,
         assert party.error is None or isinstance(party.error, mpc.PeerError), repr(party.error)
     if alice.error is not None:
         assert "bob" in str(alice.error)
+    if bob.error is not None:
+        # It does not wait in vain, wherever the other one has failed.
+        assert str(bob.error).startswith("alice stopped: ")
 
 
 @pytest.mark.parametrize(("victim", "how"), [("alice", programs.KILL), ("bob", programs.STOP)])

@@ -109,6 +109,15 @@ def test_a_session_has_the_provider_that_the_configuration_says(trial, usual):
             call()
 
 
+def test_a_session_that_ends_drops_what_the_two_have_made():
+    with mpc.Session(provider=None) as session:
+        x = session.share([1.0], owner="alice")
+        assert session.pair is not None
+    assert session.pair is None and not session.streams
+    with pytest.raises(mpc.SessionError, match="the session is closed"):
+        x.relu()
+
+
 # Commands.
 
 
