@@ -1,4 +1,4 @@
-"""Secure computation on additive shares modulo 2^64, with a crypto provider."""
+"""Secure computation on additive shares modulo 2^64, with a crypto provider or two parties alone."""
 
 import sotto_mpc
 

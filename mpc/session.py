@@ -29,14 +29,14 @@ __all__ = ["Plan", "Session", "SessionAt"]
 
 
 class Session(SessionWithStock):
-    """Computing parties and a crypto provider, ready to compute on shares.
+    """Computing parties, with a crypto provider or two of them alone, ready to compute on shares.
 
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
-    them short of all may collude, and the provider colludes with nobody. Keys are fresh from the
-    operating system's generator. A session serves one process, and in it one thread at a time, see
-    :meth:`hand_over`; threads and processes that work side by side make a session each.
+    them short of all may collude, and the provider, if there is one, colludes with nobody. Keys are
+    fresh from the operating system's generator. A session serves one process, and in it one thread at
+    a time, see :meth:`hand_over`; threads and processes that work side by side make a session each.
 
     Parameters
     ----------
@@ -62,13 +62,14 @@ class Session(SessionWithStock):
         "check": the parties check on shares and open one bit for the operation; all of them raise a
         RangeError or none. All parties must choose the same.
     provider : {"crypto", None}, optional
-        "crypto": a crypto provider deals the randomness; the default without `me`. None: two parties
-        alone, who make it with each other. With `me`, the configuration says which.
+        Who makes the correlated randomness. "crypto": a crypto provider; the default without `me`.
+        None: the two parties, with each other, by oblivious transfers and ring-LWE. That takes nobody
+        else, but more rounds and bytes, and more assumptions. With `me`, the configuration says which.
 
     Raises
     ------
     PartyError
-        Fewer than two parties, or one named twice.
+        Fewer than two parties, one named twice, or more than two without a provider.
     RangeError
         A format whose products do not fit the ring.
     ConfigurationError
@@ -80,6 +81,14 @@ class Session(SessionWithStock):
     --------
     >>> import mpc
     >>> with mpc.Session() as s:
+    ...     x = s.share([1.5, -2.0], owner="alice")
+    ...     y = s.share([2.0, 4.0], owner="bob")
+    ...     (x * y).reveal()
+    array([ 3., -8.])
+
+    Alice and bob, and nobody else:
+
+    >>> with mpc.Session(provider=None) as s:
     ...     x = s.share([1.5, -2.0], owner="alice")
     ...     y = s.share([2.0, 4.0], owner="bob")
     ...     (x * y).reveal()

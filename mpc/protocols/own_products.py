@@ -11,10 +11,13 @@ operand, the other multiplies and answers, whichever way takes fewer bytes. A ri
 input, such as a model's weights, stays encrypted at the other party for products of few rows, and masks of
 the other's rows may be multiplied with it ahead (:mod:`mpc.two_party.mask_products`). Elementwise,
 few numbers take oblivious transfers (:mod:`mpc.two_party.product`), more :mod:`mpc.two_party.rlwe_slots`.
+
+Source: cross terms of shares by oblivious transfer, Gilboa 1999; by encryption, see the files named.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -222,7 +225,7 @@ def _matrices(
         # Encrypted once, by its owner.
         few = _product(pair, choose_right(m, k, n), left)
         if few is not None:
-            key = (right.plaintext.base.id, str(right.plaintext.views), at, few)
+            key = (right.plaintext.base.id, _hashable(right.plaintext.views), at, few)
             life = operands.life(left.array, few)
             kept_once = operands.kept(
                 key, few.memory_bytes(), lambda: pair.keep(few, other, theirs)
@@ -259,6 +262,15 @@ def _cheapest(
         assert first is not None
         return first, True
     return second, False
+
+
+def _hashable(views: object) -> Hashable:
+    """Return what tells views from all others. Text does not: it leaves out the middle of long indices."""
+    if isinstance(views, np.ndarray):
+        return views.shape, views.dtype.str, views.tobytes()
+    if isinstance(views, (tuple, list)):
+        return tuple(_hashable(part) for part in views)
+    return str(views)
 
 
 def _sent(product: Product) -> int:

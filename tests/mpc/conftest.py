@@ -19,7 +19,7 @@ KIND_IDS = ["two", "three", "five", "alone"]
 
 
 # Without a provider a body runs with so many of its parameters, unless all are asked for.
-MOST_ALONE = 3
+MOST_ALONE = 2
 
 
 def pytest_collection_modifyitems(items):

@@ -20,12 +20,17 @@ from mpc.session import SessionAt
 from tests.helpers import programs
 
 X = np.linspace(-3, 4, 100)
+W = np.linspace(-1, 1, 200).reshape(40, 5)
+Y = np.linspace(2, -1, 800).reshape(20, 40)
+RIGHT = np.concatenate([X * X, (2 * Y @ (2 * W)).ravel()])
 # Long enough to load kernels on a busy machine; a stall is longer.
 ANSWER = 5.0
 PATIENCE = 60
 NAMES = ("alice", "bob")
 # Rounds before the program's first: of the session's start.
 BEGINS = 4
+# Stand for the first rounds of the matrix product: ciphertexts, and answers.
+RLWE = range(1000, 1004)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +64,23 @@ class Party:
             self._watch(setup.transport)
             with SessionAt(setup, self._read) as session:
                 self.id = session.session_id
-                x = session.share(X if self.me == "alice" else None, owner="alice", shape=X.shape)
-                self.result = (x * x).relu().reveal()
+                self.result = self._compute(session)
         except Exception as error:
             self.error = error
+
+    def _compute(self, session):
+        """A product and a ReLU by transfers, a matrix product of shares by ring-LWE."""
+
+        def of(owner, value):
+            return session.share(
+                value if owner == self.me else None, owner, shape=value.shape, bound=8
+            )
+
+        positive = (of("alice", X) * of("bob", X)).relu().reveal()
+        self.first = self.rounds
+        y, w = of("alice", Y) + of("bob", Y), of("alice", W) + of("bob", W)
+        product = (y @ w).reveal()
+        return np.concatenate([positive, product.ravel()])
 
     def _watch(self, transport):
         real = transport.open
@@ -76,6 +94,10 @@ class Party:
             return real(messages)
 
         transport.open = open_
+
+    def place(self, at):
+        """Return which round a number of a case stands for."""
+        return self.first + at - RLWE[0] if at in RLWE else at % self.rounds
 
     def joined(self):
         self.thread.join(PATIENCE)
@@ -136,14 +158,17 @@ def well(trial):
     """Both parties, when all is well."""
     alice, bob = both(trial)
     assert alice.error is None and bob.error is None
-    np.testing.assert_allclose(alice.result, X * X, atol=1e-3)
+    np.testing.assert_allclose(alice.result, RIGHT, atol=1e-3)
     return alice, bob
 
 
 def test_rounds_of_the_start(trial, well):
-    """What the cases below call the start, and the middle of an extension."""
+    """What the cases below call the start, the middle of an extension, and an answer."""
     alice, bob = well
-    assert alice.rounds == bob.rounds > 2 * BEGINS
+    assert alice.rounds == bob.rounds > alice.first + len(RLWE) and alice.first > 2 * BEGINS
+    # Ciphertexts are the largest messages by far.
+    sizes = [words.size for words in bob.sent]
+    assert sorted(sizes)[-2] > 10_000 > max(sizes[:10])
     assert alice.id == bob.id and len(alice.id) == 16
 
 
@@ -155,10 +180,11 @@ def large(party):
 @pytest.mark.parametrize(
     ("spoil", "at"),
     [(close, BEGINS + 1), (close, -2), (half, 2), (half, BEGINS + 1), (short, 0), (short, -2),
+     (half, RLWE[1]), (short, RLWE[3]),
      (of_another_kind, BEGINS + 1), (stall, 2)],
 )  # fmt: skip
 def test_the_other_party_is_told_who_it_was_and_a_retry_is_new(trial, well, spoil, at):
-    at = at if at >= 0 else well[0].rounds + at
+    at = well[0].place(at)
     alice, bob = both(trial, spoil, at)
     assert isinstance(alice.error, mpc.PeerError), alice.error
     assert "bob" in str(alice.error) and alice.result is None
@@ -169,20 +195,23 @@ def test_the_other_party_is_told_who_it_was_and_a_retry_is_new(trial, well, spoi
     again = both(trial)
     for first, second in zip((alice, bob), again, strict=True):
         assert second.error is None
-        np.testing.assert_allclose(second.result, X * X, atol=1e-3)
+        np.testing.assert_allclose(second.result, RIGHT, atol=1e-3)
         assert len(large(first)) > 1000
         assert not large(first) & large(second)
         assert first.id != second.id
 
 
-@pytest.mark.parametrize("at", [*range(4), BEGINS + 1, BEGINS + 5, -1])
+@pytest.mark.parametrize("at", [*range(4), BEGINS + 1, BEGINS + 5, *RLWE, -1])
 def test_any_words_are_an_error_that_names_their_sender_or_a_wrong_result(trial, well, at):
     """Which parties that keep to the protocol never get; nothing else happens, and nothing hangs."""
-    alice, bob = both(trial, noise, at % well[0].rounds)
+    alice, bob = both(trial, noise, well[0].place(at))
     for party in (alice, bob):
         assert party.error is None or isinstance(party.error, mpc.PeerError), repr(party.error)
     if alice.error is not None:
         assert "bob" in str(alice.error)
+    if bob.error is not None:
+        # It does not wait in vain, wherever the other one has failed.
+        assert str(bob.error).startswith("alice stopped: ")
 
 
 @pytest.mark.parametrize(("victim", "how"), [("alice", programs.KILL), ("bob", programs.STOP)])
@@ -190,7 +219,7 @@ def test_a_process_that_is_struck_is_named(victim, how, tmp_path):
     with pytest.raises(mpc.LaunchError) as caught:
         start(
             lambda _: programs.Struck(victim, how, 0.3, tmp_path, warm=True), NAMES,
-            timeout=PATIENCE, answer_timeout=3 * ANSWER, provider=False,
+            timeout=PATIENCE, answer_timeout=2 * ANSWER, provider=False,
         )  # fmt: skip
     (other,) = set(NAMES) - {victim}
     told = (tmp_path / other).read_text()

@@ -15,7 +15,7 @@ from tests.helpers.programs import network
 from tests.helpers.services import MODELS, PARTIES, Services
 
 X = np.random.default_rng(17).random((200, 64))
-ANSWER = 6
+ANSWER = 12
 ROWS = 150
 # Longer than any time that a party waits.
 WITHIN = 60
