@@ -32,6 +32,14 @@ def network(layers: Sequence[int]) -> nn.MLP:
     return nn.MLP.from_parameters([rng.normal(0, 0.05, shape) for shape in shapes])
 
 
+def processor_seconds(pid: int) -> float:
+    """Return the processor's seconds that a process has used."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    # Behind the name, which may hold anything: user and system time.
+    fields = stat.rpartition(")")[2].split()[11:13]
+    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
+
+
 class Services:
     """The services as processes, with so many models that are alike.
 
@@ -109,13 +117,7 @@ class Services:
 
     def cpu(self) -> dict[str, float]:
         """Return the processor's seconds that each has used."""
-        used = {}
-        for name in NAMES:
-            stat = Path(f"/proc/{self._processes[name].pid}/stat").read_text()
-            # Behind the name, which may hold anything: user and system time.
-            fields = stat.rpartition(")")[2].split()[11:13]
-            used[name] = sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
-        return used
+        return {name: processor_seconds(self._processes[name].pid) for name in NAMES}
 
     def memory(self) -> dict[str, int]:
         """Return the bytes that each has in memory now."""

@@ -21,7 +21,7 @@ import hostile
 import numpy as np
 import script
 from machine import describe, facts, markdown, table
-from services import NAMES, Services, running
+from services import NAMES, Services, processor_seconds, running
 
 HERE = Path(__file__).resolve().parent
 LAYERS = (hostile.WIDTH, 32, 10)
@@ -86,6 +86,10 @@ class Crowd:
             process.stdin.flush()
         return begin
 
+    def cpu(self) -> float:
+        """Return the processor's seconds that all have used."""
+        return sum(processor_seconds(process.pid) for process in self._processes)
+
     @property
     def asking(self) -> bool:
         """Whether some are not done."""
@@ -117,9 +121,9 @@ def turn(
     try:
         begin = crowd.start()
         time.sleep(max(0.0, begin + warm_up - time.monotonic()))
-        before = services.cpu()
+        before = {**services.cpu(), "clients": crowd.cpu()}
         time.sleep(max(0.0, begin + warm_up + seconds - time.monotonic()))
-        after = services.cpu()
+        after = {**services.cpu(), "clients": crowd.cpu()}
         asked, errors = crowd.wait()
     finally:
         crowd.stop()
@@ -132,7 +136,7 @@ def turn(
         "first_second": int((ends < 1).sum()),
         "median_ms": round(1e3 * float(np.median(counted)), 2),
         "p99_ms": round(1e3 * float(np.percentile(counted, 99)), 2),
-        "cpu_ms": {n: round(1e3 * (after[n] - before[n]) / len(counted), 3) for n in NAMES},
+        "cpu_ms": {n: round(1e3 * (after[n] - before[n]) / len(counted), 3) for n in after},
         "errors": errors,
     }
 
@@ -237,7 +241,7 @@ def load_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Return the table of requests a second."""
     rows = [
         ["clients", "models", "requests a second", "the first second", "median", "99 of 100 within"]
-        + [f"CPU of {name}" for name in NAMES]
+        + [f"CPU of {name}" for name in (*NAMES, "clients")]
         + ["errors"]
     ]
     for each in found:
@@ -249,7 +253,7 @@ def load_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
                 f"{each['first_second']:,}",
                 f"{each['median_ms']:.0f} ms",
                 f"{each['p99_ms']:.0f} ms",
-                *(f"{each['cpu_ms'][name]:.2f} ms" for name in NAMES),
+                *(f"{each['cpu_ms'][name]:.2f} ms" for name in (*NAMES, "clients")),
                 str(sum(each["errors"].values())),
             ]
         )
@@ -323,7 +327,8 @@ def about(measured: dict[str, Any]) -> str:
         f"Requests of {measured['rows']} rows for networks {layers}; the provider, alice, bob and all"
         f" clients on one machine of {measured['machine']['cores']} cores. Measured for"
         f" {measured['seconds']:g} s behind a warm-up of {measured['warm_up']:g} s; the first second is"
-        " that of clients which are connected already. CPU is the time of each service for a request."
+        " that of clients which are connected already. CPU is the time of each service, and of all"
+        " clients, for a request."
     )
 
 
