@@ -10,6 +10,7 @@ party has refused it or has its id under another key.
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -18,7 +19,6 @@ from collections.abc import Callable, Hashable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core import wire
 from mpc.core.limits import Allowance, Limits
 
 __all__ = ["KEY_BYTES", "PER_TURN", "Book", "Request"]
@@ -75,7 +75,7 @@ class Request:
         self.done, self.later, self.problem = False, False, ""
         self.result: Words | None = None
         self.cost, self.arrived = (0, 0), time.monotonic()
-        whole = wire.encode((client, id, model, version, answer, rows))
+        whole = _joined(client.encode(), id, model.encode(), version, answer.encode(), b"%d" % rows)
         self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 
     def finish(self, result: Words | None, problem: str = "", *, later: bool = False) -> None:
@@ -86,7 +86,12 @@ class Request:
 
 def _tag(client: str, id: bytes) -> bytes:
     """Return the first part of a key."""
-    return hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES).digest()
+    return hashlib.blake2b(_joined(client.encode(), id), digest_size=_TAG_BYTES).digest()
+
+
+def _joined(*parts: bytes) -> bytes:
+    """Return the parts behind their lengths: other parts never give the same bytes."""
+    return struct.pack(f"<{len(parts)}I", *map(len, parts)) + b"".join(parts)
 
 
 class Book:

@@ -267,8 +267,8 @@ class Turns:
     def _evaluate(self, requests: Sequence[Request]) -> None:
         begin, before = time.monotonic(), self.session.cost()
         rows: Counter[str] = Counter()
+        self.session.note("requests", [request.key for request in requests])
         for request in requests:
-            self.session.note("request", request.key)
             rows[request.model] += request.rows
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
         x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])

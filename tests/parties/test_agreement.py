@@ -249,3 +249,23 @@ def test_nothing_is_kept_of_what_is_done(monkeypatch):
     assert len(leader._refused) <= 50
     assert len(leader._had) == len(leader._since) == len(leader._tags) == 100
     assert not leader._ready
+
+
+def test_requests_that_differ_have_keys_that_differ():
+    """Also where the same characters are in other fields."""
+
+    def key(*fields):
+        return Request(*fields, SHARES, lambda: None, None).key
+
+    id = b"i" * 16
+    keys = [
+        key("dora", id, "model", b"v1", "class", 1),
+        key("dora", id, "model", b"v1", "class", 11),
+        key("dora", id, "model", b"v", "1class", 1),
+        key("dora", id, "modelv", b"1", "class", 1),
+        key("doram", id, "odel", b"v1", "class", 1),
+        key("dora", b"j" + id[1:], "model", b"v1", "class", 1),
+    ]
+    assert len(set(keys)) == len(keys)
+    # The tag tells client and id alone.
+    assert len({k[:8] for k in keys}) == 3
