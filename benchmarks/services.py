@@ -40,8 +40,13 @@ def processor_seconds(pid: int) -> float:
     return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
 
 
+def layers_of(layers: Sequence[int], number: int, different: bool) -> tuple[int, ...]:
+    """Return the layers of one of several models: all alike, or each of a width of its own."""
+    return tuple(n + number * (different and 0 < k < len(layers) - 1) for k, n in enumerate(layers))
+
+
 class Services:
-    """The services as processes, with so many models that are alike.
+    """The services as processes, with so many models.
 
     Parameters
     ----------
@@ -52,6 +57,8 @@ class Services:
     clients : sequence of str
     expired : sequence of str
         Those of the clients whose certificates have expired.
+    different : bool
+        Whether the models have different architectures.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Services:
         models: int,
         clients: Sequence[str],
         expired: Sequence[str] = (),
+        different: bool = False,
     ) -> None:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
         ports = [sock.getsockname()[1] for sock in sockets]
@@ -76,9 +84,8 @@ class Services:
         served = []
         with mpc.Session(PARTIES) as session:
             for k in range(models):
-                nn.save_shares(
-                    network(layers).share(session, owner="alice", low=0, high=1), folder / f"{k}"
-                )
+                plain = network(layers_of(layers, k, different))
+                nn.save_shares(plain.share(session, owner="alice", low=0, high=1), folder / f"{k}")
                 served += ["--model", f"model-{k}={folder / str(k)}"]
         commands = [["provider", str(self.path)]]
         commands += [["serve", str(self.path), "--me", name, *served] for name in PARTIES]
@@ -146,11 +153,15 @@ class Services:
 
 @contextlib.contextmanager
 def running(
-    layers: Sequence[int], models: int, clients: Sequence[str], expired: Sequence[str] = ()
+    layers: Sequence[int],
+    models: int,
+    clients: Sequence[str],
+    expired: Sequence[str] = (),
+    different: bool = False,
 ) -> Iterator[Services]:
     """Run services until they are not needed any more."""
     with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
-        services = Services(Path(folder), layers, models, clients, expired)
+        services = Services(Path(folder), layers, models, clients, expired, different)
         try:
             services.wait()
             yield services

@@ -21,7 +21,7 @@ import hostile
 import numpy as np
 import script
 from machine import describe, facts, markdown, table
-from services import NAMES, Services, processor_seconds, running
+from services import NAMES, Services, layers_of, processor_seconds, running
 
 HERE = Path(__file__).resolve().parent
 LAYERS = (hostile.WIDTH, 32, 10)
@@ -42,10 +42,18 @@ class Crowd:
     seconds : float
     requests : int, optional
         How many in all; as many as there is time for if not given.
+    different : bool
+        Whether the models have different architectures.
     """
 
     def __init__(
-        self, services: Services, clients: int, models: int, seconds: float, requests: int = 0
+        self,
+        services: Services,
+        clients: int,
+        models: int,
+        seconds: float,
+        requests: int = 0,
+        different: bool = False,
     ) -> None:
         self._services = services
         self._outs = [services.folder / f"asked-{k}.npy" for k in range(_PROCESSES)]
@@ -56,7 +64,7 @@ class Crowd:
                 "names": CLIENTS,
                 "models": [f"model-{m}" for m in range(models)],
                 "clients": clients // _PROCESSES + (k < clients % _PROCESSES),
-                "layers": LAYERS,
+                "layers": [layers_of(LAYERS, m, different) for m in range(models)],
                 "rows": ROWS,
                 "seconds": seconds,
                 "requests": requests // _PROCESSES,
@@ -114,10 +122,15 @@ class Crowd:
 
 
 def turn(
-    services: Services, clients: int, models: int, warm_up: float, seconds: float
+    services: Services,
+    clients: int,
+    models: int,
+    warm_up: float,
+    seconds: float,
+    different: bool = False,
 ) -> dict[str, Any]:
     """Let clients ask, and return what was measured behind the warm-up, and of the first second."""
-    crowd = Crowd(services, clients, models, warm_up + seconds)
+    crowd = Crowd(services, clients, models, warm_up + seconds, different=different)
     try:
         begin = crowd.start()
         time.sleep(max(0.0, begin + warm_up - time.monotonic()))
@@ -159,18 +172,20 @@ def harm(services: Services, kinds: Sequence[str]) -> Iterator[None]:
             process.wait()
 
 
-def serve(models: int) -> contextlib.AbstractContextManager[Services]:
+def serve(models: int, different: bool = False) -> contextlib.AbstractContextManager[Services]:
     """Run services with so many models."""
-    return running(LAYERS, models, (*CLIENTS, hostile.EVE, hostile.EXPIRED), [hostile.EXPIRED])
+    clients = (*CLIENTS, hostile.EVE, hostile.EXPIRED)
+    return running(LAYERS, models, clients, [hostile.EXPIRED], different)
 
 
 def measure_load(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every number of clients with every number of models."""
     found = []
+    different = options.different
     for models in options.models:
-        with serve(models) as services:
+        with serve(models, different) as services:
             for clients in options.clients:
-                one = turn(services, clients, models, options.warm_up, options.seconds)
+                one = turn(services, clients, models, options.warm_up, options.seconds, different)
                 found.append({"clients": clients, "models": models, **one})
     return found
 
@@ -324,8 +339,10 @@ def about(measured: dict[str, Any]) -> str:
     """Return how it was measured."""
     layers = "-".join(map(str, measured["layers"]))
     return (
-        f"Requests of {measured['rows']} rows for networks {layers}; the provider, alice, bob and all"
-        f" clients on one machine of {measured['machine']['cores']} cores. Measured for"
+        f"Requests of {measured['rows']} rows for networks {layers}"
+        f"{', each model one wider inside than the last' if measured['different'] else ''};"
+        " the provider, alice, bob and all clients on one machine of"
+        f" {measured['machine']['cores']} cores. Measured for"
         f" {measured['seconds']:g} s behind a warm-up of {measured['warm_up']:g} s; the first second is"
         " that of clients which are connected already. CPU is the time of each service, and of all"
         " clients, for a request."
@@ -345,6 +362,9 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = script.parser(__doc__)
     parser.add_argument("--clients", type=_numbers, default=[100, 400], metavar="N,N")
     parser.add_argument("--models", type=_numbers, default=[1, 50], metavar="N,N")
+    parser.add_argument(
+        "--different", action="store_true", help="models of different architectures, not all alike"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="that are measured")
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds before")
     parser.add_argument(
@@ -379,6 +399,7 @@ def job(options: argparse.Namespace) -> int:
     measured: dict[str, Any] = {
         "machine": facts(),
         "layers": LAYERS,
+        "different": options.different,
         "rows": ROWS,
         "seconds": options.seconds,
         "warm_up": options.warm_up,

@@ -27,8 +27,8 @@ _PAUSE_SECONDS = 0.01
 def ask(job: dict[str, Any]) -> None:
     """Be so many clients for so many seconds, or for so many requests."""
     rng = np.random.default_rng(job["seed"])
-    X = rng.random((64, job["layers"][0]))
-    expected = network(job["layers"]).predict(X)
+    X = rng.random((64, job["layers"][0][0]))
+    expected = [network(layers).predict(X) for layers in job["layers"]]
     rows, names, count = job["rows"], job["models"], job["clients"]
     clients = []
     for k in range(count):
@@ -44,6 +44,7 @@ def ask(job: dict[str, Any]) -> None:
 
     def one(number: int) -> None:
         client, mine = clients[number], found[number]
+        right = expected[number % len(names)]
         time.sleep(max(0.0, begin - time.monotonic()))
         k = number
         while (start := time.monotonic()) < end and (each is None or k < number + each):
@@ -55,7 +56,7 @@ def ask(job: dict[str, Any]) -> None:
                 errors[f"{type(error).__name__}: {error}"] += 1
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            if (answer != expected[first : first + rows]).any():
+            if (answer != right[first : first + rows]).any():
                 errors["a wrong answer"] += 1
             if job["keep"]:
                 mine.append((start - begin, time.monotonic() - start))
