@@ -9,7 +9,8 @@ Reference: Huang and others 2022 (Cheetah, ePrint 2022/207, section 4).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -99,6 +100,11 @@ class ImageConvolution:
     @property
     def mixed_shape(self) -> tuple[int, ...]:
         return self._kernel_shape if self.kept_images else self._image_shape
+
+    @property
+    def kept_as(self) -> Hashable:
+        # However many images there are.
+        return self if self.kept_images else replace(self, images=1)
 
     @property
     def _kernel_groups(self) -> int:

@@ -13,9 +13,9 @@ wraps around ends below power kb - 1. (As Cheetah does, Huang and others, ePrint
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +47,8 @@ GIVEN_BYTES, RANDOM_BYTES = 24.0, 16.0
 class Layout(Protocol):
     """What the protocols of :mod:`mpc.two_party.rlwe_products` ask of a layout."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def kept_shape(self) -> tuple[int, ...]:
         """Shape of the keeper's operand."""
@@ -57,6 +59,10 @@ class Layout(Protocol):
 
     @property
     def result_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def kept_as(self) -> Hashable:
+        """What the keeper's polynomials depend on, beside its operand."""
 
     @property
     def kept_groups(self) -> int: ...
@@ -215,6 +221,10 @@ class KeptLeft(_Matrices):
         return self.k, self.n
 
     @property
+    def kept_as(self) -> Hashable:
+        return self
+
+    @property
     def kept_groups(self) -> int:
         return self.row_groups
 
@@ -266,6 +276,11 @@ class KeptRight(_Matrices):
     @property
     def mixed_shape(self) -> tuple[int, ...]:
         return self.m, self.k
+
+    @property
+    def kept_as(self) -> Hashable:
+        # However many rows the other matrix has.
+        return KeptRight, self.k, self.n, self.rows, self.columns
 
     @property
     def kept_groups(self) -> int:
@@ -327,10 +342,11 @@ def _weight(layout: KeptLeft | KeptRight, products: int, coefficient: float) -> 
     """
     kept = layout.kept_groups * layout.terms * (LENGTH * coefficient + 37_500) / products
     answers = layout.kept_groups * layout.mixed_groups
-    sent = answers * 9.5 * (LENGTH + len(layout.places))
+    sent = answers * 9.5 * (LENGTH + layout.columns * layout.filled)
     return kept + sent + answers * (1000 * layout.terms + 50_000)
 
 
+@lru_cache(1 << 12)
 def choose_left(m: int, k: int, n: int, *, dense: bool = False) -> KeptLeft:
     """Return the layout that takes least, for a left operand that is encrypted for one product."""
     # Runs of fewer than eight places would take a polynomial of full length for each of the mixer's.
@@ -349,6 +365,7 @@ def choose_mask(m: int, k: int, n: int) -> KeptLeft:
     )
 
 
+@lru_cache(1 << 12)
 def choose_right(m: int, k: int, n: int, *, products: int = 1000) -> KeptRight:
     """Return the layout that takes least, for a right operand that serves so many products."""
     found = [KeptRight(m, k, n, *pair) for pair in _candidates(1, max(1, n), False)]
