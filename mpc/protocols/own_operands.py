@@ -4,7 +4,8 @@ x w = x_0 w_0 + x_1 w_1 + x_0 w_1 + x_1 w_0. The first two terms are local, each
 of what one party knows with what the other knows: a cross term. If x is an input of party j, it is j's
 alone: x w = x w_j + x w_i, one local term and one cross term; likewise for w.
 Cross terms are made by ring-LWE (:mod:`mpc.two_party.rlwe_products`): one party encrypts its operand, the
-other multiplies and answers, by the way that takes fewest bytes. A right operand that is an input, such as
+other multiplies and answers, by the way that takes
+    fewest bytes and least work. A right operand that is an input, such as
 a model's weights, may stay encrypted at the other party.
 """
 
@@ -21,7 +22,7 @@ from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.two_party.operands import Chosen, frozen, join_halves, split_halves
 from mpc.two_party.pair import Pair
-from mpc.two_party.rlwe_layouts import Layout, choose_left, choose_right
+from mpc.two_party.rlwe_layouts import Layout, choose_left, choose_right, weight
 from mpc.two_party.rlwe_products import WORD_BOUND
 
 __all__ = [
@@ -117,10 +118,11 @@ class Way:
     unpack: Callable[[Words], Words] = lambda z: z
     stays: bool = False
 
-    def sent(self, chosen: Chosen) -> float:
-        """Return how many bytes the product takes."""
+    def weight(self, chosen: Chosen) -> float:
+        """Return what the product takes, see :func:`mpc.two_party.rlwe_layouts.weight`."""
         product = chosen.product
-        return product.answer_bytes() + product.operand_bytes() / (_SERVED if self.stays else 1)
+        served = _SERVED if self.stays else 1
+        return weight(product.layout, served, product.parameters.ciphertext_bits / 8)
 
 
 def left_way(m: int, k: int, n: int) -> Way:
@@ -145,7 +147,7 @@ def cross_terms(
     pair: Pair, ways: list[Way], left: Operand, right: Operand,
     x: list[Words], w: list[Words], parties: list[int], at: tuple[int, ...] = (),
 ) -> Words:  # fmt: skip
-    """Return shares of the cross terms, (p, ...), by the way that takes fewest bytes.
+    """Return shares of the cross terms, (p, ...), by the way that takes fewest bytes and least work.
 
     `x` and `w` are what each party here knows; `at` tells products of views of the same inputs apart.
     """
@@ -157,7 +159,7 @@ def cross_terms(
             mixed.array, way.layout, way.halves, mixed.bound, lasting=mixed.lasting or way.stays
         )
         if chosen is not None:
-            found.append((way.sent(chosen), way, chosen, mixed))
+            found.append((way.weight(chosen), way, chosen, mixed))
     if not found:
         raise SessionError(
             "both operands of a product were multiplied so often, or are so large, that it would show"

@@ -147,6 +147,10 @@ class ImageConvolution:
     def result_shape(self) -> tuple[int, ...]:
         return self.images, *self._results, self.outputs
 
+    @property
+    def reads(self) -> int:
+        return self._kernels * self._results[0] * self._results[1]
+
     @cached_property
     def places(self) -> Places:
         down, across = (

@@ -35,6 +35,7 @@ __all__ = [
     "choose_left",
     "choose_mask",
     "choose_right",
+    "weight",
 ]
 
 Words = NDArray[np.uint64]
@@ -85,6 +86,10 @@ class Layout(Protocol):
     @property
     def places(self) -> Places:
         """Coefficients that are read of each answer."""
+
+    @property
+    def reads(self) -> int:
+        """How many these are."""
 
     @property
     def dense(self) -> bool:
@@ -171,6 +176,10 @@ class _Matrices:
     def filled(self) -> int:
         """Rows of a polynomial that are used: as many in each group, so that few are left over."""
         return ceiling(self.m, max(1, self.row_groups))
+
+    @property
+    def reads(self) -> int:
+        return self.columns * self.filled
 
     @cached_property
     def places(self) -> Places:
@@ -334,16 +343,26 @@ def _candidates(least_rows: int, n: int, dense: bool) -> Iterator[tuple[int, int
         rows *= 2
 
 
-def _weight(layout: KeptLeft | KeptRight, products: int, coefficient: float) -> float:
-    """What a layout costs, in bytes: those that are sent, and work at the price of a gigabit a second.
+def weight(layout: Layout, products: int, coefficient: float) -> float:
+    """What a product takes, in bytes: those that are sent, and work at the price of a gigabit a second.
 
     Measured on two parties' sides: 8 us to multiply and add a pair of polynomials, 0.3 ms to encrypt and
-    receive one, 0.4 ms to finish and decrypt an answer.
+    receive one, 0.4 ms to finish and decrypt an answer; 50 us for each of the mixer's polynomials of full
+    length, shorter ones next to nothing.
+
+    Parameters
+    ----------
+    layout : Layout
+    products : int
+        How many products the keeper's operand serves.
+    coefficient : float
+        Bytes of a coefficient of what the keeper sends.
     """
     kept = layout.kept_groups * layout.terms * (LENGTH * coefficient + 37_500) / products
     answers = layout.kept_groups * layout.mixed_groups
-    sent = answers * 9.5 * (LENGTH + layout.columns * layout.filled)
-    return kept + sent + answers * (1000 * layout.terms + 50_000)
+    sent = answers * 9.5 * (LENGTH + layout.reads)
+    mixed = 6_000 * layout.mixed_groups * layout.terms if layout.run < LANES else 0
+    return kept + sent + mixed + answers * (1000 * layout.terms + 50_000)
 
 
 @lru_cache(1 << 12)
@@ -351,7 +370,7 @@ def choose_left(m: int, k: int, n: int, *, dense: bool = False) -> KeptLeft:
     """Return the layout that takes least, for a left operand that is encrypted for one product."""
     # Runs of fewer than eight places would take a polynomial of full length for each of the mixer's.
     found = [KeptLeft(m, k, n, *pair) for pair in _candidates(LANES, max(1, n), dense)]
-    return min(found, key=lambda layout: _weight(layout, 1, GIVEN_BYTES))
+    return min(found, key=lambda layout: weight(layout, 1, GIVEN_BYTES))
 
 
 def choose_mask(m: int, k: int, n: int) -> KeptLeft:
@@ -361,7 +380,7 @@ def choose_mask(m: int, k: int, n: int) -> KeptLeft:
     """
     found = [KeptLeft(m, k, n, *pair) for pair in _candidates(LANES, max(1, n), False)]
     return min(
-        found, key=lambda layout: _weight(layout, 1, RANDOM_BYTES if layout.dense else GIVEN_BYTES)
+        found, key=lambda layout: weight(layout, 1, RANDOM_BYTES if layout.dense else GIVEN_BYTES)
     )
 
 
@@ -369,4 +388,4 @@ def choose_mask(m: int, k: int, n: int) -> KeptLeft:
 def choose_right(m: int, k: int, n: int, *, products: int = 1000) -> KeptRight:
     """Return the layout that takes least, for a right operand that serves so many products."""
     found = [KeptRight(m, k, n, *pair) for pair in _candidates(1, max(1, n), False)]
-    return min(found, key=lambda layout: _weight(layout, products, GIVEN_BYTES))
+    return min(found, key=lambda layout: weight(layout, products, GIVEN_BYTES))
