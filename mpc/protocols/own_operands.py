@@ -23,7 +23,8 @@ from mpc.core.secret_value import SecretValue
 from mpc.two_party.operands import Chosen, frozen, join_halves, split_halves
 from mpc.two_party.pair import Pair
 from mpc.two_party.rlwe_layouts import Layout, choose_left, choose_right, weight
-from mpc.two_party.rlwe_products import WORD_BOUND
+from mpc.two_party.rlwe_products import WORD_BOUND, Product
+from mpc.two_party.rlwe_repeated import Repeated
 
 __all__ = [
     "Operand", "Way", "cross_terms", "crossing", "local_factors", "matrix_ways", "row_of",
@@ -145,19 +146,22 @@ def matrix_ways(m: int, k: int, n: int, right: Operand) -> list[Way]:
 
 def cross_terms(
     pair: Pair, ways: list[Way], left: Operand, right: Operand,
-    x: list[Words], w: list[Words], parties: list[int], at: tuple[int, ...] = (),
+    x: list[Words], w: list[Words], parties: list[int], stack: slice | None = None,
 ) -> Words:  # fmt: skip
     """Return shares of the cross terms, (p, ...), by the way that takes fewest bytes and least work.
 
-    `x` and `w` are what each party here knows; `at` tells products of views of the same inputs apart.
+    `x` and `w` are what each party here knows; or stacks of matrices, which are those of a `stack` of the
+    operands.
     """
-    operands = pair.operands
+    operands, count = pair.operands, 1 if stack is None else stack.stop - stack.start
+    ahead = 0 if stack is None else 1
     found = []
     for way in ways:
         mixed = right if way.keeps_left else left
         chosen = operands.choose(
-            mixed.array, way.layout, way.halves, mixed.bound, lasting=mixed.lasting or way.stays
-        )
+            mixed.array, way.layout, way.halves, mixed.bound,
+            lasting=mixed.lasting or way.stays, count=count,
+        )  # fmt: skip
         if chosen is not None:
             found.append((way.weight(chosen), way, chosen, mixed))
     if not found:
@@ -166,14 +170,16 @@ def cross_terms(
             " more than 2^-40 of either: share them anew, or multiply fewer rows at once"
         )
     _, way, chosen, mixed = min(found, key=lambda entry: entry[0])
-    product = chosen.product
+    product: Product | Repeated = chosen.product
+    if stack is not None:
+        product = Repeated(chosen.product, count)
     operands.spend(mixed.array, chosen.shown)
     packed = [way.pack(a, b) for a, b in zip(x, w, strict=True)]
     kept_words, mixed_words = [], []
     for a, b in packed:
         kept, factor = (a, b) if way.keeps_left else (b, a)
         kept_words.append(np.ascontiguousarray(kept))
-        factor = split_halves(factor, way.axis) if chosen.halves else factor
+        factor = split_halves(factor, way.axis + ahead) if chosen.halves else factor
         mixed_words.append(np.ascontiguousarray(factor))
     if len(parties) == 2:
         stacks = [
@@ -189,7 +195,8 @@ def cross_terms(
         if way.stays:
             assert right.plaintext is not None
             base, views = right.plaintext.base, right.plaintext.views
-            key = (base.id, frozen(views), at, product.layout.kept_as, product.parameters)
+            layout = chosen.product.layout.kept_as, product.parameters
+            key = base.id, frozen(views), frozen(stack), layout
             kept_once = operands.kept(
                 key, product.memory_bytes(), lambda: pair.keep(product, keeper, mine)
             )
@@ -197,9 +204,12 @@ def cross_terms(
         else:
             out = pair.multiply_private(product, keeper, mine, theirs, life)
     if chosen.halves:
-        out = join_halves(out, way.result_axis + 1)
+        out = join_halves(out, way.result_axis + ahead + 1)
     if not len(out):
-        nothing = np.empty(way.layout.result_shape, np.uint64)
+        nothing = np.empty(
+            way.layout.result_shape if stack is None else (count, *way.layout.result_shape),
+            np.uint64,
+        )
         return np.empty((0, *way.unpack(nothing).shape), np.uint64)
     return np.stack([way.unpack(part) for part in out])
 

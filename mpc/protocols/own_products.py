@@ -41,6 +41,8 @@ Words = NDArray[np.uint64]
 # From so many numbers on elementwise products are made by ring-LWE, so many at a time.
 SLOTS_FROM = 3000
 _SLOTS = 1 << 20
+# So many products of a stack of matrices at once.
+_STACKED = 64
 
 
 def multiply(
@@ -120,10 +122,12 @@ def matmul(
         ways = matrix_ways(rows, k, n, right)
         z += cross_terms(pair, ways, left, right, a, right.words, parties).reshape(z.shape)
         return z
-    wide = [np.broadcast_to(v, (*shape[:-2], m, k)) for v in left.words]
-    tall = [np.broadcast_to(v, (*shape[:-2], k, n)) for v in right.words]
-    ways = matrix_ways(m, k, n, right)
-    for at in np.ndindex(*shape[:-2]):
-        a, b = [v[at] for v in wide], [v[at] for v in tall]
-        z[(slice(None), *at)] += cross_terms(pair, ways, left, right, a, b, parties, at)
+    count = prod(shape[:-2])
+    wide = [np.broadcast_to(v, (*shape[:-2], m, k)).reshape(count, m, k) for v in left.words]
+    tall = [np.broadcast_to(v, (*shape[:-2], k, n)).reshape(count, k, n) for v in right.words]
+    ways, out = matrix_ways(m, k, n, right), z.reshape(len(z), count, m, n)
+    for start, stop in pairwise([*range(0, count, _STACKED), count]):
+        piece = slice(start, stop)
+        a, b = [v[piece] for v in wide], [v[piece] for v in tall]
+        out[:, piece] += cross_terms(pair, ways, left, right, a, b, parties, piece)
     return z

@@ -19,7 +19,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -59,7 +59,7 @@ class Chosen:
     halves : bool
         Whether the mixer's operand is split, see :func:`split_halves`.
     shown : int
-        What it shows of the mixer's operand, in units of 2^-300.
+        What it shows of the mixer's operand, in units of 2^-300; all of them, if several are made.
     """
 
     product: Product
@@ -155,6 +155,7 @@ class Operands:
         bound: int,
         *,
         lasting: bool,
+        count: int = 1,
     ) -> Chosen | None:
         """Return how a product is made, None if no way is left.
 
@@ -169,13 +170,16 @@ class Operands:
             Of the mixer's numbers.
         lasting : bool
             Whether the array is an input.
+        count : int
+            How many such products are made at once.
         """
         bound, left = min(bound, WORD_BOUND), self.assumed(array)
         most = WHOLE >> (_LASTING_PART if lasting else _PART)
         if self._assume:
             most = _ASSUMED >> _LASTING_PART
         ways: list[Chosen] = []
-        for way in _ways(layout, halves, bound):
+        for one in _ways(layout, halves, bound):
+            way = replace(one, shown=count * one.shown)
             ways.append(way)
             stays = 0 if self._assume else WHOLE >> len(ways)
             if way.shown <= most and left - way.shown >= stays:

@@ -76,6 +76,7 @@ def operands(session, left, right, shapes, kind):
         (((40, 9), (9, 5)), "extreme"),
         (((2, 3, 4), (4, 5)), "ones"),
         (((3, 4), (2, 4, 2)), "random"),
+        (((2, 1, 20, 4), (70, 4, 2)), "extreme"),
         (((0, 4), (4, 2)), "random"),
         (((2, 0), (0, 3)), "random"),
     ],
@@ -177,6 +178,27 @@ def test_images_take_fewer_bytes_than_their_windows(session):
     layout = own_convolution.ImageConvolution(4, 16, 16, 1, 3, (5, 5))
     answer = 4 * 9.5 * (8192 + len(layout.places))
     assert (rounds, sent) == (1, pytest.approx(answer, rel=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "rounds"), [("bob", "alice", 1), ("shared", "shared", 2)]
+)
+def test_a_stack_of_matrices_takes_the_rounds_of_one(session, left, right, rounds):
+    (x, w), (a, b) = operands(session, left, right, ((5, 2, 9), (5, 9, 3)), "extreme")
+    spent = session.pair.operands
+
+    def multiply():
+        z = joined(own_products.matmul(session, session.pair, x, w, (5, 2, 3)))
+        for k in range(5):
+            np.testing.assert_array_equal(z[k], exact_product(a[k], b[k]))
+
+    multiply()
+    assert spent_by(session, multiply)[0] == rounds
+    # By halves of words, too, of whichever is the mixer's.
+    for value in (x, w):
+        array = Operand(value).array
+        spent.spend(array, spent.left(array) - (WHOLE >> 38))
+    multiply()
 
 
 def test_an_input_that_stays_is_encrypted_once(session):
