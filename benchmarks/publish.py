@@ -50,6 +50,7 @@ BENCHMARKS = (
     "sizing",
     "serving",
     "peers",
+    "alone",
 )
 
 
@@ -73,6 +74,11 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
         ],
+        "alone": [
+            "peers/run.py", "--peers", "spu-cheetah", "sotto-alone", "--no-sotto", "--repeats", "2",
+            "--work", *ALONE, "--json", str(FILES / "alone.json"),
+            *(["--venvs", venvs] if venvs else []),
+        ],
     }  # fmt: skip
     script, *arguments = options[name]
     return [sys.executable, str(HERE / script), *arguments]
@@ -87,7 +93,7 @@ def run(names: Sequence[str], data: str, venvs: str | None) -> None:
         begun = time.perf_counter()
         done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
         file = FILES / f"{name}.json"
-        found = json.loads(file.read_text() if name == "peers" else done.stdout)
+        found = json.loads(file.read_text() if name in ("peers", "alone") else done.stdout)
         found["seconds_in_all"] = round(time.perf_counter() - begun)
         file.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -100,18 +106,19 @@ def read(name: str) -> dict[str, Any]:
 
 def peer_rows(peers: dict[str, Any]) -> list[list[str]]:
     """Return the comparison as a table: medians, spreads and ratios."""
-    others = [name for name in peers["libraries"] if name != "sotto"]
+    us = "sotto" if "sotto" in peers["libraries"] else "sotto-alone"
+    others = [name for name in peers["libraries"] if name != us]
     rows = [["work", "Sotto", *(TITLES.get(name, name) for name in others)]]
     for item in peers["work"]:
         row = [item["title"]]
-        for name in ("sotto", *others):
+        for name in (us, *others):
             figures = item["libraries"].get(name, {})
             if "median" not in figures:
                 row.append("failed")
                 continue
             low, high = seconds(figures["min"]), seconds(figures["max"])
             cell = f"{seconds(figures['median'])} [{low}-{high}]"
-            if name != "sotto":
+            if name != us:
                 cell += f", {item['ratio_to_sotto'][name]:.1f}x"
             row.append(cell)
         rows.append(row)
@@ -122,8 +129,13 @@ TITLES = {
     "crypten": "CrypTen 0.4.1, cores shared evenly",
     "crypten-default": "CrypTen 0.4.1",
     "spu": "SecretFlow SPU 0.9.5",
+    "spu-cheetah": "SecretFlow SPU 0.9.5, CHEETAH",
 }
 PEERS = ("spu", "crypten-default", "crypten")
+ALONE = (
+    "network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m",
+    "train_softmax_128",
+)  # fmt: skip
 
 
 def main_rows(main: dict[str, Any]) -> list[list[str]]:
@@ -158,18 +170,34 @@ def figures() -> str:
             "",
             markdown(peer_rows(peers)),
             "",
+            *alone_figures(),
             f"Machine: {describe(main['machine'])}.",
         ]
     )
 
 
+def alone_figures() -> list[str]:
+    """Return the README's figures of two parties without a third."""
+    if not (FILES / "alone.json").exists():
+        return []
+    alone = read("alone")
+    return [
+        "Two parties alone, with nobody to deal anything; each in a process of its own, Sotto's over"
+        " TLS; all else as above:",
+        "",
+        markdown(peer_rows(alone)),
+        "",
+    ]
+
+
 def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     """Name every figure in which another library is better."""
     found = []
+    us = "sotto" if "sotto" in peers["libraries"] else "sotto-alone"
     for item in peers["work"]:
-        ours = item["libraries"].get("sotto", {})
+        ours = item["libraries"].get(us, {})
         for name, theirs in item["libraries"].items():
-            if name == "sotto" or "median" not in theirs:
+            if name == us or "median" not in theirs:
                 continue
             for key, what in (
                 ("median", "seconds"),
@@ -184,6 +212,55 @@ def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
                         f" Sotto {mine:,.4g}"
                     )
     return found or ["- In none of the figures above."]
+
+
+def beside(peers: dict[str, Any]) -> list[str]:
+    """Return what a comparison with other libraries found."""
+    names = [name for name in peers["libraries"] if name != "crypten-default"]
+    costs = [
+        ["work", *(f"{TITLES.get(name, 'Sotto').split(',')[0]}" for name in names)],
+    ]
+    for item in peers["work"]:
+        row = [item["title"]]
+        for name in names:
+            f = item["libraries"].get(name, {})
+            row.append(
+                f"{f['bytes_sent'] / 1e6:.2f} MB, {f['rounds']} rounds, {f['max_abs_error']:.0e}"
+                if "median" in f
+                else "-"
+            )
+        costs.append(row)
+    included = dict.fromkeys(f"- {i['title']}: {i['included']}." for i in peers["work"])
+    settings = [
+        f"- {TITLES.get(name, 'Sotto')}: {about['setting']}. Bytes: {about['bytes_are']}."
+        if "setting" in about
+        else f"- {TITLES.get(name, name)}: {about['failure']}"
+        for name, about in peers["libraries"].items()
+    ]
+    return [
+        f"{peers['turns']} turns of each library, {peers['repeats']} calls or more a turn; median"
+        " [least-most], and how many times Sotto's.",
+        "",
+        markdown(peer_rows(peers)),
+        "",
+        "MB sent by all parties (and provider) together, rounds, largest error against float64:",
+        "",
+        markdown(costs),
+        "",
+        "Included:",
+        "",
+        *included,
+        "",
+        *settings,
+        "",
+        "### Where Sotto loses",
+        "",
+        *where_sotto_loses(peers),
+        "",
+        f"Machine: {peers['machine']['cpu']}, {peers['machine']['cores']} cores,"
+        f" {peers['machine']['memory_gib']} GiB, {peers['date'][:10]}.",
+        "",
+    ]
 
 
 def duration_text(found: dict[str, dict[str, Any]]) -> str:
@@ -249,27 +326,6 @@ def results() -> str:
         ]
         for m in main["memory"]
     ]
-    names = [name for name in peers["libraries"] if name != "crypten-default"]
-    costs = [
-        ["work", *(f"{TITLES.get(name, 'Sotto').split(',')[0]}" for name in names)],
-    ]
-    for item in peers["work"]:
-        row = [item["title"]]
-        for name in names:
-            f = item["libraries"].get(name, {})
-            row.append(
-                f"{f['bytes_sent'] / 1e6:.2f} MB, {f['rounds']} rounds, {f['max_abs_error']:.0e}"
-                if "median" in f
-                else "-"
-            )
-        costs.append(row)
-    included = dict.fromkeys(f"- {i['title']}: {i['included']}." for i in peers["work"])
-    settings = [
-        f"- {TITLES.get(name, 'Sotto')}: {about['setting']}. Bytes: {about['bytes_are']}."
-        if "setting" in about
-        else f"- {TITLES.get(name, name)}: {about['failure']}"
-        for name, about in peers["libraries"].items()
-    ]
     text = [
         "# Results",
         "",
@@ -291,28 +347,8 @@ def results() -> str:
         "",
         "## Beside other libraries",
         "",
-        f"{peers['turns']} turns of each library, {peers['repeats']} calls or more a turn; median"
-        " [least-most], and how many times Sotto's.",
-        "",
-        markdown(peer_rows(peers)),
-        "",
-        "MB sent by all parties (and provider) together, rounds, largest error against float64:",
-        "",
-        markdown(costs),
-        "",
-        "Included:",
-        "",
-        *included,
-        "",
-        *settings,
-        "",
-        "### Where Sotto loses",
-        "",
-        *where_sotto_loses(peers),
-        "",
-        f"Machine: {peers['machine']['cpu']}, {peers['machine']['cores']} cores,"
-        f" {peers['machine']['memory_gib']} GiB, {peers['date'][:10]}.",
-        "",
+        *beside(peers),
+        *(["## Two parties alone", "", *beside(found["alone"])] if "alone" in found else []),
         "## Training on shares",
         "",
         *training_text(training),

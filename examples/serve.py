@@ -1,9 +1,10 @@
 """A service that predicts on images which it does not see, and a client of it, on this machine.
 
-python examples/serve.py FOLDER
+python examples/serve.py FOLDER [--no-provider]
     writes keys and shares of a model into FOLDER, which must be new, starts `sotto provider` and
     `sotto serve` for alice and bob, asks them as the client carol, prints the predictions beside
     the true labels, and stops them. Between machines each does its part: docs/deployment.md.
+    With --no-provider alice and bob do without one.
 """
 
 import subprocess
@@ -28,7 +29,7 @@ def main(folder, *options):
         secret_model = model.share(session, owner="alice", low=0, high=1)
         nn.save_shares(secret_model, Path(folder) / "shares")  # a file for each party
 
-    services = [[*SOTTO, "provider", configuration]]
+    services = [] if "--no-provider" in options else [[*SOTTO, "provider", configuration]]
     for me in ("alice", "bob"):
         model_at = f"--model=digits={folder}/shares"
         services.append([*SOTTO, "serve", configuration, "--me", me, model_at])

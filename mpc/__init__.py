@@ -1,4 +1,4 @@
-"""Secure computation on additive shares modulo 2^64, with a crypto provider."""
+"""Secure computation on additive shares modulo 2^64, with a crypto provider or two parties alone."""
 
 import sotto_mpc
 
@@ -26,6 +26,7 @@ from mpc.core.errors import (
     SessionError,
     ShapeError,
     SottoError,
+    StockError,
     TemporaryError,
     WorkerError,
 )  # fmt: skip
@@ -38,7 +39,8 @@ __all__ = [
     "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
     "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
-    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "TemporaryError",
+    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "StockError",
+    "TemporaryError",
     "WorkerError",
     "join", "launch", "split",
 ]  # fmt: skip

@@ -31,11 +31,18 @@ class Plan:
     cost : Cost
         Rounds and bytes, exactly those of a run.
     correlations : tuple of (id, Correlation)
-        In the order of their use: the provider can deal them ahead.
+        In the order of their use: the provider can deal them ahead. Without a provider none.
+    transfers : tuple of int
+        Without a provider: the oblivious transfers that the program takes, those in which the first
+        party sends, and those in which the second does.
+    products : int
+        Without a provider: how many products by ring-LWE it takes.
     """
 
     cost: Cost
     correlations: tuple[tuple[int, Correlation], ...] = field(repr=False)
+    transfers: tuple[int, int] = (0, 0)
+    products: int = 0
 
 
 class Recorded(CorrelationSource):

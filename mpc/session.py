@@ -14,28 +14,29 @@ from mpc.array.shared_array import SharedArray
 from mpc.core.cost import Ledger
 from mpc.core.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
 from mpc.core.ranges import MODES
-from mpc.core.runtime import Runtime, Setup
+from mpc.core.runtime import Setup
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
 from mpc.planning import Bundle, Bundles, Plan, Recorded
 from mpc.protocols import sharing
 from mpc.session_setup import agreed
+from mpc.stock import SessionWithStock
 from mpc.transport.local import LocalTransport
 from mpc.two_party import joint
 
 __all__ = ["Plan", "Session", "SessionAt"]
 
 
-class Session(Runtime):
-    """Computing parties and a crypto provider, ready to compute on shares.
+class Session(SessionWithStock):
+    """Computing parties, with a crypto provider or two of them alone, ready to compute on shares.
 
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
-    them short of all may collude, and the provider colludes with nobody. Keys are fresh from the
-    operating system's generator. A session serves one process, and in it one thread at a time, see
-    :meth:`hand_over`; threads and processes that work side by side make a session each.
+    them short of all may collude, and the provider, if there is one, colludes with nobody. Keys are
+    fresh from the operating system's generator. A session serves one process, and in it one thread at
+    a time, see :meth:`hand_over`; threads and processes that work side by side make a session each.
 
     Parameters
     ----------
@@ -61,13 +62,14 @@ class Session(Runtime):
         "check": the parties check on shares and open one bit for the operation; all of them raise a
         RangeError or none. All parties must choose the same.
     provider : {"crypto", None}, optional
-        "crypto": a crypto provider deals the randomness; the default without `me`. None: two parties
-        alone, who make it with each other. With `me`, the configuration says which.
+        Who makes the correlated randomness. "crypto": a crypto provider; the default without `me`.
+        None: the two parties, with each other, by oblivious transfers and ring-LWE. That takes nobody
+        else, but more rounds and bytes, and more assumptions. With `me`, the configuration says which.
 
     Raises
     ------
     PartyError
-        Fewer than two parties, or one named twice.
+        Fewer than two parties, one named twice, or more than two without a provider.
     RangeError
         A format whose products do not fit the ring.
     ConfigurationError
@@ -79,6 +81,14 @@ class Session(Runtime):
     --------
     >>> import mpc
     >>> with mpc.Session() as s:
+    ...     x = s.share([1.5, -2.0], owner="alice")
+    ...     y = s.share([2.0, 4.0], owner="bob")
+    ...     (x * y).reveal()
+    array([ 3., -8.])
+
+    Alice and bob, and nobody else:
+
+    >>> with mpc.Session(provider=None) as s:
     ...     x = s.share([1.5, -2.0], owner="alice")
     ...     y = s.share([2.0, 4.0], owner="bob")
     ...     (x * y).reveal()
@@ -143,7 +153,7 @@ class Session(Runtime):
         self._bundles = Bundles()
         # The last id for which correlations were announced to the source.
         self._announced = 0
-        if setup.source.own_shares:
+        if setup.source.own_shares and self.here:
             try:
                 joint.begin(self)
             except BaseException as error:
@@ -316,13 +326,14 @@ class Session(Runtime):
         program(planned)
         bundle = self.source.bundle(recorded.asked, 0, planned.last_id)
         self.source.book_bundle(bundle, planned._ledger)
-        return Plan(planned.cost(), tuple(recorded.asked))
+        return Plan(planned.cost(), tuple(recorded.asked), *joint.needs_of(planned))
 
     def prepare(self, program: Callable[[Session], object], key: Hashable | None = None) -> None:
-        """Request the correlations of `program`, which is about to run, from the provider ahead of need.
+        """Get the correlations of `program`, which is about to run, ahead of need.
 
-        Optional. Without it every correlation is requested when it is needed, each with a round trip
-        to the provider.
+        Optional. From the provider they are requested; without it each is requested when it is needed,
+        with a round trip to the provider. Two parties alone make what needs oblivious transfers at
+        once, in fewer rounds than when each is needed, but for what :meth:`prepare_ahead` has made.
 
         Parameters
         ----------
@@ -349,12 +360,16 @@ class Session(Runtime):
         array([1.5, 0. ])
         """
         self.check_open()
-        if not self.source.works_ahead or self.last_id < self._announced:
+        alone = self.pair is not None and not self.pair.planning
+        if not (self.source.works_ahead or alone) or self.last_id < self._announced:
             return
         base = self.last_id
         bundle = self._bundle(program, key, base)
         self._announced = base + bundle.ids
-        self.source.announce(base, bundle.asked)
+        if alone:
+            joint.make_at_once(self, bundle.asked)
+        else:
+            self.source.announce(base, bundle.asked)
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
@@ -364,16 +379,25 @@ class Session(Runtime):
         if known is not None:
             return known
         recorded = Recorded(self.source)
-        planned = self.without_parties(base, recorded)
+        planned = self.without_parties(base, recorded, ahead=True)
         planned.range_policy.quiet = True
         program(planned)
         last = planned.last_id
-        bundle = Bundle(last - base, self.source.bundle(recorded.asked, base, last))
+        if planned.pair is None:
+            asked = self.source.bundle(recorded.asked, base, last)
+        else:
+            asked = planned.pair.taken
+        bundle = Bundle(last - base, asked)
         self._bundles.add(key, bundle)
         return bundle
 
-    def without_parties(self, last_id: int = 0, source: Recorded | None = None) -> Session:
-        """Return a session of the same parties where nobody lives (for plans)."""
+    def without_parties(
+        self, last_id: int = 0, source: Recorded | None = None, *, ahead: bool = False
+    ) -> Session:
+        """Return a session of the same parties where nobody lives (for plans).
+
+        With `ahead` it is for what two parties alone can make ahead, whatever they have.
+        """
         policy = self.range_policy
         setup = Setup(
             parties=self.parties, here=(), format=self.format, memory_limit=self.memory_limit,
@@ -382,7 +406,9 @@ class Session(Runtime):
             # A copy of the places: the run warns again of what a plan has warned of.
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
         )  # fmt: skip
-        return SessionAt(setup, self.configuration, last_id)
+        planned = SessionAt(setup, self.configuration, last_id)
+        joint.begin_plan(planned, self, ahead=ahead)
+        return planned
 
     def worker_count(self, n_jobs: int | None, rows: int) -> int:
         """Return over how many workers to spread rows: -1 for as many as joblib offers, 1 for none.
@@ -419,7 +445,10 @@ class Session(Runtime):
             raise SessionError("twin is for the session that plan and prepare pass to a program")
         if x.session is self:
             return x
-        return x.without_shares(self)
+        twin = x.without_shares(self)
+        if self.pair is not None and x.session.here:
+            self.pair.constants.add(x, twin)
+        return twin
 
 
 class SessionAt(Session):

@@ -15,6 +15,7 @@ from mpc.parties.model_table import check_model_name
 from nn.gateway.command import add_gateway
 from nn.serving.model_commands import add_model_commands
 from nn.serving.service import serve
+from nn.serving.stocks import add_stock_command
 from ring.errors import ArgumentError
 
 __all__ = ["main"]
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     observing.add_options(serve)
     serve.set_defaults(run=_serve)
     add_model_commands(commands)
+    add_stock_command(commands)
     add_gateway(commands)
     return command.run(parser, arguments)
 

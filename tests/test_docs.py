@@ -107,10 +107,20 @@ def test_the_protocols_page_is_what_the_code_says():
     spec = importlib.util.spec_from_file_location("write_protocols", DOCS / "write_protocols.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (DOCS / "protocols.md").read_text() == module.page()
+    page = module.page()
+    assert (DOCS / "protocols.md").read_text() == page
     for path in (ROOT / "mpc" / "protocols").glob("[a-z]*.py"):
-        assert f"`mpc/protocols/{path.name}`" in module.page()
+        assert f"`mpc/protocols/{path.name}`" in page
         assert "Source: " in path.read_text() or path.stem == "linear"
+
+
+def test_security_has_the_parameters_that_the_code_has():
+    spec = importlib.util.spec_from_file_location("write_security", DOCS / "write_security.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "SECURITY.md").read_text()
+    assert module.parameters() in text
+    assert module.page(text) == text
 
 
 def test_pages_write_no_figures_of_their_own():

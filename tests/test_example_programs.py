@@ -56,8 +56,9 @@ def test_two_owners(tmp_path):
     assert found["alice"] == found["bob"] > 0.8
 
 
-def test_serve(tmp_path, port):
-    printed = run("serve.py", "trial", "--port", str(port), cwd=tmp_path)
+@pytest.mark.parametrize("options", [[], ["--no-provider"]], ids=["provider", "alone"])
+def test_serve(tmp_path, port, options):
+    printed = run("serve.py", "trial", "--port", str(port), *options, cwd=tmp_path)
     predicted, true = re.findall(r"^(?:predicted|true): +(.*)$", printed, re.MULTILINE)
     assert len(true.split()) == 10
     assert sum(a == b for a, b in zip(predicted.split(), true.split(), strict=True)) >= 9

@@ -40,6 +40,17 @@ def test_example_with_digits(capsys):
     assert printed > 0.9
 
 
+def test_example_without_a_provider(capsys):
+    code = section("example").replace("load_mnist", "load_digits_8x8").replace("784, 128", "64, 64")
+    # As its comment says.
+    assert "mpc.Session()" in code and "with provider=None alice and bob alone" in code
+    names = {}
+    exec(code.replace("mpc.Session()", "mpc.Session(provider=None)"), names)
+    assert names["s"].source.own_shares
+    printed = float(capsys.readouterr().out)
+    assert printed == names["model"].score(names["X_test"], names["y_test"])
+
+
 def test_example_with_mnist(capsys, monkeypatch):
     if not MNIST.is_dir():
         pytest.skip("needs the four MNIST files in ../shared/mnist")

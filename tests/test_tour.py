@@ -72,6 +72,17 @@ def test_the_evaluation_is_right(tour):
     assert abs(learned["alice"] - int(revealed[1])) <= 1
 
 
+def test_two_parties_alone_get_the_same(tour):
+    assert "x1 y2: 42\n" in output_of(tour, "the client's:")
+    hits = int(re.search(r"revealed: (\d+) of", output_of(tour, "still secret"))[1])
+    lines = output_of(tour, "megabytes").splitlines()
+    found = [re.match(r"provider=(\S+): (\d+) right, (\d+) rounds", line) for line in lines]
+    assert [match[1] for match in found] == ["'crypto'", "None"]
+    assert all(abs(int(match[2]) - hits) <= 1 for match in found)
+    # As the words below it say.
+    assert int(found[0][3]) < int(found[1][3])
+
+
 def test_views_tell_nothing_and_secrets_would(tour):
     lines = [line.split() for line in output_of(tour, "chi2_contingency").splitlines()[1:]]
     chances = {line[0]: [float(word) for word in line[-3:]] for line in lines}

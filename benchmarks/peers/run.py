@@ -89,6 +89,7 @@ LIBRARIES = {
     "spu-cheetah": Library(
         "spu_worker.py", "spu", SPU, 0, "SecretFlow SPU, CHEETAH: two parties alone", ("--cheetah",)
     ),
+    # Beside it with --no-sotto: ratios are to this one then.
     "sotto-alone": Library(
         "sotto_pair_worker.py", threads=CORES_A_PARTY, about="Sotto without a provider, over TLS"
     ),
@@ -292,11 +293,12 @@ def summary(item: work.Item, lines: dict[str, list[list[dict[str, Any]]]]) -> di
             "rounds": last["rounds"],
             "max_abs_error": max(line["max_abs_error"] for line in good),
         }
-    ours = found.get("sotto", {}).get("median")
+    us = next((name for name in ("sotto", "sotto-alone") if name in lines), "")
+    ours = found.get(us, {}).get("median")
     ratios = {
         name: figures["median"] / ours
         for name, figures in found.items()
-        if ours and name != "sotto" and "median" in figures
+        if ours and name != us and "median" in figures
     }
     return {
         "item": item.name,

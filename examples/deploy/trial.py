@@ -1,8 +1,8 @@
 """What compose.yaml needs for a trial: a folder for each service, with its own key and shares alone.
 
-python examples/deploy/trial.py FOLDER [PORT]
+python examples/deploy/trial.py FOLDER [PORT] [--no-provider]
     writes FOLDER/provider, alice, bob and carol. Services find each other by these names, or at
-    PORT and the next ones of this machine.
+    PORT and the next ones of this machine. With --no-provider alice and bob do without one.
 
 All keys are made in one place here, which is for a trial: see "Between organisations".
 """
@@ -17,26 +17,31 @@ import nn
 from mpc.parties import configuration
 
 PARTIES = ("alice", "bob")
-NAMES = (*PARTIES, "provider", "carol")
+ALONE = "--no-provider"
 
 
-def main(folder, port=None):
+def main(folder, *options):
     """Write the folders."""
-    folder = Path(folder)
+    folder, provider = Path(folder), ALONE not in options
+    port = next((option for option in options if option != ALONE), None)
+    listen = (*PARTIES, *(["provider"] if provider else []))
+    names = (*listen, "carol")
     X, _, y, _ = nn.load_digits_8x8()
     model = nn.MLP((64, 32, 10), random_state=0).fit(X, y, epochs=20, progress=False)
     with tempfile.TemporaryDirectory() as made:
         ports = range(int(port or 9001), int(port or 9001) + 3)
-        path = configuration.write_example(Path(made) / "all", PARTIES, ["carol"], ports=ports)
+        path = configuration.write_example(
+            Path(made) / "all", PARTIES, ["carol"], ports=ports, provider=provider
+        )
         text = path.read_text()
         if port is None:
-            for name, number in zip(NAMES, ports, strict=False):
+            for name, number in zip(listen, ports, strict=False):
                 text = text.replace(f"127.0.0.1:{number}", f"{name}:{number}")
         with mpc.Session(PARTIES) as session:
             nn.save_shares(
                 model.share(session, owner="alice", low=0, high=1), Path(made) / "shares"
             )
-        for name in NAMES:
+        for name in names:
             own = folder / name
             own.mkdir(parents=True)
             (own / "parties.toml").write_text(text)
@@ -46,7 +51,7 @@ def main(folder, port=None):
             (own / "shares").mkdir()
             if name in PARTIES:
                 shutil.copy(Path(made) / "shares" / f"{name}.npz", own / "shares")
-    print(f"wrote {folder}: {', '.join(NAMES)}")
+    print(f"wrote {folder}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ def add_commands(commands: Any) -> None:
 
     health = add_command(
         commands, "health", "ask the provider and all parties that serve whether they are well",
-        "Ask the provider and every party that serves (sotto serve) how they are, and print a line\n"
-        "for each. The exit code is 1 if one that was asked does not answer. A client asks the\n"
-        "parties alone: the provider answers no clients.",
+        "Ask the provider, if there is one, and every party that serves (sotto serve) how they are,\n"
+        "and print a line for each. The exit code is 1 if one that was asked does not answer. A\n"
+        "client asks the parties alone: the provider answers no clients.",
     )  # fmt: skip
     health.add_argument("configuration", type=Path, help="the path of parties.toml")
     health.add_argument(

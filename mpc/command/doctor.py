@@ -14,6 +14,7 @@ from mpc.core.errors import SottoError
 from mpc.core.versions import own_version, version
 from mpc.launch import launch
 from mpc.session import Session
+from mpc.session_setup import PROVIDER
 from ring import get_num_threads
 from ring.compile import cache_folder
 from ring.vectorised import cpu_features, vector_products
@@ -77,16 +78,25 @@ def _check_kernels(results: _Results) -> None:
                     paint("right, but slow: not vectorised here", "yellow"))  # fmt: skip
 
 
-def _check_processes(results: _Results) -> None:
+def _check_protocols(results: _Results, provider: str | None) -> None:
+    with Session(provider=provider) as session:
+        for outcome in run_checks(session):
+            detail = f"error {outcome.error:.0e}" if outcome.error else "exact"
+            what = f"{outcome.check.name.replace('_', ' ')}: {outcome.check.what}"
+            results.add(what, f"{detail:<14}{outcome.seconds:6.2f} s", outcome.problem)
+
+
+def _check_processes(results: _Results, provider: str | None) -> None:
     start = time.perf_counter()
     problem = ""
     try:
-        found = launch(three_times_four, timeout=120.0)
+        found = launch(three_times_four, timeout=120.0, provider=provider)
         if found != {"alice": 12.0, "bob": 12.0}:
             problem = f"3 times 4 gave {found}"
     except (SottoError, OSError) as error:
         problem = str(error)
-    results.add("alice, bob, provider over TLS", f"{time.perf_counter() - start:.1f} s", problem)
+    who = "alice, bob alone" if provider is None else "alice, bob, provider"
+    results.add(f"{who} over TLS", f"{time.perf_counter() - start:.1f} s", problem)
 
 
 def examine() -> int:
@@ -114,14 +124,14 @@ def examine() -> int:
     _check_kernels(results)
 
     _title("Protocols, each against NumPy (alice, bob and a provider in this process)")
-    with Session() as session:
-        for outcome in run_checks(session):
-            detail = f"error {outcome.error:.0e}" if outcome.error else "exact"
-            what = f"{outcome.check.name.replace('_', ' ')}: {outcome.check.what}"
-            results.add(what, f"{detail:<14}{outcome.seconds:6.2f} s", outcome.problem)
+    _check_protocols(results, PROVIDER)
+
+    _title("The same without a provider (alice and bob alone)")
+    _check_protocols(results, None)
 
     _title("Parties as processes")
-    _check_processes(results)
+    for provider in (PROVIDER, None):
+        _check_processes(results, provider)
 
     print()
     if results.failed:

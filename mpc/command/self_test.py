@@ -197,7 +197,7 @@ CHECKS = (
     Check("sharing", "share and reveal", _two, lambda x, y: x.reveal(), _X, 0),
     Check("linear", "x + y, 3 x", _two, lambda x, y: x + y * 3, _X + 3 * _Y, 0),
     Check("masking", "open under a mask", _computed, _masked, _X, 0),
-    Check("product", "x y", _computed, lambda x, y: x * y, _X * _Y, _UNIT),
+    Check("product", "x y", _computed, lambda x, y: x * y, _X * _Y, _UNIT, ("own_products",)),
     Check("product", "x y, each known to an owner", _two, lambda x, y: x * y, _X * _Y, _UNIT),
     Check("product", "X @ Y.T", _scores, lambda x, y: x.reshape(SIZE, 1) @ y.reshape(1, SIZE)[:, :1],
           (_X * _Y[0]).reshape(SIZE, 1), _UNIT),

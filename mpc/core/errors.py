@@ -31,6 +31,7 @@ __all__ = [
     "SessionError",
     "ShapeError",
     "SottoError",
+    "StockError",
     "TemporaryError",
     "WorkerError",
 ]
@@ -42,6 +43,10 @@ class PartyError(ArgumentError):
 
 class SessionError(SottoError, RuntimeError):
     """A session is closed or belongs to another thread or process, or an array to another session."""
+
+
+class StockError(SessionError):
+    """A stock file that two parties cannot use: missing, damaged, copied, or of something else."""
 
 
 class RangeWarning(UserWarning):

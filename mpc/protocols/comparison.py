@@ -99,7 +99,8 @@ def _bit(d: Secret, order: bool, negate: bool) -> Secret:
 
 def bit_array(like: Secret, bit: SecretBit) -> Secret:
     """Return a bit as an array of the shape of `like`."""
-    shares = to_number(like.session, bit)
+    with like.session.protocol("comparison"):
+        shares = to_number(like.session, bit)
     return like.derive(shares.reshape(len(shares), *like.shape), frac_bits=0, bound=1, bit=bit)
 
 

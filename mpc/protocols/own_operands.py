@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from mpc.core.errors import SessionError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
+from mpc.two_party.mask_products import FEW_ROWS
 from mpc.two_party.operands import Chosen, frozen, join_halves, split_halves
 from mpc.two_party.pair import Pair
 from mpc.two_party.rlwe_layouts import Layout, choose_left, choose_right, weight
+from mpc.two_party.rlwe_parameters import DISTANCE_BITS
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
 from mpc.two_party.rlwe_repeated import Repeated
 
@@ -32,8 +34,6 @@ __all__ = [
 
 Words = NDArray[np.uint64]
 
-# Products of fewer rows than this take an input's ciphertexts that are kept.
-_FEW_ROWS = 16
 # Products that an operand which is kept is taken to serve.
 _SERVED = 1000
 
@@ -139,8 +139,8 @@ def right_way(m: int, k: int, n: int, products: int = 1) -> Way:
 
 
 def matrix_ways(m: int, k: int, n: int, right: Operand) -> list[Way]:
-    if m < _FEW_ROWS and right.lasting:
-        return [right_way(m, k, n, _SERVED)]
+    if m < FEW_ROWS and right.lasting:
+        return [right_way(m, k, n, _SERVED), left_way(m, k, n)]
     return [left_way(m, k, n), right_way(m, k, n)]
 
 
@@ -166,8 +166,9 @@ def cross_terms(
             found.append((way.weight(chosen), way, chosen, mixed))
     if not found:
         raise SessionError(
-            "both operands of a product were multiplied so often, or are so large, that it would show"
-            " more than 2^-40 of either: share them anew, or multiply fewer rows at once"
+            f"both operands of a product, {left.shape} and {right.shape}, have been multiplied as often as"
+            " they may be, or it is too large: what the other party sees of their encryption would show one"
+            f" by more than 2^-{DISTANCE_BITS}; share or compute them anew, or multiply less at once"
         )
     _, way, chosen, mixed = min(found, key=lambda entry: entry[0])
     product: Product | Repeated = chosen.product

@@ -5,11 +5,15 @@ product of two inputs of one party is local; it is shared afresh, since shares o
 others.
 Elementwise, few numbers take oblivious transfers (:mod:`mpc.two_party.product`), more
 :mod:`mpc.two_party.rlwe_slots`, while that may show any more of one of the operands
-(:mod:`mpc.two_party.operands`).
+(:mod:`mpc.two_party.operands`). Masks of rows may be multiplied with a matrix that stays, such as a
+model's weights, ahead (:mod:`mpc.two_party.mask_products`).
+
+Source: cross terms of shares by oblivious transfer, Gilboa 1999; by encryption, see the files named.
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from math import prod
 
@@ -27,6 +31,7 @@ from mpc.protocols.own_operands import (
     row_of,
 )
 from mpc.two_party.joint import fresh_shares
+from mpc.two_party.mask_products import MaskProducts, factors_of, multiply_masked
 from mpc.two_party.operands import shown_by_slots
 from mpc.two_party.pair import Pair, padded
 from mpc.two_party.product import cross_products
@@ -89,7 +94,7 @@ def _elementwise(
 
 
 def _by_slots(
-    pair: Pair, kept: Words, mixed: Words, operand: Operand, keepers: list[int], shown: int
+    pair: Pair, kept: Words, mixed: Words, operand: Operand, keepers: list[int], shown: Fraction
 ) -> Words:
     product = SlotProduct(kept.shape[1])
     pair.operands.spend(operand.array, shown)
@@ -119,6 +124,10 @@ def matmul(
         # Rows are rows, whatever the leading axes.
         rows = prod(shape[:-1])
         a = [words.reshape(rows, k) for words in left.words]
+        ready = _from_masks(pair, rows, left, right, a, (k, n), parties)
+        if ready is not None:
+            z += ready.reshape(z.shape)
+            return z
         ways = matrix_ways(rows, k, n, right)
         z += cross_terms(pair, ways, left, right, a, right.words, parties).reshape(z.shape)
         return z
@@ -131,3 +140,17 @@ def matmul(
         a, b = [v[piece] for v in wide], [v[piece] for v in tall]
         out[:, piece] += cross_terms(pair, ways, left, right, a, b, parties, piece)
     return z
+
+
+def _from_masks(
+    pair: Pair, m: int, left: Operand, right: Operand, rows: list[Words], shape: tuple[int, int],
+    parties: list[int],
+) -> Words | None:  # fmt: skip
+    """Return shares of the cross terms by masks whose products were made ahead, if there are any."""
+    known = right.array if right.plaintext is None else right.plaintext
+    factor = factors_of(pair, known, (), shape, right.bound)
+    if factor is None:
+        return None
+    masks = [MaskProducts(m, party, factor(1 - party)) for party in parties]
+    made = pair.take_prepared(masks)
+    return None if made is None else multiply_masked(pair, masks, made, rows, right.words)

@@ -33,7 +33,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from mpc.core.errors import ArgumentError, SessionError
+from mpc.core.errors import ArgumentError, FrameError
 from mpc.two_party import seeds
 from mpc.two_party.channel import Channel, exchange, send
 from ring.bits import WORD_BITS, count_words
@@ -92,6 +92,10 @@ class Transfers:
             None if self.t is None else self.t[rows],
             None if self.choices is None else self.choices[words],
         )
+
+    def without_rows(self) -> Transfers:
+        """Return as many transfers where no party lives (for plans)."""
+        return Transfers(self.start, self.count, None, None, None)
 
     @staticmethod
     def joined(parts: Sequence[Transfers]) -> Transfers:
@@ -219,6 +223,8 @@ class Extension:
         self._position = 0
         self._expected = 0
         self._left: Transfers | None = None
+        # How many pieces of a message have been sent, within one.
+        self._pieces: int | None = None
         secret = None
         if sender in channel.parties:
             secret = int.from_bytes(os.urandom(16), "little") | 1
@@ -237,6 +243,21 @@ class Extension:
         """Say that so many transfers are going to be drawn, so that they are made in large pieces."""
         self._expected += count
 
+    def in_pieces(self, begins: bool) -> None:
+        """Say whether the next messages are pieces of one, which the receiver sends without a pause.
+
+        Parameters
+        ----------
+        begins : bool
+            Whether such a message begins; False ends it.
+        """
+        self._pieces = 0 if begins else None
+
+    def count_like(self, other: Extension) -> None:
+        """Be where another is, without what it has: no party lives here (for plans)."""
+        self._position, self._expected = other._position, other._expected
+        self._left = None if other._left is None else other._left.without_rows()
+
     def resume(self) -> None:
         """After a failure: agree on a position that neither has passed, and forget what is left."""
         self._left, self._expected = None, 0
@@ -253,7 +274,7 @@ class Extension:
 
         Raises
         ------
-        SessionError, FrameError
+        FrameError
             If the parties are at different positions, as they are after a call that failed at one of
             them: both have to call :meth:`resume`.
         PeerError
@@ -299,11 +320,14 @@ class Extension:
             message[0] = position
             np.bitwise_xor(totals[1:], choices, out=message[1:].reshape(trees - 1, words))
             t = rows_of_planes(planes)
-        got = send(self._channel, receiver, 1 + (trees - 1) * words, message)
+        count, continued = 1 + (trees - 1) * words, bool(self._pieces)
+        got = send(self._channel, receiver, count, message, continued=continued)
+        if self._pieces is not None:
+            self._pieces += 1
         if got is not None:
             if got[0] != position:
                 here, there = self._channel.names[self.sender], self._channel.names[receiver]
-                raise SessionError(
+                raise FrameError(
                     f"{there} makes transfers from position {got[0]}, {here} from {position}:"
                     " a call has failed at one of them, and they must agree where to go on"
                 )

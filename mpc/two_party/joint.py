@@ -6,20 +6,30 @@ correlations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.correlation import Correlation
+from mpc.core.correlation import Correlation as Dealt
 from mpc.core.cost import Ledger
 from mpc.core.errors import SessionError
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.runtime import Runtime
-from mpc.two_party.pair import Pair
+from mpc.two_party.cost import Cost
+from mpc.two_party.pair import Correlation, Pair
 
-__all__ = ["OwnShares", "begin", "fresh_shares"]
+__all__ = [
+    "OwnShares",
+    "begin",
+    "begin_plan",
+    "fresh_shares",
+    "make_ahead",
+    "make_at_once",
+    "needs_of",
+]
 
 Words = NDArray[np.uint64]
 
@@ -38,15 +48,15 @@ class OwnShares(CorrelationSource):
         """What the session is called in errors."""
         return "a session without a provider"
 
-    def makes(self, kind: type[Correlation]) -> bool:
+    def makes(self, kind: type[Dealt]) -> bool:
         """Nothing is dealt."""
         return False
 
-    def shares(self, id: int, correlation: Correlation) -> Words:
+    def shares(self, id: int, correlation: Dealt) -> Words:
         """Refuse: nothing is dealt."""
         raise SessionError(f"{self.name} has nobody who deals a {type(correlation).__name__}")
 
-    def book(self, correlation: Correlation, ledger: Ledger) -> None:
+    def book(self, correlation: Dealt, ledger: Ledger) -> None:
         """Book nothing."""
 
 
@@ -89,6 +99,56 @@ def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
     channel = _OverSession(session)
     session.pair = Pair(channel, k, silent)
     channel.begun = True
+
+
+def begin_plan(planned: Runtime, session: Runtime, *, ahead: bool = False) -> None:
+    """Give a session where no party lives as much as the two parties of `session` have.
+
+    With `ahead` it is to find out what a program takes that can be made ahead.
+    """
+    if session.pair is None:
+        return
+    # Inputs that are kept encrypted are known by their ids: what a plan shares is none of them.
+    planned.last_id = max(planned.last_id, session.last_id)
+    channel = _OverSession(planned)
+    planned.pair = session.pair.without_parties(channel, planning=ahead)
+    channel.begun = True
+
+
+def make_ahead(session: Runtime, needs: Iterable[Correlation], times: int = 1) -> None:
+    """Make so many times what a program needs, in addition to what there is."""
+    pair = session.pair
+    pair.prepared.warns = True
+    with session.protocol("prepared"):
+        pair.prepare(replace(need, words=times * need.words) for need in needs)
+
+
+def make_at_once(session: Runtime, needs: Sequence[Correlation]) -> None:
+    """Get ready what a program needs that is about to run, as far as it can be and is not.
+
+    Not more transfers than the session has memory for, at about two bytes each; and no masks, whose
+    products take no less at once.
+    """
+    prepared, left = session.pair.prepared, session.memory_limit // 2
+    prepared.fetch(needs)
+    wanted = []
+    for need in prepared.lacking(need for need in needs if not need.whole):
+        left -= sum(need.cost.transfers)
+        if left < 0:
+            break
+        wanted.append(need)
+    if wanted:
+        prepared.say_used_up()
+        with session.protocol("prepared"):
+            session.pair.prepare(wanted)
+
+
+def needs_of(planned: Runtime) -> tuple[tuple[int, int], int]:
+    """Return how many transfers and how many ring-LWE products a plan's program takes."""
+    if planned.pair is None:
+        return (0, 0), 0
+    total = sum((correlation.cost for correlation in planned.pair.taken), Cost())
+    return total.transfers, len(planned.pair.multiplied)
 
 
 def fresh_shares(session: Runtime, shares: Words) -> Words:

@@ -20,33 +20,77 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
-from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.errors import SessionError
+from mpc.two_party.constants import whole
+from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_layouts import Layout
-from mpc.two_party.rlwe_parameters import DISTANCE_BITS, PARAMETERS
+from mpc.two_party.rlwe_parameters import DISTANCE_BITS, PARAMETERS, Parameters
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
-from mpc.two_party.rlwe_protocol import Kept
+from mpc.two_party.rlwe_protocol import Kept, Keys
 from mpc.two_party.rlwe_slots import SlotProduct
 
-__all__ = ["Chosen", "Operands", "frozen", "join_halves", "shown_by_slots", "split_halves"]
+__all__ = [
+    "LIMIT", "Chosen", "Operands", "frozen", "join_halves", "product_for", "shown_by_slots",
+    "split_halves",
+]  # fmt: skip
 
 Words = NDArray[np.uint64]
+
+# How many products from one operand the parameters are chosen for: of an input, and of any other array,
+# which is new in most products.
+INPUT_PRODUCTS = 1 << 16
+MOST_LIFE = 1 << 48
+# By how much all answers together may show an operand.
+LIMIT = Fraction(1, 1 << DISTANCE_BITS)
+# What is assumed to be left of every operand once the parties may have counted differently.
+_ASSUMED = LIMIT / 2**12
+# Which part of the limit a product may take: from an input, and from any other array.
+_LASTING_PART, _PART = 2**16, 4
 
 _HALF_BITS = 32
 _HALF_BOUND = 1 << (_HALF_BITS - 1)
 
-# Distances are counted in units of 2^-300, rounded up: far below what any product shows.
-_UNIT_BITS = 300
-WHOLE = 1 << (_UNIT_BITS - DISTANCE_BITS)
-# What is assumed to be left of every operand once the parties may have counted differently.
-_ASSUMED = WHOLE >> 12
-_LASTING_PART, _PART = 16, 2
+
+def product_for(
+    layout: Any, bound: int, products: int = 1, room: Fraction = LIMIT
+) -> Product | None:
+    """Return a product with the cheapest parameters, and the longest life of an operand they allow.
+
+    Parameters
+    ----------
+    layout : Layout
+    bound : int
+        Of the mixer's numbers.
+    products : int
+        How many products the operand's life should have.
+    room : Fraction
+        By how much this product may show the operand. If no parameters show so little, None.
+    """
+    bound = min(bound, WORD_BOUND)
+    total = bound * layout.used
+    answered = layout.kept_groups * layout.mixed_groups * len(layout.places)
+    parameters = _choose(total, answered, products, room)
+    if parameters is None:
+        return None
+    life = answered
+    while 2 * life <= MOST_LIFE and parameters.allows(total, 2 * life):
+        life *= 2
+    return Product(layout, parameters, bound, life)
+
+
+def _choose(total: int, answered: int, products: int, room: Fraction) -> Parameters | None:
+    for count in (products, 1):
+        for parameters in PARAMETERS:
+            if parameters.distance(total, answered) <= min(room, LIMIT / count):
+                return parameters
+    return None
 
 
 @dataclass(frozen=True)
@@ -58,31 +102,31 @@ class Chosen:
     product : Product
     halves : bool
         Whether the mixer's operand is split, see :func:`split_halves`.
-    shown : int
-        What it shows of the mixer's operand, in units of 2^-300; all of them, if several are made.
+    shown : Fraction
+        By how much it shows the mixer's operand; all of them, if several are made.
     """
 
     product: Product
     halves: bool
-    shown: int
+    shown: Fraction
 
 
 @lru_cache(1 << 8)
-def _products(layout: Layout, bound: int) -> tuple[tuple[Product, int], ...]:
+def _products(layout: Layout, bound: int) -> tuple[tuple[Product, Fraction], ...]:
     """Return the product with all parameters that allow it, and what it shows with them."""
     total = bound * layout.used
     answered = layout.kept_groups * layout.mixed_groups * len(layout.places)
     return tuple(
-        (Product(layout, p, bound, answered), ceil(p.distance(total, answered) * 2**_UNIT_BITS))
+        (Product(layout, p, bound, answered), p.distance(total, answered))
         for p in PARAMETERS
         if p.allows(total, answered)
     )
 
 
 @lru_cache(1 << 8)
-def shown_by_slots(size: int) -> int:
-    """Return what an elementwise product shows of the mixer's operand, in units of 2^-300."""
-    return ceil(SlotProduct(size).distance * 2**_UNIT_BITS)
+def shown_by_slots(size: int) -> Fraction:
+    """Return by how much an elementwise product shows the mixer's operand."""
+    return SlotProduct(size).distance
 
 
 def frozen(views: Any) -> Hashable:
@@ -128,24 +172,19 @@ class Operands:
     """
 
     def __init__(self, memory_limit: int = 1 << 28) -> None:
-        self._left: dict[int, tuple[weakref.ref[NDArray[Any]], int]] = {}
+        # By how much an array was shown, by its id as long as it lives.
+        self._shown: dict[int, tuple[weakref.ref[NDArray[Any]], Fraction]] = {}
         self._kept: OrderedDict[Hashable, tuple[Kept, int]] = OrderedDict()
         self._limit, self._assume = memory_limit, False
 
-    @staticmethod
-    def _whole(array: NDArray[Any]) -> NDArray[Any]:
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        return array
+    def room(self, array: NDArray[Any]) -> Fraction:
+        """Return by how much more an array may be shown."""
+        found = self._shown.get(id(whole(array)))
+        return LIMIT if found is None else LIMIT - found[1]
 
-    def left(self, array: NDArray[Any]) -> int:
-        """Return how much may still be shown of an array, in units of 2^-300."""
-        found = self._left.get(id(self._whole(array)))
-        return WHOLE if found is None else found[1]
-
-    def assumed(self, array: NDArray[Any]) -> int:
-        """Return how much both parties take to be left."""
-        return _ASSUMED if self._assume else self.left(array)
+    def assumed(self, array: NDArray[Any]) -> Fraction:
+        """Return by how much more both parties take it that an array may be shown."""
+        return _ASSUMED if self._assume else self.room(array)
 
     def choose(
         self,
@@ -174,45 +213,45 @@ class Operands:
             How many such products are made at once.
         """
         bound, left = min(bound, WORD_BOUND), self.assumed(array)
-        most = WHOLE >> (_LASTING_PART if lasting else _PART)
+        most = LIMIT / (_LASTING_PART if lasting else _PART)
         if self._assume:
-            most = _ASSUMED >> _LASTING_PART
+            most = _ASSUMED / _LASTING_PART
         ways: list[Chosen] = []
         for one in _ways(layout, halves, bound):
             way = replace(one, shown=count * one.shown)
             ways.append(way)
-            stays = 0 if self._assume else WHOLE >> len(ways)
+            stays = 0 if self._assume else LIMIT / 2 ** len(ways)
             if way.shown <= most and left - way.shown >= stays:
                 return way
         return next((way for way in ways if way.shown <= left), None)
 
-    def spend(self, array: NDArray[Any], shown: int) -> None:
-        """Count what a product shows of an array, before it is made.
+    def spend(self, array: NDArray[Any], shown: Fraction) -> None:
+        """Count what is shown of an array, before it is.
 
         Raises
         ------
         SessionError
-            If that is more than is left. Nothing is counted then.
+            If with it the array would be shown by more than 2^-40. Nothing is counted then.
         """
-        left = self.left(array)
-        if shown > left:
+        array, room = whole(array), self.room(array)
+        if shown > room:
             raise SessionError(
-                "an array was multiplied so often that another product would show more than 2^-40 of it"
-                " to the other party: share it anew"
+                "an operand has been multiplied as often as it may be: what the other party sees of its"
+                f" encryption would show it by more than 2^-{DISTANCE_BITS}; share or compute it anew"
             )
-        whole = self._whole(array)
-        key = id(whole)
-        found = self._left.get(key)
-        reference = weakref.ref(whole, self._forgetting(key)) if found is None else found[0]
-        self._left[key] = (reference, left - shown)
-
-    def _forgetting(self, key: int) -> Callable[[object], None]:
-        counts = self._left
+        key, counts = id(array), self._shown
+        found = counts.get(key)
 
         def forget(_: object) -> None:
             counts.pop(key, None)
 
-        return forget
+        reference = weakref.ref(array, forget) if found is None else found[0]
+        counts[key] = (reference, LIMIT - room + shown)
+
+    def life(self, array: NDArray[Any], product: Product | SlotProduct) -> Life:
+        """Count the answers of one product from an array, before they are given; see :meth:`spend`."""
+        self.spend(array, product.distance_of_one)
+        return Life(product.answered)
 
     def kept(self, key: Hashable, size: int, make: Callable[[], Kept]) -> Kept:
         """Return an encrypted input, by its key; make it if it is not kept.
@@ -228,6 +267,12 @@ class Operands:
                 total -= taken
         self._kept.move_to_end(key)
         return found[0]
+
+    def count_like(self, other: Operands) -> None:
+        """Keep the inputs that another keeps, without what it has: no party lives here (for plans)."""
+        for key, (kept, size) in other._kept.items():
+            keys = Keys(kept.keys.keeper, None, None)
+            self._kept[key] = Kept(keys, None), size
 
     def forget(self) -> None:
         """After a call that failed: forget encrypted inputs, whose keys are no longer the parties'.

@@ -1,26 +1,28 @@
 """Two parties and what they make for each other: the place of a provider's correlations.
 
 A protocol asks for what it needs by a description, such as `BitPairs(words=10, bits=16)`. It has been
-made ahead, or is made now. `Pair.plan` runs a program without data and says what it will take.
+made ahead, or is made now. `Pair.plan` runs a program without data and says what it will take, and
+`Pair.prepare` makes it, all of a kind at once: few rounds, and large pieces.
 Products by ring-LWE are methods of `Pair`, over the same channel: the keys are made when they are first
 asked for.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.two_party import base_ot, rlwe_protocol
 from mpc.two_party.channel import Channel, Planned
+from mpc.two_party.constants import Constants
 from mpc.two_party.cost import Cost
 from mpc.two_party.extension import Extension
 from mpc.two_party.operands import Operands
+from mpc.two_party.prepared import Correlation, Made, Prepared, by_kind
 from mpc.two_party.rlwe_answers import Life
 from mpc.two_party.rlwe_parameters import Parameters
 from mpc.two_party.rlwe_products import Product
@@ -32,68 +34,6 @@ from ring.streams import Stream, fresh_key
 __all__ = ["Correlation", "Made", "Pair", "padded"]
 
 Words = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, repr=False)
-class Made:
-    """What has been made of a correlation. Never shown.
-
-    Attributes
-    ----------
-    words : int
-        For so many words of planes. All other attributes are arrays with as many along the last axis,
-        or 64 times as many, or None where the party that has them does not live.
-    """
-
-    words: int
-
-    def part(self, first: int, stop: int) -> Self:
-        """Return what is for the words [first, stop)."""
-        if (first, stop) == (0, self.words):
-            return self
-        cut = {}
-        for name, array in self._arrays():
-            scale = array.shape[-1] // self.words
-            cut[name] = np.ascontiguousarray(array[..., first * scale : stop * scale])
-        return replace(self, words=stop - first, **cut)
-
-    def joined(self, others: Sequence[Self]) -> Self:
-        """Return this and others behind it as one."""
-        if not others:
-            return self
-        whole = {
-            name: np.concatenate([array, *(getattr(other, name) for other in others)], axis=-1)
-            for name, array in self._arrays()
-        }
-        return replace(self, words=self.words + sum(other.words for other in others), **whole)
-
-    def _arrays(self) -> list[tuple[str, NDArray[Any]]]:
-        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return [(name, array) for name, array in named if isinstance(array, np.ndarray)]
-
-
-@dataclass(frozen=True)
-class Correlation(ABC):
-    """Describes something that two parties make ahead, for so many `words` of planes."""
-
-    words: int
-
-    @property
-    @abstractmethod
-    def cost(self) -> Cost:
-        """What it takes, all of it ahead."""
-
-    @abstractmethod
-    def make(self, pair: Pair) -> Made:
-        """Make it, with the other party: for all parties that live here."""
-
-
-@dataclass(repr=False)
-class _Piece:
-    """In stock, and how much of it is used."""
-
-    made: Made
-    used: int = 0
 
 
 class Pair:
@@ -115,22 +55,34 @@ class Pair:
         In the first, the first party sends.
     operands : Operands
         What is remembered of operands of products by ring-LWE.
+    constants : Constants
+        Arrays of the session that programs which are planned have used.
+    planning : bool
+        Whether this is of a plan that finds out what to make ahead: then all that could be is taken.
+    prepared : Prepared
+        What has been made ahead.
     taken : list of Correlation
-        What protocols have asked for, in order.
+        What protocols have asked for, in order; only where no party lives.
+    multiplied : list of Multiplication
+        The products by ring-LWE, in order; only where no party lives.
     """
 
     def __init__(self, channel: Channel, k: int = 4, silent: str | None = None) -> None:
         self.channel = channel
         self.parties = channel.parties
+        self._options = k, silent
         self._session = session = base_ot.agree(channel)
         extensions = [Extension(channel, session, sender, k) for sender in (0, 1)]
         self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
         if silent is not None:
             self.extensions = tuple(Silent(channel, session, e, silent) for e in extensions)
+        self.prepared = Prepared()
         self.taken: list[Correlation] = []
-        self._stock: dict[Correlation, list[_Piece]] = {}
+        self.multiplied: list[Multiplication] = []
         self._keys: dict[tuple[Parameters, int], Keys] = {}
         self.operands = Operands()
+        self.constants = Constants()
+        self.planning = False
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -146,44 +98,92 @@ class Pair:
         return out
 
     def prepare(self, correlations: Iterable[Correlation]) -> None:
-        """Make correlations ahead. Both parties name the same ones in the same order."""
-        wanted = [correlation for correlation in correlations if correlation.words]
+        """Make correlations ahead, and keep them in memory. Both parties name the same ones."""
+        for correlation, made in self.make(correlations):
+            self.prepared.add(correlation, made)
+
+    def make(self, correlations: Iterable[Correlation]) -> Iterator[tuple[Correlation, Made]]:
+        """Make correlations, and yield them one after the other.
+
+        What is of a kind is made at once, first all that needs transfers in the first direction alone:
+        then one party need not wait for the other in between.
+        """
+        wanted = [replace(kind, words=words) for kind, words in by_kind(correlations).items()]
+        wanted.sort(key=_turn)
         self._expect(wanted)
-        for correlation in wanted:
-            kind = replace(correlation, words=0)
-            self._stock.setdefault(kind, []).append(_Piece(correlation.make(self)))
+        begins = True
+        try:
+            for correlation in wanted:
+                if begins:
+                    for extension in self.extensions:
+                        extension.in_pieces(True)
+                yield correlation, correlation.make(self)
+                # What else is sent has been waited for.
+                begins = correlation.cost.offline != (0, 0)
+        finally:
+            for extension in self.extensions:
+                extension.in_pieces(False)
 
     def take(self, correlation: Correlation) -> Any:
         """Return a correlation that has never been used and will never be again.
 
-        From the stock, of which a part may be taken and several parts may make a whole, and what is
-        not there is made.
+        It is one that has been made ahead, or is made now, or some of it is.
         """
-        self.taken.append(correlation)
-        stock = self._stock.get(replace(correlation, words=0), [])
-        parts: list[Made] = []
-        missing = correlation.words
-        while stock and missing:
-            piece = stock[0]
-            first = piece.used
-            # Before it is used: nothing is handed out twice.
-            piece.used = min(piece.made.words, first + missing)
-            if piece.used == piece.made.words:
-                stock.pop(0)
-            missing -= piece.used - first
-            parts.append(piece.made.part(first, piece.used))
+        if not self.parties:
+            self.taken.append(correlation)
+        parts = self.prepared.take(correlation)
+        missing = correlation.words - sum(part.words for part in parts)
         if missing or not parts:
             rest = replace(correlation, words=missing)
             self._expect([rest])
             parts.append(rest.make(self))
         return parts[0].joined(parts[1:])
 
+    def take_prepared(self, correlations: Sequence[Correlation]) -> list[Any] | None:
+        """Return correlations as by :meth:`take`; None if one has not been made ahead, all of it."""
+        if self.planning:
+            self.taken += correlations
+            return None
+        if not all(correlation.words for correlation in correlations):
+            return None
+        if not self.prepared.has(correlations):
+            return None
+        return [self.take(correlation) for correlation in correlations]
+
+    def without_parties(self, channel: Channel, *, planning: bool = False) -> Pair:
+        """Return a pair that has as much as this one, where no party lives: what it sends is as much.
+
+        Parameters
+        ----------
+        channel : Channel
+            Of no party. What it counts here is to be forgotten.
+        planning : bool
+            Whether it is to find out what can be made ahead; then nothing has been.
+        """
+        out = Pair(channel, *self._options)
+        out.constants, out.planning = self.constants, planning
+        if planning:
+            return out
+        for parameters, keeper in self._keys:
+            out.keys(parameters, keeper)
+        out.operands.count_like(self.operands)
+        out.prepared.copy_counts(self.prepared, lambda kind: replace(kind, words=1).make(out))
+        for mine, other in zip(out.extensions, self.extensions, strict=True):
+            if isinstance(mine, Silent):
+                assert isinstance(other, Silent)
+                mine.count_like(other)
+            else:
+                assert isinstance(other, Extension)
+                mine.count_like(other)
+        return out
+
     def resume(self) -> None:
         """After a call that failed at either party: forget stock and keys, and agree where to go on.
 
         Until both have called it, what they have made ahead may not fit together.
         """
-        self._stock, self._keys = {}, {}
+        self.prepared.forget()
+        self._keys = {}
         self.operands.forget()
         for extension in self.extensions:
             extension.resume()
@@ -208,6 +208,7 @@ class Pair:
         -------
         uint64 array of shape (p, ...): shares of the product, as of all of the following
         """
+        self._note(product)
         return rlwe_protocol.multiply_kept(self.channel, product, kept, w, life)
 
     def multiply_mask(
@@ -219,6 +220,7 @@ class Pair:
         -------
         the mask, where its keeper lives, elsewhere None; and shares of the product
         """
+        self._note(product)
         keys = self.keys(product.parameters, keeper)
         return rlwe_protocol.multiply_mask(self.channel, product, keys, w, life)
 
@@ -226,6 +228,7 @@ class Pair:
         self, product: Multiplication, keeper: int, x: Words | None, w: Words | None, life: Life
     ) -> Words:
         """Multiply the keeper's `x` with the other party's `w`, each None elsewhere: 2 rounds."""
+        self._note(product)
         keys = self.keys(product.parameters, keeper)
         return rlwe_protocol.multiply_private(self.channel, product, keys, x, w, life)
 
@@ -234,6 +237,7 @@ class Pair:
 
         `life` counts the answers from both parties' `w`.
         """
+        self._note(product)
         keys = self.keys(product.parameters, 0), self.keys(product.parameters, 1)
         return rlwe_protocol.cross_products(self.channel, product, keys, x, w, life)
 
@@ -243,6 +247,10 @@ class Pair:
         for mine, left, right in zip(out, x, w, strict=True):
             mine += product.multiply(left, right)
         return out
+
+    def _note(self, product: Multiplication) -> None:
+        if not self.parties:
+            self.multiplied.append(product)
 
     def _expect(self, correlations: Iterable[Correlation]) -> None:
         for correlation in correlations:
@@ -283,6 +291,11 @@ class _Planning(Pair):
         made = super().keys(parameters, keeper)
         channel.rounds, channel.sent = rounds, sent
         return made
+
+
+def _turn(correlation: Correlation) -> tuple[bool, bool, bool]:
+    cost = correlation.cost
+    return cost.transfers[1] > 0, cost.offline != (0, 0), cost.transfers[0] == 0
 
 
 def padded(words: Words, size: int) -> Words:

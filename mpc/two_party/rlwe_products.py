@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -135,6 +136,11 @@ class Product:
         """Coefficients that one product answers."""
         layout = self.layout
         return layout.kept_groups * layout.mixed_groups * len(layout.places)
+
+    @property
+    def distance_of_one(self) -> Fraction:
+        """By how much one product shows the mixer's operand: a statistical distance."""
+        return self.parameters.distance(self.bound * self.layout.used, self.answered)
 
     def fresh_life(self) -> Life:
         """Return a count of an operand's answers, from zero on."""

@@ -150,6 +150,11 @@ class SlotProduct:
         numbers = self.products * self.blocks * LENGTH
         return noise + Fraction(numbers * 2**_PRODUCT_BITS, 2**MASK_BITS)
 
+    @property
+    def distance_of_one(self) -> Fraction:
+        """The same of one product."""
+        return self.distance / self.products
+
     def fresh_life(self) -> Life:
         """Return a count of an operand's answers, from zero on."""
         return Life(self.life)

@@ -183,7 +183,8 @@ class Silent:
         self._base = 1 << log
         self._reserved = self._base + self._trees * self._depth
         self._round = 0
-        self._bases: dict[int, Words] = {}
+        # Of each party that lives here; also where none does a base is there or is not.
+        self._bases: dict[int, Words] | None = None
         self._left: Transfers | None = None
         key = sha256(b"sotto silent positions" + session + bytes([self.sender])).digest()[:16]
         self._places = Stream(key)
@@ -200,9 +201,19 @@ class Silent:
     def expect(self, count: int) -> None:
         """Nothing: a round makes as many as it does."""
 
+    def in_pieces(self, begins: bool) -> None:
+        """Nothing: a round is a message."""
+
+    def count_like(self, other: Silent) -> None:
+        """Be where another is, without what it has: no party lives here (for plans)."""
+        self._extension.count_like(other._extension)
+        self._round = other._round
+        self._bases = None if other._bases is None else {}
+        self._left = None if other._left is None else other._left.without_rows()
+
     def resume(self) -> None:
         """After a failure: forget what is left, and begin with a new base."""
-        self._left, self._bases = None, {}
+        self._left, self._bases = None, None
         self._extension.resume()
         self._round = self._extension.agree(self._round)
 
@@ -231,15 +242,15 @@ class Silent:
 
     def _make(self) -> Transfers:
         """A round."""
-        if not self._bases:
-            self._bases = self._first_base()
+        bases = self._first_base() if self._bases is None else self._bases
         # Before anything is sent: a base serves once.
-        bases, self._bases = self._bases, {}
+        self._bases = None
         number = self._round
         self._round += 1
         position = _FIRST + number * self.transfers_a_round
         t, h, start = self._trees, self._depth, self._base
         rows: dict[int, Words] = {}
+        kept: dict[int, Words] = {}
         message = None
         if self.sender in bases:
             cots = bases[self.sender][start:].reshape(t, h, 2)
@@ -259,8 +270,9 @@ class Silent:
         out: dict[int, Words] = {}
         for party, leaves in rows.items():
             self._add(number, leaves, bases[party][:start])
-            self._bases[party] = leaves[: self._reserved].copy()
+            kept[party] = leaves[: self._reserved].copy()
             out[party] = leaves[self._reserved : self._reserved + self.transfers_a_round]
+        self._bases = kept
         choices = None
         if receiver in out:
             choices = np.empty(self.transfers_a_round // WORD_BITS, np.uint64)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import FrameError, PeerError, Session, SharedArray, WorkerError
+from mpc import FrameError, PeerError, Session, WorkerError
 from mpc.core.events import record
-from nn.fixed_point.inputs import ScaledRows
 from nn.models.saved_shares import SharesFile, shared_model
 from nn.serving.agreement import KEY_BYTES, PER_TURN, Book, Request
 from nn.serving.model_files import ModelFiles
+from nn.serving.stocks import answer_of, use_stocks
 from nn.serving.warming import warm_up
 from nn.shared.model import SharedModel
 from nn.shared.side_by_side import architecture, side_by_side
@@ -73,15 +73,6 @@ class Wishes:
         if not isinstance(error, PeerError):
             return "the request failed"
         return f"{self.leaves} shuts down" if self.leaves else self.lost or str(error)
-
-
-def _answer(
-    model: SharedModel, x: SharedArray | ScaledRows, answer: str, progress: bool | None = False
-) -> SharedArray:
-    """Return the answer of a model for rows, as a shared array."""
-    if answer in ("scores", "values"):
-        return model(x, progress=progress).truncate()
-    return model.winners(x, one_hot=answer == "one-hot", progress=progress)
 
 
 class Turns:
@@ -143,6 +134,7 @@ class Turns:
         received = self.session.tell([table], [(4 * size,) for size in sizes])
         tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in received]
         models: dict[str, SharedModel] = {}
+        new: dict[str, SharedModel] = {}
         sets: dict[str, bytes] = {}
         used: dict[str, SharesFile] = {}
         # In the first party's order, so that all parties choose the same of two sets of a model.
@@ -155,8 +147,10 @@ class Turns:
                 models[name] = self.models[name]
             else:
                 models[name] = shared_model(self.session, [file])
-                warm_up(models[name], _answer)
+                warm_up(models[name], answer_of)
+                new[name] = models[name]
             sets[name], used[name] = row, file
+        use_stocks(self.session, new, {name: file.path.parent for name, file in used.items()})
         self._files.settle(used)
         for name in files:
             if name not in models:
@@ -274,9 +268,9 @@ class Turns:
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
         x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])
         answer = requests[0].answer
-        model.prepare(x, _answer, answer=answer)
+        model.prepare(x, answer_of, answer=answer)
         try:
-            result = _answer(model, x, answer, self._progress).shares[0]
+            result = answer_of(model, x, answer, self._progress).shares[0]
         except WorkerError as error:
             self._refuse(requests, error)
             return

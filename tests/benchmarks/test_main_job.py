@@ -31,6 +31,25 @@ def test_digits(parties):
     assert result["rounds"] == 1 + 4 + 1 + 6 + 1 + 1
 
 
+@pytest.mark.parametrize("where", [[], ["--processes"]], ids=["here", "processes"])
+def test_without_a_provider(where):
+    done = job("--layers", "32", "--epochs", "10", "--no-provider", "--json", *where)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result) >= KEYS and result["provider"] is None
+    assert result["plain_accuracy"] > 0.9
+    assert abs(result["plain_accuracy"] - result["encrypted_accuracy"]) <= 0.005
+    assert result["agreement"] > 0.99
+    assert result["correction_bytes"] == 0
+
+
+def test_table_without_a_provider():
+    done = job("--layers", "16", "--epochs", "2", "--no-provider")
+    assert done.returncode == 0, done.stderr
+    assert "computed by alice, bob alone\n" in done.stdout
+    assert "from the provider" not in done.stdout and "provider included" not in done.stdout
+
+
 def test_table():
     done = job("--layers", "16", "--epochs", "2")
     assert done.returncode == 0, done.stderr
@@ -57,6 +76,7 @@ def test_mnist():
     ("arguments", "said"),
     [
         (("--parties", "alice"), "at least two computing parties"),
+        (("--parties", "a,b,c", "--no-provider"), "has two parties, got 3: a, b, c"),
         (("--parties", "alice,alice"), "'alice' twice"),
         (("--layers", "0"), "layer_sizes"),
         (("--data", "nowhere/at/all"), "nowhere"),

@@ -53,12 +53,14 @@ class Services:
         edit=None,
         parties=PARTIES,
         clients=CLIENTS,
+        provider=True,
     ):
         self.folder, self.models, self.workers = folder, models, workers
         self.parties = parties
         self.path = configuration.write_example(
             folder / "trial", parties, clients, ports=free_ports(len(parties) + 1),
             timeouts=configuration.Timeouts(connect=connect, answer=answer, idle=idle),
+            provider=provider,
         )  # fmt: skip
         with self.path.open("a") as file:
             file.write(more)
@@ -66,7 +68,8 @@ class Services:
             edit(self.path)
         for name in models:
             self.save(name, folder / name)
-        self.logs = {name: folder / f"{name}.log" for name in ("provider", *parties)}
+        members = (*(["provider"] if provider else []), *parties)
+        self.logs = {name: folder / f"{name}.log" for name in members}
         self.printed = {name: folder / f"{name}.out" for name in self.logs}
         # By which processes are found that are left over, whoever has started them.
         self.mark = f"{MARK}{uuid.uuid4().hex}"

@@ -1,5 +1,6 @@
 """Sessions, edge values and probes that the tests of mpc share."""
 
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,24 +13,57 @@ NAMES = ("alice", "bob", "carol", "dave", "erin")
 UNIT = 2.0**-16
 
 
-@pytest.fixture(scope="module", params=[2, 3, 5], ids=["two", "three", "five"])
+# How many parties, and who deals; None: two parties without a provider.
+KINDS = [(2, "crypto"), (3, "crypto"), (5, "crypto"), (2, None)]
+KIND_IDS = ["two", "three", "five", "alone"]
+
+
+# Without a provider a body runs with so many of its parameters, unless all are asked for.
+MOST_ALONE = 2
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out, where there is no provider, what says what it deals, and most parameters."""
+    every = "SOTTO_EVERY_PARAMETER" in os.environ
+    bodies, kept = {}, []
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is None or "alone" not in call._idlist:
+            kept.append(item)
+            continue
+        if item.get_closest_marker("dealt") is None and (
+            every or item.get_closest_marker("dear") is None
+        ):
+            bodies.setdefault((item.path, item.originalname), []).append(item)
+    chosen = {
+        item
+        for group in bodies.values()
+        for item in (group if every else group[:: max(1, -(-len(group) // MOST_ALONE))])
+    }
+    known = set(kept) | chosen
+    items[:] = [item for item in items if item in known]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=KIND_IDS)
 def session(request):
-    """A session of two, three or five parties."""
-    with mpc.Session(NAMES[: request.param]) as s:
+    """A session of two, three or five parties, or of two without a provider."""
+    parties, provider = request.param
+    with mpc.Session(NAMES[:parties], provider=provider) as s:
         yield s
 
 
-@pytest.fixture(params=[2, 3, 5], ids=["two", "three", "five"])
+@pytest.fixture(params=KINDS, ids=KIND_IDS)
 def fresh_session(request):
     """A session of its own for one test, with ids and costs at zero."""
-    with mpc.Session(NAMES[: request.param]) as s:
+    parties, provider = request.param
+    with mpc.Session(NAMES[:parties], provider=provider) as s:
         yield s
 
 
-@pytest.fixture
-def pair():
-    """A session of two parties for one test."""
-    with mpc.Session() as s:
+@pytest.fixture(params=["crypto", None], ids=["two", "alone"])
+def pair(request):
+    """A session of two parties for one test, with a provider and without."""
+    with mpc.Session(provider=request.param) as s:
         yield s
 
 

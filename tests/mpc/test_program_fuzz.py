@@ -15,8 +15,8 @@ from tests.helpers.program_fuzz import programs, run
 
 PROGRAMS = int(os.environ.get("SOTTO_PROGRAMS", "400"))
 NAMES = ("alice", "bob", "carol", "dave", "erin")
-# Most programs run with two parties, as most people do.
-SHARES = {2: 0.7, 3: 0.2, 5: 0.1}
+# Most programs run with two parties, as most people do; some of them without a provider.
+SHARES = {(2, "crypto"): 0.7, (3, "crypto"): 0.2, (5, "crypto"): 0.1, (2, None): 0.1}
 
 
 # What a session does where bounds prove nothing; most check on the values.
@@ -24,14 +24,16 @@ MODES = ("values", "values", "values", "check", "warn")
 
 
 @cache
-def session_of(parties, form, mode):
-    return mpc.Session(NAMES[:parties], frac_bits=form[0], int_bits=form[1], ranges=mode)
+def session_of(parties, provider, form, mode):
+    return mpc.Session(
+        NAMES[:parties], frac_bits=form[0], int_bits=form[1], ranges=mode, provider=provider
+    )
 
 
-@pytest.mark.parametrize("parties", SHARES)
-def test_random_programs(parties):
+@pytest.mark.parametrize(("parties", "provider"), SHARES)
+def test_random_programs(parties, provider):
     ends = Counter()
-    count = max(20, int(PROGRAMS * SHARES[parties]))
+    count = max(20, int(PROGRAMS * SHARES[parties, provider]))
 
     @settings(
         max_examples=count,
@@ -43,12 +45,12 @@ def test_random_programs(parties):
     @given(programs(MODES))
     def check(program):
         form, mode, inputs, steps = program
-        ends[run(session_of(parties, form, mode), inputs, steps)[0]] += 1
+        ends[run(session_of(parties, provider, form, mode), inputs, steps)[0]] += 1
 
     check()
     print(
-        f"{parties} parties: {sum(ends.values())} programs, {ends['right']} right to the end,"
-        f" refused at {dict(ends.most_common())}"
+        f"{parties} parties, provider {provider}: {sum(ends.values())} programs,"
+        f" {ends['right']} right to the end, refused at {dict(ends.most_common())}"
     )
     # Refusing everything would be no proof of anything.
     assert ends["right"] > 0.35 * sum(ends.values())

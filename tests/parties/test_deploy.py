@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import nn
+from mpc.parties import configuration
 from nn.command import main
 from tests.conftest import free_port
 from tests.helpers.processes import gone, marked
@@ -119,6 +120,20 @@ def test_without_a_port_services_find_each_other_by_name(tmp_path):
     text = (tmp_path / "trial" / "bob" / "parties.toml").read_text()
     found = re.findall(r'address = "(\w+):\d+"', text)
     assert sorted(found) == ["alice", "bob", "provider"] and set(found) <= set(COMPOSE)
+
+
+@pytest.mark.parametrize("port", [[], ["9301"]])
+def test_a_trial_without_a_provider(tmp_path, port, capsys):
+    prepare(tmp_path / "trial", *port, "--no-provider")
+    names = {path.name for path in (tmp_path / "trial").iterdir()}
+    assert names == set(COMPOSE) - {"provider"}
+    for name in names:
+        path = tmp_path / "trial" / name / "parties.toml"
+        assert configuration.load(path).provider is None
+        assert not path.with_name("provider.crt").exists()
+    assert len(re.findall(r'address = "127.0.0.1:930[12]"', path.read_text())) == 2 * bool(port)
+    # What the compose file runs of it waits for nothing else.
+    assert not [name for name in names if "depends_on" in COMPOSE[name]]
 
 
 def command_of(unit):

@@ -7,8 +7,11 @@ import pytest
 
 import mpc
 from mpc.parties import configuration
+from mpc.parties.joining import Links
 from mpc.provider.service import ProviderService
 from nn.command import main
+from nn.gateway.asking import Asking
+from nn.gateway.server import _say
 from nn.serving.service import PartyService
 from tests.helpers import programs
 
@@ -106,6 +109,15 @@ def test_a_session_has_the_provider_that_the_configuration_says(trial, usual):
             call()
 
 
+def test_a_session_that_ends_drops_what_the_two_have_made():
+    with mpc.Session(provider=None) as session:
+        x = session.share([1.0], owner="alice")
+        assert session.pair is not None
+    assert session.pair is None and not session.streams
+    with pytest.raises(mpc.SessionError, match="the session is closed"):
+        x.relu()
+
+
 # Commands.
 
 
@@ -145,6 +157,25 @@ def test_services_go_on_with_what_they_began_with(trial, usual):
         with pytest.raises(mpc.PartyError, match="whether there is a provider can change only"):
             party.reload(with_one)
         assert party.read is without
+    finally:
+        party.stop()
+        party.run()
+
+
+def test_a_service_goes_on_if_a_party_is_lost_while_the_session_begins(trial, monkeypatch, caplog):
+    """When two parties alone make keys for transfers, which takes a while."""
+    party = PartyService(
+        configuration.load(trial), "alice", {}, sock=socket.create_server(("127.0.0.1", 0))
+    )
+
+    def begin(*arguments):
+        raise mpc.PeerError("bob closed the connection")
+
+    monkeypatch.setattr(mpc.Session, "from_links", begin)
+    try:
+        party._serve(Links(b"", {}, None, {}, None))
+        assert party.state == "bob closed the connection"
+        assert "event=lost me=alice why='bob closed the connection'" in caplog.text
     finally:
         party.stop()
         party.run()
@@ -196,6 +227,14 @@ def test_join_without_a_provider_keeps_comments_and_layout(tmp_path, keys):
     assert text.startswith("# ours\r\n\r\n# Two parties without")
     assert 'provider = "none"\r\n\r\n[format]  # as agreed\r\n' in text
     assert "\n" not in text.replace("\r\n", "")
+
+
+def test_the_gateway_names_those_that_compute(trial, usual, capsys):
+    for path, everybody in ((trial, "alice and bob"), (usual, "alice, bob and the provider")):
+        asking = Asking(path, "carol", 1)
+        assert asking.provider == (path is usual)
+        _say(asking, "127.0.0.1", 8080)
+        assert f"\n{everybody} see shares, masked values and shapes.\n" in capsys.readouterr().out
 
 
 # Sessions between processes.

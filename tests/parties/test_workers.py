@@ -56,13 +56,20 @@ def test_models_give_the_same_answers(names):
     assert 0 < spent.rounds < 40
 
 
-def launched(tmp_path, harm, times, names=NAMES[:2], answer_timeout=20.0, victims=("bob",)):
+def launched(
+    tmp_path, harm, times, names=NAMES[:2], answer_timeout=20.0, victims=("bob",), provider="crypto"
+):
     inputs = dict.fromkeys(names, (tmp_path, harm, times, victims))
-    return mpc.launch(programs.harmed, names, inputs=inputs, answer_timeout=answer_timeout)
+    return mpc.launch(
+        programs.harmed, names, inputs=inputs, answer_timeout=answer_timeout, provider=provider
+    )
 
 
-def test_a_killed_workers_part_is_done_again_with_fresh_keys(tmp_path):
-    found = launched(tmp_path, "kill", 1, NAMES)
+@pytest.mark.parametrize(
+    ("names", "provider"), [(NAMES, "crypto"), (NAMES[:2], None)], ids=["three", "alone"]
+)
+def test_a_killed_workers_part_is_done_again_with_fresh_keys(tmp_path, names, provider):
+    found = launched(tmp_path, "kill", 1, names, provider=provider)
     for (first, _), second, own in found.values():
         np.testing.assert_allclose(first, programs.expected(), atol=1e-3)
         np.testing.assert_allclose(second, programs.expected(), atol=1e-3)

@@ -83,6 +83,7 @@ def arrays_in(ref):
     ]
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("name", [*RUNS, *NO_RUNS])
 def test_what_the_provider_is_told_of_an_index(pair, monkeypatch, name):
     key = RUNS[name][0] if name in RUNS else NO_RUNS[name]
@@ -98,6 +99,7 @@ def test_what_the_provider_is_told_of_an_index(pair, monkeypatch, name):
     assert any(map(arrays_in, refs)) == (name in NO_RUNS)
 
 
+@pytest.mark.dealt
 def test_what_is_masked_anew_has_no_index(pair, monkeypatch):
     """As the docs advise for a filter that follows from data."""
     a, keep = np.arange(24.0).reshape(6, 4), NO_RUNS["other bools"]

@@ -153,6 +153,7 @@ def test_with_bound_is_checked(session):
     np.testing.assert_array_equal(z.reveal(), [[3, -6]])
 
 
+@pytest.mark.dealt
 def test_checks_cost_nothing(fresh_session, spent):
     s = fresh_session
     x, y = whole(s, [[30000, 2]]), whole(s, [[30000], [-2]])

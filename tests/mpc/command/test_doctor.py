@@ -33,11 +33,17 @@ def test_all_is_well(monkeypatch, capsys):
     assert "FAILED" not in printed
     for word in ("numpy", "processor", "avx2" if "x86" in printed else "", "relu", "All is well"):
         assert word in printed
-    assert len(re.findall(r"^  ok ", printed, re.MULTILINE)) >= len(self_test.CHECKS) + 1
+    # With a provider and without.
+    assert len(re.findall(r"^  ok ", printed, re.MULTILINE)) >= 2 * len(self_test.CHECKS) + 2
+    for check in self_test.CHECKS:
+        assert printed.count(f"{check.name.replace('_', ' ')}: {check.what}") >= 2, check
+    assert "alice, bob, provider over TLS" in printed and "alice, bob alone over TLS" in printed
 
 
-def test_with_real_processes():
-    assert mpc.launch(doctor.three_times_four) == {"alice": 12.0, "bob": 12.0}
+@pytest.mark.parametrize("provider", ["crypto", None])
+def test_with_real_processes(provider):
+    found = mpc.launch(doctor.three_times_four, provider=provider)
+    assert found == {"alice": 12.0, "bob": 12.0}
 
 
 def test_a_protocol_that_is_wrong_is_found(monkeypatch, capsys):
@@ -51,7 +57,7 @@ def test_a_protocol_that_is_wrong_is_found(monkeypatch, capsys):
     assert re.search("differs by .*, at most 1.53e-05 is right", printed)
     assert "3 times 4 gave" in printed
     assert "not vectorised here" in printed
-    assert "2 checks failed." in printed
+    assert "4 checks failed." in printed
 
 
 @pytest.mark.parametrize("wrong", ["nan", "error"])
@@ -66,6 +72,13 @@ def test_no_result_is_no_success(wrong):
         patch.setattr(self_test, "CHECKS", (check,))
         (outcome,) = self_test.run_checks(session)
     assert outcome.problem
+
+
+def test_every_protocol_is_right_without_a_provider():
+    with mpc.Session(provider=None) as session:
+        outcomes = list(self_test.run_checks(session))
+    assert [(o.check.what, o.problem) for o in outcomes if o.problem] == []
+    assert len(outcomes) == len(self_test.CHECKS)
 
 
 @pytest.mark.parametrize("parties", [2, 3])

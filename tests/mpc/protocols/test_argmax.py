@@ -108,6 +108,7 @@ def test_hits_against_secret_targets(session):
     assert hits.reveal() == (scores.argmax(axis=1) == labels).sum()
 
 
+@pytest.mark.dealt
 def test_rounds(fresh_session, spent):
     s = fresh_session
     rounds = {}

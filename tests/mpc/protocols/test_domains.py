@@ -229,7 +229,7 @@ def test_whole_numbers_saturate(pair):
     assert x.reshape(1, -1).softmax().reveal().tolist() == [[1, 0, 0, 0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("k", [33, 1000, 65536])
+@pytest.mark.parametrize("k", [33, 1000, pytest.param(65536, marks=pytest.mark.dear)])
 def test_softmax_of_many_columns(pair, k):
     random = np.random.default_rng(k)
     # As they come; all below the cut of few columns; all alike.
@@ -259,6 +259,7 @@ def test_one_column(pair):
     assert pair.share([[5.5], [-7]], owner="alice").softmax().reveal().tolist() == [[1], [1]]
 
 
+@pytest.mark.dealt
 def test_a_smaller_bound_leaves_out_pieces(pair, spent):
     values = np.linspace(-1, 1, 100)
     costs = []

@@ -160,6 +160,7 @@ def test_mean_of_whole_numbers(count, frac_bits):
         assert error == 0 if exact else error < 2.0**-result.frac_bits
 
 
+@pytest.mark.dealt
 def test_declared_costs(fresh_session, spent):
     s, parties = fresh_session, fresh_session.size
     x = s.share(np.ones((5, 70)), owner="alice")

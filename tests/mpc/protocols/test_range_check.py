@@ -198,6 +198,7 @@ def test_sums_broadcast(session, share_integers):
     assert verdict(range_check.linear([(x, 0), (y, 0), (np.array([1, 0]), 0)]))
 
 
+@pytest.mark.dear
 def test_products_of_values(session, share_integers):
     for v in VALUES:
         for w in [*VALUES, LIMIT]:
@@ -299,12 +300,13 @@ def test_what_parties_have_given(session, owners):
             y = session.share([[w]] * terms, owner=second)
             claim = range_check.bilinear(x, y, product.matmul, 2 * terms)
             assert verdict(claim) == expected
-            # The masks serve the product.
-            assert x.mask.ref.owner == session.parties.index(first)
             before = session.cost()
             with session.range_policy.vouched():
                 z = x @ y
-            assert (session.cost() - before).rounds == 0
+            if not session.source.own_shares:
+                # The masks serve the product.
+                assert x.mask.ref.owner == session.parties.index(first)
+                assert (session.cost() - before).rounds == 0
             if expected:
                 np.testing.assert_array_equal(z.reveal(), [[v * w * terms]] * 2)
 
@@ -340,7 +342,8 @@ def test_views_of_what_has_a_mask(session, share_integers):
             before = session.cost()
             claim = range_check.bilinear(some, y, product.multiply, 1)
             assert verdict(claim) == in_range(exact * exactly([2**10, 2**22, 2**23]))
-            assert (session.cost() - before).rounds in (8, 9)
+            if not session.source.own_shares:
+                assert (session.cost() - before).rounds in (8, 9)
 
 
 def test_operands_stay_what_they_are(session, share_integers, integers):
@@ -348,7 +351,7 @@ def test_operands_stay_what_they_are(session, share_integers, integers):
     x, y = share_integers(session, values), share_integers(session, values[::-1])
     verdict(range_check.bilinear(x, y, product.multiply, 1), range_check.linear([(x, 0)], (0,)))
     assert x.bound == LIMIT - 1
-    assert x.mask is not None
+    assert (x.mask is None) == session.source.own_shares
     np.testing.assert_array_equal(integers(x), values)
     np.testing.assert_array_equal(integers(y), values[::-1])
 
@@ -403,7 +406,8 @@ def test_several_claims_take_one_verdict(session, share_integers, spent):
     for place in range(3):
         claims = good[:place] + [bad] + good[place:]
         got = spent(session, lambda claims=claims: verdict(*claims))
-        assert got == range_check.cost(session.size, 6)
+        if not session.source.own_shares:
+            assert got == range_check.cost(session.size, 6)
         assert not verdict(*claims)
 
 
@@ -431,7 +435,8 @@ def test_empty_arrays_are_in_range(session, share_integers, spent):
             range_check.multiple(x, np.arange(3)),
         )
 
-    assert spent(session, claims).rounds <= 2
+    # Without a provider transfers are made first, which open nothing.
+    assert spent(session, claims).rounds <= (4 if session.source.own_shares else 2)
 
 
 def test_nothing_holds_a_bound_beyond_the_limit(session, share_integers, monkeypatch):

@@ -40,6 +40,7 @@ def test_edges_of_products(session, share_integers, integers, wide_edges):
         assert np.all((got == low) | (got == high))
 
 
+@pytest.mark.dealt
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(z=st.lists(wide | small, min_size=1, max_size=130))
 def test_exact_against_the_truncated_value(session, share_integers, integers, tap, z):

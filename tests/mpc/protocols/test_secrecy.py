@@ -256,6 +256,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("secrets", PAIRS, ids=" and ".join)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_views_tell_nothing(name, secrets, tap, session):
@@ -264,6 +265,7 @@ def test_views_tell_nothing(name, secrets, tap, session):
         assert examine(session, tap, PROGRAMS[name], *secrets) == []
 
 
+@pytest.mark.dealt
 def test_what_is_revealed_is_the_value_alone(session, tap):
     def program(s, a):
         product = given(s, a) * s.share(np.ones(SIZE), owner="bob")
@@ -316,6 +318,7 @@ def seen_of_a_verdict(session, tap, claims, secret):
     return {name: np.concatenate(some) for name, some in seen.items()}, last
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("claims", [on_a_product, on_what_is_given, on_sums])
 def test_a_verdict_opens_one_bit(session, tap, claims):
     seen, verdicts = [], []
@@ -372,6 +375,7 @@ def test_all_shares_but_one_are_jointly_uniform(session, name):
                 assert chance(statistic, cells - 1) >= ALARM
 
 
+@pytest.mark.dealt
 def test_a_mask_that_takes_a_term_in_is_uniform(session, monkeypatch):
     """r = D - C of a product that is truncated, twice over."""
     seen, deal = [], truncation.deal_high

@@ -35,6 +35,7 @@ def literal(planes, x):
     return 1 - planes[~x] if x < 0 else planes[x]
 
 
+@pytest.mark.dealt
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     form=st.lists(polynomials, min_size=1, max_size=4).map(tuple),
@@ -51,6 +52,7 @@ def test_polynomials(session, form, size, seed):
     np.testing.assert_array_equal(reveal_planes(got, size), want)
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 15, 16, 17, 64, 65])
 def test_and_of_many(session, count):
     size = 130

@@ -27,6 +27,7 @@ def test_bit_times_value_is_exact(session, integers, pairs):
     np.testing.assert_array_equal((bit * (x > 0)).reveal(), (a < b) & (a > 0))
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("given", [True, False], ids=["given", "computed"])
 def test_a_masked_value_is_not_opened_again(session, tap, given):
     a = np.array([1.5, -2.0, 3.25])

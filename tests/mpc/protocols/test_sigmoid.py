@@ -96,6 +96,7 @@ def test_numpy_and_scipy_call_them(session):
     assert np.abs(expit(x).reveal() - expit([0.5, -2.0])).max() < 1e-4
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("size", [1, 64, 300])
 @pytest.mark.parametrize("product", [False, True], ids=["format", "product"])
 def test_cost_is_as_declared_and_planned(fresh_session, spent, size, product):

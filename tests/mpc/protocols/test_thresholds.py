@@ -25,6 +25,7 @@ def test_the_value_of_the_place_among_the_thresholds(session, share_integers, in
         np.testing.assert_array_equal(integers(found), values[row][place])
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("size", [1, 64, 100])
 def test_cost_is_as_declared(session, spent, size):
     x = session.share(np.zeros(size, int), owner="alice", bound=2**20)

@@ -27,8 +27,9 @@ def test_gate_truncates_and_selects_at_once(session, spent):
     product = session.share(g, owner="bob") * session.share(w, owner="alice")
     assert product.frac_bits == 32
     cost = spent(session, lambda: product.gate(derivative))
-    assert cost == bit_injection.cost(session.size, 130, 16)
-    assert cost.rounds == 1
+    if not session.source.own_shares:
+        assert cost == bit_injection.cost(session.size, 130, 16)
+        assert cost.rounds == 1
     found = product.gate(derivative)
     assert found.frac_bits == 16
     assert np.abs(found.reveal() - g * w * (x > 0)).max() <= UNIT
@@ -95,7 +96,8 @@ def test_combination(session, spent):
     revealed = found.derive(found.shares, frac_bits=0, bound=(1 << 62) - 1).reveal() * 2.0**-24
     assert np.abs(revealed - (3 / 8 * x - 5 * 2.0**-20 * y * y)).max() <= 2.0**-24
     cost = spent(session, lambda: combination.combine(terms, 24))
-    assert cost == combination.cost(session.size, 3, 32 + 20 - 24)
+    if not session.source.own_shares:
+        assert cost == combination.cost(session.size, 3, 32 + 20 - 24)
 
 
 def test_combination_with_nothing_to_truncate_or_nothing_at_all(session):
@@ -159,6 +161,7 @@ def exact(session, integers, frac_bits, bound):
     return SharedArray(session, shares, frac_bits, bound)
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("bound", [1 << 46, (1 << 46) + 1, inverse_root.X_BOUND])
 def test_inverse_root_costs_as_declared(session, spent, bound):
     m = SharedArray.from_public(session, np.ones(100), 24, 1 << 29)

@@ -32,6 +32,7 @@ def test_any_value_is_off_by_less_than_one(session, share_integers, some, shift)
         assert got == z >> shift or (got == (z >> shift) + 1 and z % 2**shift)
 
 
+@pytest.mark.dealt
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(some=st.lists(values, min_size=1, max_size=70), shift=st.integers(1, 61))
 def test_the_low_bits_of_r_say_which_way_it_rounds(session, share_integers, tap, some, shift):

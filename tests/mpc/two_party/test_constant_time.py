@@ -6,19 +6,45 @@ from pathlib import Path
 import pytest
 
 import mpc
+import ring
 
 FILES = sorted((Path(mpc.__file__).parent / "two_party").glob("*.py"))
 # The positions of silent transfers come from a stream that both parties know.
 INDICES_THAT_ARE_PUBLIC = {"silent._add_base"}
+# What SECURITY.md excepts: powers are read from tables, at places that a party's own share names.
+INDICES_THAT_SHOW = {"powers.power"}
+
+
+def kernels_of(tree):
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and any(
+            isinstance(d, ast.Name) and d.id == "kernel" for d in node.decorator_list
+        ):
+            yield node
 
 
 def kernels():
     for path in FILES:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and any(
-                isinstance(d, ast.Name) and d.id == "kernel" for d in node.decorator_list
-            ):
-                yield pytest.param(node, id=f"{path.stem}.{node.name}")
+        for node in kernels_of(ast.parse(path.read_text())):
+            yield pytest.param(node, id=f"{path.stem}.{node.name}")
+
+
+def called():
+    """The functions of `ring` that kernels call, for words that may be secret."""
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        source = {
+            alias.name: node.module.removeprefix("ring.")
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ring.")
+            for alias in node.names
+        }
+        for kernel in kernels_of(tree):
+            for node in ast.walk(kernel):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    name = node.func.id
+                    if name in source:
+                        yield source[name], name
 
 
 def names(node):
@@ -26,9 +52,9 @@ def names(node):
     return found | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
 
 
-def depends(function):
-    """Names that hold something read from an array, or made of it."""
-    tainted = set()
+def depends(function, secret=()):
+    """Names that hold something read from an array, or made of it or of what is secret."""
+    tainted = set(secret)
     while True:
         before = set(tainted)
         for node in ast.walk(function):
@@ -59,9 +85,9 @@ def views(node):
     return any(isinstance(part, ast.Slice) for part in parts)
 
 
-def findings(function, places=True):
-    """What branches, counts or reads memory by something that has been read."""
-    secret, found = depends(function), []
+def findings(function, places=True, secret=()):
+    """What branches, counts or reads memory by something that has been read, or is secret."""
+    secret, found = depends(function, secret), []
 
     def read(node):
         inside = [n for n in ast.walk(node) if isinstance(n, ast.Subscript)]
@@ -84,6 +110,17 @@ def test_no_branch_and_no_place_depends_on_what_is_read(function, request):
     public = request.node.callspec.id in INDICES_THAT_ARE_PUBLIC
     assert findings(function, places=not public) == []
     assert bool(findings(function)) == public
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(set(called())))
+def test_nor_in_what_kernels_call(module, name):
+    tree = ast.parse((Path(ring.__file__).parent / f"{module}.py").read_text())
+    (function,) = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == name]
+    # Numbers that say what is computed, not of what.
+    public = {"bits", "row", "table", "p", "inverse"}
+    secret = {a.arg for a in function.args.args} - public
+    assert bool(findings(function, secret=secret)) == (f"{module}.{name}" in INDICES_THAT_SHOW)
+    assert not findings(function, places=False, secret=secret)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.special import chdtrc
 
-from mpc.core.errors import ArgumentError, PeerClosedError, SessionError
+from mpc.core.errors import ArgumentError, FrameError, PeerClosedError
 from mpc.two_party import base_ot, seeds
 from mpc.two_party import extension as extension_module
 from mpc.two_party.channel import LockStep
@@ -223,7 +223,7 @@ class TestPositions:
         bob.fail_after = None
         one._left = None
         with pytest.raises(
-            SessionError, match="bob makes transfers from position 1001, alice from 128"
+            FrameError, match="bob makes transfers from position 1001, alice from 128"
         ):
             run_both([lambda: one.draw(64 * 1000), lambda: other.draw(64 * 1000)])
         run_both([one.resume, other.resume])

@@ -1,5 +1,7 @@
 """Products without a provider: exact modulo 2^64 whoever knows what, counted, and never shown too often."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from mpc.session import SessionAt
 from mpc.session_setup import policy
 from mpc.transport.local import LocalTransport
 from mpc.two_party.joint import OwnShares
-from mpc.two_party.operands import WHOLE, Operands, frozen, join_halves, split_halves
+from mpc.two_party.operands import LIMIT, Operands, frozen, join_halves, split_halves
 from mpc.two_party.pair import Pair
 from mpc.two_party.rlwe_layouts import choose_left, choose_right
 from ring import FixedPoint
@@ -137,7 +139,7 @@ def test_convolutions_and_gradients_are_exact(session, who, windows, shape, outp
         for value in (x, w, g):
             array = Operand(value).array
             spent = session.pair.operands
-            spent.spend(array, spent.left(array) - (WHOLE >> 38))
+            spent.spend(array, spent.room(array) - LIMIT / 2**38)
     rows = windows.view(a).reshape(-1, np.prod(kernels[:3]))
     z = joined(own_convolution.convolve(session, session.pair, x, w, windows))
     np.testing.assert_array_equal(
@@ -197,7 +199,7 @@ def test_a_stack_of_matrices_takes_the_rounds_of_one(session, left, right, round
     # By halves of words, too, of whichever is the mixer's.
     for value in (x, w):
         array = Operand(value).array
-        spent.spend(array, spent.left(array) - (WHOLE >> 38))
+        spent.spend(array, spent.room(array) - LIMIT / 2**38)
     multiply()
 
 
@@ -274,22 +276,22 @@ def test_no_array_is_ever_shown_by_more_than_2_to_the_minus_40():
         product = chosen.product
         assert chosen.shown >= product.parameters.distance(
             product.bound * product.layout.used, product.answered
-        ) * 2**300  # fmt: skip
-        times = max(1, operands.left(array) // (8 * chosen.shown))
+        )  # fmt: skip
+        times = max(1, int(operands.room(array) / (8 * chosen.shown)))
         operands.spend(array.T, times * chosen.shown)
         total += times * chosen.shown
         names.append((product.parameters.name, chosen.halves))
-    assert total <= WHOLE
-    assert operands.left(array) == WHOLE - total
+    assert total <= LIMIT
+    assert operands.room(array) == LIMIT - total
     # First whole words; then halves, with more and more room.
     assert names[0][1] is False
     assert {("q180", True), ("q192", True), ("q210", True)} <= set(names)
-    with pytest.raises(mpc.SessionError, match="share it anew"):
-        operands.spend(array, operands.left(array) + 1)
-    assert operands.left(array) == WHOLE - total
+    with pytest.raises(mpc.SessionError, match="compute it anew"):
+        operands.spend(array, operands.room(array) + Fraction(1, 2**300))
+    assert operands.room(array) == LIMIT - total
     # Another array has all its life before it, even at the same place in memory.
     del array
-    assert not operands._left
+    assert not operands._shown
 
 
 def test_weights_serve_longer_than_anybody_asks():
@@ -299,7 +301,7 @@ def test_weights_serve_longer_than_anybody_asks():
     while products < asked:
         chosen = choose(operands, weights, lasting=True, bound=2**21)
         assert chosen is not None
-        times = max(1, operands.left(weights) // 64 // chosen.shown)
+        times = max(1, int(operands.room(weights) / 64 / chosen.shown))
         operands.spend(weights, times * chosen.shown)
         products += times
 
@@ -310,7 +312,7 @@ def test_shares_of_weights_serve_longer_than_anybody_asks():
     while products < asked:
         chosen = choose(operands, weights, lasting=False)
         assert chosen is not None
-        times = max(1, operands.left(weights) // 64 // chosen.shown)
+        times = max(1, int(operands.room(weights) / 64 / chosen.shown))
         operands.spend(weights, times * chosen.shown)
         products += times
 
@@ -319,14 +321,14 @@ def test_after_a_failure_both_choose_alike():
     one, other = Operands(), Operands()
     array, same = np.zeros((784, 128), np.uint64), np.zeros((784, 128), np.uint64)
     # One of them has counted products which the other has not begun.
-    one.spend(array, WHOLE // 2)
+    one.spend(array, LIMIT / 2)
     weights = {"lasting": True, "bound": 2**21}
     assert choose(one, array, **weights) != choose(other, same, **weights)
     for operands in (one, other):
         operands.forget()
     for how in ({"lasting": False}, weights):
         assert choose(one, array, **how) == choose(other, same, **how)
-    assert one.left(array) == WHOLE - WHOLE // 2
+    assert one.room(array) == LIMIT - LIMIT / 2
 
 
 def test_products_with_an_operand_that_is_spent(session):
@@ -336,7 +338,7 @@ def test_products_with_an_operand_that_is_spent(session):
     def use_up(*values):
         for value in values:
             array = Operand(value).array
-            spent.spend(array, spent.left(array))
+            spent.spend(array, spent.room(array))
 
     (x, w), (a, b) = operands(session, "shared", "shared", ((SLOTS_FROM,),) * 2, "random")
     for value in (w, x):
@@ -349,7 +351,7 @@ def test_products_with_an_operand_that_is_spent(session):
     np.testing.assert_array_equal(joined(z), exact_product(a, b))
     use_up(x)
     before = session.cost()
-    with pytest.raises(mpc.SessionError, match="share them anew"):
+    with pytest.raises(mpc.SessionError, match="compute them anew"):
         own_products.matmul(session, session.pair, x, w, (20, 5))
     assert (session.cost() - before).rounds == 0
 
