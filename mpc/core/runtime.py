@@ -304,8 +304,12 @@ class Runtime:
         return self._ledger.layer(name)
 
     def protocol(self, name: str) -> AbstractContextManager[None]:
-        """Book rounds and bytes of the ``with`` block under the protocol `name`."""
-        return self._ledger.protocol(name)
+        """Book rounds and bytes of the ``with`` block under the protocol `name`.
+
+        A PeerError that leaves the block ends the session: what another party has sent was not what it
+        should be, and nothing may go on after it.
+        """
+        return _Protocol(self, self._ledger.protocol(name))
 
     def book_at_once(self, others: Sequence[Runtime]) -> None:
         """Book other sessions that ran in parallel: the sum of their bytes, the maximum of their rounds."""
@@ -336,6 +340,22 @@ class Runtime:
         self.transport.close(problem)
         for ending in self._endings:
             ending()
+
+
+class _Protocol:
+    __slots__ = ("_booking", "_runtime")
+
+    def __init__(self, runtime: Runtime, booking: AbstractContextManager[None]) -> None:
+        self._runtime, self._booking = runtime, booking
+
+    def __enter__(self) -> None:
+        self._booking.__enter__()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # In the step that it was in, which the other parties are told.
+        if isinstance(error, PeerError):
+            self._runtime._end(str(error))
+        self._booking.__exit__(None, None, None)
 
 
 @lru_cache(maxsize=1024)
