@@ -319,22 +319,27 @@ class Extension:
             message = np.empty(1 + (trees - 1) * words, np.uint64)
             message[0] = position
             np.bitwise_xor(totals[1:], choices, out=message[1:].reshape(trees - 1, words))
-            t = rows_of_planes(planes)
+        # Both expand at the same time: the sender before it waits for the message.
+        own = None
+        if self.sender in self._ends:
+            own, _ = self._ends[self.sender].expand(position, words)
         count, continued = 1 + (trees - 1) * words, bool(self._pieces)
         got = send(self._channel, receiver, count, message, continued=continued)
         if self._pieces is not None:
             self._pieces += 1
+        if receiver in self._ends:
+            t = rows_of_planes(planes)
         if got is not None:
+            assert own is not None
             if got[0] != position:
                 here, there = self._channel.names[self.sender], self._channel.names[receiver]
                 raise FrameError(
                     f"{there} makes transfers from position {got[0]}, {here} from {position}:"
                     " a call has failed at one of them, and they must agree where to go on"
                 )
-            planes, _ = self._ends[self.sender].expand(position, words)
             differences = got[1:].reshape(trees - 1, words)
-            run(_add_masked, words, 32, self._masks, differences, planes)
-            q = rows_of_planes(planes)
+            run(_add_masked, words, 32, self._masks, differences, own)
+            q = rows_of_planes(own)
         return Transfers(position * WORD_BITS, words * WORD_BITS, q, t, choices)
 
     def pads(self, transfers: Transfers, blocks: int = 1) -> Pads:
