@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -52,7 +53,7 @@ def fresh_key() -> bytes:
 class _Keystream:
     """The keystream of one key, two words a block; it serves only the process that made it."""
 
-    __slots__ = ("_encryptor", "_generation", "_turn")
+    __slots__ = ("_encryptor", "_generation", "_next", "_turn")
 
     def __init__(self, key: bytes) -> None:
         if not isinstance(key, bytes) or len(key) != KEY_BYTES:
@@ -61,6 +62,8 @@ class _Keystream:
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
         self._generation = processes.generation
         self._turn = threading.Lock()
+        # The word that the cipher is at, from counter block 0 on; -1 if that is not known.
+        self._next = 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<key>)"
@@ -83,18 +86,25 @@ class _Keystream:
         if not size:
             return
         target = out.data.cast("B")
-        counter = (first + (start >> 1) & _COUNTER).to_bytes(16, "big")
         with self._turn:
-            encryptor = self._encryptor
-            encryptor.reset_nonce(counter)
-            if start & 1:
+            self._write(target, 2 * first + start)
+
+    def _write(self, target: memoryview, place: int) -> None:
+        """Write the keystream from a word on, counted from block 0; within a turn."""
+        encryptor, size = self._encryptor, len(target)
+        # Who reads on and on needs no new counter.
+        if place != self._next:
+            encryptor.reset_nonce((place >> 1 & _COUNTER).to_bytes(16, "big"))
+            if place & 1:
                 encryptor.update_into(_ZEROS[:8], bytearray(8))
-            if size <= _ZEROS_BYTES:
-                encryptor.update_into(_ZEROS[:size], target)
-                return
+        self._next = -1
+        if size <= _ZEROS_BYTES:
+            encryptor.update_into(_ZEROS[:size], target)
+        else:
             for begin in range(0, size, _ZEROS_BYTES):
                 piece = target[begin : begin + _ZEROS_BYTES]
                 encryptor.update_into(_ZEROS[: len(piece)], piece)
+        self._next = place + size // 8
 
 
 class Stream(_Keystream):
@@ -145,6 +155,46 @@ class Stream(_Keystream):
         if not 0 <= id < 1 << 64:
             raise ArgumentError(f"id must be in [0, 2^64), got {id}")
         self._fill(out, id << 64, start)
+
+    @staticmethod
+    def fill_each(
+        streams: Sequence[Stream | None], out: NDArray[np.uint64], id: int, start: int = 0
+    ) -> None:
+        """Write the words `start`, `start` + 1, ... of stream `id` of each key into a row of `out`.
+
+        As :meth:`fill` for each of `streams`, in less time where rows are short; zeros for None.
+
+        Raises
+        ------
+        DtypeError, ArgumentError, ProcessError
+            As for :meth:`fill`; or if `out` has another number of rows.
+        """
+        if out.ndim != 2 or len(out) != len(streams):
+            raise ArgumentError(f"out must have {len(streams)} rows, got shape {out.shape}")
+        if not out.flags.c_contiguous:
+            raise DtypeError("out must be a contiguous uint64 array")
+        size = out.nbytes // max(1, len(out))
+        if size > _ZEROS_BYTES or not size:
+            for stream, row in zip(streams, out, strict=True):
+                if stream is None:
+                    row[:] = 0
+                else:
+                    stream.fill(row, id, start)
+            return
+        first = next((k for k, stream in enumerate(streams) if stream is not None), None)
+        if first is not None:
+            # For what it refuses.
+            streams[first].fill(out[first], id, start)  # type: ignore[union-attr]
+        target, generation = out.reshape(-1).data.cast("B"), processes.generation
+        place = (id << 65) + start
+        for k, stream in enumerate(streams):
+            if stream is None:
+                out[k] = 0
+            elif stream._generation != generation:
+                stream.fill(out[k], id, start)
+            elif k != first:
+                with stream._turn:
+                    stream._write(target[k * size : (k + 1) * size], place)
 
     def fill_rows(
         self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0

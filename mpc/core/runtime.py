@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation, Opening
-from mpc.core.cost import Cost, Ledger
+from mpc.core.cost import Cost, Ledger, Spent
 from mpc.core.errors import PartyError, PeerError, SessionError
 from mpc.core.events import record
 from mpc.core.frames import framing
@@ -295,6 +295,10 @@ class Runtime:
         """Return the rounds and bytes spent up to now."""
         return self._ledger.cost()
 
+    def spent(self) -> Spent:
+        """Return the total of :meth:`cost`, without its parts and so at once."""
+        return self._ledger.total()
+
     def layer(self, name: str) -> AbstractContextManager[None]:
         """Book rounds, bytes and seconds of the ``with`` block under the layer `name`."""
         return self._ledger.layer(name)
@@ -323,7 +327,7 @@ class Runtime:
         if self._owner.generation != processes.generation:
             return  # in a forked child: the connections belong to the parent, which goes on
         if self.session_id:
-            total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
+            total, (sent, received) = self._ledger.total(), self.bytes_on_the_wire
             record(
                 "session", warning=problem is not None, session=self.session_id.hex()[:8],
                 me=str(self.me), parties=",".join(self.parties), rounds=total.rounds, sent=sent,

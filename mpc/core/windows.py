@@ -53,6 +53,10 @@ class Windows:
         )
         return down, across
 
+    def padded(self, height: int, width: int) -> Pair:
+        """Return the size of an image with its padding."""
+        return height + sum(self.padding[0]), width + sum(self.padding[1])
+
     def pad(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return images x of shape (..., height, width, channels) with the zeros of the padding."""
         if not any(map(sum, self.padding)):

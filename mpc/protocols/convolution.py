@@ -12,6 +12,8 @@ row then added to the pixels of its window, which is local.
 Cost of each: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are); correction
 8 bytes an element of the product, none if it is truncated.
 
+Without a provider images are multiplied as they are, see :mod:`mpc.protocols.own_convolution`.
+
 Source: Beaver 1991 for any bilinear map; the view of a mask is a linear map of it.
 """
 
@@ -24,7 +26,7 @@ from mpc.core.errors import ShapeError
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret
 from mpc.core.windows import Windows
-from mpc.protocols import linear, product, range_check
+from mpc.protocols import linear, own_convolution, product, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
 
@@ -79,7 +81,11 @@ def convolve(x: Secret, w: Secret, windows: Windows) -> Secret:
         raise ShapeError(f"a kernel of {windows.kernel} does not fit images of {x.shape[1:3]}")
     with x.session.protocol("product"):
         x, w = _masked(x, w)
-        z = product.matmul(_rows(x, windows), _matrix(w))
+        session = x.session
+        z = product.matmul(
+            _rows(x, windows), _matrix(w),
+            lambda pair: own_convolution.convolve(session, pair, x, w, windows),
+        )  # fmt: skip
         return z.view(("reshape", (x.shape[0], down, across, w.shape[3])))
 
 
@@ -87,7 +93,11 @@ def kernel_gradient(x: Secret, g: Secret, windows: Windows) -> Secret:
     """Return the gradient at the kernels, for the gradient g of ``convolve(x, w, windows)``."""
     with x.session.protocol("product"):
         x, g = _masked(x, g)
-        z = product.matmul(_rows(x, windows).view(("transpose", (1, 0))), _matrix(g))
+        session = x.session
+        z = product.matmul(
+            _rows(x, windows).view(("transpose", (1, 0))), _matrix(g),
+            lambda pair: own_convolution.kernel_gradient(session, pair, x, g, windows),
+        )  # fmt: skip
         sizes = (*windows.kernel, x.shape[-1], g.shape[-1])
         return z.view(("reshape", sizes))
 
@@ -96,10 +106,14 @@ def input_gradient(g: Secret, w: Secret, windows: Windows, shape: tuple[int, ...
     """Return the gradient at the images, of shape `shape`, for the gradient g of the convolution."""
     with g.session.protocol("product"):
         g, w = _masked(g, w)
+        pair, times = g.session.pair, prod(windows.kernel)
+        bound = g.bound * w.bound * g.shape[-1] * times
+        if pair is not None and bound <= LARGEST:
+            back = own_convolution.input_gradient(g.session, pair, g, w, windows, shape)
+            return g.derive(back, frac_bits=g.frac_bits + w.frac_bits, bound=bound)
         z = product.matmul(_matrix(g), _matrix(w).view(("transpose", (1, 0))))
         seen = z.view(("reshape", (*g.shape[:3], *windows.kernel, shape[-1])))
         back = windows.add_back(seen.shares, (len(seen.shares), *shape))
-        times = prod(windows.kernel)
         bound = linear.settled(
             z, "convolution", z.bound * times, z.frac_bits, (seen,),
             lambda v: windows.add_back(v, shape), times,

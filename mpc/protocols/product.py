@@ -23,7 +23,7 @@ Source: Beaver 1991; ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 3.1)
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,7 @@ from mpc.core.sizes import broadcast
 from mpc.protocols import linear, own_products, range_check
 from mpc.protocols.masking import mask_together
 from mpc.protocols.truncation import to_format
+from mpc.two_party.pair import Pair
 from ring.matmul import matmul_add
 
 __all__ = ["cost", "matmul", "multiply"]
@@ -184,8 +185,11 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
 
 
-def matmul(x: Secret, w: Secret) -> Secret:
-    """Matrix product as by :func:`numpy.matmul`, of operands of at least two axes."""
+def matmul(x: Secret, w: Secret, own: Callable[[Pair], Words] | None = None) -> Secret:
+    """Matrix product as by :func:`numpy.matmul`, of operands of at least two axes.
+
+    `own` makes the parties' shares without a provider, if x and w are views of what they can multiply.
+    """
     if x.shape[-1] != w.shape[-2]:
         raise ShapeError(
             f"operands of @ must agree in the inner dimension, got shapes {x.shape} and {w.shape}"
@@ -208,7 +212,10 @@ def matmul(x: Secret, w: Secret) -> Secret:
     pair = session.pair
     with session.protocol("product"):
         if pair is not None:
-            z = own_products.matmul(session, pair, x, w, shape)
+            if own is None:
+                z = own_products.matmul(session, pair, x, w, shape)
+            else:
+                z = own(pair).reshape(len(session.here), *shape)
             return x.derive(z, frac_bits=frac_bits, bound=bound)
         x_mask, w_mask = mask_together(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)

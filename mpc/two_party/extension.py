@@ -51,8 +51,9 @@ TREE_BITS = (1, 2, 4, 8)
 TILE = 1 << 11
 # Words a plane that are expanded at once: few enough for the cache, enough for the cipher.
 CHUNK = 4096
-# At least so many words are made at once: setting out takes as long as they do.
-SMALLEST = 128
+# At least so many words are made at once: setting out takes as long as they do. Who has drawn many is going
+# to draw more: then at least an eighth of them, up to the second number.
+SMALLEST, SMALL = 128, 1024
 
 
 def message_words(words: int, k: int) -> int:
@@ -187,11 +188,7 @@ class _End:
         totals = np.empty((len(self._trees), words), np.uint64)
         streams = np.empty((1 << k, words), np.uint64)
         for i, tree in enumerate(self._trees):
-            for stream, row in zip(tree, streams, strict=True):
-                if stream is None:
-                    row[:] = 0
-                else:
-                    stream.fill(row, 0, position)
+            Stream.fill_each(tree, streams, 0, position)
             out = planes[k * i : k * i + k]
             run(_fold, words, 1 << k, streams, out, totals[i], multiple=256)
         return planes, totals
@@ -292,7 +289,8 @@ class Extension:
         parts = [] if left is None else [left]
         have = 0 if left is None else left.count
         while have < count:
-            wanted = max(count - have + self._expected, WORD_BITS * SMALLEST)
+            least = min(max(SMALLEST, self._position // 8), SMALL)
+            wanted = max(count - have + self._expected, WORD_BITS * least)
             more = self._extend(min(count_words(wanted), CHUNK))
             parts.append(more)
             have += more.count

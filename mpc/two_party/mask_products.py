@@ -161,7 +161,7 @@ class MaskProducts(Correlation):
             matrix, array = factor.words(pair)
             w = matrix[0] if len(matrix) else None
             for rows in self._pieces():
-                product = self._product(rows.stop - rows.start, pair.operands.room(array))
+                product = self._product(rows.stop - rows.start, pair.operands.assumed(array))
                 drawn, shares[:, rows] = self._multiply(pair, product, w, array)
                 if mask is not None and drawn is not None:
                     mask[rows] = drawn

@@ -1,31 +1,47 @@
 """What two parties remember of the operands of their products by ring-LWE.
 
-- How much a mixer's operand was answered from: what its keeper sees of it adds up, over products of all
-  sizes and parameters, and must stay below 2^-40 in all (:mod:`mpc.two_party.rlwe_parameters`). An array
-  counts as one operand with all its views. Where the cheapest parameters would show too much, larger ones
-  serve.
-- Encrypted inputs, such as a model's weights, which serve every product with few rows.
+**What is shown of an operand.** Each answer shows its keeper a little of the mixer's operand
+(:mod:`mpc.two_party.rlwe_parameters`): all answers from one array together, with all its views, may show
+2^-40 in statistical distance. So what an array has left is counted. A product can be made with each of the
+parameters, and also by halves: the words of the mixer's operand as two numbers of 32 bits, answered for
+apart, which show 2^32 times less, for twice the answers. The cheapest of these ways that shows at most a
+2^-16th of all there is (of arrays that are no inputs, and new in most products, a quarter) is taken while
+half of it is left, the next one while a quarter is left, and so on. So weights serve millions of products
+in the cheapest way, and then as many more as anybody will ask for.
+Both parties count alike. Only after a call that failed at one of them they may not: see
+:meth:`Operands.forget`.
+
+**What is encrypted once**: inputs, such as a model's weights, which serve every product with few rows.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.errors import SessionError
 from mpc.two_party.constants import whole
 from mpc.two_party.rlwe_answers import Life
+from mpc.two_party.rlwe_layouts import Layout
 from mpc.two_party.rlwe_parameters import DISTANCE_BITS, PARAMETERS, Parameters
 from mpc.two_party.rlwe_products import WORD_BOUND, Product
 from mpc.two_party.rlwe_protocol import Kept, Keys
 from mpc.two_party.rlwe_slots import SlotProduct
 
-__all__ = ["Operands", "product_for"]
+__all__ = [
+    "LIMIT", "Chosen", "Operands", "frozen", "join_halves", "product_for", "shown_by_slots",
+    "split_halves",
+]  # fmt: skip
+
+Words = NDArray[np.uint64]
 
 # How many products from one operand the parameters are chosen for: of an input, and of any other array,
 # which is new in most products.
@@ -33,6 +49,13 @@ INPUT_PRODUCTS = 1 << 16
 MOST_LIFE = 1 << 48
 # By how much all answers together may show an operand.
 LIMIT = Fraction(1, 1 << DISTANCE_BITS)
+# What is assumed to be left of every operand once the parties may have counted differently.
+_ASSUMED = LIMIT / 2**12
+# Which part of the limit a product may take: from an input, and from any other array.
+_LASTING_PART, _PART = 2**16, 4
+
+_HALF_BITS = 32
+_HALF_BOUND = 1 << (_HALF_BITS - 1)
 
 
 def product_for(
@@ -70,6 +93,75 @@ def _choose(total: int, answered: int, products: int, room: Fraction) -> Paramet
     return None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """How a product is made.
+
+    Attributes
+    ----------
+    product : Product
+    halves : bool
+        Whether the mixer's operand is split, see :func:`split_halves`.
+    shown : Fraction
+        By how much it shows the mixer's operand; all of them, if several are made.
+    """
+
+    product: Product
+    halves: bool
+    shown: Fraction
+
+
+@lru_cache(1 << 8)
+def _products(layout: Layout, bound: int) -> tuple[tuple[Product, Fraction], ...]:
+    """Return the product with all parameters that allow it, and what it shows with them."""
+    total = bound * layout.used
+    answered = layout.kept_groups * layout.mixed_groups * len(layout.places)
+    return tuple(
+        (Product(layout, p, bound, answered), p.distance(total, answered))
+        for p in PARAMETERS
+        if p.allows(total, answered)
+    )
+
+
+@lru_cache(1 << 8)
+def shown_by_slots(size: int) -> Fraction:
+    """Return by how much an elementwise product shows the mixer's operand."""
+    return SlotProduct(size).distance
+
+
+def frozen(views: Any) -> Hashable:
+    """Return views of an array as a key: two are equal only if they pick the same."""
+    if isinstance(views, (tuple, list)):
+        return tuple(map(frozen, views))
+    if isinstance(views, slice):
+        return "slice", views.start, views.stop, views.step
+    if isinstance(views, np.ndarray):
+        return views.dtype.str, views.shape, views.tobytes()
+    assert isinstance(views, Hashable)
+    return views
+
+
+def _ways(layout: Layout, halves: Callable[[], Layout], bound: int) -> Iterator[Chosen]:
+    for product, shown in _products(layout, bound):
+        yield Chosen(product, False, shown)
+    if bound > _HALF_BOUND:
+        for product, shown in _products(halves(), _HALF_BOUND):
+            yield Chosen(product, True, shown)
+
+
+def split_halves(w: Words, axis: int) -> Words:
+    """Return low and high halves of words, as numbers of at most 2^31 in magnitude, along an axis."""
+    low = np.left_shift(w, np.uint64(_HALF_BITS)).view(np.int64) >> _HALF_BITS
+    high = (w - low.view(np.uint64)).view(np.int64) >> _HALF_BITS
+    return np.concatenate([low, high], axis=axis).view(np.uint64)
+
+
+def join_halves(z: Words, axis: int) -> Words:
+    """Return the product from those with the halves, along an axis."""
+    low, high = np.split(z, 2, axis=axis)
+    return low + (high << np.uint64(_HALF_BITS))
+
+
 class Operands:
     """What two parties remember of operands.
 
@@ -83,31 +175,82 @@ class Operands:
         # By how much an array was shown, by its id as long as it lives.
         self._shown: dict[int, tuple[weakref.ref[NDArray[Any]], Fraction]] = {}
         self._kept: OrderedDict[Hashable, tuple[Kept, int]] = OrderedDict()
-        self._limit = memory_limit
+        self._limit, self._assume = memory_limit, False
 
     def room(self, array: NDArray[Any]) -> Fraction:
         """Return by how much more an array may be shown."""
         found = self._shown.get(id(whole(array)))
         return LIMIT if found is None else LIMIT - found[1]
 
-    def life(self, array: NDArray[Any], product: Product | SlotProduct) -> Life:
-        """Count the answers of one product from an array, before they are given.
+    def assumed(self, array: NDArray[Any]) -> Fraction:
+        """Return by how much more both parties take it that an array may be shown."""
+        return _ASSUMED if self._assume else self.room(array)
+
+    def choose(
+        self,
+        array: NDArray[Any],
+        layout: Layout,
+        halves: Callable[[], Layout],
+        bound: int,
+        *,
+        lasting: bool,
+        count: int = 1,
+    ) -> Chosen | None:
+        """Return how a product is made, None if no way is left.
+
+        Parameters
+        ----------
+        array : array
+            Of which the mixer's operand is a view.
+        layout : Layout
+        halves : callable
+            Returns the layout for twice as many of the mixer's numbers.
+        bound : int
+            Of the mixer's numbers.
+        lasting : bool
+            Whether the array is an input.
+        count : int
+            How many such products are made at once.
+        """
+        bound, left = min(bound, WORD_BOUND), self.assumed(array)
+        most = LIMIT / (_LASTING_PART if lasting else _PART)
+        if self._assume:
+            most = _ASSUMED / _LASTING_PART
+        ways: list[Chosen] = []
+        for one in _ways(layout, halves, bound):
+            way = replace(one, shown=count * one.shown)
+            ways.append(way)
+            stays = 0 if self._assume else LIMIT / 2 ** len(ways)
+            if way.shown <= most and left - way.shown >= stays:
+                return way
+        return next((way for way in ways if way.shown <= left), None)
+
+    def spend(self, array: NDArray[Any], shown: Fraction) -> None:
+        """Count what is shown of an array, before it is.
 
         Raises
         ------
         SessionError
-            If with them the array would be shown by more than 2^-40.
+            If with it the array would be shown by more than 2^-40. Nothing is counted then.
         """
-        array, more = whole(array), product.distance_of_one
-        room = self.room(array)
-        if more > room:
+        array, room = whole(array), self.room(array)
+        if shown > room:
             raise SessionError(
                 "an operand has been multiplied as often as it may be: what the other party sees of its"
                 f" encryption would show it by more than 2^-{DISTANCE_BITS}; share or compute it anew"
             )
-        key = id(array)
-        reference = weakref.ref(array, lambda _: self._shown.pop(key, None))
-        self._shown[key] = (reference, LIMIT - room + more)
+        key, counts = id(array), self._shown
+        found = counts.get(key)
+
+        def forget(_: object) -> None:
+            counts.pop(key, None)
+
+        reference = weakref.ref(array, forget) if found is None else found[0]
+        counts[key] = (reference, LIMIT - room + shown)
+
+    def life(self, array: NDArray[Any], product: Product | SlotProduct) -> Life:
+        """Count the answers of one product from an array, before they are given; see :meth:`spend`."""
+        self.spend(array, product.distance_of_one)
         return Life(product.answered)
 
     def kept(self, key: Hashable, size: int, make: Callable[[], Kept]) -> Kept:
@@ -132,5 +275,10 @@ class Operands:
             self._kept[key] = Kept(keys, None), size
 
     def forget(self) -> None:
-        """Forget encrypted inputs, whose keys are no longer the parties'."""
+        """After a call that failed: forget encrypted inputs, whose keys are no longer the parties'.
+
+        One of the parties may have counted a product that the other has not. From now on both choose as if
+        a 2^-12th were left of every array, however much it is. What is counted still holds.
+        """
         self._kept.clear()
+        self._assume = True

@@ -9,7 +9,8 @@ Reference: Huang and others 2022 (Cheetah, ePrint 2022/207, section 4).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -101,6 +102,11 @@ class ImageConvolution:
         return self._kernel_shape if self.kept_images else self._image_shape
 
     @property
+    def kept_as(self) -> Hashable:
+        # However many images there are.
+        return self if self.kept_images else replace(self, images=1)
+
+    @property
     def _kernel_groups(self) -> int:
         return ceiling(self.outputs, self._kernels)
 
@@ -140,6 +146,10 @@ class ImageConvolution:
     @property
     def result_shape(self) -> tuple[int, ...]:
         return self.images, *self._results, self.outputs
+
+    @property
+    def reads(self) -> int:
+        return self._kernels * self._results[0] * self._results[1]
 
     @cached_property
     def places(self) -> Places:

@@ -13,9 +13,9 @@ wraps around ends below power kb - 1. (As Cheetah does, Huang and others, ePrint
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
     "choose_left",
     "choose_mask",
     "choose_right",
+    "weight",
 ]
 
 Words = NDArray[np.uint64]
@@ -47,6 +48,8 @@ GIVEN_BYTES, RANDOM_BYTES = 24.0, 16.0
 class Layout(Protocol):
     """What the protocols of :mod:`mpc.two_party.rlwe_products` ask of a layout."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def kept_shape(self) -> tuple[int, ...]:
         """Shape of the keeper's operand."""
@@ -57,6 +60,10 @@ class Layout(Protocol):
 
     @property
     def result_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def kept_as(self) -> Hashable:
+        """What the keeper's polynomials depend on, beside its operand."""
 
     @property
     def kept_groups(self) -> int: ...
@@ -79,6 +86,10 @@ class Layout(Protocol):
     @property
     def places(self) -> Places:
         """Coefficients that are read of each answer."""
+
+    @property
+    def reads(self) -> int:
+        """How many these are."""
 
     @property
     def dense(self) -> bool:
@@ -166,6 +177,10 @@ class _Matrices:
         """Rows of a polynomial that are used: as many in each group, so that few are left over."""
         return ceiling(self.m, max(1, self.row_groups))
 
+    @property
+    def reads(self) -> int:
+        return self.columns * self.filled
+
     @cached_property
     def places(self) -> Places:
         outputs = np.arange(self.columns) * self.depth + self.depth - 1
@@ -213,6 +228,10 @@ class KeptLeft(_Matrices):
     @property
     def mixed_shape(self) -> tuple[int, ...]:
         return self.k, self.n
+
+    @property
+    def kept_as(self) -> Hashable:
+        return self
 
     @property
     def kept_groups(self) -> int:
@@ -268,6 +287,11 @@ class KeptRight(_Matrices):
         return self.m, self.k
 
     @property
+    def kept_as(self) -> Hashable:
+        # However many rows the other matrix has.
+        return KeptRight, self.k, self.n, self.rows, self.columns
+
+    @property
     def kept_groups(self) -> int:
         return self.column_groups
 
@@ -319,23 +343,34 @@ def _candidates(least_rows: int, n: int, dense: bool) -> Iterator[tuple[int, int
         rows *= 2
 
 
-def _weight(layout: KeptLeft | KeptRight, products: int, coefficient: float) -> float:
-    """What a layout costs, in bytes: those that are sent, and work at the price of a gigabit a second.
+def weight(layout: Layout, products: int, coefficient: float) -> float:
+    """What a product takes, in bytes: those that are sent, and work at the price of a gigabit a second.
 
     Measured on two parties' sides: 8 us to multiply and add a pair of polynomials, 0.3 ms to encrypt and
-    receive one, 0.4 ms to finish and decrypt an answer.
+    receive one, 0.4 ms to finish and decrypt an answer; 50 us for each of the mixer's polynomials of full
+    length, shorter ones next to nothing.
+
+    Parameters
+    ----------
+    layout : Layout
+    products : int
+        How many products the keeper's operand serves.
+    coefficient : float
+        Bytes of a coefficient of what the keeper sends.
     """
     kept = layout.kept_groups * layout.terms * (LENGTH * coefficient + 37_500) / products
     answers = layout.kept_groups * layout.mixed_groups
-    sent = answers * 9.5 * (LENGTH + len(layout.places))
-    return kept + sent + answers * (1000 * layout.terms + 50_000)
+    sent = answers * 9.5 * (LENGTH + layout.reads)
+    mixed = 6_000 * layout.mixed_groups * layout.terms if layout.run < LANES else 0
+    return kept + sent + mixed + answers * (1000 * layout.terms + 50_000)
 
 
+@lru_cache(1 << 12)
 def choose_left(m: int, k: int, n: int, *, dense: bool = False) -> KeptLeft:
     """Return the layout that takes least, for a left operand that is encrypted for one product."""
     # Runs of fewer than eight places would take a polynomial of full length for each of the mixer's.
     found = [KeptLeft(m, k, n, *pair) for pair in _candidates(LANES, max(1, n), dense)]
-    return min(found, key=lambda layout: _weight(layout, 1, GIVEN_BYTES))
+    return min(found, key=lambda layout: weight(layout, 1, GIVEN_BYTES))
 
 
 def choose_mask(m: int, k: int, n: int) -> KeptLeft:
@@ -345,11 +380,12 @@ def choose_mask(m: int, k: int, n: int) -> KeptLeft:
     """
     found = [KeptLeft(m, k, n, *pair) for pair in _candidates(LANES, max(1, n), False)]
     return min(
-        found, key=lambda layout: _weight(layout, 1, RANDOM_BYTES if layout.dense else GIVEN_BYTES)
+        found, key=lambda layout: weight(layout, 1, RANDOM_BYTES if layout.dense else GIVEN_BYTES)
     )
 
 
+@lru_cache(1 << 12)
 def choose_right(m: int, k: int, n: int, *, products: int = 1000) -> KeptRight:
     """Return the layout that takes least, for a right operand that serves so many products."""
     found = [KeptRight(m, k, n, *pair) for pair in _candidates(1, max(1, n), False)]
-    return min(found, key=lambda layout: _weight(layout, products, GIVEN_BYTES))
+    return min(found, key=lambda layout: weight(layout, products, GIVEN_BYTES))

@@ -157,3 +157,43 @@ def test_fresh_keys():
 def test_fresh_keys_come_from_the_system(monkeypatch):
     monkeypatch.setattr("os.urandom", lambda count: bytes([7]) * count)
     assert fresh_key() == bytes([7]) * 16
+
+
+@pytest.mark.parametrize("words", [0, 1, 6, 9000])
+@pytest.mark.parametrize("start", [0, 5, 2**40])
+def test_a_row_from_each_of_some_keys(words, start):
+    streams = [None, *(Stream(bytes([k]) * 16) for k in range(3)), None]
+    out = np.full((5, words), 9, np.uint64)
+    Stream.fill_each(streams, out, 7, start)
+    for stream, row in zip(streams, out, strict=True):
+        wanted = np.zeros(words, np.uint64)
+        if stream is not None:
+            stream.fill(wanted, 7, start)
+        np.testing.assert_array_equal(row, wanted)
+
+
+def test_rows_from_keys_refuse_what_fill_refuses():
+    streams = [None, Stream(bytes(16))]
+    with pytest.raises(ArgumentError, match="2 rows"):
+        Stream.fill_each(streams, np.empty((3, 2), np.uint64), 0)
+    with pytest.raises(DtypeError):
+        Stream.fill_each(streams, np.empty((2, 4), np.uint64)[:, :2], 0)
+    with pytest.raises(DtypeError):
+        Stream.fill_each(streams, np.empty((2, 4), np.int64), 0)
+    with pytest.raises(ArgumentError, match="start"):
+        Stream.fill_each(streams, np.empty((2, 4), np.uint64), 0, 2**65 - 3)
+
+
+def test_reading_on_is_as_reading_anew():
+    """Also in odd pieces, back again, and in pieces that take several writes."""
+    whole = np.empty(40_000, np.uint64)
+    Stream(bytes(16)).fill(whole, 3)
+    stream, at = Stream(bytes(16)), 0
+    for count in (3, 1, 0, 8, 20_000, 5, 9_001):
+        part = np.empty(count, np.uint64)
+        stream.fill(part, 3, at)
+        np.testing.assert_array_equal(part, whole[at : at + count])
+        at += count
+        if count == 8:
+            stream.fill(np.empty(5, np.uint64), 4)
+            stream.fill(np.empty(5, np.uint64), 3)

@@ -31,7 +31,7 @@ def test_the_same_arrays_are_multiplied_again_and_again(alone):
         np.testing.assert_array_equal((x @ w).reveal(), X @ X.T)
         np.testing.assert_array_equal((x[:2] @ w).reveal(), X[:2] @ X.T)
     rooms = [alone.pair.operands.room(z.shares) for z in (x, w)]
-    assert all(0 <= room < LIMIT for room in rooms)
+    assert 0 <= min(rooms) < LIMIT and max(rooms) <= LIMIT
 
 
 def test_what_is_shown_adds_up_over_sizes_and_parameters():
@@ -88,9 +88,7 @@ def test_the_other_operand_is_shown_where_one_may_not_be(alone):
     assert alone.pair.operands.room(x.shares) < LIMIT
     spend_all(alone, x)
     before = alone.cost().total
-    with pytest.raises(
-        SessionError, match=r"both operands of a matrix product.*\(3, 4\) and \(4, 3\)"
-    ):
+    with pytest.raises(SessionError, match=r"both operands of a product, \(3, 4\) and \(4, 3\)"):
         x @ w
     assert alone.cost().total == before
     # An input that bob has encrypted, for few rows.

@@ -214,3 +214,47 @@ def test_training_goes_on_from_a_secret_model():
         training.update(layers, SGD(0.5, momentum=0))
         for found, expected in zip(ours.views(), parameters(layers), strict=True):
             np.testing.assert_allclose(found.reveal(), expected, rtol=0, atol=2e-4)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Two parties without a provider."""
+    with mpc.Session(provider=None) as s:
+        yield s
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_gradients_without_a_provider(alone, loss):
+    test_gradients_are_those_of_the_plain_network(alone, loss)
+
+
+def test_steps_without_a_provider(alone):
+    test_steps_follow_the_plain_optimizer(alone, loss="cross_entropy", rule=RULES[3])
+    test_adam_on_shares_is_close_to_adam(alone, Adam(0.01))
+
+
+def test_a_convolutional_network_without_a_provider(alone):
+    """The gradients of images: of a batch, of kernels with a stride and padding, behind a pooling."""
+    random = np.random.default_rng(1)
+
+    def draw(*shape):
+        return fixed(random.normal(scale=0.3, size=shape))
+
+    layers = [
+        nn.layers.Convolution(draw(3, 3, 1, 4), draw(4), padding=1),
+        nn.layers.ReLU(),
+        nn.layers.MaxPool(2),
+        nn.layers.Convolution(draw(2, 2, 4, 3), draw(3), stride=(2, 1)),
+        nn.layers.ReLU(),
+        nn.layers.Flatten(),
+        nn.layers.Dense(draw(18, 3), draw(3)),
+    ]
+    X, Y = fixed(random.random((6, 8, 8, 1))), nn.one_hot(np.arange(6) % 3, 3)
+    secret = trainer(alone, layers, "cross_entropy")
+    secret.gradients(*share(alone, X, Y))
+    scores = training.forward(layers, X)
+    training.backward(layers, LOSSES["cross_entropy"].gradient(scores, Y.astype(float)) * len(X))
+    for ours, plain in zip(secret.layers, layers, strict=True):
+        for found, expected in zip(ours.gradients, plain.gradients, strict=True):
+            np.testing.assert_allclose(found.reveal(), expected, rtol=0, atol=40 * 8 * UNIT)
+            assert np.abs(expected).max() > 0.1

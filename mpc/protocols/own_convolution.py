@@ -1,0 +1,219 @@
+"""Convolution and its gradients in a session without a provider.
+
+Each is bilinear in two operands, and is made in the way that takes fewer bytes:
+
+- **Images** as they are (:mod:`mpc.two_party.rlwe_images`): a pixel is encrypted or multiplied once. The
+  gradient at the kernels is a convolution, too: of images whose channels are the rows of x, with the
+  gradient g as kernels, its pixels as far apart as the stride. That at the images is one of g, its pixels
+  as far apart, and padded, with the kernels turned round.
+- **Matrices**, as with a provider: windows as rows. For few images with many pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import SecretValue
+from mpc.core.windows import Windows
+from mpc.protocols.own_operands import (
+    Operand,
+    Way,
+    cross_terms,
+    crossing,
+    local_factors,
+    matrix_ways,
+)
+from mpc.two_party.joint import fresh_shares
+from mpc.two_party.pair import Pair
+from mpc.two_party.rlwe_images import ImageConvolution
+from mpc.two_party.rlwe_parameters import LENGTH
+from ring import matmul
+
+__all__ = ["convolve", "input_gradient", "kernel_gradient"]
+
+Words = NDArray[np.uint64]
+Pack = Callable[[Words, Words], tuple[Words, Words]]
+Unpack = Callable[[Words], Words]
+
+
+def _matrix(w: Words) -> Words:
+    return w.reshape(prod(w.shape[:-1]), w.shape[-1])
+
+
+def _rows(windows: Windows, x: Words) -> Words:
+    """Return the windows of images as rows."""
+    seen = windows.view(x)
+    return seen.reshape(prod(seen.shape[:3]), prod(seen.shape[3:]))
+
+
+def _apart(windows: Windows, g: Words) -> Words:
+    """Return a gradient with its pixels as far apart as the stride."""
+    (step_down, step_across), (_, down, across, _) = windows.stride, g.shape
+    if (step_down, step_across) == (1, 1):
+        return g
+    out = np.zeros(
+        (len(g), (down - 1) * step_down + 1, (across - 1) * step_across + 1, g.shape[3]), np.uint64
+    )
+    out[:, ::step_down, ::step_across] = g
+    return out
+
+
+def _image_ways(
+    images: tuple[int, int, int, int], kernels: tuple[int, ...], stride: tuple[int, int],
+    pack: Pack, unpack: Unpack, stays: bool,
+) -> list[Way]:  # fmt: skip
+    """Return both ways to convolve images (images, height, width, channels) with (outputs, *kernel)."""
+    count, height, width, channels = images
+    outputs, *kernel = kernels
+    if height * width > LENGTH:
+        return []
+
+    def layout(count: int, outputs: int, kept_images: bool) -> ImageConvolution:
+        size = kernel[0], kernel[1]
+        return ImageConvolution(count, height, width, channels, outputs, size, stride, kept_images)
+
+    return [
+        Way(
+            layout(count, outputs, False), lambda: layout(2 * count, outputs, False), False, 0, 0,
+            pack, unpack, stays,
+        ),
+        Way(
+            layout(count, outputs, True), lambda: layout(count, 2 * outputs, True), True, 0, 3,
+            pack, unpack,
+        ),
+    ]  # fmt: skip
+
+
+def _packed(ways: list[Way], pack: Pack, unpack: Unpack) -> list[Way]:
+    """Return ways for matrices that are made of other operands."""
+    return [
+        Way(
+            way.layout,
+            way.halves,
+            way.keeps_left,
+            way.axis,
+            way.result_axis,
+            pack,
+            unpack,
+            way.stays,
+        )
+        for way in ways
+    ]
+
+
+def _shares(
+    session: Runtime, pair: Pair, left: Operand, right: Operand, shape: tuple[int, ...],
+    multiply: Callable[[Words, Words], Words], ways: list[Way],
+) -> Words:  # fmt: skip
+    """Return shares of a bilinear product, (p, *shape)."""
+    z = np.zeros((len(session.here), *shape), np.uint64)
+    for row, a, b in local_factors(session, left, right):
+        z[row] = multiply(a, b)
+    parties = crossing(left, right)
+    if not parties:
+        return fresh_shares(session, z).reshape(z.shape)
+    z += cross_terms(pair, ways, left, right, left.words, right.words, parties)
+    return z
+
+
+def convolve(
+    session: Runtime, pair: Pair, x: SecretValue, w: SecretValue, windows: Windows
+) -> Words:
+    """Return shares of the convolution, (p, rows, down, across, outputs)."""
+    left, right, outputs = Operand(x), Operand(w), w.shape[3]
+    shape = (x.shape[0], *windows.places(*x.shape[1:3]), outputs)
+
+    def as_matrices(a: Words, b: Words) -> tuple[Words, Words]:
+        return _rows(windows, a), _matrix(b)
+
+    def as_images(a: Words, b: Words) -> tuple[Words, Words]:
+        return windows.pad(a), b.transpose(3, 0, 1, 2)
+
+    height, width = windows.padded(*x.shape[1:3])
+    sizes = prod(shape[:3]), prod(w.shape[:3]), outputs
+    ways = _packed(matrix_ways(*sizes, right), as_matrices, lambda z: z.reshape(shape)) + _image_ways(
+        (x.shape[0], height, width, x.shape[3]), (outputs, *windows.kernel), windows.stride,
+        as_images, lambda z: z, right.lasting,
+    )  # fmt: skip
+    return _shares(
+        session, pair, left, right, shape,
+        lambda a, b: matmul(*as_matrices(a, b)).reshape(shape), ways,
+    )  # fmt: skip
+
+
+def kernel_gradient(
+    session: Runtime, pair: Pair, x: SecretValue, g: SecretValue, windows: Windows
+) -> Words:
+    """Return shares of the gradient at the kernels, (p, kernel height, kernel width, channels, outputs)."""
+    left, right = Operand(x), Operand(g)
+    rows, down, across, outputs = g.shape
+    shape = (*windows.kernel, x.shape[3], outputs)
+    # Of the images only what windows reach.
+    far = tuple((n - 1) * step + 1 for n, step in zip((down, across), windows.stride, strict=True))
+    height, width = (n + size - 1 for n, size in zip(far, windows.kernel, strict=True))
+
+    def as_matrices(a: Words, b: Words) -> tuple[Words, Words]:
+        return _rows(windows, a).T, _matrix(b)
+
+    def as_images(a: Words, b: Words) -> tuple[Words, Words]:
+        reached = windows.pad(a)[:, :height, :width]
+        return reached.transpose(3, 1, 2, 0), _apart(windows, b).transpose(3, 1, 2, 0)
+
+    sizes = prod(shape[:3]), prod(g.shape[:3]), outputs
+    ways = _packed(matrix_ways(*sizes, right), as_matrices, lambda z: z.reshape(shape)) + _image_ways(
+        (x.shape[3], height, width, rows), (outputs, *far), (1, 1),
+        as_images, lambda z: z.transpose(1, 2, 0, 3), False,
+    )  # fmt: skip
+    return _shares(
+        session, pair, left, right, shape,
+        lambda a, b: matmul(*as_matrices(a, b)).reshape(shape), ways,
+    )  # fmt: skip
+
+
+def input_gradient(
+    session: Runtime, pair: Pair, g: SecretValue, w: SecretValue, windows: Windows,
+    shape: tuple[int, ...],
+) -> Words:  # fmt: skip
+    """Return shares of the gradient at the images, (p, *shape)."""
+    left, right = Operand(g), Operand(w)
+    rows, down, across, outputs = g.shape
+    seen = (rows, down, across, *windows.kernel, shape[3])
+    sides = [(size - 1,) * 2 for size in windows.kernel]
+    (top, _), (before, _) = windows.padding
+    height, width = windows.padded(*shape[1:3])
+
+    def as_matrices(a: Words, b: Words) -> tuple[Words, Words]:
+        return _matrix(a), _matrix(b).T
+
+    def add_back(z: Words) -> Words:
+        return windows.add_back(z.reshape(seen), shape)
+
+    def as_images(a: Words, b: Words) -> tuple[Words, Words]:
+        padded = np.pad(_apart(windows, a), ((0, 0), *sides, (0, 0)))
+        return padded, b[::-1, ::-1].transpose(2, 0, 1, 3)
+
+    def cut(z: Words) -> Words:
+        # Pixels that no window reaches have none.
+        whole = np.zeros((rows, height, width, shape[3]), np.uint64)
+        whole[:, : z.shape[1], : z.shape[2]] = z
+        return whole[:, top : top + shape[1], before : before + shape[2]]
+
+    apart = ((n - 1) * step + 1 for n, step in zip((down, across), windows.stride, strict=True))
+    tall, wide = (n + 2 * (size - 1) for n, size in zip(apart, windows.kernel, strict=True))
+    sizes = prod(g.shape[:3]), outputs, prod(w.shape[:3])
+    ways = _packed(matrix_ways(*sizes, right), as_matrices, add_back) + _image_ways(
+        (rows, tall, wide, outputs),
+        (shape[3], *windows.kernel),
+        (1, 1),
+        as_images,
+        cut,
+        right.lasting,
+    )
+    return _shares(
+        session, pair, left, right, shape, lambda a, b: add_back(matmul(*as_matrices(a, b))), ways
+    )
