@@ -35,6 +35,7 @@ class Constants:
         # By id of the array, as long as it lives; a plan's arrays, too.
         self._numbers: dict[int, tuple[weakref.ref[Words], int]] = {}
         self._arrays: dict[int, weakref.ref[Words]] = {}
+        self._last = 0
 
     def add(self, x: SecretValue, twin: SecretValue) -> None:
         """Note an array of the session, and its twin in a plan."""
@@ -46,15 +47,15 @@ class Constants:
             return
         number = self.number(array)
         if number is None:
-            number = -1 - len(self._arrays)
-            self._arrays[number] = weakref.ref(array)
+            self._last = number = self._last - 1
+            known = self._arrays
+            self._arrays[number] = weakref.ref(array, lambda _: known.pop(number, None))
             self._note(array, number)
         self._note(whole(twin.shares), number)
 
     def _note(self, array: Words, number: int) -> None:
-        key = id(array)
-        gone = weakref.ref(array, lambda _: self._numbers.pop(key, None))
-        self._numbers[key] = gone, number
+        key, numbers = id(array), self._numbers
+        numbers[key] = weakref.ref(array, lambda _: numbers.pop(key, None)), number
 
     def number(self, array: Words) -> int | None:
         """Return the number of the array of shares that this one is, or has the elements of."""

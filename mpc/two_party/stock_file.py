@@ -166,11 +166,11 @@ class StockWriter:
             _MAGIC, self._id, os.fstat(self._fd).st_ino, end, len(data), sha256(data).digest()
         )
         self._write(data)
-        os.pwrite(self._fd, head + sha256(head).digest(), 0)
-        os.pwrite(self._fd, _record(0, [0] * len(kinds)), _PAGE)
-        os.fsync(self._fd)
-        # A link fails where something has come in between.
         try:
+            os.pwrite(self._fd, head + sha256(head).digest(), 0)
+            os.pwrite(self._fd, _record(0, [0] * len(kinds)), _PAGE)
+            os.fsync(self._fd)
+            # A link fails where something has come in between.
             os.link(self._part, self.path)
         except OSError as error:
             raise StockError(f"{self.path} cannot be written: {error.strerror}") from None

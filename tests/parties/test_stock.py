@@ -255,6 +255,26 @@ def test_what_was_taken_for_a_call_that_fails_is_not_taken_again(trial, stock, m
     assert taken and max(taken.values()) == 1
 
 
+@pytest.mark.parametrize("late", NAMES)
+def test_both_go_on_behind_what_either_has_taken(trial, stock, monkeypatch, late):
+    """One party is lost before its record, when the other has made its own."""
+    real, lost = StockFile.withdraw, True
+
+    def withdraw(self, wanted):
+        if self.path.name == late and lost:
+            raise RuntimeError
+        return real(self, wanted)
+
+    monkeypatch.setattr(StockFile, "withdraw", withdraw)
+    assert all(isinstance(error, Exception) for error in both(trial, use(stock, 1)))
+    lost = False
+    serial, positions, drawn = agree(both(trial, use(stock, 1)), 1)
+    assert (serial, drawn) == (4, 0)
+    # Twice as much is gone as one call takes.
+    _, further, _ = agree(both(trial, use(stock, 1)), 1)
+    assert all(2 * b == 3 * a for a, b in zip(positions, further, strict=True))
+
+
 def test_a_stock_has_one_session(trial, stock):
     def twice(session):
         ws = weights(session)

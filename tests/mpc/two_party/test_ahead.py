@@ -1,5 +1,6 @@
 """What two parties alone make ahead: in few rounds, taken once, and right."""
 
+import gc
 import logging
 from dataclasses import replace
 from itertools import pairwise
@@ -307,6 +308,20 @@ def test_a_failure_in_the_middle_of_preparing_leaves_nothing_half_made():
     for kind in wanted:
         pair.take(kind)
     assert channel.rounds == rounds
+
+
+def test_arrays_that_are_gone_are_forgotten():
+    """A training has new weights in every step."""
+    with mpc.Session(provider=None) as s:
+        for _ in range(3):
+            w = s.share([1.0], owner="alice") + s.share([1.0], owner="bob")
+            s.plan(lambda p, w=w: p.twin(w) + 1)
+            numbers = s.pair.constants.number(w.shares)
+            assert s.pair.constants.array(numbers) is not None
+        assert numbers == -3
+        del w
+        gc.collect()
+        assert s.pair.constants._arrays == s.pair.constants._numbers == {}
 
 
 @pytest.mark.parametrize("seed", range(4))
