@@ -74,11 +74,12 @@ class Hostile:
 
 
 def _call(connection: Connection, id: bytes, rows: int, last: bool) -> None:
-    connection.post_bytes(Kind.CALL, wire.encode(("predict", id, "model-0", "class", rows)))
+    call = ("predict", id, "model-0", "class", rows)
     if last:
+        connection.post_bytes(Kind.CALL, wire.encode(call))
         connection.post(Kind.SHARE, [np.zeros((rows, WIDTH), np.uint64)])
     else:
-        connection.post_bytes(Kind.SHARE, fresh_key())
+        connection.post_bytes(Kind.CALL, wire.encode((*call, fresh_key())))
     connection.expect_bytes([Kind.ANSWER], 1 << 20)
 
 
@@ -176,15 +177,17 @@ def slow_tls(hostile: Hostile) -> None:
 
 
 def half_a_frame(hostile: Hostile) -> None:
-    """Send half of what should come with a request, and wait to be thrown out."""
+    """Send half of a request, and wait to be thrown out."""
     while True:
         connections = hostile.greet_all()
         for connection in connections:
             id = fresh_key()
             call = wire.encode(("predict", id, "model-0", "class", 2))
-            connection.post_bytes(Kind.CALL, call)
-            words = connection is connections[-1]
-            head = frames.pack(Kind.SHARE, 2, 0, words, [(2, WIDTH) if words else (16,)])
+            if connection is connections[-1]:
+                connection.post_bytes(Kind.CALL, call)
+                head = frames.pack(Kind.SHARE, 2, 0, True, [(2, WIDTH)])
+            else:
+                head = frames.pack(Kind.CALL, 1, 0, False, [(len(call) + 18,)])
             connection.post_raw(head + b"half", [])
             connection.expect_bytes([Kind.ANSWER], 1 << 20)
         try:

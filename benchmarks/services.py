@@ -32,8 +32,21 @@ def network(layers: Sequence[int]) -> nn.MLP:
     return nn.MLP.from_parameters([rng.normal(0, 0.05, shape) for shape in shapes])
 
 
+def processor_seconds(pid: int) -> float:
+    """Return the processor's seconds that a process has used."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    # Behind the name, which may hold anything: user and system time.
+    fields = stat.rpartition(")")[2].split()[11:13]
+    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
+
+
+def layers_of(layers: Sequence[int], number: int, different: bool) -> tuple[int, ...]:
+    """Return the layers of one of several models: all alike, or each of a width of its own."""
+    return tuple(n + number * (different and 0 < k < len(layers) - 1) for k, n in enumerate(layers))
+
+
 class Services:
-    """The services as processes, with so many models that are alike.
+    """The services as processes, with so many models.
 
     Parameters
     ----------
@@ -44,6 +57,8 @@ class Services:
     clients : sequence of str
     expired : sequence of str
         Those of the clients whose certificates have expired.
+    different : bool
+        Whether the models have different architectures.
     """
 
     def __init__(
@@ -53,6 +68,7 @@ class Services:
         models: int,
         clients: Sequence[str],
         expired: Sequence[str] = (),
+        different: bool = False,
     ) -> None:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
         ports = [sock.getsockname()[1] for sock in sockets]
@@ -68,9 +84,8 @@ class Services:
         served = []
         with mpc.Session(PARTIES) as session:
             for k in range(models):
-                nn.save_shares(
-                    network(layers).share(session, owner="alice", low=0, high=1), folder / f"{k}"
-                )
+                plain = network(layers_of(layers, k, different))
+                nn.save_shares(plain.share(session, owner="alice", low=0, high=1), folder / f"{k}")
                 served += ["--model", f"model-{k}={folder / str(k)}"]
         commands = [["provider", str(self.path)]]
         commands += [["serve", str(self.path), "--me", name, *served] for name in PARTIES]
@@ -109,13 +124,7 @@ class Services:
 
     def cpu(self) -> dict[str, float]:
         """Return the processor's seconds that each has used."""
-        used = {}
-        for name in NAMES:
-            stat = Path(f"/proc/{self._processes[name].pid}/stat").read_text()
-            # Behind the name, which may hold anything: user and system time.
-            fields = stat.rpartition(")")[2].split()[11:13]
-            used[name] = sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
-        return used
+        return {name: processor_seconds(self._processes[name].pid) for name in NAMES}
 
     def memory(self) -> dict[str, int]:
         """Return the bytes that each has in memory now."""
@@ -144,11 +153,15 @@ class Services:
 
 @contextlib.contextmanager
 def running(
-    layers: Sequence[int], models: int, clients: Sequence[str], expired: Sequence[str] = ()
+    layers: Sequence[int],
+    models: int,
+    clients: Sequence[str],
+    expired: Sequence[str] = (),
+    different: bool = False,
 ) -> Iterator[Services]:
     """Run services until they are not needed any more."""
     with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
-        services = Services(Path(folder), layers, models, clients, expired)
+        services = Services(Path(folder), layers, models, clients, expired, different)
         try:
             services.wait()
             yield services

@@ -21,7 +21,7 @@ import hostile
 import numpy as np
 import script
 from machine import describe, facts, markdown, table
-from services import NAMES, Services, running
+from services import NAMES, Services, layers_of, processor_seconds, running
 
 HERE = Path(__file__).resolve().parent
 LAYERS = (hostile.WIDTH, 32, 10)
@@ -42,10 +42,18 @@ class Crowd:
     seconds : float
     requests : int, optional
         How many in all; as many as there is time for if not given.
+    different : bool
+        Whether the models have different architectures.
     """
 
     def __init__(
-        self, services: Services, clients: int, models: int, seconds: float, requests: int = 0
+        self,
+        services: Services,
+        clients: int,
+        models: int,
+        seconds: float,
+        requests: int = 0,
+        different: bool = False,
     ) -> None:
         self._services = services
         self._outs = [services.folder / f"asked-{k}.npy" for k in range(_PROCESSES)]
@@ -56,7 +64,7 @@ class Crowd:
                 "names": CLIENTS,
                 "models": [f"model-{m}" for m in range(models)],
                 "clients": clients // _PROCESSES + (k < clients % _PROCESSES),
-                "layers": LAYERS,
+                "layers": [layers_of(LAYERS, m, different) for m in range(models)],
                 "rows": ROWS,
                 "seconds": seconds,
                 "requests": requests // _PROCESSES,
@@ -86,6 +94,10 @@ class Crowd:
             process.stdin.flush()
         return begin
 
+    def cpu(self) -> float:
+        """Return the processor's seconds that all have used."""
+        return sum(processor_seconds(process.pid) for process in self._processes)
+
     @property
     def asking(self) -> bool:
         """Whether some are not done."""
@@ -110,16 +122,21 @@ class Crowd:
 
 
 def turn(
-    services: Services, clients: int, models: int, warm_up: float, seconds: float
+    services: Services,
+    clients: int,
+    models: int,
+    warm_up: float,
+    seconds: float,
+    different: bool = False,
 ) -> dict[str, Any]:
     """Let clients ask, and return what was measured behind the warm-up, and of the first second."""
-    crowd = Crowd(services, clients, models, warm_up + seconds)
+    crowd = Crowd(services, clients, models, warm_up + seconds, different=different)
     try:
         begin = crowd.start()
         time.sleep(max(0.0, begin + warm_up - time.monotonic()))
-        before = services.cpu()
+        before = {**services.cpu(), "clients": crowd.cpu()}
         time.sleep(max(0.0, begin + warm_up + seconds - time.monotonic()))
-        after = services.cpu()
+        after = {**services.cpu(), "clients": crowd.cpu()}
         asked, errors = crowd.wait()
     finally:
         crowd.stop()
@@ -132,7 +149,7 @@ def turn(
         "first_second": int((ends < 1).sum()),
         "median_ms": round(1e3 * float(np.median(counted)), 2),
         "p99_ms": round(1e3 * float(np.percentile(counted, 99)), 2),
-        "cpu_ms": {n: round(1e3 * (after[n] - before[n]) / len(counted), 3) for n in NAMES},
+        "cpu_ms": {n: round(1e3 * (after[n] - before[n]) / len(counted), 3) for n in after},
         "errors": errors,
     }
 
@@ -155,18 +172,20 @@ def harm(services: Services, kinds: Sequence[str]) -> Iterator[None]:
             process.wait()
 
 
-def serve(models: int) -> contextlib.AbstractContextManager[Services]:
+def serve(models: int, different: bool = False) -> contextlib.AbstractContextManager[Services]:
     """Run services with so many models."""
-    return running(LAYERS, models, (*CLIENTS, hostile.EVE, hostile.EXPIRED), [hostile.EXPIRED])
+    clients = (*CLIENTS, hostile.EVE, hostile.EXPIRED)
+    return running(LAYERS, models, clients, [hostile.EXPIRED], different)
 
 
 def measure_load(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every number of clients with every number of models."""
     found = []
+    different = options.different
     for models in options.models:
-        with serve(models) as services:
+        with serve(models, different) as services:
             for clients in options.clients:
-                one = turn(services, clients, models, options.warm_up, options.seconds)
+                one = turn(services, clients, models, options.warm_up, options.seconds, different)
                 found.append({"clients": clients, "models": models, **one})
     return found
 
@@ -237,7 +256,7 @@ def load_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Return the table of requests a second."""
     rows = [
         ["clients", "models", "requests a second", "the first second", "median", "99 of 100 within"]
-        + [f"CPU of {name}" for name in NAMES]
+        + [f"CPU of {name}" for name in (*NAMES, "clients")]
         + ["errors"]
     ]
     for each in found:
@@ -249,7 +268,7 @@ def load_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
                 f"{each['first_second']:,}",
                 f"{each['median_ms']:.0f} ms",
                 f"{each['p99_ms']:.0f} ms",
-                *(f"{each['cpu_ms'][name]:.2f} ms" for name in NAMES),
+                *(f"{each['cpu_ms'][name]:.2f} ms" for name in (*NAMES, "clients")),
                 str(sum(each["errors"].values())),
             ]
         )
@@ -320,10 +339,13 @@ def about(measured: dict[str, Any]) -> str:
     """Return how it was measured."""
     layers = "-".join(map(str, measured["layers"]))
     return (
-        f"Requests of {measured['rows']} rows for networks {layers}; the provider, alice, bob and all"
-        f" clients on one machine of {measured['machine']['cores']} cores. Measured for"
+        f"Requests of {measured['rows']} rows for networks {layers}"
+        f"{', each model one wider inside than the last' if measured['different'] else ''};"
+        " the provider, alice, bob and all clients on one machine of"
+        f" {measured['machine']['cores']} cores. Measured for"
         f" {measured['seconds']:g} s behind a warm-up of {measured['warm_up']:g} s; the first second is"
-        " that of clients which are connected already. CPU is the time of each service for a request."
+        " that of clients which are connected already. CPU is the time of each service, and of all"
+        " clients, for a request."
     )
 
 
@@ -340,6 +362,9 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = script.parser(__doc__)
     parser.add_argument("--clients", type=_numbers, default=[100, 400], metavar="N,N")
     parser.add_argument("--models", type=_numbers, default=[1, 50], metavar="N,N")
+    parser.add_argument(
+        "--different", action="store_true", help="models of different architectures, not all alike"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="that are measured")
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds before")
     parser.add_argument(
@@ -374,6 +399,7 @@ def job(options: argparse.Namespace) -> int:
     measured: dict[str, Any] = {
         "machine": facts(),
         "layers": LAYERS,
+        "different": options.different,
         "rows": ROWS,
         "seconds": options.seconds,
         "warm_up": options.warm_up,

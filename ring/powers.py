@@ -1,6 +1,10 @@
 """Powers of b = e^(16/23) as integers, the same on every machine, for exponentials.
 
 e^d = b^y with y = 23 d / 16, and b^16 is a little above 2^16. Exponents have 20 fractional bits.
+There are two ways. :func:`power` reads large tables at the exponent: two products, and the address shows
+the exponent to whoever watches the cache, so that it is for one that is public or the provider's own mask.
+:func:`hidden_power` takes the same time and memory for every exponent, and a share may be one. Their last
+bits differ.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 
 from ring.compile import kernel
 
-__all__ = ["LOW_BITS", "UNITS", "UNIT_BITS", "Y_BITS", "power", "power_tables"]
+__all__ = ["LOW_BITS", "UNITS", "UNIT_BITS", "Y_BITS", "hidden_power", "power", "power_tables"]
 
 Words = NDArray[np.uint64]
 
@@ -61,3 +65,61 @@ def power(w: np.uint64, bits: int, row: int, table: Words) -> np.uint64:
     product = table[row, high] * table[0, w & _HALF]
     # The product has 61 bits behind the point, times 2^exponent.
     return product >> (np.uint64(61 - 32 - bits) + table[row + 1, high])
+
+
+def _unit() -> Decimal:
+    """log b."""
+    return Decimal(1 << UNIT_BITS) / Decimal(UNITS)
+
+
+def _factors() -> tuple[np.uint64, ...]:
+    """Return b^(2^k / 2^8) for k < 8, and (b / 2)^(2^k) for k < 4, with 31 bits behind the point."""
+    with localcontext() as context:
+        context.prec = 40
+        half = _unit() - Decimal(2).ln()
+        logs = [_unit() * (1 << k) / (1 << 8) for k in range(8)] + [
+            half * (1 << k) for k in range(4)
+        ]
+        return tuple(np.uint64(round(x.exp() * (1 << 31))) for x in logs)
+
+
+def _start(units: int) -> np.uint64:
+    """Return (b / 2)^units with 31 bits behind the point."""
+    with localcontext() as context:
+        context.prec = 40
+        return np.uint64(round(((_unit() - Decimal(2).ln()) * units).exp() * (1 << 31)))
+
+
+_FACTORS = _factors()
+_ONE, _LESS = _start(0), _start(-16)
+# log b for exponents in units of 2^-20, with 32 bits behind the point of the exponent.
+_LOG = np.uint64(round(_unit() * (1 << 32)))
+_SIXTH = np.uint64(round(Decimal(1 << 32) / 6))
+_WHOLE = np.uint64(1 << 30)
+_TO_31 = np.uint64(1 << 30)
+_TOP = np.uint64(Y_BITS)
+
+
+@kernel
+def hidden_power(w: np.uint64, bits: int, less: bool) -> np.uint64:
+    """b^((w + 1) / 2^20), over b^16 if `less`, with `bits` bits behind the point, for w < 2^24.
+
+    With y = top + middle / 2^8 + low / 2^20: b^y = 2^top (b / 2)^top b^(middle / 2^8) b^(low / 2^20). The
+    last is a polynomial, the others are products over the bits of the exponent. About 29 bits are right.
+    """
+    one, bits_31 = np.uint64(1), np.uint64(31)
+    # x < 2^-8, in units of 2^-40; then x + x^2 / 2 + x^3 / 6 in the same.
+    x = ((w & _HALF) + one) * _LOG >> np.uint64(12)
+    square = x * x >> np.uint64(32)
+    more = x + (square >> np.uint64(9)) + ((square * x >> np.uint64(32)) * _SIXTH >> np.uint64(48))
+    out = _WHOLE + (more + np.uint64(1 << 9) >> np.uint64(10))
+    out = out * (_LESS if less else _ONE) + _TO_31 >> bits_31
+    exponents = w >> _HALF_BITS
+    for k in range(11):
+        bit = exponents >> np.uint64(k) & one
+        out = out * (_ONE + (_FACTORS[k] - _ONE) * bit) + _TO_31 >> bits_31
+    bit = exponents >> np.uint64(11)
+    product = out * (_ONE + (_FACTORS[11] - _ONE) * bit)
+    # 61 bits behind the point.
+    shift = np.uint64(61 - bits + (16 if less else 0)) - (w >> _TOP)
+    return product + (one << shift - one) >> shift

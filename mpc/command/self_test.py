@@ -143,7 +143,7 @@ def _images(s: Session) -> tuple[Any, ...]:
 
 
 def _masked(x: SharedArray, y: SharedArray) -> SharedArray:
-    masking.mask_together(x, y)
+    masking.mask_ahead(x, y)
     return x
 
 

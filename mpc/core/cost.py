@@ -198,6 +198,8 @@ class Ledger:
         self._parties = parties
         self._sent: dict[tuple[str, str], list[int]] = {}
         self._other: dict[tuple[str, str], Spent] = {}
+        # The sums of all that is booked, since they are asked for far more often than the parts.
+        self._total, self._all_sent = Spent(), [0] * parties
         self._protocol = "-"
         self._layer = "-"
         self._seconds: dict[str, float] = {}
@@ -220,7 +222,7 @@ class Ledger:
     @property
     def rounds(self) -> int:
         """Rounds up to now."""
-        return sum(spent.rounds for spent in self._other.values())
+        return self._total.rounds
 
     def where(self) -> str:
         """Return the number of the round, and the layer and protocol, for errors."""
@@ -237,9 +239,11 @@ class Ledger:
         key = self._key()
         if not continued:
             self._other[key].rounds += 1
+            self._total.rounds += 1
         totals = self._sent[key]
         for party, count in enumerate(sent):
             totals[party] += count
+            self._all_sent[party] += count
             self._framing[party] += framing[party]
 
     def add_framing(self, party: int, count: int) -> None:
@@ -249,6 +253,7 @@ class Ledger:
     def add_correction(self, count: int, framing: int) -> None:
         """Book a correction of `count` bytes from the provider, and the bytes of its framing."""
         self._other[self._key()].correction_bytes += count
+        self._total.correction_bytes += count
         self._correction_framing += framing
 
     def add_at_once(self, others: Sequence[Ledger]) -> None:
@@ -259,9 +264,12 @@ class Ledger:
                 self._sent[key] = [a + b for a, b in zip(mine, sent, strict=True)]
                 spent = self._other.setdefault(key, Spent())
                 spent.correction_bytes += ledger._other[key].correction_bytes
+            self._all_sent = [a + b for a, b in zip(self._all_sent, ledger._all_sent, strict=True)]
+            self._total.correction_bytes += ledger._total.correction_bytes
         longest = max(others, key=lambda ledger: ledger.rounds)
         for key, spent in longest._other.items():
             self._other[key].rounds += spent.rounds
+        self._total.rounds += longest.rounds
 
     def protocol(self, name: str) -> AbstractContextManager[None]:
         """Book under `name`, unless a protocol runs already: costs go to the outermost protocol."""
@@ -271,14 +279,20 @@ class Ledger:
         """Book under the layer `name`, with the time it takes."""
         return _Layer(self, name)
 
+    def total(self) -> Spent:
+        """Return the sum of everything, without seconds."""
+        sent = tuple(self._all_sent) if self._other else ()
+        most = max(sent, default=0)
+        return Spent(self._total.rounds, most, self._total.correction_bytes, sent=sent)
+
     def cost(self) -> Cost:
         """Sum up."""
 
-        def collect(which: int | None) -> dict[str, Spent]:
+        def collect(which: int) -> dict[str, Spent]:
             spent: dict[str, Spent] = {}
             sent: dict[str, list[int]] = {}
             for key, other in self._other.items():
-                name = "" if which is None else key[which]
+                name = key[which]
                 spent[name] = spent.get(name, Spent()) + other
                 sums = sent.get(name, [0] * self._parties)
                 sent[name] = [a + b for a, b in zip(sums, self._sent[key], strict=True)]
@@ -288,7 +302,7 @@ class Ledger:
             return spent
 
         return Cost(
-            collect(None).get("", Spent()),
+            self.total(),
             collect(0),
             collect(1),
             tuple(self._framing),

@@ -24,11 +24,13 @@ def record(event: str, *, warning: bool = False, **fields: Field) -> None:
     """Write a line to the log "sotto", and call every function registered by :func:`hear`."""
     for hearer in _hearers:
         hearer(event, warning, fields)
+    level = logging.WARNING if warning else logging.INFO
+    if not _log.isEnabledFor(level):
+        return
     words = [f"event={event}"]
     for name, value in fields.items():
         text = f"{value:.3f}" if isinstance(value, float) else str(value)
         words.append(f"{name}={text!r}" if " " in text or not text else f"{name}={text}")
-    level = logging.WARNING if warning else logging.INFO
     _log.log(level, " ".join(words), extra={"sotto": {"event": event, **fields}})
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation, Opening
-from mpc.core.cost import Cost, Ledger
+from mpc.core.cost import Cost, Ledger, Spent
 from mpc.core.errors import PartyError, PeerError, SessionError
 from mpc.core.events import record
 from mpc.core.frames import framing
@@ -295,13 +295,21 @@ class Runtime:
         """Return the rounds and bytes spent up to now."""
         return self._ledger.cost()
 
+    def spent(self) -> Spent:
+        """Return the total of :meth:`cost`, without its parts and so at once."""
+        return self._ledger.total()
+
     def layer(self, name: str) -> AbstractContextManager[None]:
         """Book rounds, bytes and seconds of the ``with`` block under the layer `name`."""
         return self._ledger.layer(name)
 
     def protocol(self, name: str) -> AbstractContextManager[None]:
-        """Book rounds and bytes of the ``with`` block under the protocol `name`."""
-        return self._ledger.protocol(name)
+        """Book rounds and bytes of the ``with`` block under the protocol `name`.
+
+        A PeerError that leaves the block ends the session: what another party has sent was not what it
+        should be, and nothing may go on after it.
+        """
+        return _Protocol(self, self._ledger.protocol(name))
 
     def book_at_once(self, others: Sequence[Runtime]) -> None:
         """Book other sessions that ran in parallel: the sum of their bytes, the maximum of their rounds."""
@@ -323,7 +331,7 @@ class Runtime:
         if self._owner.generation != processes.generation:
             return  # in a forked child: the connections belong to the parent, which goes on
         if self.session_id:
-            total, (sent, received) = self._ledger.cost().total, self.bytes_on_the_wire
+            total, (sent, received) = self._ledger.total(), self.bytes_on_the_wire
             record(
                 "session", warning=problem is not None, session=self.session_id.hex()[:8],
                 me=str(self.me), parties=",".join(self.parties), rounds=total.rounds, sent=sent,
@@ -332,6 +340,22 @@ class Runtime:
         self.transport.close(problem)
         for ending in self._endings:
             ending()
+
+
+class _Protocol:
+    __slots__ = ("_booking", "_runtime")
+
+    def __init__(self, runtime: Runtime, booking: AbstractContextManager[None]) -> None:
+        self._runtime, self._booking = runtime, booking
+
+    def __enter__(self) -> None:
+        self._booking.__enter__()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # In the step that it was in, which the other parties are told.
+        if isinstance(error, PeerError):
+            self._runtime._end(str(error))
+        self._booking.__exit__(None, None, None)
 
 
 @lru_cache(maxsize=1024)

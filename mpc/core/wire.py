@@ -49,26 +49,35 @@ def encode(value: object) -> bytes:
 
 
 def _encode(value: Any, out: bytearray) -> None:
-    if isinstance(value, np.bool_):
-        value = bool(value)
-    if value is None or value is True or value is False or value is Ellipsis:
-        out += {None: b"N", True: b"T", False: b"F", Ellipsis: b"E"}[value]
-    elif isinstance(value, (int, np.integer)):
-        out += b"i"
-        _put(_zigzag(operator.index(value)), out)
-    elif isinstance(value, (str, bytes)):
+    kind = type(value)
+    if isinstance(value, (str, bytes)):
         data = value.encode() if isinstance(value, str) else value
         out += b"s" if isinstance(value, str) else b"b"
         _put(len(data), out)
         out += data
-    elif type(value) is tuple:
-        # Python integers, as decoding gives: both ends name a correlation by a digest of its encoding.
-        value = tuple(int(v) if isinstance(v, np.integer) else v for v in value)
-        numbers = all(type(v) is int for v in value)
+    elif kind is tuple:
+        # As Python integers, which decoding gives: both ends name a correlation by a digest of its
+        # encoding.
+        numbers = True
+        for v in value:
+            if type(v) is not int and not isinstance(v, np.integer):
+                numbers = False
+                break
         out += b"I" if numbers else b"t"
         _put(len(value), out)
-        for v in value:
-            _put(_zigzag(v), out) if numbers else _encode(v, out)
+        if numbers:
+            for v in value:
+                _put(_zigzag(int(v)), out)
+        else:
+            for v in value:
+                _encode(v, out)
+    elif isinstance(value, np.bool_):
+        out += b"T" if value else b"F"
+    elif value is None or value is True or value is False or value is Ellipsis:
+        out += {None: b"N", True: b"T", False: b"F", Ellipsis: b"E"}[value]
+    elif isinstance(value, (int, np.integer)):
+        out += b"i"
+        _put(_zigzag(operator.index(value)), out)
     elif isinstance(value, slice):
         out += b"S"
         for v in (value.start, value.stop, value.step):
@@ -79,13 +88,13 @@ def _encode(value: Any, out: bytearray) -> None:
         out.append(code)
         _encode(value.shape, out)
         out += np.ascontiguousarray(value, dtype=_ARRAYS[code]).tobytes()
-    elif type(value).__name__ in _classes() and type(value) is _classes()[type(value).__name__]:
+    elif _class(kind.__name__) is kind:
         out += b"O"
-        _encode(type(value).__name__, out)
-        for field in fields(value):
-            _encode(getattr(value, field.name), out)
+        _encode(kind.__name__, out)
+        for name, _ in _fields(kind):
+            _encode(getattr(value, name), out)
     else:
-        raise DtypeError(f"the wire format has no {type(value).__name__}")
+        raise DtypeError(f"the wire format has no {kind.__name__}")
 
 
 def _zigzag(n: int) -> int:
@@ -101,18 +110,23 @@ def _put(n: int, out: bytearray) -> None:
     out.append(n)
 
 
-def _classes() -> dict[str, type[Any]]:
-    return {**correlation_classes(), "MaskRef": MaskRef, "Part": Part, "Windows": Windows}
+_OTHERS: dict[str, type[Any]] = {"MaskRef": MaskRef, "Part": Part, "Windows": Windows}
 
 
-_known_hints: dict[str, tuple[Any, ...]] = {}
+def _class(name: str) -> type[Any] | None:
+    """Return the dataclass that has this name on the wire."""
+    return _OTHERS.get(name) or correlation_classes().get(name)
 
 
-def _hints(cls: type[Any]) -> tuple[Any, ...]:
-    if cls.__name__ not in _known_hints:
+_known_fields: dict[type[Any], tuple[tuple[str, Any], ...]] = {}
+
+
+def _fields(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """Return name and declared type of each field of a dataclass."""
+    if cls not in _known_fields:
         hints = get_type_hints(cls)
-        _known_hints[cls.__name__] = tuple(hints[field.name] for field in fields(cls))
-    return _known_hints[cls.__name__]
+        _known_fields[cls] = tuple((field.name, hints[field.name]) for field in fields(cls))
+    return _known_fields[cls]
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
@@ -143,6 +157,9 @@ class _Reader:
 
     def number(self) -> int:
         n = 0
+        if self.at < len(self.data) and (byte := self.data[self.at]) < 128:
+            self.at += 1
+            return byte
         for shift in range(0, 70, 7):
             if self.at >= len(self.data):
                 raise ShapeError("a number on the wire is cut off")
@@ -177,9 +194,9 @@ class _Reader:
         if tag == b"i":
             return self.signed()
         if tag == b"I":
-            return tuple(self.signed() for _ in range(self.count()))
+            return tuple([self.signed() for _ in range(self.count())])
         if tag == b"t":
-            return tuple(self.value(depth + 1) for _ in range(self.count()))
+            return tuple([self.value(depth + 1) for _ in range(self.count())])
         if tag == b"b":
             return self.take(self.count())
         if tag == b"s":
@@ -216,14 +233,14 @@ class _Reader:
 
     def object(self, depth: int) -> Any:
         name = self.value(depth + 1)
-        cls = _classes().get(name) if isinstance(name, str) else None
+        cls = _class(name) if isinstance(name, str) else None
         if cls is None:
             raise ShapeError(f"nothing on the wire is called {str(name)[:40]!r}")
         values = []
-        for field, hint in zip(fields(cls), _hints(cls), strict=True):
+        for field, hint in _fields(cls):
             values.append(self.value(depth + 1))
             if not _matches(values[-1], hint):
-                raise ShapeError(f"{field.name} of {name} has the wrong type on the wire")
+                raise ShapeError(f"{field} of {name} has the wrong type on the wire")
         return cls(*values)
 
 

@@ -27,7 +27,7 @@ from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret
 from mpc.core.windows import Windows
 from mpc.protocols import linear, own_convolution, product, range_check
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead
 from mpc.protocols.truncation import to_format
 
 __all__ = ["convolve", "cost", "input_gradient", "kernel_gradient"]
@@ -41,7 +41,7 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
 def _masked(x: Secret, y: Secret) -> tuple[Secret, Secret]:
     """Mask both arrays in their own shapes, before any view of them is taken."""
     x, y = (z if z.mask is not None else to_format(z) for z in (x, y))
-    mask_together(x, y)
+    mask_ahead(x, y)
     return x, y
 
 

@@ -29,7 +29,7 @@ from mpc.core.errors import RangeError
 from mpc.core.known import SecretBit
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import comparison, linear, product, select, truncation
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead
 from mpc.protocols.sign import count_nibbles
 
 __all__ = [
@@ -123,7 +123,7 @@ def times_inverse_root(m: Secret, x: Secret) -> Secret:
         top = _top(x.bound)
         x, bits = _normalise(linear.add_integer(x, 1), top)
         y = _of_normalised(x, top)
-        mask_together(m, y)
+        mask_ahead(m, y)
         u = product.multiply(m, y, whole=True)
         if _surplus(top):
             u = truncation.truncate(u, _surplus(top))

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mpc.core.cost import Spent
 from mpc.core.secret_value import Secret
 from mpc.protocols import linear, product, truncation
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead
 from mpc.protocols.reciprocal import cost_of_normalise, normalise, normalised
 from mpc.protocols.thresholds import choose
 
@@ -104,7 +104,7 @@ def _direct(x: Secret, k: int) -> Secret:
     powers = linear.stack([u])
     while len(powers) < len(factors):
         count = len(powers)
-        mask_together(powers)
+        mask_ahead(powers)
         twice = product.multiply(powers, powers[count - 1 :], whole=True)
         products = truncation.truncate(twice, FRAC_BITS - 1).shares
         # T_0 = 1 for i = m, else T_(m - i).

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import MaskRef, Opening, Part
 from mpc.core.cost import Spent
+from mpc.core.errors import SessionError
 from mpc.core.known import Mask, expand_mask
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 
-__all__ = ["cost", "mask_data", "mask_together", "rows_at_once"]
+__all__ = ["cost", "mask_ahead", "mask_data", "mask_together", "rows_at_once"]
 
 Words = NDArray[np.uint64]
 
@@ -45,14 +46,26 @@ def cost(parties: int, size: int, pieces: int = 1) -> Spent:
 def mask_together(*tensors: SecretValue) -> list[Mask]:
     """Return the mask of every tensor, opening in one round those that have none yet.
 
-    Without a provider no tensor has a mask, and nothing is returned.
+    Raises
+    ------
+    SessionError
+        In a session without a provider, where no tensor has a mask.
     """
     if tensors and tensors[0].session.pair is not None:
-        return []
+        raise SessionError(
+            "masks need a provider, and the session has none: go by session.pair, or call mask_ahead"
+            " if masking only saves rounds"
+        )
     fresh = list({id(x): x for x in tensors if x.mask is None}.values())
     if fresh:
         _mask(fresh)
     return [x.mask for x in tensors if x.mask is not None]
+
+
+def mask_ahead(*tensors: SecretValue) -> None:
+    """Mask tensors in one round, so that products of them need none; nothing without a provider."""
+    if tensors and tensors[0].session.pair is None:
+        mask_together(*tensors)
 
 
 def _message(x: SecretValue, lam: Words, rows: slice | None = None) -> tuple[Words, Opening]:

@@ -298,7 +298,7 @@ def linear(
             for (x, _), some in zip(terms, cuts, strict=True)
             if len(some) > 1 and not isinstance(x, np.ndarray)
         ]
-        masking.mask_together(*secret)
+        masking.mask_ahead(*secret)
         for (x, _), some in zip(terms, cuts, strict=True):
             for words in _words_of_limbs(session, x, some):
                 sums.append(words.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64))
@@ -362,14 +362,14 @@ def bilinear(
     x_cuts, y_cuts = cheapest_cuts(x.bound, largest, terms)
     with session.protocol("range check"):
         if not isinstance(y, np.ndarray):
-            masking.mask_together(x, y)
+            masking.mask_ahead(x, y)
         lefts = limbs_of(x, x_cuts)
         rights: list[Any]
         if isinstance(y, np.ndarray):
             rights = list(_public_limbs(y, y_cuts))
         else:
             rights = list(lefts) if y is x and x_cuts == y_cuts else list(limbs_of(y, y_cuts))
-            masking.mask_together(*lefts, *rights)
+            masking.mask_ahead(*lefts, *rights)
         # The cuts are chosen so that products of limbs stay below 2^62.
         with session.range_policy.vouched():
             found = [multiply(left, right) for left, right in product(lefts, rights)]

@@ -30,7 +30,7 @@ from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import linear, product, thresholds, truncation
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead
 from mpc.protocols.sign import count_nibbles
 
 __all__ = [
@@ -158,12 +158,12 @@ def _direct(x: Secret, k: int) -> Secret:
     both = truncation.truncate(starts, bits - FRAC_BITS)
     for _ in range(steps - 1):
         # e and y are rows of one array, masked together.
-        mask_together(both)
+        mask_ahead(both)
         squares = product.multiply(both, both[:1], whole=True)
         e_and_change = truncation.truncate(squares, FRAC_BITS)
         y = linear.add(both[1:], e_and_change[1:])
         both = linear.concatenate([e_and_change[:1], y]).with_integer_bound(2 * _ONE)
-    mask_together(both)
+    mask_ahead(both)
     change = product.multiply(both[1], both[0], whole=True)
     y = linear.add(both[1], truncation.truncate(change, FRAC_BITS))
     return y.with_integer_bound(_ONE + (_ONE >> 4))

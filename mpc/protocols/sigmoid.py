@@ -42,7 +42,7 @@ from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import b2a, linear, product, sign, truncation
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead
 from mpc.protocols.thresholds import choose
 
 __all__ = ["ERROR_BOUNDS", "by_pieces", "cost", "error_bound", "sigmoid", "tanh"]
@@ -202,12 +202,12 @@ def _by_pieces(x: Secret, name: str, pieces: Pieces) -> Secret:
     largest = one + 4
     factors = shared(np.stack([y - m, a3, a1], axis=1), frac_bits, largest)
     # The mask made by indexing a masked array is a view of it, so d is opened once.
-    mask_together(factors)
+    mask_ahead(factors)
     products = product.multiply(factors, factors[0])
     e = linear.add(products[1], shared(a2, 2 * frac_bits, one * one))
     pair = truncation.truncate(linear.stack([products[0], e]), frac_bits)
     pair = pair.with_integer_bound((largest * largest >> frac_bits) + 2)
-    mask_together(pair)
+    mask_ahead(pair)
     cubic = product.multiply(pair[0], pair[1])
     total = linear.add(linear.add(cubic, products[2]), shared(a0, 2 * frac_bits, one * one))
     result = total.view(("reshape", x.shape))

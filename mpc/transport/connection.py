@@ -121,24 +121,32 @@ class Connection:
 
     def moved(self) -> int:
         """Return the number of bytes sent and received together."""
-        return self.sent_bytes + self.received_bytes
+        return self._tls.sent_bytes + self._tls.received_bytes
 
     # Sending.
 
-    def post(self, kind: Kind, arrays: Sequence[Words], step: int = 0) -> None:
-        """Queue a frame of arrays, which must not change before it is sent."""
+    def post(
+        self, kind: Kind, arrays: Sequence[Words], step: int = 0, *, beside: bool = False
+    ) -> None:
+        """Queue a frame of arrays, which must not change before it is sent.
+
+        `beside`: in one TLS record with the end of the frame queued before, if there is room.
+        """
         whole = [little_endian(np.asarray(array, order="C")) for array in arrays]
         head = frames.pack(kind, self.next_sent, step, True, [array.shape for array in whole])
-        self.post_raw(head, [array.data for array in whole if array.size])
+        self.post_raw(head, [array.data for array in whole if array.size], beside)
 
     def post_bytes(self, kind: Kind, data: bytes, step: int = 0) -> None:
         """Queue a frame of bytes."""
         head = frames.pack(kind, self.next_sent, step, False, [(len(data),)])
         self.post_raw(head, [memoryview(data)] if data else [])
 
-    def post_raw(self, head: bytes, pieces: list[memoryview]) -> None:
-        """Queue a frame whose header is packed already."""
+    def post_raw(self, head: bytes, pieces: list[memoryview], beside: bool = False) -> None:
+        """Queue a frame whose header is packed already; `beside` as for :meth:`post`."""
         self.next_sent += 1
+        self.outgoing_bytes += len(head)
+        if beside and self.outgoing and len(self.outgoing[-1]) + len(head) <= frames.RECORD_BYTES:
+            head = bytes(self.outgoing.pop()) + head
         # The header and what fits beside it go into one record.
         first: list[bytes | memoryview] = [head]
         rest: list[memoryview] = []
@@ -153,7 +161,6 @@ class Connection:
                 first.append(flat[:room])
                 rest.append(flat[room:])
                 room = 0
-        self.outgoing_bytes += len(head)
         self.outgoing.append(b"".join(first))
         self.outgoing.extend(rest)
         self._sending = True
@@ -186,7 +193,9 @@ class Connection:
 
     # Receiving.
 
-    def expect(self, accept: Callable[[Header], Any]) -> None:
+    def expect(
+        self, accept: Callable[[Header], Any], usual: tuple[Kind, frames.Shapes] | None = None
+    ) -> None:
         """State which frame is accepted next.
 
         Parameters
@@ -194,8 +203,12 @@ class Connection:
         accept : callable
             Takes the header of the next frame and returns memory for its data, a contiguous array
             of words or of bytes. Raises ShapeError to refuse the frame.
+        usual : (Kind, shapes), optional
+            The frame of arrays that nearly always comes, whose header need not be parsed then.
         """
         self._accept, self._expected = accept, (b"", None)
+        if usual is not None:
+            self._expected = frames.foresee(usual[0], self._next_received, 0, usual[1])
 
     def expect_arrays(
         self, kind: Kind, shapes: frames.Shapes, step: int = 0, out: Words | None = None
@@ -214,8 +227,13 @@ class Connection:
         self._accept = accept
         self._expected = frames.foresee(kind, self._next_received, step, shapes)
 
-    def expect_bytes(self, kinds: Sequence[Kind], largest: int) -> None:
-        """Expect a frame of bytes of one of `kinds`, with at most `largest` bytes."""
+    def expect_bytes(
+        self, kinds: Sequence[Kind], largest: int, begins: Callable[[], None] | None = None
+    ) -> None:
+        """Expect a frame of bytes of one of `kinds`, with at most `largest` bytes.
+
+        `begins` is called once the frame's header has arrived.
+        """
 
         def accept(header: Header) -> Any:
             if header.kind not in kinds or header.words:
@@ -223,6 +241,8 @@ class Connection:
                 raise ShapeError(f"sent {_name(header)} where {wanted} was to come")
             if header.nbytes > largest:
                 raise ShapeError(f"sent {header.nbytes} bytes where at most {largest} may come")
+            if begins is not None:
+                begins()
             return np.empty(header.nbytes, np.uint8)
 
         self.expect(accept)
@@ -358,10 +378,17 @@ class Connection:
         """Return the events of select.poll to wait for."""
         return (select.POLLIN if self.expecting else 0) | (select.POLLOUT if self._sending else 0)
 
-    def advance(self, most: int = sys.maxsize) -> bool:
-        """Do `push` and `pull`. Returns whether all is sent and the expected frame has arrived."""
+    def advance(self, most: int = sys.maxsize, readable: bool | None = None) -> bool:
+        """Do `push` and `pull`. Returns whether all is sent and the expected frame has arrived.
+
+        `readable`: whether the socket has something to read, if the caller knows it.
+        """
         sent = self.push()
-        return self.pull(most) and sent
+        self._tls.readable = readable
+        try:
+            return self.pull(most) and sent
+        finally:
+            self._tls.readable = None
 
     def notify(self, kind: Kind, text: str = "") -> None:
         """Send a last message; gives up after a second, and raises nothing."""

@@ -95,7 +95,7 @@ class _Door:
         # While the bucket is empty the loop comes back after a while: see _listens.
         return select.POLLIN if self._open() else 0
 
-    def advance(self) -> bool:
+    def advance(self, *, readable: bool) -> bool:
         for _ in range(_AT_ONCE):
             if not self._open():
                 break
@@ -139,7 +139,7 @@ class _Newcomer:
         except OSError:
             pass  # it has gone
 
-    def advance(self) -> bool:
+    def advance(self, *, readable: bool) -> bool:
         if self._refused:
             return self.tls.discard()
         try:

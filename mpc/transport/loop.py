@@ -50,8 +50,11 @@ class Line(Protocol):
     def events(self) -> int:
         """Return the events of select.poll to wait for."""
 
-    def advance(self) -> bool:
-        """Send and receive without waiting. Returns whether all is done, or raises PeerError."""
+    def advance(self, *, readable: bool) -> bool:
+        """Send and receive without waiting. Returns whether all is done, or raises PeerError.
+
+        `readable`: whether the socket has something to read.
+        """
 
     def moved(self) -> int:
         """Return the number of bytes sent and received together."""
@@ -179,11 +182,11 @@ class Loop:
         try:
             while not self._closed:
                 left = max(0.0, look - time.monotonic())
-                for key, _ in self._selector.select(0.0 if self._again else left):
+                for key, mask in self._selector.select(0.0 if self._again else left):
                     if key.data is None:
                         self._quiet()
                     else:
-                        self._advance(key.data)
+                        self._advance(key.data, readable=bool(mask & selectors.EVENT_READ))
                 for _ in range(len(self._again)):
                     self._advance(self._again.popleft())
                 while self._calls:
@@ -237,8 +240,11 @@ class Loop:
                 self._raise(seat, PeerTimeoutError(f"{peer} did not answer within {limit:g} s"))
         self.now_and_then()
 
-    def _advance(self, seat: Seat) -> None:
-        """Send and receive for one conversation, and resume it when that is done."""
+    def _advance(self, seat: Seat, readable: bool = False) -> None:
+        """Send and receive for one conversation, and resume it when that is done.
+
+        Where nothing is known to be readable, the selector tells as soon as it is.
+        """
         if seat not in self._seats:
             return
         if seat.asleep:
@@ -247,13 +253,14 @@ class Loop:
             return
         for _ in range(_STEPS):
             try:
-                done = seat.line.advance()
+                done = seat.line.advance(readable=readable)
             except PeerError as error:
                 self._raise(seat, error)
                 return
             except (OSError, ValueError):  # closed by another thread of this process
                 self._raise(seat, PeerClosedError(f"{seat.line.peer} is let go"))
                 return
+            readable = False
             if not done:
                 self._listen(seat, seat.line.events())
                 return
@@ -331,7 +338,7 @@ class _Leaving:
     def events(self) -> int:
         return select.POLLIN if self._said else select.POLLOUT
 
-    def advance(self) -> bool:
+    def advance(self, *, readable: bool) -> bool:
         self._said = self._said or self._connection.push()
         return self._said and self._connection.discard()
 

@@ -45,6 +45,8 @@ class Tls:
     ----------
     sent_bytes, received_bytes : int
         Through the socket since `start`, TLS included.
+    readable : bool or None
+        Whether the socket has something to read, as far as the caller knows; None: `receive` asks.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, server: bool) -> None:
@@ -54,6 +56,7 @@ class Tls:
         self.sent_bytes = self.received_bytes = 0
         self._cipher: bytes | memoryview = b""
         self._shaken = False
+        self.readable: bool | None = None
         sock.setblocking(False)
 
     def handshake(self, deadline: float) -> None:
@@ -176,8 +179,11 @@ class Tls:
                     return done
                 except ssl.SSLWantReadError:
                     pass
-            if not self._poll.poll(0):
+            if not (self._poll.poll(0) if self.readable is None else self.readable):
                 return done
+            if self.readable:
+                # Once: whoever told it is told again if there is more.
+                self.readable = False
             try:
                 count = self.sock.recv_into(_pieces.piece)
             except BlockingIOError:  # poll may be wrong

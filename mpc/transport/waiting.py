@@ -52,7 +52,7 @@ class Link(Protocol):
     def pull(self) -> bool:
         """Receive without waiting. Returns whether the expected frame has arrived in full."""
 
-    def advance(self) -> bool:
+    def advance(self, most: int = ..., readable: bool | None = None) -> bool:
         """Do `push` and `pull`. Returns whether both are done."""
 
 
@@ -92,7 +92,11 @@ class Report:
 
 
 def exchange(
-    connections: Iterable[Link], timeout: float, background: Background | None = None
+    connections: Iterable[Link],
+    timeout: float,
+    background: Background | None = None,
+    *,
+    busy: bool = True,
 ) -> None:
     """Send all queued frames and receive all expected ones, on all connections at the same time.
 
@@ -103,6 +107,8 @@ def exchange(
         Seconds.
     background : Background, optional
         Work that goes on meanwhile, and is not waited for.
+    busy : bool, default=True
+        Whether to be busy for a moment before going to sleep. Pays where the answer comes at once.
 
     Raises
     ------
@@ -115,7 +121,8 @@ def exchange(
     -----
     Waiting for longer than a few seconds is reported in the log "sotto".
     """
-    waiting = _awake(connections, background)
+    # The answer to what is sent only now has not arrived yet.
+    waiting = _awake(connections, background, None if busy else set(), busy)
     if not waiting:
         return
     seen = {c: (c.sent_bytes + c.received_bytes, time.monotonic()) for c in waiting}
@@ -132,26 +139,39 @@ def exchange(
             record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
             patience *= 2
         left = min(limit, patience) - quiet
-        _sleep(waiting if background is None else [*waiting, background.connection], left)
-        waiting = _awake(waiting, background)
+        links = waiting if background is None else [*waiting, background.connection]
+        waiting = _awake(waiting, background, _sleep(links, left), busy)
         for c in waiting:
             moved = c.sent_bytes + c.received_bytes
             if moved != seen[c][0]:
                 seen[c] = (moved, time.monotonic())
 
 
-def _awake(connections: Iterable[AnyLink], background: Background | None) -> list[AnyLink]:
-    """Send and receive, busy for a moment. Returns the connections that are not done."""
-    until = time.perf_counter() + _AWAKE_SECONDS
+def _awake(
+    connections: Iterable[AnyLink],
+    background: Background | None,
+    ready: set[int] | None,
+    busy: bool,
+) -> list[AnyLink]:
+    """Send and receive, busy for a moment. Returns the connections that are not done.
+
+    `ready`: the descriptors of those that have something to read, if that is known.
+    """
+    until = time.perf_counter() + _AWAKE_SECONDS if busy else 0.0
     while True:
-        connections = [c for c in connections if not c.advance()]
+        connections = [
+            c
+            for c in connections
+            if not c.advance(readable=None if ready is None else c.fileno() in ready)
+        ]
         if not connections:
             return []
         if background is not None:
             background.advance()
-        if time.perf_counter() >= until:
+        if not busy or time.perf_counter() >= until:
             return connections
         os.sched_yield()
+        ready = None
 
 
 def wait(connections: Sequence[AnyLink], timeout: float) -> list[AnyLink]:
@@ -175,11 +195,11 @@ def wait(connections: Sequence[AnyLink], timeout: float) -> list[AnyLink]:
         _sleep(connections, left)
 
 
-def _sleep(connections: Iterable[Link], seconds: float) -> None:
-    """Sleep until a connection can send or receive, for at most `seconds`."""
+def _sleep(connections: Iterable[Link], seconds: float) -> set[int]:
+    """Sleep until a connection can send or receive, for at most `seconds`; return which are ready."""
     poll = select.poll()
     for c in connections:
         # Not with no events: poll would report a broken connection nevertheless, again and again.
         if events := c.events():
             poll.register(c, events)
-    poll.poll(max(1, int(seconds * 1000)))
+    return {number for number, _ in poll.poll(max(1, int(seconds * 1000)))}

@@ -8,8 +8,9 @@ exp(d) = b^(w + 1 - 2^24) for 0 <= w < 2^24, with exponents in units of 2^-20.
    (:mod:`mpc.two_party.private_comparison`):
    a_0 = carry (1 ^ sign), a_1 = 1 ^ sign ^ a_0. One more round.
 3. Each raises b to what it knows: the second party E = b^(v + 1 - 2^24), with 38 fractional bits, the
-   first M_0 = b^(u + 1 - 2^24) and M_1 = b^(u + 1), with 22. [M_0 E] and [M_1 E] are products of one
-   party's number with the other's of 39 bits: :mod:`mpc.two_party.product`, 2 rounds.
+   first M_0 = b^(u + 1 - 2^24) and M_1 = b^(u + 1), with 22, in a time that tells nothing of v and u.
+   [M_0 E] and [M_1 E] are products of one party's number with the other's of 39 bits:
+   :mod:`mpc.two_party.product`, 2 rounds.
 4. [a_0 M_0 E] + [a_1 M_1 E]: :mod:`mpc.two_party.pads`, 2 rounds.
 w is rounded as truncation rounds; w = 0, the smallest power that is not 0, comes out as 0. Where a_k is 0,
 the product may have wrapped around.
@@ -32,7 +33,7 @@ from mpc.two_party.product import cross_products
 from mpc.two_party.truncation import OFFSET_BITS, shift_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
-from ring.powers import LOW_BITS, power, power_tables
+from ring.powers import LOW_BITS, hidden_power
 from ring.threads import run
 from ring.transpose import planes_of_rows
 
@@ -53,14 +54,14 @@ def cost(size: int, bits: int) -> Cost:
 
 
 @kernel
-def _powers(start: int, stop: int, low: Words, first: bool, table: Words, out: Words) -> None:
+def _powers(start: int, stop: int, low: Words, first: bool, out: Words) -> None:
     """Step 3: M_0 and M_1 in the rows of `out`, or E in both."""
     for e in range(start, stop):
         if first:
-            out[0, e] = power(low[e], M_BITS, 3, table)
-            out[1, e] = power(low[e], M_BITS, 1, table)
+            out[0, e] = hidden_power(low[e], M_BITS, True)
+            out[1, e] = hidden_power(low[e], M_BITS, False)
         else:
-            out[0, e] = out[1, e] = power(low[e], E_BITS, 3, table)
+            out[0, e] = out[1, e] = hidden_power(low[e], E_BITS, True)
 
 
 def exp(pair: Pair, z: Words, bits: int, shift: int) -> Words:
@@ -93,7 +94,7 @@ def exp(pair: Pair, z: Words, bits: int, shift: int) -> Words:
             # Of the complement of v only 24 bits: what is above is equal at both, namely 0.
             second = np.concatenate([~number, ~number & _LOW])
         out = (numbers if party == 0 else factors)[i].reshape(2, whole // 2)
-        run(_powers, whole // 2, 20, low, party == 0, power_tables(), out)
+        run(_powers, whole // 2, 100, low, party == 0, out)
     nothing = np.empty((len(z), 0), np.uint64)
     found, _ = private_comparison.greater(pair, first, second, 2 * words, bits - 1, nothing)
     carries = found[:, 0].reshape(len(z), 2, words)

@@ -80,7 +80,7 @@ class Factor:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """Under which its ciphertexts are kept."""
-        return self.id, str(self.views), self.at, self.owner
+        return self.id, self.views, self.at, self.owner
 
     def words(self, pair: Pair) -> tuple[Words, Words]:
         """Return the matrix, (1, k, n), or (0, k, n) where its party does not live; and its array."""

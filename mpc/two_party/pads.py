@@ -43,6 +43,9 @@ Words = NDArray[np.uint64]
 
 # Words of a plane that are made at once, so that what is hashed stays in the cache.
 BLOCK = 1024
+# Told to kernels at run time: where the compiler knows that a factor is a bit, it jumps over what the bit
+# keeps out, and the time would show it.
+ONE = np.uint64(1)
 
 
 def lane_bits(bits: int) -> int:
@@ -109,7 +112,7 @@ class BitPairs(Correlation):
             if party == 1:
                 assert got is not None
                 told = widen(got, self.bits)
-                run(_unhide, len(told), 8, bit[i], told, product[i])
+                run(_unhide, len(told), 8, bit[i], told, ONE, product[i])
         return BitPairsMade(self.words, bit, product)
 
 
@@ -134,10 +137,12 @@ def _hide_bits(
 
 
 @kernel
-def _unhide(start: int, stop: int, choices: Words, message: Words, share: Words) -> None:
+def _unhide(
+    start: int, stop: int, choices: Words, message: Words, one: np.uint64, share: Words
+) -> None:
     for e in range(start, stop):
         i = np.uint64(e)
-        bit = choices[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
+        bit = choices[i >> np.uint64(6)] >> (i & np.uint64(63)) & one
         share[e] += message[e] & (np.uint64(0) - bit)
 
 
@@ -250,11 +255,14 @@ def _offer(
 
 
 @kernel
-def _accept(start: int, stop: int, bits: Words, message: Words, chosen: Words, out: Words) -> None:
+def _accept(
+    start: int, stop: int,
+    bits: Words, message: Words, chosen: Words, one: np.uint64, out: Words,
+) -> None:  # fmt: skip
     """Add the receiver's share."""
     for e in range(start, stop):
         i = np.uint64(e)
-        bit = bits[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
+        bit = bits[i >> np.uint64(6)] >> (i & np.uint64(63)) & one
         out[e] += chosen[e] + (message[e] & (np.uint64(0) - bit))
 
 
@@ -282,7 +290,7 @@ def times_bit(pair: Pair, numbers: Words, bits: Words) -> Words:
         )  # fmt: skip
     got = exchange(pair.channel, message)
     for i, party in enumerate(pair.parties):
-        run(_accept, WORD_BITS * words, 6, bits[i], got[i], made[1 - party].chosen, out[i])
+        run(_accept, WORD_BITS * words, 6, bits[i], got[i], made[1 - party].chosen, ONE, out[i])
     return out
 
 

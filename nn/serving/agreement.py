@@ -10,6 +10,7 @@ party has refused it or has its id under another key.
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -18,7 +19,6 @@ from collections.abc import Callable, Hashable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core import wire
 from mpc.core.limits import Allowance, Limits
 
 __all__ = ["KEY_BYTES", "PER_TURN", "Book", "Request"]
@@ -29,6 +29,9 @@ Words = NDArray[np.uint64]
 _TAG_BYTES = 8
 KEY_BYTES = _TAG_BYTES + 16
 PER_TURN = 64
+# A turn with requests of several kinds takes about so long at most, by the kinds' last evaluations:
+# what comes meanwhile waits for its end.
+_SECONDS_OF_A_TURN = 0.25
 # Tags of refused requests that the leader remembers, since other parties may receive them later.
 _KEPT = 4096
 
@@ -75,7 +78,7 @@ class Request:
         self.done, self.later, self.problem = False, False, ""
         self.result: Words | None = None
         self.cost, self.arrived = (0, 0), time.monotonic()
-        whole = wire.encode((client, id, model, version, answer, rows))
+        whole = _joined(client.encode(), id, model.encode(), version, answer.encode(), b"%d" % rows)
         self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 
     def finish(self, result: Words | None, problem: str = "", *, later: bool = False) -> None:
@@ -86,7 +89,12 @@ class Request:
 
 def _tag(client: str, id: bytes) -> bytes:
     """Return the first part of a key."""
-    return hashlib.blake2b(wire.encode((client, id)), digest_size=_TAG_BYTES).digest()
+    return hashlib.blake2b(_joined(client.encode(), id), digest_size=_TAG_BYTES).digest()
+
+
+def _joined(*parts: bytes) -> bytes:
+    """Return the parts behind their lengths: other parts never give the same bytes."""
+    return struct.pack(f"<{len(parts)}I", *map(len, parts)) + b"".join(parts)
 
 
 class Book:
@@ -271,12 +279,16 @@ class Book:
         with self.changed:
             self.changed.wait_for(lambda: self._ready or self._to_refuse or also(), seconds)
 
-    def choose(self, rows_at_once: Callable[[str], int]) -> tuple[list[bytes], list[bytes]]:
+    def choose(
+        self, rows_at_once: Callable[[str], int], seconds: Callable[[Hashable], float]
+    ) -> tuple[list[bytes], list[bytes]]:
         """Return the keys of the requests to compute next, and of those to refuse, at all parties.
 
         The first client in line determines the kind, and moves to the end of the line. Requests of
         that kind are taken from the clients in turn, one at a time, until one evaluation is full:
-        `rows_at_once` returns its number of rows for a model's name.
+        `rows_at_once` returns its number of rows for a model's name. Further kinds follow in the same
+        turn, each once, while all their evaluations together take little time: `seconds` returns
+        that of a kind.
         """
         with self.changed:
             late = time.monotonic() - self._patience
@@ -284,7 +296,20 @@ class Book:
                 self._drop(next(iter(self._since)), DIFFERENT)
             refused = self._to_refuse[:PER_TURN]
             del self._to_refuse[:PER_TURN]
-            chosen = self._next_kind(PER_TURN - len(refused), rows_at_once)
+            chosen: list[Request] = []
+            taken: set[Hashable] = set()
+            left = _SECONDS_OF_A_TURN
+            while self._ready:
+                kind = next(iter(next(iter(self._ready.values()))))
+                left -= seconds(kind)
+                if taken and (kind in taken or left < 0):
+                    break
+                most = PER_TURN - len(refused) - len(chosen)
+                more = self._next_kind(most, rows_at_once)
+                if not more:
+                    break
+                taken.add(more[0].kind)
+                chosen += more
             return [request.key for request in chosen], refused
 
     def _next_kind(self, most: int, rows_at_once: Callable[[str], int]) -> list[Request]:

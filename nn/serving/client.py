@@ -327,7 +327,7 @@ class Client(ClientConnections):
         rows = len(encoded)
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
         id = fresh_key()
-        call = wire.encode(("predict", id, self._model.name, answer, rows))
+        call = ("predict", id, self._model.name, answer, rows)
         last = encoded.copy()
         before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
         first_rows = []
@@ -337,15 +337,15 @@ class Client(ClientConnections):
             Stream(seed).fill(share, _CLIENT_STREAM)
             last -= share
             first_rows.append(share[0].copy())
-            connection.post_bytes(Kind.CALL, call)
-            connection.post_bytes(Kind.SHARE, seed)
-        self._connections[-1].post_bytes(Kind.CALL, call)
-        self._connections[-1].post(Kind.SHARE, [last])
+            connection.post_bytes(Kind.CALL, wire.encode((*call, seed)))
+        self._connections[-1].post_bytes(Kind.CALL, wire.encode(call))
+        self._connections[-1].post(Kind.SHARE, [last], beside=True)
         first_rows.append(last[0])
+        accept = _expect(shape)
         for connection in self._connections:
-            connection.expect(_expect(shape))
+            connection.expect(accept, (Kind.ANSWER, (shape,)))
         # The parties answer within a turn, whose timeout is `party`.
-        exchange(self._connections, 2 * self._read.timeouts.party)
+        exchange(self._connections, 2 * self._read.timeouts.party, busy=False)
         total = np.zeros(shape, np.uint64)
         problem: PeerError | None = None
         for connection in self._connections:

@@ -104,11 +104,21 @@ class Calls:
 
     def _talk(self, connection: Connection) -> Talk:
         """Answer a client's calls until it closes the connection."""
+        seat = self._service.loop.current
+        assert seat is not None
+
+        def begins() -> None:
+            # A client may be silent for long, but not in the middle of a call.
+            seat.limit = self._service.read.timeouts.answer
+
         while True:
-            connection.expect_bytes([Kind.CALL], _LARGEST_CALL)
+            connection.expect_bytes([Kind.CALL], _LARGEST_CALL, begins)
+            idle = self._service.read.timeouts.idle
             try:
-                yield self._service.read.timeouts.idle
+                yield idle
             except PeerTimeoutError:
+                if seat.limit < idle:
+                    raise
                 return farewell(connection, "", Kind.BYE)
             except PeerError:
                 if connection.ended:
@@ -174,12 +184,23 @@ class Calls:
         return "error", f"model must be one of {served}, got {name!r}"[:500]
 
     def predict(
-        self, connection: Connection, id: object, name: object, answer: object, rows: object
+        self,
+        connection: Connection,
+        id: object,
+        name: object,
+        answer: object,
+        rows: object,
+        seed: object = None,
     ) -> Answering:
-        """Answer with this party's share of a prediction."""
-        service = self._service
+        """Answer with this party's share of a prediction.
+
+        The last party receives its share of the rows behind the call; the others expand a seed.
+        """
+        service, last = self._service, self._service.leads
         if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
             raise ShapeError("a prediction needs an id and a number of rows")
+        if seed is not None if last else type(seed) is not bytes or len(seed) != 16:
+            raise ShapeError("a prediction needs a seed of 16 bytes, at the last party none")
         models, problem = service.models_of(connection.peer), ("", "")
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
         if not isinstance(name, str) or name not in models:
@@ -192,11 +213,18 @@ class Calls:
         if any(problem):
             # Otherwise parties that have accepted the request would wait for this one.
             service.book.refuse_id(connection.peer, id)
-            yield from self._receive(connection, 0, 0)
+            if last:
+                yield from self._receive(connection, 0, 0)
             yield from self._reply(connection, *problem)
             return
         assert isinstance(name, str) and isinstance(answer, str)
-        shares = yield from self._receive(connection, rows, models[name].n_features_in_)
+        width = models[name].n_features_in_
+        if last:
+            shares = yield from self._receive(connection, rows, width)
+        else:
+            assert isinstance(seed, bytes)
+            shares = np.empty((rows, width), np.uint64)
+            Stream(seed).fill(shares, CLIENT_STREAM)
         loop, seat = service.loop, service.loop.current
         assert seat is not None
         request = Request(
@@ -228,34 +256,23 @@ class Calls:
     def _receive(
         self, connection: Connection, rows: int, width: int
     ) -> Generator[float, None, Words]:
-        """Receive a client's share of the rows: words at the last party, a seed at the others."""
-        service, last = self._service, self._service.leads
+        """Receive a client's share of the rows; of any shape for 0 `rows`."""
+        service = self._service
 
         def accept(header: Header) -> Any:
-            if header.kind != Kind.SHARE or header.words != last:
+            if header.kind != Kind.SHARE or not header.words:
                 raise ShapeError(f"sent {header.kind.name} where SHARE was to come")
-            if rows and last and header.shapes != ((rows, width),):
+            if rows and header.shapes != ((rows, width),):
                 raise ShapeError(
                     f"sent the shape {header.shapes[0]} where {(rows, width)} was to come"
                 )
-            if header.nbytes > (8 * service.largest_rows * service.files.widest if last else 16):
+            if header.nbytes > 8 * service.largest_rows * service.files.widest:
                 raise ShapeError(f"sent a share of {header.nbytes} bytes")
-            return (
-                np.empty(header.nbytes // 8, np.uint64)
-                if last
-                else np.empty(header.nbytes, np.uint8)
-            )
+            return np.empty(header.nbytes // 8, np.uint64)
 
         connection.expect(accept)
         yield service.read.timeouts.answer
-        arrived = connection.take()
-        if last:
-            return arrived.arrays()[0]
-        shares = np.empty((rows, width), np.uint64)
-        if arrived.data.nbytes != 16:
-            raise FrameError(f"{connection.peer} sent a seed of {arrived.data.nbytes} bytes")
-        Stream(arrived.data.tobytes()).fill(shares, CLIENT_STREAM)
-        return shares
+        return connection.take().arrays()[0]
 
 
 _CALLS: dict[str, Callable[..., Answering]] = {

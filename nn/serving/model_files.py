@@ -31,6 +31,11 @@ class ModelFiles:
     ------
     DataError, ConfigurationError
         If a file is missing or damaged, or a model has two folders.
+
+    Attributes
+    ----------
+    widest : int
+        The largest number of features of any model.
     """
 
     def __init__(self, read: Configuration, me: str, given: Mapping[str, str | Path]) -> None:
@@ -39,6 +44,7 @@ class ModelFiles:
         self._lock = threading.Lock()
         self._newest: dict[str, SharesFile] = {}
         self._used: dict[str, SharesFile] = {}
+        self.widest = 0
         self.take(self.read(read))
 
     def read(self, read: Configuration) -> dict[str, SharesFile]:
@@ -61,11 +67,18 @@ class ModelFiles:
         with self._lock:
             self._newest = dict(found)
             self._used = {name: file for name, file in self._used.items() if name in found}
+            self._measure()
 
     def settle(self, used: Mapping[str, SharesFile]) -> None:
         """Note the files that all parties use now."""
         with self._lock:
             self._used = {name: file for name, file in used.items() if name in self._newest}
+            self._measure()
+
+    def _measure(self) -> None:
+        # Here, since every request asks for it.
+        files = (*self._newest.values(), *self._used.values())
+        self.widest = max((int(file.header["n_features"]) for file in files), default=0)
 
     def known(self) -> dict[str, list[SharesFile]]:
         """Return each model's files, the newest first."""
@@ -87,9 +100,3 @@ class ModelFiles:
         return tuple(
             name for name, files in self.known().items() if len(files) > 1 or name not in self._used
         )
-
-    @property
-    def widest(self) -> int:
-        """The largest number of features of any model."""
-        files = (file for each in self.known().values() for file in each)
-        return max((int(file.header["n_features"]) for file in files), default=0)

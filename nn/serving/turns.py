@@ -119,6 +119,8 @@ class Turns:
         self.sets: dict[str, bytes] = {}
         self.kinds: dict[str, Hashable] = {}
         self.served = 0
+        # Seconds of the last evaluation of each kind of requests.
+        self._seconds: dict[Hashable, float] = {}
 
     def agree_on_models(self) -> None:
         """Find the sets of files that all parties have, and load new models from them: 2 rounds."""
@@ -158,6 +160,7 @@ class Turns:
                 record("models", warning=True, me=self._me, model=name, why=why)
         self.kinds = {name: architecture(model) for name, model in models.items()}
         self.sets = sets
+        self._seconds.clear()
         self.models = {name: models[name] for name in files if name in models}
 
     def run(self) -> str:
@@ -209,7 +212,9 @@ class Turns:
         """At the leader: wait for something to do, and write the plan of the turn."""
         wishes = self._wishes
         self._book.await_turn(_TURN_SECONDS, lambda: bool(wishes.leaves or wishes.reload))
-        chosen, refused = self._book.choose(self._rows_at_once)
+        chosen, refused = self._book.choose(
+            self._rows_at_once, lambda kind: self._seconds.get(kind, float("inf"))
+        )
         keys = b"".join([*chosen, *refused])
         plan[1] = len(chosen) | len(refused) << 16
         plan[2 : 2 + len(keys) // 8] = np.frombuffer(keys, np.uint64)
@@ -260,10 +265,10 @@ class Turns:
         return groups
 
     def _evaluate(self, requests: Sequence[Request]) -> None:
-        begin, before = time.monotonic(), self.session.cost()
+        begin, before = time.monotonic(), self.session.spent()
         rows: Counter[str] = Counter()
+        self.session.note("requests", [request.key for request in requests])
         for request in requests:
-            self.session.note("request", request.key)
             rows[request.model] += request.rows
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
         x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])
@@ -274,20 +279,20 @@ class Turns:
         except WorkerError as error:
             self._refuse(requests, error)
             return
-        spent = self.session.cost() - before
+        spent = self.session.spent() - before
         first = 0
         for request in requests:
-            request.cost = spent.rounds, spent.bytes_sent_per_party
+            request.cost = spent.rounds, spent.bytes_sent
             request.finish(result[first : first + request.rows])
             first += request.rows
         self.served += len(requests)
-        seconds = time.monotonic() - begin
+        self._seconds[requests[0].kind] = seconds = time.monotonic() - begin
         for request in requests:
             # Rounds and bytes are those of the whole evaluation.
             record(
                 "request", id=request.id.hex()[:8], client=request.client, model=request.model,
                 answer=answer, shape=f"{request.rows}x{model.n_features_in_}",
-                together=len(requests), rounds=spent.rounds, bytes=spent.bytes_sent_per_party,
+                together=len(requests), rounds=spent.rounds, bytes=spent.bytes_sent,
                 waited=begin - request.arrived, seconds=seconds,
             )  # fmt: skip
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mpc import Session, SharedArray
 from mpc.protocols import linear
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead
 from nn.layers import Layer
 from nn.layers.layer import parameters
 from nn.losses.loss import Loss
@@ -86,7 +86,7 @@ class SharedTrainer:
     def place(self) -> None:
         """Mask ``weights``, and set the layers' parameters to views of it."""
         with self.session.protocol("masking"):
-            mask_together(self.weights)
+            mask_ahead(self.weights)
         views = iter(self.views())
         for layer in self.layers:
             layer.parameters = [next(views) for _ in layer.parameters]

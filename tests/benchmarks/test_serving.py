@@ -20,7 +20,7 @@ def test_all_of_it(benchmark):
     assert (load["clients"], load["models"], load["errors"]) == (4, 2, {})
     assert load["requests_a_second"] > 0 and load["first_second"] > 0
     assert 0 < load["median_ms"] <= load["p99_ms"]
-    assert set(load["cpu_ms"]) == {"provider", "alice", "bob"}
+    assert set(load["cpu_ms"]) == {"provider", "alice", "bob", "clients"}
     (harmed,) = measured["hostile"]
     kinds = list(benchmark("hostile").KINDS)
     assert harmed["kinds"] == kinds and len(harmed["undisturbed"]) == 2

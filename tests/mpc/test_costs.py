@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.core.cost import Spent
+from mpc.core.cost import Ledger, Spent
 from mpc.protocols import (
     argmax,
     b2a,
@@ -567,3 +567,27 @@ def test_costs_that_the_files_state():
     assert truncation.cost(2, 10, 16) == Spent(1, 80, 104)
     assert truncation.cost(5, 10, 17) == Spent(1, 320, 120)
     assert truncation.cost(5, 10, 33) == Spent(1, 320, 160)
+
+
+def test_the_total_is_kept_beside_its_parts():
+    """Also where sessions ran in parallel, of which the longest gives the rounds."""
+
+    def booked(rounds):
+        ledger = Ledger(2)
+        assert (ledger.total(), ledger.cost().total) == (Spent(), Spent())
+        for number in range(rounds):
+            with ledger.layer(f"layer {number % 2}"), ledger.protocol(f"protocol {number % 3}"):
+                ledger.add_round([8 * rounds, number], [20, 20])
+                ledger.add_correction(16 + rounds, 30)
+        return ledger
+
+    whole = booked(4)
+    whole.add_at_once([booked(2), booked(5)])
+    total, cost = whole.total(), whole.cost()
+    assert total == cost.total == Spent(4 + 5, 8 * (16 + 4 + 25), 4 * 20 + 2 * 18 + 5 * 21)
+    assert total.sent == (8 * (16 + 4 + 25), 6 + 1 + 10)
+    for parts in (cost.by_protocol, cost.by_layer):
+        assert sum(parts.values(), Spent()) == total
+    before = whole.total()
+    whole.add_round([0, 1000], [0, 0])
+    assert whole.total() - before == Spent(1, 1000, 0)

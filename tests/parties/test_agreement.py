@@ -37,13 +37,18 @@ class Parties:
             sent.append(request)
         return sent
 
-    def turn(self, most=100):
-        """Let the others tell their news, and compute; return who was answered, in order."""
+    def turn(self, most=100, seconds=None):
+        """Let the others tell their news, and compute; return who was answered, in order.
+
+        Without `seconds` of each kind, a turn has one kind.
+        """
         leader = self.books[-1]
         for k, book in enumerate(self.books[:-1]):
             has, has_not = book.news()
             leader.heard(k, _cut(has), _cut(has_not))
-        chosen, refused = leader.choose(lambda model: most)
+        chosen, refused = leader.choose(
+            lambda model: most, lambda kind: (seconds or {}).get(kind, 9.0)
+        )
         answered = []
         for book in self.books:
             book.refuse(refused)
@@ -249,3 +254,71 @@ def test_nothing_is_kept_of_what_is_done(monkeypatch):
     assert len(leader._refused) <= 50
     assert len(leader._had) == len(leader._since) == len(leader._tags) == 100
     assert not leader._ready
+
+
+def test_requests_that_differ_have_keys_that_differ():
+    """Also where the same characters are in other fields."""
+
+    def key(*fields):
+        return Request(*fields, SHARES, lambda: None, None).key
+
+    id = b"i" * 16
+    keys = [
+        key("dora", id, "model", b"v1", "class", 1),
+        key("dora", id, "model", b"v1", "class", 11),
+        key("dora", id, "model", b"v", "1class", 1),
+        key("dora", id, "modelv", b"1", "class", 1),
+        key("doram", id, "odel", b"v1", "class", 1),
+        key("dora", b"j" + id[1:], "model", b"v1", "class", 1),
+    ]
+    assert len(set(keys)) == len(keys)
+    # The tag tells client and id alone.
+    assert len({k[:8] for k in keys}) == 3
+
+
+def test_models_that_are_computed_soon_share_a_turn():
+    parties = Parties()
+    soon = dict.fromkeys("klmn", 0.05)
+    for client in ("carol", "dora"):
+        for model in "klmn":
+            parties.send(client, model, model=model)
+    parties.send("erin", "slow", model="slow")
+    # The requests of a kind follow one another; a kind that takes long is not passed over.
+    turns = [[id for _, id, _ in parties.turn(seconds=soon)] for _ in range(4)]
+    assert turns == [["k", "k", "l", "l"], ["slow"], ["m", "m", "n", "n"], []]
+
+
+def test_a_turn_of_several_models_ends_in_time():
+    """What was never computed, or takes long, has a turn of its own; others wait no longer."""
+    parties = Parties()
+    models = [f"m{k}" for k in range(12)]
+
+    def turn_of(seconds):
+        for model in models:
+            parties.send("carol", model, model=model)
+        counts = []
+        while turn := parties.turn(seconds=seconds):
+            counts.append(len(turn))
+        assert sum(counts) == len(models)
+        return counts
+
+    assert turn_of({}) == [1] * 12
+    assert turn_of(dict.fromkeys(models, 1.0)) == [1] * 12
+    assert turn_of(dict.fromkeys(models, agreement._SECONDS_OF_A_TURN / 4)) == [4, 4, 4]
+    assert turn_of(dict.fromkeys(models, 0.0)) == [12]
+
+
+def test_a_turn_of_several_models_is_no_longer_than_one_of_one():
+    parties = Parties()
+    soon = {f"m{k}": 0.0 for k in range(5)}
+    for number in range(20):
+        for model in soon:
+            parties.send("carol", f"{number} {model}", model=model)
+    counts = []
+    while turn := parties.turn(seconds=soon, most=30):
+        counts.append(len(turn))
+    assert max(counts) <= PER_TURN and sum(counts) == 100
+    # A kind that is full is not begun again in the same turn.
+    parties.send("dora", "a", model="m0", rows=30)
+    parties.send("dora", "b", model="m0", rows=30)
+    assert [len(parties.turn(seconds=soon, most=30)) for _ in range(2)] == [1, 1]

@@ -224,10 +224,13 @@ def test_a_client_that_stalls_disturbs_nobody_and_is_let_go(services):
         mine = {name: v for name, v in terms(read, None).items() if name != "program"}
         send_hello(connection, "predict", mine, b"")
         read_hello(connection, 30)
-        # A request, and half of what should come with it.
-        connection.post_bytes(Kind.CALL, wire.encode(("predict", b"s" * 16, "network", "class", 2)))
-        words = connection is stalled[-1]
-        head = frames.pack(Kind.SHARE, 2, 0, words, [(2, 64) if words else (16,)])
+        # Half of a request.
+        call = wire.encode(("predict", b"s" * 16, "network", "class", 2))
+        if connection is stalled[-1]:
+            connection.post_bytes(Kind.CALL, call)
+            head = frames.pack(Kind.SHARE, 2, 0, True, [(2, 64)])
+        else:
+            head = frames.pack(Kind.CALL, 1, 0, False, [(len(call) + 18,)])
         connection.post_raw(head + b"half", [])
         connection.push()
     for _ in range(3):

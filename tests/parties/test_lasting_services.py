@@ -71,11 +71,12 @@ def greeted(services, party, me="erin"):
 
 def send(connection, id, rows):
     """Send a request as a client does; the last party gets words and the other a seed."""
-    connection.post_bytes(Kind.CALL, wire.encode(("predict", id, "network", "class", rows)))
+    call = ("predict", id, "network", "class", rows)
     if connection.peer == PARTIES[-1]:
+        connection.post_bytes(Kind.CALL, wire.encode(call))
         connection.post(Kind.SHARE, [np.zeros((rows, 64), np.uint64)])
     else:
-        connection.post_bytes(Kind.SHARE, bytes(16))
+        connection.post_bytes(Kind.CALL, wire.encode((*call, bytes(16))))
     connection.expect_bytes([Kind.ANSWER], 1 << 16)
     connection.push()
 
@@ -333,7 +334,7 @@ class Quiet:
     def events(self):
         return 1
 
-    def advance(self):
+    def advance(self, readable=None):
         self.asked += 1
         if self.says and self.late():
             raise mpc.PeerError(f"{self.peer} stopped: {self.says}")

@@ -94,12 +94,13 @@ def greeted(services, party, me, purpose="predict"):
 
 def asked(connection, *call, share=None):
     """Send a call as a client does, with a share of one row for a prediction."""
-    connection.post_bytes(Kind.CALL, wire.encode(call))
-    if share is not None:
-        if connection.peer == PARTIES[-1]:
-            connection.post(Kind.SHARE, [np.zeros((share, 64), np.uint64)])
-        else:
-            connection.post_bytes(Kind.SHARE, bytes(16))
+    if share is None:
+        connection.post_bytes(Kind.CALL, wire.encode(call))
+    elif connection.peer == PARTIES[-1]:
+        connection.post_bytes(Kind.CALL, wire.encode(call))
+        connection.post(Kind.SHARE, [np.zeros((share, 64), np.uint64)])
+    else:
+        connection.post_bytes(Kind.CALL, wire.encode((*call, bytes(16))))
     connection.expect_bytes([Kind.ANSWER], 1 << 16)
     exchange([connection], ANSWER / 2)
     return wire.decode(connection.take().data.data)
@@ -311,8 +312,7 @@ def test_a_prediction_without_a_description_is_refused_just_so(listed, everywher
             else:
                 assert status == "later" if name == "two" else "error"
     # In the other order too: what has arrived is refused, and not kept for so long as ANSWER.
-    alice.post_bytes(Kind.CALL, wire.encode(("predict", b"3" * 16, "two", "class", 1)))
-    alice.post_bytes(Kind.SHARE, bytes(16))
+    alice.post_bytes(Kind.CALL, wire.encode(("predict", b"3" * 16, "two", "class", 1, bytes(16))))
     alice.expect_bytes([Kind.ANSWER], 1 << 16)
     alice.push()
     assert asked(bob, "predict", b"3" * 16, "two", "class", 1, share=1)[0] == "error"

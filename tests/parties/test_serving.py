@@ -219,15 +219,16 @@ def call(*values):
     return lambda connection: connection.post_bytes(Kind.CALL, wire.encode(values))
 
 
-def predict(model="network", answer="class", rows=2, id=b"i" * 16):
-    return call("predict", id, model, answer, rows)
+def predict(model="network", answer="class", rows=2, id=b"i" * 16, seed=None):
+    """Call as at the last party, which gets no seed with the call."""
+    return call("predict", id, model, answer, rows, *(() if seed is None else (seed,)))
 
 
 def words(*shape):
     return lambda connection: connection.post(Kind.SHARE, [np.zeros(shape, np.uint64)])
 
 
-def seed(size):
+def plain(size):
     return lambda connection: connection.post_bytes(Kind.SHARE, bytes(size))
 
 
@@ -269,12 +270,13 @@ def listen(connection):
         ("bob", [predict(), words(2, 63)], r"sent the shape \(2, 63\) where \(2, 64\)"),
         ("bob", [predict(), words(3, 64)], r"sent the shape \(3, 64\)"),
         ("bob", [predict(), header(1 << 16, 1 << 15)], "sent the shape"),
-        ("bob", [predict(), seed(16)], "where SHARE was to come"),
-        ("alice", [predict(), seed(15)], "sent a seed of 15 bytes"),
-        ("alice", [predict(), seed(17)], "sent a share of 17 bytes"),
-        ("alice", [predict(), words(2, 64)], "where SHARE was to come"),
-        ("alice", [predict(id=b"short"), seed(16)], "needs an id and a number of rows"),
-        ("alice", [predict(rows="2"), seed(16)], "needs an id and a number of rows"),
+        ("bob", [predict(), plain(16)], "where SHARE was to come"),
+        ("bob", [predict(seed=bytes(16))], "at the last party none"),
+        ("alice", [predict(seed=bytes(15))], "needs a seed of 16 bytes"),
+        ("alice", [predict(seed="s" * 16)], "needs a seed of 16 bytes"),
+        ("alice", [predict(), words(2, 64)], "needs a seed of 16 bytes"),
+        ("alice", [predict(id=b"short", seed=bytes(16))], "needs an id and a number of rows"),
+        ("alice", [predict(rows="2", seed=bytes(16))], "needs an id and a number of rows"),
         ("alice", [call("health"), again], "sent frame 1 where 2 was to come"),
         ("alice", [skipped], "sent frame 2 where 1 was to come"),
     ],
@@ -295,17 +297,16 @@ def test_hostile_calls_are_told_and_logged_and_disturb_nobody(services, client, 
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        (predict(model="other"), "model must be one of network, pictures"),
-        (predict(answer="weights"), "answer must be one of class, one-hot, scores"),
-        (predict(rows=0), "rows must be in .1, 4096., got 0"),
-        (predict(rows=1 << 40), "rows must be in .1, 4096., got 1099511627776"),
+        (predict(model="other", seed=bytes(16)), "model must be one of network, pictures"),
+        (predict(answer="weights", seed=bytes(16)), "answer must be one of class, one-hot, scores"),
+        (predict(rows=0, seed=bytes(16)), "rows must be in .1, 4096., got 0"),
+        (predict(rows=1 << 40, seed=bytes(16)), "rows must be in .1, 4096., got 1099511627776"),
     ],
 )
 def test_requests_that_cannot_be_answered_are_answered_so(services, client, request_, told):
     connection = greeted(services, "alice")
     for _ in range(2):  # the connection lives on
         request_(connection)
-        seed(16)(connection)
         connection.expect_bytes([Kind.ANSWER], 1 << 16)
         exchange([connection], 5)
         status, text = wire.decode(connection.take().data.data)

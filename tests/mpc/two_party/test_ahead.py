@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -306,6 +307,20 @@ def test_a_failure_in_the_middle_of_preparing_leaves_nothing_half_made():
     for kind in wanted:
         pair.take(kind)
     assert channel.rounds == rounds
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_party_waits_for_the_other_in_between(seed):
+    """Whatever the order in which things are asked for, turns are few, and pieces of one no rounds."""
+    kinds = [NumberPads(9000, 1), AndPairs(9000), BitPairs(9000, 16), NumberPads(9000, 0)]
+    channel = Recording()
+    pair = Pair(channel)
+    start, rounds = len(channel.heard), channel.rounds
+    pair.prepare([kinds[k] for k in np.random.default_rng(seed).permutation(4)])
+    senders = [0 if first.size else 1 for first, _ in channel.heard[start:]]
+    assert len(senders) > 4
+    assert sum(a != b for a, b in pairwise(senders)) == 3
+    assert channel.rounds - rounds == 4
 
 
 def test_what_is_lacking_counts_what_was_asked_for_before():
