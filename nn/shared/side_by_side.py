@@ -2,7 +2,7 @@
 
 A layer without parameters is computed for the rows of all models at once. A layer with parameters
 opens all rows under their masks in one round; then each model multiplies its own rows, which takes
-no further round.
+no further round. Without a provider each model's product takes its own one or two rounds.
 """
 
 from __future__ import annotations

@@ -180,6 +180,8 @@ def test_images_take_fewer_bytes_than_their_windows(session):
     layout = own_convolution.ImageConvolution(4, 16, 16, 1, 3, (5, 5))
     answer = 4 * 9.5 * (8192 + len(layout.places))
     assert (rounds, sent) == (1, pytest.approx(answer, rel=1e-3))
+    # However many there are.
+    assert spent_by(session, lambda: convolution.convolve(x[:3], w, windows))[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,19 @@ def test_a_stack_of_matrices_takes_the_rounds_of_one(session, left, right, round
         array = Operand(value).array
         spent.spend(array, spent.room(array) - LIMIT / 2**38)
     multiply()
+
+
+def test_a_stack_shows_as_much_as_its_products():
+    one, other, array = Operands(), Operands(), np.zeros((3, 4), np.uint64)
+    layout = choose_left(20, 3, 4)
+
+    def choose(operands, count):
+        return operands.choose(array, layout, lambda: layout, 2**20, lasting=True, count=count)
+
+    assert choose(other, 7).shown == 7 * choose(one, 1).shown
+    # So many that the cheapest way would show too much.
+    most = int(LIMIT / 2**16 / choose(one, 1).shown)
+    assert choose(one, most).product == choose(one, 1).product != choose(one, most + 1).product
 
 
 def test_an_input_that_stays_is_encrypted_once(session):
