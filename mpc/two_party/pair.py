@@ -26,6 +26,7 @@ from mpc.two_party.rlwe_parameters import Parameters
 from mpc.two_party.rlwe_products import Product
 from mpc.two_party.rlwe_protocol import Kept, Keys, Multiplication
 from mpc.two_party.silent import Silent
+from ring import processes
 from ring.bits import WORD_BITS, count_words
 from ring.streams import Stream, fresh_key
 
@@ -125,6 +126,7 @@ class Pair:
         self.channel = channel
         self.parties = channel.parties
         self._options = k, silent
+        self._generation = processes.generation
         self._session = session = base_ot.agree(channel)
         extensions = [Extension(channel, session, sender, k) for sender in (0, 1)]
         self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
@@ -151,6 +153,7 @@ class Pair:
 
     def prepare(self, correlations: Iterable[Correlation]) -> None:
         """Make correlations ahead. Both parties name the same ones in the same order."""
+        self._check_process()
         wanted = [correlation for correlation in correlations if correlation.words]
         self._expect(wanted)
         for correlation in wanted:
@@ -162,7 +165,13 @@ class Pair:
 
         From the stock, of which a part may be taken and several parts may make a whole, and what is
         not there is made.
+
+        Raises
+        ------
+        ProcessError
+            In a process forked from the pair's: both would use the same. So in all that follows.
         """
+        self._check_process()
         if not self.parties:
             self.taken.append(correlation)
         stock = self._stock.get(replace(correlation, words=0), [])
@@ -219,6 +228,7 @@ class Pair:
 
     def keys(self, parameters: Parameters, keeper: int) -> Keys:
         """Return a keeper's keys for ring-LWE; the first call makes them, in 1 round."""
+        self._check_process()
         if (parameters, keeper) not in self._keys:
             made = rlwe_protocol.make_keys(self.channel, self._session, keeper, parameters)
             self._keys[parameters, keeper] = made
@@ -237,6 +247,7 @@ class Pair:
         -------
         uint64 array of shape (p, ...): shares of the product, as of all of the following
         """
+        self._check_process()
         self._note(product)
         return rlwe_protocol.multiply_kept(self.channel, product, kept, w, life)
 
@@ -276,6 +287,9 @@ class Pair:
         for mine, left, right in zip(out, x, w, strict=True):
             mine += product.multiply(left, right)
         return out
+
+    def _check_process(self) -> None:
+        processes.check("what two parties make for each other", self._generation)
 
     def _note(self, product: Multiplication) -> None:
         if not self.parties:
