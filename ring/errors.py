@@ -42,4 +42,4 @@ class DataError(SottoError):
 
 
 class ProcessError(SottoError, RuntimeError):
-    """A stream used by a forked child of the process that has made it."""
+    """A stream, or what two parties make for each other, used by a forked child of its process."""

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["generation"]
+from ring.errors import ProcessError
+
+__all__ = ["check", "generation"]
 
 generation = 0
 """How many forks lie between this process and its first ancestor that has imported this module."""
+
+
+def check(what: str, made_in: int) -> None:
+    """Raise ProcessError unless `what` was made in this process: `made_in` is its generation."""
+    if made_in != generation:
+        raise ProcessError(
+            f"{what}: made by the process that this one was forked from, and its alone"
+        )
 
 
 def _count() -> None:

@@ -38,16 +38,36 @@ _WORDS = np.dtype("<u8")
 
 
 def agree(channel: Channel) -> bytes:
-    """Return a new session's id, to which both have added: 1 round, 32 bytes each."""
+    """Return a new session's id, to which both have added: 2 rounds, 64 bytes each.
+
+    Raises
+    ------
+    FrameError
+        If the parties do not have the same: what one has sent has been changed on its way.
+    """
     mine = {party: os.urandom(SESSION_BYTES) for party in channel.parties}
-    words = {party: np.frombuffer(data, _WORDS) for party, data in mine.items()}
+    theirs = _traded(channel, mine)
+    ids = {}
+    for party, own in mine.items():
+        parts = (own, theirs[party]) if party == 0 else (theirs[party], own)
+        ids[party] = sha256(b"sotto session" + b"".join(parts)).digest()
+    # A hash that says nothing else, of what both should have.
+    checks = {party: sha256(b"sotto same session" + id).digest() for party, id in ids.items()}
+    for party, told in _traded(channel, checks).items():
+        if told != checks[party]:
+            raise FrameError(
+                f"{channel.names[1 - party]} has another id of the session than"
+                f" {channel.names[party]}: what one has sent was changed on its way"
+            )
+    return next(iter(ids.values()), bytes(SESSION_BYTES))
+
+
+def _traded(channel: Channel, messages: dict[int, bytes]) -> dict[int, bytes]:
+    """Send SESSION_BYTES each, by sender; return what came, by receiver."""
+    words = {party: np.frombuffer(data, _WORDS) for party, data in messages.items()}
     count = SESSION_BYTES // 8
     got = trade(channel, words, (count, count))
-    if not got:
-        return bytes(SESSION_BYTES)
-    party, theirs = next(iter(got.items()))
-    both = (mine[party], theirs.astype(_WORDS).tobytes())
-    return sha256(b"sotto session" + both[party] + both[1 - party]).digest()
+    return {party: data.astype(_WORDS).tobytes() for party, data in got.items()}
 
 
 def _hash(session: bytes, sender: int, i: int, b: int, point: bytes) -> curve.Point:

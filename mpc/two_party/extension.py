@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from mpc.core.errors import ArgumentError, FrameError
 from mpc.two_party import seeds
 from mpc.two_party.channel import Channel, exchange, send
+from ring import processes
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.streams import Stream
@@ -51,6 +52,8 @@ TREE_BITS = (1, 2, 4, 8)
 TILE = 1 << 11
 # Words a plane that are expanded at once: few enough for the cache, enough for the cipher.
 CHUNK = 4096
+# Words of transfers that nobody gets to: below the places of silent ones.
+LARGEST = 1 << 56
 # At least so many words are made at once: setting out takes as long as they do. Who has drawn many is going
 # to draw more: then at least an eighth of them, up to the second number.
 SMALLEST, SMALL = 128, 1024
@@ -220,6 +223,7 @@ class Extension:
             raise ArgumentError(f"sender must be 0 or 1, got {sender}")
         self.sender, self.made = sender, 0
         self._channel, self._session, self._k = channel, session, k
+        self._generation = processes.generation
         self._position = 0
         self._expected = 0
         self._left: Transfers | None = None
@@ -263,10 +267,22 @@ class Extension:
         self._left, self._expected = None, 0
         self._position = self.agree(self._position)
 
-    def agree(self, position: int) -> int:
-        """Return the larger of both parties' positions."""
+    def agree(self, position: int, largest: int = LARGEST) -> int:
+        """Return the larger of both parties' positions.
+
+        Raises
+        ------
+        FrameError
+            If the other party says that it is beyond `largest`, where nobody gets.
+        """
         mine = np.full((len(self._channel.parties), 1), position, np.uint64)
         theirs = exchange(self._channel, mine)
+        for party, told in zip(self._channel.parties, theirs[:, 0], strict=True):
+            if told > largest:
+                raise FrameError(
+                    f"{self._channel.names[1 - party]} says that its transfers are at position {told},"
+                    f" beyond the last, {largest}"
+                )
         return max([position, *(int(p) for p in theirs[:, 0])])
 
     def draw(self, count: int) -> Transfers:
@@ -279,7 +295,10 @@ class Extension:
             them: both have to call :meth:`resume`.
         PeerError
             If the other party is lost. What was to be made is never made again.
+        ProcessError
+            In a process forked from the one that has begun: both would use the same transfers.
         """
+        processes.check("transfers", self._generation)
         if count < 0 or count % WORD_BITS:
             raise ArgumentError(f"count must be a multiple of {WORD_BITS}, got {count}")
         if not count:

@@ -206,6 +206,8 @@ def _tables(
     shift, behind = np.uint64(low), np.uint64(second)
     greater = whole if ordered else none
     equals = whole if second or not ordered else none
+    # A pad's bits behind the entry serve nothing, and are not shown.
+    used = np.uint32(whole | whole << behind)
     # Entry s becomes entry s ^ d: neighbours, pairs, fours and eights change places.
     m0, m1, m2, m3 = np.uint64(0x5555), np.uint64(0x3333), np.uint64(0x0F0F), np.uint64(0x00FF)
     two, three, four, eight = np.uint64(2), np.uint64(3), np.uint64(4), np.uint64(8)
@@ -229,7 +231,7 @@ def _tables(
                 g ^= (g ^ ((g & m2) << four | (g >> four & m2))) & (none - (d >> two & one))
                 g ^= (g ^ ((g & m3) << eight | (g >> eight & m3))) & (none - (d >> three & one))
                 g ^= none - (first_share >> place & one)
-                to[b] = np.uint32((g & greater) | (e & equals) << behind) ^ hidden[b]
+                to[b] = np.uint32((g & greater) | (e & equals) << behind) ^ (hidden[b] & used)
 
 
 @kernel

@@ -28,6 +28,7 @@ from mpc.two_party.rlwe_parameters import Parameters
 from mpc.two_party.rlwe_products import Product
 from mpc.two_party.rlwe_protocol import Kept, Keys, Multiplication
 from mpc.two_party.silent import Silent
+from ring import processes
 from ring.bits import WORD_BITS, count_words
 from ring.streams import Stream, fresh_key
 
@@ -71,6 +72,7 @@ class Pair:
         self.channel = channel
         self.parties = channel.parties
         self._options = k, silent
+        self._generation = processes.generation
         self._session = session = base_ot.agree(channel)
         extensions = [Extension(channel, session, sender, k) for sender in (0, 1)]
         self.extensions: tuple[Extension | Silent, ...] = tuple(extensions)
@@ -108,6 +110,7 @@ class Pair:
         What is of a kind is made at once, first all that needs transfers in the first direction alone:
         then one party need not wait for the other in between.
         """
+        self._check_process()
         wanted = [replace(kind, words=words) for kind, words in by_kind(correlations).items()]
         wanted.sort(key=_turn)
         self._expect(wanted)
@@ -128,7 +131,13 @@ class Pair:
         """Return a correlation that has never been used and will never be again.
 
         It is one that has been made ahead, or is made now, or some of it is.
+
+        Raises
+        ------
+        ProcessError
+            In a process forked from the pair's: both would use the same. So in all that follows.
         """
+        self._check_process()
         if not self.parties:
             self.taken.append(correlation)
         parts = self.prepared.take(correlation)
@@ -190,6 +199,7 @@ class Pair:
 
     def keys(self, parameters: Parameters, keeper: int) -> Keys:
         """Return a keeper's keys for ring-LWE; the first call makes them, in 1 round."""
+        self._check_process()
         if (parameters, keeper) not in self._keys:
             made = rlwe_protocol.make_keys(self.channel, self._session, keeper, parameters)
             self._keys[parameters, keeper] = made
@@ -208,6 +218,7 @@ class Pair:
         -------
         uint64 array of shape (p, ...): shares of the product, as of all of the following
         """
+        self._check_process()
         self._note(product)
         return rlwe_protocol.multiply_kept(self.channel, product, kept, w, life)
 
@@ -247,6 +258,9 @@ class Pair:
         for mine, left, right in zip(out, x, w, strict=True):
             mine += product.multiply(left, right)
         return out
+
+    def _check_process(self) -> None:
+        processes.check("what two parties make for each other", self._generation)
 
     def _note(self, product: Multiplication) -> None:
         if not self.parties:

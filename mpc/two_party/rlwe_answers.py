@@ -29,7 +29,6 @@ from mpc.two_party.rlwe_samples import Once, Samples
 from mpc.two_party.rlwe_wire import pack_switched, switched_bytes, unpack_switched
 from ring import processes
 from ring.compile import kernel
-from ring.errors import ProcessError
 from ring.ntt import Residues
 from ring.residue_numbers import LOW_BITS, signed_residue
 from ring.residues import multiply, reduce
@@ -71,8 +70,7 @@ class Life:
         ProcessError
             In a process forked from the one that counts.
         """
-        if self._generation != processes.generation:
-            raise ProcessError("an operand's life is counted by the process that has begun to")
+        processes.check("the life of an operand", self._generation)
         with self._lock:
             if self.answered + coefficients > self.coefficients:
                 raise SessionError(

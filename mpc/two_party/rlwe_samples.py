@@ -15,7 +15,6 @@ from mpc.core.errors import SessionError
 from mpc.two_party.rlwe_parameters import ERROR_BITS
 from ring import Stream, fresh_key, processes
 from ring.compile import kernel
-from ring.errors import ProcessError
 from ring.ntt import Residues
 from ring.residue_numbers import BLOCK, ResidueNumbers
 from ring.residues import count_ones, multiply, reduce
@@ -176,8 +175,7 @@ class Once:
         ProcessError
             If a process forked from that which has made it asks: both would use it.
         """
-        if self._generation != processes.generation:
-            raise ProcessError(f"{self._what} belongs to the process that has made it")
+        processes.check(self._what, self._generation)
         with self._lock:
             if self._used:
                 raise SessionError(f"{self._what} has been used already, and may be used once")

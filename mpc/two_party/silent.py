@@ -36,9 +36,10 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from mpc.core.errors import ArgumentError, SessionError
+from mpc.core.errors import ArgumentError, FrameError
 from mpc.two_party.channel import Channel, send
 from mpc.two_party.extension import Extension, Pads, Transfers
+from ring import processes
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.streams import Stream
@@ -62,6 +63,8 @@ _GROUP = 16
 _ROWS = 1 << 14
 # Where rows count from, beyond all that an extension will ever make: a hash has a key for each place.
 _FIRST = 1 << 63
+# The number of a round that nobody gets to: all places are below 2^64.
+_LARGEST_ROUND = 1 << 40
 
 
 @kernel
@@ -182,6 +185,7 @@ class Silent:
         self._trees, log, self._depth = SETS[name]
         self._base = 1 << log
         self._reserved = self._base + self._trees * self._depth
+        self._generation = processes.generation
         self._round = 0
         # Of each party that lives here; also where none does a base is there or is not.
         self._bases: dict[int, Words] | None = None
@@ -215,10 +219,11 @@ class Silent:
         """After a failure: forget what is left, and begin with a new base."""
         self._left, self._bases = None, None
         self._extension.resume()
-        self._round = self._extension.agree(self._round)
+        self._round = self._extension.agree(self._round, _LARGEST_ROUND)
 
     def draw(self, count: int) -> Transfers:
         """Return the next `count` transfers, a multiple of 64; see `Extension.draw`."""
+        processes.check("transfers", self._generation)
         if count < 0 or count % WORD_BITS:
             raise ArgumentError(f"count must be a multiple of {WORD_BITS}, got {count}")
         parts: list[Transfers] = []
@@ -261,7 +266,7 @@ class Silent:
         if got is not None:
             if got[0] != number:
                 here, there = self._channel.names[receiver], self._channel.names[self.sender]
-                raise SessionError(
+                raise FrameError(
                     f"{there} is in round {got[0]} of silent transfers, {here} in round {number}:"
                     " a call has failed at one of them, and both have to begin anew"
                 )

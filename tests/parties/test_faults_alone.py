@@ -51,8 +51,11 @@ class Party:
 
     def __init__(self, me, read, sock, spoil=None, at=None):
         self.me, self._read, self._sock = me, read, sock
+        self.after = None
         self._spoil, self._at = spoil, at
         self.sent, self.rounds = [], 0
+        # By round, the first of its messages.
+        self.own = {}
         self.error = self.result = self.id = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -64,7 +67,12 @@ class Party:
             self._watch(setup.transport)
             with SessionAt(setup, self._read) as session:
                 self.id = session.session_id
-                self.result = self._compute(session)
+                try:
+                    self.result = self._compute(session)
+                except mpc.PeerError:
+                    # A program that goes on: its session does not.
+                    self.after = self._go_on(session)
+                    raise
         except Exception as error:
             self.error = error
 
@@ -82,6 +90,12 @@ class Party:
         product = (y @ w).reveal()
         return np.concatenate([positive, product.ravel()])
 
+    def _go_on(self, session):
+        try:
+            return session.share(X, owner=self.me)
+        except mpc.SessionError as error:
+            return str(error)
+
     def _watch(self, transport):
         real = transport.open
 
@@ -91,6 +105,8 @@ class Party:
             if number == self._at:
                 messages = self._spoil(transport, messages)
             self.sent += [words[0].copy() for words in own]
+            if own:
+                self.own[number] = own[0][0].copy()
             return real(messages)
 
         transport.open = open_
@@ -210,8 +226,44 @@ def test_any_words_are_an_error_that_names_their_sender_or_a_wrong_result(trial,
     if alice.error is not None:
         assert "bob" in str(alice.error)
     if bob.error is not None:
-        # It does not wait in vain, wherever the other one has failed.
-        assert str(bob.error).startswith("alice stopped: ")
+        # It does not wait in vain, wherever the other one has failed; or it notices, too.
+        both_notice = at == 0 and "alice has another id of the session" in str(bob.error)
+        assert both_notice or str(bob.error).startswith("alice stopped: ")
+
+
+def ones(transport, messages):
+    """As many words, whose numbers are no residues."""
+    return [(np.full_like(words, 2**64 - 1), opening) for words, opening in messages]
+
+
+def wrong_position(transport, messages):
+    """As many words, with a position of transfers that is another: the transport does not know."""
+    changed = []
+    for words, opening in messages:
+        copy = words.copy()
+        if len(copy):
+            copy[:, 0] += np.uint64(7)
+        changed.append((copy, opening))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "at"), [(wrong_position, "extension"), (ones, RLWE[1]), (ones, RLWE[3])]
+)
+def test_what_only_the_pair_finds_wrong_ends_the_session_of_both(trial, well, spoil, at):
+    if at == "extension":
+        # The first message of bob's that begins with a position: the transfers' first.
+        at = next(
+            k
+            for k, words in well[1].own.items()
+            if k > BEGINS and words.size > 1000 and not words[0]
+        )
+    else:
+        at = well[0].place(at)
+    alice, bob = both(trial, spoil, at)
+    assert isinstance(alice.error, mpc.FrameError) and "bob" in str(alice.error)
+    assert alice.after == "the session is closed" == bob.after
+    assert str(bob.error).startswith("alice stopped: ")
 
 
 @pytest.mark.parametrize(("victim", "how"), [("alice", programs.KILL), ("bob", programs.STOP)])

@@ -101,6 +101,26 @@ def test_agree_takes_in_both_parties(ends, run_both):
     assert len({first for first, _ in ids}) == 3
 
 
+@pytest.mark.parametrize("party", [0, 1])
+def test_what_is_changed_on_its_way_is_noticed_by_both(ends, run_both, party):
+    swap, found = ends[party].swap, []
+
+    def changed(messages, counts, **options):
+        (got,) = swap(messages, counts, **options)
+        ends[party].swap = swap
+        return [got ^ np.uint64(1)]
+
+    ends[party].swap = changed
+
+    def agree(end):
+        with pytest.raises(FrameError, match="another id of the session than"):
+            base_ot.agree(end)
+        found.append(end)
+
+    run_both([lambda: agree(ends[0]), lambda: agree(ends[1])])
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("changed", [0, 1])
 def test_what_either_party_adds_changes_the_id(monkeypatch, changed):
     added = [[bytes(32), bytes(32)], [bytes(32), bytes(32)]]

@@ -7,12 +7,12 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.special import chdtrc
 
-from mpc.core.errors import ArgumentError, FrameError, PeerClosedError
+from mpc.core.errors import ArgumentError, FrameError, PeerClosedError, ProcessError
 from mpc.two_party import base_ot, seeds
 from mpc.two_party import extension as extension_module
 from mpc.two_party.channel import LockStep
 from mpc.two_party.extension import TREE_BITS, Extension, message_words
-from ring import unpack_bits
+from ring import processes, unpack_bits
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,33 @@ class TestPositions:
             read[stream].append((start, start + size))
         # Both ends expand before the message, so all have read twice.
         assert {len(places) for places in read.values()} == {2}
+
+    def test_no_party_is_beyond_what_anybody_makes(self, session):
+        """A position that the other one says: nobody gets there, and nothing can count from there."""
+        channel = LockStep()
+        extension = Extension(channel, session, 0)
+        extension.draw(64)
+        before = extension._position
+        told = np.uint64(1 << 59)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(channel, "swap", lambda *_, **__: [np.array([told])] * 2, raising=False)
+            with pytest.raises(
+                FrameError, match=f"bob says that .* position {told}, beyond the last"
+            ):
+                extension.resume()
+            told = np.uint64(1)
+            extension.resume()
+        assert extension._position == before
+        check(extension, extension.draw(64))
+
+    def test_a_forked_child_draws_nothing(self, session, monkeypatch):
+        extension = Extension(LockStep(), session, 0)
+        extension.draw(64)
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "generation", processes.generation + 1)
+            with pytest.raises(ProcessError, match="transfers: made by the process"):
+                extension.draw(64)
+        check(extension, extension.draw(64))
 
     def test_parties_that_differ_say_so_and_resume(self, ends, run_both, session):
         alice, bob = ends

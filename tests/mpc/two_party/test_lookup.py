@@ -129,3 +129,28 @@ def test_equal(pair, bits):
     mask = np.uint64(2**bits - 1)
     found = private_comparison.equal(pair, a, b, 3, bits)
     assert np.array_equal(unpack_bits(np.bitwise_xor.reduce(found), 192), (a & mask) == (b & mask))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("bits", [1, 2, 5, 6, 8])
+def test_bits_behind_a_table_are_zero(pair, bits, ordered, monkeypatch):
+    """They are bits of pads, which serve nothing and are not to be seen."""
+    sent, trade = [], lookup.trade
+
+    def listen(channel, messages, counts):
+        sent.append(messages)
+        return trade(channel, messages, counts)
+
+    monkeypatch.setattr(lookup, "trade", listen)
+    form = Lookups(4, bits, ordered)
+    random = np.random.default_rng(bits)
+    a, b = (random.integers(0, 1 << bits, 256, np.uint64) for _ in range(2))
+    look_up(pair, form, a[None], b, nothing(pair))
+    message, at = sent[1][0], 0
+    for j in range(len(form.widths)):
+        lane = lookup.lane_bits(form.entry_bits(j))
+        tables = message[at : at + 4 * lane].view(f"u{lane // 8}").astype(np.uint64)
+        at += 4 * lane
+        seen = int(np.bitwise_or.reduce(tables))
+        assert seen == (1 << form.entry_bits(j)) - 1
+    assert at == message.size

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from scipy.special import chdtrc
 
+from mpc.core.errors import ProcessError
 from mpc.two_party import extension as extension_module
 from mpc.two_party import lookup, pads
 from mpc.two_party.channel import LockStep
 from mpc.two_party.lookup import Lookups
 from mpc.two_party.pads import AndPairs, BitPairs, NumberPads, and_planes, narrow, times_bit, widen
 from mpc.two_party.pair import Pair
-from ring import unpack_bits
+from mpc.two_party.rlwe_parameters import PARAMETERS
+from ring import processes, unpack_bits
 
 RANDOM = np.random.default_rng(7)
 
@@ -250,3 +252,21 @@ def test_own_random_words_are_uniform_and_never_the_same(pair):
 def test_it_says_who_lives_here(pair):
     assert isinstance(pair, Pair)
     assert repr(pair) == "Pair(alice and bob)"
+
+
+def test_a_forked_child_takes_nothing(monkeypatch):
+    """What is in stock, and keys that are there, would serve it and its parent."""
+    pair = Pair(LockStep())
+    pair.prepare([BitPairs(2, 8)])
+    pair.keys(PARAMETERS[0], 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "generation", processes.generation + 1)
+        for use in (
+            lambda: pair.take(BitPairs(1, 8)),
+            lambda: pair.prepare([BitPairs(1, 8)]),
+            lambda: pair.keys(PARAMETERS[0], 0),
+            lambda: pair.multiply_kept(None, None, None, None),
+        ):
+            with pytest.raises(ProcessError, match="for each other: made by the process"):
+                use()
+    assert pair.take(BitPairs(2, 8)).words == 2

@@ -282,7 +282,7 @@ def test_a_life_is_counted(monkeypatch):
             Life(10, answered=answered_before)
     fresh = Life(10)
     monkeypatch.setattr(processes, "generation", processes.generation + 1)
-    with pytest.raises(ProcessError, match="counted by the process"):
+    with pytest.raises(ProcessError, match="the life of an operand: made by the process"):
         fresh.spend(1)
 
 

@@ -102,5 +102,5 @@ def test_once_is_once():
 def test_a_forked_child_may_not_use_it_either(monkeypatch):
     seed = Seed()
     monkeypatch.setattr(processes, "generation", processes.generation + 1)
-    with pytest.raises(ProcessError, match="belongs to the process"):
+    with pytest.raises(ProcessError, match="made by the process"):
         seed.spend()

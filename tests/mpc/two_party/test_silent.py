@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.special import chdtrc
 
-from mpc.core.errors import ArgumentError, PeerClosedError, SessionError
+from mpc.core.errors import ArgumentError, FrameError, PeerClosedError, ProcessError
 from mpc.two_party import base_ot, relu
 from mpc.two_party import silent as silent_module
 from mpc.two_party.channel import LockStep
 from mpc.two_party.extension import Extension
 from mpc.two_party.pair import Pair
 from mpc.two_party.silent import SETS, Silent
-from ring import unpack_bits
+from ring import processes, unpack_bits
 
 SMALL = (40, 9, 7)
 
@@ -181,6 +181,26 @@ def test_a_lost_message_costs_its_base(silent):
         assert not np.any(np.all(rows == bases[party], axis=1))
 
 
+def test_no_party_is_in_a_round_that_has_no_place(silent):
+    channel, rounds = silent._channel, silent._round
+    told = np.array([1 << 43], np.uint64)
+    answers = iter([np.zeros(1, np.uint64), told])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(channel, "swap", lambda *_, **__: [next(answers)] * 2, raising=False)
+        with pytest.raises(FrameError, match="position 8796093022208, beyond the last"):
+            silent.resume()
+    assert silent._round == rounds
+    silent.resume()
+    check(silent, silent.draw(64))
+
+
+def test_a_forked_child_draws_nothing(silent, monkeypatch):
+    silent.draw(64)
+    monkeypatch.setattr(processes, "generation", processes.generation + 1)
+    with pytest.raises(ProcessError, match="transfers: made by the process"):
+        silent.draw(64)
+
+
 def test_parties_in_different_rounds_say_so(ends, run_both, session):
     def side(end):
         return Silent(end, session, Extension(end, session, 0), "small")
@@ -189,9 +209,7 @@ def test_parties_in_different_rounds_say_so(ends, run_both, session):
     run_both([lambda: one.draw(64), lambda: other.draw(64)])
     one._left = other._left = None
     other._round += 1
-    with pytest.raises(
-        SessionError, match="alice is in round 1 of silent transfers, bob in round 2"
-    ):
+    with pytest.raises(FrameError, match="alice is in round 1 of silent transfers, bob in round 2"):
         run_both([lambda: one.draw(64), lambda: other.draw(64)])
     run_both([one.resume, other.resume])
     q, t = run_both([lambda: one.draw(640), lambda: other.draw(640)])

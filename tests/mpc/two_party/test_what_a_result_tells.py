@@ -93,3 +93,33 @@ def test_whoever_has_both_shares_of_the_result_alone_learns_the_rounded_value(se
             # Of what is rounded up as of the rest, to within six deviations.
             for some in (bit[up == 1], bit[up == 0]):
                 assert abs(int(some.sum()) - some.size / 2) <= 3 * np.sqrt(max(some.size, 16))
+
+
+@pytest.mark.parametrize("provider", ["crypto", None])
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda p, ones: p.relu(),
+        lambda p, ones: np.maximum(p, 0),
+        lambda p, ones: p.relu_with_derivative()[0],
+        lambda p, ones: p.gate(ones > 0),
+    ],
+    ids=["relu", "maximum", "relu_with_derivative", "gate"],
+)
+def test_what_rounds_in_its_own_step_rounds_anew_each_time(compute, provider):
+    with mpc.Session(**({} if provider else {"provider": None})) as s:
+        ones = s.share(np.ones(SIZE), owner="bob")
+        p = s.share(np.full(SIZE, 1.5 + 2.0**-16), owner="alice") * (ones * 0.5 + 0)
+        assert (compute(p, ones).reveal() != compute(p, ones).reveal()).any()
+        # Half a unit, rounded once for all.
+        p = p.truncate()
+        assert (compute(p, ones).reveal() == compute(p, ones).reveal()).all()
+
+
+@pytest.mark.parametrize("provider", ["crypto", None])
+def test_a_maximum_of_two_arrays_is_of_values_that_are_kept(provider):
+    with mpc.Session(**({} if provider else {"provider": None})) as s:
+        half = s.share(np.full(SIZE, 0.5), owner="bob")
+        p = s.share(np.full(SIZE, 1.5 + 2.0**-16), owner="alice") * half
+        first, again = (np.maximum(p, half).reveal() for _ in range(2))
+        assert (first == again).all() and len(set(first.tolist())) == 2
