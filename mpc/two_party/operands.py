@@ -179,8 +179,10 @@ class Operands:
 
     def room(self, array: NDArray[Any]) -> Fraction:
         """Return by how much more an array may be shown."""
-        found = self._shown.get(id(whole(array)))
-        return LIMIT if found is None else LIMIT - found[1]
+        array = whole(array)
+        found = self._shown.get(id(array))
+        # An id may be that of an array which is gone.
+        return LIMIT if found is None or found[0]() is not array else LIMIT - found[1]
 
     def assumed(self, array: NDArray[Any]) -> Fraction:
         """Return by how much more both parties take it that an array may be shown."""
@@ -245,7 +247,8 @@ class Operands:
         def forget(_: object) -> None:
             counts.pop(key, None)
 
-        reference = weakref.ref(array, forget) if found is None else found[0]
+        known = found is not None and found[0]() is array
+        reference = found[0] if found is not None and known else weakref.ref(array, forget)
         counts[key] = (reference, LIMIT - room + shown)
 
     def life(self, array: NDArray[Any], product: Product | SlotProduct) -> Life:
