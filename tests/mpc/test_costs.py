@@ -25,6 +25,9 @@ from mpc.protocols import (
 )
 from ring.bits import count_words
 
+# What a provider deals; of two parties without one: tests/mpc/two_party/test_two_party_costs.py.
+pytestmark = pytest.mark.dealt
+
 SIZES = [1, 7, 63, 64, 65, 100, 128, 1000]
 # A product that the shift cuts to 32 bits, the sign included.
 NUMBER = 2**31 - 1
