@@ -26,6 +26,7 @@ from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
 from mpc.parties.without_provider import check_two
 from mpc.session_setup import PROVIDER
+from mpc.two_party.joint import check_transfers
 from ring import FixedPoint, set_num_threads
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def launch(
     answer_timeout: float = 60.0,
     threads: int | None = None,
     provider: str | None = PROVIDER,
+    transfers: str = "softspoken",
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -181,6 +183,8 @@ def launch(
         Threads of each process. Default: the cores of this machine, divided by the parties.
     provider : {"crypto", None}
         As for :class:`mpc.Session`; None for two parties alone.
+    transfers : {"softspoken", "ferret"}
+        As for :class:`mpc.Session`.
 
     Returns
     -------
@@ -215,6 +219,9 @@ def launch(
         raise ArgumentError(
             f"provider must be {PROVIDER!r}, or None for two parties alone, got {provider!r}"
         )
+    check_transfers(transfers)
+    if transfers != "softspoken" and provider is not None:
+        raise ArgumentError(f"transfers is for provider=None, got {transfers!r}")
     _check_program(program)
     run = _Program(
         program,
@@ -231,6 +238,7 @@ def launch(
         answer_timeout=answer_timeout,
         threads=threads,
         provider=provider is not None,
+        transfers=transfers,
     )
 
 
@@ -261,6 +269,7 @@ def start(
     threads: int | None = None,
     sockets: Mapping[str, socket.socket] | None = None,
     provider: bool = True,
+    transfers: str = "softspoken",
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
@@ -285,6 +294,7 @@ def start(
                 format=format,
                 timeouts=Timeouts(connect=min(timeout, 120.0), answer=answer_timeout),
                 provider=provider,
+                transfers=transfers,
             )
             tasks = [
                 (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members

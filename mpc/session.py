@@ -65,6 +65,10 @@ class Session(SessionWithStock):
         Who makes the correlated randomness. "crypto": a crypto provider; the default without `me`.
         None: the two parties, with each other, by oblivious transfers and ring-LWE. That takes nobody
         else, but more rounds and bytes, and more assumptions. With `me`, the configuration says which.
+    transfers : {"softspoken", "ferret"}, optional
+        Without a provider: how the parties extend their oblivious transfers. "softspoken", the default,
+        assumes nothing but AES. "ferret" sends far fewer bytes, for thin networks, and assumes the
+        hardness of learning parity with regular noise. With `me`, the configuration says which.
 
     Raises
     ------
@@ -106,6 +110,7 @@ class Session(SessionWithStock):
         memory_limit: int = 1 << 28,
         ranges: str | None = None,
         provider: str | None = session_setup.DEFAULT,
+        transfers: str | None = None,
     ) -> None:
         if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
             raise ArgumentError(
@@ -118,12 +123,25 @@ class Session(SessionWithStock):
             )
         if ranges is not None and ranges not in MODES:
             raise ArgumentError(f"ranges must be one of {', '.join(MODES)}, got {ranges!r}")
+        if transfers is not None:
+            joint.check_transfers(transfers)
+            if me is not None or provider is not None:
+                raise ArgumentError(
+                    "transfers is for a session with provider=None and without me=; else parties.toml"
+                    " says it"
+                )
         if me is None:
             if program is not None:
                 raise ArgumentError("program is for a session with me=")
             self._begin(
                 session_setup.local(
-                    parties, frac_bits, int_bits, memory_limit, ranges or "values", provider
+                    parties,
+                    frac_bits,
+                    int_bits,
+                    memory_limit,
+                    ranges or "values",
+                    provider,
+                    transfers or "softspoken",
                 )
             )
             return

@@ -95,6 +95,7 @@ def local(
     memory_limit: int,
     ranges: str,
     provider: str | None = DEFAULT,
+    transfers: str = "softspoken",
 ) -> Setup:
     """Return the setup of a session whose parties all live in this process, with fresh keys."""
     names = _check_parties(parties)
@@ -106,7 +107,7 @@ def local(
     streams, here = dict(enumerate(each)), tuple(range(len(names)))
     if provider is None:
         check_two(names)
-        source = OwnShares()
+        source = OwnShares(transfers)
     else:
         source = InProcess(streams, len(names), Provider(provider_keys))
     return Setup(
@@ -136,7 +137,7 @@ def joined(
     background: RemoteProvider | None = None
     if link is None or key is None:
         streams = {number: pair_streams(links.pair_keys)}
-        source = OwnShares()
+        source = OwnShares(read.transfers)
     elif number == len(read.names) - 1:
         streams = {number: party_streams(key, links.pair_keys)}
         source = background = RemoteProvider(streams, link, limits.answer, ledger)

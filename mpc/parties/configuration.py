@@ -139,6 +139,8 @@ class Configuration:
     timeouts : Timeouts
     workers : Workers
     limits : Limits
+    transfers : {"softspoken", "ferret"}
+        Without a provider: how the two parties extend their oblivious transfers.
     """
 
     path: Path
@@ -149,6 +151,7 @@ class Configuration:
     timeouts: Timeouts
     workers: Workers = Workers()
     limits: Limits = field(default_factory=Limits)
+    transfers: str = "softspoken"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -312,6 +315,7 @@ class _Reader(ProviderText):
             self.timeouts(),
             self.workers(),
             self.limits(),
+            self.transfers(),
         )
         # Last: the line may have got into one of the tables, which is a better thing to say.
         self.check_provider()
@@ -319,8 +323,12 @@ class _Reader(ProviderText):
 
     def check_tables(self) -> None:
         self.table(
-            (), ("format", "timeouts", "workers", "limits", "provider", "parties", "clients")
-        )
+            (),
+            (
+                "format", "timeouts", "workers", "limits", "provider", "transfers", "parties",
+                "clients",
+            ),
+        )  # fmt: skip
 
     def members(self) -> dict[tuple[str, ...], Member]:
         """Return all members in the file, by their tables."""
@@ -413,13 +421,16 @@ def head(
     format: FixedPoint | None = None,
     timeouts: Timeouts | None = None,
     provider: bool = True,
+    transfers: str = "softspoken",
 ) -> list[str]:
     """Return the first lines of a configuration: a comment, the format, the timeouts."""
     fixed_point, limits = format or FixedPoint(), timeouts or Timeouts()
     return [
         *(f"# {line}" for line in about),
         "",
-        *(() if provider else (WITHOUT, ALONE, "")),
+        *(() if provider else (WITHOUT, ALONE)),
+        *(() if transfers == "softspoken" else (f'transfers = "{transfers}"',)),
+        *(() if provider else ("",)),
         "[format]",
         f"frac_bits = {fixed_point.frac_bits}",
         f"int_bits = {fixed_point.int_bits}",
@@ -440,6 +451,7 @@ def write_example(
     format: FixedPoint | None = None,
     timeouts: Timeouts | None = None,
     provider: bool = True,
+    transfers: str = "softspoken",
 ) -> Path:
     """Write a complete configuration for a trial on one machine, with fresh keys.
 
@@ -454,6 +466,8 @@ def write_example(
     timeouts : Timeouts, optional
     provider : bool, default=True
         Whether there is one. Two parties can do without.
+    transfers : {"softspoken", "ferret"}
+        As for :class:`Configuration`; without a provider.
 
     Returns
     -------
@@ -495,6 +509,7 @@ def write_example(
         format,
         timeouts,
         provider,
+        transfers,
     )
     if provider:
         lines += ["", PROVIDER]

@@ -77,13 +77,14 @@ def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
         "int_bits": fixed_point.int_bits,
         # Whether there is one; which one it is, its certificate says.
         "provider": "none" if configuration.provider is None else "crypto",
+        "transfers": configuration.transfers,
     }
 
 
 def client_terms(configuration: Configuration) -> dict[str, Any]:
     """Return the terms on which a client and a party must agree: a client does not know the program."""
     found = terms(configuration, None)
-    del found["program"]
+    del found["program"], found["transfers"]
     return found
 
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpc.core.errors import ConfigurationError, PartyError
+from mpc.core.errors import ArgumentError, ConfigurationError, PartyError
 from mpc.parties.toml_text import TomlText
+from mpc.two_party.joint import check_transfers
 
 __all__ = ["ALONE", "ProviderText", "check_two"]
 
@@ -56,6 +57,21 @@ class ProviderText(TomlText):
                 (), "provider", f'provider must be "none" or a table [provider], got {says!r}'
             )
         return True
+
+    def transfers(self) -> str:
+        """Return how the parties extend their transfers."""
+        if "transfers" not in self.data:
+            return "softspoken"
+        says = self.data["transfers"]
+        if not self.alone():
+            raise self.error((), "transfers", f"transfers is for two parties with {ALONE}")
+        if not isinstance(says, str):
+            raise self.error((), "transfers", f"transfers must be text, got {says!r}")
+        try:
+            check_transfers(says)
+        except ArgumentError as error:
+            raise self.error((), "transfers", str(error)) from None
+        return says
 
     def check_parties(self, parties: Collection[str]) -> None:
         """Refuse more parties without a provider than two."""

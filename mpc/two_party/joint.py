@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation as Dealt
 from mpc.core.cost import Ledger
-from mpc.core.errors import SessionError
+from mpc.core.errors import ArgumentError, SessionError
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.runtime import Runtime
 from mpc.two_party.cost import Cost
 from mpc.two_party.pair import Correlation, Pair
 
 __all__ = [
+    "TRANSFERS",
     "OwnShares",
     "begin",
     "begin_plan",
+    "check_transfers",
     "fresh_shares",
     "make_ahead",
     "make_at_once",
@@ -34,11 +36,30 @@ __all__ = [
 Words = NDArray[np.uint64]
 
 
+TRANSFERS = {"softspoken": None, "ferret": "b11"}
+"""How two parties extend their transfers, and with which set of :mod:`mpc.two_party.silent`."""
+
+
+def check_transfers(transfers: str) -> None:
+    """Raise ArgumentError unless two parties can extend their transfers so."""
+    if transfers not in TRANSFERS:
+        raise ArgumentError(f"transfers must be one of {', '.join(TRANSFERS)}, got {transfers!r}")
+
+
 class OwnShares(CorrelationSource):
     """The source of a session without a provider: deals nothing.
 
     The parties make what they need with each other, see :mod:`mpc.two_party.pair`.
+
+    Parameters
+    ----------
+    transfers : {"softspoken", "ferret"}
+        How they extend their oblivious transfers.
     """
+
+    def __init__(self, transfers: str = "softspoken") -> None:
+        check_transfers(transfers)
+        self.transfers = transfers
 
     takes_terms = False
     own_shares = True
@@ -91,13 +112,11 @@ class _OverSession:
         return [found.get(1 - party, nothing)[0] for party in session.here]
 
 
-def begin(session: Runtime, k: int = 4, silent: str | None = None) -> None:
-    """Set up the two parties of a session: base transfers, and the trees of their extension.
-
-    Parameters are those of :class:`mpc.two_party.pair.Pair`.
-    """
-    channel = _OverSession(session)
-    session.pair = Pair(channel, k, silent)
+def begin(session: Runtime) -> None:
+    """Set up the two parties of a session: base transfers, and the trees of their extension."""
+    channel, source = _OverSession(session), session.source
+    assert isinstance(source, OwnShares)
+    session.pair = Pair(channel, silent=TRANSFERS[source.transfers])
     channel.begun = True
 
 

@@ -638,3 +638,9 @@ def counting_kernels():
 
     Dispatcher.compile = counted
     sys.exit(main(sys.argv[1:]))
+
+
+def kind_of_transfers(session):
+    """Return how the two parties of a session extend their transfers."""
+    (kind,) = {type(each).__name__ for each in session.pair.extensions}
+    return kind

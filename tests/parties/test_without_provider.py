@@ -3,12 +3,14 @@
 import socket
 import threading
 
+import numpy as np
 import pytest
 
 import mpc
-from mpc.parties import configuration
+from mpc.parties import configuration, handshake
 from mpc.parties.joining import Links
 from mpc.provider.service import ProviderService
+from mpc.two_party.silent import Silent
 from nn.command import main
 from nn.gateway.asking import Asking
 from nn.gateway.server import _say
@@ -64,6 +66,60 @@ def test_a_file_says_none(trial, says):
     text = trial.read_text().replace('"none"', says)
     told = refused(trial, text, 'provider must be "none" or a table [provider], got ')
     assert f"line {1 + text.splitlines().index(f'provider = {says}')}: " in told
+
+
+def relu_and_bytes(session):
+    x = session.share(np.linspace(-1, 1, 200_000), owner="alice")
+    revealed = x.relu().reveal()
+    sent = session.cost().total.sent
+    return revealed, sent, session.pair.extensions
+
+
+def test_transfers_that_take_fewer_bytes(trial, usual):
+    """The same result, by transfers that send a small part of the bytes."""
+    sent = {}
+    for transfers in ("softspoken", "ferret"):
+        with mpc.Session(provider=None, transfers=transfers) as s:
+            revealed, sent[transfers], extensions = relu_and_bytes(s)
+        assert np.abs(revealed - np.linspace(-1, 1, 200_000).clip(0)).max() < 2e-5
+        assert {isinstance(each, Silent) for each in extensions} == {transfers == "ferret"}
+    assert sum(sent["ferret"]) < 0.5 * sum(sent["softspoken"])
+    text = trial.read_text()
+    said = text.replace(NONE, NONE + 'transfers = "ferret"\n')
+    trial.write_text(said)
+    assert configuration.load(trial).transfers == "ferret"
+    assert handshake.terms(configuration.load(trial), None)["transfers"] == "ferret"
+    # A client need not know.
+    assert "transfers" not in handshake.client_terms(configuration.load(trial))
+    written = configuration.write_example(
+        trial.parent / "other", provider=False, transfers="ferret"
+    )
+    assert configuration.load(written).transfers == "ferret"
+    refused(
+        trial, said.replace('"ferret"', '"fast"'), "must be one of softspoken, ferret, got 'fast'"
+    )
+    refused(trial, said.replace('"ferret"', "4"), "transfers must be text, got 4")
+    refused(usual, 'transfers = "ferret"\n' + usual.read_text(), "is for two parties with")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"provider": None, "transfers": "fast"}, "must be one of softspoken, ferret"),
+        ({"transfers": "ferret"}, "transfers is for a session with provider=None"),
+        ({"provider": "crypto", "transfers": "ferret"}, "transfers is for a session with"),
+    ],
+)
+def test_transfers_that_are_refused(arguments, message):
+    with pytest.raises(mpc.ArgumentError, match=message):
+        mpc.Session(**arguments)
+
+
+def test_a_launch_says_how_transfers_are_extended():
+    found = mpc.launch(programs.kind_of_transfers, provider=None, transfers="ferret")
+    assert found == {"alice": "Silent", "bob": "Silent"}
+    with pytest.raises(mpc.ArgumentError, match="transfers is for provider=None"):
+        mpc.launch(programs.kind_of_transfers, transfers="ferret")
 
 
 @pytest.mark.parametrize("table", ["[timeouts]", "[parties]", "[parties.bob]", "[clients.carol]"])
