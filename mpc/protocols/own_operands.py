@@ -4,9 +4,10 @@ x w = x_0 w_0 + x_1 w_1 + x_0 w_1 + x_1 w_0. The first two terms are local, each
 of what one party knows with what the other knows: a cross term. If x is an input of party j, it is j's
 alone: x w = x w_j + x w_i, one local term and one cross term; likewise for w.
 Cross terms are made by ring-LWE (:mod:`mpc.two_party.rlwe_products`): one party encrypts its operand, the
-other multiplies and answers, by the way that takes
-    fewest bytes and least work. A right operand that is an input, such as
-a model's weights, may stay encrypted at the other party.
+other multiplies and answers, by the way that takes fewest bytes and least work. A right operand that is
+an input, such as a model's weights, may stay encrypted at the other party.
+
+Source: cross terms of additive shares, Gilboa 1999; by encryption, see the files named.
 """
 
 from __future__ import annotations
