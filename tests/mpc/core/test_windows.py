@@ -134,6 +134,7 @@ def test_bounds_of_whole_numbers(session):
     )
 
 
+@pytest.mark.dealt
 def test_a_smaller_bound_costs_less(session, spent):
     a = np.zeros(640)
     costs = []

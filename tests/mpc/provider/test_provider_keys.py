@@ -130,6 +130,12 @@ def test_three_keys_follow_from_the_one_that_is_agreed_on():
     assert corrections.place(b"name") == named.place(b"name")
 
 
+# Keys, shares and choices come from the operating system in these files, and from streams elsewhere.
+FROM_THE_SYSTEM = (
+    "streams.py", "split.py", "base_ot.py", "extension.py", "seeds.py", "silent.py", "stock.py",
+)  # fmt: skip
+
+
 def imported_by(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -150,7 +156,7 @@ def test_no_other_generator_in_the_source(path):
     for name in imported | used:
         assert not name.startswith(("np.random", "numpy.random"))
         assert not name.endswith(("RandomState", "default_rng"))
-    assert ("os.urandom" in used) == (path.name in ("streams.py", "split.py"))
+    assert ("os.urandom" in used) == (path.name in FROM_THE_SYSTEM)
 
 
 def test_there_is_no_switch_for_the_keys():
@@ -221,6 +227,7 @@ def check_public(value, index=False):
         assert value.dtype.kind in "bi"
 
 
+@pytest.mark.dealt
 def test_the_provider_is_told_ids_and_shapes(fresh_session, monkeypatch):
     calls, _ = told(fresh_session, monkeypatch, A, B)
     for id, correlation in calls:
@@ -230,6 +237,7 @@ def test_the_provider_is_told_ids_and_shapes(fresh_session, monkeypatch):
     assert {type(c) for _, c in plan.correlations} == set(concrete(Correlation))
 
 
+@pytest.mark.dealt
 def test_the_provider_is_told_the_same_whatever_the_data(fresh_session, monkeypatch):
     plan = fresh_session.plan(lambda p: everything(p, A, B))
     asked = [repr(entry) for entry in plan.correlations if entry[1].corrected_words]
@@ -286,6 +294,7 @@ def forms_of(word):
     return [str(word), f"{word:x}", f"{word:X}", str(word - 2**64)]
 
 
+@pytest.mark.dealt
 def test_nothing_secret_is_shown(fresh_session):
     s = fresh_session
     secret = np.array([12345.678, -23456.789])
@@ -344,6 +353,7 @@ def test_keys_cannot_be_read_from_the_objects():
         assert any(isinstance(thing, NamedStream) for thing in seen)
 
 
+@pytest.mark.dealt
 def test_nothing_can_be_pickled_or_copied_out(session):
     x = session.share([1.0], owner="alice")
     for thing in (x, x * x, x < 0):
