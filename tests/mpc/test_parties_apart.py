@@ -11,6 +11,7 @@ import mpc
 from mpc.core.cost import Ledger
 from mpc.core.interfaces import Transport
 from mpc.core.keys import fresh_streams
+from mpc.core.known import SharedBit
 from mpc.core.runtime import Setup
 from mpc.protocols.relu import relu_with_derivative
 from mpc.protocols.sigmoid import sigmoid
@@ -96,7 +97,8 @@ def truncation(s):
 def relu(s):
     x, y = two(s)
     z, bit = relu_with_derivative(x * y)
-    return x.relu(), (x - y).relu(), z, bit.beta, bit.delta
+    held = (bit.planes,) if isinstance(bit, SharedBit) else (bit.beta, bit.delta)
+    return x.relu(), (x - y).relu(), z, *held
 
 
 def smooth(s):

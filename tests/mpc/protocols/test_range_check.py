@@ -328,6 +328,7 @@ def test_products_that_are_not_truncated(session, integers):
         np.testing.assert_array_equal(z.reveal(), [v * v, 1.0])
 
 
+@pytest.mark.dealt
 def test_views_of_what_has_a_mask(session, share_integers):
     values = np.array([[2**40, 1, 2], [3, 2**33, -(2**40)], [5, 6, 7]])
     x = share_integers(session, values)

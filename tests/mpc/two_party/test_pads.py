@@ -193,7 +193,7 @@ class TestOnce:
             check(part, 64 * words)
             seen.append(part)
         assert [e.made for e in pair.extensions] == made
-        assert pair._stock[replace(form, words=0)] == []
+        assert pair.prepared.holds(replace(form, words=0)) == 0
         pair.prepare([replace(form, words=1)])
         last = pair.take(replace(form, words=3))
         check(last, 192)
