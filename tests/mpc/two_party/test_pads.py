@@ -198,7 +198,7 @@ class TestOnce:
         last = pair.take(replace(form, words=3))
         check(last, 192)
         # Nothing is there twice.
-        names = [name for name, _ in last._arrays() if name in ("product", "pg", "zero", "pads")]
+        names = [name for name, _ in last.arrays() if name in ("product", "pg", "zero", "pads")]
         for name in names:
             rows = [np.ascontiguousarray(getattr(part, name)).reshape(-1) for part in (*seen, last)]
             both = np.concatenate(rows)
