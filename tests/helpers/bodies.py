@@ -45,8 +45,9 @@ def fixed_local_streams(parties):
 class Witness:
     """A pytest plugin that keeps, for each test, its outcome and a digest of what it has opened."""
 
-    def __init__(self):
+    def __init__(self, provider=True):
         self.found = {}
+        self.provider = provider
         self.digest = hashlib.sha256()
 
     def note(self, arrays):
@@ -81,14 +82,16 @@ class Witness:
         # A tap sees what all parties deal and send: there is no such place here.
         items[:] = [item for item in items if "tap" not in item.fixturenames]
         # Every body runs; of many parameters a few, unless all are asked for.
-        bodies = {}
+        if not self.provider:
+            items[:] = [item for item in items if "[alone" in item.nodeid]
+        bodies, most = {}, MOST_PARAMETERS if self.provider else 1
         for item in items:
             bodies.setdefault((item.path, item.originalname), []).append(item)
         if not os.environ.get("SOTTO_EVERY_PARAMETER"):
             items[:] = [
                 item
                 for group in bodies.values()
-                for item in group[:: max(1, -(-len(group) // MOST_PARAMETERS))]
+                for item in group[:: max(1, -(-len(group) // most))]
             ]
         # What Hypothesis tries depends on the modules that are loaded, which differ from a local run.
         self.generated = {
@@ -137,6 +140,7 @@ class Processes:
 
     arguments: tuple
     parties: tuple
+    provider: bool = True
 
     def __call__(self, place):
         import mpc.parties.joining
@@ -145,11 +149,12 @@ class Processes:
         mpc.parties.joining.pair_key = mpc.provider.service.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
-        witness = Witness()
+        witness = Witness(self.provider)
         witness.listen(RemoteTransport)
 
         def session(parties=("alice", "bob"), **options):
-            if tuple(parties) != self.parties or options.pop("provider", "crypto") is None:
+            provider = options.pop("provider", "crypto") is not None
+            if tuple(parties) != self.parties or provider != self.provider:
                 pytest.skip("needs other parties than were launched")
             form = [options.pop(name, default) for name, default in FORMAT]
             options["format"] = FixedPoint(*form)

@@ -15,7 +15,12 @@ OF_MODELS = ("shared_model", "shared_layers", "networks", "shared_training")
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in [
-        *ROOT.glob("tests/mpc/**/test_*.py"),
+        *(
+            path
+            for path in ROOT.glob("tests/mpc/**/test_*.py")
+            # Its sessions, if any, are its own.
+            if path.parent.name != "two_party"
+        ),
         *(next(ROOT.glob(f"tests/nn/**/test_{name}.py")) for name in OF_MODELS),
     ]
 )
@@ -62,7 +67,7 @@ LOCAL_ONLY = {
 def runs(request):
     """Outcomes and digests of all bodies, in each party's process and in a local session."""
     names = NAMES[: request.param]
-    others = {2: ["three", "five"], 3: ["two", "five", "pair"]}[request.param]
+    others = {2: ["three", "five", "alone"], 3: ["two", "five", "pair", "alone"]}[request.param]
     chosen = " and ".join(f"not {word}" for word in [*others, *LOCAL_ONLY])
     arguments = (*FILES, "-k", chosen)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -102,3 +107,18 @@ def test_parties_open_the_same_words_for_generated_values(runs):
     for _, found, _ in others:
         for test in generated & set(first):
             assert found[test][2] == first[test][2], test
+
+
+def test_bodies_pass_in_both_processes_without_a_provider():
+    """Each body with one set of parameters, and of those some, unless all are asked for."""
+    chosen = " and ".join(["alone", *(f"not {word}" for word in LOCAL_ONLY)])
+    arguments = (*FILES, "-k", chosen)
+    apart = start(
+        lambda _: Processes(arguments, NAMES[:2], provider=False), NAMES[:2],
+        answer_timeout=60, provider=False,
+    )  # fmt: skip
+    for name, (_, found, _) in apart.items():
+        failed = {test: text for test, (outcome, text, _) in found.items() if outcome == "failed"}
+        assert not failed, f"{name}: {failed}"
+        passed = [test for test, (outcome, *_) in found.items() if outcome == "passed"]
+        assert len(passed) > 30, f"{name}: {found}"
