@@ -132,10 +132,7 @@ TITLES = {
     "spu-cheetah": "SecretFlow SPU 0.9.5, CHEETAH",
 }
 PEERS = ("spu", "crypten-default", "crypten")
-ALONE = (
-    "network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m",
-    "train_softmax_128",
-)  # fmt: skip
+ALONE = ("network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m")
 
 
 def main_rows(main: dict[str, Any]) -> list[list[str]]:
