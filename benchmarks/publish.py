@@ -167,24 +167,28 @@ def figures() -> str:
             "",
             markdown(peer_rows(peers)),
             "",
-            *alone_figures(),
-            f"Machine: {describe(main['machine'])}.",
+            f"{alone_figures()}Machine of the tables: {describe(main['machine'])}.",
         ]
     )
 
 
-def alone_figures() -> list[str]:
-    """Return the README's figures of two parties without a third."""
+def alone_figures() -> str:
+    """Return the README's sentence of two parties without a third, or nothing."""
     if not (FILES / "alone.json").exists():
-        return []
+        return ""
     alone = read("alone")
-    return [
-        "Two parties alone, with nobody to deal anything; each in a process of its own, Sotto's over"
-        " TLS; all else as above:",
-        "",
-        markdown(peer_rows(alone)),
-        "",
-    ]
+    found = []
+    for item in alone["work"]:
+        ours, theirs = (item["libraries"][name] for name in ("sotto-alone", "spu-cheetah"))
+        found.append(
+            f"{item['title']} {seconds(ours['median'])} and {seconds(theirs['median'])}"
+            f" ({item['ratio_to_sotto']['spu-cheetah']:.1f}x)"
+        )
+    return (
+        "Two parties alone, with nobody to deal anything, Sotto's over TLS, and SPU's CHEETAH:"
+        f" {'; '.join(found)} ([all figures](benchmarks/RESULTS.md#two-parties-alone);"
+        f" {alone['machine']['cpu']}, {alone['machine']['cores']} cores, {alone['date'][:10]}). "
+    )
 
 
 def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
