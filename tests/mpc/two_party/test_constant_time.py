@@ -202,9 +202,9 @@ def used():
 
 @on_this_processor
 def test_no_mask_has_become_a_jump(used):
-    # Kernels that others call are a part of those.
+    # Kernels that others call are a part of those, and may have been called by another test.
     inside = {"rlwe_ciphertexts._remainder"}
-    assert {name for name, kernel in used.items() if not kernel.signatures} == inside
+    assert {name for name, kernel in used.items() if not kernel.signatures} <= inside
     found = {
         name: jumps(kernel.py_func, signature)
         for name, kernel in used.items()
