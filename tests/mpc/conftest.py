@@ -18,8 +18,8 @@ KINDS = [(2, "crypto"), (3, "crypto"), (5, "crypto"), (2, None)]
 KIND_IDS = ["two", "three", "five", "alone"]
 
 
-# Without a provider a body runs with so many of its parameters, unless all are asked for.
-MOST_ALONE = 2
+# Without a provider a body runs with so many sets of its parameters, unless all are asked for.
+MOST_ALONE = 1
 
 
 def pytest_collection_modifyitems(items):
