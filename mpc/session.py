@@ -67,8 +67,8 @@ class Session(SessionWithStock):
         else, but more rounds and bytes, and more assumptions. With `me`, the configuration says which.
     transfers : {"softspoken", "ferret"}, optional
         Without a provider: how the parties extend their oblivious transfers. "softspoken", the default,
-        assumes nothing but AES. "ferret" sends far fewer bytes, for thin networks, and assumes the
-        hardness of learning parity with regular noise. With `me`, the configuration says which.
+        takes no assumption more than AES. "ferret" sends far fewer bytes, for thin networks, and assumes
+        that learning parity with regular noise is hard. With `me`, the configuration says which.
 
     Raises
     ------

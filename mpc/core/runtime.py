@@ -169,6 +169,9 @@ class Runtime:
     def open(self, *messages: tuple[Words, Opening]) -> list[Words]:
         """Open several arrays in one round. The only place where parties' shares meet.
 
+        Where two parties without a provider send each other messages, each is what one of them sends:
+        here, and in pieces by :meth:`open_more`.
+
         Parameters
         ----------
         *messages : (words, opening)

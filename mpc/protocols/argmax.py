@@ -90,7 +90,7 @@ def winning_bits(x: SecretValue) -> SecretBit:
     bound = min(2 * x.bound, LARGEST)
     pair = session.pair
     if pair is not None:
-        window = sign.window(sign.count_nibbles(bound))
+        window = sign.window_bits(sign.count_nibbles(bound))
         planes = own_shares.argmax(pair, np.ascontiguousarray(columns), window)
         return SharedBit(_from_planes(planes, rows), k * rows, session.first_row)
     first, second = (list(ends) for ends in zip(*combinations(range(k), 2), strict=True))

@@ -39,7 +39,7 @@ from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import bits, linear, relu, truncation
-from mpc.protocols.sign import count_nibbles, flat, window
+from mpc.protocols.sign import count_nibbles, flat, window_bits
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
 from mpc.two_party import exponential as own_shares
 from mpc.two_party.exponential import E_BITS, M_BITS
@@ -218,7 +218,7 @@ def exp(d: Secret) -> Secret:
         pair = session.pair
         if pair is not None:
             held = fresh_shares(session, z.shares) if shift else flat(z)
-            return _truncated(d, own_shares.exp(pair, held, window(nibbles, shift), shift))
+            return _truncated(d, own_shares.exp(pair, held, window_bits(nibbles, shift), shift))
         correlation = PowerWindow(size, shift, nibbles)
         r, beta, tables, rings = correlation.split(session.correlated(correlation)[1])
         c = open_masked(session, z, r)

@@ -79,7 +79,7 @@ def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, S
     with session.protocol("relu"):
         if pair is not None:
             z = fresh_shares(session, x.shares) if shift else sign.flat(x)
-            bits = sign.window(sign.count_nibbles(bound), shift)
+            bits = sign.window_bits(sign.count_nibbles(bound), shift)
             words, planes = own_shares.relu_with_derivative(pair, z, bits, shift)
             y = x.derive(
                 words.reshape(len(words), *x.shape), frac_bits=x.frac_bits - shift, bound=bound

@@ -64,7 +64,7 @@ __all__ = [
     "open_zero",
     "rounds_of",
     "signs_and_value",
-    "window",
+    "window_bits",
     "zero_bits",
 ]
 
@@ -390,7 +390,7 @@ def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tu
     nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     if pair is not None:
         z = fresh_shares(session, x.shares) if shift else flat(x)
-        bits, y = own_shares.sign(pair, z, window(nibbles, shift), shift, thresholds)
+        bits, y = own_shares.sign(pair, z, window_bits(nibbles, shift), shift, thresholds)
         return bits, y[:, : x.size]
     opened = _open(session, x, shift, nibbles, True, "truncation", thresholds)
     found = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
@@ -399,7 +399,7 @@ def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tu
     return found, finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
 
 
-def window(nibbles: int, shift: int = 0) -> int:
+def window_bits(nibbles: int, shift: int = 0) -> int:
     """Return L, the bits of a window, from its nibbles."""
     return min(WORD_BITS - shift, NIBBLE_BITS * nibbles)
 
@@ -414,7 +414,7 @@ def negative_bits(x: SecretValue) -> Words:
     pair = x.session.pair
     if pair is None:
         return open_sign(x, 0, "none").bit
-    return own_shares.sign(pair, flat(x), window(count_nibbles(x.bound)))[0][:, 0]
+    return own_shares.sign(pair, flat(x), window_bits(count_nibbles(x.bound)))[0][:, 0]
 
 
 def zero_bits(x: SecretValue) -> Words:
@@ -422,7 +422,7 @@ def zero_bits(x: SecretValue) -> Words:
     pair = x.session.pair
     if pair is None:
         return open_zero(x, "none").bit
-    return own_shares.is_zero(pair, flat(x), window(count_nibbles(x.bound)))
+    return own_shares.is_zero(pair, flat(x), window_bits(count_nibbles(x.bound)))
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:

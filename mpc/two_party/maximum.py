@@ -143,7 +143,7 @@ def maximum(pair: Pair, s: Words, bits: int, group: int = GROUP) -> Words:
     ----------
     s : uint64 array of shape (p, k, size)
     bits : int
-        L of the difference of any two: see :func:`mpc.two_party.sign.window`.
+        L of the difference of any two: as of y in :func:`mpc.two_party.sign.sign`.
     """
     _check(s, group)
     while s.shape[1] > 1:

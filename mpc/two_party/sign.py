@@ -32,14 +32,9 @@ from mpc.two_party.truncation import OFFSET_BITS, check_shift, finish, shift_sha
 from ring.bits import WORD_BITS, count_words
 from ring.transpose import planes_of_rows
 
-__all__ = ["check_window", "cost", "is_zero", "sign", "window"]
+__all__ = ["check_window", "cost", "is_zero", "sign"]
 
 Words = NDArray[np.uint64]
-
-
-def window(bound: int, shift: int = 0) -> int:
-    """Return L for values up to `bound` in magnitude: at least 2, and never more than is above `shift`."""
-    return max(2, min(WORD_BITS - shift, bound.bit_length() + 1))
 
 
 def check_window(bits: int, shift: int) -> None:

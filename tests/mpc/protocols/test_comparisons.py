@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
+from mpc.protocols import sign
 
 UNIT = 2.0**-16
 
@@ -141,3 +142,12 @@ def test_bounds_of_maxima_hold(session, edges):
     y = session.share(edges[::-1], owner="bob")
     for z in (np.maximum(x, y), np.minimum(x, y), abs(x), np.maximum(x, 100)):
         assert np.abs(z.reveal() * 2**16).max() <= z.bound
+
+
+@pytest.mark.parametrize("bound", [0, 1, 7, 8, 2**31 - 1, 2**31, 2**62 - 1])
+@pytest.mark.parametrize("shift", [0, 1, 16, 33, 60])
+def test_a_window_holds_every_value_and_is_above_the_shift(bound, shift):
+    held = sign.window_bits(sign.count_nibbles(-(-bound >> shift), shift), shift)
+    assert 2 <= held <= 64 - shift
+    # y and y - 1 in L signed bits, unless those are all that there are.
+    assert -(-bound >> shift) < 1 << held - 1 or held == 64 - shift

@@ -165,19 +165,6 @@ class TestSign:
             with pytest.raises(RangeError, match="bits must be in"):
                 call(pair, shared([1]), bits_, shift)
 
-    def test_window(self):
-        assert [sign.window(b) for b in (0, 1, 2, 3, 4, 2**31 - 1, 2**31)] == [
-            2,
-            2,
-            3,
-            3,
-            4,
-            32,
-            33,
-        ]
-        assert sign.window(2**62) == 64 and sign.window(2**63) == 64
-        assert sign.window(2**60, 16) == 48
-
 
 class TestThresholds:
     @settings(max_examples=40, deadline=None)

@@ -175,9 +175,8 @@ def test_what_the_keeper_rounds_away_does_not_depend_on_the_operand(parameters, 
     assert 15 <= np.count_nonzero(counts[0]) <= 24
 
 
-@each
-def test_the_flood_is_fresh_and_uniform_in_every_answer(parameters, monkeypatch):
-    """Before it is switched: c_0 + c_1 s at full size, from what `finish` itself adds."""
+def watch_switches(parameters, monkeypatch):
+    """Return a list that gets what answers are before their modulus is switched."""
     seen = []
     switch = type(parameters.numbers).switch
 
@@ -186,6 +185,13 @@ def test_the_flood_is_fresh_and_uniform_in_every_answer(parameters, monkeypatch)
         return switch(self, x)
 
     monkeypatch.setattr(type(parameters.numbers), "switch", watch)
+    return seen
+
+
+@each
+def test_the_flood_is_fresh_and_uniform_in_every_answer(parameters, monkeypatch):
+    """Before it is switched: c_0 + c_1 s at full size, from what `finish` itself adds."""
+    seen = watch_switches(parameters, monkeypatch)
     numbers, key = parameters.numbers, key_of(parameters)
     floods = []
     for _ in range(2):
@@ -216,14 +222,7 @@ def test_the_flood_is_fresh_and_uniform_in_every_answer(parameters, monkeypatch)
 @each
 def test_an_answer_has_an_error_of_its_own(parameters, monkeypatch):
     """c_1 is a u + e_1: were u zero, it would be e_1, which must be there and be fresh."""
-    seen = []
-    switch = type(parameters.numbers).switch
-
-    def watch(self, x):
-        seen.append(x.copy())
-        return switch(self, x)
-
-    monkeypatch.setattr(type(parameters.numbers), "switch", watch)
+    seen = watch_switches(parameters, monkeypatch)
     monkeypatch.setattr(Samples, "ternary", lambda self, *shape: np.zeros(shape))
     answered(parameters, 2)
     errors = np.array(integers(parameters.numbers, seen[1])).reshape(2, LENGTH)
