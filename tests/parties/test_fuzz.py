@@ -93,6 +93,7 @@ class Read:
     names = ("alice", "bob")
     format = FixedPoint(16, 15)
     provider = None
+    transfers = "softspoken"
 
 
 TERMS = terms(Read, "a program")
