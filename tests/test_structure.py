@@ -210,7 +210,8 @@ def visited(function):
     function()
     sys.setprofile(None)
     files = [Path(name) for name in seen if name.endswith(".py")]
-    return sorted(str(f.relative_to(Path.cwd())) for f in files if f.is_relative_to(Path.cwd()))
+    own = [f.relative_to(Path.cwd()) for f in files if f.is_relative_to(Path.cwd())]
+    return sorted(str(f) for f in own if f.parts[0] in ("ring", "mpc", "nn"))  # no environment in here
 
 X, y = np.random.default_rng(0).random((16, 12)), np.arange(16) % 10
 model = nn.MLP((12, 8, 8, 10), random_state=0).fit(X, y, epochs=1)
