@@ -127,6 +127,7 @@ def measure(session: mpc.Session, rows: int, repeats: int) -> dict[str, Any]:
         "rows": rows,
         "seconds": taken,
         "rounds": cost.rounds / repeats,
+        "trips": cost.trips / repeats,
         "bytes_sent": cost.bytes_sent_per_party / repeats,
         "sent": [n / repeats for n in cost.total.sent],
         "correction_bytes": cost.correction_bytes / repeats,

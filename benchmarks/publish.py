@@ -299,11 +299,10 @@ def apart() -> list[str]:
         "The same, over a relay that gives each process a line of the stated bandwidth in each direction"
         f" and each message half the round trip; {far['turns']} turns of each network, with processes"
         f" of their own, of {far['repeats']} calls; medians of all [least-most]. The"
-        " floor is rounds, plus the bytes that the last party receives (from the other and from the"
-        " provider) over the bandwidth, plus the local session's time. It is stated twice: a round"
-        " taken as half a round trip, which is the least that messages in both directions at once take,"
-        " and as a whole one. What arrives while a message is on its way costs nothing, so a call can"
-        " take less than the sum.",
+        " floor is trips (messages that wait for one another, half a round trip each), plus the bytes"
+        " that the last party receives (from the other and from the provider) over the bandwidth, plus"
+        " the local session's time; beside it what rounds in place of trips give. What arrives while a"
+        " message is on its way costs nothing, so a call can take less than the sum.",
         "",
         markdown(slow_networks.rows_of(far)),
         "",

@@ -327,6 +327,7 @@ class Session(SessionWithStock):
         Returns
         -------
         Plan
+            Its trips are those of a session that has just begun.
 
         Examples
         --------
@@ -378,6 +379,7 @@ class Session(SessionWithStock):
         array([1.5, 0. ])
         """
         self.check_open()
+        self._ledger.ask()
         alone = self.pair is not None and not self.pair.planning
         if not (self.source.works_ahead or alone) or self.last_id < self._announced:
             return
