@@ -77,7 +77,7 @@ class Bounds:
     Examples
     --------
     >>> import nn
-    >>> model = nn.MLP.from_parameters([[[9.0, -1.0]], [0.5, 0.0], [[2.0], [1.0]], [0.0]])
+    >>> model = nn.MLP.from_parameters([[[9.0]], [0.5], [[2.0, -4.0]], [0.0, 1.0]])
     >>> model.input_range_ = (0.0, 1.0)
     >>> bounds = model.calibrate([[0.5], [1.0]], margin=2)
     >>> bounds.limits, bounds.reaches

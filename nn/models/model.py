@@ -15,7 +15,7 @@ from mpc import Session
 from nn.core.checks import check_names, feature_matrix, real
 from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs, widened
 from nn.fixed_point.calibration import Bounds, calibrate, observed
-from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
+from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
@@ -121,7 +121,7 @@ class Model:
         rows = self._matrix(X)
         if not len(rows):
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
-        ends = public_range(rows)
+        ends = typical_range(rows, self.layers)
         try:
             layers = folded(self.layers)
         except ArgumentError:  # it cannot be shared as it is
@@ -138,7 +138,7 @@ class Model:
         """Return the range of inputs: `low` and `high` if given, else the model's, else that of `X`."""
         ends: tuple[Any, Any] | None = self.input_range_
         if ends is None and X is not None and len(X):
-            ends = public_range(X)
+            ends = typical_range(X, self.layers)
         if ends is None and (low is None or high is None):
             raise ArgumentError(
                 "low and high must be given, one number or one for each feature: "
@@ -273,13 +273,13 @@ class Model:
         Examples
         --------
         >>> import mpc, nn
-        >>> model = nn.MLP.from_parameters([[[3e4, -3e4]], [0.0, 0.0], [[3e4], [3e4]], [0.0]])
+        >>> model = nn.MLP.from_parameters([[[1e3]], [0.0], [[1e4, 1.0]], [0.0, 0.0]])
         >>> bounds = model.calibrate([[0.01], [0.1]], low=0, high=1)
         >>> with mpc.Session() as s:
         ...     secret_model = model.share(s, owner="alice", low=0, high=1, bounds=bounds)
         ...     row = secret_model.share_rows([[0.125]], owner="bob")
         ...     secret_model(row).reveal()
-        array([[1.125e+08]])
+        array([[1.25e+06, 1.25e+02]])
         """
         margin = real("margin", margin, above=1, below=math.inf)
         layers = folded(self.layers)
