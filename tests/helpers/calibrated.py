@@ -40,11 +40,7 @@ def outcome(call):
         return f"RangeError: {error}"
 
 
-def predictions_and_workers(session):
-    return predictions(session, spread=True)
-
-
-def predictions(session, *, spread=False):
+def predictions(session):
     """Alice's network on bob's rows, with limits: what each party gets, or the error it is told."""
     model, bounds = deep_network()
     if session.me != "alice":
@@ -54,9 +50,6 @@ def predictions(session, *, spread=False):
     for name, X in (("inside", rows()), ("beyond", rows_beyond())):
         x = secret.share_rows(X if session.me == "bob" else None, "bob", rows=len(X))
         found[name] = outcome(lambda x=x: secret.predict(x))
-        if spread:
-            hot = outcome(lambda x=x: secret.winners(x, one_hot=True, n_jobs=2))
-            found[f"{name}, spread"] = hot if isinstance(hot, str) else hot.reveal()
     # The session goes on.
     x = secret.share_rows(rows() if session.me == "bob" else None, "bob", rows=len(rows()))
     found["after"] = outcome(lambda: secret.predict(x))

@@ -3,11 +3,15 @@
 The limits are those of Bounds; how they are checked on shares is mpc.protocols.limits.
 """
 
+import json
+
 import numpy as np
 import pytest
 
 import mpc
 import nn
+from mpc.protocols import limits as limits_on_shares
+from mpc.protocols import linear
 from nn.fixed_point import calibration
 from nn.layers import (
     AveragePool,
@@ -21,7 +25,10 @@ from nn.layers import (
     Sigmoid,
 )
 from nn.models.predictors import Classifier, Regressor
-from ring.errors import ArgumentError, DtypeError, RangeError
+from nn.shared import proof, workers
+from nn.shared.side_by_side import architecture, side_by_side
+from ring.errors import ArgumentError, DataError, DtypeError, RangeError
+from tests.helpers import calibrated
 
 UNIT = 2.0**-16
 KINDS = [(2, "crypto"), (3, "crypto"), (2, None)]
@@ -237,22 +244,16 @@ def test_images(session, name):
 
 
 def test_the_soundness_error_is_that_of_forty_fair_coins():
-    """With one combination in place of 40, half of the wrong answers pass: each bit has its coins."""
-    from mpc.protocols import limits
-
-    secret_of = lambda s: shared(s, [eye(), ReLU(), eye()], 8.0, 64.0)  # noqa: E731
+    """Of one bit that is set, each combination takes notice with probability 1/2, anew in each run."""
     with mpc.Session() as s:
-        secret = secret_of(s)
-        planned = s.plan(lambda p: secret.twin(p)(secret.twin(p).share_rows(None, "bob", rows=1)))
-        assert planned.cost.total.rounds > 0
         counts = []
         for _ in range(60):
-            excess = limits.Excess(s)
+            excess = limits_on_shares.Excess(s)
             planes = np.zeros((2, 3), np.uint64)
             planes[0, 1] = 1 << 17
             excess.add(planes, 192, inside=False)
             x = s.share([1.0], owner="alice")
-            counts.append(int(limits.failures(x, excess).reveal()))
+            counts.append(int(limits_on_shares.failures(x, excess).reveal()))
     # Binomial, 40 fair coins each: 1200 of 2400 on the average, with a standard deviation of 24.5.
     assert 1000 < sum(counts) < 1400 and min(counts) > 3
 
@@ -303,3 +304,154 @@ def test_bounds_of_another_model_or_format():
 def test_margins_that_are_none(margin):
     with pytest.raises((ArgumentError, DtypeError), match="margin must be"):
         Regressor([eye()], 1).calibrate([[1.0]], margin=margin, low=0, high=1)
+
+
+# Files, workers, plans.
+
+
+@pytest.fixture(scope="module")
+def deep():
+    model, bounds = calibrated.deep_network()
+    return model, bounds, model.predict(calibrated.rows())
+
+
+def test_saved_shares_keep_their_limits(deep, tmp_path):
+    model, bounds, labels = deep
+    with mpc.Session() as s:
+        nn.save_shares(model.share(s, "alice", bounds=bounds), tmp_path)
+        path = tmp_path / "alice.npz"
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes())
+        # Earlier versions, which would check nothing, refuse it.
+        assert header["version"] == 3
+    with mpc.Session() as s:
+        again = nn.load_shares(s, tmp_path)
+        assert again.bounds == bounds
+        assert (again.predict(again.share_rows(calibrated.rows(), "bob")) == labels).all()
+        with pytest.raises(RangeError, match="left its limit"):
+            again.predict(again.share_rows(calibrated.rows_beyond(), "bob"))
+    for change in (
+        lambda h: h["bounds"]["limits"].__setitem__(1, None),
+        lambda h: h["bounds"]["reaches"].__setitem__(0, 2.0**40),
+        lambda h: h["bounds"].pop("largest"),
+        lambda h: h.update(bounds=[1.0]),
+        lambda h: h.pop("bounds"),
+    ):
+        other = json.loads(json.dumps(header))
+        change(other)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        arrays["header"] = np.frombuffer(json.dumps(other).encode(), np.uint8)
+        kept = path.read_bytes()
+        with path.open("wb") as out:
+            np.savez(out, **arrays)
+        with mpc.Session() as s, pytest.raises(DataError):
+            nn.load_shares(s, tmp_path)
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("answer", ["scores", "classes", "one-hot"])
+def test_workers_leave_the_opening_to_their_parties(deep, answer):
+    """What each worker runs, and what the party does with it; processes are in tests/parties."""
+    model, bounds, labels = deep
+    with mpc.Session() as s:
+        secret = model.share(s, "alice", bounds=bounds)
+        parameters = [p for layer in secret.layers for p in layer.parameters]
+        for rows, inside in ((calibrated.rows(), True), (calibrated.rows_beyond(), False)):
+            x = secret.share_rows(rows, "bob")
+            program = workers.Evaluation(secret, answer, 16, rows_are_checked=inside)
+            before = s.cost().by_layer
+            pieces = [program(s, x[:30], *parameters), program(s, x[30:], *parameters)]
+            found = linear.concatenate(pieces)
+            outputs = found.shape[1] - 1
+            shape = (40,) if answer == "classes" else (40, outputs)
+            if not inside:
+                with pytest.raises(RangeError, match="left its limit"):
+                    proof.split_failures(found, shape)
+                continue
+            got = proof.split_failures(found, shape).reveal()
+            got = got if answer == "classes" else got.argmax(axis=1)
+            assert (got == labels).all()
+            assert before != s.cost().by_layer
+
+
+@pytest.mark.parametrize("provider", ["crypto", None])
+def test_a_plan_has_the_cost_of_a_run(deep, provider):
+    model, bounds, _ = deep
+    with mpc.Session(provider=provider) as s:
+        secret = model.share(s, "alice", bounds=bounds)
+        secret.predict(secret.share_rows(calibrated.rows(), "bob"))  # opens the weights
+        X = secret.share_rows(calibrated.rows(), "bob")
+        plan = s.plan(lambda p: secret.twin(p).predict(secret.twin_rows(p, X)))
+        before = s.cost()
+        secret.predict(X)
+        assert plan.cost == s.cost() - before
+        # Beside a network whose interval bounds fit: 5 rounds for the proof.
+        before = s.cost()
+        secret.bounds = None
+        secret.predict(secret.share_rows(calibrated.rows(), "bob"))
+        if provider:
+            assert plan.cost.rounds == (s.cost() - before).rounds + 5
+
+
+def test_a_format_that_holds_the_interval_bounds_takes_no_limits():
+    """And costs what it has always cost, to the word: bounds that are not needed are not used."""
+    rng = np.random.default_rng(2)
+    model = nn.MLP.from_parameters(
+        [rng.normal(size=(8, 6)), np.zeros(6), rng.normal(size=(6, 3)), np.zeros(3)]
+    )
+    X = rng.uniform(size=(20, 8))
+    bounds = model.calibrate(X)
+    costs = []
+    for options in ({}, {"bounds": bounds}):
+        with mpc.Session() as s:
+            secret = model.share(s, "alice", **options)
+            assert secret.bounds is None
+            secret.predict(secret.share_rows(X, "bob"))
+            costs.append(s.cost())
+    assert costs[0] == costs[1]
+    assert "limits" not in costs[0].by_layer
+
+
+def test_rows_that_came_with_a_model_are_its_default():
+    """Where interval bounds do not fit; without rows, the error says what to do."""
+    model, _ = calibrated.deep_network()
+    plain = Classifier(model.layers, np.arange(32), 32, (0.0, 64.0))
+    with mpc.Session() as s:
+        with pytest.raises(RangeError, match=r"share\(..., bounds=model.calibrate\(X\)\)"):
+            plain.share(s, "alice")
+        plain.take_rows(calibrated.rows())
+        secret = plain.share(s, "alice")
+        assert secret.bounds == plain.bounds_ == plain.outline().bounds_
+        rows = secret.share_rows(calibrated.rows(), "bob")
+        assert (secret.predict(rows) == plain.predict(calibrated.rows())).all()
+        assert plain.audit(calibrated.rows()).fits
+
+
+def test_models_with_other_limits_are_not_evaluated_together():
+    model, bounds = calibrated.deep_network()
+    other = model.calibrate(calibrated.rows(), margin=64)
+    assert other.limits != bounds.limits
+    with mpc.Session() as s:
+        kinds = {architecture(model.share(s, "alice", bounds=b)) for b in (bounds, bounds, other)}
+        assert len(kinds) == 2
+        two = [model.share(s, "alice", bounds=bounds) for _ in range(2)]
+        for rows, inside in ((calibrated.rows(6), True), (calibrated.rows_beyond(6), False)):
+            x = two[0].share_rows(rows, "bob")
+            together = side_by_side(two, (2, 4))
+            if inside:
+                assert (together.predict(x) == model.predict(rows)).all()
+            else:
+                with pytest.raises(RangeError, match="left its limit"):
+                    together.predict(x)
+
+
+def test_parties_with_other_limits_notice():
+    """A limit that one party reads elsewhere than the others gives no answer."""
+    model, bounds = calibrated.deep_network()
+    with mpc.Session() as s:
+        secret = model.share(s, "alice", bounds=bounds)
+        noted = []
+        s.note = lambda *step: noted.append(step)
+        secret(secret.share_rows(calibrated.rows(2), "bob"))
+    assert ("bounds", bounds.limits, bounds.reaches) in noted
