@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -483,6 +484,8 @@ class Model:
         arrays: dict[str, NDArray[Any]] = {}
         if self.feature_names_in_ is not None:
             header["feature_names"] = [str(name) for name in self.feature_names_in_]
+        if self.bounds_ is not None:
+            header["bounds"] = asdict(self.bounds_)
         if self.output_scale_ is not None:
             arrays["output_scale"] = self.output_scale_
         if self.input_range_ is not None:

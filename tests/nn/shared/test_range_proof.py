@@ -4,6 +4,7 @@ The limits are those of Bounds; how they are checked on shares is mpc.protocols.
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -413,7 +414,7 @@ def test_a_format_that_holds_the_interval_bounds_takes_no_limits():
     assert "limits" not in costs[0].by_layer
 
 
-def test_rows_that_came_with_a_model_are_its_default():
+def test_rows_that_came_with_a_model_are_its_default(tmp_path):
     """Where interval bounds do not fit; without rows, the error says what to do."""
     model, _ = calibrated.deep_network()
     plain = Classifier(model.layers, np.arange(32), 32, (0.0, 64.0))
@@ -426,6 +427,8 @@ def test_rows_that_came_with_a_model_are_its_default():
         rows = secret.share_rows(calibrated.rows(), "bob")
         assert (secret.predict(rows) == plain.predict(calibrated.rows())).all()
         assert plain.audit(calibrated.rows()).fits
+    plain.save(tmp_path / "model")
+    assert nn.load(tmp_path / "model").bounds_ == plain.bounds_
 
 
 def test_models_with_other_limits_are_not_evaluated_together():
@@ -455,3 +458,73 @@ def test_parties_with_other_limits_notice():
         s.note = lambda *step: noted.append(step)
         secret(secret.share_rows(calibrated.rows(2), "bob"))
     assert ("bounds", bounds.limits, bounds.reaches) in noted
+
+
+def random_network(rng):
+    """Return layers whose values come near what the ring holds, for inputs of a random range."""
+    features = int(rng.integers(1, 7))
+    inputs, layers, n = float(2.0 ** rng.integers(0, 13)), [], features
+    for _ in range(int(rng.integers(2, 6))):
+        outputs = int(rng.integers(1, 7))
+        weights = rng.normal(size=(n, outputs)) * 2.0 ** rng.integers(-6, 9)
+        layers.append(Dense(weights, rng.normal(size=outputs) * 2.0 ** rng.integers(-4, 6)))
+        layers += [[], [ReLU()], [ReLU()], [LeakyReLU(0.25)], [Sigmoid()]][rng.integers(5)]
+        n = outputs
+    layers.append(Dense(rng.normal(size=(n, 2)), np.zeros(2)))
+    return layers, features, inputs
+
+
+def expected_of(layers, bounds, X):
+    """Return the outputs in real arithmetic, their largest error, and how a limit fares.
+
+    That is the largest excess of a value over its limit, after taking off what rounding may add to it or
+    take from it; None if that decides nothing.
+    """
+    x, off, excess = X, UNIT, -np.inf
+    for layer, limit in zip(layers, bounds.limits, strict=True):
+        if layer.parameters:
+            layer = layer.with_parameters([np.rint(p / UNIT) * UNIT for p in layer.parameters])
+            off *= np.abs(layer.weights).sum(axis=0).max()
+        x = layer(x)
+        off += 1e-4 if isinstance(layer, Sigmoid) else 4 * UNIT
+        if limit is not None:
+            over = np.abs(x).max() - limit
+            if abs(over) <= off:
+                return x, off, None
+            excess = max(excess, over)
+            if over > 0:
+                return x, off, excess
+    return x, off, excess
+
+
+def test_random_networks_are_right_or_refused():
+    """Against real arithmetic: beyond a limit always refused, inside always taken and right."""
+    told = {"inside": 0, "beyond": 0, "not shared": 0, "too near to say": 0}
+    with mpc.Session() as dealt, mpc.Session(provider=None) as alone:
+        for seed in range(int(os.environ.get("SOTTO_RANDOM_PROOFS", "30"))):
+            rng = np.random.default_rng(seed)
+            layers, features, inputs = random_network(rng)
+            limit = float(2.0 ** rng.integers(0, 14))
+            bounds = bounds_of(layers, limit, inputs, (features,))
+            model = Regressor(layers, features)
+            model.output_scale_ = np.full(2, 1e9)  # precision is no matter here
+            s = dealt if seed % 10 else alone
+            try:
+                secret = model.share(s, "alice", low=-inputs, high=inputs, bounds=bounds)
+            except RangeError:
+                told["not shared"] += 1
+                continue
+            for scale in 2.0 ** -np.arange(0, 16, 3.0):
+                X = np.rint(rng.uniform(-inputs, inputs, (2, features)) * scale / UNIT) * UNIT
+                x, off, excess = expected_of(layers, bounds, X)
+                rows = secret.share_rows(X, "bob")
+                if excess is None:
+                    told["too near to say"] += 1
+                elif excess > 0:
+                    with pytest.raises(RangeError, match="left its limit"):
+                        secret(rows)
+                    told["beyond"] += 1
+                else:
+                    assert np.abs(secret(rows).reveal() - x).max() <= off, seed
+                    told["inside"] += 1
+    assert min(told["inside"], told["beyond"]) > 25, told
