@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mpc import session_setup
@@ -390,6 +391,14 @@ class Session(SessionWithStock):
             joint.make_at_once(self, bundle.asked)
         else:
             self.source.announce(base, bundle.asked)
+
+    def drop_prepared(self) -> None:
+        """Leave what a program that ends here was prepared with and has not used: 1 round, not booked.
+
+        All parties call it, at the same place. Ids that were announced to the provider are not used.
+        """
+        own = [np.array([max(self._announced, self.last_id)], np.uint64) for _ in self.here]
+        self.last_id = max(int(last[0]) for last in self.tell(own, booked=False))
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
