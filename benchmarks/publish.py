@@ -23,10 +23,11 @@ import script
 import serving
 import sizing
 import slow_networks
+import stock
 import training_seeds
 import workers
 from machine import describe, markdown
-from networks_text import networks_text, seconds, training_text
+from networks_text import alone_text, networks_text, seconds, training_text
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -43,6 +44,8 @@ BENCHMARKS = (
     "training",
     "training_seeds",
     "networks",
+    "networks_alone",
+    "main_alone",
     "conversions",
     "processes",
     "slow_networks",
@@ -52,6 +55,7 @@ BENCHMARKS = (
     "soak",
     "peers",
     "alone",
+    "stock",
 )
 
 
@@ -65,7 +69,12 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "networks": [
             "networks.py", "--data", data, "--memory", "--train-encrypted", "6000", "--json"
         ],
+        "networks_alone": [
+            "networks.py", "--no-provider", "--data", data, "--repeats", "8", "--memory", "--json"
+        ],
+        "main_alone": ["encrypted_mnist.py", "--no-provider", "--repeats", "7", "--json"],
         "conversions": ["conversions.py", "--json"],
+        "stock": ["stock.py", "--json"],
         "processes": ["processes.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
@@ -134,7 +143,10 @@ TITLES = {
     "spu-cheetah": "SecretFlow SPU 0.9.5, CHEETAH",
 }
 PEERS = ("spu", "crypten-default", "crypten")
-ALONE = ("network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m")
+ALONE = (
+    "network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m", "train_mse_128",
+    "train_softmax_128",
+)  # fmt: skip
 
 
 def main_rows(main: dict[str, Any]) -> list[list[str]]:
@@ -151,7 +163,11 @@ def main_rows(main: dict[str, Any]) -> list[list[str]]:
         ["images a second", f"{main['images_per_second']:,.0f}"],
         ["rounds", f"{main['rounds']:,}"],
         ["bytes sent by a party", f"{main['bytes_sent_per_party']:,}"],
-        ["correction bytes from the provider", f"{main['correction_bytes']:,}"],
+        *(
+            [["correction bytes from the provider", f"{main['correction_bytes']:,}"]]
+            if main.get("provider", "crypto")
+            else []
+        ),
         ["peak memory", f"{main['peak_bytes'] / 1e6:,.0f} MB"],
     ]
 
@@ -181,7 +197,9 @@ def alone_figures() -> str:
     alone = read("alone")
     found = []
     for item in alone["work"]:
-        ours, theirs = (item["libraries"][name] for name in ("sotto-alone", "spu-cheetah"))
+        ours, theirs = (item["libraries"].get(name, {}) for name in ("sotto-alone", "spu-cheetah"))
+        if "median" not in ours or "median" not in theirs:
+            continue
         found.append(
             f"{item['title']} {seconds(ours['median'])} and {seconds(theirs['median'])}"
             f" ({item['ratio_to_sotto']['spu-cheetah']:.1f}x)"
@@ -351,6 +369,7 @@ def results() -> str:
         "",
         *beside(peers),
         *(["## Two parties alone", "", *beside(found["alone"])] if "alone" in found else []),
+        *alone_part(found),
         "## Training on shares",
         "",
         *training_text(training),
@@ -393,6 +412,30 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def alone_part(found: dict[str, Any]) -> list[str]:
+    """Return what else is measured of two parties alone, where it has been."""
+    text: list[str] = []
+    if "stock" in found:
+        text += ["### With a stock", "", *stock.stock_text(found["stock"]), ""]
+    if "main_alone" in found:
+        digits = found["main_alone"]
+        text += [
+            "### The 8x8 digits",
+            "",
+            "`encrypted_mnist.py --no-provider`: the main job on its default data, in one process:",
+            "",
+            markdown(main_rows(digits)),
+            "",
+            f"Machine: {describe(digits['machine'])}.",
+            "",
+        ]
+    if "networks_alone" in found:
+        text += [
+            "### The papers' networks, alone", "", *alone_text(found["networks_alone"]), ""
+        ]  # fmt: skip
+    return text
 
 
 def workers_text(measured: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The README's example runs and prints what the README says; its figures come from the files."""
 
 import re
+import statistics
 import warnings
 from pathlib import Path
 
@@ -143,6 +144,27 @@ def test_networks_reach_what_is_asked_of_them(benchmark):
             assert abs(run["plain_accuracy"] - run["encrypted_accuracy"]) <= 0.005
 
 
+def test_networks_without_a_provider_are_right(benchmark):
+    publish = benchmark("publish")
+    networks = publish.read("networks_alone")["networks"]
+    assert [n["network"] for n in networks] == ["A", "B", "C", "D"]
+    for one in (*networks, publish.read("main_alone")):
+        assert one["provider"] is None
+        assert one["agreement"] >= 0.999
+        assert abs(one["plain_accuracy"] - one["encrypted_accuracy"]) <= 0.001
+    assert publish.read("main_alone")["data"] == "digits"
+
+
+def test_a_stock_brings_two_parties_close_to_a_provider(benchmark):
+    ratios = {
+        batch["rows"]: statistics.median(batch["ratios"])
+        for batch in benchmark("publish").read("stock")["batches"]
+    }
+    assert list(ratios) == [1, 128, 1000]
+    assert ratios[1] <= 2.5
+    assert ratios[1000] <= 1.5
+
+
 def test_every_benchmark_can_be_published(benchmark):
     publish = benchmark("publish")
     for name in publish.BENCHMARKS:
@@ -155,7 +177,7 @@ def test_every_benchmark_can_be_published(benchmark):
             # Exits where an option is not known.
             assert benchmark(Path(script).stem).arguments(options).json
         assert ("somewhere" in options) == (
-            name in ("main", "training", "training_seeds", "networks")
+            name in ("main", "training", "training_seeds", "networks", "networks_alone")
         )
     with pytest.raises(KeyError):
         publish.command("other", "somewhere", None)
