@@ -53,7 +53,8 @@ def from_onnx(
         With one input, whose first axis counts rows. A row of the model has the elements of a row
         of that input, flattened in row-major order: share an image as the row of its pixels.
     X : array_like of shape (rows, features), optional
-        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`.
+        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`; and
+        for a deep network's limits, as by ``calibrate``. Images have one range a channel.
     classes : array_like of shape (classes,), optional
         The labels in ascending order, for a graph that ends in scores, without softmax or argmax.
         Without any of the three the model is a regressor.

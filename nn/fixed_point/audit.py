@@ -286,6 +286,11 @@ def _range_problem(
     return None
 
 
+def holds_intervals(fitted: Fitted, form: FixedPoint) -> bool:
+    """Return whether a format holds all that interval bounds say a model's values can reach."""
+    return _range_problem(fitted.layers, *fitted.scaled, form, fitted.inputs) is None
+
+
 def _advice(better: FixedPoint | None, low: Floats, bounds: Bounds | None = None) -> str:
     advice = (
         f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"

@@ -153,9 +153,12 @@ def precision_problem(
     if not known:
         # No format is fine enough. What is as good as formats get, or faint, has to do.
         size = np.abs(exact).max(axis=0) if size is None else size
-        enough = np.maximum.reduce([limit, _FAINT * size, _NEAR_FLOOR * error(_ANY_BITS)])
+        floor = error(_ANY_BITS)
+        enough = np.maximum.reduce([limit, _FAINT * size, _NEAR_FLOOR * floor])
         if (here <= enough).all():
             return None
+        # Where an activation's own error is no matter, a finer format would do if there was room for it.
+        enough = np.where(floor > limit, enough, limit)
         better = next((near for near, off in finer if (off <= enough).all()), None)
     worst = int(np.argmax(here / limit))
     what = "the best score ahead of the second by" if ranked else "a standard deviation of"

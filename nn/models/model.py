@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, feature_matrix, real
-from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs, widened
-from nn.fixed_point.calibration import Bounds, calibrate, observed
+from nn.core.checks import check_names, feature_matrix
+from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
 from nn.layers.layer import parameters
 from nn.layers.normalisation import folded
+from nn.models.calibrated import CalibratedModel
 from nn.models.model_archives import write_model
 from nn.shared.comparison import observe
 from nn.shared.model import SharedModel
@@ -33,11 +34,9 @@ __all__ = ["Model"]
 
 # Rows that an audit evaluates on shares, at most.
 _AUDIT_ROWS = 256
-# The margin of limits from rows that came with the model.
-_MARGIN = 8.0
 
 
-class Model:
+class Model(CalibratedModel):
     """A network in the clear, with the range of its inputs.
 
     Attributes
@@ -54,8 +53,7 @@ class Model:
     output_scale_ : ndarray of shape (outputs,), or None
         See :func:`nn.fixed_point.precision.output_scale`; known to the model's owner only.
     bounds_ : Bounds or None
-        What :meth:`calibrate` gives for rows that came with the model; ``share`` takes them where
-        interval bounds do not fit. Known to the model's owner, and in an :meth:`outline`.
+        See :class:`nn.models.calibrated.CalibratedModel`.
     in_files : bool, of the class
         Whether :func:`nn.load` can read models of this class.
     ranked : bool, of the class
@@ -69,7 +67,6 @@ class Model:
     input_range_: tuple[Any, Any] | None
     feature_names_in_: NDArray[Any] | None = None
     output_scale_: Floats | None = None
-    bounds_: Bounds | None = None
     in_files: ClassVar[bool] = False
     ranked: ClassVar[bool] = False
     room: int = MOST_ROOM
@@ -123,15 +120,8 @@ class Model:
         if not len(rows):
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
         ends = typical_range(rows, self.layers)
-        try:
-            layers = folded(self.layers)
-        except ArgumentError:  # it cannot be shared as it is
-            layers = []
-        seen, outputs = observed(layers or self.layers, rows)
+        self.bounds_, outputs = self.bounds_of_rows(rows, *ends)
         self.input_range_, self.output_scale_ = ends, output_scale(outputs, self.ranked)
-        # Values that are not finite, as of a network that fixed point cannot hold, have no bounds.
-        finite = bool(layers) and all(value < math.inf for value in seen)
-        self.bounds_ = self._calibrated(layers, seen, _MARGIN, *ends, self.room) if finite else None
 
     def range_for(
         self, low: ArrayLike | None, high: ArrayLike | None, X: NDArray[Any] | None = None
@@ -215,99 +205,6 @@ class Model:
             raise RangeError(problem)
         return self.share_fitted(session, owner, fitted, bool(scores), bounds)
 
-    def _fitted(
-        self,
-        layers: list[Layer],
-        low: Floats,
-        high: Floats,
-        form: FixedPoint,
-        bounds: Bounds | None,
-        *,
-        given: bool,
-    ) -> tuple[Fitted, Bounds | None]:
-        """Return layers and range as they are to be shared, and the bounds if the format needs them.
-
-        `given` says that the range is one that the caller has given, which is not widened.
-        """
-        bounds = self.bounds_ if bounds is None else bounds
-        if bounds is not None and not isinstance(bounds, Bounds):
-            raise DtypeError(f"bounds must be what calibrate returns, got {type(bounds).__name__}")
-        if bounds is not None and bounds.needed(form):
-            return widened(layers, low, high, 1 if given else bounds.room), bounds
-        return fit_inputs(layers, low, high, form, room=1 if given else self.room), None
-
-    def calibrate(
-        self,
-        X: ArrayLike,
-        *,
-        margin: float = 8,
-        low: ArrayLike | None = None,
-        high: ArrayLike | None = None,
-    ) -> Bounds:
-        """Return bounds for ``share`` from typical rows, for networks whose interval bounds are hopeless.
-
-        Parameters
-        ----------
-        X : array_like of shape (rows, features)
-            Rows like those that the model will get.
-        margin : float, default=8
-            How many times larger values may be than the largest that `X` leads to; above 1.
-            Limits are rounded up to powers of two.
-        low, high : float or array_like of shape (features,), optional
-            Range of the inputs, as for ``share``. Default: `input_range_`, else that of `X`.
-
-        Returns
-        -------
-        Bounds
-            They become public when the model is shared, see :class:`nn.Bounds`.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ShapeError, RangeError, DtypeError
-            If `X` is not (rows, features) with at least one row, holds NaN or infinities or leads to
-            some, or is no array of reals.
-        ArgumentError
-            If `margin` is no number above 1.
-
-        Examples
-        --------
-        >>> import mpc, nn
-        >>> model = nn.MLP.from_parameters([[[1e3]], [0.0], [[1e4, 1.0]], [0.0, 0.0]])
-        >>> bounds = model.calibrate([[0.01], [0.1]], low=0, high=1)
-        >>> with mpc.Session() as s:
-        ...     secret_model = model.share(s, owner="alice", low=0, high=1, bounds=bounds)
-        ...     row = secret_model.share_rows([[0.125]], owner="bob")
-        ...     secret_model(row).reveal()
-        array([[1.25e+06, 1.25e+02]])
-        """
-        margin = real("margin", margin, above=1, below=math.inf)
-        layers = folded(self.layers)
-        rows = self._matrix(X)
-        if not len(rows):
-            raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
-        lows, highs = self.range_for(low, high, rows)
-        room = self.room if low is None and high is None else 1
-        return self._calibrated(layers, observed(layers, rows)[0], margin, lows, highs, room)
-
-    def _calibrated(
-        self,
-        layers: list[Layer],
-        seen: list[float],
-        margin: float,
-        low: Floats,
-        high: Floats,
-        room: int,
-    ) -> Bounds:
-        fitted = widened(layers, low, high, room)
-        least, most = fitted.scaled
-        if fitted.inputs is None:
-            # A model on shares knows one magnitude for all features.
-            most = np.max(np.abs(fitted.scaled))
-            least = -most
-        return calibrate(fitted.layers, seen, margin, least, most, fitted.room)
-
     def share_fitted(
         self,
         session: Session,
@@ -368,9 +265,8 @@ class Model:
         ]
         if self.input_range_ is not None:
             form = FixedPoint(frac_bits, int_bits)
-            outline.room = fit_inputs(
-                layers, *self.range_for(None, None), form, room=self.room
-            ).room
+            fitted = fit_inputs(layers, *self.range_for(None, None), form, room=self.room)
+            outline.room, outline.outlined = fitted.room, self.needs_bounds(fitted, form)
         return outline
 
     def _shared(

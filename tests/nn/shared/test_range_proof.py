@@ -423,7 +423,16 @@ def test_rows_that_came_with_a_model_are_its_default(tmp_path):
             plain.share(s, "alice")
         plain.take_rows(calibrated.rows())
         secret = plain.share(s, "alice")
-        assert secret.bounds == plain.bounds_ == plain.outline().bounds_
+        # The other parties have its outline, whose weights are zero, and find the same.
+        assert secret.bounds == plain.bounds_ == plain.outline().share(s, "alice").bounds
+        assert plain.share(s, "alice", low=0.0, high=0.5).bounds == plain.bounds_
+        with pytest.raises(RangeError, match=r"for inputs in .*bounds=model.calibrate"):
+            plain.share(s, "alice", low=0.0, high=1000.0)
+        shallow = Classifier(model.layers[:3], np.arange(32), 32, (0.0, 64.0))
+        shallow.take_rows(calibrated.rows())
+        assert shallow.bounds_ is not None
+        for one in (shallow, shallow.outline()):
+            assert one.share(s, "alice").bounds is None
         rows = secret.share_rows(calibrated.rows(), "bob")
         assert (secret.predict(rows) == plain.predict(calibrated.rows())).all()
         assert plain.audit(calibrated.rows()).fits
