@@ -19,28 +19,54 @@ True
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.graph import Graph
+from nn.layers.joining import (
+    Add,
+    Concat,
+    MatMul,
+    Maximum,
+    Mean,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.relu import ReLU
+from nn.layers.scale import Scale, Shift
+from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
 
 __all__ = [
     "LAYERS",
+    "Add",
     "AveragePool",
     "BatchNorm",
+    "Concat",
     "Convolution",
     "Dense",
     "Dropout",
     "Flatten",
+    "Graph",
     "Layer",
     "LeakyReLU",
+    "MatMul",
     "MaxPool",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Multiply",
     "NamedElsewhere",
+    "Pad",
     "ReLU",
     "Reshape",
+    "Scale",
+    "Shift",
     "Sigmoid",
+    "Subtract",
+    "Take",
     "Tanh",
     "Transpose",
     "Weighted",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nn.layers.graph import names, wired
 from nn.layers.layer import layers_of
 from nn.models.mlp import MLP
 from nn.models.model_archives import VERSION, read_model
@@ -83,7 +84,7 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         parameters.append(array)
     ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
     features = int(header["n_features"])
-    layers = layers_of(header["layers"], parameters)
+    layers = wired(layers_of(header["layers"], parameters), header)
     if header["kind"] == "Regressor":
         return Regressor(layers, features, ends, flat=header["flat"])
     classes = (
@@ -99,7 +100,7 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         network = Sequential.from_layers(layers, features, classes=made.classes_)
     else:
         raise DataError(f"kind {header['kind']!r} is not known")
-    if list(map(repr, network.layers)) != list(map(repr, layers)):
+    if names(network.layers) != names(layers):
         raise DataError(f"an {header['kind']} cannot have the layers {layers}")
     network.link = made.link
     if made.input_range_ is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nn.layers import Dense, Layer, ReLU
+from nn.layers.graph import Graph
 from nn.layers.layer import parameters
 from nn.models.mlp import MLP
 from nn.models.predictors import Regressor
@@ -15,11 +18,12 @@ __all__ = ["plain_classifier", "plain_regressor"]
 
 
 @plain_model_of(SharedModel)
-def plain_classifier(model: SharedModel, layers: list[Layer]) -> Network:
+def plain_classifier(model: SharedModel, layers: Sequence[Layer]) -> Network:
     """Return an MLP if the layers are Dense and ReLU in turn, else a Sequential."""
     network: Network
     kinds = [type(layer) for layer in layers]
-    if kinds == [Dense, *[ReLU, Dense] * (len(layers) // 2)]:
+    chain = not isinstance(layers, Graph)
+    if chain and kinds == [Dense, *[ReLU, Dense] * (len(layers) // 2)]:
         network = MLP.from_parameters(parameters(layers), classes=model.classes_)
     else:
         network = Sequential.from_layers(layers, model.n_features_in_, classes=model.classes_)
@@ -30,7 +34,7 @@ def plain_classifier(model: SharedModel, layers: list[Layer]) -> Network:
 
 
 @plain_model_of(SharedRegressor)
-def plain_regressor(model: SharedRegressor, layers: list[Layer]) -> Regressor:
+def plain_regressor(model: SharedRegressor, layers: Sequence[Layer]) -> Regressor:
     """Return a Regressor with the revealed layers."""
     ends = model.low, model.high
     plain = Regressor(layers, model.n_features_in_, ends, flat=model.flat)

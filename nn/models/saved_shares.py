@@ -27,6 +27,7 @@ from nn.core.checks import local_path
 from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.inputs import InputScale, input_range
 from nn.layers import Layer
+from nn.layers.graph import run, wired, wiring_of
 from nn.layers.layer import described, layers_of
 from nn.losses.links import LINKS
 from nn.shared.model import SharedModel
@@ -50,12 +51,15 @@ def _output_shape(layers: Sequence[Layer], n_features: int) -> tuple[int, ...]:
     """Return the shape of an output row, after checking that the layers chain."""
     if not layers or not 0 < n_features <= _LARGEST_ROW:
         raise DataError(f"a model needs layers and features, got {len(layers)} and {n_features}")
-    shape: tuple[int, ...] = (n_features,)
-    for layer in layers:
-        shape = layer.output_shape(shape)
+
+    def step(_: int, layer: Layer, given: Any) -> tuple[int, ...]:
+        shape = layer.output_shape(given)
         if not 0 < prod(shape) <= _LARGEST_ROW:
             raise DataError(f"{layer!r} gives rows of shape {shape}")
-    return shape
+        return shape
+
+    found: tuple[int, ...] = run(layers, (n_features,), step)
+    return found
 
 
 def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
@@ -118,6 +122,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         "n_features": model.n_features_in_,
         "feature_names": None if names is None else [str(name) for name in names],
         "layers": described(model.layers),
+        **wiring_of(model.layers),
         "parameters": [[p.frac_bits, p.bound] for p in parameters],
     }
     public: Arrays = {"low": model.low, "high": model.high}
@@ -269,7 +274,7 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
         SharedArray(session, stacked(k), frac_bits, bound)
         for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
-    layers = layers_of(header["layers"], parameters)
+    layers = wired(layers_of(header["layers"], parameters), header)
     common: dict[str, Any] = {"inputs": first.inputs}
     if header["kind"] == "regressor":
         common["flat"] = header["flat"]
@@ -413,7 +418,7 @@ class SharesFile:
                 raise DataError(
                     f"a parameter has {frac_bits} fractional bits and the bound {bound}"
                 )
-        layers = layers_of(header["layers"], self.shares)
+        layers = wired(layers_of(header["layers"], self.shares), header)
         shape = _output_shape(layers, header["n_features"])
         if shape != (len(self.classes),):
             raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")
