@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.onnx_graph import graph_model
+from nn.convert.onnx_graph import RANDOM, graph_model
 from nn.convert.onnx_operators import operators
 from nn.convert.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
 from nn.layers.activations import Sigmoid
@@ -31,10 +31,6 @@ __all__ = ["from_onnx"]
 _OLDEST_OPSET = 9
 # Operators that move elements of their first input (Concat: of all inputs) and compute nothing.
 _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
-_RANDOM = (
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike",
-)  # fmt: skip
 # ONNX numbers of element types: float, float16, double, bfloat16; integers; and the operators that take
 # integers and return floats.
 _FLOATS = (1, 10, 11, 16)
@@ -340,7 +336,7 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
         )
     inputs = [values[name] if name else None for name in node.input]
     if all(value is None or isinstance(value, (np.ndarray, Sizes)) for value in inputs):
-        if node.op_type in _RANDOM:
+        if node.op_type in RANDOM:
             raise ConversionError(f"{where} is random: export the model for inference")
         given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
         try:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
+from nn.convert.graph_sizes import Sizes
 from nn.layers import LAYERS, Layer
 from nn.layers.graph import Graph
 from nn.layers.scale import Constant, Scale, Shift
@@ -41,9 +42,6 @@ Convert = Callable[..., Any]
 
 # Stands for the axis of the rows among the axes of a tensor.
 ROWS = -1
-# Numbers of rows for which shape arithmetic is done, where the graph leaves the number open. Primes, so
-# that a size which has the number as a factor shows it.
-OPEN = (4099, 4111)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,25 +103,6 @@ class Labels:
     """The index of the first largest score of every row."""
 
     scores: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Sizes:
-    """Integers or floats computed from sizes of arrays, for two numbers of rows."""
-
-    pair: tuple[NDArray[Any], NDArray[Any]]
-
-    def same_for_all_rows(self) -> NDArray[Any] | None:
-        """Return the array with one row, if that is all that depends on the number of rows."""
-        first, second = self.pair
-        if first.ndim != second.ndim:
-            return None
-        axes = [a for a in range(first.ndim) if first.shape[a] != second.shape[a]]
-        if len(axes) != 1 or not min(first.shape[axes[0]], second.shape[axes[0]]):
-            return None
-        one, other = (v.take([0], axes[0]) for v in self.pair)
-        same = np.array_equal(one, other) and all((v == one).all() for v in self.pair)
-        return one if same else None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_builder import (
-    OPEN,
     ROWS,
     Builder,
     Labels,
@@ -22,6 +20,7 @@ from nn.convert.graph_builder import (
     constant,
     operator,
 )
+from nn.convert.graph_sizes import FREE, LINEAR, OPEN, sizes_for, whole_sizes
 from nn.layers.joining import Concat
 from nn.layers.selecting import Pad, Take
 
@@ -71,19 +70,14 @@ def _dropout(
 def _shape(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
     x = x.scores if isinstance(x, Scores) else builder.tensor(x)
     part = slice(attributes.get("start", 0), attributes.get("end"))
-    found = [
+    first, second = (
         np.array(
             [x.size(k) * (rows if ROWS in group else 1) for k, group in enumerate(x.axes)], np.int64
         )[part]
         for rows in builder.counts
-    ]
-    return _sizes(found)
-
-
-def _sizes(found: Sequence[NDArray[Any]]) -> Any:
-    """Return arrays for two numbers of rows as a constant, if they agree."""
-    first, second = found
-    return first if np.array_equal(first, second) else Sizes((first, second))
+    )
+    marks = np.array([LINEAR if ROWS in group else FREE for group in x.axes])[part]
+    return sizes_for((first, second), marks)
 
 
 @operator("Transpose", "perm")
@@ -109,15 +103,18 @@ def _flatten(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
 
 @operator("Reshape", "allowzero")
 def _reshape(builder: Builder, attributes: dict[str, Any], x: Any, shape: Any) -> Any:
-    pair = shape.pair if isinstance(shape, Sizes) else (constant(shape), constant(shape))
-    wanted = [[int(n) for n in v.reshape(-1)] for v in pair]
+    wanted = whole_sizes(shape)
     if isinstance(x, (Labels, Scores)):
         scores = x.scores
         width = 1 if isinstance(x, Labels) else scores.size(len(scores.axes) - 1)
-        for found, rows in zip(wanted, builder.counts, strict=True):
-            if found[0] not in (-1, 0, rows) or found[1:] not in ([width], [-1], [][: width == 1]):
-                raise ConversionError(f"must keep the rows, got shape {found}")
-        return x
+        kept = [[width], [-1], *([[]] if isinstance(x, Labels) else [])]
+        if all(
+            found[0] in (-1, 0, rows) and found[1:] in kept
+            for found, rows in zip(wanted, builder.counts, strict=True)
+        ):
+            return x
+        if isinstance(x, Labels):
+            raise ConversionError(f"must keep the rows, got shape {wanted[0]}")
     x = builder.tensor(x)
     # First for the second number of rows, a prime, which shows where the rows are; a graph that was
     # made for a number of rows may name that number instead.
@@ -358,8 +355,7 @@ def _split(
 @operator("Expand")
 def _expand(builder: Builder, attributes: dict[str, Any], x: Any, shape: Any) -> Tensor:
     x = builder.tensor(x)
-    pair = shape.pair if isinstance(shape, Sizes) else (constant(shape), constant(shape))
-    wanted = [[int(n) for n in v.reshape(-1)] for v in pair]
+    wanted = whole_sizes(shape)
     rank = max(len(x.axes), len(wanted[0]))
     x = replace(x, axes=((),) * (rank - len(x.axes)) + x.axes)
     for axis in range(rank - len(wanted[0]), rank):

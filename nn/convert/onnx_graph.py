@@ -20,7 +20,6 @@ from nn.convert import graph_images as _images  # noqa: F401
 from nn.convert import graph_shaping as _shaping  # noqa: F401
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_builder import (
-    OPEN,
     ROWS,
     Builder,
     Labels,
@@ -30,6 +29,7 @@ from nn.convert.graph_builder import (
     known_operators,
 )
 from nn.convert.graph_folding import simplified
+from nn.convert.graph_sizes import OPEN, computed
 from nn.layers.activations import Sigmoid
 from nn.layers.dense import Dense
 from nn.layers.graph import Graph
@@ -42,7 +42,11 @@ from ring.real_arrays import plain_array
 
 __all__ = ["graph_model"]
 
-Evaluate = Callable[[Any, Any, Any, dict[str, Any]], Any]
+Evaluate = Callable[[Any, Any, Any, Any], Any]
+RANDOM = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+)  # fmt: skip
 
 
 class _Lost:
@@ -93,6 +97,10 @@ def graph_model(
             value = builder.add(Take(0, range(start, stop)), 0)
         values[name] = builder.from_rows(builder.reshaped(value, tuple(shape[1:])))
         start = stop
+    taken = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    idle = [name for name in shapes if name not in taken]
+    if idle and len(shapes) > 1:
+        raise ConversionError(f"every input must be used, but no node takes the input {idle[0]}")
     version = next(o.version for o in opsets if o.domain in ("", "ai.onnx"))
     blockers = [
         blocker
@@ -136,7 +144,17 @@ def _run(
     public = all(x is None or isinstance(x, (np.ndarray, Sizes)) for x in inputs)
     if public:
         try:
-            values.update(_computed(onnx, opsets, node, inputs, evaluate))
+            if node.op_type in RANDOM:
+                return f"{where} is random: export the model for inference"
+            named = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
+            values.update(
+                computed(
+                    node.op_type,
+                    named,
+                    list(node.output),
+                    lambda a: evaluate(onnx, opsets, node, a),
+                )
+            )
         except Exception as error:  # of whatever kind the evaluator has
             return f"{where} cannot be computed: {error}"
         return None
@@ -166,23 +184,6 @@ def _run(
         values.pop(name, None)
     values.update(zip(node.output, results, strict=False))
     return None
-
-
-def _computed(
-    onnx: Any, opsets: Any, node: Any, inputs: list[Any], evaluate: Evaluate
-) -> dict[str, Any]:
-    """Return the outputs of a node that depends on constants and sizes alone."""
-    named = [(n, v) for n, v in zip(node.input, inputs, strict=True) if n]
-    found = []
-    for k in range(1 + any(isinstance(v, Sizes) for _, v in named)):
-        arrays = {n: v.pair[k] if isinstance(v, Sizes) else v for n, v in named}
-        found.append([np.asarray(v) for v in evaluate(onnx, opsets, node, arrays)])
-    if len(found) == 1:
-        return dict(zip(node.output, found[0], strict=False))
-    return {
-        name: a if np.array_equal(a, b) else Sizes((a, b))
-        for name, a, b in zip(node.output, *found, strict=False)
-    }
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ __all__ = [
     "label_vector",
     "layer_widths",
     "local_path",
+    "named_inputs",
     "plain_numbers",
     "real",
 ]
@@ -165,6 +166,15 @@ def columns_of(inputs: dict[str, int] | None, name: str) -> slice:
     sizes = [(inputs or {})[n] for n in names]
     start = sum(sizes[: names.index(name)])
     return slice(start, start + sizes[names.index(name)])
+
+
+def named_inputs(pairs: Any, features: int) -> dict[str, int]:
+    """Return the names and sizes of a model's inputs as a file or a message has them, checked."""
+    inputs = {name: size for name, size in pairs}  # noqa: C416  (pairs may be of any length)
+    ok = all(type(name) is str and type(size) is int and size > 0 for name, size in inputs.items())
+    if not ok or len(inputs) != len(pairs) or sum(inputs.values()) != features:
+        raise ArgumentError(f"inputs must have names and {features} features in all")
+    return inputs
 
 
 def in_order(X: dict[str, Any], inputs: dict[str, int] | None) -> list[Any]:

@@ -354,7 +354,7 @@ class Model:
         """
         if not vars(type(self)).get("in_files", False):
             raise DtypeError(
-                "a model must be a Classifier, Regressor, MLP or Sequential to be saved, got"
+                "a model must be a Classifier, Regressor, HeadsModel, MLP or Sequential to be saved, got"
                 f" {type(self).__name__}"
             )
         header, arrays = self.contents()

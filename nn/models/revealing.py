@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from nn.layers import Dense, Layer, ReLU
 from nn.layers.graph import Graph
 from nn.layers.layer import parameters
+from nn.models.heads import HeadsModel
 from nn.models.mlp import MLP
 from nn.models.predictors import Regressor
 from nn.models.sequential import Sequential
 from nn.models.trainable import Network
+from nn.shared.heads import SharedHeads
 from nn.shared.model import SharedModel, plain_model_of
 from nn.shared.regressor import SharedRegressor
 
-__all__ = ["plain_classifier", "plain_regressor"]
+__all__ = ["plain_classifier", "plain_heads", "plain_regressor"]
 
 
 @plain_model_of(SharedModel)
@@ -30,7 +32,17 @@ def plain_classifier(model: SharedModel, layers: Sequence[Layer]) -> Network:
     ends = model.low, model.high
     network.input_range_ = ends if model.low.ndim else (float(ends[0]), float(ends[1]))
     network.link, network.feature_names_in_ = model.link, model.feature_names_in_
+    network.inputs_ = model.inputs_
     return network
+
+
+@plain_model_of(SharedHeads)
+def plain_heads(model: SharedHeads, layers: Sequence[Layer]) -> HeadsModel:
+    """Return a HeadsModel with the revealed layers."""
+    ends = model.low, model.high
+    plain = HeadsModel(layers, model.n_features_in_, model.heads, ends)
+    plain.feature_names_in_, plain.inputs_ = model.feature_names_in_, model.inputs_
+    return plain
 
 
 @plain_model_of(SharedRegressor)
@@ -38,5 +50,5 @@ def plain_regressor(model: SharedRegressor, layers: Sequence[Layer]) -> Regresso
     """Return a Regressor with the revealed layers."""
     ends = model.low, model.high
     plain = Regressor(layers, model.n_features_in_, ends, flat=model.flat)
-    plain.feature_names_in_ = model.feature_names_in_
+    plain.feature_names_in_, plain.inputs_ = model.feature_names_in_, model.inputs_
     return plain
