@@ -17,32 +17,44 @@ True
 """
 
 from nn.layers.activations import Sigmoid, Tanh
+from nn.layers.clipping import Clip, HardSigmoid, HardSwish
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.rectifiers import Abs, PReLU, ThresholdedReLU
 from nn.layers.relu import ReLU
+from nn.layers.resizing import Resize
 from nn.layers.shaping import Flatten, Reshape, Transpose
+from nn.layers.transposed import TransposedConvolution
 
 __all__ = [
     "LAYERS",
+    "Abs",
     "AveragePool",
     "BatchNorm",
+    "Clip",
     "Convolution",
     "Dense",
     "Dropout",
     "Flatten",
+    "HardSigmoid",
+    "HardSwish",
     "Layer",
     "LeakyReLU",
     "MaxPool",
     "NamedElsewhere",
+    "PReLU",
     "ReLU",
     "Reshape",
+    "Resize",
     "Sigmoid",
     "Tanh",
+    "ThresholdedReLU",
     "Transpose",
+    "TransposedConvolution",
     "Weighted",
     "register",
 ]
