@@ -37,12 +37,12 @@ from mpc.core.known import Mask
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import linear, own_products, range_check
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead, mask_together
 from mpc.protocols.truncation import to_format
 from mpc.two_party.pair import Pair
 from ring.matmul import matmul_add
 
-__all__ = ["cost", "grouped", "matmul", "multiply"]
+__all__ = ["cost", "grouped", "matmul", "multiply", "multiply_within"]
 
 Words = NDArray[np.uint64]
 
@@ -197,6 +197,18 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
             z[row, ...] += np.multiply(left, right)
         cross_term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
+
+
+def multiply_within(x: Secret, w: Secret, bound: int, frac_bits: int | None = None) -> Secret:
+    """Elementwise product of operands as they are, with a bound that the caller knows (for protocols).
+
+    The operands' own bounds may say less. `frac_bits` of the result are by default those of both.
+    """
+    mask_ahead(x, w)
+    z = multiply(x.with_integer_bound(1), w.with_integer_bound(1), whole=True)
+    words, cross_term = z.split_cross_term()
+    bits = z.frac_bits if frac_bits is None else frac_bits
+    return words.derive(words.shares, frac_bits=bits, bound=bound, cross_term=cross_term)
 
 
 def matmul(x: Secret, w: Secret, own: Callable[[Pair], Words] | None = None) -> Secret:

@@ -20,14 +20,18 @@ from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.clipping import Clip, HardSigmoid, HardSwish
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.embedding import Embedding
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.rectifiers import Abs, PReLU, ThresholdedReLU
+from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
 from nn.layers.resizing import Resize
 from nn.layers.shaping import Flatten, Reshape, Transpose
+from nn.layers.softmax import LogSoftmax, Softmax
+from nn.layers.standardising import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
 from nn.layers.transposed import TransposedConvolution
 
 __all__ = [
@@ -39,18 +43,29 @@ __all__ = [
     "Convolution",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
+    "LocalResponseNorm",
+    "LogSoftmax",
     "MaxPool",
     "NamedElsewhere",
     "PReLU",
+    "RMSNorm",
     "ReLU",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceSum",
     "Reshape",
     "Resize",
     "Sigmoid",
+    "Softmax",
     "Tanh",
     "ThresholdedReLU",
     "Transpose",

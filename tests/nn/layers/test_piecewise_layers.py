@@ -66,7 +66,7 @@ def test_in_the_clear(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", [2, 3, 0], ids=["two", "three", "alone"])
+@pytest.mark.parametrize("kind", [2, 3, 0], ids=["two", "three", "own"])
 @pytest.mark.parametrize("surplus", [False, True], ids=["format", "product"])
 def test_on_shares(case, kind, surplus):
     if not kind and surplus:
