@@ -21,6 +21,17 @@ from nn.layers.clipping import Clip, HardSigmoid, HardSwish
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
 from nn.layers.embedding import Embedding
+from nn.layers.graph import Graph
+from nn.layers.joining import (
+    Add,
+    Concat,
+    MatMul,
+    Maximum,
+    Mean,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
@@ -29,6 +40,8 @@ from nn.layers.rectifiers import Abs, PReLU, ThresholdedReLU
 from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
 from nn.layers.resizing import Resize
+from nn.layers.scale import Scale, Shift
+from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
 from nn.layers.softmax import LogSoftmax, Softmax
 from nn.layers.standardising import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
@@ -37,14 +50,17 @@ from nn.layers.transposed import TransposedConvolution
 __all__ = [
     "LAYERS",
     "Abs",
+    "Add",
     "AveragePool",
     "BatchNorm",
     "Clip",
+    "Concat",
     "Convolution",
     "Dense",
     "Dropout",
     "Embedding",
     "Flatten",
+    "Graph",
     "GroupNorm",
     "HardSigmoid",
     "HardSwish",
@@ -53,9 +69,15 @@ __all__ = [
     "LeakyReLU",
     "LocalResponseNorm",
     "LogSoftmax",
+    "MatMul",
     "MaxPool",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Multiply",
     "NamedElsewhere",
     "PReLU",
+    "Pad",
     "RMSNorm",
     "ReLU",
     "ReduceMax",
@@ -64,8 +86,12 @@ __all__ = [
     "ReduceSum",
     "Reshape",
     "Resize",
+    "Scale",
+    "Shift",
     "Sigmoid",
     "Softmax",
+    "Subtract",
+    "Take",
     "Tanh",
     "ThresholdedReLU",
     "Transpose",
