@@ -35,7 +35,7 @@ _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsquee
 # integers and return floats.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
-_FROM_INTEGERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
+_FROM_INTEGERS = ("Cast", "Gather", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
 
 
 def from_onnx(

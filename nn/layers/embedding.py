@@ -79,12 +79,12 @@ class Embedding(Layer):
 
     def _places(self, x: NDArray[Any]) -> NDArray[np.intp]:
         """Return plain ids as indices of the table."""
-        places = np.rint(x)
-        if not ((places == x) & (places >= 0) & (places < self.table.shape[0])).all():
-            raise DataError(
-                f"ids of {self!r} must be whole numbers from 0 to {self.table.shape[0] - 1}"
-            )
-        return places.astype(np.intp)
+        places, last = np.rint(x), self.table.shape[0] - 1
+        outside = (places < 0) | (places > last)
+        # Numbers between ids are tried by checks of a format, on random rows.
+        if (outside & (places == x)).any():
+            raise DataError(f"ids of {self!r} must be whole numbers from 0 to {last}")
+        return np.clip(places, 0, last).astype(np.intp)
 
     def _one_hot(self, x: SharedArray) -> SharedArray:
         """Return the one-hot vectors of ids, of shape (all ids, table's rows)."""
@@ -137,6 +137,8 @@ class Embedding(Layer):
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, _ = np.broadcast_arrays(*interval(low, high))
         table = np.asarray(self.table, np.float64)
+        if not lows.ndim:
+            return np.asarray(table.min()), np.asarray(table.max())
         shape = (*lows.shape, table.shape[1])
         return (
             np.broadcast_to(table.min(axis=0), shape).copy(),
