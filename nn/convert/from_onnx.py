@@ -9,6 +9,7 @@ are folded, and probabilities or labels made from them.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -16,11 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.convert.from_sklearn import ConversionError
+from nn.convert.onnx_graph import RANDOM, graph_model
 from nn.convert.onnx_operators import operators
 from nn.convert.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
+from nn.core.checks import integer
 from nn.layers.activations import Sigmoid
+from nn.models.heads import HeadsModel
 from nn.models.predictors import Classifier, Regressor
-from ring.errors import DataError, DtypeError
+from ring.errors import DataError, DtypeError, ShapeError
 from ring.real_arrays import plain_array
 
 __all__ = ["from_onnx"]
@@ -29,20 +33,20 @@ __all__ = ["from_onnx"]
 _OLDEST_OPSET = 9
 # Operators that move elements of their first input (Concat: of all inputs) and compute nothing.
 _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
-_RANDOM = (
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike",
-)  # fmt: skip
 # ONNX numbers of element types: float, float16, double, bfloat16; integers; and the operators that take
 # integers and return floats.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
-_FROM_INTEGERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
+_FROM_INTEGERS = ("Cast", "Gather", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
 
 
 def from_onnx(
-    model: Any, X: ArrayLike | None = None, *, classes: ArrayLike | None = None
-) -> Classifier | Regressor:
+    model: Any,
+    X: Any = None,
+    *,
+    classes: ArrayLike | None = None,
+    shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+) -> Classifier | Regressor | HeadsModel:
     """Read a network or a linear model from ONNX, as skl2onnx and PyTorch export them.
 
     Needs the extra ``sotto-mpc[onnx]``.
@@ -50,26 +54,32 @@ def from_onnx(
     Parameters
     ----------
     model : path or onnx.ModelProto
-        With one input, whose first axis counts rows. A row of the model has the elements of a row
-        of that input, flattened in row-major order: share an image as the row of its pixels.
-    X : array_like of shape (rows, features), optional
-        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`; and
-        for a deep network's limits, as by ``calibrate``. Images have one range a channel.
+        The first axis of each input and output counts rows. A row of the model has the elements of
+        a row of the input, flattened in row-major order, of several inputs one after the other.
+    X : array_like of shape (rows, features) or (rows, ...), or dict of str to array_like, optional
+        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`, and
+        for a deep network's limits, as by ``calibrate``; of several inputs by their names. Images
+        have one range a channel.
     classes : array_like of shape (classes,), optional
         The labels in ascending order, for a graph that ends in scores, without softmax or argmax.
-        Without any of the three the model is a regressor.
+        Without any of the three the model is a regressor. With two classes, one output behind a
+        sigmoid is the probability of the second.
+    shape : sequence of int, or mapping of str to it, optional
+        Sizes of a row of the input, without the axis of the rows, where the graph leaves some open;
+        of several inputs by their names.
 
     Returns
     -------
-    Classifier or Regressor
-        In float64. A softmax at the end is its ``predict_proba``, a log-softmax its
+    Classifier, Regressor or HeadsModel
+        In float64. With several outputs a HeadsModel, which gives them by name. A softmax at the
+        end is its ``predict_proba``, a log-softmax its
         ``predict_log_proba``.
 
     Raises
     ------
     ConversionError
-        If an operator, a use of it or its version cannot be converted; the message names the node
-        and lists the operators that can be.
+        If operators, uses of them or a version cannot be converted; the message names every such
+        node and why.
     DataError
         If the file is no ONNX model.
     DtypeError
@@ -95,16 +105,48 @@ def from_onnx(
     """
     onnx = _onnx()
     graph, opsets = _load(onnx, model)
-    values: dict[str, Value] = {
-        array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer
-    }
-    inputs = [value for value in graph.input if value.name not in values]
-    if len(inputs) != 1:
-        raise ConversionError(
-            f"the graph must have one input, got {[value.name for value in inputs]}"
-        )
-    rows = _input(inputs[0], graph)
-    values[inputs[0].name] = rows
+    arrays = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in arrays]
+    if not inputs:
+        raise ConversionError("the graph must have an input, got none")
+    given = shape if isinstance(shape, Mapping) else {inputs[0].name: shape}
+    shapes = {value.name: _input_shape(value, graph, given.get(value.name)) for value in inputs}
+    made: Classifier | Regressor | HeadsModel
+    try:
+        made = _chain(onnx, graph, opsets, shapes, arrays, classes)
+    except ConversionError as error:
+        if any(node.domain not in ("", "ai.onnx") for node in graph.node):
+            raise
+        try:
+            made = graph_model(onnx, graph, opsets, shapes, classes, _constants)
+        except ConversionError as other:
+            raise other from error
+    if X is not None:
+        flat = {n: _as_matrix(v) for n, v in X.items()} if isinstance(X, dict) else _as_matrix(X)
+        made.take_rows(flat)
+    return made
+
+
+def _as_matrix(X: Any) -> Any:
+    """Return an array of rows with several axes as a matrix."""
+    return X.reshape((len(X), -1)) if len(getattr(X, "shape", ())) > 2 and len(X) else X
+
+
+def _chain(
+    onnx: Any,
+    graph: Any,
+    opsets: Any,
+    shapes: dict[str, tuple[int, ...]],
+    values: dict[str, Value],
+    classes: ArrayLike | None,
+) -> Classifier | Regressor:
+    """Return the model of a graph in which every layer takes the output of the one before it."""
+    if len(shapes) != 1:
+        raise ConversionError(f"the graph must have one input, got {list(shapes)}")
+    ((name, shape),) = shapes.items()
+    size = prod(shape[1:])
+    rows = Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
+    values[name] = rows
     for node in graph.node:
         _run(onnx, opsets, node, values)
     names = [output.name for output in graph.output if output.name]
@@ -114,10 +156,7 @@ def from_onnx(
             f"the graph must have no outputs that are not converted, got {', '.join(lost)}; keep the"
             " others, as by onnx.utils.extract_model"
         )
-    made = _model_of({name: values[name] for name in names}, rows.width, classes)
-    if X is not None:
-        made.take_rows(X)
-    return made
+    return _model_of({name: values[name] for name in names}, rows.width, classes)
 
 
 def _onnx() -> Any:
@@ -159,8 +198,8 @@ def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
     return model.graph, model.opset_import
 
 
-def _input(value: Any, graph: Any) -> Rows:
-    """Return the graph's input as Rows, after checking its type and shape."""
+def _input_shape(value: Any, graph: Any, row: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the sizes of an input, 0 for an open number of rows, after checking them and its type."""
     kind = value.type.tensor_type.elem_type
     if kind not in _FLOATS:
         # Division and overflow of integers differ from those of floats; the outputs of these
@@ -174,13 +213,22 @@ def _input(value: Any, graph: Any) -> Rows:
                 f"{f' for {other[0]}' if other else ''}"
             )
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if row is not None:
+        wanted = [integer(f"shape[{k}]", n, 1) for k, n in enumerate(row)]
+        fits = [n in (0, size) for n, size in zip(shape[1:], wanted, strict=False)]
+        if len(wanted) != len(shape) - 1 or not all(fits):
+            raise ShapeError(
+                f"shape must fit the input {value.name!r}, whose rows have the shape {shape[1:]} with 0"
+                f" for open sizes, got {tuple(row)}"
+            )
+        shape[1:] = wanted
     if len(shape) < 2 or min(shape[1:]) < 1:
         raise ConversionError(
             f"input {value.name!r} must have a first axis of rows and known sizes behind it, got "
-            f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}"
+            f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}; shape= gives"
+            " those that are open"
         )
-    size = prod(shape[1:])
-    return Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
+    return tuple(shape)
 
 
 def _model_of(
@@ -212,7 +260,8 @@ def _model_of(
             " Normalizer with norm L1 behind the LinearClassifier, or keep its labels alone, as by"
             " onnx.utils.extract_model"
         )
-    rows, sigmoid = _without_sigmoid(rows)
+    one = labels is None and odds is None and classes is not None and np.size(classes) == 2
+    rows, sigmoid = _without_sigmoid(rows, one)
     link = "softmax" if sigmoid else link
     layers = rows.layers()
     if not layers:
@@ -245,15 +294,16 @@ def _alike(value: Any, other: Any) -> bool:
     return names and getattr(value, "link", None) == getattr(other, "link", None)
 
 
-def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
-    """Return scores (0, z) for probabilities (1 - p, p) with p = sigmoid(z), and whether they were."""
+def _without_sigmoid(rows: Rows, one: bool) -> tuple[Rows, bool]:
+    """Return scores (0, z) for probabilities (1 - p, p) with p = sigmoid(z), and whether they were.
+
+    With `one` also for p alone.
+    """
     last = rows.core[-1] if rows.core else None
-    if (
-        not isinstance(last, Sigmoid)
-        or rows.weights is None
-        or not np.array_equal(rows.weights, [[-1.0, 1.0]])
-        or not np.array_equal(rows.bias, [1.0, 0.0])
-    ):
+    both = rows.weights is not None and np.array_equal(rows.weights, [[-1.0, 1.0]])
+    both = both and np.array_equal(rows.bias, [1.0, 0.0])
+    alone = one and rows.weights is None and rows.width == 1 and not rows.bias.any()
+    if not isinstance(last, Sigmoid) or not (both or alone):
         return rows, False
     core = rows.core[:-1]
     before = Rows(core, 1, None, np.zeros(1), (1,))
@@ -318,7 +368,7 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
         )
     inputs = [values[name] if name else None for name in node.input]
     if all(value is None or isinstance(value, (np.ndarray, Sizes)) for value in inputs):
-        if node.op_type in _RANDOM:
+        if node.op_type in RANDOM:
             raise ConversionError(f"{where} is random: export the model for inference")
         given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
         try:

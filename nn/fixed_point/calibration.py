@@ -29,8 +29,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.core.checks import real
-from nn.layers import Layer, MaxPool, ReLU, Sigmoid, Tanh, Weighted
+from nn.layers import (
+    Flatten,
+    Layer,
+    MaxPool,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Take,
+    Tanh,
+    Transpose,
+    Weighted,
+)
 from nn.layers.evaluation import ROWS_AT_ONCE
+from nn.layers.graph import run_all
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError
 from ring.fixed_point import HEADROOM_BITS
@@ -41,6 +53,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+# They give elements of their input, in another shape or order; a subclass may do more.
+_MOVES = (Flatten, Reshape, Take, Transpose)
 # The fewest fractional bits of a suggested format.
 FEWEST_FRAC_BITS = 8
 # Room in the reach of a layer for weights that a format rounds, and for rounding inside a layer.
@@ -141,13 +155,13 @@ def checked_at(layers: Sequence[Layer]) -> list[bool]:
 def _place(layers: Sequence[Layer], weighted: int) -> int | None:
     """Return which layer's output is checked for the output of layer `weighted`; None for none."""
     j = weighted + 1
-    while j < len(layers) and (layers[j].only_moves or type(layers[j]) is MaxPool):
+    while j < len(layers) and type(layers[j]) in (*_MOVES, MaxPool):
         j += 1
     if j == len(layers):
         return None
-    if isinstance(layers[j], (Sigmoid, Tanh)):
+    if type(layers[j]) in (Sigmoid, Tanh):
         return None
-    if not isinstance(layers[j], ReLU):
+    if type(layers[j]) is not ReLU:
         return weighted
     # ReLU makes no value larger. What follows may need a limit, unless nothing but these does.
     return None if all(follows(layer) for layer in layers[j + 1 :]) else j
@@ -171,8 +185,8 @@ def _walk(
             rounded = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
             layer = layer.with_parameters(rounded)
         low, high = layer.bounds(low, high)
-        if not isinstance(layer, Weighted) and not layer.only_moves:
-            exact = isinstance(layer, (ReLU, MaxPool))
+        if not isinstance(layer, Weighted) and type(layer) not in _MOVES:
+            exact = type(layer) in (ReLU, MaxPool)
             off_low = _UNITS * unit if exact else _OFF * (1 + np.abs(low))
             off_high = _UNITS * unit if exact else _OFF * (1 + np.abs(high))
             low, high = low - off_low, high + off_high
@@ -198,12 +212,11 @@ def observed(layers: Sequence[Layer], X: NDArray[Any]) -> tuple[list[float], NDA
     """
     most, pieces = [0.0] * len(layers), []
     for start in range(0, max(1, len(X)), ROWS_AT_ONCE):
-        x: Any = X[start : start + ROWS_AT_ONCE]
-        for k, layer in enumerate(layers):
-            x = layer(x)
+        found = run_all(layers, X[start : start + ROWS_AT_ONCE], lambda _, layer, x: layer(x))
+        for k, x in enumerate(found):
             value = float(np.abs(x).max(initial=0.0))
             most[k] = max(most[k], value if value < math.inf else math.inf)
-        pieces.append(x)
+        pieces.append(found[-1])
     return most, pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
@@ -301,7 +314,7 @@ def fits_by_itself(
 
 def follows(layer: Layer) -> bool:
     """Return whether a layer lets a value pass that is within a reach, or gives one within 1."""
-    return layer.only_moves or type(layer) in (ReLU, MaxPool, Sigmoid, Tanh)
+    return type(layer) in (*_MOVES, ReLU, MaxPool, Sigmoid, Tanh)
 
 
 def roomiest(bounds: Bounds, form: FixedPoint, value: float) -> FixedPoint | None:

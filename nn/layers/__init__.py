@@ -17,32 +17,85 @@ True
 """
 
 from nn.layers.activations import Sigmoid, Tanh
+from nn.layers.clipping import Clip, HardSigmoid, HardSwish
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.embedding import Embedding
+from nn.layers.graph import Graph
+from nn.layers.joining import (
+    Add,
+    Concat,
+    MatMul,
+    Maximum,
+    Mean,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.rectifiers import Abs, PReLU, ThresholdedReLU
+from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
+from nn.layers.resizing import Resize
+from nn.layers.scale import Scale, Shift
+from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
+from nn.layers.softmax import LogSoftmax, Softmax
+from nn.layers.standardising import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
+from nn.layers.transposed import TransposedConvolution
 
 __all__ = [
     "LAYERS",
+    "Abs",
+    "Add",
     "AveragePool",
     "BatchNorm",
+    "Clip",
+    "Concat",
     "Convolution",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
+    "Graph",
+    "GroupNorm",
+    "HardSigmoid",
+    "HardSwish",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
+    "LocalResponseNorm",
+    "LogSoftmax",
+    "MatMul",
     "MaxPool",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Multiply",
     "NamedElsewhere",
+    "PReLU",
+    "Pad",
+    "RMSNorm",
     "ReLU",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceSum",
     "Reshape",
+    "Resize",
+    "Scale",
+    "Shift",
     "Sigmoid",
+    "Softmax",
+    "Subtract",
+    "Take",
     "Tanh",
+    "ThresholdedReLU",
     "Transpose",
+    "TransposedConvolution",
     "Weighted",
     "register",
 ]

@@ -82,6 +82,8 @@ class Layer(ABC):
     options : tuple of str, of the class
         The constructor's arguments that are no parameters. Each is an attribute of the same name,
         of numbers and strings, which files keep and :meth:`rebuilt` takes.
+    later_options : tuple of str, of the class
+        More of them, which files keep only if one differs from the constructor's default.
     named_elsewhere : NamedElsewhere, optional, of the class
         Names of an activation that models of other libraries may have.
     may_grow : bool, of the class
@@ -90,7 +92,14 @@ class Layer(ABC):
     only_trains : bool, of the class
         Whether the layer is folded into others, or left out, before a model is shared.
     only_moves : bool, of the class
-        Whether the output has the elements of the input in another shape or order.
+        Whether the output has elements of the input, or sums of them, with as many fractional bits.
+    joins : bool, of the class
+        Whether the layer takes several inputs, as a tuple: see :mod:`nn.layers.joining`.
+    doubles : bool, of the class
+        Of a layer without parameters: whether the output has twice the fractional bits on shares.
+    trains : bool, of the class
+        Whether ``backward`` computes gradients; a network with a layer that does not is refused
+        before training.
     commutes_with_relu : bool, of the class
         Whether ``layer(relu(x))`` equals ``relu(layer(x))``.
     rectifies : bool, of the class
@@ -126,10 +135,14 @@ class Layer(ABC):
     """
 
     options: ClassVar[tuple[str, ...]] = ()
+    later_options: ClassVar[tuple[str, ...]] = ()
     named_elsewhere: ClassVar[NamedElsewhere | None] = None
     may_grow: ClassVar[bool] = True
     only_trains: ClassVar[bool] = False
     only_moves: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
+    doubles: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
     commutes_with_relu: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
 
@@ -266,12 +279,27 @@ class Layer(ABC):
 
     def description(self) -> list[Any]:
         """Return name and options of the layer, which files keep beside its parameters."""
-        return [type(self).__name__, *(getattr(self, option) for option in self.options)]
+        names = (*self.options, *self.later_options)
+        known = inspect.signature(type(self)).parameters
+        values: list[Any] = []
+        for name in reversed(names):
+            value = getattr(self, name)
+            if values or name in self.options or value != known[name].default:
+                values.append(value)
+        return [type(self).__name__, *reversed(values)]
+
+    @classmethod
+    def _named(cls, options: Sequence[Any]) -> dict[str, Any]:
+        """Return the options of a description by name."""
+        names = (*cls.options, *cls.later_options)
+        if not len(cls.options) <= len(options) <= len(names):
+            raise ArgumentError(f"{cls.__name__} has the options {names}, got {len(options)}")
+        return dict(zip(names, options, strict=False))
 
     @classmethod
     def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
         """Return the layer of a description; its arrays are the next ones of `parameters`."""
-        return cls(**dict(zip(cls.options, options, strict=True)))
+        return cls(**cls._named(options))
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Layer:
         """Return the layer as it is before training, with initial weights drawn from `random`."""
@@ -317,7 +345,7 @@ class Weighted(Layer):
 
     @classmethod
     def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
-        named = dict(zip(cls.options, options, strict=True))
+        named = cls._named(options)
         return cls(next(parameters), next(parameters), **named)
 
     @property
@@ -381,7 +409,7 @@ def register(kind: Kind) -> Kind:
     arguments = list(inspect.signature(kind).parameters)
     if issubclass(kind, Weighted):
         arguments = arguments[2:]
-    if not own and arguments != list(kind.options):
+    if not own and arguments != [*kind.options, *kind.later_options]:
         raise ArgumentError(
             f"options of {name} must be its constructor's arguments {tuple(arguments)}, so that files "
             f"can hold it, got {kind.options}; another way is to override `rebuilt`"
@@ -415,14 +443,20 @@ def described(layers: Sequence[Layer]) -> list[list[Any]]:
 
 
 def check_described(layers: Sequence[Layer]) -> None:
-    """Check, before a training, that files can hold the trained layers.
+    """Check, before a training, that layers can be trained, and that files can hold them then.
 
     Raises
     ------
+    ArgumentError
+        If a layer has no way back for gradients.
     DtypeError
         If a layer is of a kind that is not registered, or its description makes another layer.
     """
     for number, layer in enumerate(layers, start=1):
+        if not layer.trains:
+            raise ArgumentError(
+                f"layer {number}, {layer!r}, cannot be trained: it has no way back for gradients"
+            )
         if layer.only_trains:
             continue
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from nn.fixed_point.audit import Fitted, fit_inputs, holds_intervals, widened
 from nn.fixed_point.calibration import Bounds, calibrate, observed
 from nn.fixed_point.inputs import Floats
 from nn.layers import Layer
+from nn.layers.graph import Graph
 from nn.layers.normalisation import folded
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, ShapeError
@@ -36,7 +39,7 @@ class CalibratedModel:
         interval bounds do not fit. Known to the model's owner, and in an ``outline``.
     """
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
     room: int
     bounds_: Bounds | None = None
     # Of an outline, whose weights say nothing: whether the model needs its bounds.
@@ -99,6 +102,10 @@ class CalibratedModel:
         """
         margin = real("margin", margin, above=1, below=math.inf)
         layers = folded(self.layers)
+        if isinstance(layers, Graph):
+            raise ArgumentError(
+                "bounds can be made for layers that follow one another, and this model is a graph"
+            )
         rows = self._matrix(X)
         if not len(rows):
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
@@ -110,19 +117,18 @@ class CalibratedModel:
         self, rows: NDArray[Any], low: Floats, high: Floats
     ) -> tuple[Bounds | None, NDArray[Any]]:
         """Return the bounds that rows give, None if they give none, and the outputs for the rows."""
-        try:
+        layers: Sequence[Layer] = []
+        with contextlib.suppress(ArgumentError):  # it cannot be shared as it is
             layers = folded(self.layers)
-        except ArgumentError:  # it cannot be shared as it is
-            layers = []
         seen, outputs = observed(layers or self.layers, rows)
         # Values that are not finite, as of a network that fixed point cannot hold, have no bounds.
-        if not layers or not all(value < math.inf for value in seen):
+        if not layers or isinstance(layers, Graph) or not all(value < math.inf for value in seen):
             return None, outputs
         return self._calibrated(layers, seen, _MARGIN, low, high, self.room), outputs
 
     def _calibrated(
         self,
-        layers: list[Layer],
+        layers: Sequence[Layer],
         seen: list[float],
         margin: float,
         low: Floats,
@@ -139,7 +145,7 @@ class CalibratedModel:
 
     def _fitted(
         self,
-        layers: list[Layer],
+        layers: Sequence[Layer],
         low: Floats,
         high: Floats,
         form: FixedPoint,

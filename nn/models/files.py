@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nn.core.checks import named_inputs
 from nn.fixed_point.calibration import Bounds
+from nn.layers.graph import names, wired
 from nn.layers.layer import layers_of
+from nn.models.heads import Head, HeadsModel
 from nn.models.mlp import MLP
 from nn.models.model_archives import VERSION, read_model
 from nn.models.predictors import Classifier, Regressor
@@ -20,7 +23,7 @@ from ring.errors import DataError, SottoError
 __all__ = ["load"]
 
 
-def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
+def load(path: str | os.PathLike[str]) -> Classifier | Regressor | HeadsModel:
     """Read a model from a file that ``model.save`` has written.
 
     Parameters
@@ -29,7 +32,7 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
 
     Returns
     -------
-    MLP, Sequential, Classifier or Regressor
+    MLP, Sequential, Classifier, Regressor or HeadsModel
 
     Raises
     ------
@@ -66,6 +69,8 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
             model.feature_names_in_ = names
         if "bounds" in header:
             model.bounds_ = Bounds(**header["bounds"])
+        if "inputs" in header:
+            model.inputs_ = named_inputs(header["inputs"], model.n_features_in_)
         if "output_scale" in arrays:
             scale = arrays["output_scale"]
             if scale.shape != (model.n_outputs_,) or not (scale >= 0).all():
@@ -76,7 +81,9 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
 
 
-def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:
+def _build(
+    header: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> Classifier | Regressor | HeadsModel:
     """Return the model of a file's header and arrays, without names of features."""
     parameters = []
     for i in range(sum(name.startswith("parameter_") for name in arrays)):
@@ -86,9 +93,11 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         parameters.append(array)
     ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
     features = int(header["n_features"])
-    layers = layers_of(header["layers"], parameters)
+    layers = wired(layers_of(header["layers"], parameters), header)
     if header["kind"] == "Regressor":
         return Regressor(layers, features, ends, flat=header["flat"])
+    if header["kind"] == "HeadsModel":
+        return HeadsModel(layers, features, [Head(*kept) for kept in header["heads"]], ends)
     classes = (
         arrays["classes"].astype(object) if header["classes_are_objects"] else arrays["classes"]
     )
@@ -102,7 +111,7 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         network = Sequential.from_layers(layers, features, classes=made.classes_)
     else:
         raise DataError(f"kind {header['kind']!r} is not known")
-    if list(map(repr, network.layers)) != list(map(repr, layers)):
+    if names(network.layers) != names(layers):
         raise DataError(f"an {header['kind']} cannot have the layers {layers}")
     network.link = made.link
     if made.input_range_ is not None:

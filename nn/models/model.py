@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, feature_matrix
+from nn.core.checks import check_names, feature_matrix, in_order
 from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
+from nn.layers.graph import output_shapes, rewired
 from nn.layers.layer import parameters
 from nn.layers.normalisation import folded
 from nn.models.calibrated import CalibratedModel
@@ -41,7 +42,8 @@ class Model(CalibratedModel):
 
     Attributes
     ----------
-    layers : list of Layer
+    layers : sequence of Layer
+        A list, or a :class:`nn.layers.Graph`.
     n_features_in_ : int
         Number of features.
     input_range_ : (low, high) or None
@@ -54,6 +56,9 @@ class Model(CalibratedModel):
         See :func:`nn.fixed_point.precision.output_scale`; known to the model's owner only.
     bounds_ : Bounds or None
         See :class:`nn.models.calibrated.CalibratedModel`.
+    inputs_ : dict of str to int, or None
+        Of a model with several inputs: their names, and how many features each has. A row has the
+        features of all in this order; `X` may also be a dict with the rows of each by name.
     in_files : bool, of the class
         Whether :func:`nn.load` can read models of this class.
     ranked : bool, of the class
@@ -63,10 +68,11 @@ class Model(CalibratedModel):
         :mod:`nn.fixed_point.inputs`.
     """
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
     input_range_: tuple[Any, Any] | None
     feature_names_in_: NDArray[Any] | None = None
     output_scale_: Floats | None = None
+    inputs_: dict[str, int] | None = None
     in_files: ClassVar[bool] = False
     ranked: ClassVar[bool] = False
     room: int = MOST_ROOM
@@ -76,10 +82,8 @@ class Model(CalibratedModel):
     ) -> None:
         if not layers:
             raise ArgumentError("layers must hold at least one layer, got none")
-        shape: tuple[int, ...] = (n_features,)
-        for layer in layers:
-            shape = layer.output_shape(shape)
-        self.layers = list(layers)
+        shape = output_shapes(layers, (n_features,))[-1]
+        self.layers = rewired(layers, layers, n_features)
         self._features, self.n_outputs_ = n_features, math.prod(shape)
         self.input_range_ = None
         if input_range_ is not None:
@@ -98,7 +102,19 @@ class Model(CalibratedModel):
         """The weights and biases in layer order, not copied."""
         return parameters(self.layers)
 
-    def _matrix(self, X: ArrayLike) -> NDArray[Any]:
+    def _matrix(self, X: Any) -> NDArray[Any]:
+        if isinstance(X, dict):
+            parts = [
+                feature_matrix(f"X[{name!r}]", part, size)
+                for part, (name, size) in zip(
+                    in_order(X, self.inputs_), (self.inputs_ or {}).items(), strict=True
+                )
+            ]
+            if len({len(part) for part in parts}) > 1:
+                raise ShapeError(
+                    f"X must have as many rows in each input, got {list(map(len, parts))}"
+                )
+            X = np.concatenate(parts, axis=1)
         check_names(X, self.feature_names_in_)
         parameters = self.parameters
         dtype = parameters[0].dtype if parameters else None
@@ -107,7 +123,7 @@ class Model(CalibratedModel):
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         return evaluate(self.layers, self._matrix(X))
 
-    def take_rows(self, X: ArrayLike) -> None:
+    def take_rows(self, X: Any) -> None:
         """Set ``input_range_`` and ``output_scale_`` from typical rows.
 
         Raises
@@ -216,7 +232,7 @@ class Model(CalibratedModel):
         """Share a model whose scale of inputs is chosen already, see `fit_inputs`."""
         shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs, bounds)
         made = self._shared(session, shared, fitted, scores, bounds)
-        made.feature_names_in_ = self.feature_names_in_
+        made.feature_names_in_, made.inputs_ = self.feature_names_in_, self.inputs_
         return made
 
     def _precision_arguments(self) -> dict[str, Any]:
@@ -260,9 +276,10 @@ class Model(CalibratedModel):
         layers = folded(self.layers)
         outline = copy.copy(self)
         outline.output_scale_ = None
-        outline.layers = [
+        zeros = [
             layer.with_parameters([np.zeros_like(p) for p in layer.parameters]) for layer in layers
         ]
+        outline.layers = rewired(layers, zeros)
         if self.input_range_ is not None:
             form = FixedPoint(frac_bits, int_bits)
             fitted = fit_inputs(layers, *self.range_for(None, None), form, room=self.room)
@@ -272,7 +289,7 @@ class Model(CalibratedModel):
     def _shared(
         self,
         session: Session,
-        layers: list[Layer],
+        layers: Sequence[Layer],
         fitted: Fitted,
         scores: bool,
         bounds: Bounds | None,
@@ -368,7 +385,7 @@ class Model(CalibratedModel):
         """
         if not vars(type(self)).get("in_files", False):
             raise DtypeError(
-                "a model must be a Classifier, Regressor, MLP or Sequential to be saved, got"
+                "a model must be a Classifier, Regressor, HeadsModel, MLP or Sequential to be saved, got"
                 f" {type(self).__name__}"
             )
         header, arrays = self.contents()
@@ -377,6 +394,8 @@ class Model(CalibratedModel):
     def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the entries of a file's header, and its arrays, beside those of the layers."""
         header: dict[str, Any] = {"n_features": self.n_features_in_}
+        if self.inputs_ is not None:
+            header["inputs"] = list(self.inputs_.items())
         arrays: dict[str, NDArray[Any]] = {}
         if self.feature_names_in_ is not None:
             header["feature_names"] = [str(name) for name in self.feature_names_in_]

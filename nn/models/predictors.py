@@ -219,7 +219,7 @@ class Classifier(Model):
     def _shared(
         self,
         session: Session,
-        layers: list[Layer],
+        layers: Sequence[Layer],
         fitted: Fitted,
         scores: bool,
         bounds: Bounds | None,
@@ -312,7 +312,7 @@ class Regressor(Model):
     def _shared(
         self,
         session: Session,
-        layers: list[Layer],
+        layers: Sequence[Layer],
         fitted: Fitted,
         scores: bool,
         bounds: Bounds | None,

@@ -55,7 +55,7 @@ class RangeProof:
         ``layer_of(number, x)`` computes it without a check.
         """
         form, layer, limit = x.session.format, self._layers[number], self._bounds.limits[number]
-        if isinstance(layer, ReLU) and limit is not None:
+        if type(layer) is ReLU and limit is not None:
             frac_bits = min(x.frac_bits, form.frac_bits)
             return limits.relu_within(x, _encoded(limit, frac_bits, form.int_bits), self._excess)
         y = layer_of(number, x)

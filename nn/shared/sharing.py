@@ -12,6 +12,7 @@ from nn.fixed_point.audit import check_fits
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale
 from nn.layers import Layer
+from nn.layers.graph import rewired
 from nn.layers.normalisation import folded
 
 __all__ = ["share_layers"]
@@ -25,7 +26,7 @@ def share_layers(
     high: ArrayLike,
     inputs: InputScale | None = None,
     bounds: Bounds | None = None,
-) -> list[Layer]:
+) -> Sequence[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
     Batch normalisation is folded into the layer before it; dropout is left out.
@@ -46,7 +47,7 @@ def share_layers(
 
     Returns
     -------
-    list of Layer
+    sequence of Layer
         With shared arrays for parameters.
 
     Raises
@@ -60,7 +61,7 @@ def share_layers(
     lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
     layers = folded(layers)
     check_fits(layers, lows, highs, session.format, inputs, bounds)
-    return [
+    shared = [
         layer.with_parameters(
             [
                 session.share(p, owner, name=f"a parameter of layer {number}, {layer!r}")
@@ -69,3 +70,4 @@ def share_layers(
         )
         for number, layer in enumerate(layers, start=1)
     ]
+    return rewired(layers, shared)

@@ -7,6 +7,7 @@ the corresponding workers of the other parties.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,6 +17,7 @@ from nn.core.progress import progress_bar
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale, ScaledRows
 from nn.layers import Layer
+from nn.layers.graph import rewired
 from nn.shared.proof import split_failures, with_failures
 
 __all__ = ["Answer", "evaluate"]
@@ -27,13 +29,13 @@ class Evaluated(Protocol):
     """The part of a shared model's interface that this module uses."""
 
     session: Session
-    layers: list[Layer]
+    layers: Sequence[Layer]
     inputs: InputScale | None
     bounds: Bounds | None
     failures: list[SharedArray] | None
     rows_are_checked: bool
 
-    def __call__(
+    def evaluated(
         self,
         X: SharedArray | ScaledRows,
         *,
@@ -41,7 +43,7 @@ class Evaluated(Protocol):
         progress: bool | None = None,
         n_jobs: int | None = None,
     ) -> SharedArray:
-        """Return the scores of rows, as a shared array of shape (rows, outputs)."""
+        """Return the outputs for rows, as a shared array of shape (rows, outputs)."""
         ...
 
 
@@ -78,10 +80,11 @@ class Evaluation:
     ) -> None:
         self._model = copy.copy(model)
         del self._model.session
-        self._model.layers = [
+        placed = [
             layer.with_parameters([_Placeholder(p.shape) for p in layer.parameters])
             for layer in model.layers
         ]
+        self._model.layers = rewired(model.layers, placed)
         self._answer, self._batch_size = answer, batch_size
         self._rows_are_checked = rows_are_checked
         # The program's name in the log; the workers of all parties must run the same one.
@@ -93,15 +96,16 @@ class Evaluation:
         model = copy.copy(self._model)
         model.session = session
         remaining = iter(parameters)
-        model.layers = [
+        given = [
             layer.with_parameters([next(remaining) for _ in layer.parameters])
             for layer in self._model.layers
         ]
+        model.layers = rewired(self._model.layers, given)
         X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
         # Whether a value left its limit is opened for all rows together, and not by a worker.
         model.failures = None if model.bounds is None else []
         model.rows_are_checked = self._rows_are_checked
-        answer = model(X, batch_size=self._batch_size, progress=False, n_jobs=1)
+        answer = model.evaluated(X, batch_size=self._batch_size, progress=False, n_jobs=1)
         if self._answer != "scores":
             answer = answer.argmax(axis=1, one_hot=self._answer == "one-hot")
         return answer if model.failures is None else with_failures(answer, model.failures)

@@ -12,6 +12,7 @@ from nn.layers import Dense, ReLU
 from nn.layers.convolution import Convolution
 from nn.layers.normalisation import BatchNorm, Dropout, folded
 from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.scale import Scale
 from nn.layers.shaping import Flatten, Reshape, Transpose
 from ring.errors import ArgumentError, DtypeError, ShapeError
 from tests.helpers.gradients import finite_differences
@@ -174,10 +175,13 @@ class TestPools:
         assert lows.tolist() == np.zeros((2, 2, 1)).tolist()
         assert highs[0, 0, 0] == (3 if kind is MaxPool else 1.5)
         assert kind(2).bounds(-1, 2) == (-1, 2)
-        with pytest.raises(
-            ShapeError, match=r"Pool\(\(2, 2\)\) must divide the image.*\(5, 4, 1\)"
-        ):
-            kind(2)(np.ones((1, 5, 4, 1)))
+        assert kind(2).output_shape((5, 4, 1)) == (2, 2, 1), "a fifth row is left out"
+        with pytest.raises(ShapeError, match=r"Pool\(\(2, 2\)\) has windows larger.*\(1, 4, 1\)"):
+            kind(2)(np.ones((1, 1, 4, 1)))
+        with pytest.raises(ShapeError, match="has a window of padding alone"):
+            kind(2, padding=2)(np.ones((1, 4, 4, 1)))
+        with pytest.raises(ArgumentError, match="windows of the whole image"):
+            kind(None, stride=2)
         with pytest.raises(ShapeError, match="takes images"):
             kind(2).output_shape((4,))
         with pytest.raises(ArgumentError, match="size must be at least 1"):
@@ -258,8 +262,10 @@ class TestBatchNorm:
         for layer in kept:
             y = layer(y)
         np.testing.assert_allclose(y, x, atol=1e-9)
-        with pytest.raises(ArgumentError, match=r"layer 2, BatchNorm\(5\), must follow"):
-            folded([ReLU(), norms[1]])
+        elsewhere = folded([ReLU(), norms[1]])
+        assert [type(layer) for layer in elsewhere] == [ReLU, Scale]
+        rows = random.normal(size=(3, 5))
+        np.testing.assert_allclose(elsewhere[1](rows), norms[1](rows), atol=1e-12)
 
     def test_bad_input(self):
         with pytest.raises(ShapeError, match=r"takes 2 channels, got shape \(3,\)"):
