@@ -40,7 +40,7 @@ from mpc.core.cost import Spent
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import Secret
 from mpc.protocols import b2a, range_check, relu, sign
-from ring import Stream
+from ring import Stream, fresh_key
 from ring.bits import WORD_BITS
 
 __all__ = [
@@ -139,10 +139,10 @@ def failures(like: Secret, excess: Excess) -> Secret:
 
 def _seed(session: Runtime) -> bytes | None:
     """Open 16 random bytes that no party has known alone; None in a plan."""
-    number = session.fresh_id()
+    # Not from a stream: the provider has the keys of masks, and would know the coins ahead.
     words = np.empty((len(session.here), 2), np.uint64)
-    for row, party in zip(words, session.here, strict=True):
-        session.streams[party].masks.fill(row, number)
+    for row in words:
+        row[:] = np.frombuffer(fresh_key(), np.uint64)
     opened = session.open((words, "sum"))[0]
     return opened[0].tobytes() if len(opened) else None
 

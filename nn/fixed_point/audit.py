@@ -287,7 +287,10 @@ def _range_problem(
         if bounds is not None:
             check_values(layers, least, most, form.limit * MARGIN)
             bounds.check(layers, form)
-            return fits_by_itself(bounds, layers, least, most, form)
+            # Rows of a client are checked against one magnitude for all features, and its rounding.
+            unit = 2.0**-form.frac_bits
+            most = accepted_range(low, high, None, form)[1] + unit
+            return fits_by_itself(bounds, layers, -most, most, form)
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
         if inputs is None:
             what = f"inputs of magnitude up to {most:g}, the public bound of shared rows"

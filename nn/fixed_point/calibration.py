@@ -179,7 +179,8 @@ def _walk(
     Without limits, from the layer before alone. `unit` is that of the format in which parameters are
     rounded; 0 leaves them as they are.
     """
-    found = []
+    # A sigmoid or tanh is off by up to 4 units, a leaky ReLU by 3 and as many as its input has ones.
+    found, off = [], max(_OFF, 16 * unit)
     for k, layer in enumerate(layers):
         if unit and layer.parameters:
             rounded = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
@@ -187,8 +188,8 @@ def _walk(
         low, high = layer.bounds(low, high)
         if not isinstance(layer, Weighted) and type(layer) not in _MOVES:
             exact = type(layer) in (ReLU, MaxPool)
-            off_low = _UNITS * unit if exact else _OFF * (1 + np.abs(low))
-            off_high = _UNITS * unit if exact else _OFF * (1 + np.abs(high))
+            off_low = _UNITS * unit if exact else off * (1 + np.abs(low))
+            off_high = _UNITS * unit if exact else off * (1 + np.abs(high))
             low, high = low - off_low, high + off_high
         found.append(float(np.max(np.maximum(np.abs(low), np.abs(high)), initial=0.0)))
         limit = None if limits is None else limits[k]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from nn.core.checks import real
 from nn.fixed_point.audit import Fitted, fit_inputs, holds_intervals, widened
 from nn.fixed_point.calibration import Bounds, calibrate, observed
-from nn.fixed_point.inputs import Floats
+from nn.fixed_point.inputs import Floats, check_inside
 from nn.layers import Layer
 from nn.layers.graph import Graph
 from nn.layers.normalisation import folded
@@ -84,8 +84,8 @@ class CalibratedModel:
         NotFittedError
             Before ``fit``.
         ShapeError, RangeError, DtypeError
-            If `X` is not (rows, features) with at least one row, holds NaN or infinities or leads to
-            some, or is no array of reals.
+            If `X` is not (rows, features) with at least one row, is not in the range, holds NaN or
+            infinities or leads to some, or is no array of reals.
         ArgumentError
             If `margin` is no number above 1.
 
@@ -111,6 +111,8 @@ class CalibratedModel:
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
         lows, highs = self.range_for(low, high, rows)
         room = self.room if low is None and high is None else 1
+        fitted = widened(layers, lows, highs, room)
+        check_inside(rows, fitted.low, fitted.high)
         return self._calibrated(layers, observed(layers, rows)[0], margin, lows, highs, room)
 
     def bounds_of_rows(
@@ -136,12 +138,9 @@ class CalibratedModel:
         room: int,
     ) -> Bounds:
         fitted = widened(layers, low, high, room)
-        least, most = fitted.scaled
-        if fitted.inputs is None:
-            # A model on shares knows one magnitude for all features.
-            most = np.max(np.abs(fitted.scaled))
-            least = -most
-        return calibrate(fitted.layers, seen, margin, least, most, fitted.room)
+        # A model on shares knows one magnitude for all features.
+        most = np.max(np.abs(fitted.scaled))
+        return calibrate(fitted.layers, seen, margin, -most, most, fitted.room)
 
     def _fitted(
         self,

@@ -282,8 +282,9 @@ class Turns:
         except RangeError as error:
             # All parties have opened it. One request's rows must not cost the others their answers.
             if len(requests) > 1:
-                for request in requests:
-                    self._evaluate([request])
+                half = len(requests) // 2
+                self._evaluate(requests[:half])
+                self._evaluate(requests[half:])
             else:
                 requests[0].finish(None, str(error))
             return

@@ -41,11 +41,22 @@ class RangeProof:
     def begin(self, x: SharedArray, most: int) -> None:
         """Check that the rows are within `most` in magnitude, an encoded value.
 
-        Rows of a party were checked by that party. Those of a client are shares that nobody has seen.
+        A party's rows are checked by that party alone, whose bit joins the others. Those of a client are
+        shares that nobody has seen.
         """
-        if x.plaintext is None:
-            with x.session.layer("limits"):
+        session, plaintext = x.session, x.plaintext
+        session.note("rows", most)
+        if plaintext is None:
+            with session.layer("limits"):
                 limits.words_within(x, most, self._excess)
+            return
+        bits = np.zeros((len(session.here), 1), np.uint64)
+        if plaintext.owner in session.here:
+            words = np.asarray(plaintext.encoded).view(np.int64)
+            bits[session.here.index(plaintext.owner)] = bool(
+                ((words > most) | (words < -most)).any()
+            )
+        self._excess.add(bits, 1, inside=False)
 
     def through(
         self, number: int, x: SharedArray, layer_of: Callable[[int, SharedArray], SharedArray]

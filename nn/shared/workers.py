@@ -33,7 +33,6 @@ class Evaluated(Protocol):
     inputs: InputScale | None
     bounds: Bounds | None
     failures: list[SharedArray] | None
-    rows_are_checked: bool
 
     def evaluated(
         self,
@@ -67,8 +66,6 @@ class Evaluation:
         What the program returns for each row.
     batch_size : int or None
         Rows evaluated at once; None for as many as the worker's memory limit allows.
-    rows_are_checked : bool, default=False
-        Whether the rows are those of a party, which has checked that they are in the model's range.
     """
 
     def __init__(
@@ -76,7 +73,6 @@ class Evaluation:
         model: Evaluated,
         answer: Answer,
         batch_size: int | None,
-        rows_are_checked: bool = False,
     ) -> None:
         self._model = copy.copy(model)
         del self._model.session
@@ -86,7 +82,6 @@ class Evaluation:
         ]
         self._model.layers = rewired(model.layers, placed)
         self._answer, self._batch_size = answer, batch_size
-        self._rows_are_checked = rows_are_checked
         # The program's name in the log; the workers of all parties must run the same one.
         self.__qualname__ = f"{type(self).__qualname__} of {answer}"
 
@@ -104,7 +99,6 @@ class Evaluation:
         X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
         # Whether a value left its limit is opened for all rows together, and not by a worker.
         model.failures = None if model.bounds is None else []
-        model.rows_are_checked = self._rows_are_checked
         answer = model.evaluated(X, batch_size=self._batch_size, progress=False, n_jobs=1)
         if self._answer != "scores":
             answer = answer.argmax(axis=1, one_hot=self._answer == "one-hot")
@@ -138,7 +132,7 @@ def evaluate(
     SharedArray of shape (rows, outputs), for "classes" (rows,)
         Scores, class indices, or one-hot vectors.
     """
-    program = Evaluation(model, answer, batch_size, rows.plaintext is not None)
+    program = Evaluation(model, answer, batch_size)
     parameters = [p for layer in model.layers for p in layer.parameters]
     with progress_bar(len(rows), "encrypted evaluation", "row", progress) as bar:
         found = spread(model.session, program, rows, *parameters, n_jobs=n_jobs, done=bar.update)

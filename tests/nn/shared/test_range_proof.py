@@ -360,7 +360,7 @@ def test_workers_leave_the_opening_to_their_parties(deep, answer):
         parameters = [p for layer in secret.layers for p in layer.parameters]
         for rows, inside in ((calibrated.rows(), True), (calibrated.rows_beyond(), False)):
             x = secret.share_rows(rows, "bob")
-            program = workers.Evaluation(secret, answer, 16, rows_are_checked=inside)
+            program = workers.Evaluation(secret, answer, 16)
             before = s.cost().by_layer
             pieces = [program(s, x[:30], *parameters), program(s, x[30:], *parameters)]
             found = linear.concatenate(pieces)
@@ -537,3 +537,39 @@ def test_random_networks_are_right_or_refused():
                     assert np.abs(secret(rows).reveal() - x).max() <= off, seed
                     told["inside"] += 1
     assert min(told["inside"], told["beyond"]) > 25, told
+
+
+def test_a_clients_rows_where_a_feature_has_one_value_alone():
+    """Features of different ranges, and one of none: each may come with the largest magnitude of all."""
+    model = Regressor(
+        [dense([2.0**14], [1.0]), ReLU(), eye()], 2, ([0.0, -1.0], [0.0, 1.0]), flat=False
+    )
+    bounds = nn.Bounds((None, 1.0, None), (256.0, None, 4.0), 2.0**40, 64)
+    with mpc.Session() as s, pytest.raises(RangeError, match="can reach"):
+        model.share(s, "alice", bounds=bounds)
+
+
+@pytest.mark.filterwarnings("ignore::mpc.RangeWarning")
+def test_a_bound_that_was_narrowed_on_trust(session):
+    secret = shared(session, [eye(), ReLU(), eye()], 2.0**14, 8.0)
+    rows = session.share([[100.0]], session.parties[1])
+    session.range_policy.mode, kept = "warn", session.range_policy.mode
+    try:
+        with pytest.raises(RangeError):  # without a provider the product refuses it first
+            secret(rows.with_bound(8.0))
+    finally:
+        session.range_policy.mode = kept
+
+
+def test_a_kind_of_relu_of_ones_own_is_not_taken_for_relu():
+    class Capped(ReLU):
+        def __call__(self, x):
+            return np.minimum(np.maximum(x, 0), 6)
+
+        def bounds(self, low, high):
+            return np.clip(low, 0, 6), np.clip(high, 0, 6)
+
+    layers = [eye(), Capped(), eye()]
+    with mpc.Session() as s:
+        secret = shared(s, layers, 64.0, 64.0)
+        assert answer(secret, [50.0]) == pytest.approx(6, abs=1e-3)
