@@ -44,7 +44,10 @@ def test_a_small_bound_takes_one_sum(share_integers, integers, spent):
             x = share_integers(s, raw, 16, bound=bound)
             found = []
             cost = spent(
-                s, lambda x=x: found.append(root_mean_square.over_root_mean_square(x, 0.1))
+                s,
+                lambda x=x, found=found: found.append(
+                    root_mean_square.over_root_mean_square(x, 0.1)
+                ),
             )
             rounds.append(cost.rounds)
             wanted = wanted_of(raw * UNIT, 0.1)
