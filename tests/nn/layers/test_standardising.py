@@ -111,11 +111,11 @@ def test_in_the_clear(case):
     np.testing.assert_array_equal(again(x), layer(x))
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", [2, 3, 0], ids=["two", "three", "own"])
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [(n, case) for case in CASES for n in (2, 3)] + [(0, "layer by tokens"), (0, "instance")],
+)
 def test_on_shares(case, kind):
-    if not kind and case not in ("layer by tokens", "instance"):
-        pytest.skip("two are tried without a provider")
     layer, x, function, _ = made(case)
     wanted = wanted_of(layer, x, function)
     seen = []
