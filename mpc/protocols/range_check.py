@@ -64,6 +64,7 @@ __all__ = [
     "linear",
     "magnitude",
     "multiple",
+    "none_of",
     "verdict",
     "within",
 ]
@@ -487,7 +488,14 @@ def verdict(*claims: Claim) -> bool:
         first = session.first_row
         if first is not None:
             shares[first : first + 1] += np.uint64(size)
-        wrong = like.derive(shares, frac_bits=0, bound=2 * size)
+        return none_of(like, shares, 2 * size)
+
+
+def none_of(like: SecretValue, count: Words, most: int) -> bool:
+    """Open whether a number up to `most`, given by shares (p,), is zero. In a plan it is."""
+    session = like.session
+    with session.protocol("range check"):
+        wrong = like.derive(count, frac_bits=0, bound=most)
         none = sign.zero_bits(wrong) & np.uint64(1)
         opened = session.open((none, "xor"))[0]
     return not len(opened) or bool(opened[0, 0])
