@@ -8,7 +8,7 @@ import numpy as np
 
 from mpc.core.errors import ArgumentError
 from mpc.core.secret_value import SecretValue
-from mpc.protocols import comparison, linear, normalised, quotient, sigmoid, smooth, truncation
+from mpc.protocols import linear, normalised, quotient, rounding, sigmoid, smooth
 from ring.real_arrays import real_array
 
 __all__ = ["SmoothMethods"]
@@ -135,10 +135,7 @@ class SmoothMethods(SecretValue):
         values = real_array(dividend, "a public operand")
         if values.ndim == 0 and values == 1:
             return self.reciprocal()
-        shape = np.broadcast_shapes(values.shape, self.shape)
-        whole = np.broadcast_to(np.asarray(values, np.float64), shape)
-        zeros = linear.zeros_like(self).view(("index", (np.newaxis,) * 0))
-        top = linear.add_public(zeros, whole)
+        top = linear.add_public(linear.zeros_like(self), values.astype(np.float64))
         return quotient.divide(top, self)
 
     def erf(self) -> Self:
@@ -186,14 +183,12 @@ class SmoothMethods(SecretValue):
         return smooth.evaluate(self, name, alpha)
 
     def sign(self) -> Self:
-        """Return -1, 0 or 1, exactly, as whole numbers: two comparisons."""
+        """Return -1, 0 or 1, exactly, as whole numbers. 4 rounds."""
         self.session.check_open()
-        return comparison.greater(self, 0) - comparison.less(self, 0)
+        return rounding.sign(self)
 
     def floor(self) -> Self:
-        """Return the largest whole number that is not above x, exactly, as whole numbers.
-
-        A truncation, and a comparison of what it cut off: 6 rounds.
+        """Return the largest whole number that is not above x, exactly. 5 rounds.
 
         Examples
         --------
@@ -203,4 +198,22 @@ class SmoothMethods(SecretValue):
         array([ 1, -2,  2])
         """
         self.session.check_open()
-        return truncation.floor(self)
+        return rounding.floor(self)
+
+    def ceil(self) -> Self:
+        """Return the smallest whole number that is not below x, exactly. 5 rounds."""
+        self.session.check_open()
+        return rounding.ceil(self)
+
+    def rint(self) -> Self:
+        """Return the nearest whole number, exactly; of two, the even one, as NumPy does. 5 rounds.
+
+        Examples
+        --------
+        >>> import mpc, numpy as np
+        >>> with mpc.Session() as s:
+        ...     np.rint(s.share([0.5, 1.5, -2.25], owner="alice")).reveal()
+        array([ 0,  2, -2])
+        """
+        self.session.check_open()
+        return rounding.nearest(self)

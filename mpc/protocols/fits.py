@@ -38,7 +38,7 @@ _RELATIVE = _TWO**-19
 _CUTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 # Widths of the exponential's pieces.
 _WIDTHS = (Decimal(2), _ONE, _HALF, Decimal("0.25"))
-_D_BITS = 30
+_D_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -348,4 +348,4 @@ def _row(piece: Piece, frac_bits: int, v_bits: int, d_bits: int) -> list[int]:
     unit, both = 2**frac_bits, 2 ** (frac_bits + d_bits)
     a = [_integer(value * places) for value, places in zip(piece.a, (both, unit) * 2, strict=True)]
     scale = 1 << v_bits - piece.octave if any(piece.a) else 0
-    return [scale, _integer(piece.middle * 2**v_bits), *a]
+    return [scale, _integer(piece.middle * 2**d_bits), *a]

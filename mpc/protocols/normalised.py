@@ -94,6 +94,12 @@ def slices(session: Runtime, size: int, thresholds: int) -> list[slice]:
     return [slice(k, k + some) for k in range(0, size, some)]
 
 
+def cut_to(v: Secret, plan: Plan) -> Secret:
+    """Return c X, truncated to the fractional bits of d if it has more."""
+    cut = plan.v_bits - plan.d_bits
+    return truncation.truncate(v, cut) if cut else v
+
+
 def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Words]:
     """Steps 1 to 3; also shares of the number of values outside of the domain, (p,)."""
     session, place = x.session, x.frac_bits - shift
@@ -105,13 +111,7 @@ def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Word
         # The bound of the product is what counts: below 2^(Q + 1).
         left = x.derive(y, frac_bits=plan.v_bits, bound=1)
         v = product.multiply(left, left.derive(c, frac_bits=0, bound=2 << plan.v_bits), whole=True)
-        cut = plan.v_bits - plan.d_bits
-        if cut:
-            v = truncation.truncate(v, cut)
-            half = np.uint64(1 << cut - 1)
-            rows = plan.rows[1:2] + np.int64(half) >> np.int64(cut)
-            m = choose(session, numbers, rows)[:, 0]
-        d = v.shares - m
+        d = cut_to(v, plan).shares - m
     else:
         d = (y << np.uint64(plan.d_bits - place)) - m
     a0, a1, a2, a3 = a

@@ -30,7 +30,7 @@ from mpc.core.secret_value import Secret, SecretValue
 from mpc.protocols import b2a, linear, piecewise, product, range_check, sign, truncation
 from mpc.protocols.fits import Curve, Plan, plan_of
 from mpc.protocols.masking import mask_ahead
-from mpc.protocols.normalised import slices
+from mpc.protocols.normalised import cut_to, slices
 from mpc.protocols.thresholds import choose
 from ring.fixed_point import FixedPoint
 
@@ -129,10 +129,7 @@ def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret,
     mask_ahead(c, x, left)
     n = product.multiply(x, c, whole=True)
     v = product.multiply(left, c, whole=True)
-    d = v.shares.reshape(m.shape)
-    more = plan.v_bits - plan.d_bits
-    if more:
-        raise RangeError("/: y has more bits than there is room for; state a smaller bound")
+    d = cut_to(v, plan).shares.reshape(m.shape)
     a0, a1, a2, a3 = a
     p, _ = piecewise.cubic(y, d - m, (a0, a1, a2, a3), plan.d_bits, plan.sizes)
     p = p.view(("reshape", y.shape))
