@@ -39,6 +39,7 @@ _CUTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 # Widths of the exponential's pieces.
 _WIDTHS = (Decimal(2), _ONE, _HALF, Decimal("0.25"))
 _D_BITS = 32
+_LEAST_D_BITS = 24
 
 
 @dataclass(frozen=True)
@@ -263,14 +264,14 @@ def _sizes(pieces: list[Piece], frac_bits: int, d_bits: int) -> Sizes:
         half = piece.half
         d, a, e = max(d, half), max(a, a1, a3), max(e, a2 + half * a3)
         height = max(height, a0 + half * (a1 + half * (a2 + half * a3)))
-    widest = _integer(d * d_unit) + 4
-    return Sizes(
-        widest,
+    widest, steepest, bend = (
+        _integer(d * d_unit) + 4,
         _integer(a * unit) + 4,
-        (widest * widest >> d_bits) + 2,
         _integer(e * unit) + 4,
-        _integer(height * unit * d_unit) + (8 << d_bits),
     )
+    # Rounding adds a few units of the format, and what units of d and d^2 make.
+    most = _integer(height * unit * d_unit) + (8 << d_bits) + 2 * (bend + steepest)
+    return Sizes(widest, steepest, (widest * widest >> d_bits) + 2, bend, most)
 
 
 def _errors(
@@ -307,7 +308,7 @@ def plan_of(curve: Curve, place: int, form: FixedPoint, bound: int) -> Plan:
     with localcontext(_EXACT):
         pieces, low, high = _pieces(curve, place, form, bound)
         v_bits = max(piece.octave for piece in pieces) if curve.normalises else _D_BITS
-        v_bits = max(v_bits, _GRID_BITS + 1)
+        v_bits = max(v_bits, _LEAST_D_BITS)
         for d_bits in range(min(v_bits, _D_BITS), 0, -1):
             sizes = _sizes(pieces, form.frac_bits, d_bits)
             if sizes.largest(d_bits) <= LARGEST:

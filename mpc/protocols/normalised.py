@@ -117,7 +117,7 @@ def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Word
     a0, a1, a2, a3 = a
     total, _ = piecewise.cubic(x, d, (a0, a1, a2, a3), plan.d_bits, plan.sizes)
     frac_bits = session.format.frac_bits + plan.d_bits
-    return x.derive(total.shares, frac_bits=frac_bits, bound=total.bound), outside
+    return linear.placed(total, frac_bits, total.bound), outside
 
 
 def _domain(curve: Curve, plan: Plan, place: int) -> str:

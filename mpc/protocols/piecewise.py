@@ -214,7 +214,7 @@ def cost(
         + b2a.cost(parties, thresholds, size)
         + product.cost(parties, products * size, products * size)
         + truncation.cost(parties, 2 * size, frac_bits)
-        + product.cost(parties, 2 * size, size if slope else 0)
+        + product.cost(parties, 2 * size)
     )
     return total + truncation.cost(parties, size, frac_bits) if slope else total
 

@@ -9,8 +9,8 @@ Y is the encoded value of y, v = c Y in [1, 2) with c as in :mod:`mpc.protocols.
 The result has 22 fractional bits more than n; n has the format's and 4 more, or fewer in large formats.
 Domain: y not 0, and |c X| within the format's limit, which holds if |x / y| is below half of the limit,
 and implies that x / y is below the limit. With ranges="check" and "error" both are checked on shares, by
-the number of zeros and by c X. The bounds of x and y have to be below 2^62 together; in the default
-format they are.
+the number of zeros and by c X. Where bounds do not show that c X is in range, the range policy settles
+it as a product.
 Cost for Y of L bits: 10 rounds; K = 12 L - 10 thresholds.
 
 Error: 2^-18.5 of the result, and 1.1 units of the format. x and y with more fractional bits than the
@@ -78,12 +78,8 @@ def divide(x: Secret, y: Secret) -> Secret:
         if before < 0:
             x = linear.at_bits(x, x.frac_bits - before, "/")
             before = after = 0
-        if x.bound << plan.v_bits > LARGEST or after < 0:
-            raise RangeError(
-                f"/: by their bounds, x and y have {x.bound.bit_length()} and"
-                f" {y.bound.bit_length()} bits, and there is room for 62 together; state smaller bounds"
-                " by .with_bound"
-            )
+        if after < 0:
+            raise RangeError(f"/ has no room in a format with int_bits = {form.int_bits}")
         limit = min((1 << form.int_bits + before) - 1, LARGEST)
         domain = f"y not 0 and |x / y| below {2.0 ** (form.int_bits - 1):g}"
 
@@ -111,9 +107,7 @@ def divide(x: Secret, y: Secret) -> Secret:
         results = [result for result, _, _ in found]
         whole = results[0] if len(results) == 1 else linear.concatenate(results)
         whole = whole.view(("reshape", shape))
-        return whole.derive(
-            whole.shares, frac_bits=after + _P_BITS, bound=1 << form.int_bits + after + _P_BITS
-        )
+        return linear.placed(whole, after + _P_BITS, 1 << form.int_bits + after + _P_BITS)
 
 
 def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret, Words]:
@@ -134,10 +128,9 @@ def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret,
     p, _ = piecewise.cubic(y, d - m, (a0, a1, a2, a3), plan.d_bits, plan.sizes)
     p = p.view(("reshape", y.shape))
     if cut:
-        n = n.derive(n.shares, frac_bits=cut, bound=n.bound)
         p, less = truncation.divide_together([(p, plan.d_bits), (n, cut)])
     else:
         (p,), less = truncation.divide_together([(p, plan.d_bits)]), n
     # In range by the domain.
-    less = less.derive(less.shares, frac_bits=0, bound=1 << 60 - _P_BITS)
+    less = linear.placed(less, 0, 1 << 60 - _P_BITS)
     return product.multiply(less, p, whole=True), n, zeros

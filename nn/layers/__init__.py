@@ -19,30 +19,18 @@ True
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.relu import ReLU
 from nn.layers.shaping import Flatten, Reshape, Transpose
+from nn.layers.smooth import CELU, ELU, GELU, SELU, Erf, Mish, SiLU, Softplus
 
 __all__ = [
-    "LAYERS",
-    "AveragePool",
-    "BatchNorm",
-    "Convolution",
-    "Dense",
-    "Dropout",
-    "Flatten",
-    "Layer",
-    "LeakyReLU",
-    "MaxPool",
-    "NamedElsewhere",
-    "ReLU",
-    "Reshape",
-    "Sigmoid",
-    "Tanh",
-    "Transpose",
-    "Weighted",
-    "register",
-]
+    "CELU", "ELU", "GELU", "LAYERS", "SELU", "AveragePool", "BatchNorm", "Convolution", "Dense",
+    "Dropout", "Erf", "Exp", "Flatten", "Layer", "LeakyReLU", "Log", "MaxPool", "Mish",
+    "NamedElsewhere", "Pow", "ReLU", "Reciprocal", "Reshape", "SiLU", "Sigmoid", "Softplus", "Sqrt",
+    "Tanh", "Transpose", "Weighted", "register",
+]  # fmt: skip
