@@ -162,7 +162,7 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             form = model.audit().suggestion or form
         return Session(tuple(self.parties), frac_bits=form.frac_bits, int_bits=form.int_bits)
 
-    def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> list[Layer]:
+    def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> Sequence[Layer]:
         """Return layers that are trained on `X` and `targets`, in the clear or on shares."""
         network = _Perceptron(self._widths(X, targets), self.random_state)
         settings: dict[str, Any] = {
@@ -181,7 +181,7 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             # A bound must be positive; targets are all 0 for a regressor of a constant.
             bound = float(np.abs(targets).max()) or 1.0
             shared = session.share(X, owner), session.share(targets, owner, bound=bound)
-            layers: list[Layer] = network.fit(*shared, **settings).reveal_layers()
+            layers: Sequence[Layer] = network.fit(*shared, **settings).reveal_layers()
         self.n_iter_ = int(self.max_iter)
         # Training on shares reveals no loss; remove those of an earlier fit.
         for name in ("loss_curve_", "loss_"):

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.convert.from_sklearn import ConversionError
+from nn.convert.onnx_graph import RANDOM, graph_model
 from nn.convert.onnx_operators import operators
 from nn.convert.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
 from nn.layers.activations import Sigmoid
+from nn.models.heads import HeadsModel
 from nn.models.predictors import Classifier, Regressor
 from ring.errors import DataError, DtypeError
 from ring.real_arrays import plain_array
@@ -29,10 +31,6 @@ __all__ = ["from_onnx"]
 _OLDEST_OPSET = 9
 # Operators that move elements of their first input (Concat: of all inputs) and compute nothing.
 _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
-_RANDOM = (
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike",
-)  # fmt: skip
 # ONNX numbers of element types: float, float16, double, bfloat16; integers; and the operators that take
 # integers and return floats.
 _FLOATS = (1, 10, 11, 16)
@@ -42,7 +40,7 @@ _FROM_INTEGERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shap
 
 def from_onnx(
     model: Any, X: ArrayLike | None = None, *, classes: ArrayLike | None = None
-) -> Classifier | Regressor:
+) -> Classifier | Regressor | HeadsModel:
     """Read a network or a linear model from ONNX, as skl2onnx and PyTorch export them.
 
     Needs the extra ``sotto-mpc[onnx]``.
@@ -60,7 +58,7 @@ def from_onnx(
 
     Returns
     -------
-    Classifier or Regressor
+    Classifier, Regressor or HeadsModel
         In float64. A softmax at the end is its ``predict_proba``, a log-softmax its
         ``predict_log_proba``.
 
@@ -94,16 +92,41 @@ def from_onnx(
     """
     onnx = _onnx()
     graph, opsets = _load(onnx, model)
-    values: dict[str, Value] = {
-        array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer
-    }
-    inputs = [value for value in graph.input if value.name not in values]
-    if len(inputs) != 1:
-        raise ConversionError(
-            f"the graph must have one input, got {[value.name for value in inputs]}"
-        )
-    rows = _input(inputs[0], graph)
-    values[inputs[0].name] = rows
+    arrays = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in arrays]
+    if not inputs:
+        raise ConversionError("the graph must have an input, got none")
+    shapes = {value.name: _input_shape(value, graph) for value in inputs}
+    made: Classifier | Regressor | HeadsModel
+    try:
+        made = _chain(onnx, graph, opsets, shapes, arrays, classes)
+    except ConversionError as error:
+        if any(node.domain not in ("", "ai.onnx") for node in graph.node):
+            raise
+        try:
+            made = graph_model(onnx, graph, opsets, shapes, classes, _constants)
+        except ConversionError as other:
+            raise other from error
+    if X is not None:
+        made.take_rows(X)
+    return made
+
+
+def _chain(
+    onnx: Any,
+    graph: Any,
+    opsets: Any,
+    shapes: dict[str, tuple[int, ...]],
+    values: dict[str, Value],
+    classes: ArrayLike | None,
+) -> Classifier | Regressor:
+    """Return the model of a graph in which every layer takes the output of the one before it."""
+    if len(shapes) != 1:
+        raise ConversionError(f"the graph must have one input, got {list(shapes)}")
+    ((name, shape),) = shapes.items()
+    size = prod(shape[1:])
+    rows = Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
+    values[name] = rows
     for node in graph.node:
         _run(onnx, opsets, node, values)
     names = [output.name for output in graph.output if output.name]
@@ -113,10 +136,7 @@ def from_onnx(
             f"the graph must have no outputs that are not converted, got {', '.join(lost)}; keep the"
             " others, as by onnx.utils.extract_model"
         )
-    made = _model_of({name: values[name] for name in names}, rows.width, classes)
-    if X is not None:
-        made.take_rows(X)
-    return made
+    return _model_of({name: values[name] for name in names}, rows.width, classes)
 
 
 def _onnx() -> Any:
@@ -158,8 +178,8 @@ def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
     return model.graph, model.opset_import
 
 
-def _input(value: Any, graph: Any) -> Rows:
-    """Return the graph's input as Rows, after checking its type and shape."""
+def _input_shape(value: Any, graph: Any) -> tuple[int, ...]:
+    """Return the sizes of an input, 0 for an open number of rows, after checking them and its type."""
     kind = value.type.tensor_type.elem_type
     if kind not in _FLOATS:
         # Division and overflow of integers differ from those of floats; the outputs of these
@@ -178,8 +198,7 @@ def _input(value: Any, graph: Any) -> Rows:
             f"input {value.name!r} must have a first axis of rows and known sizes behind it, got "
             f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}"
         )
-    size = prod(shape[1:])
-    return Rows((), size, None, np.zeros(size), tuple(shape[1:]), shape[0] or -1)
+    return tuple(shape)
 
 
 def _model_of(
@@ -317,7 +336,7 @@ def _run(onnx: Any, opsets: Any, node: Any, values: dict[str, Value]) -> None:
         )
     inputs = [values[name] if name else None for name in node.input]
     if all(value is None or isinstance(value, (np.ndarray, Sizes)) for value in inputs):
-        if node.op_type in _RANDOM:
+        if node.op_type in RANDOM:
             raise ConversionError(f"{where} is random: export the model for inference")
         given = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
         try:

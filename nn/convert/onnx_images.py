@@ -14,12 +14,12 @@ from nn.layers import ReLU
 from nn.layers.convolution import Convolution
 from nn.layers.pooling import AveragePool, MaxPool
 
-__all__ = ["IMAGE_OPERATORS"]
+__all__ = ["IMAGE_OPERATORS", "NO_PADS", "Pool", "need", "pads_of"]
 
 Pool = type[AveragePool] | type[MaxPool]
 
 
-def _need(attributes: dict[str, Any], **wanted: Any) -> None:
+def need(attributes: dict[str, Any], **wanted: Any) -> None:
     """Raise ConversionError unless the given attributes have the wanted values, or are absent."""
     for name, value in wanted.items():
         found = attributes.get(name, value)
@@ -29,7 +29,7 @@ def _need(attributes: dict[str, Any], **wanted: Any) -> None:
             raise ConversionError(f"needs {name}={value}, got {name}={found}")
 
 
-def _pads(
+def pads_of(
     attributes: dict[str, Any], size: tuple[int, ...], kernel: list[int], strides: list[int]
 ) -> Pads:
     """Return the numbers of zeros ((above, below), (left, right)) that a node adds around images.
@@ -62,12 +62,12 @@ def _conv(
     images, kernel = as_images(x), constant(weights)
     if kernel.ndim != 4:
         raise ConversionError(f"needs kernels with two axes, got weights of shape {kernel.shape}")
-    _need(attributes, group=1, dilations=[1, 1], kernel_shape=list(kernel.shape[2:]))
+    need(attributes, group=1, dilations=[1, 1], kernel_shape=list(kernel.shape[2:]))
     outputs, channels, *sizes = kernel.shape
     if channels != images.shape[0]:
         raise ConversionError(f"needs images of {channels} channels, got {images.shape[0]}")
     strides = list(attributes.get("strides", [1, 1]))
-    added = _pads(attributes, images.shape[1:], sizes, strides)
+    added = pads_of(attributes, images.shape[1:], sizes, strides)
     if images.pads != NO_PADS:
         if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
             raise ConversionError("needs auto_pad=NOTSET behind a Pad")
@@ -120,8 +120,8 @@ def _pool(kind: Pool) -> Callable[..., Images]:
             raise ConversionError(
                 f"needs strides like kernel_shape, got strides={strides}, kernel_shape={size}"
             )
-        _need(attributes, ceil_mode=0, dilations=[1, 1], storage_order=0)
-        if _pads(attributes, images.shape[1:], size, strides) != NO_PADS:
+        need(attributes, ceil_mode=0, dilations=[1, 1], storage_order=0)
+        if pads_of(attributes, images.shape[1:], size, strides) != NO_PADS:
             raise ConversionError(f"needs pads=[0, 0, 0, 0], got pads={attributes.get('pads')}")
         return _pool_of(kind, images, (size[0], size[1]))
 

@@ -18,6 +18,7 @@ from nn.convert.from_sklearn import ConversionError
 from nn.layers import Layer
 from nn.layers.convolution import Convolution
 from nn.layers.folding import dense
+from nn.layers.scale import Scale
 from nn.layers.shaping import Flatten, Reshape, Transpose
 
 __all__ = [
@@ -36,6 +37,9 @@ __all__ = [
 Floats = NDArray[np.float64]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
+# The widest row for which a matrix is made that only moves or scales elements.
+_WIDEST = 2048
+
 NO_PADS: Pads = ((0, 0), (0, 0))
 
 
@@ -52,13 +56,14 @@ class Rows:
     width : int
         Elements of a row of the core's output.
     weights : float64 array of shape (width, elements), or None for the identity
+        A vector of shape (width,) is a diagonal matrix.
     bias : float64 array of shape (elements,)
     shape : tuple of int
         Shape of one row, in row-major order; () for a single number.
     batch : int
         Number of rows that the graph was made for; -1 if the graph leaves it open.
     order : int array of shape (width,), or None
-        Permutation of the core's output before the map; only if `weights` is None.
+        Permutation of the core's output before the map; only if `weights` is None or a vector.
     """
 
     core: tuple[Layer, ...]
@@ -71,19 +76,23 @@ class Rows:
 
     def matrix(self) -> Floats:
         """Return the weights of the map, of shape (width, elements), `order` included."""
-        if self.weights is not None:
+        if self.weights is not None and self.weights.ndim == 2:
             return self.weights
-        return np.eye(self.width) if self.order is None else np.eye(self.width)[:, self.order]
+        if self.width > _WIDEST:
+            raise ConversionError(f"needs a matrix of {self.width} by {self.width}")
+        same = np.eye(self.width) if self.order is None else np.eye(self.width)[:, self.order]
+        return same if self.weights is None else same * self.weights
 
     def then(self, weights: Floats, bias: Floats) -> Rows:
         """Return the value behind ``row @ weights + bias``."""
-        if self.weights is not None:
+        if self.weights is not None and self.weights.ndim == 2:
             both = self.weights @ weights
-        elif self.order is None:
-            both = weights
         else:
-            both = np.empty_like(weights)
-            both[self.order] = weights
+            both = weights if self.weights is None else self.weights[:, None] * weights
+            if self.order is not None:
+                moved = np.empty_like(both)
+                moved[self.order] = both
+                both = moved
         return replace(
             self,
             weights=both,
@@ -94,12 +103,13 @@ class Rows:
 
     def take(self, places: NDArray[np.intp], shape: tuple[int, ...]) -> Rows:
         """Return the value whose element k of a row is element ``places[k]`` of this one."""
-        if self.weights is not None:
+        if self.weights is not None and self.weights.ndim == 2:
             return replace(
                 self, weights=self.weights[:, places], bias=self.bias[places], shape=shape
             )
         order = places if self.order is None else self.order[places]
-        return replace(self, bias=self.bias[places], shape=shape, order=order)
+        weights = None if self.weights is None else self.weights[places]
+        return replace(self, weights=weights, bias=self.bias[places], shape=shape, order=order)
 
     def scaled(self, factor: Any, summand: Any) -> Rows:
         """Return x * factor + summand, by elements of a row."""
@@ -110,12 +120,16 @@ class Rows:
         bias = self.bias * factor + summand
         if (factor == 1).all():
             return replace(self, bias=bias)
-        return replace(self, weights=self.matrix() * factor, bias=bias, order=None)
+        if self.weights is not None:
+            factor = self.weights * factor
+        return replace(self, weights=factor, bias=bias)
 
     def layers(self) -> list[Layer]:
         """Return the core, and the map as a Dense layer if it is not the identity."""
         if self.weights is None and self.order is None and not self.bias.any():
             return list(self.core)
+        if self.weights is not None and self.weights.ndim == 1 and self.order is None:
+            return [*self.core, Scale(self.weights, self.bias)]
         return [*self.core, dense(self.matrix(), self.bias)]
 
     def activate(self, layer: Layer) -> Rows:

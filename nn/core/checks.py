@@ -18,13 +18,16 @@ from ring.real_arrays import plain_array, real_array
 
 __all__ = [
     "check_names",
+    "columns_of",
     "feature_matrix",
     "float_dtype",
+    "in_order",
     "integer",
     "interval",
     "label_vector",
     "layer_widths",
     "local_path",
+    "named_inputs",
     "plain_numbers",
     "real",
 ]
@@ -150,6 +153,38 @@ def feature_matrix(
             f"in row {row}, column {column}"
         )
     return converted
+
+
+def columns_of(inputs: dict[str, int] | None, name: str) -> slice:
+    """Return the columns of one of a model's inputs, given the features of each by name."""
+    names = list(inputs or {})
+    if name not in names:
+        raise ArgumentError(
+            f"X must be given by the names of the model's inputs, {', '.join(names) or 'none'}, "
+            f"got {name!r}"
+        )
+    sizes = [(inputs or {})[n] for n in names]
+    start = sum(sizes[: names.index(name)])
+    return slice(start, start + sizes[names.index(name)])
+
+
+def named_inputs(pairs: Any, features: int) -> dict[str, int]:
+    """Return the names and sizes of a model's inputs as a file or a message has them, checked."""
+    inputs = {name: size for name, size in pairs}  # noqa: C416  (pairs may be of any length)
+    ok = all(type(name) is str and type(size) is int and size > 0 for name, size in inputs.items())
+    if not ok or len(inputs) != len(pairs) or sum(inputs.values()) != features:
+        raise ArgumentError(f"inputs must have names and {features} features in all")
+    return inputs
+
+
+def in_order(X: dict[str, Any], inputs: dict[str, int] | None) -> list[Any]:
+    """Return the parts of `X` in the order of a model's inputs, after checking that all are there."""
+    for name in X:
+        columns_of(inputs, name)
+    missing = [name for name in inputs or {} if name not in X]
+    if missing:
+        raise ArgumentError(f"X must have all inputs of the model, got none called {missing[0]!r}")
+    return [X[name] for name in inputs or {}]
 
 
 def check_names(X: Any, names: NDArray[Any] | None) -> None:

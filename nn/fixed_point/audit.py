@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.fixed_point.bounds import check_range, interval_bounds
+from nn.fixed_point.bounds import check_range, interval_bounds, whole_row
 from nn.fixed_point.inputs import Floats, InputScale
 from nn.fixed_point.precision import precision_problem
 from nn.layers import Layer
+from nn.layers.graph import names, run_all
 from ring import FixedPoint
 from ring.errors import RangeError
 from ring.fixed_point import HEADROOM_BITS
@@ -169,17 +170,27 @@ def error_bounds(
 ) -> list[NDArray[Any]]:
     """Return bounds on the errors of the input and of each layer's output, by elements of a row."""
     unit = 2.0**-frac_bits
-    magnitude = _largest(low, high)
-    errors: list[NDArray[Any]] = [np.full(magnitude.shape, unit / 2)]
-    doubled = False  # whether values carry twice the fractional bits
-    for layer, (lows, highs) in zip(layers, interval_bounds(layers, low, high), strict=True):
-        error = errors[-1]
-        if doubled and layer.parameters:
-            error = error + unit
-        errors.append(layer.fixed_point_error(magnitude, error, frac_bits))
-        magnitude = _largest(lows, highs)
-        doubled = bool(layer.parameters) or (doubled and layer.only_moves)
-    if doubled:  # revealing truncates
+    magnitudes = [_largest(*ends) for ends in interval_bounds(layers, low, high)]
+    first = _largest(*(np.asarray(whole_row(layers, end)) for end in (low, high)))
+
+    # Of each value its magnitude, its error, and whether it carries twice the fractional bits.
+    def step(index: int, layer: Layer, given: Any) -> tuple[NDArray[Any], NDArray[Any], bool]:
+        if layer.joins:
+            magnitude: Any = tuple(part[0] for part in given)
+            error: Any = tuple(part[1] for part in given)
+            doubled = any(part[2] for part in given)
+        else:
+            magnitude, error, doubled = given
+            if doubled and layer.parameters:
+                error = error + unit
+        found = layer.fixed_point_error(magnitude, error, frac_bits)
+        doubled = bool(layer.parameters) or layer.doubles or (doubled and layer.only_moves)
+        return magnitudes[index], found, doubled
+
+    start = first, np.full(first.shape, unit / 2), False
+    found = [start, *run_all(layers, start, step)]
+    errors = [error for _, error, _ in found]
+    if found[-1][2]:  # revealing truncates
         errors[-1] = errors[-1] + unit
     return errors
 
@@ -314,7 +325,7 @@ class Fitted:
 
     Attributes
     ----------
-    layers : list of Layer
+    layers : sequence of Layer
         With the scale of the inputs folded into the first one.
     low, high : float64 array of shape () or (features,)
         Range of the rows, in the units of the features.
@@ -326,7 +337,7 @@ class Fitted:
         The range's width, as a multiple of the width of the range that was asked for.
     """
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
     low: Floats
     high: Floats
     scaled: tuple[Floats, Floats]
@@ -340,7 +351,7 @@ def fit_inputs(
     """Choose the scale of the inputs, and widen their range: up to `room` times, while layers fit."""
     inputs = InputScale.of(low, high, layers)
     if inputs is None:
-        return Fitted(list(layers), low, high, (low, high), None, 1)
+        return Fitted(layers, low, high, (low, high), None, 1)
     folded = inputs.fold(layers)
     least, most = inputs.apply(low), inputs.apply(high)
     factor = room
@@ -381,15 +392,15 @@ def audit_layers(
     magnitudes = [_top(_largest(low, high))]
     magnitudes += [_top(_largest(*ends)) for ends in interval_bounds(layers, low, high)]
     bounds = [_top(error) for error in error_bounds(layers, low, high, form.frac_bits)]
-    names = ["input", *(f"{number} {layer!r}" for number, layer in enumerate(layers, start=1))]
+    titles = ["input", *names(layers)]
     weights = [math.nan]
     weights += [
         max((_top(np.abs(p)) for p in layer.parameters), default=math.nan) for layer in layers
     ]
-    nothing = [math.nan] * len(names)
+    nothing = [math.nan] * len(titles)
     found = []
     for name, weight, bound, seen, error_bound, error in zip(
-        names, weights, magnitudes, observed or nothing, bounds, errors or nothing, strict=True
+        titles, weights, magnitudes, observed or nothing, bounds, errors or nothing, strict=True
     ):
         largest = max(bound, 0.0 if math.isnan(weight) else weight)
         left = math.log2(form.limit / largest) if largest else float(form.int_bits)

@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from nn.core.checks import interval, real
 from nn.layers import Layer
+from nn.layers.graph import Graph, run_all
 from ring.errors import RangeError
 
-__all__ = ["check_range", "interval_bounds"]
+__all__ = ["check_range", "ends_of", "interval_bounds"]
 
 Interval = tuple[NDArray[Any], NDArray[Any]]
 
@@ -53,11 +54,22 @@ def interval_bounds(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) ->
     >>> interval_bounds(model.layers, 0, 1)
     [(array([-2.5, -1. ]), array([2.5, 0. ]))]
     """
-    intervals: list[Interval] = []
-    for layer in layers:
-        low, high = layer.bounds(low, high)
-        intervals.append((low, high))
+    low, high = whole_row(layers, low), whole_row(layers, high)
+    intervals: list[Interval] = run_all(
+        layers, (low, high), lambda _, layer, ends: layer.bounds(*ends_of(layer, ends))
+    )
     return intervals
+
+
+def whole_row(layers: Sequence[Layer], end: ArrayLike) -> ArrayLike:
+    """Return one end of a range; for a graph with an entry for each feature, if they are known."""
+    features = layers.n_features if isinstance(layers, Graph) else None
+    return end if features is None or np.ndim(end) else np.full(features, end)
+
+
+def ends_of(layer: Layer, ends: Any) -> tuple[Any, Any]:
+    """Return the low and high ends of what a layer takes: two tuples for one with several inputs."""
+    return (tuple(low for low, _ in ends), tuple(high for _, high in ends)) if layer.joins else ends
 
 
 def check_range(

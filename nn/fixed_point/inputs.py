@@ -23,6 +23,7 @@ from mpc.core.errors import DtypeError
 from mpc.protocols import linear
 from nn.core.checks import interval
 from nn.layers import Dense, Layer
+from nn.layers.graph import inputs_of, rewired
 from ring.errors import ArgumentError, DataError, RangeError, ShapeError
 
 __all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
@@ -154,8 +155,9 @@ class InputScale:
 
     @staticmethod
     def fits(layers: Sequence[Layer]) -> bool:
-        """Return whether the first layer can undo a scale: whether it is Dense."""
-        return bool(layers) and isinstance(layers[0], Dense)
+        """Return whether the first layer can undo a scale: it is Dense, and alone takes the input."""
+        only = sum(0 in taken for taken in inputs_of(layers)) == 1
+        return only and isinstance(layers[0], Dense)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -175,13 +177,14 @@ class InputScale:
         """Return the rows whose `apply` is `scaled`, up to rounding."""
         return np.ldexp(scaled, self.power) + self.middle
 
-    def fold(self, layers: Sequence[Layer]) -> list[Layer]:
+    def fold(self, layers: Sequence[Layer]) -> Sequence[Layer]:
         """Return layers whose outputs for scaled rows are those of `layers` for unscaled rows."""
         first = layers[0]
         assert isinstance(first, Dense)
         weights = np.asarray(first.weights, dtype=np.float64)
         bias = np.asarray(first.bias, dtype=np.float64) + self.middle @ weights
-        return [Dense(np.ldexp(weights, self.power[:, None]), bias), *layers[1:]]
+        folded = Dense(np.ldexp(weights, self.power[:, None]), bias)
+        return rewired(layers, [folded, *layers[1:]])
 
     def unfold(self, weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
         """Return weights and bias for unscaled rows, given those of a folded first layer."""

@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
+from nn.layers.graph import run
 from ring import FixedPoint
 from ring.fixed_point import HEADROOM_BITS
 
-__all__ = ["output_scale", "precision_problem", "rows_between", "simulate"]
+__all__ = ["SCORES", "VALUES", "output_scale", "precision_problem", "rows_between", "simulate"]
 
 Floats = NDArray[np.float64]
 # The largest error that passes, as a fraction of the scale. Chosen so that, on more rows than are
 # tried here, errors of values stay below 1e-3 of their standard deviation, and fewer than 0.5 % of the
 # labels change.
-_VALUES, _SCORES = 2.0**-11, 2.0**-5
+VALUES, SCORES = 2.0**-11, 2.0**-5
 # An output whose standard deviation is a smaller fraction of its size counts as constant.
 _CONSTANT = 2.0**-30
 # The largest error that passes if no format has a smaller one, as a fraction of the output's size.
@@ -79,12 +80,12 @@ def rows_between(low: Floats, high: Floats, features: int) -> Floats:
 def simulate(layers: Sequence[Layer], rows: Floats, frac_bits: int) -> Any:
     """Return the outputs, with inputs, parameters and outputs of layers rounded to `frac_bits`."""
     unit = 2.0**-frac_bits
-    x: Any = np.rint(rows / unit) * unit
-    for layer in layers:
+
+    def step(_: int, layer: Layer, x: Any) -> Any:
         parameters = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
-        x = layer.with_parameters(parameters).as_on_shares(x)
-        x = np.floor(x / unit) * unit
-    return x
+        return np.floor(layer.with_parameters(parameters).as_on_shares(x) / unit) * unit
+
+    return run(layers, np.rint(rows / unit) * unit, step)
 
 
 def precision_problem(
@@ -126,7 +127,7 @@ def precision_problem(
     rows = rows_between(low, high, features)
     exact = evaluate(layers, rows)
     scale = output_scale(exact, ranked) if scale is None else scale
-    limit = np.where(scale > 0, (_SCORES if ranked else _VALUES) * scale, np.inf)
+    limit = np.where(scale > 0, (SCORES if ranked else VALUES) * scale, np.inf)
 
     def error(frac_bits: int) -> Floats:
         found: Floats = np.abs(simulate(layers, rows, frac_bits) - exact).max(axis=0)

@@ -20,17 +20,70 @@ from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
 from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
+from nn.layers.graph import Graph
+from nn.layers.joining import (
+    Add,
+    Concat,
+    MatMul,
+    Maximum,
+    Mean,
+    Minimum,
+    Multiply,
+    Subtract,
+)
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.relu import ReLU
+from nn.layers.scale import Scale, Shift
+from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
 from nn.layers.smooth import CELU, ELU, GELU, SELU, Erf, Mish, SiLU, Softplus
 
 __all__ = [
-    "CELU", "ELU", "GELU", "LAYERS", "SELU", "AveragePool", "BatchNorm", "Convolution", "Dense",
-    "Dropout", "Erf", "Exp", "Flatten", "Layer", "LeakyReLU", "Log", "MaxPool", "Mish",
-    "NamedElsewhere", "Pow", "ReLU", "Reciprocal", "Reshape", "SiLU", "Sigmoid", "Softplus", "Sqrt",
-    "Tanh", "Transpose", "Weighted", "register",
-]  # fmt: skip
+    "CELU",
+    "ELU",
+    "GELU",
+    "LAYERS",
+    "SELU",
+    "Add",
+    "AveragePool",
+    "BatchNorm",
+    "Concat",
+    "Convolution",
+    "Dense",
+    "Dropout",
+    "Erf",
+    "Exp",
+    "Flatten",
+    "Graph",
+    "Layer",
+    "LeakyReLU",
+    "Log",
+    "MatMul",
+    "MaxPool",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Mish",
+    "Multiply",
+    "NamedElsewhere",
+    "Pad",
+    "Pow",
+    "ReLU",
+    "Reciprocal",
+    "Reshape",
+    "Scale",
+    "Shift",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Sqrt",
+    "Subtract",
+    "Take",
+    "Tanh",
+    "Transpose",
+    "Weighted",
+    "register",
+]

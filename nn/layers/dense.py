@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ __all__ = ["Dense"]
 
 @register
 class Dense(Weighted):
-    """Fully connected layer: ``x @ weights + bias``.
+    """Fully connected layer: ``x @ weights + bias``, over the last axis of a row.
 
     Parameters
     ----------
@@ -78,32 +79,39 @@ class Dense(Weighted):
         return "Dense({}, {})".format(*self.weights.shape)
 
     def __call__(self, x: Any) -> Any:
-        self.output_shape(tuple(x.shape)[1:])
-        return x @ self.weights + self.bias
+        shape = self.output_shape(tuple(x.shape)[1:])
+        if len(shape) == 1:
+            return x @ self.weights + self.bias
+        return (_flat(x) @ self.weights + self.bias).reshape((x.shape[0], *shape))
 
     def forward(self, x: Any) -> Any:
-        output = self(x)
-        self._memory = x
-        return output
+        shape = self.output_shape(tuple(x.shape)[1:])
+        self._memory = x if len(shape) == 1 else _flat(x)
+        output = self._memory @ self.weights + self.bias
+        return output if len(shape) == 1 else output.reshape((x.shape[0], *shape))
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
         x = self._remembered()
         if isinstance(gradient, SharedArray):
             # Truncated once, so that both products use the same masked gradient.
             gradient = gradient.truncate()
+        shape = tuple(gradient.shape)
+        gradient = gradient if len(shape) == 2 else _flat(gradient)
         self.gradients = [x.T @ gradient, gradient.sum(axis=0)]
-        return gradient @ self.weights.T if input_gradient else None
+        if not input_gradient:
+            return None
+        back = gradient @ self.weights.T
+        return back if len(shape) == 2 else back.reshape((*shape[:-1], x.shape[1]))
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)
         inputs = self.weights.shape[:1]
-        try:
-            lows, highs = np.broadcast_to(lows, inputs), np.broadcast_to(highs, inputs)
-        except ValueError:
+        if {*lows.shape[-1:], *highs.shape[-1:]} - {*inputs, 1}:
             raise ShapeError(
                 f"low and high must be scalars or have {inputs[0]} entries, "
                 f"got shapes {lows.shape} and {highs.shape}"
-            ) from None
+            )
+        lows, highs, _ = np.broadcast_arrays(lows, highs, np.empty(inputs))
         weights = np.asarray(self.weights, dtype=np.float64)
         bias = np.asarray(self.bias, dtype=np.float64)
         # The least output has the low input where a weight is positive, the high input elsewhere.
@@ -120,19 +128,28 @@ class Dense(Weighted):
         inputs = self.weights.shape[:1]
         weights, bias = (np.asarray(p, dtype=np.float64) for p in (self.weights, self.bias))
         rounded = np.rint(weights / unit) * unit
-        off = np.broadcast_to(magnitude, inputs) @ np.abs(rounded - weights)
-        grown: NDArray[Any] = np.broadcast_to(error, inputs) @ np.abs(rounded)
+        magnitude, error, _ = np.broadcast_arrays(magnitude, error, np.empty(inputs))
+        off = magnitude @ np.abs(rounded - weights)
+        grown: NDArray[Any] = error @ np.abs(rounded)
         return grown + off + np.abs(np.rint(bias / unit) * unit - bias)
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
         # Input: masks, messages and opened values. Output: shares and messages.
         inputs, outputs = self.weights.shape
-        return int((4 * parties + 2) * inputs + 4 * (parties + 1) * outputs)
+        times = math.prod(input_shape[:-1])
+        return int(times * ((4 * parties + 2) * inputs + 4 * (parties + 1) * outputs))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         inputs, outputs = self.weights.shape
-        if tuple(input_shape) != (inputs,):
+        shape = tuple(input_shape)
+        if shape[-1:] != (inputs,):
             raise ShapeError(
-                f"{self!r} takes rows of shape ({inputs},), got shape {tuple(input_shape)}"
+                f"{self!r} takes rows of shape ({inputs},), or more axes before that one, "
+                f"got shape {shape}"
             )
-        return (int(outputs),)
+        return (*shape[:-1], int(outputs))
+
+
+def _flat(x: Any) -> Any:
+    """Return rows as a matrix of their last axis."""
+    return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nn.layers.graph import run
 from nn.layers.layer import Layer
 
 __all__ = ["accuracy", "evaluate"]
@@ -20,10 +21,7 @@ def evaluate(layers: Sequence[Layer], X: NDArray[Any]) -> NDArray[Any]:
     """Return the last layer's output for the rows `X`, computed in batches."""
     pieces = []
     for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
-        x: Any = X[start : start + ROWS_AT_ONCE]
-        for layer in layers:
-            x = layer(x)
-        pieces.append(x)
+        pieces.append(run(layers, X[start : start + ROWS_AT_ONCE]))
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 

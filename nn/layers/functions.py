@@ -88,7 +88,7 @@ class Exp(_Function):
         return np.asarray(np.exp(x))
 
     def _shared(self, x: SharedArray) -> SharedArray:
-        return x.exp()
+        return x.exp().truncate()
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(np.exp(x))
@@ -117,7 +117,7 @@ class Log(_Function):
         return np.asarray(np.log(x))
 
     def _shared(self, x: SharedArray) -> SharedArray:
-        return x.log()
+        return x.log().truncate()
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(1 / x)
@@ -144,7 +144,7 @@ class Sqrt(_Function):
         return np.asarray(np.sqrt(x))
 
     def _shared(self, x: SharedArray) -> SharedArray:
-        return x.sqrt()
+        return x.sqrt().truncate()
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(0.5 / np.sqrt(x))
@@ -171,7 +171,7 @@ class Reciprocal(_Function):
         return np.asarray(np.reciprocal(x))
 
     def _shared(self, x: SharedArray) -> SharedArray:
-        return x.reciprocal()
+        return x.reciprocal().truncate()
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(-1 / (x * x))
@@ -230,7 +230,7 @@ class Pow(_Function):
 
     def _shared(self, x: SharedArray) -> SharedArray:
         found: SharedArray = x**self.exponent
-        return found
+        return found.truncate()
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(self.exponent * np.power(x, self.exponent - 1))

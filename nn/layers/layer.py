@@ -91,7 +91,14 @@ class Layer(ABC):
     only_trains : bool, of the class
         Whether the layer is folded into others, or left out, before a model is shared.
     only_moves : bool, of the class
-        Whether the output has the elements of the input in another shape or order.
+        Whether the output has elements of the input, or sums of them, with as many fractional bits.
+    joins : bool, of the class
+        Whether the layer takes several inputs, as a tuple: see :mod:`nn.layers.joining`.
+    doubles : bool, of the class
+        Of a layer without parameters: whether the output has twice the fractional bits on shares.
+    trains : bool, of the class
+        Whether ``backward`` computes gradients; a network with a layer that does not is refused
+        before training.
     commutes_with_relu : bool, of the class
         Whether ``layer(relu(x))`` equals ``relu(layer(x))``.
     trains_on_shares : bool, of the class
@@ -134,6 +141,9 @@ class Layer(ABC):
     may_grow: ClassVar[bool] = True
     only_trains: ClassVar[bool] = False
     only_moves: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
+    doubles: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
     commutes_with_relu: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
     trains_on_shares: ClassVar[bool] = True
@@ -420,14 +430,20 @@ def described(layers: Sequence[Layer]) -> list[list[Any]]:
 
 
 def check_described(layers: Sequence[Layer]) -> None:
-    """Check, before a training, that files can hold the trained layers.
+    """Check, before a training, that layers can be trained, and that files can hold them then.
 
     Raises
     ------
+    ArgumentError
+        If a layer has no way back for gradients.
     DtypeError
         If a layer is of a kind that is not registered, or its description makes another layer.
     """
     for number, layer in enumerate(layers, start=1):
+        if not layer.trains:
+            raise ArgumentError(
+                f"layer {number}, {layer!r}, cannot be trained: it has no way back for gradients"
+            )
         if layer.only_trains:
             continue
         try:

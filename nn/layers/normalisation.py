@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from mpc import SharedArray
 from nn.core.checks import integer, interval, real
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.graph import Graph, inputs_of
 from nn.layers.layer import Layer, Shape
+from nn.layers.scale import Scale
 from ring.errors import ArgumentError, ShapeError
 
 __all__ = ["BatchNorm", "Dropout", "folded"]
@@ -221,13 +224,11 @@ class Dropout(Layer):
         return tuple(input_shape)
 
 
-def folded(layers: Sequence[Layer]) -> list[Layer]:
+def folded(layers: Sequence[Layer]) -> Sequence[Layer]:
     """Return the layers that a model is shared with: no dropout, batch normalisation folded in.
 
-    Raises
-    ------
-    ArgumentError
-        If a BatchNorm does not follow a Convolution or Dense, into which it could be folded.
+    Batch normalisation goes into the Convolution or Dense before it, if nothing else takes that
+    layer's output, and is a Scale elsewhere.
 
     Examples
     --------
@@ -239,23 +240,37 @@ def folded(layers: Sequence[Layer]) -> list[Layer]:
     >>> layer(np.array([[1.0, 2.0]])).round(6).tolist()
     [[7.0]]
     """
-    kept: list[Layer] = []
-    for number, layer in enumerate(layers, start=1):
+    if not any(isinstance(layer, (BatchNorm, Dropout)) for layer in layers):
+        return layers
+    wiring = inputs_of(layers)
+    uses = Counter(k for taken in wiring for k in taken)
+    nodes: list[tuple[Layer, tuple[int, ...]]] = []
+    # Of each value its number among the nodes that are kept, and how often it is used.
+    places, users = {0: 0}, {0: uses[0]}
+    for number, (layer, taken) in enumerate(zip(layers, wiring, strict=True), start=1):
+        given = tuple(places[k] for k in taken)
+        last = nodes[given[0] - 1][0] if given[0] else None
         if isinstance(layer, Dropout):
+            places[number] = given[0]
+            users[given[0]] += uses[number] - 1
             continue
-        if not isinstance(layer, BatchNorm):
-            kept.append(layer)
-            continue
-        last = kept[-1] if kept else None
-        if not isinstance(last, (Convolution, Dense)):
-            raise ArgumentError(
-                f"layer {number}, {layer!r}, must follow a Convolution or Dense to be shared, "
-                f"got {last!r}"
-            )
-        factor, summand = layer.affine()
-        weights, bias = (np.asarray(p) for p in last.parameters)
-        kind = weights.dtype
-        kept[-1] = last.with_parameters(
-            [(weights * factor).astype(kind), (bias * factor + summand).astype(kind)]
-        )
-    return kept
+        if isinstance(layer, BatchNorm):
+            factor, summand = layer.affine()
+            if isinstance(last, (Convolution, Dense)) and users[given[0]] == 1:
+                weights, bias = (np.asarray(p) for p in last.parameters)
+                kind = weights.dtype
+                made = last.with_parameters(
+                    [(weights * factor).astype(kind), (bias * factor + summand).astype(kind)]
+                )
+                nodes[given[0] - 1] = made, nodes[given[0] - 1][1]
+                places[number] = given[0]
+                users[given[0]] = uses[number]
+                continue
+            kind = layer.scale.dtype
+            layer = Scale(factor.astype(kind), summand.astype(kind))
+        nodes.append((layer, given))
+        places[number] = len(nodes)
+        users[len(nodes)] = uses[number]
+    if isinstance(layers, Graph):
+        return Graph(nodes, layers.n_features)
+    return [layer for layer, _ in nodes]

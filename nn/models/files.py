@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nn.core.checks import named_inputs
+from nn.layers.graph import names, wired
 from nn.layers.layer import layers_of
+from nn.models.heads import Head, HeadsModel
 from nn.models.mlp import MLP
 from nn.models.model_archives import VERSION, read_model
 from nn.models.predictors import Classifier, Regressor
@@ -19,7 +22,7 @@ from ring.errors import DataError, SottoError
 __all__ = ["load"]
 
 
-def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
+def load(path: str | os.PathLike[str]) -> Classifier | Regressor | HeadsModel:
     """Read a model from a file that ``model.save`` has written.
 
     Parameters
@@ -28,7 +31,7 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
 
     Returns
     -------
-    MLP, Sequential, Classifier or Regressor
+    MLP, Sequential, Classifier, Regressor or HeadsModel
 
     Raises
     ------
@@ -63,6 +66,8 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
             if names.shape != (model.n_features_in_,):
                 raise DataError(f"names for {model.n_features_in_} features, got {names.shape}")
             model.feature_names_in_ = names
+        if "inputs" in header:
+            model.inputs_ = named_inputs(header["inputs"], model.n_features_in_)
         if "output_scale" in arrays:
             scale = arrays["output_scale"]
             if scale.shape != (model.n_outputs_,) or not (scale >= 0).all():
@@ -73,7 +78,9 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
         raise DataError(f"{os.fspath(path)} is a damaged model file: {error}") from None
 
 
-def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier | Regressor:
+def _build(
+    header: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> Classifier | Regressor | HeadsModel:
     """Return the model of a file's header and arrays, without names of features."""
     parameters = []
     for i in range(sum(name.startswith("parameter_") for name in arrays)):
@@ -83,9 +90,11 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         parameters.append(array)
     ends = (arrays["low"], arrays["high"]) if "low" in arrays else None
     features = int(header["n_features"])
-    layers = layers_of(header["layers"], parameters)
+    layers = wired(layers_of(header["layers"], parameters), header)
     if header["kind"] == "Regressor":
         return Regressor(layers, features, ends, flat=header["flat"])
+    if header["kind"] == "HeadsModel":
+        return HeadsModel(layers, features, [Head(*kept) for kept in header["heads"]], ends)
     classes = (
         arrays["classes"].astype(object) if header["classes_are_objects"] else arrays["classes"]
     )
@@ -99,7 +108,7 @@ def _build(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifie
         network = Sequential.from_layers(layers, features, classes=made.classes_)
     else:
         raise DataError(f"kind {header['kind']!r} is not known")
-    if list(map(repr, network.layers)) != list(map(repr, layers)):
+    if names(network.layers) != names(layers):
         raise DataError(f"an {header['kind']} cannot have the layers {layers}")
     network.link = made.link
     if made.input_range_ is not None:

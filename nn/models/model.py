@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, feature_matrix
+from nn.core.checks import check_names, feature_matrix, in_order
 from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
 from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
+from nn.layers.graph import output_shapes, rewired
 from nn.layers.layer import parameters
 from nn.layers.normalisation import folded
 from nn.models.model_archives import write_model
@@ -38,7 +39,8 @@ class Model:
 
     Attributes
     ----------
-    layers : list of Layer
+    layers : sequence of Layer
+        A list, or a :class:`nn.layers.Graph`.
     n_features_in_ : int
         Number of features.
     input_range_ : (low, high) or None
@@ -49,6 +51,9 @@ class Model:
         another order, are refused. They become public when the model is shared.
     output_scale_ : ndarray of shape (outputs,), or None
         See :func:`nn.fixed_point.precision.output_scale`; known to the model's owner only.
+    inputs_ : dict of str to int, or None
+        Of a model with several inputs: their names, and how many features each has. A row has the
+        features of all in this order; `X` may also be a dict with the rows of each by name.
     in_files : bool, of the class
         Whether :func:`nn.load` can read models of this class.
     ranked : bool, of the class
@@ -58,10 +63,11 @@ class Model:
         :mod:`nn.fixed_point.inputs`.
     """
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
     input_range_: tuple[Any, Any] | None
     feature_names_in_: NDArray[Any] | None = None
     output_scale_: Floats | None = None
+    inputs_: dict[str, int] | None = None
     in_files: ClassVar[bool] = False
     ranked: ClassVar[bool] = False
     room: int = MOST_ROOM
@@ -71,10 +77,8 @@ class Model:
     ) -> None:
         if not layers:
             raise ArgumentError("layers must hold at least one layer, got none")
-        shape: tuple[int, ...] = (n_features,)
-        for layer in layers:
-            shape = layer.output_shape(shape)
-        self.layers = list(layers)
+        shape = output_shapes(layers, (n_features,))[-1]
+        self.layers = rewired(layers, layers, n_features)
         self._features, self.n_outputs_ = n_features, math.prod(shape)
         self.input_range_ = None
         if input_range_ is not None:
@@ -93,7 +97,19 @@ class Model:
         """The weights and biases in layer order, not copied."""
         return parameters(self.layers)
 
-    def _matrix(self, X: ArrayLike) -> NDArray[Any]:
+    def _matrix(self, X: Any) -> NDArray[Any]:
+        if isinstance(X, dict):
+            parts = [
+                feature_matrix(f"X[{name!r}]", part, size)
+                for part, (name, size) in zip(
+                    in_order(X, self.inputs_), (self.inputs_ or {}).items(), strict=True
+                )
+            ]
+            if len({len(part) for part in parts}) > 1:
+                raise ShapeError(
+                    f"X must have as many rows in each input, got {list(map(len, parts))}"
+                )
+            X = np.concatenate(parts, axis=1)
         check_names(X, self.feature_names_in_)
         parameters = self.parameters
         dtype = parameters[0].dtype if parameters else None
@@ -195,7 +211,7 @@ class Model:
         """Share a model whose scale of inputs is chosen already, see `fit_inputs`."""
         shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
         made = self._shared(session, shared, fitted, scores)
-        made.feature_names_in_ = self.feature_names_in_
+        made.feature_names_in_, made.inputs_ = self.feature_names_in_, self.inputs_
         return made
 
     def _precision_arguments(self) -> dict[str, Any]:
@@ -239,9 +255,10 @@ class Model:
         layers = folded(self.layers)
         outline = copy.copy(self)
         outline.output_scale_ = None
-        outline.layers = [
+        zeros = [
             layer.with_parameters([np.zeros_like(p) for p in layer.parameters]) for layer in layers
         ]
+        outline.layers = rewired(layers, zeros)
         if self.input_range_ is not None:
             form = FixedPoint(frac_bits, int_bits)
             outline.room = fit_inputs(
@@ -250,7 +267,7 @@ class Model:
         return outline
 
     def _shared(
-        self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
+        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
         raise NotImplementedError
 
@@ -337,7 +354,7 @@ class Model:
         """
         if not vars(type(self)).get("in_files", False):
             raise DtypeError(
-                "a model must be a Classifier, Regressor, MLP or Sequential to be saved, got"
+                "a model must be a Classifier, Regressor, HeadsModel, MLP or Sequential to be saved, got"
                 f" {type(self).__name__}"
             )
         header, arrays = self.contents()
@@ -346,6 +363,8 @@ class Model:
     def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the entries of a file's header, and its arrays, beside those of the layers."""
         header: dict[str, Any] = {"n_features": self.n_features_in_}
+        if self.inputs_ is not None:
+            header["inputs"] = list(self.inputs_.items())
         arrays: dict[str, NDArray[Any]] = {}
         if self.feature_names_in_ is not None:
             header["feature_names"] = [str(name) for name in self.feature_names_in_]

@@ -1,8 +1,9 @@
 """Model files: plain models as ``.npz`` archives, with a version and without pickle.
 
 The entry ``sotto_model`` of an archive is its header, a JSON text with the kind of model, its sizes and
-the descriptions of its layers. The other entries are arrays: ``parameter_0``, ``parameter_1``, ... in
-layer order, and as far as the model has them ``classes``, ``low``, ``high`` and ``output_scale``.
+the descriptions of its layers, of a graph also the values that each layer takes. The other entries are
+arrays: ``parameter_0``, ``parameter_1``, ... in layer order, and as far as the model has them
+``classes``, ``low``, ``high`` and ``output_scale``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from nn.core import archives
 from nn.core.checks import local_path
 from nn.layers import Layer
+from nn.layers.graph import wiring_of
 from nn.layers.layer import described, parameters
 from ring.errors import DataError
 
@@ -35,7 +37,8 @@ def write_model(
 ) -> None:
     """Write a model file: header and arrays, to which those of the layers are added."""
     entries = {f"parameter_{i}": np.asarray(p) for i, p in enumerate(parameters(layers))}
-    text = json.dumps({"version": VERSION, **header, "layers": described(layers)})
+    described_layers = {"layers": described(layers), **wiring_of(layers)}
+    text = json.dumps({"version": VERSION, **header, **described_layers})
     everything = {_HEADER: np.array(text), **entries, **arrays}
     archives.write(local_path("path", path), everything, replace=True)
 

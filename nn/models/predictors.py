@@ -216,7 +216,7 @@ class Classifier(Model):
         return accuracy(self.layers, self.classes_, matrix, labels)
 
     def _shared(
-        self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
+        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
         return SharedModel(
             session, layers, self.classes_, self.n_features_in_, fitted.low, fitted.high,
@@ -304,7 +304,7 @@ class Regressor(Model):
         return float(r2_score(y, self.predict(X)))
 
     def _shared(
-        self, session: Session, layers: list[Layer], fitted: Fitted, scores: bool
+        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
     ) -> SharedModel:
         return SharedRegressor(
             session, layers, np.arange(self.n_outputs_), self.n_features_in_, fitted.low, fitted.high,

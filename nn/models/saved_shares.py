@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from mpc import Session, SharedArray
 from mpc.core.ranges import LARGEST
 from nn.core import archives
-from nn.core.checks import local_path
+from nn.core.checks import local_path, named_inputs
 from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.inputs import InputScale, input_range
 from nn.layers import Layer
+from nn.layers.graph import run, wired, wiring_of
 from nn.layers.layer import described, layers_of
 from nn.losses.links import LINKS
+from nn.shared.heads import Head, SharedHeads
 from nn.shared.model import SharedModel
 from nn.shared.regressor import SharedRegressor
 from ring import FixedPoint
@@ -44,18 +46,24 @@ _LARGEST_HEADER = 1 << 20
 # Elements of a row, at most, in the input or any output of a layer.
 _LARGEST_ROW = 1 << 28
 _SHARES = re.compile("p[0-9]+")
+_KINDS: dict[str, type[SharedModel]] = {
+    "classifier": SharedModel, "regressor": SharedRegressor, "heads": SharedHeads,
+}  # fmt: skip
 
 
 def _output_shape(layers: Sequence[Layer], n_features: int) -> tuple[int, ...]:
     """Return the shape of an output row, after checking that the layers chain."""
     if not layers or not 0 < n_features <= _LARGEST_ROW:
         raise DataError(f"a model needs layers and features, got {len(layers)} and {n_features}")
-    shape: tuple[int, ...] = (n_features,)
-    for layer in layers:
-        shape = layer.output_shape(shape)
+
+    def step(_: int, layer: Layer, given: Any) -> tuple[int, ...]:
+        shape = layer.output_shape(given)
         if not 0 < prod(shape) <= _LARGEST_ROW:
             raise DataError(f"{layer!r} gives rows of shape {shape}")
-    return shape
+        return shape
+
+    found: tuple[int, ...] = run(layers, (n_features,), step)
+    return found
 
 
 def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
@@ -118,12 +126,18 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         "n_features": model.n_features_in_,
         "feature_names": None if names is None else [str(name) for name in names],
         "layers": described(model.layers),
+        **wiring_of(model.layers),
         "parameters": [[p.frac_bits, p.bound] for p in parameters],
     }
     public: Arrays = {"low": model.low, "high": model.high}
     public["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
     if isinstance(model, SharedRegressor):
         header["kind"], header["flat"] = "regressor", bool(model.flat)
+    if isinstance(model, SharedHeads):
+        header["kind"] = "heads"
+        header["heads"] = [head.description() for head in model.heads]
+    if model.inputs_ is not None:
+        header["inputs"] = list(model.inputs_.items())
     if model.inputs is not None:
         public["middle"] = model.inputs.middle
         public["power"] = model.inputs.power.astype(np.int64)
@@ -269,16 +283,19 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
         SharedArray(session, stacked(k), frac_bits, bound)
         for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
-    layers = layers_of(header["layers"], parameters)
+    layers = wired(layers_of(header["layers"], parameters), header)
     common: dict[str, Any] = {"inputs": first.inputs}
     if header["kind"] == "regressor":
         common["flat"] = header["flat"]
     else:
         common["link"], common["scores"] = header["link"], header["scores"]
-    kind = SharedRegressor if header["kind"] == "regressor" else SharedModel
-    model = kind(
+    if header["kind"] == "heads":
+        common["heads"] = [Head(*kept) for kept in header["heads"]]
+    model = _KINDS[header["kind"]](
         session, layers, first.classes, header["n_features"], first.low, first.high, **common
     )
+    if "inputs" in header:
+        model.inputs_ = named_inputs(header["inputs"], header["n_features"])
     if header["feature_names"] is not None:
         model.feature_names_in_ = np.array(header["feature_names"], object)
     return model
@@ -381,11 +398,13 @@ class SharesFile:
         ):  # fmt: skip
             if type(header[name]) not in kinds:
                 raise DataError(f"{name} is {header[name]!r}")
-        regressor = header["kind"] == "regressor"
-        if header["kind"] not in ("classifier", "regressor") or (
-            regressor and type(header["flat"]) is not bool
+        regressor = header["kind"] in ("regressor", "heads")
+        if header["kind"] not in _KINDS or (
+            header["kind"] == "regressor" and type(header["flat"]) is not bool
         ):
             raise DataError(f"kind is {header['kind']!r}")
+        if "inputs" in header:
+            named_inputs(header["inputs"], header["n_features"])
         if header["link"] is not None and header["link"] not in LINKS:
             raise DataError(f"link is {header['link']!r}")
         features, names = header["n_features"], header["feature_names"]
@@ -413,9 +432,15 @@ class SharesFile:
                 raise DataError(
                     f"a parameter has {frac_bits} fractional bits and the bound {bound}"
                 )
-        layers = layers_of(header["layers"], self.shares)
+        layers = wired(layers_of(header["layers"], self.shares), header)
         shape = _output_shape(layers, header["n_features"])
         if shape != (len(self.classes),):
             raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")
+        if header["kind"] == "heads":
+            heads = [Head(*kept) for kept in header["heads"]]
+            if len({head.name for head in heads}) < len(heads) or not heads:
+                raise DataError("its outputs have no names that differ")
+            if any(head.stop > len(self.classes) for head in heads):
+                raise DataError(f"an output lies beyond {len(self.classes)} entries")
         if self.inputs is not None and not self.inputs.fits(layers):
             raise DataError("it has a scale of the inputs, but no Dense as its first layer")

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from nn.core.checks import integer
 from nn.core.labels import ordered_classes
 from nn.layers import Layer
+from nn.layers.graph import Graph, output_shapes, rewired
 from nn.layers.initialisation import RandomState, generator
 from nn.models.trainable import Network
 from ring.errors import ArgumentError, DtypeError, ShapeError
@@ -25,7 +26,7 @@ class Sequential(Network):
 
     Parameters
     ----------
-    layers : sequence of Layer
+    layers : sequence of Layer, or Graph
         Their kinds and sizes count; ``fit`` starts from initial weights of the same shapes. The
         last one has an output, the score, for each class.
     n_features : int, default=784
@@ -35,7 +36,7 @@ class Sequential(Network):
 
     Attributes
     ----------
-    architecture : tuple of Layer
+    architecture : tuple of Layer, or Graph
         The layers that were given; the trained ones are in `layers`.
     layers, classes_, n_features_in_, input_range_, loss_curve_, validation_scores_
         As of :class:`nn.MLP`.
@@ -76,12 +77,7 @@ class Sequential(Network):
         if not isinstance(layers, Sequence) or not all(isinstance(x, Layer) for x in layers):
             raise DtypeError(f"layers must be a sequence of layers, got {layers!r}")
         self._n_features = integer("n_features", n_features, 1)
-        shape: tuple[int, ...] = (self._n_features,)
-        for number, layer in enumerate(layers, start=1):
-            try:
-                shape = layer.output_shape(shape)
-            except ShapeError as error:
-                raise ShapeError(f"layer {number}: {error}") from None
+        shape = output_shapes(layers, (self._n_features,))[-1] if layers else (0,)
         if len(shape) != 1 or shape[0] < 2:
             raise ShapeError(
                 f"layer {len(layers)}, {layers[-1]!r}, must have two or more scores as its output, "
@@ -89,7 +85,8 @@ class Sequential(Network):
             )
         if not any(layer.parameters for layer in layers):
             raise ArgumentError("layers must hold at least one with parameters, got none")
-        self.architecture = tuple(layers)
+        sized = rewired(layers, layers, self._n_features)
+        self.architecture = sized if isinstance(sized, Graph) else tuple(sized)
         self._outputs_count = shape[0]
         if not isinstance(
             random_state, np.random.RandomState
@@ -98,7 +95,9 @@ class Sequential(Network):
         self.random_state = random_state
 
     def __repr__(self) -> str:
-        return f"Sequential({list(self.architecture)}, n_features={self._n_features})"
+        layers = self.architecture
+        shown = layers if isinstance(layers, Graph) else list(layers)
+        return f"Sequential({shown}, n_features={self._n_features})"
 
     @classmethod
     def from_layers(
@@ -135,7 +134,9 @@ class Sequential(Network):
         model = cls(layers, n_features)
         labels = np.arange(model._classes) if classes is None else plain_array(classes, "classes")
         model.classes_ = ordered_classes(labels, model._classes)
-        model.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        model.layers = rewired(
+            model.architecture, [x.with_parameters(x.parameters) for x in layers]
+        )
         model.input_range_ = (0.0, 1.0)
         model.loss_curve_, model.validation_scores_ = [], []
         return model
@@ -154,5 +155,6 @@ class Sequential(Network):
     def _classes(self) -> int:
         return self._outputs_count
 
-    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
-        return [layer.fresh(random, dtype) for layer in self.architecture]
+    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> Sequence[Layer]:
+        fresh = [layer.fresh(random, dtype) for layer in self.architecture]
+        return rewired(self.architecture, fresh)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from nn.core.checks import feature_matrix, label_vector
 from nn.core.labels import check_kind, encode_labels
 from nn.layers import Layer
 from nn.layers.evaluation import accuracy
+from nn.layers.graph import rewired
 from nn.layers.initialisation import RandomState, generator
 from nn.layers.layer import check_described
 from nn.losses import LOSSES
@@ -43,7 +45,7 @@ class Network(Classifier):
         As of :class:`MLP`.
     """
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
     classes_: NDArray[Any]
     input_range_: tuple[Any, Any]
     loss_curve_: list[float]
@@ -63,7 +65,7 @@ class Network(Classifier):
         """Number of classes."""
 
     @abstractmethod
-    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
+    def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> Sequence[Layer]:
         """Return the layers with initial weights."""
 
     def __getattr__(self, name: str) -> Any:
@@ -216,7 +218,7 @@ class Network(Classifier):
 
         self.link = settings.loss_record.link
         # Copies, because the trained layers hold arrays of the last batch.
-        self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        self.layers = rewired(layers, [x.with_parameters(x.parameters) for x in layers])
         self.classes_ = names
         self.input_range_ = (float(matrix.min()), float(matrix.max()))
         self.loss_curve_, self.validation_scores_ = losses, scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from mpc.core.errors import SessionError
 from nn.fixed_point.audit import Fitted
 from nn.fixed_point.inputs import ScaledRows
 from nn.layers import Layer
+from nn.layers.graph import names, run, run_all
 from nn.layers.normalisation import folded
 from nn.shared.model import SharedModel
 from ring import FixedPoint
@@ -82,7 +83,7 @@ class Comparison:
 class HasLayers(Protocol):
     """The part of a plain model that is compared: its layers."""
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
 
 
 def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Comparison:
@@ -131,7 +132,7 @@ def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Compar
             f"of {', '.join(session.parties)} not all live in this process"
         )
     layers = folded(model.layers)
-    if list(map(repr, layers)) != list(map(repr, secret_model.layers)):
+    if names(layers) != names(secret_model.layers):
         raise ArgumentError(
             f"model and secret_model must have the same layers, got {layers} and "
             f"{secret_model.layers}"
@@ -141,8 +142,8 @@ def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Compar
     if not len(x):
         raise ShapeError(f"X must have at least one row, got shape {x.shape}")
     found = []
-    for (name, secret), layer in zip(_revealed(secret_model, rows), layers, strict=True):
-        x = layer(x)
+    plain = run_all(layers, x, lambda _, layer, given: layer(given))
+    for (name, secret), x in zip(_revealed(secret_model, rows), plain, strict=True):
         gap = np.abs(secret - x)
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))
         found.append(
@@ -157,9 +158,9 @@ def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Compar
 def _revealed(model: SharedModel, rows: Any) -> list[tuple[str, NDArray[Any]]]:
     """Return each layer's name and revealed output."""
     array = rows.scaled if isinstance(rows, ScaledRows) else rows
-    names = [f"{number} {layer!r}" for number, layer in enumerate(model.layers, start=1)]
+    outputs = model.outputs(array)
     return [
-        (name, output.reveal()) for name, output in zip(names, model.outputs(array), strict=True)
+        (name, output.reveal()) for name, output in zip(names(model.layers), outputs, strict=True)
     ]
 
 
@@ -193,9 +194,13 @@ def observe(
     x: Any = rows if fitted.inputs is None else fitted.inputs.apply(rows)
     inputs = x
     largest = [float(np.abs(x).max(initial=0.0))]
-    for layer in fitted.layers:
-        x = layer(x)
-        largest.append(float(np.abs(x).max(initial=0.0)))
+
+    def step(_: int, layer: Layer, given: Any) -> Any:
+        output = layer(given)
+        largest.append(float(np.abs(output).max(initial=0.0)))
+        return output
+
+    run(fitted.layers, x, step)
     if form is None:
         return largest, None
     with Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from mpc.protocols import truncation
 from nn.core.labels import ordered_classes
 from nn.core.progress import progress_bar
 from nn.layers import Layer
+from nn.layers.graph import names, rewired
 from nn.layers.initialisation import RandomState, generator
 from nn.layers.layer import check_described, check_trains_on_shares
 from nn.shared.bounds import largest_inputs
@@ -89,7 +90,7 @@ class Untrained:
     n_features: int
     outputs: int
     random_state: RandomState
-    fresh_layers: Callable[[np.random.Generator, np.dtype[Any]], list[Layer]]
+    fresh_layers: Callable[[np.random.Generator, np.dtype[Any]], Sequence[Layer]]
 
 
 def fit_shared(network: Untrained, X: Any, y: Any, settings: FitSettings) -> SharedModel:
@@ -151,7 +152,7 @@ class _Fit:
         self._check_room(network.outputs)
         # A resumed run must agree with the run that wrote the checkpoint in all of these.
         self.common = {
-            "layers": [repr(layer) for layer in self.trainer.layers], "rows": rows,
+            "layers": names(self.trainer.layers), "rows": rows,
             "epochs": settings.epochs, "batch_size": settings.batch_size,
             "optimizer": repr(settings.rule), "schedule": settings.schedule,
             "loss": settings.loss_record.name,
@@ -237,7 +238,9 @@ class _Fit:
         """Return the model, with the largest input range for which no layer leaves the format."""
         trainer, model = self.trainer, self.model
         trainer.place()
-        model.layers = [layer.with_parameters(layer.parameters) for layer in trainer.layers]
+        model.layers = rewired(
+            trainer.layers, [layer.with_parameters(layer.parameters) for layer in trainer.layers]
+        )
         limit = largest_inputs(self.session, model.layers, model.n_features_in_, self.limit)
         model.low, model.high = np.asarray(-limit), np.asarray(limit)
         model.validation_scores_, model.validation_losses_ = self.done.scores, self.done.losses

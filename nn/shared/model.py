@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,9 +18,10 @@ from nn.core.checks import integer
 from nn.core.progress import progress_bar
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows
 from nn.layers import Layer
+from nn.layers.graph import rewired, run, run_all, words_at_once
 from nn.layers.layer import parameters
 from nn.losses.links import probabilities
-from nn.shared.model_inputs import ModelInputs
+from nn.shared.model_inputs import ModelInputs, Rows
 from nn.shared.range import RangeWatch
 from nn.shared.workers import Answer, evaluate
 
@@ -91,7 +92,7 @@ class SharedModel(ModelInputs):
         scores: bool = False,
     ) -> None:
         self.session = session
-        self.layers = list(layers)
+        self.layers = rewired(layers, layers)
         self.classes_ = classes
         self.n_features_in_ = n_features
         self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
@@ -109,19 +110,19 @@ class SharedModel(ModelInputs):
 
     def __call__(
         self,
-        X: SharedArray | ScaledRows,
+        X: Rows,
         *,
         batch_size: int | None = None,
         progress: bool | None = None,
         n_jobs: int | None = None,
-    ) -> SharedArray:
+    ) -> Any:
         """Evaluate the network.
 
         Parameters
         ----------
-        X : SharedArray or ScaledRows of shape (rows, features)
-            With a public bound inside [low, high]: :meth:`share_rows` checks the values in their
-            owner's process and sets the bound.
+        X : SharedArray or ScaledRows of shape (rows, features), or dict of str to SharedArray
+            By the names of the inputs, if there are several. With a public bound inside
+            [low, high]: :meth:`share_rows` checks the values in their owner's process and sets it.
         batch_size : int, optional
             Rows evaluated at once; by default as many as the session's memory limit allows. The
             rounds below are for each batch.
@@ -151,11 +152,27 @@ class SharedModel(ModelInputs):
         of 2x2 adds 8 rounds, average pooling 1. The weights are opened under their masks once a
         session.
         """
+        outputs = self.evaluated(X, batch_size=batch_size, progress=progress, n_jobs=n_jobs)
+        return self.named(outputs)
+
+    def named(self, outputs: SharedArray) -> Any:
+        """Return what a call gives of the last layer's output."""
+        return outputs
+
+    def evaluated(
+        self,
+        X: Rows,
+        *,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        n_jobs: int | None = None,
+    ) -> SharedArray:
+        """Return the last layer's output; arguments as for a call."""
         array = self.check_rows(X)
         n_jobs = self.session.worker_count(n_jobs, len(array))
         if n_jobs != 1:
             return evaluate(self, array, "scores", n_jobs, batch_size=batch_size, progress=progress)
-        self.prepare(X, SharedModel.__call__, batch_size=batch_size, progress=False)
+        self.prepare(X, SharedModel.evaluated, batch_size=batch_size, progress=False)
         rows = array.shape[0]
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
@@ -168,37 +185,39 @@ class SharedModel(ModelInputs):
         return linear.concatenate(pieces)
 
     def _evaluate(self, x: SharedArray) -> SharedArray:
-        for output in self.outputs(x):
-            x = output
-        return x
-
-    def outputs(self, x: SharedArray) -> Iterator[SharedArray]:
-        """Yield each layer's output for rows in the scale of the model's inputs."""
-        form = self.session.format
         self._check_bound(x)
-        for number, layer in enumerate(self.layers, start=1):
-            # Values stay in range: checked before sharing, or watched during a training.
-            with self.session.layer(f"{number} {layer!r}"), self.session.range_policy.vouched():
-                before, x = x, self.through(number - 1, x)
-                if self.range is not None:
-                    self.range.forward(f"layer {number}, {layer!r}", layer, before, x)
-                if x.frac_bits >= form.frac_bits:
-                    x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
-            yield x
+        output: SharedArray = run(self.layers, x, self._layer_output)
+        return output
 
-    def through(self, number: int, x: SharedArray) -> SharedArray:
+    def outputs(self, x: SharedArray) -> list[SharedArray]:
+        """Return each layer's output for rows in the scale of the model's inputs."""
+        self._check_bound(x)
+        return run_all(self.layers, x, self._layer_output)
+
+    def _layer_output(self, index: int, layer: Layer, x: Any) -> SharedArray:
+        """Return the output of a layer: here, and nowhere else, values of an evaluation are made."""
+        form = self.session.format
+        name = f"{index + 1} {layer!r}"
+        # Values stay in range: checked before sharing, or watched during a training.
+        with self.session.layer(name), self.session.range_policy.vouched():
+            output = self.through(index, x)
+            if self.range is not None:
+                self.range.forward(f"layer {index + 1}, {layer!r}", layer, x, output)
+            if output.frac_bits >= form.frac_bits:
+                output = output.with_integer_bound(
+                    form.bound << (output.frac_bits - form.frac_bits)
+                )
+        return output
+
+    def through(self, number: int, x: Any) -> SharedArray:
         """Return the output of layer `number`, from 0 on, for its input `x`."""
         output: SharedArray = self.layers[number](x)
         return output
 
     def rows_at_once(self) -> int:
         """Return how many rows fit in the session's memory limit."""
-        shape: tuple[int, ...] = (self.n_features_in_,)
-        most = 1
-        for layer in self.layers:
-            most = max(most, layer.shared_words(shape, self.session.size))
-            shape = layer.output_shape(shape)
-        return max(1, self.session.memory_limit // (8 * most))
+        words = words_at_once(self.layers, (self.n_features_in_,), self.session.size)
+        return max(1, self.session.memory_limit // (8 * words))
 
     def reveal(self, to: str | None = None) -> Any:
         """Reveal the weights to one party or to all, as a plain model.
@@ -230,7 +249,7 @@ class SharedModel(ModelInputs):
         make = next(_PLAIN_MODELS[kind] for kind in type(self).__mro__ if kind in _PLAIN_MODELS)
         return make(self, layers)
 
-    def reveal_layers(self, to: str | None = None) -> list[Layer] | None:
+    def reveal_layers(self, to: str | None = None) -> Sequence[Layer] | None:
         """Reveal the weights to one party or to all, as plain layers; None at other parties."""
         arrays = parameters(self.layers)
         flat = self.session.reveal(linear.concatenate([a.reshape(-1) for a in arrays]), to)
@@ -244,14 +263,15 @@ class SharedModel(ModelInputs):
         if self.inputs is not None:
             pieces[:2] = self.inputs.unfold(*pieces[:2])
         remaining = iter(pieces)
-        return [
+        revealed = [
             layer.with_parameters([next(remaining) for _ in layer.parameters])
             for layer in self.layers
         ]
+        return rewired(self.layers, revealed)
 
     def winners(
         self,
-        X: SharedArray | ScaledRows,
+        X: Rows,
         *,
         one_hot: bool = False,
         progress: bool | None = None,
@@ -283,9 +303,7 @@ class SharedModel(ModelInputs):
         answer: Answer = "one-hot" if one_hot else "classes"
         return evaluate(self, rows, answer, n_jobs, progress=progress)
 
-    def predict(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
+    def predict(self, X: Rows, *, to: str | None = None, n_jobs: int | None = None) -> Any:
         """Reveal the label of each row, and nothing else.
 
         Parameters
@@ -316,7 +334,7 @@ class SharedModel(ModelInputs):
         return None if winners is None else self.classes_[winners]
 
     def decision_function(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+        self, X: Rows, *, to: str | None = None, n_jobs: int | None = None
     ) -> Any:
         """Reveal the scores of each row, if the model's owner has allowed it.
 
@@ -346,9 +364,7 @@ class SharedModel(ModelInputs):
         self.prepare(X, SharedModel.decision_function, to=to, n_jobs=n_jobs)
         return self(X, n_jobs=n_jobs).reveal(to)
 
-    def predict_proba(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
+    def predict_proba(self, X: Rows, *, to: str | None = None, n_jobs: int | None = None) -> Any:
         """Reveal the probability of each class, if the model's owner has allowed it.
 
         The scores are revealed; each party that learns them computes the probabilities from them.
@@ -376,9 +392,7 @@ class SharedModel(ModelInputs):
         scores = self.decision_function(X, to=to, n_jobs=n_jobs)
         return None if scores is None else probabilities(self.link, scores)
 
-    def prepare(
-        self, X: SharedArray | ScaledRows, program: Callable[..., object], **arguments: Any
-    ) -> None:
+    def prepare(self, X: Rows, program: Callable[..., object], **arguments: Any) -> None:
         """Have the provider prepare the randomness of ``program(model, X, **arguments)``.
 
         The program is run on a plan first, see :meth:`mpc.Session.prepare`.
@@ -391,8 +405,10 @@ class SharedModel(ModelInputs):
             the next call: a method or a function of a module, no lambda.
         **arguments : hashable
         """
-        rows = X.scaled if isinstance(X, ScaledRows) else X
-        outlines = [x.outline() for x in (rows, *parameters(self.layers))]
+        parts = (
+            X.values() if isinstance(X, dict) else [X.scaled if isinstance(X, ScaledRows) else X]
+        )
+        outlines = [x.outline() for x in (*parts, *parameters(self.layers))]
         self.session.prepare(
             lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments),
             # Weak, so that a kept plan does not keep the model alive.
@@ -404,15 +420,16 @@ class SharedModel(ModelInputs):
         twin = copy.copy(self)
         twin.session = planned
         twin.range = None if self.range is None else self.range.twin(planned)
-        twin.layers = [
+        twins = [
             layer.with_parameters([planned.twin(p) for p in layer.parameters])
             for layer in self.layers
         ]
+        twin.layers = rewired(self.layers, twins)
         return twin
 
 
 # By kind of shared model, the function that makes a plain model of it and its revealed layers.
-_PLAIN_MODELS: dict[type[SharedModel], Callable[[Any, list[Layer]], Any]] = {}
+_PLAIN_MODELS: dict[type[SharedModel], Callable[[Any, Sequence[Layer]], Any]] = {}
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])
 

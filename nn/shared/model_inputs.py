@@ -10,11 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.errors import DtypeError, RangeError, SessionError, ShapeError
-from nn.core.checks import check_names
+from mpc.protocols import linear
+from nn.core.checks import check_names, columns_of, in_order
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows, check_inside
 from ring.real_arrays import real_array
 
-__all__ = ["ModelInputs"]
+__all__ = ["ModelInputs", "Rows"]
+
+Rows = SharedArray | ScaledRows | dict[str, SharedArray]
 
 
 class ModelInputs:
@@ -31,6 +34,8 @@ class ModelInputs:
         The scale in which rows are shared; None if they are shared as they are.
     feature_names_in_ : ndarray of str, or None
         Names of the features, if the plain model has them.
+    inputs_ : dict of str to int, or None
+        Of a model with several inputs: their names, and how many features each has, in order.
     """
 
     session: Session
@@ -39,15 +44,15 @@ class ModelInputs:
     high: Floats
     inputs: InputScale | None
     feature_names_in_: NDArray[Any] | None = None
+    inputs_: dict[str, int] | None = None
 
-    def share_rows(
-        self, X: ArrayLike | None, owner: str, *, rows: int | None = None
-    ) -> SharedArray | ScaledRows:
+    def share_rows(self, X: Any, owner: str, *, rows: int | None = None) -> Any:
         """Share rows of input, after checking them against the range of the model.
 
         Parameters
         ----------
-        X : array_like of shape (rows, features)
+        X : array_like of shape (rows, features), or dict of str to array_like
+            Of a model with several inputs, a dict has those of them that `owner` shares, by name.
             None in processes where `owner` does not live.
         owner : str
             The data owner, a computing party.
@@ -56,7 +61,7 @@ class ModelInputs:
 
         Returns
         -------
-        SharedArray or ScaledRows
+        SharedArray or ScaledRows, or dict of str to SharedArray for a dict
             ScaledRows for a model with a range for each feature: the owner shifts every feature and
             divides it by a power of two, so that it lies in [-1, 1]. Both numbers are public.
 
@@ -71,6 +76,8 @@ class ModelInputs:
         PartyError
             If `owner` is no party of the session.
         """
+        if isinstance(X, dict):
+            return {n: self._share_input(n, part, owner, rows) for n, part in X.items()}
         shape = None if rows is None else (rows, self.n_features_in_)
         if X is not None:
             check_names(X, self.feature_names_in_)
@@ -82,6 +89,26 @@ class ModelInputs:
             X = values if self.inputs is None else self.inputs.apply(values)
         shared = self.session.share(X, owner, shape=shape, bound=self.row_bound(), name="X")
         return shared if self.inputs is None else ScaledRows(shared, self.inputs)
+
+    def _share_input(
+        self, name: str, X: ArrayLike | None, owner: str, rows: int | None
+    ) -> SharedArray:
+        """Share the rows of one input, by its name."""
+        columns = columns_of(self.inputs_, name)
+        size = columns.stop - columns.start
+        if X is not None:
+            values = real_array(X, f"X[{name!r}]")
+            if values.ndim != 2 or values.shape[1] != size:
+                raise ShapeError(
+                    f"X[{name!r}] must have the shape (rows, {size}), got {values.shape}"
+                )
+            low, high = (end[columns] if end.ndim else end for end in (self.low, self.high))
+            check_inside(values, low, high)
+            X = values
+        shape = None if rows is None else (rows, size)
+        return self.session.share(
+            X, owner, shape=shape, bound=self.row_bound(), name=f"X[{name!r}]"
+        )
 
     def rows_from_shares(self, shares: NDArray[np.uint64]) -> SharedArray | ScaledRows:
         """Return rows whose shares a client has sent, as :meth:`share_rows` returns a party's rows.
@@ -115,8 +142,12 @@ class ModelInputs:
         if len(shape) != 2 or shape[1] != self.n_features_in_:
             raise ShapeError(f"X must have the shape (rows, {self.n_features_in_}), got {shape}")
 
-    def check_rows(self, X: SharedArray | ScaledRows) -> SharedArray:
+    def check_rows(self, X: Rows) -> SharedArray:
         """Return the shared array of rows, after checking session, scale, shape and bound."""
+        if isinstance(X, dict):
+            X = linear.concatenate(
+                [self.session.check_own(x, "X") for x in in_order(X, self.inputs_)], 1
+            )
         scale = X.inputs if isinstance(X, ScaledRows) else None
         array = self.session.check_own(X.scaled if isinstance(X, ScaledRows) else X, "X")
         if self.inputs is not None and scale is None:
@@ -141,8 +172,10 @@ class ModelInputs:
                 f" it by the model's share_rows, or by session.share(..., bound={limit:g})"
             )
 
-    def twin_rows(self, planned: Session, X: SharedArray | ScaledRows) -> SharedArray | ScaledRows:
+    def twin_rows(self, planned: Session, X: Rows) -> Rows:
         """Return rows in a plan's session."""
+        if isinstance(X, dict):
+            return {name: planned.twin(x) for name, x in X.items()}
         if isinstance(X, ScaledRows):
             return ScaledRows(planned.twin(X.scaled), X.inputs)
         return planned.twin(X)

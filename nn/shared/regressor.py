@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpc import SharedArray
 from mpc.core.errors import DtypeError
-from nn.fixed_point.inputs import ScaledRows
 from nn.shared.model import SharedModel
+from nn.shared.model_inputs import Rows
 
 __all__ = ["SharedRegressor"]
 
@@ -27,9 +26,7 @@ class SharedRegressor(SharedModel):
         super().__init__(*args, **kwargs)
         self.flat = flat
 
-    def predict(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
-    ) -> Any:
+    def predict(self, X: Rows, *, to: str | None = None, n_jobs: int | None = None) -> Any:
         """Reveal the predicted values of each row, and nothing else.
 
         Parameters
@@ -51,7 +48,7 @@ class SharedRegressor(SharedModel):
         return values[:, 0] if self.flat and values is not None else values
 
     def decision_function(
-        self, X: SharedArray | ScaledRows, *, to: str | None = None, n_jobs: int | None = None
+        self, X: Rows, *, to: str | None = None, n_jobs: int | None = None
     ) -> Any:
         """Refuse: a regressor has no scores."""
         raise DtypeError("a regressor has no scores: use predict")

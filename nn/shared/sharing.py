@@ -11,6 +11,7 @@ from mpc import Session
 from nn.fixed_point.audit import check_fits
 from nn.fixed_point.inputs import InputScale
 from nn.layers import Layer
+from nn.layers.graph import rewired
 from nn.layers.normalisation import folded
 
 __all__ = ["share_layers"]
@@ -23,7 +24,7 @@ def share_layers(
     low: ArrayLike,
     high: ArrayLike,
     inputs: InputScale | None = None,
-) -> list[Layer]:
+) -> Sequence[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
     Batch normalisation is folded into the layer before it; dropout is left out.
@@ -42,7 +43,7 @@ def share_layers(
 
     Returns
     -------
-    list of Layer
+    sequence of Layer
         With shared arrays for parameters.
 
     Raises
@@ -56,7 +57,7 @@ def share_layers(
     lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
     layers = folded(layers)
     check_fits(layers, lows, highs, session.format, inputs)
-    return [
+    shared = [
         layer.with_parameters(
             [
                 session.share(p, owner, name=f"a parameter of layer {number}, {layer!r}")
@@ -65,3 +66,4 @@ def share_layers(
         )
         for number, layer in enumerate(layers, start=1)
     ]
+    return rewired(layers, shared)

@@ -15,9 +15,10 @@ import numpy as np
 
 from mpc import Session, SharedArray
 from mpc.protocols import linear
-from nn.fixed_point.inputs import ScaledRows
+from nn.layers.graph import inputs_of
 from nn.layers.layer import described, parameters
 from nn.shared.model import SharedModel
+from nn.shared.model_inputs import Rows
 from nn.shared.regressor import SharedRegressor
 from ring.errors import ShapeError
 
@@ -29,7 +30,7 @@ def architecture(model: SharedModel) -> Hashable:
     return (
         isinstance(model, SharedRegressor),
         model.n_features_in_,
-        json.dumps(described(model.layers)),
+        json.dumps([described(model.layers), inputs_of(model.layers)]),
         tuple((p.shape, p.frac_bits, p.bound) for p in parameters(model.layers)),
         model.row_bound(),
         model.inputs is None,
@@ -67,7 +68,7 @@ class _SideBySide(SharedModel):
         )  # fmt: skip
         self._models, self._rows_of = tuple(models), tuple(rows)
 
-    def through(self, number: int, x: SharedArray) -> SharedArray:
+    def through(self, number: int, x: Any) -> SharedArray:
         if not self.layers[number].parameters:
             return super().through(number, x)
         if len(x) != sum(self._rows_of):
@@ -88,9 +89,7 @@ class _SideBySide(SharedModel):
     def twin(self, planned: Session) -> SharedModel:
         return side_by_side([model.twin(planned) for model in self._models], self._rows_of)
 
-    def prepare(
-        self, X: SharedArray | ScaledRows, program: Callable[..., object], **arguments: Any
-    ) -> None:
+    def prepare(self, X: Rows, program: Callable[..., object], **arguments: Any) -> None:
         # The same models with the same numbers of rows hardly meet again: the plan is not kept.
         self.session.prepare(
             lambda planned: program(self.twin(planned), self.twin_rows(planned, X), **arguments)

@@ -18,6 +18,7 @@ from mpc import Session, SharedArray
 from mpc.protocols import linear
 from mpc.protocols.masking import mask_ahead
 from nn.layers import Layer
+from nn.layers.graph import backward, rewired, run
 from nn.layers.layer import parameters
 from nn.losses.loss import Loss
 from nn.shared.optimizers import SharedOptimizer
@@ -61,7 +62,7 @@ class SharedTrainer:
     ) -> None:
         self.session = session
         self.range = RangeWatch(session) if check_range else None
-        self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
+        self.layers = rewired(layers, [layer.with_parameters(layer.parameters) for layer in layers])
         self.loss = loss
         self.optimizer = optimizer
         self.shapes = [tuple(array.shape) for array in parameters(layers)]
@@ -111,11 +112,12 @@ class SharedTrainer:
         inputs: list[Any] = []
         scores = self.forward(x, inputs)
         gradient: Any = self.loss.shared_gradient(scores, targets)
-        for number in range(len(self.layers) - 1, -1, -1):
-            layer = self.layers[number]
+
+        def check(index: int, layer: Layer, gradient: SharedArray) -> None:
             if self.range is not None:
-                self.range.backward(_layer_name(number + 1, layer), layer, inputs[number], gradient)
-            gradient = layer.backward(gradient, input_gradient=number > 0)
+                self.range.backward(_layer_name(index + 1, layer), layer, inputs[index], gradient)
+
+        backward(self.layers, gradient, check)
 
     def forward(self, x: Any, inputs: list[Any] | None = None) -> SharedArray:
         """Return the scores; each layer keeps what its ``backward`` needs.
@@ -123,17 +125,21 @@ class SharedTrainer:
         Each layer's input is appended to `inputs`, if given.
         """
         form = self.session.format
-        for number, layer in enumerate(self.layers, start=1):
+
+        def step(index: int, layer: Layer, before: Any) -> SharedArray:
             if inputs is not None:
-                inputs.append(x)
-            with self.session.layer(f"{number} {layer!r}"):
-                before, x = x, layer.forward(x)
+                inputs.append(before)
+            with self.session.layer(f"{index + 1} {layer!r}"):
+                x: SharedArray = layer.forward(before)
                 if self.range is not None:
-                    self.range.forward(_layer_name(number, layer), layer, before, x)
-                if layer.parameters:
+                    self.range.forward(_layer_name(index + 1, layer), layer, before, x)
+                if layer.parameters or (layer.joins and layer.may_grow):
                     # Assumed; the range watch checks it.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
-        return x
+            return x
+
+        scores: SharedArray = run(self.layers, x, step)
+        return scores
 
     def in_range(self) -> bool:
         """Open one bit: whether all parameters, and all steps since the last call, were in range."""
@@ -202,7 +208,8 @@ class SharedTrainer:
         twin.session = planned
         twin.weights = planned.twin(self.weights)
         twin.range = None if self.range is None else self.range.twin(planned)
-        twin.layers = [layer.with_parameters(layer.parameters) for layer in self.layers]
+        copies = [layer.with_parameters(layer.parameters) for layer in self.layers]
+        twin.layers = rewired(self.layers, copies)
         twin.optimizer = copy.copy(self.optimizer)
         twin.optimizer.state = {n: planned.twin(x) for n, x in self.optimizer.state.items()}
         return twin

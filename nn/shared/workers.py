@@ -7,6 +7,7 @@ the corresponding workers of the other parties.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,6 +16,7 @@ from mpc.workers.spread import spread
 from nn.core.progress import progress_bar
 from nn.fixed_point.inputs import InputScale, ScaledRows
 from nn.layers import Layer
+from nn.layers.graph import rewired
 
 __all__ = ["Answer", "evaluate"]
 
@@ -25,10 +27,10 @@ class Evaluated(Protocol):
     """The part of a shared model's interface that this module uses."""
 
     session: Session
-    layers: list[Layer]
+    layers: Sequence[Layer]
     inputs: InputScale | None
 
-    def __call__(
+    def evaluated(
         self,
         X: SharedArray | ScaledRows,
         *,
@@ -36,7 +38,7 @@ class Evaluated(Protocol):
         progress: bool | None = None,
         n_jobs: int | None = None,
     ) -> SharedArray:
-        """Return the scores of rows, as a shared array of shape (rows, outputs)."""
+        """Return the outputs for rows, as a shared array of shape (rows, outputs)."""
         ...
 
 
@@ -65,10 +67,11 @@ class Evaluation:
     def __init__(self, model: Evaluated, answer: Answer, batch_size: int | None) -> None:
         self._model = copy.copy(model)
         del self._model.session
-        self._model.layers = [
+        placed = [
             layer.with_parameters([_Placeholder(p.shape) for p in layer.parameters])
             for layer in model.layers
         ]
+        self._model.layers = rewired(model.layers, placed)
         self._answer, self._batch_size = answer, batch_size
         # The program's name in the log; the workers of all parties must run the same one.
         self.__qualname__ = f"{type(self).__qualname__} of {answer}"
@@ -79,12 +82,13 @@ class Evaluation:
         model = copy.copy(self._model)
         model.session = session
         remaining = iter(parameters)
-        model.layers = [
+        given = [
             layer.with_parameters([next(remaining) for _ in layer.parameters])
             for layer in self._model.layers
         ]
+        model.layers = rewired(self._model.layers, given)
         X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
-        scores = model(X, batch_size=self._batch_size, progress=False, n_jobs=1)
+        scores = model.evaluated(X, batch_size=self._batch_size, progress=False, n_jobs=1)
         if self._answer == "scores":
             return scores
         return scores.argmax(axis=1, one_hot=self._answer == "one-hot")

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from nn.core.checks import integer, local_path
 from nn.core.progress import progress_bar
 from nn.layers import Layer
+from nn.layers.graph import backward, run
 from nn.layers.layer import parameters
 from nn.losses import LOSSES, Loss
 from nn.training.optimizers import SCHEDULES, Optimizer, choose_optimizer
@@ -114,15 +115,7 @@ class FitSettings:
 
 def forward(layers: Sequence[Layer], x: Any) -> Any:
     """Return the last layer's output for the rows `x`; each layer keeps what ``backward`` needs."""
-    for layer in layers:
-        x = layer.forward(x)
-    return x
-
-
-def backward(layers: Sequence[Layer], gradient: Any) -> None:
-    """Compute each layer's ``gradients``, given the gradient at the last layer's output."""
-    for i in range(len(layers) - 1, -1, -1):
-        gradient = layers[i].backward(gradient, input_gradient=i > 0)
+    return run(layers, x, lambda _, layer, given: layer.forward(given))
 
 
 def update(layers: Sequence[Layer], optimizer: Optimizer, scale: float = 1.0) -> None:

@@ -12,6 +12,7 @@ from nn.layers import Dense, ReLU
 from nn.layers.convolution import Convolution
 from nn.layers.normalisation import BatchNorm, Dropout, folded
 from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.scale import Scale
 from nn.layers.shaping import Flatten, Reshape, Transpose
 from ring.errors import ArgumentError, DtypeError, ShapeError
 from tests.helpers.gradients import finite_differences
@@ -258,8 +259,10 @@ class TestBatchNorm:
         for layer in kept:
             y = layer(y)
         np.testing.assert_allclose(y, x, atol=1e-9)
-        with pytest.raises(ArgumentError, match=r"layer 2, BatchNorm\(5\), must follow"):
-            folded([ReLU(), norms[1]])
+        elsewhere = folded([ReLU(), norms[1]])
+        assert [type(layer) for layer in elsewhere] == [ReLU, Scale]
+        rows = random.normal(size=(3, 5))
+        np.testing.assert_allclose(elsewhere[1](rows), norms[1](rows), atol=1e-12)
 
     def test_bad_input(self):
         with pytest.raises(ShapeError, match=r"takes 2 channels, got shape \(3,\)"):

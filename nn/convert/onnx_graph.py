@@ -1,0 +1,282 @@
+"""ONNX graphs of any shape as graph models: the nodes in their order, and all that hinders a conversion.
+
+ONNX's own reference evaluator computes what does not depend on the graph's inputs; shape arithmetic it
+computes twice, for two numbers of rows, so that what depends on the number shows. The other nodes are
+converted by the table of :mod:`nn.convert.graph_builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nn.convert import graph_arithmetic as _arithmetic  # noqa: F401  (for their entries in the table)
+from nn.convert import graph_images as _images  # noqa: F401
+from nn.convert import graph_shaping as _shaping  # noqa: F401
+from nn.convert.from_sklearn import ConversionError
+from nn.convert.graph_builder import (
+    ROWS,
+    Builder,
+    Labels,
+    Scores,
+    Sizes,
+    Tensor,
+    known_operators,
+)
+from nn.convert.graph_folding import simplified
+from nn.convert.graph_sizes import OPEN, computed
+from nn.layers.activations import Sigmoid
+from nn.layers.dense import Dense
+from nn.layers.graph import Graph
+from nn.layers.joining import Concat
+from nn.layers.selecting import Take
+from nn.models.heads import Head, HeadsModel
+from nn.models.predictors import Classifier, Regressor
+from ring.errors import SottoError
+from ring.real_arrays import plain_array
+
+__all__ = ["graph_model"]
+
+Evaluate = Callable[[Any, Any, Any, Any], Any]
+RANDOM = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+)  # fmt: skip
+
+
+class _Lost:
+    """An output of a node that cannot be converted."""
+
+
+def graph_model(
+    onnx: Any,
+    graph: Any,
+    opsets: Any,
+    shapes: Mapping[str, Sequence[int]],
+    classes: ArrayLike | None,
+    evaluate: Evaluate,
+) -> Classifier | Regressor | HeadsModel:
+    """Return the model of an ONNX graph.
+
+    Parameters
+    ----------
+    onnx : module
+    graph : onnx.GraphProto
+    opsets
+        Versions of the operators.
+    shapes : mapping of str to sequence of int
+        The sizes of each input; the first is the number of rows, 0 if it is open.
+    classes : array_like, optional
+        As for :func:`nn.from_onnx`.
+    evaluate : callable
+        ``evaluate(onnx, opsets, node, arrays)`` returns the outputs of a node whose inputs are
+        constants.
+
+    Raises
+    ------
+    ConversionError
+        That names every node that cannot be converted, and why.
+    """
+    values: dict[str, Any] = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
+    given = {shape[0] for shape in shapes.values()}
+    if len(given) > 1:
+        raise ConversionError(f"all inputs must have as many rows, got shapes {dict(shapes)}")
+    batch = given.pop()
+    builder = Builder((batch or OPEN[0], OPEN[1]))
+    columns = {name: prod(shape[1:]) for name, shape in shapes.items()}
+    builder.sizes.append((sum(columns.values()),))
+    start = 0
+    for name, shape in shapes.items():
+        value, stop = 0, start + columns[name]
+        if len(shapes) > 1:
+            value = builder.add(Take(0, range(start, stop)), 0)
+        values[name] = builder.from_rows(builder.reshaped(value, tuple(shape[1:])))
+        start = stop
+    taken = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    idle = [name for name in shapes if name not in taken]
+    if idle and len(shapes) > 1:
+        raise ConversionError(f"every input must be used, but no node takes the input {idle[0]}")
+    version = next(o.version for o in opsets if o.domain in ("", "ai.onnx"))
+    blockers = [
+        blocker
+        for node in graph.node
+        for blocker in [_run(onnx, opsets, version, builder, node, values, evaluate)]
+        if blocker
+    ]
+    if blockers:
+        raise ConversionError(
+            blockers[0]
+            if len(blockers) == 1
+            else f"{len(blockers)} nodes cannot be converted: " + "; ".join(blockers)
+        )
+    outputs = {o.name: values.get(o.name) for o in graph.output if o.name}
+    lost = [name for name, value in outputs.items() if value is None]
+    if lost:
+        raise ConversionError(
+            f"the graph must have no outputs that are not converted, got {', '.join(lost)}; keep the"
+            " others, as by onnx.utils.extract_model"
+        )
+    return _model(builder, outputs, columns, classes)
+
+
+def _run(
+    onnx: Any,
+    opsets: Any,
+    version: int,
+    builder: Builder,
+    node: Any,
+    values: dict[str, Any],
+    evaluate: Evaluate,
+) -> str | None:
+    """Convert a node, or compute it if its inputs are constants; return why that cannot be, if so."""
+    where = f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
+    inputs = [values.get(name, _Lost()) if name else None for name in node.input]
+    for name in node.output:
+        values[name] = _Lost()
+    missing = [name for name in node.input if name and name not in values]
+    if missing:
+        return f"{where} has an input that is no output of a node before it: {', '.join(missing)}"
+    public = all(x is None or isinstance(x, (np.ndarray, Sizes)) for x in inputs)
+    if public:
+        try:
+            if node.op_type in RANDOM:
+                return f"{where} is random: export the model for inference"
+            named = {n: v for n, v in zip(node.input, inputs, strict=True) if n}
+            values.update(
+                computed(
+                    node.op_type,
+                    named,
+                    list(node.output),
+                    lambda a: evaluate(onnx, opsets, node, a),
+                )
+            )
+        except Exception as error:  # of whatever kind the evaluator has
+            return f"{where} cannot be computed: {error}"
+        return None
+    known = known_operators()
+    if node.op_type not in known or node.domain not in ("", "ai.onnx"):
+        domain = f"{node.domain}." if node.domain else ""
+        listed = ", ".join(sorted(known))
+        return f"{domain}{where} cannot be converted; operators that can be: {listed}"
+    if any(isinstance(x, _Lost) for x in inputs):
+        return None  # what made it is named
+    entry = known[node.op_type]
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    unknown = sorted(set(attributes) - set(entry.attributes))
+    if unknown:
+        return f"{where}: must not have the attribute {', '.join(unknown)}"
+    attributes |= {"opset": version, "outputs": len([name for name in node.output if name])}
+    try:
+        made = entry.convert(builder, attributes, *inputs)
+    except ConversionError as error:
+        return f"{where}: {error}"
+    except (
+        AttributeError, IndexError, KeyError, TypeError, ValueError, SottoError
+    ) as error:  # fmt: skip
+        return f"{where} is used in a way that cannot be converted: {error}"
+    results = made if isinstance(made, tuple) else (made,)
+    for name in node.output:
+        values.pop(name, None)
+    values.update(zip(node.output, results, strict=False))
+    return None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """An output of the model: a value with its role."""
+
+    name: str
+    tensor: Tensor
+    role: str  # "labels", "probabilities", "values"
+
+
+def _model(
+    builder: Builder,
+    outputs: dict[str, Any],
+    columns: dict[str, int],
+    classes: ArrayLike | None,
+) -> Classifier | Regressor | HeadsModel:
+    results = []
+    for name, value in outputs.items():
+        if isinstance(value, Labels):
+            results.append(_Result(name, value.scores, "labels"))
+        elif isinstance(value, Scores) and value.axis == len(value.scores.axes) - 1:
+            results.append(_Result(name, value.scores, "probabilities"))
+        elif isinstance(value, (Tensor, Scores)):
+            results.append(_Result(name, builder.tensor(value), "values"))
+        else:
+            raise ConversionError(
+                f"the graph's outputs must depend on its inputs, got the constant {name}"
+            )
+    flat, shapes = [], []
+    for result in results:
+        axes = result.tensor.axes
+        if not axes or axes[0] != (ROWS,):
+            raise ConversionError(
+                f"the output {result.name} must have rows along its first axis: what is computed for"
+                " several rows together cannot be an answer"
+            )
+        shapes.append(result.tensor.shape)
+        whole = builder.arranged(result.tensor, [tuple(a for g in axes[1:] for a in g)])
+        flat.append(whole)
+    inputs = dict(columns) if len(columns) > 1 else None
+    features = sum(columns.values())
+    same = len(set(flat)) == 1
+    roles = {result.role for result in results}
+    if same:
+        graph = _network(builder, flat[0])
+        if roles == {"values"} and classes is None:
+            made: Classifier | Regressor = Regressor(graph, features, flat=shapes[0] == ())
+        else:
+            graph, names, link = _classes(graph, classes, roles, prod(shapes[0]), features)
+            made = Classifier(graph, names, features, link=link)
+        made.inputs_ = inputs
+        return made
+    if classes is not None:
+        raise ConversionError(
+            f"classes are for a graph with one result, got the outputs {', '.join(outputs)}"
+        )
+    parts = list(dict.fromkeys(flat))
+    joined = builder.add(Concat(0), *parts)
+    stops = np.cumsum([builder.sizes[k][0] for k in parts]).tolist()
+    heads = []
+    for result, value, shape in zip(results, flat, shapes, strict=True):
+        place = parts.index(value)
+        stop, size = stops[place], builder.sizes[value][0]
+        heads.append(Head(result.name, stop - size, stop, shape, result.role))
+    model = HeadsModel(_network(builder, joined), features, heads)
+    model.inputs_ = inputs
+    return model
+
+
+def _network(builder: Builder, value: int) -> Any:
+    """Return the simplified graph of a value, as a list if every layer takes the one before it."""
+    if not value:
+        raise ConversionError("the graph must have a layer between its input and its output")
+    graph = simplified(builder.graph(value), builder.sizes[0][0])
+    chain = all(node.inputs == (k,) for k, node in enumerate(graph.nodes))
+    return [node.layer for node in graph.nodes] if chain else graph
+
+
+def _classes(
+    layers: Any, classes: ArrayLike | None, roles: set[str], size: int, features: int
+) -> tuple[Any, NDArray[Any], str | None]:
+    """Return layers, labels and link of a classifier."""
+    link = "softmax" if "probabilities" in roles or roles == {"values"} else None
+    names = np.arange(size) if classes is None else plain_array(classes, "classes")
+    last = layers[-1]
+    if size == 1 and len(names) == 2 and isinstance(last, Sigmoid) and roles == {"values"}:
+        # Scores (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
+        two = Dense(np.array([[0.0, 1.0]]), np.zeros(2))
+        if isinstance(layers, Graph):
+            nodes = [(node.layer, node.inputs) for node in layers.nodes]
+            graph = Graph([*nodes[:-1], (two, nodes[-1][1])])
+            return simplified(graph, features), names, "softmax"
+        pairs = [(layer, k) for k, layer in enumerate([*layers[:-1], two])]
+        return list(simplified(Graph(pairs), features)), names, "softmax"
+    return layers, names, link
