@@ -29,7 +29,7 @@ class SmoothMethods(SecretValue):
     def exp(self) -> Self:
         """Return e^x, for x below 10.39, the logarithm of the format's limit.
 
-        Error at most 2^-19 of the result and 3.5 units; 0 below -11.8. 7 rounds, 220 bytes an element.
+        Error at most 2^-19 of the result and 3.5 units; 0 below -11.8. 6 rounds, 204 bytes an element.
 
         Examples
         --------
@@ -44,7 +44,7 @@ class SmoothMethods(SecretValue):
     def log(self) -> Self:
         """Return the natural logarithm, for x > 0.
 
-        Error at most 2^-19 of the result and 2 units. 8 rounds, 340 bytes an element.
+        Error at most 2^-19 of the result and 2 units. 7 rounds, 330 bytes an element.
 
         Examples
         --------
@@ -59,7 +59,7 @@ class SmoothMethods(SecretValue):
     def sqrt(self) -> Self:
         """Return the square root, for x >= 0.
 
-        Error at most 2^-19 of the result and 2.1 units. 8 rounds, 270 bytes an element.
+        Error at most 2^-19 of the result and 2.1 units. 7 rounds, 255 bytes an element.
 
         Examples
         --------
@@ -74,7 +74,7 @@ class SmoothMethods(SecretValue):
     def reciprocal(self, *, positive: bool = False) -> Self:
         """Return 1 / x, for |x| above 2^-15, the reciprocal of the format's limit.
 
-        Error at most 2^-18.9 of the result and 2.1 units. 8 rounds, 750 bytes an element; half of that
+        Error at most 2^-18.9 of the result and 2.1 units. 7 rounds, 740 bytes an element; half of that
         for positive x.
 
         Parameters
@@ -96,7 +96,7 @@ class SmoothMethods(SecretValue):
         """Return x^p for a public p that is no whole number above 0, and x > 0.
 
         x may be 0 for positive p, and negative for p = -1. Whole numbers are computed by products, see
-        ``x**3``. Error at most 2^-18 of the result and 2.2 units for p from -2 to 2. 8 rounds.
+        ``x**3``. Error at most 2^-18 of the result and 2.2 units for p from -2 to 2. 7 rounds.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class SmoothMethods(SecretValue):
     def divided_by(self, divisor: Self) -> Self:
         """Return x / y for a secret y, not 0, where x / y is below half of the format's limit.
 
-        Error at most 2^-18.5 of the result and 1.1 units. 10 rounds, 1200 bytes for each element of y.
+        Error at most 2^-18.5 of the result and 1.1 units. 8 rounds, 1200 bytes for each element of y.
         Bounds of x and y that are smaller, see :meth:`SharedArray.with_bound`, take less.
         """
         self.session.check_open()

@@ -31,6 +31,7 @@ from mpc.protocols import (
     rounding,
     sigmoid,
     smooth,
+    truncated_product,
 )
 
 if TYPE_CHECKING:
@@ -222,6 +223,8 @@ CHECKS = (
     Check("scaling", "x / 3", _two, lambda x, y: x / 3, _X / 3, _UNIT, ("truncation",)),
     Check("scaling", "0.1 x", _two, lambda x, y: x * 0.1, 0.1 * _X, _UNIT, ("truncation",)),
     Check("truncation", "x / 2^16", _product, lambda z: z.truncate(), _X * _Y, _UNIT),
+    Check("truncated_product", "(x / 2^8) (y / 2^8)", _computed,
+          lambda x, y: truncated_product.multiply(x, 8, y, 8, 1 << 50), _X * _Y, 2.0**-3),
     Check("combination", "3/8 x - 5/16 y", _computed, _fractions, 3 / 8 * _X - 5 / 16 * _Y, _UNIT),
     Check("relu", "max(x y, 0), truncated", _product, lambda z: z.relu(), np.maximum(_X * _Y, 0),
           _UNIT, ("sign", "bits")),
@@ -248,7 +251,7 @@ CHECKS = (
     Check("smooth", "elu(x)", _computed, lambda x, y: smooth.evaluate(x, "elu"),
           np.where(_X > 0, _X, np.expm1(_X)), smooth.error_bound("elu", 16)),
     Check("normalised", "1 / x", _positive, lambda x: normalised.evaluate(x, normalised.power(-1)),
-          1 / _ENCODED, 3 * _UNIT, ("fits", "piecewise", "thresholds")),
+          1 / _ENCODED, 3 * _UNIT, ("fits", "piecewise", "thresholds", "truncated_product")),
     Check("normalised", "sqrt(x)", _positive, lambda x: normalised.evaluate(x, normalised.power(0.5)),
           np.sqrt(_ENCODED), 3 * _UNIT),
     Check("normalised", "log(x)", _positive, lambda x: normalised.evaluate(x, normalised.LOG),

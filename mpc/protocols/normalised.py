@@ -8,7 +8,8 @@ Pieces, coefficients and K depend on the format and on the bound of x: :mod:`mpc
    gives the result in all coefficients.
 2. [c] and [X] are masked, and multiplied: 1 round. Not for exp, of which no piece is wider than 2 and c is
    public. Where Q exceeds 30, d is truncated to at most 30 fractional bits: 1 round.
-3. The cubic, with the bits of the format and those of d behind the point: 3 rounds.
+3. The cubic, with the bits of the format and those of d behind the point: 2 rounds, its truncations and
+   the last product being one (:mod:`mpc.protocols.truncated_product`).
 4. Whether a value is outside of the domain is known to the pieces. With ranges="check" and "error", the
    number of such values is compared with zero, and that bit is opened: 5 or 6 rounds with a few words. With
    "values" the values themselves are looked at, before.
@@ -16,7 +17,7 @@ Domain: every x with a result in the format. For 1 / x and other negative p, |x|
 the format's integer bits; for negative x if p is -1; for positive p, 0 <= x < 2^(i / p); for log x > 0;
 for exp x < i log 2.
 Many elements are evaluated one part after another, as the session's memory limit says.
-Cost in the default format, for x up to its largest value: 8 rounds, 7 for exp. K is 73 for sqrt, 104
+Cost in the default format, for x up to its largest value: 7 rounds, 6 for exp. K is 73 for sqrt, 104
 for log, 59 for exp, 276 for 1 / x and half of that for positive x; a smaller bound of x takes
 fewer. An element and threshold take about 2 (n - 1) bytes, and 20 bytes of correction.
 
@@ -37,7 +38,16 @@ from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import Secret, SecretValue
-from mpc.protocols import b2a, linear, piecewise, product, range_check, sign, truncation
+from mpc.protocols import (
+    b2a,
+    linear,
+    piecewise,
+    product,
+    range_check,
+    sign,
+    truncated_product,
+    truncation,
+)
 from mpc.protocols.fits import Curve, Plan, plan_of
 from mpc.protocols.thresholds import choose
 
@@ -84,7 +94,7 @@ def cost(parties: int, size: int, shift: int, nibbles: int, plan: Plan, normalis
         if cut:
             total += truncation.cost(parties, size, cut)
     total += product.cost(parties, 3 * size, 3 * size)
-    return total + truncation.cost(parties, 2 * size, plan.d_bits) + product.cost(parties, 2 * size)
+    return total + truncated_product.cost(parties, size)
 
 
 def slices(session: Runtime, size: int, thresholds: int) -> list[slice]:
@@ -115,7 +125,7 @@ def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Word
     else:
         d = (y << np.uint64(plan.d_bits - place)) - m
     a0, a1, a2, a3 = a
-    total, _ = piecewise.cubic(x, d, (a0, a1, a2, a3), plan.d_bits, plan.sizes)
+    total, _ = piecewise.cubic(x, d, (a0, a1, a2, a3), plan.d_bits, plan.sizes, at_once=True)
     frac_bits = session.format.frac_bits + plan.d_bits
     return linear.placed(total, frac_bits, total.bound), outside
 

@@ -47,7 +47,7 @@ from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret
-from mpc.protocols import b2a, linear, product, sign, truncation
+from mpc.protocols import b2a, linear, product, sign, truncated_product, truncation
 from mpc.protocols.masking import mask_ahead
 from mpc.protocols.thresholds import choose
 
@@ -252,6 +252,7 @@ def cubic(
     frac_bits: int,
     sizes: Sizes,
     more: tuple[Words, ...] = (),
+    at_once: bool = False,
 ) -> tuple[Secret, Words]:
     """Steps 4 to 6: d^2 (a_3 d + a_2) + a_1 d + a_0, and `more` times d.
 
@@ -267,6 +268,9 @@ def cubic(
     sizes : Sizes
     more : tuple of uint64 array
         Shares of further factors of d.
+    at_once : bool
+        Whether step 5 and the product of step 6 take one round, for 28 bytes of correction more:
+        :mod:`mpc.protocols.truncated_product`.
     """
 
     def shared(shares: Words, bound: int) -> Secret:
@@ -281,10 +285,14 @@ def cubic(
     e = products[1].shares + a2
     bound = max(sizes.square, sizes.e) << frac_bits
     pair = x.derive(np.stack([products[0].shares, e], axis=1), frac_bits=2 * frac_bits, bound=bound)
-    pair = truncation.truncate(pair, frac_bits)
-    mask_ahead(pair)
-    square, e_ = pair[0].with_integer_bound(sizes.square), pair[1].with_integer_bound(sizes.e)
-    bent = product.multiply(square, e_, whole=True)
+    if at_once:
+        most = sizes.square * sizes.e
+        bent = truncated_product.multiply(pair[0], frac_bits, pair[1], frac_bits, most)
+    else:
+        pair = truncation.truncate(pair, frac_bits)
+        mask_ahead(pair)
+        square, e_ = pair[0].with_integer_bound(sizes.square), pair[1].with_integer_bound(sizes.e)
+        bent = product.multiply(square, e_, whole=True)
     line = x.derive(products[2].shares + a0, frac_bits=2 * frac_bits, bound=sizes.height)
     with x.session.range_policy.vouched():
         total = linear.add(bent, line).with_integer_bound(sizes.height)

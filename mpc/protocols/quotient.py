@@ -4,14 +4,14 @@ Y is the encoded value of y, v = c Y in [1, 2) with c as in :mod:`mpc.protocols.
 1. The bits <Y < t_k> from one opening, and numbers [b_k]: 4 rounds. c, m and a_0 to a_3 of the piece of
    1 / v follow: six pieces between two powers of two, negative Y having pieces of their own.
 2. [c], [X] and [Y] are masked; n = c X and d = c Y - m follow: 1 round.
-3. p = 1 / v by the cubic: 3 rounds (:mod:`mpc.protocols.piecewise`).
-4. p and n are truncated: 1 round. The result is n p: 1 round.
+3. p = 1 / v by the cubic: 2 rounds, as in :mod:`mpc.protocols.normalised`.
+4. The result is the product of n and p, truncated: 1 round (:mod:`mpc.protocols.truncated_product`).
 The result has 22 fractional bits more than n; n has the format's and 4 more, or fewer in large formats.
-Domain: y not 0, and |c X| within the format's limit, which holds if |x / y| is below half of the limit,
-and implies that x / y is below the limit. With ranges="check" and "error" both are checked on shares, by
-the number of zeros and by c X. Where bounds do not show that c X is in range, the range policy settles
-it as a product.
-Cost for Y of L bits: 10 rounds; K = 12 L - 10 thresholds.
+Domain: y not 0, and |c X| within the format's limit and below 2^62, which holds if |x / y| is below half
+of the limit, and implies that x / y is below the limit. Where f + i exceeds 31, 2^62 is the smaller limit.
+With ranges="check" and "error" both are checked on shares, by the number of zeros and by c X. Where bounds
+do not show that c X is in range, the range policy settles it as a product.
+Cost for Y of L bits: 8 rounds; K = 12 L - 10 thresholds.
 
 Error: 2^-18.5 of the result, and 1.1 units of the format. x and y with more fractional bits than the
 format's are truncated first.
@@ -27,7 +27,16 @@ from numpy.typing import NDArray
 from mpc.core.errors import RangeError
 from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret, SecretValue
-from mpc.protocols import b2a, linear, piecewise, product, range_check, sign, truncation
+from mpc.protocols import (
+    b2a,
+    linear,
+    piecewise,
+    product,
+    range_check,
+    sign,
+    truncated_product,
+    truncation,
+)
 from mpc.protocols.fits import Curve, Plan, plan_of
 from mpc.protocols.masking import mask_ahead
 from mpc.protocols.normalised import cut_to, slices
@@ -81,7 +90,8 @@ def divide(x: Secret, y: Secret) -> Secret:
         if after < 0:
             raise RangeError(f"/ has no room in a format with int_bits = {form.int_bits}")
         limit = min((1 << form.int_bits + before) - 1, LARGEST)
-        domain = f"y not 0 and |x / y| below {2.0 ** (form.int_bits - 1):g}"
+        most = min(2.0**form.int_bits, limit * 2.0**-before) / 2
+        domain = f"y not 0 and |x / y| below {most:g}"
 
         def inside(xs: NDArray[np.int64], ys: NDArray[np.int64]) -> NDArray[np.bool_]:
             octave = np.frexp(ys.astype(np.float64))[1] - 1
@@ -125,12 +135,13 @@ def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret,
     v = product.multiply(left, c, whole=True)
     d = cut_to(v, plan).shares.reshape(m.shape)
     a0, a1, a2, a3 = a
-    p, _ = piecewise.cubic(y, d - m, (a0, a1, a2, a3), plan.d_bits, plan.sizes)
+    p, _ = piecewise.cubic(y, d - m, (a0, a1, a2, a3), plan.d_bits, plan.sizes, at_once=True)
     p = p.view(("reshape", y.shape))
-    if cut:
-        p, less = truncation.divide_together([(p, plan.d_bits), (n, cut)])
-    else:
-        (p,), less = truncation.divide_together([(p, plan.d_bits)]), n
+    if p.shape != n.shape:
+        words = linear.widen(p.shares, len(n.shape))
+        words = np.broadcast_to(words, (len(words), *n.shape)).copy()
+        p = p.derive(words, frac_bits=p.frac_bits, bound=p.bound)
     # In range by the domain.
-    less = linear.placed(less, 0, 1 << 60 - _P_BITS)
-    return product.multiply(less, p, whole=True), n, zeros
+    wide = linear.rescale(n, 1 if cut else 2, max(cut, 1), LARGEST)
+    result = truncated_product.multiply(wide, max(cut, 1), p, plan.d_bits, LARGEST)
+    return result, n, zeros
