@@ -49,6 +49,7 @@ BENCHMARKS = (
     "workers",
     "sizing",
     "serving",
+    "soak",
     "peers",
     "alone",
 )
@@ -69,7 +70,8 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
         "sizing": ["sizing.py", "--json"],
-        "serving": ["serving.py", "--hostile", "all", "--soak", "1000000", "--json"],
+        "serving": ["serving.py", "--hostile", "all", "--json"],
+        "soak": ["serving.py", "--no-load", "--soak", "1000000", "--json"],
         "peers": [
             "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
             *(["--venvs", venvs] if venvs else []),
@@ -371,7 +373,7 @@ def results() -> str:
         "",
         sizing_text(found["sizing"]),
         "",
-        *serving_part(found.get("serving")),
+        *serving_part(found.get("serving"), found.get("soak")),
         "## Kernels",
         "",
         "```",
@@ -414,9 +416,14 @@ def workers_text(measured: dict[str, Any]) -> str:
     )
 
 
-def serving_part(measured: dict[str, Any] | None) -> list[str]:
-    """Return the chapter on requests a second, where they have been measured."""
-    return ["## Requests a second", "", *serving.serving_text(measured), ""] if measured else []
+def serving_part(load: dict[str, Any] | None, soak: dict[str, Any] | None) -> list[str]:
+    """Return the chapter on requests a second and memory, of what has been measured."""
+    if not load and not soak:
+        return []
+    text = ["## Requests a second", ""]
+    for measured in (load, soak):
+        text += [*serving.serving_text(measured), ""] if measured else []
+    return text
 
 
 def sizing_text(measured: dict[str, Any]) -> str:

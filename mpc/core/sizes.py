@@ -70,7 +70,8 @@ def _shape_of_windows(shape: tuple[int, ...], windows: object, limit: int) -> tu
     if not isinstance(windows, Windows) or len(shape) < 3:
         raise ShapeError(f"windows must be those of images, got {windows} of shape {shape}")
     (top, bottom), (left, right) = windows.padding
-    if min(*windows.kernel, *windows.stride) < 1 or min(top, bottom, left, right) < 0:
+    steps = min(*windows.kernel, *windows.stride, *windows.dilation)
+    if steps < 1 or min(top, bottom, left, right) < 0:
         raise ShapeError(f"windows must have a kernel, steps and no negative padding: {windows}")
     *outer, height, width, channels = shape
     check_size((*outer, height + top + bottom, width + left + right, channels), limit)

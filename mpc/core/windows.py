@@ -6,7 +6,7 @@ window of *bits* that comparisons look at is another thing, see :mod:`mpc.protoc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Windows:
-    """Size, stride and padding of a kernel that slides over images.
+    """Size, stride, padding and dilation of a kernel that slides over images.
 
     Attributes
     ----------
@@ -27,6 +27,8 @@ class Windows:
         Along height and width.
     padding : ((int, int), (int, int))
         Rows of zeros above and below, columns to the left and right.
+    dilation : (int, int)
+        Distance of a kernel's elements along height and width; 1 for neighbours.
 
     Examples
     --------
@@ -42,13 +44,20 @@ class Windows:
     kernel: Pair
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    @property
+    def extent(self) -> Pair:
+        """The size of the part of an image that a kernel covers, gaps included."""
+        (height, width), (down, across) = self.kernel, self.dilation
+        return (height - 1) * down + 1, (width - 1) * across + 1
 
     def places(self, height: int, width: int) -> Pair:
         """Return the number of places along height and width; below 1 if the kernel does not fit."""
         down, across = (
-            (size + sum(pad) - kernel) // stride + 1
-            for size, pad, kernel, stride in zip(
-                (height, width), self.padding, self.kernel, self.stride, strict=True
+            (size + sum(pad) - extent) // stride + 1
+            for size, pad, extent, stride in zip(
+                (height, width), self.padding, self.extent, self.stride, strict=True
             )
         )
         return down, across
@@ -75,13 +84,16 @@ class Windows:
         array of shape (..., down, across, kernel height, kernel width, channels)
         """
         x = self.pad(x)
-        places = Windows(self.kernel, self.stride).places(*x.shape[-3:-1])
+        places = replace(self, padding=((0, 0), (0, 0))).places(*x.shape[-3:-1])
         *outer, row, column, channel = x.strides
         return np.lib.stride_tricks.as_strided(
             x,
             (*x.shape[:-3], *places, *self.kernel, x.shape[-1]),
-            (*outer, row * self.stride[0], column * self.stride[1], row, column, channel),
-        )
+            (
+                *outer, row * self.stride[0], column * self.stride[1],
+                row * self.dilation[0], column * self.dilation[1], channel,
+            ),
+        )  # fmt: skip
 
     def add_back(self, windows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Add the elements of windows to the pixels they cover: the transpose of :meth:`view`.
@@ -103,8 +115,10 @@ class Windows:
         )
         down, across = windows.shape[-5:-3]
         for i in range(self.kernel[0]):
-            rows = slice(i, i + (down - 1) * self.stride[0] + 1, self.stride[0])
+            first = i * self.dilation[0]
+            rows = slice(first, first + (down - 1) * self.stride[0] + 1, self.stride[0])
             for j in range(self.kernel[1]):
-                columns = slice(j, j + (across - 1) * self.stride[1] + 1, self.stride[1])
+                first = j * self.dilation[1]
+                columns = slice(first, first + (across - 1) * self.stride[1] + 1, self.stride[1])
                 x[..., rows, columns, :] += windows[..., i, j, :]
         return x[..., top : top + height, left : left + width, :]

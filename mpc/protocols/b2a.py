@@ -26,7 +26,7 @@ from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run
 
-__all__ = ["convert", "cost", "mask_bits", "to_number"]
+__all__ = ["Masked", "convert", "cost", "mask_bits", "to_number"]
 
 Words = NDArray[np.uint64]
 
@@ -79,6 +79,32 @@ def to_number(session: Runtime, bit: SecretBit) -> Words:
     return out
 
 
+class Masked:
+    """Bit planes whose masked differences are still to be opened, with others' (for protocols).
+
+    Attributes
+    ----------
+    message : uint64 array of shape (p, planes, words)
+        To be opened by XOR.
+    """
+
+    def __init__(self, session: Runtime, planes: Words, size: int) -> None:
+        self._session, self._size = session, size
+        correlation = RandomBits(planes.shape[1], size)
+        _, words = session.correlated(correlation)
+        beta, self._number = correlation.split(words)
+        self.message = planes ^ beta
+
+    def numbers(self, delta: Words) -> Words:
+        """Return additive shares of zeros and ones, (p, planes, size), from what was opened."""
+        number, first = self._number, self._session.first_row
+        out = np.empty((len(number), number.shape[1], self._size), np.uint64)
+        for i in range(len(out)):
+            for k in range(out.shape[1]):
+                run(_to_number, self._size, 4, delta[0, k], number[i, k], i == first, out[i, k])
+        return out
+
+
 def convert(session: Runtime, planes: Words, size: int) -> Words:
     """Convert bit planes, of `size` bits each.
 
@@ -97,15 +123,8 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
         whole = planes.reshape(len(planes), count * words_each)
         found = own_shares.to_number(pair, whole, WORD_BITS * count * words_each)
         return found.reshape(len(planes), count, WORD_BITS * words_each)[..., :size]
-    correlation = RandomBits(count, size)
-    _, words = session.correlated(correlation)
-    beta, number = correlation.split(words)
-    delta = session.open((planes ^ beta, "xor"))[0]
-    out = np.empty((len(words), planes.shape[1], size), np.uint64)
-    for i in range(len(out)):
-        for k in range(planes.shape[1]):
-            run(_to_number, size, 4, delta[0, k], number[i, k], i == session.first_row, out[i, k])
-    return out
+    masked = Masked(session, planes, size)
+    return masked.numbers(session.open((masked.message, "xor"))[0])
 
 
 def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:

@@ -43,6 +43,7 @@ __all__ = [
     "minus",
     "multiply_integers",
     "negative",
+    "pad",
     "placed",
     "rescale",
     "stack",
@@ -379,6 +380,14 @@ def _joined(arrays: Sequence[Secret], shares: Words) -> Secret:
         bound=max(x.bound for x in arrays),
         binary=all(x.binary for x in arrays),
     )
+
+
+def pad(x: Secret, widths: Sequence[tuple[int, int]]) -> Secret:
+    """Put so many zeros before and behind the elements of each axis."""
+    if not any(map(any, widths)):
+        return x
+    shares = np.pad(x.shares, ((0, 0), *widths))
+    return x.derive(shares, frac_bits=x.frac_bits, bound=x.bound, binary=x.binary)
 
 
 def zeros_like(x: Secret) -> Secret:

@@ -5,7 +5,7 @@ Each is bilinear in two operands, and is made in the way that takes fewer bytes:
 - **Images** as they are (:mod:`mpc.two_party.rlwe_images`): a pixel is encrypted or multiplied once. The
   gradient at the kernels is a convolution, too: of images whose channels are the rows of x, with the
   gradient g as kernels, its pixels as far apart as the stride. That at the images is one of g, its pixels
-  as far apart, and padded, with the kernels turned round.
+  as far apart, and padded, with the kernels turned round. A dilated kernel has zeros in its gaps.
 - **Matrices**, as with a provider: windows as rows. For few images with many pixels.
 
 Source: the packing of images, Huang et al. 2022 (Cheetah, ePrint 2022/207); else ours.
@@ -53,9 +53,9 @@ def _rows(windows: Windows, x: Words) -> Words:
     return seen.reshape(prod(seen.shape[:3]), prod(seen.shape[3:]))
 
 
-def _apart(windows: Windows, g: Words) -> Words:
-    """Return a gradient with its pixels as far apart as the stride."""
-    (step_down, step_across), (_, down, across, _) = windows.stride, g.shape
+def _apart(steps: tuple[int, int], g: Words) -> Words:
+    """Return images with their pixels so far apart, and zeros between them."""
+    (step_down, step_across), (_, down, across, _) = steps, g.shape
     if (step_down, step_across) == (1, 1):
         return g
     out = np.zeros(
@@ -63,6 +63,11 @@ def _apart(windows: Windows, g: Words) -> Words:
     )
     out[:, ::step_down, ::step_across] = g
     return out
+
+
+def _kernels(windows: Windows, w: Words) -> Words:
+    """Return kernels as images (outputs, *extent, channels)."""
+    return _apart(windows.dilation, w.transpose(3, 0, 1, 2))
 
 
 def _image_ways(
@@ -134,12 +139,12 @@ def convolve(
         return _rows(windows, a), _matrix(b)
 
     def as_images(a: Words, b: Words) -> tuple[Words, Words]:
-        return windows.pad(a), b.transpose(3, 0, 1, 2)
+        return windows.pad(a), _kernels(windows, b)
 
     height, width = windows.padded(*x.shape[1:3])
     sizes = prod(shape[:3]), prod(w.shape[:3]), outputs
     ways = _packed(matrix_ways(*sizes, right), as_matrices, lambda z: z.reshape(shape)) + _image_ways(
-        (x.shape[0], height, width, x.shape[3]), (outputs, *windows.kernel), windows.stride,
+        (x.shape[0], height, width, x.shape[3]), (outputs, *windows.extent), windows.stride,
         as_images, lambda z: z, right.lasting,
     )  # fmt: skip
     return _shares(
@@ -157,19 +162,23 @@ def kernel_gradient(
     shape = (*windows.kernel, x.shape[3], outputs)
     # Of the images only what windows reach.
     far = tuple((n - 1) * step + 1 for n, step in zip((down, across), windows.stride, strict=True))
-    height, width = (n + size - 1 for n, size in zip(far, windows.kernel, strict=True))
+    height, width = (n + size - 1 for n, size in zip(far, windows.extent, strict=True))
+    step_down, step_across = windows.dilation
 
     def as_matrices(a: Words, b: Words) -> tuple[Words, Words]:
         return _rows(windows, a).T, _matrix(b)
 
     def as_images(a: Words, b: Words) -> tuple[Words, Words]:
         reached = windows.pad(a)[:, :height, :width]
-        return reached.transpose(3, 1, 2, 0), _apart(windows, b).transpose(3, 1, 2, 0)
+        return reached.transpose(3, 1, 2, 0), _apart(windows.stride, b).transpose(3, 1, 2, 0)
+
+    def of_elements(z: Words) -> Words:
+        return z[:, ::step_down, ::step_across].transpose(1, 2, 0, 3)
 
     sizes = prod(shape[:3]), prod(g.shape[:3]), outputs
     ways = _packed(matrix_ways(*sizes, right), as_matrices, lambda z: z.reshape(shape)) + _image_ways(
         (x.shape[3], height, width, rows), (outputs, *far), (1, 1),
-        as_images, lambda z: z.transpose(1, 2, 0, 3), False,
+        as_images, of_elements, False,
     )  # fmt: skip
     return _shares(
         session, pair, left, right, shape,
@@ -185,7 +194,7 @@ def input_gradient(
     left, right = Operand(g), Operand(w)
     rows, down, across, outputs = g.shape
     seen = (rows, down, across, *windows.kernel, shape[3])
-    sides = [(size - 1,) * 2 for size in windows.kernel]
+    sides = [(size - 1,) * 2 for size in windows.extent]
     (top, _), (before, _) = windows.padding
     height, width = windows.padded(*shape[1:3])
 
@@ -196,8 +205,9 @@ def input_gradient(
         return windows.add_back(z.reshape(seen), shape)
 
     def as_images(a: Words, b: Words) -> tuple[Words, Words]:
-        padded = np.pad(_apart(windows, a), ((0, 0), *sides, (0, 0)))
-        return padded, b[::-1, ::-1].transpose(2, 0, 1, 3)
+        padded = np.pad(_apart(windows.stride, a), ((0, 0), *sides, (0, 0)))
+        turned = b[::-1, ::-1].transpose(2, 0, 1, 3)
+        return padded, _apart(windows.dilation, turned)
 
     def cut(z: Words) -> Words:
         # Pixels that no window reaches have none.
@@ -206,11 +216,11 @@ def input_gradient(
         return whole[:, top : top + shape[1], before : before + shape[2]]
 
     apart = ((n - 1) * step + 1 for n, step in zip((down, across), windows.stride, strict=True))
-    tall, wide = (n + 2 * (size - 1) for n, size in zip(apart, windows.kernel, strict=True))
+    tall, wide = (n + 2 * (size - 1) for n, size in zip(apart, windows.extent, strict=True))
     sizes = prod(g.shape[:3]), outputs, prod(w.shape[:3])
     ways = _packed(matrix_ways(*sizes, right), as_matrices, add_back) + _image_ways(
         (rows, tall, wide, outputs),
-        (shape[3], *windows.kernel),
+        (shape[3], *windows.extent),
         (1, 1),
         as_images,
         cut,

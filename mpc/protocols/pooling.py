@@ -44,6 +44,7 @@ __all__ = [
     "maximum_of_first",
     "maximum_with_bits",
     "mean_of_first",
+    "mean_of_sum",
 ]
 
 
@@ -127,15 +128,20 @@ def mean_of_first(x: Secret) -> Secret:
     count = x.shape[0] if x.shape else 0
     if not count:
         raise ArgumentError(f"the mean needs at least one array, got shape {x.shape}")
-    total = linear.sum_along(x, 0)
+    return mean_of_sum(linear.sum_along(x, 0), count, x.bound)
+
+
+def mean_of_sum(total: Secret, count: int, bound: int) -> Secret:
+    """Return the mean of `count` values up to `bound`, encoded, of which `total` is the sum."""
     power = count.bit_length() - 1
+    frac_bits, fixed_point = total.frac_bits, total.session.format
     if count != 1 << power:
         return scaling.divide(total, count, "mean")
     # The sum is the mean with `power` more fractional bits.
-    drop = max(0, x.frac_bits + power - x.session.format.frac_bits)
-    bound = -(-x.bound << power >> drop)
+    drop = max(0, frac_bits + power - fixed_point.frac_bits)
+    bound = -(-bound << power >> drop)
     if not drop:
-        return total.derive(total.shares, frac_bits=x.frac_bits + power, bound=total.bound)
-    with x.session.protocol("mean"):
-        y = truncation.divide_by_power(total, drop, x.frac_bits + power - drop)
+        return total.derive(total.shares, frac_bits=frac_bits + power, bound=total.bound)
+    with total.session.protocol("mean"):
+        y = truncation.divide_by_power(total, drop, frac_bits + power - drop)
         return y.with_integer_bound(bound)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +37,19 @@ from mpc.core.known import Mask
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import linear, own_products, range_check
-from mpc.protocols.masking import mask_together
+from mpc.protocols.masking import mask_ahead, mask_together
 from mpc.protocols.truncation import to_format
 from mpc.two_party.pair import Pair
 from ring.matmul import matmul_add
 
-__all__ = ["cost", "matmul", "multiply"]
+__all__ = ["cost", "grouped", "matmul", "multiply", "multiply_within"]
 
 Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class ProductTerm(Correlation):
-    """The cross term C = lambda_x . lambda_w of an elementwise product ("multiply") or a matrix product."""
+    """The cross term C = lambda_x . lambda_w: elementwise ("multiply"), "matmul", or "grouped" matrices."""
 
     kind: str
     x: MaskRef
@@ -63,6 +64,8 @@ class ProductTerm(Correlation):
         x, w = self.x.check(limit), self.w.check(limit)
         if self.kind == "matmul" and len(x) >= 2 and len(w) >= 2 and x[-1] == w[-2]:
             fits = (*broadcast(x[:-2], w[:-2]), x[-2], w[-1]) == self.shape
+        elif self.kind == "grouped" and len(x) == len(w) == 3 and (x[0], x[2]) == w[:2]:
+            fits = (x[1], x[0] * w[2]) == self.shape
         else:
             fits = self.kind == "multiply" and broadcast(x, w) == self.shape
         if not fits:
@@ -76,8 +79,19 @@ class ProductTerm(Correlation):
         np.negative(c, out=c)
         if self.kind == "matmul":
             matmul_add(x, w, c)
+        elif self.kind == "grouped":
+            c += _grouped(x, w)
         else:
             c += x * w
+
+
+def _grouped(x: Words, w: Words) -> Words:
+    """Multiply a stack of matrices (g, m, k) with one of (g, k, n), side by side: (m, g n)."""
+    (groups, m, _), n = x.shape, w.shape[2]
+    # By the transposed product, whose rows are as long as x has rows: n is often 1.
+    out = np.zeros((groups, n, m), np.uint64)
+    matmul_add(w.transpose(0, 2, 1), x.transpose(0, 2, 1), out)
+    return out.reshape(groups * n, m).T
 
 
 def _known(x: SecretValue) -> int | None:
@@ -185,6 +199,18 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
 
 
+def multiply_within(x: Secret, w: Secret, bound: int, frac_bits: int | None = None) -> Secret:
+    """Elementwise product of operands as they are, with a bound that the caller knows (for protocols).
+
+    The operands' own bounds may say less. `frac_bits` of the result are by default those of both.
+    """
+    mask_ahead(x, w)
+    z = multiply(x.with_integer_bound(1), w.with_integer_bound(1), whole=True)
+    words, cross_term = z.split_cross_term()
+    bits = z.frac_bits if frac_bits is None else frac_bits
+    return words.derive(words.shares, frac_bits=bits, bound=bound, cross_term=cross_term)
+
+
 def matmul(x: Secret, w: Secret, own: Callable[[Pair], Words] | None = None) -> Secret:
     """Matrix product as by :func:`numpy.matmul`, of operands of at least two axes.
 
@@ -222,4 +248,37 @@ def matmul(x: Secret, w: Secret, own: Callable[[Pair], Words] | None = None) -> 
         for row, left, right in _local_products(x, w, x_mask, w_mask):
             matmul_add(left, right, z[row])
         cross_term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
+        return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term)
+
+
+def grouped(x: Secret, w: Secret) -> Secret:
+    """Product of each matrix of a stack x (g, m, k) with that of w (g, k, n), side by side: (m, g n).
+
+    At the cost of :func:`matmul`; without a provider it is a product of stacks.
+    """
+    if x.ndim != 3 or w.ndim != 3 or (x.shape[0], x.shape[2]) != w.shape[:2]:
+        raise ShapeError(f"stacks of matrices must fit together, got {x.shape} and {w.shape}")
+    (groups, m, addends), n = x.shape, w.shape[2]
+    session, shape = x.session, (m, groups * n)
+    x, w = _in_format(x, w, "@", addends)
+    frac_bits = x.frac_bits + w.frac_bits
+
+    def exact(a: NDArray[Any], b: NDArray[Any]) -> Any:
+        return (a @ b).transpose(1, 0, 2).reshape(shape)
+
+    bound = linear.settled(
+        x, "@", x.bound * w.bound * max(1, addends), frac_bits, (x, w), exact, addends,
+        lambda: (range_check.bilinear(x, w, grouped, addends),),
+    )  # fmt: skip
+    pair = session.pair
+    with session.protocol("product"):
+        if pair is not None:
+            z = own_products.matmul(session, pair, x, w, (groups, m, n))
+            z = z.transpose(0, 2, 1, 3).reshape(len(z), *shape)
+            return x.derive(z, frac_bits=frac_bits, bound=bound)
+        x_mask, w_mask = mask_together(x, w)
+        z = np.zeros((len(session.here), *shape), np.uint64)
+        for row, left, right in _local_products(x, w, x_mask, w_mask):
+            z[row] += _grouped(left, right)
+        cross_term = ProductTerm("grouped", *_refs(x, w, x_mask, w_mask), shape)
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term)

@@ -29,13 +29,12 @@ from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols import sign
 from mpc.two_party import relu as own_shares
-from mpc.two_party.joint import fresh_shares
 from ring.bits import count_words
 from ring.compile import kernel
 from ring.lanes import fold_of, lane
 from ring.threads import run
 
-__all__ = ["cost", "relu", "relu_with_derivative"]
+__all__ = ["cost", "of_positive", "relu", "relu_with_derivative"]
 
 Words = NDArray[np.uint64]
 
@@ -70,6 +69,18 @@ def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
     return sign.cost(parties, size, shift, nibbles, True, "relu") + delta
 
 
+def of_positive(opened: sign.Opened, delta: Words, shift: int, first: int | None) -> Words:
+    """Step 4: shares (p, size) of y where the bit delta ^ beta is 0, and of 0 elsewhere."""
+    out: Words = np.empty_like(opened.r)
+    for i in range(len(out)):
+        run(
+            _finish, out.shape[1], 12,
+            opened.c[0], delta[0], opened.r[i], opened.rings[i], opened.tops[i],
+            shift, fold_of(shift), i == first, out[i],
+        )  # fmt: skip
+    return out
+
+
 def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
     """Return max(x, 0) and the bit [max(x, 0) > 0]; by default truncated to the session's format."""
     session = x.session
@@ -78,7 +89,7 @@ def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, S
     pair = session.pair
     with session.protocol("relu"):
         if pair is not None:
-            z = fresh_shares(session, x.shares) if shift else sign.flat(x)
+            z = sign.own_words(x, shift)
             bits = sign.window_bits(sign.count_nibbles(bound), shift)
             words, planes = own_shares.relu_with_derivative(pair, z, bits, shift)
             y = x.derive(
@@ -88,13 +99,7 @@ def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, S
         opened = sign.open_sign(x, shift, "relu", strict=True)
         assert opened.beta is not None and opened.ref is not None
         delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
-        out = np.empty((len(opened.r), x.size), np.uint64)
-        for i in range(len(out)):
-            run(
-                _finish, x.size, 12,
-                opened.c[0], delta[0], opened.r[i], opened.rings[i], opened.tops[i],
-                shift, fold_of(shift), i == session.first_row, out[i],
-            )  # fmt: skip
+        out = of_positive(opened, delta, shift, session.first_row)
     y = x.derive(out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=bound)
     return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate()
 

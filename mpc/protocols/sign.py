@@ -60,8 +60,10 @@ __all__ = [
     "flat",
     "negative_bits",
     "open_sign",
+    "open_signs",
     "open_top_bits",
     "open_zero",
+    "own_words",
     "rounds_of",
     "signs_and_value",
     "window_bits",
@@ -373,6 +375,18 @@ def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = Fals
     return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
 
 
+def open_signs(
+    x: SecretValue, shift: int, nibbles: int, extras: Extras, thresholds: Sequence[int]
+) -> Opened:
+    """Compute XOR shares of [y < t] for y = x / 2^shift and each t; `nibbles` hold y - t."""
+    return _open(x.session, x, shift, nibbles, True, extras, thresholds)
+
+
+def own_words(x: SecretValue, shift: int) -> Words:
+    """Return shares (p, size) that truncation by `shift` bits may take, without a provider."""
+    return fresh_shares(x.session, x.shares) if shift else flat(x)
+
+
 def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tuple[Words, Words]:
     """Compute XOR shares of [y < t] for y = x / 2^shift and each public integer t, and y itself.
 
@@ -389,10 +403,11 @@ def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tu
     session, pair = x.session, x.session.pair
     nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     if pair is not None:
-        z = fresh_shares(session, x.shares) if shift else flat(x)
-        bits, y = own_shares.sign(pair, z, window_bits(nibbles, shift), shift, thresholds)
+        bits, y = own_shares.sign(
+            pair, own_words(x, shift), window_bits(nibbles, shift), shift, thresholds
+        )
         return bits, y[:, : x.size]
-    opened = _open(session, x, shift, nibbles, True, "truncation", thresholds)
+    opened = open_signs(x, shift, nibbles, "truncation", thresholds)
     found = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
     if not shift:
         return found, flat(x)

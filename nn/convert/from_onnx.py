@@ -35,7 +35,7 @@ _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsquee
 # integers and return floats.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
-_FROM_INTEGERS = ("Cast", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
+_FROM_INTEGERS = ("Cast", "Gather", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
 
 
 def from_onnx(
@@ -230,7 +230,8 @@ def _model_of(
             " Normalizer with norm L1 behind the LinearClassifier, or keep its labels alone, as by"
             " onnx.utils.extract_model"
         )
-    rows, sigmoid = _without_sigmoid(rows)
+    one = labels is None and odds is None and classes is not None and np.size(classes) == 2
+    rows, sigmoid = _without_sigmoid(rows, one)
     link = "softmax" if sigmoid else link
     layers = rows.layers()
     if not layers:
@@ -263,15 +264,16 @@ def _alike(value: Any, other: Any) -> bool:
     return names and getattr(value, "link", None) == getattr(other, "link", None)
 
 
-def _without_sigmoid(rows: Rows) -> tuple[Rows, bool]:
-    """Return scores (0, z) for probabilities (1 - p, p) with p = sigmoid(z), and whether they were."""
+def _without_sigmoid(rows: Rows, one: bool) -> tuple[Rows, bool]:
+    """Return scores (0, z) for probabilities (1 - p, p) with p = sigmoid(z), and whether they were.
+
+    With `one` also for p alone.
+    """
     last = rows.core[-1] if rows.core else None
-    if (
-        not isinstance(last, Sigmoid)
-        or rows.weights is None
-        or not np.array_equal(rows.weights, [[-1.0, 1.0]])
-        or not np.array_equal(rows.bias, [1.0, 0.0])
-    ):
+    both = rows.weights is not None and np.array_equal(rows.weights, [[-1.0, 1.0]])
+    both = both and np.array_equal(rows.bias, [1.0, 0.0])
+    alone = one and rows.weights is None and rows.width == 1 and not rows.bias.any()
+    if not isinstance(last, Sigmoid) or not (both or alone):
         return rows, False
     core = rows.core[:-1]
     before = Rows(core, 1, None, np.zeros(1), (1,))

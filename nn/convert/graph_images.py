@@ -1,61 +1,189 @@
-"""ONNX operators on images, as functions of :mod:`nn.convert.graph_builder`.
+"""ONNX operators on images and signals, as functions of :mod:`nn.convert.graph_builder`.
 
 ONNX has channels first, the layers that are made have them last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_builder import Builder, Tensor, constant, operator
-from nn.convert.onnx_images import NO_PADS, Pool, need, pads_of
+from nn.convert.graph_sizes import whole_sizes
+from nn.layers import Layer
 from nn.layers.convolution import Convolution
 from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.resizing import COORDINATES, MODES, ROUNDINGS, Resize
+from nn.layers.standardising import GroupNorm, LocalResponseNorm
+from nn.layers.transposed import TransposedConvolution
 
 __all__: list[str] = []
+
+Floats = NDArray[np.float64]
+Sides = tuple[tuple[int, int], ...]
+
+
+def _applied(builder: Builder, layer: Layer, value: int) -> Tensor:
+    return builder.from_images(builder.add(layer, value))
+
+
+def _per_axis(attributes: dict[str, Any], name: str, axes: int, usual: int = 1) -> tuple[int, ...]:
+    found = tuple(int(n) for n in attributes.get(name, [usual] * axes))
+    if len(found) != axes:
+        raise ConversionError(f"needs {name} for {axes} axes, got {name}={list(found)}")
+    return found
+
+
+def _automatic(attributes: dict[str, Any]) -> str:
+    found: str = attributes.get("auto_pad", b"NOTSET").decode()
+    if found not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise ConversionError(
+            f"needs auto_pad NOTSET, VALID, SAME_UPPER or SAME_LOWER, got auto_pad={found}"
+        )
+    return found
+
+
+def _halves(total: int, upper: bool) -> tuple[int, int]:
+    """Return both sides of so many, the odd one behind if `upper`."""
+    less, more = total // 2, total - total // 2
+    return (less, more) if upper else (more, less)
+
+
+def _sides(
+    attributes: dict[str, Any], size: Sequence[int], extent: Sequence[int], strides: Sequence[int]
+) -> Sides:
+    """Return what a node adds before and behind each axis, for kernels that cover `extent`."""
+    automatic, axes = _automatic(attributes), len(size)
+    if automatic == "VALID":
+        return ((0, 0),) * axes
+    if automatic == "NOTSET":
+        pads = _per_axis(attributes, "pads", 2 * axes, 0)
+        if min(pads) < 0:
+            raise ConversionError(f"needs pads of at least 0, got pads={list(pads)}")
+        return tuple(zip(pads[:axes], pads[axes:], strict=True))
+    return tuple(
+        _halves(max(0, (-(-n // step) - 1) * step + k - n), automatic == "SAME_UPPER")
+        for n, k, step in zip(size, extent, strides, strict=True)
+    )
+
+
+def _extent(kernel: Sequence[int], dilations: Sequence[int]) -> list[int]:
+    return [(k - 1) * gap + 1 for k, gap in zip(kernel, dilations, strict=True)]
+
+
+def _padding(sides: Sides) -> Any:
+    """Return sides as a layer's padding: "valid" for none, a number an axis if they are alike."""
+    if not any(map(any, sides)):
+        return "valid"
+    return tuple(a for a, _ in sides) if all(a == b for a, b in sides) else sides
+
+
+def _kernel(attributes: dict[str, Any], weights: Any) -> Floats:
+    kernel = constant(weights)
+    if kernel.ndim not in (3, 4):
+        raise ConversionError(
+            f"needs kernels with one or two axes, got weights of shape {kernel.shape}"
+        )
+    named = list(attributes.get("kernel_shape", kernel.shape[2:]))
+    if named != list(kernel.shape[2:]):
+        raise ConversionError(f"needs kernel_shape of its weights, got kernel_shape={named}")
+    return kernel
+
+
+def _source(builder: Builder, x: Any, channels: int, axes: int) -> int:
+    """Return the number of a value as images of so many channels and axes."""
+    value = builder.images(builder.tensor(x))
+    shape = builder.sizes[value]
+    if len(shape) - 1 != axes:
+        raise ConversionError(f"needs rows with {axes} axes behind the channels, got {shape}")
+    if shape[-1] != channels:
+        raise ConversionError(f"needs images of {channels} channels, got {shape[-1]}")
+    return value
 
 
 @operator("Conv", "auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 def _conv(
     builder: Builder, attributes: dict[str, Any], x: Any, weights: Any, bias: Any = None
 ) -> Tensor:
-    kernel = constant(weights)
-    if kernel.ndim != 4:
-        raise ConversionError(f"needs kernels with two axes, got weights of shape {kernel.shape}")
-    need(attributes, group=1, dilations=[1, 1], kernel_shape=list(kernel.shape[2:]))
-    channels, sizes = kernel.shape[1], list(kernel.shape[2:])
-    value = builder.images(builder.tensor(x))
-    shape = builder.sizes[value]
-    if shape[-1] != channels:
-        raise ConversionError(f"needs images of {channels} channels, got {shape[-1]}")
-    strides = list(attributes.get("strides", [1, 1]))
-    added = pads_of(attributes, shape[:2], sizes, strides)
-    symmetric = added[0][0] == added[0][1] and added[1][0] == added[1][1]
-    padding: Any = (added[0][0], added[1][0]) if symmetric else added
-    summand = constant(bias) if bias is not None else kernel[:, 0, 0, 0] * 0
+    kernel = _kernel(attributes, weights)
+    axes, groups = kernel.ndim - 2, int(attributes.get("group", 1))
+    strides, dilations = (_per_axis(attributes, name, axes) for name in ("strides", "dilations"))
+    value = _source(builder, x, kernel.shape[1] * groups, axes)
+    extent = _extent(kernel.shape[2:], dilations)
+    sides = _sides(attributes, builder.sizes[value][:-1], extent, strides)
+    summand = np.zeros(len(kernel)) if bias is None else constant(bias)
     layer = Convolution(
-        kernel.transpose(2, 3, 1, 0), summand, stride=tuple(strides),
-        padding="valid" if added == NO_PADS else padding,
+        np.moveaxis(kernel, (0, 1), (-1, -2)), summand, stride=strides, padding=_padding(sides),
+        dilation=dilations, groups=groups,
     )  # fmt: skip
-    return builder.from_images(builder.add(layer, value))
+    return _applied(builder, layer, value)
 
 
-def _pool(kind: Pool) -> Any:
-    def pool(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
-        value = builder.images(builder.tensor(x))
-        size = list(attributes["kernel_shape"])
-        if len(size) != 2:
-            raise ConversionError(f"needs kernels with two axes, got kernel_shape={size}")
-        strides = list(attributes.get("strides", [1, 1]))
-        if strides != size:
+@operator(
+    "ConvTranspose", "auto_pad", "dilations", "group", "kernel_shape", "output_padding",
+    "output_shape", "pads", "strides",
+)  # fmt: skip
+def _conv_transpose(
+    builder: Builder, attributes: dict[str, Any], x: Any, weights: Any, bias: Any = None
+) -> Tensor:
+    kernel = _kernel(attributes, weights)
+    axes, groups = kernel.ndim - 2, int(attributes.get("group", 1))
+    strides, dilations = (_per_axis(attributes, name, axes) for name in ("strides", "dilations"))
+    more = _per_axis(attributes, "output_padding", axes, 0)
+    channels, outputs = kernel.shape[0], kernel.shape[1] * groups
+    value = _source(builder, x, channels, axes)
+    size = builder.sizes[value][:-1]
+    extent = _extent(kernel.shape[2:], dilations)
+    automatic = _automatic(attributes)
+    wanted = attributes.get("output_shape")
+    if wanted is None and automatic.startswith("SAME"):
+        wanted = [n * step for n, step in zip(size, strides, strict=True)]
+    if wanted is None:
+        sides = _sides(attributes, size, extent, strides)
+    else:
+        totals = [
+            step * (n - 1) + p + k - out
+            for n, step, p, k, out in zip(size, strides, more, extent, wanted[-axes:], strict=True)
+        ]
+        if min(totals) < 0:
             raise ConversionError(
-                f"needs strides like kernel_shape, got strides={strides}, kernel_shape={size}"
+                f"cannot reach output_shape={list(wanted)} without output_padding"
             )
-        need(attributes, ceil_mode=0, dilations=[1, 1], storage_order=0)
-        if pads_of(attributes, builder.sizes[value][:2], size, strides) != NO_PADS:
-            raise ConversionError(f"needs pads=[0, 0, 0, 0], got pads={attributes.get('pads')}")
-        return builder.from_images(builder.add(kind((size[0], size[1])), value))
+        sides = tuple(_halves(n, automatic == "SAME_UPPER") for n in totals)
+    split = kernel.reshape(groups, channels // groups, kernel.shape[1], *kernel.shape[2:])
+    moved = np.moveaxis(split, (1, 0, 2), (-3, -2, -1))
+    layer = TransposedConvolution(
+        moved.reshape(*kernel.shape[2:], channels // groups, outputs),
+        np.zeros(outputs) if bias is None else constant(bias), stride=strides, padding=sides,
+        dilation=dilations, groups=groups, output_padding=more,
+    )  # fmt: skip
+    return _applied(builder, layer, value)
+
+
+def _pool(kind: type[MaxPool] | type[AveragePool]) -> Any:
+    def pool(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+        if attributes["outputs"] > 1:
+            raise ConversionError("needs one output: the indices of maxima are not converted")
+        value = builder.images(builder.tensor(x))
+        size = builder.sizes[value][:-1]
+        kernel = tuple(int(n) for n in attributes["kernel_shape"])
+        if len(kernel) != len(size):
+            raise ConversionError(f"needs kernels with {len(size)} axes, got kernel_shape={kernel}")
+        strides, dilations = (
+            _per_axis(attributes, name, len(size)) for name in ("strides", "dilations")
+        )
+        sides = _sides(attributes, size, _extent(kernel, dilations), strides)
+        options: dict[str, Any] = {"ceil": bool(attributes.get("ceil_mode", 0))}
+        if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+            options = {}  # it says how many places there are
+        if kind is AveragePool:
+            options["count_padding"] = bool(attributes.get("count_include_pad", 0))
+        layer = kind(kernel, strides, _padding(sides), dilations, **options)
+        return _applied(builder, layer, value)
 
     return pool
 
@@ -65,11 +193,10 @@ operator("MaxPool", *_WINDOWS, "storage_order")(_pool(MaxPool))
 operator("AveragePool", *_WINDOWS, "count_include_pad")(_pool(AveragePool))
 
 
-def _global_pool(kind: Pool) -> Any:
+def _global_pool(kind: type[MaxPool] | type[AveragePool]) -> Any:
     def pool(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
         value = builder.images(builder.tensor(x))
-        height, width, _ = builder.sizes[value]
-        return builder.from_images(builder.add(kind((height, width)), value))
+        return _applied(builder, kind(builder.sizes[value][:-1]), value)
 
     return pool
 
@@ -78,12 +205,95 @@ operator("GlobalMaxPool")(_global_pool(MaxPool))
 operator("GlobalAveragePool")(_global_pool(AveragePool))
 
 
-@operator("ReduceMean", "axes", "keepdims", "noop_with_empty_axes")
-def _reduce_mean(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
-    named = attributes.get("axes", []) if axes is None else constant(axes)
-    if sorted(int(a) % 4 for a in named) != [2, 3]:
-        raise ConversionError("needs axes=[2, 3]: the mean over height and width")
-    pooled: Tensor = _global_pool(AveragePool)(builder, {}, x)
-    if attributes.get("keepdims", 1):
-        return pooled
-    return Tensor(pooled.value, pooled.sizes, pooled.axes[:2])
+@operator("LRN", "alpha", "beta", "bias", "size")
+def _lrn(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+    options = [attributes.get(n, v) for n, v in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))]
+    # Attributes are float32, for numbers such as 0.0001.
+    numbers = [float(f"{v:.7g}") for v in options]
+    value = builder.images(builder.tensor(x))
+    return _applied(builder, LocalResponseNorm(int(attributes["size"]), *numbers), value)
+
+
+@operator("InstanceNormalization", "epsilon")
+def _instance(
+    builder: Builder, attributes: dict[str, Any], x: Any, scale: Any, bias: Any
+) -> Tensor:
+    value = builder.images(builder.tensor(x))
+    factor, channels = constant(scale), builder.sizes[value][-1]
+    layer = GroupNorm(factor, constant(bias), channels, attributes.get("epsilon", 1e-5))
+    return _applied(builder, layer, value)
+
+
+@operator("GroupNormalization", "epsilon", "num_groups", "stash_type")
+def _groups(builder: Builder, attributes: dict[str, Any], x: Any, scale: Any, bias: Any) -> Tensor:
+    value = builder.images(builder.tensor(x))
+    groups, channels = int(attributes["num_groups"]), builder.sizes[value][-1]
+    factor, summand = constant(scale), constant(bias)
+    if attributes["opset"] < 21:  # one for each group
+        factor, summand = (np.repeat(v, channels // groups) for v in (factor, summand))
+    layer = GroupNorm(factor, summand, groups, attributes.get("epsilon", 1e-5))
+    return _applied(builder, layer, value)
+
+
+_RESIZING = (
+    "antialias", "axes", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside",
+    "extrapolation_value", "keep_aspect_ratio_policy", "mode", "nearest_mode",
+)  # fmt: skip
+
+
+@operator("Resize", *_RESIZING)
+def _resize(
+    builder: Builder, attributes: dict[str, Any], x: Any, roi: Any = None, scales: Any = None,
+    sizes: Any = None,
+) -> Tensor:  # fmt: skip
+    if attributes["opset"] < 11:
+        return _resized(builder, attributes, x, roi, None, "asymmetric", "floor")
+    place = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    rounding = attributes.get("nearest_mode", b"round_prefer_floor").decode()
+    return _resized(builder, attributes, x, scales, sizes, place, rounding)
+
+
+@operator("Upsample", "mode", "scales")
+def _upsample(builder: Builder, attributes: dict[str, Any], x: Any, scales: Any = None) -> Tensor:
+    named = np.array(attributes["scales"]) if scales is None else scales
+    return _resized(builder, attributes, x, named, None, "asymmetric", "floor")
+
+
+def _resized(
+    builder: Builder, attributes: dict[str, Any], x: Any, scales: Any, sizes: Any, place: str,
+    rounding: str,
+) -> Tensor:  # fmt: skip
+    mode = attributes.get("mode", b"nearest").decode()
+    for name, value, known in (
+        ("mode", mode, MODES), ("coordinate_transformation_mode", place, COORDINATES),
+        ("nearest_mode", rounding, ROUNDINGS),
+    ):  # fmt: skip
+        if value not in known:
+            raise ConversionError(f"needs {name} {', '.join(known)}, got {name}={value}")
+    policy = attributes.get("keep_aspect_ratio_policy", b"stretch").decode()
+    if attributes.get("antialias", 0) or policy != "stretch":
+        raise ConversionError("needs antialias=0 and keep_aspect_ratio_policy=stretch")
+    value = builder.images(builder.tensor(x))
+    old = builder.sizes[value][:-1]
+    rank = len(old) + 2
+    named = [int(a) % rank for a in attributes.get("axes", range(rank))]
+    by_scale = scales is not None and np.size(scales)
+    if by_scale:
+        wanted = dict(zip(named, constant(scales).reshape(-1).tolist(), strict=True))
+        if any(wanted.get(a, 1) != 1 for a in (0, 1)):
+            raise ConversionError(f"must keep rows and channels, got scales={wanted}")
+        whole: Sequence[float] = [wanted.get(a, 1.0) for a in range(2, rank)]
+        layer = Resize(whole, mode=mode, coordinates=place, rounding=rounding)
+        return _applied(builder, layer, value)
+    if sizes is None:
+        raise ConversionError("needs constant scales, or sizes")
+    first, second = (dict(zip(named, found, strict=True)) for found in whole_sizes(sizes))
+    if any(first[a] != second[a] for a in first if a) or first.get(0, builder.counts[0]) not in (
+        builder.counts[0], 1 if builder.counts[0] == 1 else builder.counts[0]
+    ):  # fmt: skip
+        raise ConversionError("must keep the rows, and sizes must not depend on their number")
+    if first.get(1, builder.sizes[value][-1]) != builder.sizes[value][-1]:
+        raise ConversionError("must keep the channels")
+    new = [first.get(a, n) for a, n in zip(range(2, rank), old, strict=True)]
+    layer = Resize(size=new, mode=mode, coordinates=place, rounding=rounding)
+    return _applied(builder, layer, value)

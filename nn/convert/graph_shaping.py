@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nn.convert.from_sklearn import ConversionError
+from nn.convert.graph_axes import looked_up
 from nn.convert.graph_builder import (
     ROWS,
     Builder,
@@ -288,7 +289,7 @@ def take(builder: Builder, x: Tensor, axis: int, indices: Sequence[int]) -> Tens
 @operator("Gather", "axis")
 def _gather(builder: Builder, attributes: dict[str, Any], x: Any, indices: Any) -> Tensor:
     if isinstance(x, np.ndarray):
-        raise ConversionError("looks up secret indices in a table, which is not converted")
+        return looked_up(builder, x, int(attributes.get("axis", 0)), indices)
     x = builder.tensor(x)
     axis = x.number(attributes.get("axis", 0))
     if isinstance(indices, Sizes):

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.convert import graph_arithmetic as _arithmetic  # noqa: F401  (for their entries in the table)
+from nn.convert import graph_axes as _axes  # noqa: F401
 from nn.convert import graph_images as _images  # noqa: F401
+from nn.convert import graph_recurrent as _recurrent  # noqa: F401
 from nn.convert import graph_shaping as _shaping  # noqa: F401
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_builder import (

@@ -17,8 +17,10 @@ True
 """
 
 from nn.layers.activations import Sigmoid, Tanh
+from nn.layers.clipping import Clip, HardSigmoid, HardSwish
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.embedding import Embedding
 from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
 from nn.layers.graph import Graph
 from nn.layers.joining import (
@@ -35,11 +37,17 @@ from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.normalisation import BatchNorm, Dropout
 from nn.layers.pooling import AveragePool, MaxPool
+from nn.layers.rectifiers import Abs, PReLU, ThresholdedReLU
+from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
+from nn.layers.resizing import Resize
 from nn.layers.scale import Scale, Shift
 from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
 from nn.layers.smooth import CELU, ELU, GELU, SELU, Erf, Mish, SiLU, Softplus
+from nn.layers.softmax import LogSoftmax, Softmax
+from nn.layers.standardising import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
+from nn.layers.transposed import TransposedConvolution
 
 __all__ = [
     "CELU",
@@ -47,20 +55,29 @@ __all__ = [
     "GELU",
     "LAYERS",
     "SELU",
+    "Abs",
     "Add",
     "AveragePool",
     "BatchNorm",
+    "Clip",
     "Concat",
     "Convolution",
     "Dense",
     "Dropout",
+    "Embedding",
     "Erf",
     "Exp",
     "Flatten",
     "Graph",
+    "GroupNorm",
+    "HardSigmoid",
+    "HardSwish",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
+    "LocalResponseNorm",
     "Log",
+    "LogSoftmax",
     "MatMul",
     "MaxPool",
     "Maximum",
@@ -69,21 +86,31 @@ __all__ = [
     "Mish",
     "Multiply",
     "NamedElsewhere",
+    "PReLU",
     "Pad",
     "Pow",
+    "RMSNorm",
     "ReLU",
     "Reciprocal",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceSum",
     "Reshape",
+    "Resize",
     "Scale",
     "Shift",
     "SiLU",
     "Sigmoid",
+    "Softmax",
     "Softplus",
     "Sqrt",
     "Subtract",
     "Take",
     "Tanh",
+    "ThresholdedReLU",
     "Transpose",
+    "TransposedConvolution",
     "Weighted",
     "register",
 ]

@@ -1,4 +1,4 @@
-"""Convolution of images of shape (rows, height, width, channels)."""
+"""Convolution of images (rows, height, width, channels), and of signals (rows, length, channels)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,13 @@ from mpc.protocols import convolution
 from nn.core.checks import integer, interval
 from nn.layers.initialisation import he_normal
 from nn.layers.layer import Shape, Weighted, register
+from nn.layers.windowed import pad_pairs, per_axis, windows_of
 from ring.errors import ArgumentError, ShapeError
 
-__all__ = ["Convolution", "pair"]
-
-Pair = tuple[int, int]
+__all__ = ["Convolution"]
 
 # Elements of the windows of plain images that are copied at a time.
 _WINDOW_ELEMENTS = 1 << 23
-
-
-def pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
-    """Return `value`, one integer or two of at least `minimum`, as (height, width)."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ArgumentError(f"{name} must be one integer or two, got {value!r}")
-        return integer(name, value[0], minimum), integer(name, value[1], minimum)
-    number = integer(name, value, minimum)
-    return number, number
 
 
 @register
@@ -39,11 +28,13 @@ class Convolution(Weighted):
     """Convolutional layer: the products of every window of an image with the kernels, plus a bias.
 
     A cross-correlation, as in other libraries: kernels are not flipped. Input rows have the shape
-    (height, width, channels), output rows (places down, places across, outputs).
+    (height, width, channels), output rows (places down, places across, outputs). With kernels of one
+    axis rows are signals, of shape (length, channels).
 
     Parameters
     ----------
-    weights : array of shape (kernel height, kernel width, channels, outputs)
+    weights : array of shape (kernel height, kernel width, channels a group, outputs)
+        Or (kernel length, channels a group, outputs).
     bias : array of shape (outputs,)
     stride : int or (int, int), default=1
         Step from a window to the next, along height and width.
@@ -51,13 +42,18 @@ class Convolution(Weighted):
         Zeros around the image. "valid": none. "same": as many as give ``ceil(size / stride)``
         places, an odd one below or to the right. One integer: on all four sides; two: above and
         below, left and right; or ``((above, below), (left, right))``.
+    dilation : int or (int, int), default=1
+        Distance of the pixels that neighbouring elements of a kernel meet.
+    groups : int, default=1
+        Groups of channels. The first ``outputs / groups`` outputs are made from the first group's
+        channels alone, and so on. As many groups as channels make a depthwise convolution.
 
     Raises
     ------
     ShapeError
-        If `weights` does not have four axes, or `bias` not one entry for each output.
+        If `weights` does not have four axes, or three, or `bias` not one entry for each output.
     ArgumentError, DtypeError
-        If `stride` or `padding` is none of the above.
+        If another argument is none of the above, or `groups` does not divide the outputs.
 
     Examples
     --------
@@ -67,37 +63,39 @@ class Convolution(Weighted):
     >>> layer(np.arange(9.0).reshape(1, 3, 3, 1))[0, :, :, 0]
     array([[ 8., 12.],
            [20., 24.]])
+    >>> signal = Convolution(np.array([1.0, -1.0]).reshape(2, 1, 1), np.zeros(1))
+    >>> signal(np.array([3.0, 5.0, 4.0]).reshape(1, 3, 1)).ravel()
+    array([-2.,  1.])
     """
 
     options = ("stride", "padding")
+    later_options = ("dilation", "groups")
 
-    def __init__(self, weights: Any, bias: Any, *, stride: Any = 1, padding: Any = "valid") -> None:
-        if len(weights.shape) != 4:
+    def __init__(
+        self, weights: Any, bias: Any, *, stride: Any = 1, padding: Any = "valid",
+        dilation: Any = (1, 1), groups: int = 1,
+    ) -> None:  # fmt: skip
+        if len(weights.shape) not in (3, 4):
             raise ShapeError(
-                "weights must have four axes (height, width, channels, outputs), "
+                "weights must have four axes (height, width, channels, outputs), or three for signals, "
                 f"got shape {tuple(weights.shape)}"
             )
         super().__init__(weights, bias)
-        self.stride = pair("stride", stride)
-        if isinstance(padding, str):
-            if padding not in ("valid", "same"):
-                raise ArgumentError(f"padding must be 'valid', 'same' or integers, got {padding!r}")
-            self.padding: str | Pair | tuple[Pair, Pair] = padding
-        elif isinstance(padding, (tuple, list)) and any(
-            isinstance(side, (tuple, list)) for side in padding
-        ):
-            if len(padding) != 2:
-                raise ArgumentError(f"padding must be one pair for each axis, got {padding!r}")
-            self.padding = (
-                pair("padding[0]", padding[0], 0), pair("padding[1]", padding[1], 0)
-            )  # fmt: skip
-        else:
-            self.padding = pair("padding", padding, 0)
+        axes = len(weights.shape) - 2
+        self.stride = per_axis("stride", stride, axes)
+        self.padding = pad_pairs(padding, axes)
+        self.dilation = per_axis("dilation", 1 if dilation == (1, 1) else dilation, axes)
+        self.groups = integer("groups", groups, 1)
+        if weights.shape[-1] % self.groups:
+            raise ArgumentError(
+                f"groups must divide the {weights.shape[-1]} outputs, got {self.groups}"
+            )
 
     @classmethod
     def untrained(
-        cls, channels: int, outputs: int, kernel: Any, *, stride: Any = 1, padding: Any = "valid"
-    ) -> Convolution:
+        cls, channels: int, outputs: int, kernel: Any, *, stride: Any = 1, padding: Any = "valid",
+        dilation: Any = 1, groups: int = 1,
+    ) -> Convolution:  # fmt: skip
         """Return a layer that is to be trained, with zeros for parameters.
 
         Parameters
@@ -105,8 +103,8 @@ class Convolution(Weighted):
         channels, outputs : int
             At least 1.
         kernel : int or (int, int)
-            Height and width.
-        stride, padding
+            Height and width; ``(length,)`` for signals.
+        stride, padding, dilation, groups
             As for the class.
 
         Raises
@@ -120,59 +118,82 @@ class Convolution(Weighted):
         >>> Convolution.untrained(1, 16, kernel=5)
         Convolution(1, 16, kernel=(5, 5))
         """
+        axes = len(kernel) if isinstance(kernel, (tuple, list)) and len(kernel) == 1 else 2
+        count = integer("channels", channels, 1)
+        if count % integer("groups", groups, 1):
+            raise ArgumentError(f"groups must divide the {count} channels, got {groups}")
         sizes = (
-            *pair("kernel", kernel), integer("channels", channels, 1), integer("outputs", outputs, 1)
+            *per_axis("kernel", kernel, axes), count // groups, integer("outputs", outputs, 1)
         )  # fmt: skip
-        return cls(np.zeros(sizes), np.zeros(sizes[3]), stride=stride, padding=padding)
+        return cls(
+            np.zeros(sizes), np.zeros(sizes[-1]), stride=stride, padding=padding, dilation=dilation,
+            groups=groups,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
-        height, width, channels, outputs = self.weights.shape
-        text = f"Convolution({channels}, {outputs}, kernel=({height}, {width})"
-        if self.stride != (1, 1):
+        *kernel, channels, outputs = self.weights.shape
+        text = f"Convolution({channels * self.groups}, {outputs}, kernel={tuple(kernel)}"
+        if set(self.stride) != {1}:
             text += f", stride={self.stride}"
         if self.padding != "valid":
             text += f", padding={self.padding!r}"
-        return text + ")"
+        if set(self.dilation) != {1}:
+            text += f", dilation={self.dilation}"
+        return text + (f", groups={self.groups})" if self.groups > 1 else ")")
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Convolution:
         sizes = self.weights.shape
-        inputs = int(np.prod(sizes[:3]))
-        weights = he_normal(inputs, sizes[3], random, dtype).reshape(sizes)
-        return self.with_parameters([weights, np.zeros(sizes[3], dtype=weights.dtype)])
+        weights = he_normal(math.prod(sizes[:-1]), sizes[-1], random, dtype).reshape(sizes)
+        return self.with_parameters([weights, np.zeros(sizes[-1], dtype=weights.dtype)])
 
-    def windows(self, height: int, width: int) -> Windows:
-        """Return the windows of images of the given size."""
-        kernel = self.weights.shape[:2]
-        sides = []
-        for size, length, step, k in zip(
-            (height, width), kernel, self.stride, range(2), strict=True
-        ):
-            if isinstance(self.padding, str):
-                missing = max(0, (-(-size // step) - 1) * step + length - size)
-                missing = missing if self.padding == "same" else 0
-                sides.append((missing // 2, missing - missing // 2))
-            else:
-                side = self.padding[k]
-                sides.append(side if isinstance(side, tuple) else (side, side))
-        return Windows((int(kernel[0]), int(kernel[1])), self.stride, (sides[0], sides[1]))
+    def windows(self, *size: int) -> Windows:
+        """Return the windows of images of the given height and width, or of signals of a length."""
+        return windows_of(
+            size, tuple(self.weights.shape[:-2]), self.stride, self.padding, self.dilation
+        )
+
+    def _images(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return rows as images: a signal has the width 1."""
+        return x if self.weights.ndim == 4 else x[:, :, None]
 
     def _window_matrix(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return a matrix with a row for every window of plain images."""
-        seen = self.windows(*x.shape[1:3]).view(x)
-        return seen.reshape(-1, int(np.prod(seen.shape[-3:])))
+        """Return, for each group, a matrix with a row for every window of plain rows."""
+        seen = self.windows(*x.shape[1:-1]).view(self._images(x))
+        groups, size = self.groups, math.prod(seen.shape[-3:]) // self.groups
+        if groups == 1:
+            return seen.reshape(1, -1, size)
+        split = seen.reshape(*seen.shape[:-1], groups, -1)
+        return np.moveaxis(split, 5, 0).reshape(groups, -1, size)
 
-    def _kernel_matrix(self) -> Any:
-        """Return the weights as a matrix with a column for every output."""
-        return self.weights.reshape(-1, self.weights.shape[3])
+    def _kernel_matrix(self, weights: Any) -> Any:
+        """Return kernels, for each group, as a matrix with a column for every output."""
+        outputs = weights.shape[-1]
+        return weights.reshape(-1, self.groups, outputs // self.groups).transpose(1, 0, 2)
+
+    def _side_by_side(self, products: NDArray[Any]) -> NDArray[Any]:
+        """Return the outputs of all groups, (places, outputs), of products (groups, places, ...)."""
+        if self.groups == 1:
+            return products[0]
+        return products.transpose(1, 0, 2).reshape(products.shape[1], -1)
+
+    def _apart(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Undo `_side_by_side`."""
+        return outputs.reshape(len(outputs), self.groups, -1).transpose(1, 0, 2)
+
+    def _applied(self, x: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+        """Return the products of every window of plain rows with kernels, (places, outputs)."""
+        return self._side_by_side(self._window_matrix(x) @ self._kernel_matrix(weights))
 
     def __call__(self, x: Any) -> Any:
         shape = self.output_shape(tuple(x.shape)[1:])
         if isinstance(x, SharedArray):
-            return convolution.convolve(x, self.weights, self.windows(*x.shape[1:3])) + self.bias
+            windows = self.windows(*x.shape[1:-1])
+            return convolution.convolve(x, self.weights, windows, self.groups) + self.bias
         # A few images at a time: windows overlap, so they need many times the memory of the images.
-        step = max(1, _WINDOW_ELEMENTS // (shape[0] * shape[1] * math.prod(self.weights.shape[:3])))
+        covered = math.prod(shape[:-1]) * math.prod(self.weights.shape[:-1]) * self.groups
+        step = max(1, _WINDOW_ELEMENTS // covered)
         pieces = [
-            self._window_matrix(x[start : start + step]) @ self._kernel_matrix() + self.bias
+            self._applied(x[start : start + step], self.weights) + self.bias
             for start in range(0, max(1, len(x)), step)
         ]
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -186,7 +207,8 @@ class Convolution(Weighted):
         shape = self.output_shape(tuple(x.shape)[1:])
         rows = self._window_matrix(x)
         self._memory = (rows, x.shape)
-        return (rows @ self._kernel_matrix() + self.bias).reshape(len(x), *shape)
+        output = self._side_by_side(rows @ self._kernel_matrix(self.weights)) + self.bias
+        return output.reshape(len(x), *shape)
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
         memory = self._remembered()
@@ -194,76 +216,83 @@ class Convolution(Weighted):
             return self._shared_backward(memory, gradient.truncate(), input_gradient)
         rows, shape = memory
         flat = gradient.reshape(-1, gradient.shape[-1])
-        self.gradients = [(rows.T @ flat).reshape(self.weights.shape), flat.sum(axis=0)]
+        apart = self._apart(flat)
+        at_kernels = (rows.transpose(0, 2, 1) @ apart).transpose(1, 0, 2)
+        self.gradients = [at_kernels.reshape(self.weights.shape), flat.sum(axis=0)]
         if not input_gradient:
             return None
-        windows = self.windows(*shape[1:3])
-        back = (flat @ self._kernel_matrix().T).reshape(
-            *gradient.shape[:3], *windows.kernel, shape[-1]
-        )
-        return windows.add_back(back, shape)
+        windows = self.windows(*shape[1:-1])
+        wide = shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
+        places = windows.places(*wide[1:3])
+        back = apart @ self._kernel_matrix(self.weights).transpose(0, 2, 1)
+        split = back.reshape(self.groups, len(gradient), *places, *windows.kernel, -1)
+        seen = np.moveaxis(split, 0, -2).reshape(*split.shape[1:-1], -1)
+        return windows.add_back(seen, wide).reshape(shape)
 
     def _shared_backward(
         self, x: SharedArray, gradient: SharedArray, wanted: bool
     ) -> SharedArray | None:
-        windows = self.windows(*x.shape[1:3])
+        windows = self.windows(*x.shape[1:-1])
         self.gradients = [
-            convolution.kernel_gradient(x, gradient, windows),
-            gradient.sum(axis=(0, 1, 2)),
+            convolution.kernel_gradient(x, gradient, windows, self.groups),
+            gradient.sum(axis=tuple(range(gradient.ndim - 1))),
         ]
-        return (
-            convolution.input_gradient(gradient, self.weights, windows, x.shape) if wanted else None
-        )
+        if not wanted:
+            return None
+        return convolution.input_gradient(gradient, self.weights, windows, x.shape, self.groups)
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)
-        if lows.ndim != 3:
+        if lows.ndim != len(self.weights.shape) - 1:
+            what = (
+                "(height, width, channels)"
+                if len(self.weights.shape) == 4
+                else "(length, channels)"
+            )
             raise ShapeError(
-                f"low and high must have the shape (height, width, channels) for {self!r}, "
-                f"got shape {lows.shape}"
+                f"low and high must have the shape {what} for {self!r}, got shape {lows.shape}"
             )
         shape = self.output_shape(lows.shape)
-        weights = np.asarray(self._kernel_matrix(), dtype=np.float64)
+        weights = np.asarray(self.weights, dtype=np.float64)
         bias = np.asarray(self.bias, dtype=np.float64)
         positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
-        below, above = self._window_matrix(lows[None]), self._window_matrix(highs[None])
-        return (
-            (below @ positive + above @ negative + bias).reshape(shape),
-            (above @ positive + below @ negative + bias).reshape(shape),
-        )
+        ends = [
+            self._applied(least[None], positive) + self._applied(most[None], negative) + bias
+            for least, most in ((lows, highs), (highs, lows))
+        ]
+        return ends[0].reshape(shape), ends[1].reshape(shape)
 
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
         unit = 2.0**-frac_bits
-        weights, bias = (
-            np.asarray(p, dtype=np.float64) for p in (self._kernel_matrix(), self.bias)
-        )
+        weights, bias = (np.asarray(p, dtype=np.float64) for p in (self.weights, self.bias))
         rounded = np.rint(weights / unit) * unit
-        off = self._window_matrix(magnitude[None]) @ np.abs(rounded - weights)
-        grown = self._window_matrix(np.broadcast_to(error, magnitude.shape)[None]) @ np.abs(rounded)
+        off = self._applied(magnitude[None], np.abs(rounded - weights))
+        grown = self._applied(np.broadcast_to(error, magnitude.shape)[None], np.abs(rounded))
         whole: NDArray[Any] = grown + off + np.abs(np.rint(bias / unit) * unit - bias)
         return whole.reshape(self.output_shape(magnitude.shape))
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
         outputs = math.prod(self.output_shape(input_shape))
         # Windows of the opened image, of every party's share of its mask, and of the provider's.
-        seen = outputs // self.weights.shape[3] * math.prod(self.weights.shape[:3])
+        *kernel, channels, count = self.weights.shape
+        seen = outputs // count * math.prod(kernel) * channels * self.groups
         image = math.prod(input_shape)
         return int((parties + 3) * seen + (4 * parties + 2) * image + 4 * (parties + 1) * outputs)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
-        channels, outputs = self.weights.shape[2:]
-        if len(shape) != 3 or shape[2] != channels:
+        *kernel, channels, outputs = self.weights.shape
+        channels *= self.groups
+        if len(shape) != len(kernel) + 1 or shape[-1] != channels:
+            what = "images (height, width," if len(kernel) == 2 else "signals (length,"
+            raise ShapeError(f"{self!r} takes {what} {channels} channels), got shape {shape}")
+        windows = self.windows(*shape[:-1])
+        places = windows.places(*shape[:-1], *(1,) * (2 - len(kernel)))
+        if min(places) < 1:
             raise ShapeError(
-                f"{self!r} takes images (height, width, {channels} channels), got shape {shape}"
+                f"{self!r} has a kernel larger than the image: {windows.extent} on "
+                f"{shape[:-1]} with padding {windows.padding}"
             )
-        windows = self.windows(*shape[:2])
-        down, across = windows.places(*shape[:2])
-        if down < 1 or across < 1:
-            raise ShapeError(
-                f"{self!r} has a kernel larger than the image: {windows.kernel} on "
-                f"{shape[:2]} with padding {windows.padding}"
-            )
-        return (down, across, int(outputs))
+        return (*places[: len(kernel)], int(outputs))

@@ -143,10 +143,7 @@ class Dense(Weighted):
         inputs, outputs = self.weights.shape
         shape = tuple(input_shape)
         if shape[-1:] != (inputs,):
-            raise ShapeError(
-                f"{self!r} takes rows of shape ({inputs},), or more axes before that one, "
-                f"got shape {shape}"
-            )
+            raise ShapeError(f"{self!r} takes rows of shape ({inputs},), got shape {shape}")
         return (*shape[:-1], int(outputs))
 
 

@@ -83,6 +83,8 @@ class Layer(ABC):
     options : tuple of str, of the class
         The constructor's arguments that are no parameters. Each is an attribute of the same name,
         of numbers and strings, which files keep and :meth:`rebuilt` takes.
+    later_options : tuple of str, of the class
+        More of them, which files keep only if one differs from the constructor's default.
     named_elsewhere : NamedElsewhere, optional, of the class
         Names of an activation that models of other libraries may have.
     may_grow : bool, of the class
@@ -137,6 +139,7 @@ class Layer(ABC):
     """
 
     options: ClassVar[tuple[str, ...]] = ()
+    later_options: ClassVar[tuple[str, ...]] = ()
     named_elsewhere: ClassVar[NamedElsewhere | None] = None
     may_grow: ClassVar[bool] = True
     only_trains: ClassVar[bool] = False
@@ -281,12 +284,27 @@ class Layer(ABC):
 
     def description(self) -> list[Any]:
         """Return name and options of the layer, which files keep beside its parameters."""
-        return [type(self).__name__, *(getattr(self, option) for option in self.options)]
+        names = (*self.options, *self.later_options)
+        known = inspect.signature(type(self)).parameters
+        values: list[Any] = []
+        for name in reversed(names):
+            value = getattr(self, name)
+            if values or name in self.options or value != known[name].default:
+                values.append(value)
+        return [type(self).__name__, *reversed(values)]
+
+    @classmethod
+    def _named(cls, options: Sequence[Any]) -> dict[str, Any]:
+        """Return the options of a description by name."""
+        names = (*cls.options, *cls.later_options)
+        if not len(cls.options) <= len(options) <= len(names):
+            raise ArgumentError(f"{cls.__name__} has the options {names}, got {len(options)}")
+        return dict(zip(names, options, strict=False))
 
     @classmethod
     def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
         """Return the layer of a description; its arrays are the next ones of `parameters`."""
-        return cls(**dict(zip(cls.options, options, strict=True)))
+        return cls(**cls._named(options))
 
     def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Layer:
         """Return the layer as it is before training, with initial weights drawn from `random`."""
@@ -332,7 +350,7 @@ class Weighted(Layer):
 
     @classmethod
     def rebuilt(cls, options: Sequence[Any], parameters: Iterator[Any]) -> Self:
-        named = dict(zip(cls.options, options, strict=True))
+        named = cls._named(options)
         return cls(next(parameters), next(parameters), **named)
 
     @property
@@ -396,7 +414,7 @@ def register(kind: Kind) -> Kind:
     arguments = list(inspect.signature(kind).parameters)
     if issubclass(kind, Weighted):
         arguments = arguments[2:]
-    if not own and arguments != list(kind.options):
+    if not own and arguments != [*kind.options, *kind.later_options]:
         raise ArgumentError(
             f"options of {name} must be its constructor's arguments {tuple(arguments)}, so that files "
             f"can hold it, got {kind.options}; another way is to override `rebuilt`"

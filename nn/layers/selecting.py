@@ -158,15 +158,7 @@ class Pad(Layer):
         shape = self.output_shape(tuple(x.shape)[1:])
         if not isinstance(x, SharedArray):
             return np.pad(x, ((0, 0), *self.widths), constant_values=self.value)
-        # Zeros by a row of its own at the end of each axis, taken where there is nothing else.
-        for axis, (before, behind) in enumerate(self.widths, start=1):
-            if before or behind:
-                size = x.shape[axis]
-                edge = x[(slice(None),) * axis + (slice(0, 1),)] * 0
-                places = [size] * before + list(range(size)) + [size] * behind
-                x = linear.concatenate([x, edge], axis)[
-                    (slice(None),) * axis + (np.array(places, np.intp),)
-                ]
+        x = linear.pad(x, ((0, 0), *self.widths))
         if not self.value:
             return x
         return x + np.pad(np.zeros(np.subtract(shape, np.sum(self.widths, axis=1))), self.widths,

@@ -23,7 +23,8 @@ import numpy as np
 from mpc import Session, SharedArray
 from mpc.protocols import linear, truncation
 from nn.fixed_point.audit import MARGIN
-from nn.layers import Layer, Weighted
+from nn.layers import Layer
+from nn.layers.graph import inputs_of, run
 from nn.shared.range import anywhere
 
 __all__ = ["largest_inputs"]
@@ -71,33 +72,52 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
 
     # The choice of bits keeps products from wrapping around for weights below 2^weight_int_bits;
     # larger weights are counted as outside.
+    wiring = inputs_of(layers)
+
+    def count(x: SharedArray) -> None:
+        nonlocal outside
+        found = beyond(x, form.limit * MARGIN).reshape(_RANGES, -1).sum(axis=1)
+        outside = found if outside is None else outside + found
+
+    # Of each value its bounds, and whether it can have both signs.
+    def step(index: int, layer: Layer, given: Any) -> tuple[SharedArray, bool]:
+        nonlocal outside
+        if layer.joins:
+            several: Any = tuple(x for x, _ in given)
+            reach = layer.reach(several)
+            assert isinstance(reach, SharedArray)
+            count(reach)
+            return _coarse(reach, bits), True
+        x, signed = given
+        if not layer.parameters:
+            reach = layer.reach(x)
+            if isinstance(reach, SharedArray):
+                return _coarse(reach, bits), signed and not layer.rectifies
+            most_of = np.full((_RANGES, *layer.output_shape(x.shape[1:])), reach)
+            return _magnitudes(session, most_of, bits), True
+        *weights, bias = layer.parameters
+        bias = _coarse(abs(bias), weight_bits)
+        if not weights:  # a sum
+            ends_of = [layer.with_parameters([bias])(x)]
+            count(ends_of[0])
+            return _coarse(ends_of[0], bits), True
+        parts = [_coarse(part.relu(), weight_bits) for part in (weights[0], -weights[0])]
+        if signed:
+            parts = [parts[0] + parts[1]]
+        ends_of = []
+        for part in parts:
+            heavy = beyond(part, 2.0**weight_int_bits).sum()
+            ends_of.append(layer.with_parameters([part, bias])(x))
+            count(ends_of[-1])
+            assert outside is not None
+            outside = outside + heavy
+        # Behind a ReLU the upper bound counts alone.
+        positive = _rectified(layers, wiring, index)
+        reach = ends_of[0] if positive or len(parts) == 1 else np.maximum(*ends_of)
+        return _coarse(reach, bits), not positive
+
     with session.protocol("range"), session.range_policy.vouched():
-        signed = True
-        for number, layer in enumerate(layers):
-            if not isinstance(layer, Weighted):
-                reach = layer.reach(x)
-                if isinstance(reach, SharedArray):
-                    x = _coarse(reach, bits)
-                else:
-                    most_of = np.full((_RANGES, *layer.output_shape(x.shape[1:])), reach)
-                    x, signed = _magnitudes(session, most_of, bits), True
-                continue
-            weights, bias = layer.parameters
-            bias = _coarse(abs(bias), weight_bits)
-            parts = [_coarse(part.relu(), weight_bits) for part in (weights, -weights)]
-            if signed:
-                parts = [parts[0] + parts[1]]
-            ends_of = []
-            for part in parts:
-                heavy = beyond(part, 2.0**weight_int_bits).sum()
-                ends_of.append(layer.with_parameters([part, bias])(x))
-                found = beyond(ends_of[-1], form.limit * MARGIN).reshape(_RANGES, -1).sum(axis=1)
-                found = found + heavy
-                outside = found if outside is None else outside + found
-            signed = not _rectified(layers[number + 1 :])
-            # Behind a ReLU the upper bound counts alone.
-            reach = ends_of[0] if not signed or len(parts) == 1 else np.maximum(*ends_of)
-            x = _coarse(reach, bits)
+        run(layers, (x, True), step)
         assert outside is not None  # every network has a layer with parameters
         fitting = int((outside == 0).sum().reveal())
     if not session.here:  # a plan has no values
@@ -105,14 +125,14 @@ def largest_inputs(session: Session, layers: Sequence[Layer], features: int, mos
     return float(ends[_RANGES - fitting]) if fitting else 0.0
 
 
-def _rectified(following: Sequence[Layer]) -> bool:
-    """Return whether the next layer that depends on the sign of its input is a ReLU."""
-    for layer in following:
-        if layer.rectifies:
-            return True
-        if not layer.commutes_with_relu:
-            return False
-    return False
+def _rectified(layers: Sequence[Layer], wiring: Sequence[tuple[int, ...]], index: int) -> bool:
+    """Return whether all that depends on the sign of a layer's output are ReLUs behind it."""
+    users = [k for k, taken in enumerate(wiring) if index + 1 in taken]
+    return bool(users) and all(
+        layers[k].rectifies
+        or (layers[k].commutes_with_relu and not layers[k].joins and _rectified(layers, wiring, k))
+        for k in users
+    )
 
 
 def _magnitudes(session: Session, values: Any, bits: int) -> SharedArray:

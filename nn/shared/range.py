@@ -45,7 +45,7 @@ from mpc import Session, SharedArray
 from mpc.core.errors import RangeError
 from mpc.core.ranges import LARGEST
 from mpc.protocols import linear
-from nn.layers import Layer, Weighted
+from nn.layers import Layer, MatMul, Weighted
 from ring import Stream, matmul
 
 __all__ = ["LONG_BLOCK", "RangeWatch", "anywhere"]
@@ -156,7 +156,7 @@ class RangeWatch:
 
     # The check of the values, where all parties live here.
 
-    def forward(self, name: str, layer: Layer, x: SharedArray, output: SharedArray) -> None:
+    def forward(self, name: str, layer: Layer, x: Any, output: SharedArray) -> None:
         """Check a layer's output for the rows x: its values, if they are here, and on shares."""
         limit = 2.0**self.session.format.int_bits
         if self.sees_values and isinstance(layer, Weighted):
@@ -164,6 +164,11 @@ class RangeWatch:
             self._below(largest, limit, f"the parameters of {name}")
             room = 2.0 ** (62 - output.frac_bits) - largest
             self._products(x, layer.weights, -1, room, f"the products of {name}")
+            self._below(self._top(output), limit, f"the output of {name}")
+        elif self.sees_values and isinstance(layer, MatMul):
+            a, b = x
+            room = 2.0 ** (62 - output.frac_bits)
+            self._below(self._top(a) * self._top(b) * a.shape[-1], room, f"the products of {name}")
             self._below(self._top(output), limit, f"the output of {name}")
         elif self.sees_values and layer.may_grow:
             self._below(self._top(output), limit, f"the output of {name}")

@@ -166,7 +166,7 @@ def test_batches_follow_the_memory_limit(images):
         ([Reshape(28, 27, 1)], r"layer 1: Reshape\(28, 27, 1\) takes rows of 756"),
         ([Reshape(28, 28, 1), Convolution.untrained(3, 2, 3)], r"layer 2: .*3 channels"),
         ([Reshape(28, 28, 1), Convolution.untrained(1, 2, 29)], "layer 2: .*larger than the image"),
-        ([Reshape(28, 28, 1), MaxPool(3)], r"layer 2: MaxPool\(\(3, 3\)\) must divide the image"),
+        ([Reshape(28, 28, 1), MaxPool(29)], r"layer 2: MaxPool\(\(29, 29\)\) has windows larger"),
         ([Reshape(28, 28, 1), Flatten(), Dense.untrained(783, 10)], r"layer 3: Dense\(783, 10\)"),
         ([Reshape(28, 28, 1), BatchNorm.untrained(2)], r"layer 2: BatchNorm\(2\)"),
         ([Dense.untrained(784, 1)], "two or more"),

@@ -175,10 +175,13 @@ class TestPools:
         assert lows.tolist() == np.zeros((2, 2, 1)).tolist()
         assert highs[0, 0, 0] == (3 if kind is MaxPool else 1.5)
         assert kind(2).bounds(-1, 2) == (-1, 2)
-        with pytest.raises(
-            ShapeError, match=r"Pool\(\(2, 2\)\) must divide the image.*\(5, 4, 1\)"
-        ):
-            kind(2)(np.ones((1, 5, 4, 1)))
+        assert kind(2).output_shape((5, 4, 1)) == (2, 2, 1), "a fifth row is left out"
+        with pytest.raises(ShapeError, match=r"Pool\(\(2, 2\)\) has windows larger.*\(1, 4, 1\)"):
+            kind(2)(np.ones((1, 1, 4, 1)))
+        with pytest.raises(ShapeError, match="has a window of padding alone"):
+            kind(2, padding=2)(np.ones((1, 4, 4, 1)))
+        with pytest.raises(ArgumentError, match="windows of the whole image"):
+            kind(None, stride=2)
         with pytest.raises(ShapeError, match="takes images"):
             kind(2).output_shape((4,))
         with pytest.raises(ArgumentError, match="size must be at least 1"):

@@ -54,8 +54,10 @@ def test_gradients_on_shares(case, parties, surplus):
     def program(s):
         twin = layer.with_parameters([s.share(p, owner="alice") for p in layer.parameters])
         # As they come from a product, with twice the fractional bits, or not.
-        factor = 1.0 if surplus else 1
-        secret_x, secret_g = s.share(x, owner="bob") * factor, s.share(gradient, "bob") * factor
+        secret_x, secret_g = s.share(x, owner="bob"), s.share(gradient, "bob")
+        if surplus:
+            secret_x, secret_g = (z * 0.5 * 2 for z in (secret_x, secret_g))
+            assert secret_x.frac_bits == 32
         output = twin.forward(secret_x)
         back = twin.backward(secret_g)
         seen[:] = [output.reveal(), back.reveal(), *(g.reveal() for g in twin.gradients)]
@@ -90,9 +92,10 @@ def test_relu_has_the_same_gradient_at_zero_as_in_the_clear():
     layer.forward(x)
     wanted = layer.backward(np.ones(x.shape))
     assert wanted.tolist() == [[0, 0, 1, 0, 0, 1]]
-    for factor in (1, 1.0):
+    for surplus in (False, True):
         with mpc.Session() as s:
-            layer.forward(s.share(x, owner="bob") * factor)
+            secret_x = s.share(x, owner="bob")
+            layer.forward(secret_x * 0.5 * 2 if surplus else secret_x)
             found = layer.backward(s.share(np.ones(x.shape), owner="alice"))
             np.testing.assert_array_equal(found.reveal(), wanted)
 

@@ -1,0 +1,160 @@
+"""ONNX operators along axes: reductions, layer normalisation, clipping and slopes, tables.
+
+Functions of :mod:`nn.convert.graph_builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nn.convert.from_sklearn import ConversionError
+from nn.convert.graph_builder import ROWS, Builder, Tensor, constant, operator
+from nn.layers import Layer
+from nn.layers.clipping import Clip
+from nn.layers.embedding import Embedding
+from nn.layers.leaky_relu import LeakyReLU
+from nn.layers.rectifiers import PReLU
+from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
+from nn.layers.relu import ReLU
+from nn.layers.standardising import LayerNorm, RMSNorm
+
+__all__ = ["looked_up"]
+
+# Limits of this magnitude and beyond are those of no clipping.
+_NO_LIMIT = 1e30
+
+
+def _reduce(kind: Callable[[int], Layer]) -> Any:
+    def reduce(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
+        x = builder.tensor(x)
+        rank = len(x.axes)
+        named = attributes.get("axes") if axes is None else constant(axes).reshape(-1).tolist()
+        if not named and attributes.get("noop_with_empty_axes", 0):
+            return x
+        reduced = sorted({x.number(int(a)) for a in named}) if named else list(range(rank))
+        if any(ROWS in x.axes[a] for a in reduced):
+            raise ConversionError(
+                f"must keep axis 0, which counts the rows, got axes={reduced}: rows are computed separately"
+            )
+        last = tuple(p for a in reduced for p in x.axes[a])
+        kept = [p for p in range(len(x.sizes)) if p not in last]
+        # One axis of rows stays behind, of size 1.
+        value = builder.add(kind(-1), builder.arranged(x, [*((p,) for p in kept), last]))
+        places = {p: k for k, p in enumerate(kept)} | {ROWS: ROWS}
+        made = [
+            () if a in reduced else tuple(places[p] for p in group)
+            for a, group in enumerate(x.axes)
+        ]
+        if not attributes.get("keepdims", 1):
+            made = [group for a, group in enumerate(made) if a not in reduced]
+        return Tensor(value, builder.sizes[value], tuple(made))
+
+    return reduce
+
+
+for _name, _kind in (
+    ("ReduceSum", ReduceSum), ("ReduceMean", ReduceMean), ("ReduceMax", ReduceMax),
+    ("ReduceMin", ReduceMin),
+):  # fmt: skip
+    operator(_name, "axes", "keepdims", "noop_with_empty_axes")(_reduce(_kind))
+
+
+def _along_last(builder: Builder, layer: Layer, x: Tensor, axis: int) -> Tensor:
+    """Apply a layer that works along all axes from `axis` on, as one."""
+    start = x.number(axis)
+    last = tuple(p for group in x.axes[start:] for p in group)
+    made = builder.along(layer, replace(x, axes=(*x.axes[:start], last)), start)
+    places, groups = iter(made.axes[start]), []
+    for group in x.axes[start:]:
+        groups.append(tuple(next(places) for _ in group))
+    return replace(made, axes=(*made.axes[:start], *groups))
+
+
+@operator("LayerNormalization", "axis", "epsilon", "stash_type")
+def _layer_norm(
+    builder: Builder, attributes: dict[str, Any], x: Any, scale: Any, bias: Any = None
+) -> Tensor:
+    if attributes["outputs"] > 1:
+        raise ConversionError("needs one output: export the model for inference")
+    factor = _of_axes(builder, x, attributes, scale)
+    summand = np.zeros(factor.shape) if bias is None else _of_axes(builder, x, attributes, bias)
+    layer = LayerNorm(factor, summand, attributes.get("epsilon", 1e-5))
+    return _along_last(builder, layer, builder.tensor(x), attributes.get("axis", -1))
+
+
+@operator("RMSNormalization", "axis", "epsilon", "stash_type")
+def _rms_norm(builder: Builder, attributes: dict[str, Any], x: Any, scale: Any) -> Tensor:
+    layer = RMSNorm(_of_axes(builder, x, attributes, scale), attributes.get("epsilon", 1e-5))
+    return _along_last(builder, layer, builder.tensor(x), attributes.get("axis", -1))
+
+
+def _of_axes(
+    builder: Builder, x: Any, attributes: dict[str, Any], values: Any
+) -> NDArray[np.float64]:
+    """Return a constant with an entry for each normalised element."""
+    x = builder.tensor(x)
+    start = x.number(attributes.get("axis", -1))
+    if any(ROWS in group for group in x.axes[start:]):
+        raise ConversionError("must normalise within rows, got the axis of the rows")
+    shape = tuple(x.size(a) for a in range(start, len(x.axes)))
+    found = constant(values)
+    if found.ndim > len(shape):
+        raise ConversionError(f"needs a scale of the normalised axes {shape}, got {found.shape}")
+    return np.broadcast_to(found, shape).reshape(-1).copy()
+
+
+@operator("Clip", "max", "min")
+def _clip(
+    builder: Builder, attributes: dict[str, Any], x: Any, low: Any = None, high: Any = None
+) -> Tensor:
+    least, most = (
+        attributes.get(name) if limit is None else float(constant(limit).reshape(()))
+        for name, limit in (("min", low), ("max", high))
+    )
+    least = None if least is None or least <= -_NO_LIMIT else least
+    most = None if most is None or most >= _NO_LIMIT else most
+    x = builder.tensor(x)
+    if least is None and most is None:
+        return x
+    rectifies = least == 0 and most is None
+    return builder.elementwise(ReLU() if rectifies else Clip(least, most), x)
+
+
+@operator("PRelu")
+def _prelu(builder: Builder, attributes: dict[str, Any], x: Any, slope: Any) -> Tensor:
+    x, values = builder.tensor(x), constant(slope)
+    if values.size == 1 and 0 <= values.reshape(()) < 1:
+        return builder.elementwise(LeakyReLU(float(values.reshape(()))), x)
+    if values.ndim == len(x.axes):
+        if values.shape[0] != 1:
+            raise ConversionError("needs slopes that are the same for all rows")
+        values = values[0]
+    shape = x.shape
+    if values.ndim > len(shape):
+        raise ConversionError(f"needs slopes for rows of {shape}, got shape {values.shape}")
+    whole = values.reshape((1,) * (len(shape) - values.ndim) + values.shape)
+    if len(shape) in (2, 3) and whole.shape[1:] == (1,) * (len(shape) - 1):
+        made = builder.add(PReLU(whole.reshape(-1)), builder.images(x))
+        return builder.from_images(made)
+    return builder.from_rows(builder.add(PReLU(whole), builder.rows(x)))
+
+
+def looked_up(builder: Builder, table: NDArray[Any], axis: int, ids: Any) -> Tensor:
+    """Return the entries of a constant for indices that depend on the graph's inputs."""
+    if axis not in (0, -table.ndim) or table.dtype.kind not in "f":
+        raise ConversionError("looks up secret indices in a table, which needs axis=0 and floats")
+    ids = builder.tensor(ids)
+    width = table.reshape(len(table), -1).astype(np.float64)
+    value = builder.add(Embedding(width), ids.value)
+    last = len(ids.sizes)
+    made = Tensor(value, builder.sizes[value], (*ids.axes, (last,)))
+    if table.ndim == 2:
+        return made
+    split = builder.split(made, {last: list(table.shape[1:]) or [1]})
+    groups = [(k,) for k in split.axes[-1]] if table.ndim > 2 else []
+    return replace(split, axes=(*split.axes[:-1], *groups))
