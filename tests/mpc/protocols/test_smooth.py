@@ -137,11 +137,14 @@ def test_what_grows_stays_exact(pair):
         np.testing.assert_array_equal(x.activation(name).reveal(), np.maximum(values, 0))
 
 
-def test_whole_numbers_come_to_the_format_or_are_refused(pair):
+def test_whole_numbers_come_to_the_format(pair):
     x = pair.share(np.array([-3, 0, 2, 1000]), owner="alice")
     np.testing.assert_allclose(
         x.activation("gelu").reveal(), EXACT["gelu"](np.array([-3.0, 0, 2, 1000])), atol=7e-5
     )
+
+
+def test_whole_numbers_are_refused_by_their_values(pair):
     large = pair.share(np.array([2**30, 3]), owner="alice") * pair.share(2**30, owner="bob")
     with pytest.raises(mpc.RangeError, match=r"^silu: the result at index 0 is 1.15292e\+18"):
         large.activation("silu")
@@ -156,7 +159,7 @@ def test_nothing_is_checked_where_bounds_are_enough(ranges, recwarn):
             before = s.cost().rounds
             x.activation(name)
             assert s.cost().rounds - before == {"erf": 7, "selu": 10}.get(name, 8)
-    assert not recwarn.list
+    assert not [w for w in recwarn.list if issubclass(w.category, mpc.RangeWarning)]
 
 
 @pytest.mark.dealt
