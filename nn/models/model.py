@@ -118,7 +118,7 @@ class Model:
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         return evaluate(self.layers, self._matrix(X))
 
-    def take_rows(self, X: ArrayLike) -> None:
+    def take_rows(self, X: Any) -> None:
         """Set ``input_range_`` and ``output_scale_`` from typical rows.
 
         Raises
