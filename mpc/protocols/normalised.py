@@ -173,7 +173,7 @@ def evaluate(x: Secret, curve: Curve) -> Secret:
             outside = found[0][1]
             for _, more in found[1:]:
                 outside = outside + more
-            if not range_check.none_of(x, outside, x.size):
+            if not range_check.is_none(x.derive(outside, frac_bits=0, bound=x.size)):
                 raise RangeError(f"{curve.name}: a value is not in the domain, {domain}")
         results = [result for result, _ in found]
         whole = results[0] if len(results) == 1 else linear.concatenate(results)

@@ -112,7 +112,10 @@ def divide(x: Secret, y: Secret) -> Secret:
             zeros = found[0][2]
             for _, _, more in found[1:]:
                 zeros = zeros + more
-            if not (range_check.none_of(x, zeros, y.size) and range_check.verdict(*claims)):
+            if not (
+                range_check.is_none(y.derive(zeros, frac_bits=0, bound=y.size))
+                and range_check.verdict(*claims)
+            ):
                 raise RangeError(f"/: a quotient is not in the domain, {domain}")
         results = [result for result, _, _ in found]
         whole = results[0] if len(results) == 1 else linear.concatenate(results)

@@ -15,7 +15,7 @@ import pytest
 from scipy.special import chdtrc
 
 import mpc
-from mpc.protocols import inverse_root, product, range_check, sigmoid, truncated_product, truncation
+from mpc.protocols import inverse_root, product, range_check, sigmoid, truncation
 
 UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
@@ -259,7 +259,7 @@ PROGRAMS = {
     "quotient": lambda s, a: (
         given(s, a[:1024] / 2**15) / computed(s, np.maximum(np.abs(a[:1024]), 1))
     ),
-    "truncated product": lambda s, a: truncated_product.multiply(
+    "truncated product": lambda s, a: mpc.protocols.truncated_product.multiply(
         computed(s, a), 16, given(s, a) + 0, 3, 2**62
     ),
     "floor": lambda s, a: computed(s, a).floor(),
