@@ -10,7 +10,7 @@ import numpy as np
 
 from mpc.core.errors import DtypeError, ShapeError
 from mpc.core.secret_value import check_axis
-from mpc.protocols import linear, maximum, sigmoid
+from mpc.protocols import linear, maximum
 from mpc.protocols.linear import is_shared
 from ring.real_arrays import plain_array
 
@@ -34,7 +34,7 @@ def _either(
 
 def _power(x: Any, exponent: Any) -> Any:
     if not is_shared(x):
-        raise DtypeError("a secret exponent is not supported; the exponent must be a whole number")
+        raise DtypeError("a secret exponent is not supported; the exponent must be public")
     return x**exponent
 
 
@@ -60,13 +60,25 @@ UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.bitwise_and: lambda x, y: x & y if is_shared(x) else y.__rand__(x),
     np.bitwise_or: lambda x, y: x | y if is_shared(x) else y.__ror__(x),
     np.bitwise_xor: lambda x, y: x ^ y if is_shared(x) else y.__rxor__(x),
-    np.tanh: sigmoid.tanh,
+    np.tanh: lambda x: x.tanh(),
+    np.exp: lambda x: x.exp(),
+    np.log: lambda x: x.log(),
+    np.sqrt: lambda x: x.sqrt(),
+    np.reciprocal: lambda x: x.reciprocal(),
+    np.sign: lambda x: x.sign(),
+    np.floor: lambda x: x.floor(),
+    np.ceil: lambda x: x.ceil(),
+    np.rint: lambda x: x.rint(),
     np.invert: lambda x: ~x,
     np.logical_not: lambda x: ~x,
     np.logical_and: lambda x, y: x & y if is_shared(x) else y.__rand__(x),
     np.logical_or: lambda x, y: x | y if is_shared(x) else y.__ror__(x),
     np.logical_xor: lambda x, y: x ^ y if is_shared(x) else y.__rxor__(x),
 }
+
+# Of scipy.special, by name so that it is not imported.
+SCIPY: dict[str, Callable[..., Any]] = {"expit": lambda x: x.sigmoid(), "erf": lambda x: x.erf()}
+_SCIPY_NAMES = tuple(f"scipy.special.{name}" for name in SCIPY)
 
 
 def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -77,12 +89,12 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
         raise DtypeError(
             f"np.{ufunc.__name__} on a SharedArray takes no {', '.join(sorted(kwargs))}"
         )
-    if ufunc.__name__ == "expit":  # scipy.special's, without importing it
-        return sigmoid.sigmoid(*inputs)
+    if ufunc.__name__ in SCIPY:
+        return SCIPY[ufunc.__name__](*inputs)
     if ufunc not in UFUNCS:
         raise DtypeError(
             f"np.{ufunc.__name__} is not defined on a SharedArray; there are "
-            + ", ".join(sorted([*(known.__name__ for known in UFUNCS), "scipy.special.expit"]))
+            + ", ".join(sorted([*(known.__name__ for known in UFUNCS), *_SCIPY_NAMES]))
         )
     return UFUNCS[ufunc](*inputs)
 
@@ -144,6 +156,12 @@ def _swapped(x: Any, axis1: int, axis2: int) -> list[int]:
     return order
 
 
+def _round(x: Any, decimals: int = 0) -> Any:
+    if decimals != 0:
+        raise DtypeError(f"np.round on a SharedArray takes decimals=0 alone, got {decimals!r}")
+    return x.rint()
+
+
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.sum: lambda x, axis=None: x.sum(axis),
     np.mean: lambda x, axis=None: x.mean(axis),
@@ -161,6 +179,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.stack: lambda arrays, axis=0: linear.stack(arrays, axis),
     np.where: _where,
     np.clip: _clip,
+    np.round: _round,
     np.dot: _dot,
     np.shape: lambda x: x.shape,
     np.ndim: lambda x: x.ndim,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias, Union
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpc.array.numpy_functions import apply_function, apply_ufunc
-from mpc.core.errors import ArgumentError, DtypeError, SessionError, ShapeError
+from mpc.array.smooth_methods import SmoothMethods
+from mpc.core.errors import DtypeError, SessionError, ShapeError
 from mpc.core.runtime import Runtime
-from mpc.core.secret_value import SecretValue
 from mpc.protocols import (
     argmax,
     bit_injection,
@@ -34,7 +34,7 @@ __all__ = ["Operand", "SharedArray"]
 Operand: TypeAlias = Union["SharedArray", ArrayLike]
 
 
-class SharedArray(SecretValue):
+class SharedArray(SmoothMethods):
     """A secret array, of which each party holds a share.
 
     Made by :meth:`mpc.Session.share` and by operations on other shared arrays, never by hand. The
@@ -124,23 +124,18 @@ class SharedArray(SecretValue):
 
     def __truediv__(self, other: Operand) -> SharedArray:
         if isinstance(other, SharedArray):
-            raise DtypeError(
-                "division by a secret is not supported; multiply by a reciprocal shared by its owner"
-            )
+            return self._apply(SharedArray.divided_by, other)
         return self._apply(scaling.divide, other)
 
     def __rtruediv__(self, other: Operand) -> SharedArray:
-        raise DtypeError(
-            "division by a secret is not supported; multiply by a reciprocal shared by its owner"
-        )
+        return self._apply(SharedArray.divided_into, other)
 
-    def __pow__(self, exponent: int) -> SharedArray:
-        try:
-            power = operator.index(exponent)
-        except TypeError:
-            raise DtypeError(f"exponent must be a whole number, got {exponent!r}") from None
+    def __pow__(self, exponent: float) -> SharedArray:
+        if isinstance(exponent, (SharedArray, bool)) or not isinstance(exponent, numbers.Real):
+            raise DtypeError(f"exponent must be a public number, got {exponent!r}")
+        power = int(exponent) if float(exponent).is_integer() else 0
         if power < 1:
-            raise ArgumentError(f"exponent must be at least 1, got {power}")
+            return self.power(float(exponent))
         result: SharedArray | None = None
         square = self
         while power:

@@ -22,11 +22,16 @@ from mpc.protocols import (
     linear,
     logarithm,
     masking,
+    normalised,
     pooling,
     product,
+    quotient,
     range_check,
     reciprocal,
+    rounding,
     sigmoid,
+    smooth,
+    truncated_product,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ _UNIT = 2.0**-16
 _X = np.round(np.linspace(-7, 9, SIZE) * 256) / 256
 _Y = np.round(np.sin(np.arange(SIZE)) * 5 * 256) / 256
 _POSITIVE = 1 + np.linspace(0, 9, SIZE)
+_ENCODED = np.round(_POSITIVE / _UNIT) * _UNIT
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,14 @@ def _two(s: Session) -> tuple[Any, ...]:
 def _computed(s: Session) -> tuple[Any, ...]:
     x, y = _two(s)
     return x + 0 * y, y + 0 * x
+
+
+def _positive(s: Session) -> tuple[Any, ...]:
+    return (s.share(_ENCODED, owner="bob") + 0,)
+
+
+def _dividends(s: Session) -> tuple[Any, ...]:
+    return s.share(_X, owner="alice"), *_positive(s)
 
 
 def _product(s: Session) -> tuple[Any, ...]:
@@ -209,6 +223,8 @@ CHECKS = (
     Check("scaling", "x / 3", _two, lambda x, y: x / 3, _X / 3, _UNIT, ("truncation",)),
     Check("scaling", "0.1 x", _two, lambda x, y: x * 0.1, 0.1 * _X, _UNIT, ("truncation",)),
     Check("truncation", "x / 2^16", _product, lambda z: z.truncate(), _X * _Y, _UNIT),
+    Check("truncated_product", "(x / 2^8) (y / 2^8)", _computed,
+          lambda x, y: truncated_product.multiply(x, 8, y, 8, 1 << 50), _X * _Y, 2.0**-3),
     Check("combination", "3/8 x - 5/16 y", _computed, _fractions, 3 / 8 * _X - 5 / 16 * _Y, _UNIT),
     Check("relu", "max(x y, 0), truncated", _product, lambda z: z.relu(), np.maximum(_X * _Y, 0),
           _UNIT, ("sign", "bits")),
@@ -227,9 +243,25 @@ CHECKS = (
     Check("argmax", f"of rows of {CLASSES}, one-hot", _scores,
           lambda x, y: x.argmax(axis=1, one_hot=True), _ONE_HOT, 0, ("sign", "bits", "b2a")),
     Check("sigmoid", "1 / (1 + exp(-x))", _computed, lambda x, y: sigmoid.sigmoid(x),
-          1 / (1 + np.exp(-_X)), sigmoid.error_bound("sigmoid", 16), ("thresholds",)),
+          1 / (1 + np.exp(-_X)), sigmoid.error_bound("sigmoid", 16), ("piecewise", "thresholds")),
     Check("sigmoid", "tanh(x)", _computed, lambda x, y: sigmoid.tanh(x), np.tanh(_X),
           sigmoid.error_bound("tanh", 16)),
+    Check("smooth", "silu(x)", _computed, lambda x, y: smooth.evaluate(x, "silu"),
+          _X / (1 + np.exp(-_X)), smooth.error_bound("silu", 16), ("piecewise", "smooth_tables")),
+    Check("smooth", "elu(x)", _computed, lambda x, y: smooth.evaluate(x, "elu"),
+          np.where(_X > 0, _X, np.expm1(_X)), smooth.error_bound("elu", 16)),
+    Check("normalised", "1 / x", _positive, lambda x: normalised.evaluate(x, normalised.power(-1)),
+          1 / _ENCODED, 3 * _UNIT, ("fits", "piecewise", "thresholds", "truncated_product")),
+    Check("normalised", "sqrt(x)", _positive, lambda x: normalised.evaluate(x, normalised.power(0.5)),
+          np.sqrt(_ENCODED), 3 * _UNIT),
+    Check("normalised", "log(x)", _positive, lambda x: normalised.evaluate(x, normalised.LOG),
+          np.log(_ENCODED), 3 * _UNIT),
+    Check("normalised", "exp(x)", _positive, lambda x: normalised.evaluate(x, normalised.EXP),
+          np.exp(_ENCODED), 2.0**-19 * np.exp(10) + 4 * _UNIT),
+    Check("quotient", "x / y", _dividends, quotient.divide, _X / _ENCODED, 3 * _UNIT,
+          ("fits", "piecewise", "thresholds", "truncation")),
+    Check("rounding", "floor(x)", _computed, lambda x, y: rounding.floor(x), np.floor(_X), 0,
+          ("thresholds", "truncation")),
     Check("exponential", "exp(x), x <= 0", lambda s: (s.share(-abs(_X), owner="alice"),),
           exponential.exp, np.exp(-abs(_X)), 2 * _UNIT, ("sign", "bits", "truncation")),
     Check("reciprocal", "1 / x in [1, 10]", lambda s: _at_24_bits(s),

@@ -184,6 +184,60 @@ class RangePolicy:
             if not inside:
                 raise RangeError(f"{name}: a value is larger in magnitude")
 
+    def settle_domain(
+        self,
+        operands: tuple[Any, ...],
+        inside: Callable[..., NDArray[np.bool_]],
+        name: str,
+        domain: str,
+    ) -> bool:
+        """Check on values that a function is defined, and its result in the format; or warn.
+
+        Parameters
+        ----------
+        operands : tuple of SecretValue
+            They broadcast.
+        inside : callable
+            Takes the encoded values of the operands; says where the function is right.
+        name, domain : str
+            For messages.
+
+        Returns
+        -------
+        bool
+            Whether the caller is to check it on shares.
+
+        Raises
+        ------
+        RangeError
+            If a value is outside.
+        """
+        # Also where results are vouched for: whoever did so knows sizes, not domains.
+        if self.mode == "values":
+            if self._values_of is None:
+                return False
+            values = [self._values_of(x) for x in operands]
+            wrong = ~inside(*values)
+            if np.any(wrong):
+                place = int(np.argmax(wrong))
+                found = " and ".join(
+                    real(int(np.broadcast_to(v, wrong.shape).reshape(-1)[place]), x.frac_bits)
+                    for v, x in zip(values, operands, strict=True)
+                )
+                raise RangeError(
+                    f"{name}: the value{at_index(place, wrong.shape)} is {found}, which is not in the"
+                    f" domain, {domain}"
+                )
+            return False
+        if self.mode == "warn":
+            self.say(
+                name,
+                f"{name} is right for {domain}, and that is not checked: results are wrong if a value is"
+                " outside; open the session with ranges='check' to have it checked",
+            )
+            return False
+        return True
+
     def foresee(self, name: str, bound: int, frac_bits: int) -> None:
         """In mode "error", raise what `settle` would raise later, before rounds are spent."""
         if bound > LARGEST and not self._vouched and self.mode == "error":

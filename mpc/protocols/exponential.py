@@ -22,6 +22,8 @@ Error: at most 2^-16, from the cut to 0 below -11.13. Above that 4e-7, from the 
 truncation, and 7e-7 times the result from rounding y; where d is truncated to 16 fractional bits 1.6e-5
 times the result. Measured over the whole range by the tests.
 
+For any x, with an error relative to the result: :mod:`mpc.protocols.normalised`.
+
 Source: ours; multiplicative shares of a power from additive ones as in SecureML's and SiRnn's
 exponentials (Rathee et al. 2021, section 5), with both wraps dealt by the provider.
 """

@@ -10,6 +10,7 @@ less, else 62:
 3. u = m y, with T = 62 truncated by 8 bits, then for each k: u <- u (1 + b (2^(k / 2) - 1)), so that
    u = m / sqrt(x) in the end, with the bits of step 1: a round each.
 m has 24 fractional bits, the result 48.
+The places of x and of the result are more than :mod:`mpc.protocols.normalised` has room for in a word.
 Domain: 0 <= x < 2^26 and |m| < 2^17, checked on their bounds; and |m / sqrt(x)| < 2^13, which does not
 follow from these bounds and which the caller has to know: the moments m and x of Adam stay far below it.
 Error: at most 1e-3 relative to the result; and, with T = 62, 2^-36 / sqrt(x) from the truncation in step 3.

@@ -44,6 +44,7 @@ __all__ = [
     "multiply_integers",
     "negative",
     "pad",
+    "placed",
     "rescale",
     "stack",
     "subtract",
@@ -138,6 +139,12 @@ def rescale(x: Secret, factor: int, frac_bits: int, bound: int) -> Secret:
     return x.derive(
         x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound, origins=(x,)
     )
+
+
+def placed(x: Secret, frac_bits: int, bound: int) -> Secret:
+    """State the fractional bits and the bound of the same words (for protocols, which know them)."""
+    words, cross_term = x.split_cross_term()
+    return x.derive(words.shares, frac_bits=frac_bits, bound=bound, cross_term=cross_term)
 
 
 def add_integer(x: Secret, value: int) -> Secret:

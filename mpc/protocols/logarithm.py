@@ -8,6 +8,8 @@ For k <= 32:
    log x = log A - 2 sum of (-q)^n T_n(u) / n. Exact as a series; 1 round, for the truncation.
 For k up to 2^16: j and x / 2^j in [1, 2] as in :mod:`mpc.protocols.reciprocal`, 6 rounds; then
 j log 2 + log(x / 2^j), as above for k = 2: 8 rounds.
+The range is known here, so that up to k = 32 nothing has to be compared; of any x > 0:
+:mod:`mpc.protocols.normalised`.
 All values have 24 fractional bits. N is chosen so that the truncated tail of the series stays below
 2^-17: N = 16 for k = 10. x may lie outside of [1, k] by 2^-20 x.
 Error: at most 2^-17, and 3e-6 from truncations. Measured over the whole range by the tests.

@@ -10,6 +10,8 @@ For k up to 2^16:
 1. c = 2^-j where 2^j <= x < 2^(j + 1): :mod:`mpc.protocols.thresholds`. 4 rounds. c x, in [1, 2]: 2.
 2. 1 / (c x) as above, for k = 2: 6 rounds.
 3. c times that: 2 rounds.
+The range is known here, so that up to k = 32 nothing has to be compared; of any x:
+:mod:`mpc.protocols.normalised`.
 x has 24 fractional bits, and so have all values but x^2 and products with c. a and b are constants of 12
 fractional bits, and the bound on |e| is for these. x may lie outside of [1, k] by 2^-20 x.
 Error: 2^-22 absolute, and relative to 1 / x the remaining e, at most 2^-15, and

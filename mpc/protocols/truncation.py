@@ -49,6 +49,7 @@ __all__ = [
     "cost",
     "deal_high",
     "deal_tops",
+    "divide_together",
     "finish",
     "open_masked",
     "take_in",
@@ -230,26 +231,33 @@ def divide_by_power(x: Secret, shift: int, frac_bits: int) -> Secret:
 
 def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
     """Return the shared integers shifted right by each of `shifts`, all in one round."""
-    for shift in shifts:
+    return divide_together([(x, shift) for shift in shifts])
+
+
+def divide_together(pairs: Sequence[tuple[Secret, int]]) -> list[Secret]:
+    """Return shared integers, each shifted right by its own number of bits, all in one round."""
+    for _, shift in pairs:
         if not 0 < shift < OFFSET_BITS:
             raise ArgumentError(f"shift must be in [1, {OFFSET_BITS - 1}], got {shift}")
-    session, shape = x.session, x.shape
+    session = pairs[0][0].session
     pair = session.pair
     with session.protocol("truncation"):
         if pair is not None:
-            return [_on_own_shares(pair, x, shift) for shift in shifts]
-        x, cross_term = x.split_cross_term()
-        dealt = []
-        for shift in shifts:
+            return [_on_own_shares(pair, x, shift) for x, shift in pairs]
+        messages, dealt = [], []
+        for x, shift in pairs:
+            z, cross_term = x.split_cross_term()
             correlation = TruncationPair(x.size, shift, cross_term)
-            dealt.append(correlation.split(session.correlated(correlation)[1]))
-        opened = session.open(*((masked(session, x, r), "sum") for r, _, _ in dealt))
+            r, high, tops = correlation.split(session.correlated(correlation)[1])
+            messages.append(masked(session, z, r))
+            dealt.append((high, tops))
+        opened = session.open(*((message, "sum") for message in messages))
         results = []
-        for shift, c, (_, high, tops) in zip(shifts, opened, dealt, strict=True):
+        for (x, shift), c, (high, tops) in zip(pairs, opened, dealt, strict=True):
             out = finish(session, c, high, tops, shift)
             # Rounding adds at most one, and nothing to a multiple of 2^shift.
             results.append(
-                x.derive(out.reshape(len(out), *shape), frac_bits=0, bound=-(-x.bound >> shift))
+                x.derive(out.reshape(len(out), *x.shape), frac_bits=0, bound=-(-x.bound >> shift))
             )
         return results
 

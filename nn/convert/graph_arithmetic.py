@@ -19,8 +19,9 @@ from nn.convert.graph_builder import (
     constant,
     operator,
 )
-from nn.layers import LAYERS, Layer
+from nn.layers import Layer
 from nn.layers.dense import Dense
+from nn.layers.functions import Pow, Reciprocal
 from nn.layers.joining import Add, MatMul, Maximum, Mean, Minimum, Multiply, Subtract
 
 __all__ = ["contracted"]
@@ -74,9 +75,7 @@ def _divide(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Ten
         if not np.isfinite(factor).all():
             raise ConversionError("needs divisors other than 0")
         return builder.scaled(builder.tensor(x), factor, None)
-    if "Reciprocal" not in LAYERS:
-        raise ConversionError("needs a constant divisor")
-    inverse = builder.elementwise(LAYERS["Reciprocal"](), builder.tensor(y))
+    inverse = builder.elementwise(Reciprocal(), builder.tensor(y))
     if _is_constant(x):
         return builder.scaled(inverse, constant(x), None)
     return _joined(builder, Multiply(), x, inverse)
@@ -90,9 +89,12 @@ def _negate(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
 @operator("Pow")
 def _power(builder: Builder, attributes: dict[str, Any], x: Any, exponent: Any) -> Tensor:
     power = constant(exponent)
-    if power.size != 1 or int(power.reshape(-1)[0]) != power.reshape(-1)[0] or power.min() < 1:
-        raise ConversionError("needs one whole exponent of at least 1")
-    x, left = builder.tensor(x), int(power.reshape(-1)[0])
+    if power.size != 1 or not np.isfinite(power).all() or not power.all():
+        raise ConversionError("needs one exponent, finite and not 0")
+    value = float(power.reshape(-1)[0])
+    if value < 1 or not value.is_integer():
+        return builder.elementwise(Pow(value), builder.tensor(x))
+    x, left = builder.tensor(x), int(value)
     result = None
     while left:  # the square of a square ...
         if left & 1:

@@ -143,7 +143,9 @@ def _activation(kind: type[Layer]) -> Convert:
             argument: attributes.get(name, default)
             for name, (argument, default) in kind.named_elsewhere.onnx_attributes.items()
         }
-        return builder.elementwise(kind(**options), builder.tensor(x))
+        # Strings of a graph are bytes.
+        plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in options.items()}
+        return builder.elementwise(kind(**plain), builder.tensor(x))
 
     return activate
 

@@ -45,14 +45,14 @@ def _identity(attributes: dict[str, Any], x: Value, *other: Value) -> Value:
     return x
 
 
-def _activation(kind: type[Layer], named: Mapping[str, tuple[str, float]]) -> Operator:
+def _activation(kind: type[Layer], named: Mapping[str, tuple[str, float | str]]) -> Operator:
     """Return the conversion to an activation; `named` is NamedElsewhere.onnx_attributes."""
 
     def activate(attributes: dict[str, Any], x: Value) -> Rows | Images:
         options = {
             argument: attributes.get(name, default) for name, (argument, default) in named.items()
         }
-        layer = kind(**options)
+        layer = kind(**{k: v.decode() if isinstance(v, bytes) else v for k, v in options.items()})
         if isinstance(x, Images):
             return x.follow(layer, shape=x.shape)
         return as_rows(x).activate(layer)

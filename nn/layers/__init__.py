@@ -21,6 +21,7 @@ from nn.layers.clipping import Clip, HardSigmoid, HardSwish
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
 from nn.layers.embedding import Embedding
+from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
 from nn.layers.graph import Graph
 from nn.layers.joining import (
     Add,
@@ -43,12 +44,17 @@ from nn.layers.resizing import Resize
 from nn.layers.scale import Scale, Shift
 from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
+from nn.layers.smooth import CELU, ELU, GELU, SELU, Erf, Mish, SiLU, Softplus
 from nn.layers.softmax import LogSoftmax, Softmax
 from nn.layers.standardising import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
 from nn.layers.transposed import TransposedConvolution
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
     "LAYERS",
+    "SELU",
     "Abs",
     "Add",
     "AveragePool",
@@ -59,6 +65,8 @@ __all__ = [
     "Dense",
     "Dropout",
     "Embedding",
+    "Erf",
+    "Exp",
     "Flatten",
     "Graph",
     "GroupNorm",
@@ -68,18 +76,22 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "LocalResponseNorm",
+    "Log",
     "LogSoftmax",
     "MatMul",
     "MaxPool",
     "Maximum",
     "Mean",
     "Minimum",
+    "Mish",
     "Multiply",
     "NamedElsewhere",
     "PReLU",
     "Pad",
+    "Pow",
     "RMSNorm",
     "ReLU",
+    "Reciprocal",
     "ReduceMax",
     "ReduceMean",
     "ReduceMin",
@@ -88,8 +100,11 @@ __all__ = [
     "Resize",
     "Scale",
     "Shift",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
+    "Sqrt",
     "Subtract",
     "Take",
     "Tanh",

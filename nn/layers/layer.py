@@ -30,6 +30,7 @@ __all__ = [
     "NamedElsewhere",
     "Weighted",
     "check_described",
+    "check_trains_on_shares",
     "described",
     "layers_of",
     "parameters",
@@ -47,7 +48,7 @@ class NamedElsewhere:
     ----------
     onnx : str, optional
         The name of the ONNX operator.
-    onnx_attributes : mapping of str to (str, float)
+    onnx_attributes : mapping of str to (str, float or str)
         For each attribute of the operator: the constructor's argument of the same meaning, and the
         attribute's default in ONNX.
     sklearn : str, optional
@@ -62,7 +63,7 @@ class NamedElsewhere:
     """
 
     onnx: str | None = None
-    onnx_attributes: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    onnx_attributes: Mapping[str, tuple[str, float | str]] = field(default_factory=dict)
     sklearn: str | None = None
 
 
@@ -102,6 +103,9 @@ class Layer(ABC):
         before training.
     commutes_with_relu : bool, of the class
         Whether ``layer(relu(x))`` equals ``relu(layer(x))``.
+    trains_on_shares : bool, of the class
+        Whether ``forward`` and ``backward`` take shared arrays; otherwise training on shares refuses the
+        layer before it starts.
     rectifies : bool, of the class
         Whether the output is never negative, and the same for all negative inputs.
 
@@ -145,6 +149,7 @@ class Layer(ABC):
     trains: ClassVar[bool] = True
     commutes_with_relu: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
+    trains_on_shares: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.gradients: list[Any] = []
@@ -468,6 +473,22 @@ def check_described(layers: Sequence[Layer]) -> None:
             raise DtypeError(
                 f"layer {number}, {layer!r}, could not be saved after training: a file would give "
                 f"{again!r}; its `options` must name its constructor's arguments"
+            )
+
+
+def check_trains_on_shares(layers: Sequence[Layer]) -> None:
+    """Check, before a training on shares, that every layer has a way back there.
+
+    Raises
+    ------
+    DtypeError
+        If a layer has none.
+    """
+    for number, layer in enumerate(layers, start=1):
+        if not layer.trains_on_shares:
+            raise DtypeError(
+                f"layer {number}, {layer!r}, is not trained on shares; train it in the clear, or use one of"
+                " ReLU, LeakyReLU, Sigmoid and Tanh"
             )
 
 

@@ -19,7 +19,7 @@ from nn.core.progress import progress_bar
 from nn.layers import Layer
 from nn.layers.graph import names, rewired
 from nn.layers.initialisation import RandomState, generator
-from nn.layers.layer import check_described
+from nn.layers.layer import check_described, check_trains_on_shares
 from nn.shared.bounds import largest_inputs
 from nn.shared.checkpoint import Progress, load, save
 from nn.shared.model import SharedModel
@@ -137,6 +137,7 @@ class _Fit:
         rows = len(data.X)
         layers = network.fresh_layers(self.random, np.dtype(np.float64))
         check_described(layers)
+        check_trains_on_shares(layers)
         self.trainer = SharedTrainer(
             session,
             layers,

@@ -22,6 +22,7 @@ from mpc.protocols import (
     select,
     sharing,
     sign,
+    truncated_product,
     truncation,
 )
 from ring.bits import count_words
@@ -170,6 +171,12 @@ CASES = [
         two_computed,
         lambda x, y: (x * y + x * y).truncate(),
         lambda n, e: product.cost(n, 2 * e, e) + truncation.cost(n, e, 16),
+    ),
+    Case(
+        "product of what is truncated",
+        two_computed,
+        lambda x, y: truncated_product.multiply(x, 16, y, 5, 2**62),
+        lambda n, e: truncated_product.cost(n, e),
     ),
     Case(
         "truncation",

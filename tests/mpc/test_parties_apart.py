@@ -106,6 +106,20 @@ def smooth(s):
     return np.tanh(x), np.tanh(x * y), sigmoid(x * y)
 
 
+def functions(s):
+    x, y = two(s)
+    z = abs(y) + 1
+    found = np.exp(y / 8), np.log(z), np.sqrt(z * z), 1 / z, x / z, z**-0.5
+    return (
+        *found,
+        x.activation("silu"),
+        (x * y).activation("elu", 0.5),
+        x.erf(),
+        np.rint(x),
+        y.sign(),
+    )
+
+
 def comparisons(s):
     x, y = two(s)
     return x < y, x >= 0, x == y, y != 0.5, ~(x > y), np.maximum(x, y), abs(y), np.clip(x, -1, y)
@@ -131,7 +145,9 @@ def revealing(s):
     return x * y, x, y
 
 
-PROGRAMS = [linear, products, truncation, relu, smooth, comparisons, choices, largest, revealing]
+PROGRAMS = [
+    linear, products, truncation, relu, smooth, functions, comparisons, choices, largest, revealing,
+]  # fmt: skip
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 
 

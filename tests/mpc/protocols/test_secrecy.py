@@ -252,6 +252,18 @@ PROGRAMS = {
     "softmax of many columns": lambda s, a: rows_of(computed(s, a), 64).softmax(),
     "log softmax": log_softmax,
     "sigmoid": lambda s, a: sigmoid.sigmoid(computed(s, a)),
+    "silu": lambda s, a: computed(s, a).activation("silu"),
+    "silu of a product": lambda s, a: (computed(s, a) * 0.5).activation("silu"),
+    "square root": lambda s, a: computed(s, np.abs(a[:1024])).sqrt(),
+    "exponential": lambda s, a: computed(s, -np.abs(a[:1024])).exp(),
+    "quotient": lambda s, a: (
+        given(s, a[:1024] / 2**15) / computed(s, np.maximum(np.abs(a[:1024]), 1))
+    ),
+    "truncated product": lambda s, a: mpc.protocols.truncated_product.multiply(
+        computed(s, a), 16, given(s, a) + 0, 3, 2**62
+    ),
+    "floor": lambda s, a: computed(s, a).floor(),
+    "nearest": lambda s, a: computed(s, a / 2).rint(),
     "inverse root": inverse_root_of_few,
 }
 

@@ -1,0 +1,219 @@
+"""Methods of shared arrays: functions by pieces, roundings, and signs."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from mpc.core.errors import ArgumentError
+from mpc.core.secret_value import SecretValue
+from mpc.protocols import linear, normalised, quotient, rounding, sigmoid, smooth
+from ring.real_arrays import real_array
+
+__all__ = ["SmoothMethods"]
+
+
+class SmoothMethods(SecretValue):
+    """The part of SharedArray with functions of single elements.
+
+    Each states where it is right, how far a result may be off in the default format, where a unit is
+    2^-16, and what it costs; results that are more precise than the format are truncated when an operation
+    needs that. Outside of its domain a function is refused or warned of: see `ranges` of
+    :class:`mpc.Session`.
+    """
+
+    __slots__ = ()
+    session: Any
+
+    def exp(self) -> Self:
+        """Return e^x, for x below 10.39, the logarithm of the format's limit.
+
+        Error at most 2^-19 of the result and 3.5 units; 0 below -11.8. 6 rounds, 204 bytes an element.
+
+        Examples
+        --------
+        >>> import mpc, numpy as np
+        >>> with mpc.Session() as s:
+        ...     np.exp(s.share([0.0, 1.0], owner="alice")).reveal().round(3)
+        array([1.   , 2.718])
+        """
+        self.session.check_open()
+        return normalised.evaluate(self, normalised.EXP)
+
+    def log(self) -> Self:
+        """Return the natural logarithm, for x > 0.
+
+        Error at most 2^-19 of the result and 2 units. 7 rounds, 330 bytes an element.
+
+        Examples
+        --------
+        >>> import mpc, numpy as np
+        >>> with mpc.Session() as s:
+        ...     np.log(s.share([1.0, 100.0], owner="alice")).reveal().round(3)
+        array([0.   , 4.605])
+        """
+        self.session.check_open()
+        return normalised.evaluate(self, normalised.LOG)
+
+    def sqrt(self) -> Self:
+        """Return the square root, for x >= 0.
+
+        Error at most 2^-19 of the result and 2.1 units. 7 rounds, 255 bytes an element.
+
+        Examples
+        --------
+        >>> import mpc, numpy as np
+        >>> with mpc.Session() as s:
+        ...     np.sqrt(s.share([0.0, 2.0], owner="alice")).reveal().round(3)
+        array([0.   , 1.414])
+        """
+        self.session.check_open()
+        return normalised.evaluate(self, normalised.power(0.5))
+
+    def reciprocal(self, *, positive: bool = False) -> Self:
+        """Return 1 / x, for |x| above 2^-15, the reciprocal of the format's limit.
+
+        Error at most 2^-18.9 of the result and 2.1 units. 7 rounds, 740 bytes an element; half of that
+        for positive x.
+
+        Parameters
+        ----------
+        positive : bool
+            Whether all x are positive. Others are outside of the domain then.
+
+        Examples
+        --------
+        >>> import mpc
+        >>> with mpc.Session() as s:
+        ...     s.share([0.25, -3.0], owner="alice").reciprocal().reveal().round(3)
+        array([ 4.   , -0.333])
+        """
+        self.session.check_open()
+        return normalised.evaluate(self, normalised.power(-1.0, positive=positive))
+
+    def power(self, exponent: float) -> Self:
+        """Return x^p for a public p that is no whole number above 0, and x > 0.
+
+        x may be 0 for positive p, and negative for p = -1. Whole numbers are computed by products, see
+        ``x**3``. Error at most 2^-18 of the result and 2.2 units for p from -2 to 2. 7 rounds.
+
+        Parameters
+        ----------
+        exponent : float
+
+        Raises
+        ------
+        ArgumentError
+            If `exponent` is not finite, or so large that its pieces are too many.
+
+        Examples
+        --------
+        >>> import mpc
+        >>> with mpc.Session() as s:
+        ...     (s.share([4.0, 0.25], owner="alice") ** -0.5).reveal()
+        array([0.5, 2. ])
+        """
+        self.session.check_open()
+        value = float(exponent)
+        if not np.isfinite(value) or value == 0:
+            raise ArgumentError(f"exponent must be finite and not 0, got {exponent!r}")
+        return normalised.evaluate(self, normalised.power(value))
+
+    def divided_by(self, divisor: Self) -> Self:
+        """Return x / y for a secret y, not 0, where x / y is below half of the format's limit.
+
+        Error at most 2^-18.5 of the result and 1.1 units. 8 rounds, 1200 bytes for each element of y.
+        Bounds of x and y that are smaller, see :meth:`SharedArray.with_bound`, take less.
+        """
+        self.session.check_open()
+        return quotient.divide(self, divisor)
+
+    def divided_into(self, dividend: object) -> Self:
+        """Return y / x for a public y."""
+        self.session.check_open()
+        values = real_array(dividend, "a public operand")
+        if values.ndim == 0 and values == 1:
+            return self.reciprocal()
+        top = linear.add_public(linear.zeros_like(self), values.astype(np.float64))
+        return quotient.divide(top, self)
+
+    def erf(self) -> Self:
+        """Return the error function, for every x. Error at most 6.1e-5. 7 rounds.
+
+        Examples
+        --------
+        >>> import mpc
+        >>> with mpc.Session() as s:
+        ...     s.share([0.0, 1.0], owner="alice").erf().reveal().round(3)
+        array([0.   , 0.843])
+        """
+        return self.activation("erf")
+
+    def sigmoid(self) -> Self:
+        """Return 1 / (1 + exp(-x)), for every x. Error at most 7e-5. 7 rounds, 127 bytes an element."""
+        self.session.check_open()
+        return sigmoid.sigmoid(self)
+
+    def tanh(self) -> Self:
+        """Return tanh(x), for every x. Error at most 7.8e-5. 7 rounds, 127 bytes an element."""
+        self.session.check_open()
+        return sigmoid.tanh(self)
+
+    def activation(self, name: str, alpha: float = 1.0) -> Self:
+        """Return a smooth activation, for every x that the format holds.
+
+        Error at most 8.3e-5, more for alpha other than 1; 8 rounds, 120 to 150 bytes an element. See
+        :mod:`mpc.protocols.smooth`.
+
+        Parameters
+        ----------
+        name : {"celu", "elu", "erf", "gelu", "gelu_tanh", "mish", "selu", "silu", "softplus"}
+        alpha : float, default=1.0
+            Of celu and elu; from 1/16 to 16.
+
+        Examples
+        --------
+        >>> import mpc
+        >>> with mpc.Session() as s:
+        ...     s.share([-1.0, 1.0], owner="alice").activation("silu").reveal().round(3)
+        array([-0.269,  0.731])
+        """
+        self.session.check_open()
+        return smooth.evaluate(self, name, alpha)
+
+    def sign(self) -> Self:
+        """Return -1, 0 or 1, exactly, as whole numbers. 4 rounds."""
+        self.session.check_open()
+        return rounding.sign(self)
+
+    def floor(self) -> Self:
+        """Return the largest whole number that is not above x, exactly. 5 rounds.
+
+        Examples
+        --------
+        >>> import mpc, numpy as np
+        >>> with mpc.Session() as s:
+        ...     np.floor(s.share([1.75, -1.75, 2.0], owner="alice")).reveal()
+        array([ 1, -2,  2])
+        """
+        self.session.check_open()
+        return rounding.floor(self)
+
+    def ceil(self) -> Self:
+        """Return the smallest whole number that is not below x, exactly. 5 rounds."""
+        self.session.check_open()
+        return rounding.ceil(self)
+
+    def rint(self) -> Self:
+        """Return the nearest whole number, exactly; of two, the even one, as NumPy does. 5 rounds.
+
+        Examples
+        --------
+        >>> import mpc, numpy as np
+        >>> with mpc.Session() as s:
+        ...     np.rint(s.share([0.5, 1.5, -2.25], owner="alice")).reveal()
+        array([ 0,  2, -2])
+        """
+        self.session.check_open()
+        return rounding.nearest(self)

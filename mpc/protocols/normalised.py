@@ -1,0 +1,180 @@
+"""x^p, 1 / x, sqrt x, log x and exp x, by pieces that one opening chooses.
+
+X is the encoded value. The line is cut at K thresholds, several between powers of two; on each piece the
+function is a cubic in d = c X - m, c = 2^(Q - j) being the power of two that brings X to [2^Q, 2^(Q + 1)).
+Pieces, coefficients and K depend on the format and on the bound of x: :mod:`mpc.protocols.fits`.
+1. From one opening the bits <X < t_k> for all k, then numbers [b_k], as in
+   :mod:`mpc.protocols.piecewise`: 4 rounds. c, m, a_0 to a_3 follow, with the factor that the scale of X
+   gives the result in all coefficients.
+2. [c] and [X] are masked, and multiplied: 1 round. Not for exp, of which no piece is wider than 2 and c is
+   public. Where Q exceeds 30, d is truncated to at most 30 fractional bits: 1 round.
+3. The cubic, with the bits of the format and those of d behind the point: 2 rounds, its truncations and
+   the last product being one (:mod:`mpc.protocols.truncated_product`).
+4. Whether a value is outside of the domain is known to the pieces. With ranges="check" and "error", the
+   number of such values is compared with zero, and that bit is opened: 5 or 6 rounds with a few words. With
+   "values" the values themselves are looked at, before.
+Domain: every x with a result in the format. For 1 / x and other negative p, |x| > 2^(-i / |p|), i being
+the format's integer bits; for negative x if p is -1; for positive p, 0 <= x < 2^(i / p); for log x > 0;
+for exp x < i log 2.
+Many elements are evaluated one part after another, as the session's memory limit says.
+Cost in the default format, for x up to its largest value: 7 rounds, 6 for exp. K is 73 for sqrt, 104
+for log, 59 for exp, 276 for 1 / x and half of that for positive x; a smaller bound of x takes
+fewer. An element and threshold take about 2 (n - 1) bytes, and 20 bytes of correction.
+
+Error: 2^-19 of the result and 2.1 units of the format in the default format; for exp 2^-18.5 and 3.5 units.
+In every format :func:`error_bound`, tested over the domain. For x with more fractional bits than
+the format's, which are truncated with X, what that changes comes on top.
+
+Source: normalisation by the highest bit as in Catrina, Saxena 2010, section 3.4, and Aly, Smart 2019,
+section 3, here by the thresholds of the pieces themselves. Interpolation: :mod:`mpc.protocols.fits`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.cost import Spent
+from mpc.core.errors import RangeError
+from mpc.core.runtime import Runtime
+from mpc.core.secret_value import Secret, SecretValue
+from mpc.protocols import (
+    b2a,
+    linear,
+    piecewise,
+    product,
+    range_check,
+    sign,
+    truncated_product,
+    truncation,
+)
+from mpc.protocols.fits import Curve, Plan, plan_of
+from mpc.protocols.thresholds import choose
+
+__all__ = ["EXP", "LOG", "cost", "error_bound", "evaluate", "power", "slices"]
+
+Words = NDArray[np.uint64]
+
+LOG, EXP = Curve("log", "log"), Curve("exp", "exp")
+# Words that an element takes at once for each threshold and party: bits, masks, numbers, coefficients.
+_WORDS_EACH = 6
+
+
+def power(exponent: float, *, positive: bool = False) -> Curve:
+    """Return x^p; of negative x, too, for p = -1, unless `positive`."""
+    names = {-1.0: "reciprocal", 0.5: "sqrt"}
+    name = names.get(exponent, "power")
+    return Curve(name, "power", float(exponent), exponent == -1 and not positive)
+
+
+def _plan(x: SecretValue, curve: Curve) -> tuple[int, Plan]:
+    """Return s, by how much x is truncated, and the plan for the rest."""
+    form = x.session.format
+    if not form.frac_bits:
+        raise RangeError(f"{curve.name} needs a format with fractional bits, got frac_bits = 0")
+    shift = max(0, x.frac_bits - form.frac_bits)
+    place = min(x.frac_bits, form.frac_bits)
+    return shift, plan_of(curve, place, form, -(-x.bound >> shift))
+
+
+def error_bound(x: SecretValue, curve: Curve) -> tuple[float, float]:
+    """Return the absolute error, and the error relative to the result, that results may have."""
+    plan = _plan(x, curve)[1]
+    return plan.absolute * 2.0**-x.session.format.frac_bits, plan.relative
+
+
+def cost(parties: int, size: int, shift: int, nibbles: int, plan: Plan, normalises: bool) -> Spent:
+    """Declare the cost for `size` elements that lose `shift` bits, without the check of the domain."""
+    count = len(plan.thresholds)
+    total = sign.cost(parties, size, shift, nibbles, True, "truncation", count)
+    total += b2a.cost(parties, count, size)
+    if normalises:
+        cut = plan.v_bits - plan.d_bits
+        total += product.cost(parties, 2 * size, 0 if cut else size)
+        if cut:
+            total += truncation.cost(parties, size, cut)
+    total += product.cost(parties, 3 * size, 3 * size)
+    return total + truncated_product.cost(parties, size)
+
+
+def slices(session: Runtime, size: int, thresholds: int) -> list[slice]:
+    """Return the parts of an array that are evaluated one after another."""
+    each = 8 * _WORDS_EACH * (len(session.here) + 1) * thresholds
+    some = max(64, session.memory_limit // each)
+    return [slice(k, k + some) for k in range(0, size, some)]
+
+
+def cut_to(v: Secret, plan: Plan) -> Secret:
+    """Return c X, truncated to the fractional bits of d if it has more."""
+    cut = plan.v_bits - plan.d_bits
+    return truncation.truncate(v, cut) if cut else v
+
+
+def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Words]:
+    """Steps 1 to 3; also shares of the number of values outside of the domain, (p,)."""
+    session, place = x.session, x.frac_bits - shift
+    bits, y = sign.signs_and_value(x, shift, plan.thresholds)
+    numbers = b2a.convert(session, bits, x.size)
+    c, m, *a = choose(session, numbers, plan.rows).transpose(1, 0, 2)
+    outside = choose(session, numbers, plan.outside).sum(axis=(1, 2), dtype=np.uint64)
+    if curve.normalises:
+        # The bound of the product is what counts: below 2^(Q + 1).
+        left = x.derive(y, frac_bits=plan.v_bits, bound=1)
+        v = product.multiply(left, left.derive(c, frac_bits=0, bound=2 << plan.v_bits), whole=True)
+        d = cut_to(v, plan).shares - m
+    else:
+        d = (y << np.uint64(plan.d_bits - place)) - m
+    a0, a1, a2, a3 = a
+    total, _ = piecewise.cubic(x, d, (a0, a1, a2, a3), plan.d_bits, plan.sizes, at_once=True)
+    frac_bits = session.format.frac_bits + plan.d_bits
+    return linear.placed(total, frac_bits, total.bound), outside
+
+
+def _domain(curve: Curve, plan: Plan, place: int) -> str:
+    low, high = (value * 2.0**-place for value in (plan.low, plan.high))
+    if curve.kind == "exp":
+        return f"x at most {high:g}"
+    if curve.kind == "power" and curve.exponent > 0:
+        return f"0 <= x <= {high:g}"
+    return f"{'|x|' if curve.both else 'x'} at least {low:g}"
+
+
+def _inside(curve: Curve, plan: Plan, values: NDArray[np.int64], shift: int) -> NDArray[np.bool_]:
+    """Whether encoded values are in the domain, however they are truncated."""
+    least, most = values >> shift, -(-values >> shift)
+    if curve.kind == "exp":
+        return np.asarray(most <= plan.high)
+    if curve.both:
+        least, most = np.abs(values) >> shift, -(-np.abs(values) >> shift)
+    zero = curve.kind == "power" and curve.exponent > 0
+    return np.asarray((least >= (0 if zero else plan.low)) & (most <= plan.high))
+
+
+def evaluate(x: Secret, curve: Curve) -> Secret:
+    """Return the function of x, with the format's fractional bits and those of d.
+
+    Raises
+    ------
+    RangeError
+        If a value is outside of the domain, see the session's `ranges`.
+    """
+    session = x.session
+    with session.protocol(curve.name):
+        shift, plan = _plan(x, curve)
+        domain = _domain(curve, plan, x.frac_bits - shift)
+        check = plan.outside.any() and session.range_policy.settle_domain(
+            (x,), lambda values: _inside(curve, plan, values, shift), curve.name, domain
+        )
+        flat = x.view(("reshape", (x.size,)))
+        parts = slices(session, x.size, len(plan.thresholds))
+        parts_of_x = [flat[part] for part in parts] if len(parts) > 1 else [flat]
+        found = [_part(part, curve, shift, plan) for part in parts_of_x]
+        if check:
+            outside = found[0][1]
+            for _, more in found[1:]:
+                outside = outside + more
+            if not range_check.is_none(x.derive(outside, frac_bits=0, bound=x.size)):
+                raise RangeError(f"{curve.name}: a value is not in the domain, {domain}")
+        results = [result for result, _ in found]
+        whole = results[0] if len(results) == 1 else linear.concatenate(results)
+        return whole.view(("reshape", x.shape))
