@@ -201,7 +201,8 @@ class SecretValue:
         """Get shares of the cross term as correlated randomness, and add them to the product's."""
         assert self._cross_term is not None and self._shares is not None
         with self.session.protocol("product"):
-            words = self.session.correlated(self._cross_term)[1].reshape(self._shares.shape)
+            (words,) = self.session.correlated(self._cross_term).corrected
+        words = words.reshape(self._shares.shape)
         words += self._shares
         self._shares, self._cross_term = words, None
 

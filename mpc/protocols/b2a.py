@@ -98,10 +98,10 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
         found = own_shares.to_number(pair, whole, WORD_BITS * count * words_each)
         return found.reshape(len(planes), count, WORD_BITS * words_each)[..., :size]
     correlation = RandomBits(count, size)
-    _, words = session.correlated(correlation)
-    beta, number = correlation.split(words)
-    delta = session.open((planes ^ beta, "xor"))[0]
-    out = np.empty((len(words), planes.shape[1], size), np.uint64)
+    shares = session.correlated(correlation)
+    delta = session.open((planes ^ shares.masks[0], "xor"))[0]
+    (number,) = shares.corrected
+    out = np.empty((len(number), planes.shape[1], size), np.uint64)
     for i in range(len(out)):
         for k in range(planes.shape[1]):
             run(_to_number, size, 4, delta[0, k], number[i, k], i == session.first_row, out[i, k])
@@ -116,7 +116,7 @@ def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:
     if session.pair is not None:
         return SharedBit(bits, size, session.first_row)
     correlation = RandomBits(1, size)
-    id, words = session.correlated(correlation)
-    beta, number = correlation.split(words)
-    delta = session.open((bits ^ beta[:, 0], "xor"))[0]
-    return MaskedBit(MaskRef(id, Part((count_words(size),), "xor")), number[:, 0], delta)
+    shares = session.correlated(correlation)
+    delta = session.open((bits ^ shares.masks[0][:, 0], "xor"))[0]
+    ref = MaskRef(shares.id, Part((count_words(size),), "xor"))
+    return MaskedBit(ref, shares.corrected[0][:, 0], delta)

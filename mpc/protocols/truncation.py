@@ -242,10 +242,11 @@ def divide_by_powers(x: Secret, shifts: Sequence[int]) -> list[Secret]:
         dealt = []
         for shift in shifts:
             correlation = TruncationPair(x.size, shift, cross_term)
-            dealt.append(correlation.split(session.correlated(correlation)[1]))
-        opened = session.open(*((masked(session, x, r), "sum") for r, _, _ in dealt))
+            dealt.append(session.correlated(correlation))
+        opened = session.open(*((masked(session, x, shares.masks[0]), "sum") for shares in dealt))
         results = []
-        for shift, c, (_, high, tops) in zip(shifts, opened, dealt, strict=True):
+        for shift, c, shares in zip(shifts, opened, dealt, strict=True):
+            high, tops = shares.corrected
             out = finish(session, c, high, tops, shift)
             # Rounding adds at most one, and nothing to a multiple of 2^shift.
             results.append(
