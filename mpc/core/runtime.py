@@ -84,11 +84,12 @@ class CorrelatedShares:
     ----------
     id : int
         The correlation's id.
+    correlation : Correlation
     masks : list of uint64 arrays of shape (p, *part.shape)
         Of the uniform parts.
     """
 
-    __slots__ = ("_corrected", "_correlation", "_fetch", "id", "masks")
+    __slots__ = ("_corrected", "_fetch", "correlation", "id", "masks")
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class CorrelatedShares:
         masks: Words,
         fetch: Callable[[int, Correlation], Words],
     ) -> None:
-        self.id, self._correlation, self._fetch = id, correlation, fetch
+        self.id, self.correlation, self._fetch = id, correlation, fetch
         self.masks = cut(masks, correlation.layout.masks)
         self._corrected: list[Words] | None = None
 
@@ -105,8 +106,8 @@ class CorrelatedShares:
     def corrected(self) -> list[Words]:
         """The shares of the corrected parts, of shape (p, *part.shape): the first time this may wait."""
         if self._corrected is None:
-            words = self._fetch(self.id, self._correlation)
-            self._corrected = cut(words, self._correlation.layout.corrected)
+            words = self._fetch(self.id, self.correlation)
+            self._corrected = cut(words, self.correlation.layout.corrected)
         return self._corrected
 
 
