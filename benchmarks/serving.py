@@ -338,15 +338,22 @@ def tables(measured: dict[str, Any]) -> Iterator[list[list[str]]]:
 def about(measured: dict[str, Any]) -> str:
     """Return how it was measured."""
     layers = "-".join(map(str, measured["layers"]))
-    return (
+    text = (
         f"Requests of {measured['rows']} rows for networks {layers}"
         f"{', each model one wider inside than the last' if measured['different'] else ''};"
         " the provider, alice, bob and all clients on one machine of"
-        f" {measured['machine']['cores']} cores. Measured for"
-        f" {measured['seconds']:g} s behind a warm-up of {measured['warm_up']:g} s; the first second is"
-        " that of clients which are connected already. CPU is the time of each service, and of all"
-        " clients, for a request."
+        f" {measured['machine']['cores']} cores."
     )
+    if "load" in measured or "hostile" in measured:
+        text += (
+            f" Measured for {measured['seconds']:g} s behind a warm-up of {measured['warm_up']:g} s;"
+            " the first second is that of clients which are connected already. CPU is the time of each"
+            " service, and of all clients, for a request."
+        )
+    if "soak" in measured:
+        text += f" Memory while {measured['soak']['clients']} clients asked, in"
+        text += f" {measured['soak']['seconds']:,} s."
+    return text
 
 
 def serving_text(measured: dict[str, Any]) -> list[str]:

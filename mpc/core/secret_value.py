@@ -129,12 +129,24 @@ class SecretValue:
         cross_term: Correlation | None = None,
         binary: bool = False,
         rounding: Rounding | None = None,
+        origins: Sequence[SecretValue] = (),
     ) -> Self:
-        """Make an array of the same session (for protocols)."""
+        """Make an array of the same session (for protocols).
+
+        `origins` are the arrays whose shares these are: copied, or computed with public numbers alone.
+        """
+        pair = self.session.pair
+        if pair is not None and shares is not None and origins:
+            pair.operands.follow(shares, [origin._held for origin in origins])
         return type(self)(
             self.session, shares, frac_bits, bound, mask=mask, bit=bit, plaintext=plaintext,
             cross_term=cross_term, binary=binary, rounding=rounding,
         )  # fmt: skip
+
+    @property
+    def _held(self) -> Words:
+        """What the other party of two could be shown of the array: an input, or shares."""
+        return self.shares if self.plaintext is None else self.plaintext.base.encoded
 
     def without_shares(self, planned: Runtime) -> Self:
         """Make the same array in a session where no party lives (for plans)."""
@@ -176,7 +188,7 @@ class SecretValue:
         if bound >= self.bound:
             return self
         narrowed = self.derive(
-            self._held(),
+            self._rounded(),
             frac_bits=self.frac_bits,
             bound=bound,
             mask=self._mask,
@@ -192,13 +204,13 @@ class SecretValue:
     def as_binary(self) -> Self:
         """Return this array marked as holding zeros and ones alone (for protocols)."""
         return self.derive(
-            self._held(), frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
+            self._rounded(), frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
             plaintext=self.plaintext, cross_term=self._cross_term, binary=True,
         )  # fmt: skip
 
     # Shares, mask and shape.
 
-    def _held(self) -> Words | None:
+    def _rounded(self) -> Words | None:
         """Return the shares, unless they follow from a mask or a plaintext."""
         if self.rounding is not None:
             self._finish_rounding()
@@ -268,7 +280,7 @@ class SecretValue:
         addend is the plaintext of its owner: no shares of it are expanded. Otherwise the addends are
         the shares.
         """
-        if self.plaintext is None and self._held() is None:
+        if self.plaintext is None and self._rounded() is None:
             # Not by `shares`, which would copy all rows of the mask to add Delta to one.
             assert self._mask is not None
             lam, first = self._mask.shares, self.session.first_row
@@ -330,6 +342,7 @@ class SecretValue:
             plaintext=None if x.plaintext is None else x.plaintext.view(step),
             cross_term=cross_term,
             binary=x.binary,
+            origins=(x,),
         )
 
     def __getitem__(self, key: Any) -> Self:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nn.fixed_point.calibration import Bounds
 from nn.layers.layer import layers_of
 from nn.models.mlp import MLP
 from nn.models.model_archives import VERSION, read_model
@@ -63,6 +64,8 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor:
             if names.shape != (model.n_features_in_,):
                 raise DataError(f"names for {model.n_features_in_} features, got {names.shape}")
             model.feature_names_in_ = names
+        if "bounds" in header:
+            model.bounds_ = Bounds(**header["bounds"])
         if "output_scale" in arrays:
             scale = arrays["output_scale"]
             if scale.shape != (model.n_outputs_,) or not (scale >= 0).all():

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mpc.core.ranges import LARGEST
 from nn.core import archives
 from nn.core.checks import local_path
 from nn.core.labels import ordered_classes, plain_labels
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale, input_range
 from nn.layers import Layer
 from nn.layers.layer import described, layers_of
@@ -40,6 +42,8 @@ Arrays = dict[str, NDArray[Any]]
 Words = NDArray[np.uint64]
 
 VERSION = 2
+# Of a model with bounds, which earlier versions would not check.
+VERSION_WITH_BOUNDS = 3
 _LARGEST_HEADER = 1 << 20
 # Elements of a row, at most, in the input or any output of a layer.
 _LARGEST_ROW = 1 << 28
@@ -122,6 +126,8 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     }
     public: Arrays = {"low": model.low, "high": model.high}
     public["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
+    if model.bounds is not None:
+        header["version"], header["bounds"] = VERSION_WITH_BOUNDS, asdict(model.bounds)
     if isinstance(model, SharedRegressor):
         header["kind"], header["flat"] = "regressor", bool(model.flat)
     if model.inputs is not None:
@@ -270,7 +276,7 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
         for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
     layers = layers_of(header["layers"], parameters)
-    common: dict[str, Any] = {"inputs": first.inputs}
+    common: dict[str, Any] = {"inputs": first.inputs, "bounds": first.bounds}
     if header["kind"] == "regressor":
         common["flat"] = header["flat"]
     else:
@@ -308,7 +314,7 @@ class SharesFile:
     header : dict
     shares : list of uint64 array
         The party's shares of the parameters, in layer order.
-    low, high, classes, inputs
+    low, high, classes, inputs, bounds
         As of :class:`nn.shared.model.SharedModel`.
 
     Raises
@@ -352,7 +358,7 @@ class SharesFile:
 
     def _check_expected(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
         expected = {
-            "version": VERSION,
+            "version": VERSION_WITH_BOUNDS if "bounds" in self.header else VERSION,
             "party": parties[party],
             "parties": list(parties),
             "frac_bits": form.frac_bits,
@@ -417,5 +423,9 @@ class SharesFile:
         shape = _output_shape(layers, header["n_features"])
         if shape != (len(self.classes),):
             raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")
+        self.bounds = None
+        if "bounds" in header:
+            self.bounds = Bounds(**header["bounds"])
+            self.bounds.check(layers, FixedPoint(header["frac_bits"], header["int_bits"]))
         if self.inputs is not None and not self.inputs.fits(layers):
             raise DataError("it has a scale of the inputs, but no Dense as its first layer")

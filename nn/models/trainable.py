@@ -219,6 +219,7 @@ class Network(Classifier):
         self.layers = [layer.with_parameters(layer.parameters) for layer in layers]
         self.classes_ = names
         self.input_range_ = (float(matrix.min()), float(matrix.max()))
+        self.bounds_ = None  # of other weights
         self.loss_curve_, self.validation_scores_ = losses, scores
         return self
 

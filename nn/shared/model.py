@@ -16,11 +16,13 @@ from mpc.core.errors import RevealError
 from mpc.protocols import linear
 from nn.core.checks import integer
 from nn.core.progress import progress_bar
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows
 from nn.layers import Layer
 from nn.layers.layer import parameters
 from nn.losses.links import probabilities
 from nn.shared.model_inputs import ModelInputs
+from nn.shared.proof import RangeProof
 from nn.shared.range import RangeWatch
 from nn.shared.workers import Answer, evaluate
 
@@ -52,6 +54,10 @@ class SharedModel(ModelInputs):
     scores : bool, default=False
         Whether scores and probabilities may be revealed, which the model's owner decides. They may
         be for a model that was trained on shares: its parties could reveal the weights themselves.
+    bounds : Bounds, optional
+        Limits of the layers' outputs, which every evaluation checks on shares, batch by batch: a
+        value beyond is a RangeError at all parties, and there is no answer. Default: none, since
+        interval bounds have shown that no value can leave the format.
 
     Attributes
     ----------
@@ -89,6 +95,7 @@ class SharedModel(ModelInputs):
         inputs: InputScale | None = None,
         link: str | None = None,
         scores: bool = False,
+        bounds: Bounds | None = None,
     ) -> None:
         self.session = session
         self.layers = list(layers)
@@ -98,6 +105,11 @@ class SharedModel(ModelInputs):
         self.inputs = inputs
         self.link = link
         self.scores = scores
+        self.bounds = bounds
+        # In a worker, counts of failures that it does not open; None where they are opened.
+        self.failures: list[SharedArray] | None = None
+        # In a worker: whether the rows are those of a party, which has checked them.
+        self.rows_are_checked = False
         self.validation_scores_: list[float] = []
         self.validation_losses_: list[float] = []
         self.epoch_costs_: list[Spent] = []
@@ -138,7 +150,8 @@ class SharedModel(ModelInputs):
         Raises
         ------
         RangeError
-            If the rows' public bound is beyond the range that the model was shared for.
+            If the rows' public bound is beyond the range that the model was shared for; or, for a
+            model with `bounds`, if a value left its limit. The parties learn that, and nothing else.
         ShapeError
             If the rows do not have the model's features.
         DtypeError, SessionError
@@ -149,7 +162,7 @@ class SharedModel(ModelInputs):
         A hidden layer with ReLU takes 5 rounds: one opens the layer's input under a mask, four are
         truncation and ReLU together. With sigmoid or tanh in place of ReLU it takes 9. Max pooling
         of 2x2 adds 8 rounds, average pooling 1. The weights are opened under their masks once a
-        session.
+        session. A model with `bounds` takes 5 rounds more, 8 without a provider.
         """
         array = self.check_rows(X)
         n_jobs = self.session.worker_count(n_jobs, len(array))
@@ -176,14 +189,24 @@ class SharedModel(ModelInputs):
         """Yield each layer's output for rows in the scale of the model's inputs."""
         form = self.session.format
         self._check_bound(x)
+        proof = None
+        if self.bounds is not None:
+            proof = RangeProof(self.session, self.layers, self.bounds)
+            if not self.rows_are_checked:
+                proof.begin(x, self.largest_row(x.frac_bits))
         for number, layer in enumerate(self.layers, start=1):
             # Values stay in range: checked before sharing, or watched during a training.
             with self.session.layer(f"{number} {layer!r}"), self.session.range_policy.vouched():
-                before, x = x, self.through(number - 1, x)
-                if self.range is not None:
-                    self.range.forward(f"layer {number}, {layer!r}", layer, before, x)
-                if x.frac_bits >= form.frac_bits:
-                    x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
+                if proof is not None:
+                    x = proof.through(number - 1, x, self.through)
+                else:
+                    before, x = x, self.through(number - 1, x)
+                    if self.range is not None:
+                        self.range.forward(f"layer {number}, {layer!r}", layer, before, x)
+                    if x.frac_bits >= form.frac_bits:
+                        x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
+            if proof is not None and number == len(self.layers):
+                proof.finish(x, self.failures)
             yield x
 
     def through(self, number: int, x: SharedArray) -> SharedArray:

@@ -13,6 +13,7 @@ from mpc.protocols import (
     b2a,
     bits,
     comparison,
+    limits,
     masking,
     product,
     range_check,
@@ -94,6 +95,13 @@ def masked(session, size, give):
     x, y = two_computed(session, size, give)
     masking.mask_together(x, y)
     return x, y
+
+
+def excess_of(x):
+    excess = limits.Excess(x.session)
+    planes = np.zeros((len(x.session.here), count_words(x.size)), np.uint64)
+    excess.add(planes, x.size, inside=False)
+    return excess
 
 
 def bit_and_number(session, size, give):
@@ -289,6 +297,30 @@ CASES = [
         lambda n, e: (
             product.cost(n, 2 * e) + Spent(1, 16 * e, truncation.cost(n, e, 16).correction_bytes)
         ),
+    ),
+    Case(
+        "relu with a limit",
+        lambda s, e, g: (computed(s, e, g, 32, PRODUCT),),
+        lambda x: limits.relu_within(x, 2**20, limits.Excess(x.session)),
+        lambda n, e: relu.cost(n, e, 16, 9, 2),
+    ),
+    Case(
+        "truncation with limits",
+        lambda s, e, g: (computed(s, e, g, 32, PRODUCT),),
+        lambda x: limits.truncate_within(x, 2**20, limits.Excess(x.session)),
+        lambda n, e: sign.cost(n, e, 16, 9, True, "truncation", 2),
+    ),
+    Case(
+        "words within limits",
+        two_computed,
+        lambda x, y: limits.words_within(x, 2**20, limits.Excess(x.session)),
+        lambda n, e: sign.cost(n, e, 0, 16, True, "none", 2),
+    ),
+    Case(
+        "proof of limits",
+        two_computed,
+        lambda x, y: range_check.is_none(limits.failures(x, excess_of(x))),
+        lambda n, e: limits.cost(n),
     ),
     Case("reveal", two, lambda x, y: x.reveal(), sharing.cost_of_reveal),
     Case("reveal to one", two, lambda x, y: x.reveal(to="bob"), lambda n, e: Spent(1, 8 * e, 0)),
@@ -608,6 +640,10 @@ def test_costs_that_the_files_state():
     assert one.rounds == 4
     assert one.bytes_sent == 10 * 6400
     assert one.correction_bytes / 6400 <= 49
+    limited = relu.cost(2, 6400, 16, 8, 2) - one
+    assert (limited.rounds, 8 * limited.bytes_sent) == (0, 15 * 6400)
+    assert 8 * limited.correction_bytes == 38 * 6400
+    assert limits.cost(2) == Spent(5, 56, 336)
     unshifted = relu.cost(2, 6400, 0, 8)
     assert one.correction_bytes - unshifted.correction_bytes == 12 * 6400
     order = comparison.cost(2, 6400, 9, True)
