@@ -50,7 +50,7 @@ def cube(x):
     with session.protocol("cube"):
         (mask,) = mask_together(x)  # step 1
         powers = Powers(mask.ref, x.size)
-        (shares,) = powers.split(session.correlated(powers)[1])
+        (shares,) = session.correlated(powers).corrected
         d = mask.delta.reshape(len(mask.delta), x.size)  # no row if nobody is here, in a plan
         out = 3 * d * shares[:, 0] + shares[:, 1]
         for row, a in zip(mask.rows, mask.shares, strict=True):  # parties that have a share of a

@@ -74,11 +74,14 @@ class Recorded(CorrelationSource):
         """Whether the program's source makes correlations of a class."""
         return self._of.makes(kind)
 
-    def shares(self, id: int, correlation: Correlation) -> Words:
+    def masks(self, id: int, correlation: Correlation) -> Words:
         """Record the correlation; return shares of no party."""
         self.asked.append((id, correlation))
-        layout = correlation.layout
-        return np.empty((0, layout.mask_words + layout.corrected_words), np.uint64)
+        return np.empty((0, correlation.layout.mask_words), np.uint64)
+
+    def corrected(self, id: int, correlation: Correlation) -> Words:
+        """Return shares of no party."""
+        return np.empty((0, correlation.layout.corrected_words), np.uint64)
 
     def book(self, correlation: Correlation, ledger: Ledger) -> None:
         """Book as the program's source does."""

@@ -310,15 +310,15 @@ class Session(SessionWithStock):
 
         Notes
         -----
-        1 round, 8 bytes an element to each party that learns the value; before it, 1 round and
-        8 bytes an element if `x` needs truncation. In a plan the result is all zeros.
+        1 round, 8 bytes an element to each party that learns the value; 16 if `x` is truncated for it.
+        Without a provider truncation takes rounds of its own. In a plan the result is all zeros.
 
         If a product z is truncated to be revealed, a computing party that learns the result learns
         more: z + U exactly, where U is uniform, for each element, below one unit of the result's last
-        place. The value that truncation opened to all parties says at which fraction z is rounded up;
-        it tells nothing to a party that does not learn the result. The truncated array is kept, so
-        that revealing `x` again, to any party, tells no more and costs no truncation. A view of `x`,
-        or the same product computed again, is an array of its own with another U.
+        place. The value that truncation opens says at which fraction z is rounded up; it tells nothing
+        to a party that does not learn the result. The truncated array is kept, so that revealing `x`
+        again, to any party, tells no more. A view of `x`, or the same product computed again, is an
+        array of its own with another U.
         """
         return sharing.reveal(self.check_own(x, "x"), to=to)
 

@@ -40,6 +40,7 @@ __all__ = [
     "chosen_rows",
     "combine",
     "correlation_classes",
+    "cut",
     "with_runs",
 ]
 
@@ -419,14 +420,15 @@ class Correlation:
         """The number of words of the correction, which the last party receives."""
         return self.layout.corrected_words
 
-    def split(self, words: Words) -> list[Words]:
-        """Cut an array of shape (..., words of all parts) into the parts, of shape (..., *part.shape)."""
-        pieces, start, leading = [], 0, words.shape[:-1]
-        for part in self.layout.parts:
-            piece = words[..., start : start + part.size]
-            pieces.append(piece.reshape(*leading, *part.shape))
-            start += part.size
-        return pieces
+
+def cut(words: Words, parts: Sequence[Part]) -> list[Words]:
+    """Cut an array of shape (..., words of all parts) into the parts, of shape (..., *part.shape)."""
+    pieces, start, leading = [], 0, words.shape[:-1]
+    for part in parts:
+        piece = words[..., start : start + part.size]
+        pieces.append(piece.reshape(*leading, *part.shape))
+        start += part.size
+    return pieces
 
 
 class Layout:

@@ -298,13 +298,16 @@ class Ledger:
 
     def add_correction(self, count: int, framing: int) -> None:
         """Book a correction of `count` bytes from the provider, and the bytes of its framing."""
-        key = self._key()
-        self._other[key].correction_bytes += count
+        self._other[self._key()].correction_bytes += count
         self._total.correction_bytes += count
         self._correction_framing += framing
-        # The last party waits for it: there and back since it was asked for.
-        self._clocks[-1] = max(self._clocks[-1], self._asked + 2)
-        self._add_trips(key)
+
+    def wait_for_correction(self) -> None:
+        """Note that the last party waits for a correction: there and back since it was asked for."""
+        comes = self._asked + 2
+        if self._clocks[-1] < comes:
+            self._clocks[-1] = comes
+            self._add_trips(self._key())
 
     def ask(self) -> None:
         """Note that the last party now asks for corrections that it will need."""

@@ -99,8 +99,10 @@ class CorrelationSource(ABC):
         """Whether the source can make correlations of a class. Must be the same at all parties."""
 
     @abstractmethod
-    def shares(self, id: int, correlation: Correlation) -> Words:
-        """Return the shares of a correlation of the parties that live here.
+    def masks(self, id: int, correlation: Correlation) -> Words:
+        """Return the shares of a correlation's masks of the parties that live here, without waiting.
+
+        What another process is needed for is asked of it now.
 
         Parameters
         ----------
@@ -110,7 +112,21 @@ class CorrelationSource(ABC):
 
         Returns
         -------
-        uint64 array of shape (p, mask words + corrected words)
+        uint64 array of shape (p, mask words)
+
+        Raises
+        ------
+        PeerError
+            If another process is lost.
+        """
+
+    @abstractmethod
+    def corrected(self, id: int, correlation: Correlation) -> Words:
+        """Return the shares of its corrected parts, once for every id, after :meth:`masks`.
+
+        Returns
+        -------
+        uint64 array of shape (p, corrected words)
 
         Raises
         ------

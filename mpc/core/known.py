@@ -13,6 +13,7 @@ only when needed:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,16 @@ from numpy.typing import NDArray
 from mpc.core.correlation import MaskRef, View, apply_views, chosen_rows
 from mpc.core.runtime import Runtime
 
-__all__ = ["Mask", "MaskedBit", "OwnerInput", "Plaintext", "SecretBit", "SharedBit", "expand_mask"]
+__all__ = [
+    "Mask",
+    "MaskedBit",
+    "OwnerInput",
+    "Plaintext",
+    "Rounding",
+    "SecretBit",
+    "SharedBit",
+    "expand_mask",
+]
 
 Words = NDArray[np.uint64]
 
@@ -239,3 +249,25 @@ class SharedBit:
 
 SecretBit = MaskedBit | SharedBit
 """A bit as a comparison gives it: masked, or without a provider shared."""
+
+
+class Rounding(Protocol):
+    """A truncation that was revealed before all parties needed shares of it.
+
+    Attributes
+    ----------
+    message : uint64 array of shape (p, *shape)
+        What it opens.
+    """
+
+    message: Words
+
+    @property
+    def opened(self) -> bool:
+        """Whether what it opens is known to all parties."""
+
+    def shares(self) -> Words:
+        """Return shares of the truncated value: 1 round unless it is opened."""
+
+    def without_shares(self, planned: Runtime) -> Rounding:
+        """Return the same where no party lives (for plans)."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.correlation import Correlation, Opening
+from mpc.core.correlation import Correlation, Opening, cut
 from mpc.core.cost import Cost, Ledger, Spent
 from mpc.core.errors import PartyError, PeerError, SessionError
 from mpc.core.events import record
@@ -25,7 +25,7 @@ from mpc.core.owner import Owner
 from mpc.core.ranges import RangePolicy
 from ring import FixedPoint, processes
 
-__all__ = ["Runtime", "Setup"]
+__all__ = ["CorrelatedShares", "Runtime", "Setup"]
 
 Words = NDArray[np.uint64]
 
@@ -63,6 +63,52 @@ class Setup:
     ledger: Ledger
     range_policy: RangePolicy
     session_id: bytes = b""
+
+
+class CorrelatedShares:
+    """This process's shares of a correlation: masks at once, corrected parts when they are needed.
+
+    What hides a value is the masks alone. So a protocol opens it under them before it needs the
+    corrected parts: a correction from the provider, which takes a round trip if it is asked for only
+    now, comes while the opening does.
+
+    Parameters
+    ----------
+    id : int
+    correlation : Correlation
+    masks : uint64 array of shape (p, mask words)
+    fetch : callable
+        Waits for the corrected parts, and returns them: of shape (p, corrected words).
+
+    Attributes
+    ----------
+    id : int
+        The correlation's id.
+    correlation : Correlation
+    masks : list of uint64 arrays of shape (p, *part.shape)
+        Of the uniform parts.
+    """
+
+    __slots__ = ("_corrected", "_fetch", "correlation", "id", "masks")
+
+    def __init__(
+        self,
+        id: int,
+        correlation: Correlation,
+        masks: Words,
+        fetch: Callable[[int, Correlation], Words],
+    ) -> None:
+        self.id, self.correlation, self._fetch = id, correlation, fetch
+        self.masks = cut(masks, correlation.layout.masks)
+        self._corrected: list[Words] | None = None
+
+    @property
+    def corrected(self) -> list[Words]:
+        """The shares of the corrected parts, of shape (p, *part.shape): the first time this may wait."""
+        if self._corrected is None:
+            words = self._fetch(self.id, self.correlation)
+            self._corrected = cut(words, self.correlation.layout.corrected)
+        return self._corrected
 
 
 class Runtime:
@@ -260,15 +306,10 @@ class Runtime:
             raise
         return [each[0] for each in received] if self.here else []
 
-    def correlated(self, correlation: Correlation) -> tuple[int, Words]:
-        """Get this process's shares of a correlation.
+    def correlated(self, correlation: Correlation) -> CorrelatedShares:
+        """Get this process's shares of a correlation: masks now, corrected parts when they are asked for.
 
-        Returns
-        -------
-        int
-            The correlation's id.
-        uint64 array of shape (p, mask words + corrected words)
-            Cut into parts by `correlation.split`.
+        Open under the masks first, where that can be: corrected parts may have to be waited for.
 
         Raises
         ------
@@ -285,12 +326,22 @@ class Runtime:
         layout = correlation.layout
         self.transport.note(kind.__name__, id, layout.mask_words, layout.corrected_words)
         try:
-            words = source.shares(id, correlation)
+            masks = source.masks(id, correlation)
         except PeerError as error:
             self._end(str(error))
             raise
         source.book(correlation, self._ledger)
-        return id, words
+        return CorrelatedShares(id, correlation, masks, self._corrected)
+
+    def _corrected(self, id: int, correlation: Correlation) -> Words:
+        self.check_open()
+        if correlation.layout.corrected_words:
+            self._ledger.wait_for_correction()
+        try:
+            return self.source.corrected(id, correlation)
+        except PeerError as error:
+            self._end(str(error))
+            raise
 
     # Cost.
 

@@ -20,7 +20,7 @@ from mpc.core.errors import (
     ShapeError,
     SottoError,
 )
-from mpc.core.known import Mask, Plaintext, SecretBit
+from mpc.core.known import Mask, Plaintext, Rounding, SecretBit
 from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from ring.real_arrays import check_unmasked
@@ -55,11 +55,23 @@ class SecretValue:
     truncated : SecretValue or None
         This array truncated to the session's format, once that was needed. It is kept because
         truncating again would round anew, and two roundings tell more than one.
+    rounding : Rounding or None
+        If the array is a truncated one that was revealed, and its shares were not needed yet.
     """
 
     __slots__ = (
-        "_cross_term", "_mask", "_shares", "binary", "bit", "bound", "frac_bits", "plaintext", "session",
-        "shape", "truncated",
+        "_cross_term",
+        "_mask",
+        "_shares",
+        "binary",
+        "bit",
+        "bound",
+        "frac_bits",
+        "plaintext",
+        "rounding",
+        "session",
+        "shape",
+        "truncated",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +86,7 @@ class SecretValue:
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
+        rounding: Rounding | None = None,
     ) -> None:
         self.session = session
         self._shares = shares
@@ -89,8 +102,11 @@ class SecretValue:
         self.bit = bit
         self.plaintext = plaintext
         self.truncated: Self | None = None
+        self.rounding = rounding
         if shares is not None:
             held = shares
+        elif rounding is not None:
+            held = rounding.message
         elif plaintext is not None:
             held = plaintext.encoded
         elif mask is not None:
@@ -112,6 +128,7 @@ class SecretValue:
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
+        rounding: Rounding | None = None,
         origins: Sequence[SecretValue] = (),
     ) -> Self:
         """Make an array of the same session (for protocols).
@@ -123,7 +140,7 @@ class SecretValue:
             pair.operands.follow(shares, [origin._held for origin in origins])
         return type(self)(
             self.session, shares, frac_bits, bound, mask=mask, bit=bit, plaintext=plaintext,
-            cross_term=cross_term, binary=binary,
+            cross_term=cross_term, binary=binary, rounding=rounding,
         )  # fmt: skip
 
     @property
@@ -142,6 +159,8 @@ class SecretValue:
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, plaintext=plaintext,
             cross_term=self._cross_term, binary=self.binary,
         )  # fmt: skip
+        if self.rounding is not None:
+            twin.rounding, twin._shares = self.rounding.without_shares(planned), None
         if self.truncated is not None:
             twin.truncated = self.truncated.without_shares(planned)
         return twin
@@ -160,6 +179,7 @@ class SecretValue:
             None if self._mask is None else self._mask.ref,
             None if self.bit is None else self.bit.ref,
             self._cross_term,
+            self.rounding is not None and not self.rounding.opened,
             None if self.truncated is None else self.truncated.outline(),
         )
 
@@ -168,7 +188,7 @@ class SecretValue:
         if bound >= self.bound:
             return self
         narrowed = self.derive(
-            self._shares,
+            self._rounded(),
             frac_bits=self.frac_bits,
             bound=bound,
             mask=self._mask,
@@ -184,11 +204,21 @@ class SecretValue:
     def as_binary(self) -> Self:
         """Return this array marked as holding zeros and ones alone (for protocols)."""
         return self.derive(
-            self._shares, frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
+            self._rounded(), frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
             plaintext=self.plaintext, cross_term=self._cross_term, binary=True,
         )  # fmt: skip
 
     # Shares, mask and shape.
+
+    def _rounded(self) -> Words | None:
+        """Return the shares, unless they follow from a mask or a plaintext."""
+        if self.rounding is not None:
+            self._finish_rounding()
+        return self._shares
+
+    def _finish_rounding(self) -> None:
+        assert self.rounding is not None
+        self._shares, self.rounding = self.rounding.shares(), None
 
     @property
     def shares(self) -> Words:
@@ -198,6 +228,8 @@ class SecretValue:
         """
         if self.plaintext is not None:
             return self.plaintext.shares()
+        if self.rounding is not None:
+            self._finish_rounding()
         if self._shares is None:
             assert self._mask is not None
             shares = self._mask.shares.copy()
@@ -213,7 +245,8 @@ class SecretValue:
         """Get shares of the cross term as correlated randomness, and add them to the product's."""
         assert self._cross_term is not None and self._shares is not None
         with self.session.protocol("product"):
-            words = self.session.correlated(self._cross_term)[1].reshape(self._shares.shape)
+            (words,) = self.session.correlated(self._cross_term).corrected
+        words = words.reshape(self._shares.shape)
         words += self._shares
         self._shares, self._cross_term = words, None
 
@@ -247,7 +280,7 @@ class SecretValue:
         addend is the plaintext of its owner: no shares of it are expanded. Otherwise the addends are
         the shares.
         """
-        if self.plaintext is None and self._shares is None:
+        if self.plaintext is None and self._rounded() is None:
             # Not by `shares`, which would copy all rows of the mask to add Delta to one.
             assert self._mask is not None
             lam, first = self._mask.shares, self.session.first_row

@@ -90,14 +90,12 @@ class Masked:
 
     def __init__(self, session: Runtime, planes: Words, size: int) -> None:
         self._session, self._size = session, size
-        correlation = RandomBits(planes.shape[1], size)
-        _, words = session.correlated(correlation)
-        beta, self._number = correlation.split(words)
-        self.message = planes ^ beta
+        self._shares = session.correlated(RandomBits(planes.shape[1], size))
+        self.message = planes ^ self._shares.masks[0]
 
     def numbers(self, delta: Words) -> Words:
         """Return additive shares of zeros and ones, (p, planes, size), from what was opened."""
-        number, first = self._number, self._session.first_row
+        (number,), first = self._shares.corrected, self._session.first_row
         out = np.empty((len(number), number.shape[1], self._size), np.uint64)
         for i in range(len(out)):
             for k in range(out.shape[1]):
@@ -135,7 +133,7 @@ def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:
     if session.pair is not None:
         return SharedBit(bits, size, session.first_row)
     correlation = RandomBits(1, size)
-    id, words = session.correlated(correlation)
-    beta, number = correlation.split(words)
-    delta = session.open((bits ^ beta[:, 0], "xor"))[0]
-    return MaskedBit(MaskRef(id, Part((count_words(size),), "xor")), number[:, 0], delta)
+    shares = session.correlated(correlation)
+    delta = session.open((bits ^ shares.masks[0][:, 0], "xor"))[0]
+    ref = MaskRef(shares.id, Part((count_words(size),), "xor"))
+    return MaskedBit(ref, shares.corrected[0][:, 0], delta)

@@ -137,8 +137,9 @@ def inject(z: Secret, bit: SecretBit) -> Secret:
             )
         z, cross_term = z.split_cross_term()
         dealt = GatePair(z.size, shift, bit.ref, cross_term)
-        r, rings, tops = dealt.split(session.correlated(dealt)[1])
-        c = open_masked(session, z, r)
+        shares = session.correlated(dealt)
+        c = open_masked(session, z, shares.masks[0])
+        rings, tops = shares.corrected
         out = np.empty((len(session.here), z.size), np.uint64)
         for i in range(len(out)):
             run(

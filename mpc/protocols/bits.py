@@ -214,12 +214,15 @@ def evaluate(
             out[session.first_row, output] ^= ~np.uint64(0)
     if not structure.opened:
         return out
-    if dealt is None:
-        correlation = MaskProducts(len(structure.opened), structure.subsets, words)
-        lam, products = correlation.split(session.correlated(correlation)[1])
-    else:
+    if dealt is not None:
         lam, products = dealt
-    m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
+        m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
+    else:
+        correlation = MaskProducts(len(structure.opened), structure.subsets, words)
+        shares = session.correlated(correlation)
+        (lam,) = shares.masks
+        m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
+        (products,) = shares.corrected
     for i in range(len(planes)):
         for terms in (
             (structure.public, structure.secret) if i == session.first_row else (structure.secret,)

@@ -222,8 +222,10 @@ def exp(d: Secret) -> Secret:
             held = fresh_shares(session, z.shares) if shift else flat(z)
             return _truncated(d, own_shares.exp(pair, held, window_bits(nibbles, shift), shift))
         correlation = PowerWindow(size, shift, nibbles)
-        r, beta, tables, rings = correlation.split(session.correlated(correlation)[1])
+        shares = session.correlated(correlation)
+        r, beta = shares.masks
         c = open_masked(session, z, r)
+        tables, rings = shares.corrected
         planes = np.empty((len(r), 2 * nibbles, words), np.uint64)
         for i in range(len(planes)):
             read_tables(

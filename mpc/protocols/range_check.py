@@ -162,7 +162,7 @@ def _truncations(x: SecretValue, shifts: tuple[int, ...]) -> list[Words]:
         return [y.shares for y in truncation.divide_by_powers(x, shifts)]
     (mask,) = masking.mask_together(x)
     correlation = MaskShifts(mask.ref, x.size, shifts)
-    parts = correlation.split(session.correlated(correlation)[1])
+    parts = session.correlated(correlation).corrected
     c = mask.delta.reshape(len(mask.delta), x.size) + np.uint64(LIMIT)
     found = []
     for k, shift in enumerate(shifts):

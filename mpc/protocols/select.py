@@ -107,7 +107,7 @@ def multiply_bit(g: Secret, bit: SecretBit) -> Secret:
                 binary=g.binary,
             )
         (mask,) = mask_together(g)
-        _, cross_term = session.correlated(BitTerm(mask.ref, bit.ref, g.size))
+        (cross_term,) = session.correlated(BitTerm(mask.ref, bit.ref, g.size)).corrected
         out = np.empty_like(cross_term)
         shares = np.ascontiguousarray(g.shares).reshape(len(out), g.size)
         delta = np.ascontiguousarray(mask.delta).reshape(len(mask.delta), g.size)

@@ -12,10 +12,13 @@ Revealing [x]:
 1. A product z with s fractional bits more than the format is first truncated to x, unless it was before.
    The truncated array is kept with z, so that revealing z again tells no more.
 2. Each party sends its share to the parties that are to learn x; they add up the shares.
+If a product is truncated for this alone, the value c that truncation opens goes with the shares of r >> s,
+in the same round and to those who learn x: see :mod:`mpc.protocols.truncation`.
 From a truncated product these parties learn 2^s x + (c mod 2^s) = z + U exactly, with c as truncation
 opened it and U = r mod 2^s, uniform in [0, 2^s): less than one unit of x. See
 :mod:`mpc.protocols.truncation`.
-Cost: 1 round; 8 (n - 1) bytes an element to reveal to all, 8 to reveal to one.
+Cost: 1 round; 8 (n - 1) bytes an element to reveal to all, 8 to reveal to one; twice as many for a product
+that is truncated on the way, and truncation's correction.
 
 Source: additive secret sharing with pseudo-random shares (Cramer, Damgard, Ishai 2005).
 """
@@ -38,11 +41,19 @@ from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import truncation
-from mpc.protocols.truncation import to_format
+from mpc.protocols.truncation import RoundLater, round_later
 from ring import decode, encode
 from ring.real_arrays import plain_array
 
-__all__ = ["cost_of_reveal", "encoded_limit", "enter", "public_shares", "reveal", "share"]
+__all__ = [
+    "cost_of_product",
+    "cost_of_reveal",
+    "encoded_limit",
+    "enter",
+    "public_shares",
+    "reveal",
+    "share",
+]
 
 Words = NDArray[np.uint64]
 
@@ -50,6 +61,12 @@ Words = NDArray[np.uint64]
 def cost_of_reveal(parties: int, size: int) -> Spent:
     """Declare the cost of revealing `size` elements to all."""
     return Spent(1, 8 * (parties - 1) * size, 0)
+
+
+def cost_of_product(parties: int, size: int, shift: int) -> Spent:
+    """Declare the cost of revealing `size` elements to all that are truncated by `shift` bits for it."""
+    correction = truncation.cost(parties, size, shift).correction_bytes
+    return Spent(1, 16 * (parties - 1) * size, correction)
 
 
 def _check_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
@@ -193,12 +210,17 @@ def reveal(x: SecretValue, to: str | None) -> Any:
     """Open x to all parties, or to the party named, and decode it."""
     session = x.session
     party = None if to is None else session.number(to, "to")
-    x = to_format(x)
-    shares = x.shares
+    x = round_later(x)
     with session.protocol("reveal"):
-        opened = (
-            session.open((shares, "sum"))[0] if party is None else session.open_to(party, shares)
-        )
+        if isinstance(x.rounding, RoundLater) and not x.rounding.opened:
+            opened = x.rounding.reveal(party)
+        else:
+            shares = x.shares
+            opened = (
+                session.open((shares, "sum"))[0]
+                if party is None
+                else session.open_to(party, shares)
+            )
     if session.here and not len(opened):
         return None
     words = opened[0] if len(opened) else np.zeros(x.shape, np.uint64)

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.runtime import Runtime
+from mpc.core.runtime import CorrelatedShares, Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
@@ -200,10 +200,9 @@ class Window(Correlation):
             if structure.subsets:
                 bits.deal_products(structure.subsets, lam, products)
 
-    def shares(self, words: Words) -> Dealt:
-        """Name the parts of this process's shares."""
-        parts, uniform = self.split(words), len(self.layout.masks)
-        return self._named(parts[:uniform], parts[uniform:])
+    def shares(self, shares: CorrelatedShares) -> Dealt:
+        """Name the parts of this process's shares, with the corrected ones."""
+        return self._named(shares.masks, shares.corrected)
 
     def _named(self, masks: Sequence[Words], corrected: Sequence[Words]) -> Dealt:
         r, *lams = masks
@@ -342,12 +341,12 @@ def _open(
     # For s = 0, ReLU uses shares of r as [r >> s], so r must not take in a cross term.
     x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
     correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), cross_term)
-    number, words = session.correlated(correlation)
-    dealt = correlation.shares(words)
+    shares = session.correlated(correlation)
 
-    c = open_masked(session, x, dealt.r)
+    c = open_masked(session, x, shares.masks[0])
+    dealt = correlation.shares(shares)
     words_each = count_words(size)
-    each = np.empty((len(thresholds), len(words), 2 * nibbles, words_each), np.uint64)
+    each = np.empty((len(thresholds), len(dealt.r), 2 * nibbles, words_each), np.uint64)
     for planes, threshold in zip(each, thresholds, strict=True):
         for i in range(len(planes)):
             # Thresholds that differ by element are subtracted from c; the shift is 0 then.
@@ -359,11 +358,11 @@ def _open(
                 seen, shift, nibbles, signed, dealt.tables[i], i == session.first_row,
                 planes[i, :nibbles], planes[i, nibbles:], rest,
             )  # fmt: skip
-    planes = each.transpose(1, 2, 0, 3).reshape(len(words), 2 * nibbles, correlation.words)
+    planes = each.transpose(1, 2, 0, 3).reshape(len(dealt.r), 2 * nibbles, correlation.words)
     for structure, masks_and_products in zip(correlation.rounds, dealt.planes, strict=True):
         planes = bits.evaluate(session, planes, structure, masks_and_products)
     bit = planes[:, 0]
-    ref = MaskRef(number, correlation.beta, start=size) if correlation.has_beta else None
+    ref = MaskRef(shares.id, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
 
 

@@ -113,11 +113,12 @@ def multiply(x: Secret, left: int, y: Secret, right: int, bound: int) -> Secret:
             found = product.multiply(a, b, whole=True)
         return linear.placed(found, bits, bound)
     with session.protocol("truncated product"):
-        correlation = TruncatedProduct(size, left, right)
-        r, dealt = correlation.split(session.correlated(correlation)[1])
+        shares = session.correlated(TruncatedProduct(size, left, right))
+        (r,) = shares.masks
         messages = [masked(session, z, r[:, k]) for k, z in enumerate((x, y))]
         opened = session.open((np.concatenate(messages, axis=1), "sum"))[0]
         c = opened.reshape(len(opened), 2, size)
+        (dealt,) = shares.corrected
         out = np.empty((len(r), size), np.uint64)
         for i in range(len(out)):
             run(_finish, size, 20, c[0], dealt[i], left, right, i == session.first_row, out[i])

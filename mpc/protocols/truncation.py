@@ -16,6 +16,10 @@ public: whoever learns y learns z + (r mod 2^s) = 2^s y + (c mod 2^s), where r m
 to no party. So a product is truncated once, however often it is revealed.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
 Without a provider: :mod:`mpc.two_party.truncation`, with the same rounding.
+If y is to be revealed at once, c and R = r >> s are opened together, to those who learn y:
+y = (c >> s) - 2^(62 - s) - R modulo 2^(64 - s), as a signed number. Who sees c and R sees what c and y
+show: each follows from the other. Cost: 1 round, 16 (n - 1) bytes an element, 16 to one party. Shares of
+y, should they be needed later, take an opening of c unless all parties know it.
 
 c alone tells nothing about z, since r is uniform.
 
@@ -27,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +39,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import LANES, Correlation, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError, ShapeError
-from mpc.core.runtime import Runtime
+from mpc.core.runtime import CorrelatedShares, Runtime
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.two_party import truncation as own_shares
 from mpc.two_party.joint import fresh_shares
@@ -45,6 +50,7 @@ from ring.threads import run
 
 __all__ = [
     "OFFSET_BITS",
+    "RoundLater",
     "check_cross_term",
     "cost",
     "deal_high",
@@ -52,6 +58,7 @@ __all__ = [
     "divide_together",
     "finish",
     "open_masked",
+    "round_later",
     "take_in",
     "to_format",
     "tops_part",
@@ -248,12 +255,12 @@ def divide_together(pairs: Sequence[tuple[Secret, int]]) -> list[Secret]:
         for x, shift in pairs:
             z, cross_term = x.split_cross_term()
             correlation = TruncationPair(x.size, shift, cross_term)
-            r, high, tops = correlation.split(session.correlated(correlation)[1])
-            messages.append(masked(session, z, r))
-            dealt.append((high, tops))
+            dealt.append(session.correlated(correlation))
+            messages.append(masked(session, z, dealt[-1].masks[0]))
         opened = session.open(*((message, "sum") for message in messages))
         results = []
-        for (x, shift), c, (high, tops) in zip(pairs, opened, dealt, strict=True):
+        for (x, shift), c, shares in zip(pairs, opened, dealt, strict=True):
+            high, tops = shares.corrected
             out = finish(session, c, high, tops, shift)
             # Rounding adds at most one, and nothing to a multiple of 2^shift.
             results.append(
@@ -265,6 +272,81 @@ def divide_together(pairs: Sequence[tuple[Secret, int]]) -> list[Secret]:
 def _on_own_shares(pair: Pair, x: Secret, shift: int) -> Secret:
     shares = own_shares.truncate(pair, fresh_shares(x.session, x.shares), shift)
     return x.derive(shares.reshape(len(shares), *x.shape), frac_bits=0, bound=-(-x.bound >> shift))
+
+
+class RoundLater:
+    """Truncation up to step 2: c is opened when the result is revealed, or when shares of it are needed."""
+
+    def __init__(
+        self, session: Runtime, shift: int, message: Words, dealt: CorrelatedShares
+    ) -> None:
+        self._session, self._shift, self._dealt = session, shift, dealt
+        self.message = message
+        self._c: Words | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether all parties know c."""
+        return self._c is not None
+
+    def shares(self) -> Words:
+        """Open c unless it is known, and return shares of y: step 3."""
+        shape = self.message.shape
+        if self._c is None:
+            with self._session.protocol("truncation"):
+                (c,) = self._session.open((self.message.reshape(shape[0], prod(shape[1:])), "sum"))
+            self._c = c
+        high, tops = self._dealt.corrected
+        return finish(self._session, self._c, high, tops, self._shift).reshape(shape)
+
+    def reveal(self, to: int | None) -> Words:
+        """Open c and R to all parties or to one, and return y where it is learnt, else (0, *shape)."""
+        session, shift, shape = self._session, self._shift, self.message.shape
+        high, _ = self._dealt.corrected
+        both = np.stack([self.message.reshape(high.shape), high], axis=1)
+        opened = session.open((both, "sum"))[0] if to is None else session.open_to(to, both)
+        c, above = opened[:, 0], opened[:, 1]
+        if to is None:
+            self._c = np.ascontiguousarray(c)
+        y = (c >> np.uint64(shift)) - (_OFFSET >> np.uint64(shift)) - above
+        # The bits above 64 - s are those of the sign.
+        signed = (y << np.uint64(shift)).view(np.int64) >> np.int64(shift)
+        return signed.view(np.uint64).reshape(len(y), *shape[1:])
+
+    def without_shares(self, planned: Runtime) -> RoundLater:
+        """Return the same where no party lives (for plans)."""
+
+        def nothing(id: int, correlation: Correlation) -> Words:
+            return np.empty((0, correlation.corrected_words), np.uint64)
+
+        dealt = CorrelatedShares(
+            self._dealt.id,
+            self._dealt.correlation,
+            np.empty((0, prod(self.message.shape[1:])), np.uint64),
+            nothing,
+        )
+        twin = RoundLater(planned, self._shift, self.message[:0], dealt)
+        twin._c = None if self._c is None else self._c[:0]
+        return twin
+
+
+def round_later(x: Secret) -> Secret:
+    """Return :func:`to_format` of x, without a round: it takes one when it is revealed, or used."""
+    session = x.session
+    shift = x.frac_bits - session.format.frac_bits
+    if shift <= 0 or x.truncated is not None or session.pair is not None or shift >= OFFSET_BITS:
+        return to_format(x)
+    held, cross_term = x.split_cross_term()
+    with session.protocol("truncation"):
+        dealt = session.correlated(TruncationPair(x.size, shift, cross_term))
+        message = masked(session, held, dealt.masks[0]).reshape(len(session.here), *x.shape)
+    x.truncated = x.derive(
+        None,
+        frac_bits=session.format.frac_bits,
+        bound=-(-x.bound >> shift),
+        rounding=RoundLater(session, shift, message, dealt),
+    )
+    return x.truncated
 
 
 def to_format(x: Secret) -> Secret:

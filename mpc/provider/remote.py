@@ -16,7 +16,7 @@ from mpc.core.errors import PeerError, SessionError
 from mpc.core.frames import Kind
 from mpc.core.keys import PartyStreams
 from mpc.provider.requests import Block
-from mpc.provider.sources import ProviderSource, book_request
+from mpc.provider.sources import ProviderSource, book_request, expand_masks
 from mpc.transport.connection import Connection, exchange
 from mpc.transport.remote import located
 
@@ -66,18 +66,23 @@ class RemoteProvider(ProviderSource):
         self._coming: Words | None = None
         # Corrections that have arrived, in the order of the requests, and are not used yet.
         self.ahead: deque[tuple[int, Words]] = deque()
+        # Of correlations whose masks are in use: what has not been taken from `ahead`, and what has.
+        self._begun: set[int] = set()
+        self._kept: dict[int, Words] = {}
         self._ready_bytes = 0
 
-    def shares(self, id: int, correlation: Correlation) -> Words:
-        """Expand the masks; corrected parts are the provider's correction."""
-        masks = correlation.layout.mask_words
+    def masks(self, id: int, correlation: Correlation) -> Words:
+        """Expand the masks, and ask for the correction if it was not asked for ahead."""
         if correlation.layout.corrected_words:
-            words = self.words(id, correlation)
-        else:
-            words = np.empty(masks, np.uint64)
-        for streams in self._streams.values():
-            streams.masks.fill(words[:masks], id)
-        return words[None]
+            if id not in self._asked:
+                self.announce(id - 1, Block.of([(id, correlation)], id - 1, id))
+            elif not _same(self._asked[id], correlation):
+                raise SessionError(
+                    "the program asks for other randomness than the one that was prepared"
+                )
+            del self._asked[id]
+            self._begun.add(id)
+        return expand_masks(self._streams, id, correlation)
 
     def announce(self, base: int, bundle: Block) -> None:
         """Send the requests of a block for ids from base + 1 on, without waiting; ids must be new."""
@@ -98,16 +103,11 @@ class RemoteProvider(ProviderSource):
         except PeerError as error:
             raise located(error, self._ledger.where()) from None
 
-    def words(self, id: int, correlation: Correlation) -> Words:
-        """Return the words of a correlation: unset ones for the masks, then the correction."""
-        if id not in self._asked:
-            self.announce(id - 1, Block.of([(id, correlation)], id - 1, id))
-        elif not _same(self._asked[id], correlation):
-            raise SessionError(
-                "the program asks for other randomness than the one that was prepared"
-            )
-        del self._asked[id]
-        while True:
+    def corrected(self, id: int, correlation: Correlation) -> Words:
+        """Return the corrected parts: the provider's correction, for which this waits."""
+        if not correlation.layout.corrected_words:
+            return np.empty((1, 0), np.uint64)
+        while id not in self._kept:
             while not self.ahead:
                 self._expect()
                 try:
@@ -116,11 +116,17 @@ class RemoteProvider(ProviderSource):
                     raise located(error, self._ledger.where()) from None
                 self._arrived()
             first, words = self.ahead.popleft()
-            self._ready_bytes -= words.nbytes
-            if first == id:
-                return words
-            # A correction that was requested ahead and is not used after all is dropped.
-            self._asked.pop(first, None)
+            if first in self._begun:
+                # Perhaps that of a correlation whose masks are in use, and which will be asked for later.
+                self._begun.remove(first)
+                self._kept[first] = words
+            else:
+                # A correction that was requested ahead and is not used after all is dropped.
+                self._asked.pop(first, None)
+                self._ready_bytes -= words.nbytes
+        words = self._kept.pop(id)
+        self._ready_bytes -= words.nbytes
+        return words[None]
 
     def advance(self) -> None:
         """Receive corrections that have arrived ahead of need, as far as possible without waiting."""
@@ -135,19 +141,18 @@ class RemoteProvider(ProviderSource):
         if self._coming is not None:
             return
         id, correlation = self._due[0]
-        masks, corrected = correlation.mask_words, correlation.corrected_words
-        self._coming = np.empty(masks + corrected, np.uint64)
+        self._coming = np.empty(correlation.corrected_words, np.uint64)
         self.connection.expect_arrays(
-            Kind.CORRECTION, ((corrected,),), id & 0xFFFFFFFF, self._coming[masks:]
+            Kind.CORRECTION, (self._coming.shape,), id & 0xFFFFFFFF, self._coming
         )
 
     def _arrived(self) -> None:
         assert self._coming is not None
-        id, correlation = self._due.popleft()
+        id, _ = self._due.popleft()
         words, self._coming = self._coming, None
         self.connection.take()
         if sys.byteorder == "big":
-            words[correlation.mask_words :].byteswap(inplace=True)
+            words.byteswap(inplace=True)
         self.ahead.append((id, words))
         self._ready_bytes += words.nbytes
 

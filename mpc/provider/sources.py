@@ -72,17 +72,20 @@ class InProcess(ProviderSource):
         self._last = parties - 1
         self.provider: Provider | None = provider
 
-    def shares(self, id: int, correlation: Correlation) -> Words:
-        """Expand all parties' shares from keys, but the last party's corrected parts: compute those."""
-        masks, words = _room(len(self._streams), correlation)
+    def masks(self, id: int, correlation: Correlation) -> Words:
+        """Expand all parties' masks from keys."""
+        return expand_masks(self._streams, id, correlation)
+
+    def corrected(self, id: int, correlation: Correlation) -> Words:
+        """Expand all parties' corrected parts from keys, but the last party's: compute those."""
+        words = np.empty((len(self._streams), correlation.layout.corrected_words), np.uint64)
+        if not words.size:
+            return words
         for row, (party, streams) in zip(words, self._streams.items(), strict=True):
             if party < self._last:
-                fill_from_keys(streams, id, correlation, row)
-                continue
-            if masks:
-                streams.masks.fill(row[:masks], id)
-            if masks < len(row):
-                self._dealer().correct(id, correlation, row[masks:])
+                _expand_corrected(streams, id, correlation, row)
+            else:
+                self._dealer().correct(id, correlation, row)
         return words
 
     def value(self, correlation: Correlation) -> Words:
@@ -124,11 +127,16 @@ class FromKeys(ProviderSource):
         if link is not None:
             link.expect_bytes([Kind.NOTICE], 0)
 
-    def shares(self, id: int, correlation: Correlation) -> Words:
-        """Expand the party's shares."""
-        _, words = _room(len(self._streams), correlation)
-        for row, streams in zip(words, self._streams.values(), strict=True):
-            fill_from_keys(streams, id, correlation, row)
+    def masks(self, id: int, correlation: Correlation) -> Words:
+        """Expand the party's masks."""
+        return expand_masks(self._streams, id, correlation)
+
+    def corrected(self, id: int, correlation: Correlation) -> Words:
+        """Expand the party's shares of the corrected parts."""
+        words = np.empty((len(self._streams), correlation.layout.corrected_words), np.uint64)
+        if words.size:
+            for row, streams in zip(words, self._streams.values(), strict=True):
+                _expand_corrected(streams, id, correlation, row)
         return words
 
     def leaves(self) -> bool:
@@ -155,21 +163,19 @@ def book_request(ledger: Ledger, count: int) -> None:
     ledger.add_framing(-1, count + framing([(1, count)]))
 
 
-def fill_from_keys(streams: PartyStreams, id: int, correlation: Correlation, row: Words) -> None:
-    """Expand the shares of a party other than the last into a row."""
-    masks = correlation.layout.mask_words
-    if masks:
-        streams.masks.fill(row[:masks], id)
-    if masks < len(row):
-        corrections = streams.corrections
-        corrections.fill(row[masks:], corrections.place(name_of(id, correlation)))
+def expand_masks(streams: Mapping[int, PartyStreams], id: int, correlation: Correlation) -> Words:
+    """Return the masks of the parties whose streams these are, of shape (p, mask words)."""
+    words = np.empty((len(streams), correlation.layout.mask_words), np.uint64)
+    if words.size:
+        for row, some in zip(words, streams.values(), strict=True):
+            some.masks.fill(row, id)
+    return words
 
 
-def _room(parties: int, correlation: Correlation) -> tuple[int, Words]:
-    """Return the number of mask words, and an unset array for the words of all parties."""
-    layout = correlation.layout
-    masks = layout.mask_words
-    return masks, np.empty((parties, masks + layout.corrected_words), np.uint64)
+def _expand_corrected(streams: PartyStreams, id: int, correlation: Correlation, row: Words) -> None:
+    """Fill `row` with a party's shares of the corrected parts; it is not the last party."""
+    corrections = streams.corrections
+    corrections.fill(row, corrections.place(name_of(id, correlation)))
 
 
 @lru_cache(maxsize=1024)

@@ -73,9 +73,11 @@ class OwnShares(CorrelationSource):
         """Nothing is dealt."""
         return False
 
-    def shares(self, id: int, correlation: Dealt) -> Words:
+    def masks(self, id: int, correlation: Dealt) -> Words:
         """Refuse: nothing is dealt."""
         raise SessionError(f"{self.name} has nobody who deals a {type(correlation).__name__}")
+
+    corrected = masks
 
     def book(self, correlation: Dealt, ledger: Ledger) -> None:
         """Book nothing."""

@@ -23,9 +23,12 @@ class Counting(CorrelationSource):
     def makes(self, kind):
         return kind.__name__ not in self._refused
 
-    def shares(self, id, correlation):
+    def masks(self, id, correlation):
         self.counts[type(correlation).__name__] += 1
-        return self._of.shares(id, correlation)
+        return self._of.masks(id, correlation)
+
+    def corrected(self, id, correlation):
+        return self._of.corrected(id, correlation)
 
     def book(self, correlation, ledger):
         self._of.book(correlation, ledger)

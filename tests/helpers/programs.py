@@ -22,6 +22,7 @@ import nn
 import nn.shared.fit
 from mpc.core.correlation import MaskRef, Part
 from mpc.protocols import product, range_check
+from mpc.protocols.b2a import RandomBits
 from mpc.protocols.product import ProductTerm
 from mpc.transport import waiting
 from mpc.transport.connection import Connection
@@ -33,6 +34,7 @@ from nn.layers.shaping import Flatten, Reshape
 from nn.models.heads import Head, HeadsModel
 from nn.models.predictors import Classifier, Regressor
 from ring import SottoError
+from ring.bits import unpack_bits
 from tests.helpers.processes import in_child
 
 
@@ -302,7 +304,9 @@ class Forging:
                 asked = ProductTerm("multiply", known, known, shape)
                 own = np.empty(shape, np.uint64)
                 session.streams[1].masks.fill(own, known.id)
-                lam = own * own - session.source.words(session.last_id + 1, asked)
+                session.source.masks(session.last_id + 1, asked)
+                (correction,) = session.source.corrected(session.last_id + 1, asked)
+                lam = own * own - correction
             z = x * y
             result = z.reveal()
             if lam is None:
@@ -373,8 +377,7 @@ class Struck:
 
     def __call__(self, place):
         (self.folder / f"{place.me}.pid").write_text(str(os.getpid()))
-        if place.me == self.victim and not self.warm:
-            self.strike_later()
+        self.started(place.me)
         if place.me == "provider":
             return place.provide()
         try:
@@ -383,15 +386,57 @@ class Struck:
                     work(session, 3)
                     if session.me == next(n for n in session.parties if n != self.victim):
                         self.strike_later()
-                work(session, 10**9)
-                return "finished"
+                return self.run(session)
         except SottoError as error:
             (self.folder / place.me).write_text(f"{type(error).__name__}: {error}")
             raise
 
+    def started(self, me):
+        if me == self.victim and not self.warm:
+            self.strike_later()
+
+    def run(self, session):
+        work(session, 10**9)
+        return "finished"
+
     def strike_later(self):
         victim = int((self.folder / f"{self.victim}.pid").read_text())
         threading.Timer(self.after, os.kill, (victim, self.number)).start()
+
+
+class StruckBetween(Struck):
+    """One process ends after an opening, before the last party has the correction that goes with it."""
+
+    def __init__(self, victim, folder):
+        super().__init__(victim, KILL, 0, folder)
+
+    def started(self, me):
+        pass
+
+    def run(self, session):
+        work(session, 1)
+        strikes = session.me == (session.parties[-1] if self.victim == "provider" else self.victim)
+        victim = int((self.folder / f"{self.victim}.pid").read_text())
+        if strikes and self.victim == "provider":
+            os.kill(victim, STOP)
+        shares = session.correlated(RandomBits(1, 100))
+        session.open((shares.masks[0], "xor"))
+        if strikes:
+            os.kill(victim, KILL)
+        session.open((shares.corrected[0], "sum"))
+        return "finished"
+
+
+def takes_corrections_in_another_order(session):
+    """Three correlations in use at once, of which one is of no use after all."""
+    session.prepare(lambda planned: [planned.correlated(RandomBits(1, n)) for n in (3, 70, 5)])
+    first, _, third = (session.correlated(RandomBits(1, n)) for n in (3, 70, 5))
+    found = []
+    for shares, n in ((third, 5), (first, 3)):
+        bits, numbers = session.open((shares.masks[0], "xor"), (shares.corrected[0], "sum"))
+        found.append((unpack_bits(bits[0, 0], n).tolist(), numbers[0, 0].tolist()))
+    x = session.share([1.5, -2.0], owner="alice")
+    return found, (x * 2).relu().reveal().tolist()
 
 
 class Slow:

@@ -154,7 +154,31 @@ class Tap:
     """
 
     def __init__(self):
-        self.filled, self.dealt, self.sent, self.opened = [], [], [], []
+        self.filled, self._dealt, self.sent, self.opened = [], [], [], []
+
+    def correlated(self, correlation, shares):
+        """Listen to shares of a correlation, whose corrected parts come later."""
+        parts = [part.copy() for part in shares.masks]
+        self._dealt.append((shares.id, correlation, parts))
+        fetch = shares._fetch
+
+        def listen(id, correlation):
+            words = fetch(id, correlation)
+            parts.append(words.copy())
+            return words
+
+        shares._fetch = listen
+
+    @property
+    def dealt(self):
+        return [
+            (
+                id,
+                correlation,
+                np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1),
+            )
+            for id, correlation, parts in self._dealt
+        ]
 
     @property
     def words_opened(self):
@@ -188,9 +212,9 @@ def tap():
         streams = {party: heard.listened(party, some) for party, some in session.streams.items()}
 
         def listen_to_correlated(correlation):
-            number, words = correlated(correlation)
-            heard.dealt.append((number, correlation, words.copy()))
-            return number, words
+            shares = correlated(correlation)
+            heard.correlated(correlation, shares)
+            return shares
 
         def listen_to_open(messages):
             heard.sent.append([(words.copy(), opening) for words, opening in messages])

@@ -52,10 +52,11 @@ def digest(check, parties, monkeypatch):
         correlated = session.correlated
 
         def listen_to_correlated(correlation):
-            number, words = correlated(correlation)
-            heard.update(f"{type(correlation).__name__} {number}".encode())
-            hear(words)
-            return number, words
+            shares = correlated(correlation)
+            heard.update(f"{type(correlation).__name__} {shares.id}".encode())
+            parts = (*shares.masks, *shares.corrected)
+            hear(np.concatenate([part.reshape(parties, -1) for part in parts], axis=1))
+            return shares
 
         session.correlated = listen_to_correlated
         found = check.run(*check.make(session))

@@ -193,6 +193,22 @@ def test_a_launch_with_a_process_killed_names_it(tmp_path):
         assert not programs.children("spawn_main"), case
 
 
+@pytest.mark.parametrize("victim", ["provider", "alice"] if KILLS >= 56 else ["provider"])
+def test_whoever_ends_between_an_opening_and_its_correction_is_named(victim, tmp_path):
+    names = ("alice", "bob")
+    with pytest.raises(mpc.LaunchError) as caught:
+        start(
+            lambda _: programs.StruckBetween(victim, tmp_path),
+            names, timeout=60, answer_timeout=20,
+        )  # fmt: skip
+    assert caught.value.errors[victim] == "the process ended with exit code -9"
+    told = {name: (tmp_path / name).read_text() for name in names if (tmp_path / name).exists()}
+    assert set(told) == {*names} - {victim}
+    for text in told.values():
+        assert victim in text, told
+        assert "in round" in text, told
+
+
 STALLS = [("provider", ("alice", "bob")), ("carol", ("alice", "bob", "carol"))]
 if KILLS >= 56:
     STALLS += [("alice", ("alice", "bob")), ("provider", ("alice", "bob", "carol"))]

@@ -73,6 +73,16 @@ def test_corrections_arrive_while_another_party_is_waited_for():
     assert last == 0
 
 
+def test_corrections_may_be_taken_in_another_order():
+    found = mpc.launch(programs.takes_corrections_in_another_order)
+    assert found["alice"] == found["bob"]
+    pairs, values = found["bob"]
+    assert [len(bits) for bits, _ in pairs] == [5, 3]
+    for bits, numbers in pairs:
+        assert [int(bit) for bit in bits] == numbers
+    assert values == [3, 0]
+
+
 def test_a_plan_over_processes_takes_over_what_a_product_lacks():
     wanted = [[4.5, 0.0], [9.0, -16.0]] * 2
     assert mpc.launch(programs.prepares_for_a_product) == {"alice": wanted, "bob": wanted}

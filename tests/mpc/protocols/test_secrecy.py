@@ -15,6 +15,7 @@ import pytest
 from scipy.special import chdtrc
 
 import mpc
+from mpc.core.correlation import cut
 from mpc.protocols import inverse_root, limits, product, range_check, sigmoid, truncation
 
 UNIT = 2.0**-16
@@ -91,7 +92,9 @@ def pieces_of(heard):
     for k, (number, correlation, words) in enumerate(heard.dealt):
         ids.add(number)
         parts = (*correlation.masks(), *correlation.corrected())
-        for j, (part, piece) in enumerate(zip(parts, correlation.split(words), strict=True)):
+        for j, (part, piece) in enumerate(
+            zip(parts, cut(words, correlation.layout.parts), strict=True)
+        ):
             rows = piece.reshape(len(piece), -1)
             name = f"{type(correlation).__name__} {k}.{j}"
             pieces.append((name, part.algebra, dict(enumerate(rows))))
