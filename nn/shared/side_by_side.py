@@ -38,6 +38,7 @@ def architecture(model: SharedModel) -> Hashable:
         tuple((p.shape, p.frac_bits, p.bound) for p in parameters(model.layers)),
         model.row_bound(),
         model.inputs is None,
+        model.bounds,
     )
 
 
@@ -68,7 +69,7 @@ class _SideBySide(SharedModel):
         first = models[0]
         super().__init__(
             first.session, first.layers, first.classes_, first.n_features_in_, first.low,
-            first.high, inputs=first.inputs,
+            first.high, inputs=first.inputs, bounds=first.bounds,
         )  # fmt: skip
         self._models, self._rows_of = tuple(models), tuple(rows)
 
