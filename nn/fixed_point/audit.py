@@ -183,7 +183,11 @@ def error_bounds(
             if doubled and layer.parameters:
                 error = error + unit
         found = layer.fixed_point_error(magnitude, error, frac_bits)
-        doubled = bool(layer.parameters) or layer.doubles or (doubled and layer.only_moves)
+        doubled = (
+            bool(layer.parameters)
+            or layer.doubles
+            or (doubled and (layer.only_moves or layer.keeps_bits))
+        )
         return magnitudes[index], found, doubled
 
     start = first, np.full(first.shape, unit / 2), False

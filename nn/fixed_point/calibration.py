@@ -42,7 +42,7 @@ from nn.layers import (
     Weighted,
 )
 from nn.layers.evaluation import ROWS_AT_ONCE
-from nn.layers.graph import run_all
+from nn.layers.graph import Graph, run_all
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError
 from ring.fixed_point import HEADROOM_BITS
@@ -142,6 +142,11 @@ class Bounds:
 
 def checked_at(layers: Sequence[Layer]) -> list[bool]:
     """Return for each layer whether its output has a limit that is checked."""
+    if isinstance(layers, Graph):
+        raise ArgumentError(
+            "bounds are for models in which every layer takes the output of the one before it, got a"
+            " Graph"
+        )
     places = [False] * len(layers)
     for k, layer in enumerate(layers):
         if not isinstance(layer, Weighted):

@@ -103,8 +103,8 @@ def typical_range(X: NDArray[Any], layers: Sequence[Layer]) -> Range:
     [[0.0, 0.0, 0.0, 0.0], [0.5, 8.0, 0.5, 8.0]]
     """
     places = np.arange(X.shape[1])[None]
-    for layer in layers:
-        if not layer.only_moves:
+    for k, (layer, taken) in enumerate(zip(layers, inputs_of(layers), strict=True)):
+        if not layer.only_moves or taken != (k,):
             break
         places = layer(places)
     if places.ndim != 4 or X.shape[1] != places.size:

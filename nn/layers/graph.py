@@ -261,6 +261,12 @@ def words_at_once(layers: Sequence[Layer], input_shape: Shape, parties: int) -> 
     What a layer needs, and the values that wait for later layers meanwhile: shares, and what was
     opened of them.
     """
+    if not isinstance(layers, Graph):  # nothing waits; on the way of every prediction
+        most, shape = 1, input_shape
+        for layer in layers:
+            most = max(most, layer.shared_words(shape, parties))
+            shape = layer.output_shape(shape)
+        return most
     shapes = [input_shape, *output_shapes(layers, input_shape)]
     wiring = inputs_of(layers)
     last = _last_uses(wiring)

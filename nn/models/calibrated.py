@@ -102,10 +102,6 @@ class CalibratedModel:
         """
         margin = real("margin", margin, above=1, below=math.inf)
         layers = folded(self.layers)
-        if isinstance(layers, Graph):
-            raise ArgumentError(
-                "bounds can be made for layers that follow one another, and this model is a graph"
-            )
         rows = self._matrix(X)
         if not len(rows):
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
