@@ -48,7 +48,7 @@ Words = NDArray[np.uint64]
 Opening = Literal["sum", "xor"] | int
 """How a message is opened: add or XOR all parties' shares, or take the words of one party (an int)."""
 Algebra = Literal["sum", "sum32", "sum16", "xor"]
-"""How shares combine: sums of 64-bit words, sums of lanes of 32 or 16 bits (ring.lanes), or XOR."""
+"""How shares combine: sums of 64-bit words, sums of lanes of 32 or 16 bits (ring.bits), or XOR."""
 LANES: tuple[Algebra, ...] = ("sum", "sum32", "sum16")
 """The algebra of lanes, by fold."""
 

@@ -40,9 +40,8 @@ from mpc.protocols.truncation import (
 )
 from mpc.two_party import select as own_shares
 from mpc.two_party.joint import fresh_shares
-from ring.bits import count_words
+from ring.bits import count_words, fold_of, lane
 from ring.compile import kernel
-from ring.lanes import fold_of, lane
 from ring.threads import run
 
 __all__ = ["cost", "inject"]

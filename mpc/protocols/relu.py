@@ -30,9 +30,8 @@ from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
 from mpc.protocols import sign
 from mpc.two_party import relu as own_shares
-from ring.bits import count_words
+from ring.bits import count_words, fold_of, lane
 from ring.compile import kernel
-from ring.lanes import fold_of, lane
 from ring.threads import run
 
 __all__ = ["cost", "of_positive", "relu", "relu_below", "relu_with_derivative"]

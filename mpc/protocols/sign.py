@@ -93,7 +93,7 @@ class Dealt(NamedTuple):
         Additive shares. Rows: beta; then beta (r >> s); then r >> s, as far as dealt. With extras
         "truncation" r >> s is the only row.
     tops : uint64 array of shape (rows, lane words)
-        Additive shares in lanes, see ring.lanes. Rows: r >> 63; then beta (r >> 63), as far as dealt.
+        Additive shares in lanes, see ring.bits. Rows: r >> 63; then beta (r >> 63), as far as dealt.
     planes : list of (uint64 array, uint64 array)
         For each round of step 3 the masks of the opened planes, and the products of masks.
     """

@@ -44,8 +44,8 @@ from mpc.core.secret_value import Secret, SecretValue
 from mpc.two_party import truncation as own_shares
 from mpc.two_party.joint import fresh_shares
 from mpc.two_party.pair import Pair
+from ring.bits import count_lane_words, fold_of, lane
 from ring.compile import kernel
-from ring.lanes import count_lane_words, fold_of, lane
 from ring.threads import run
 
 __all__ = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ring.lanes import count_lane_words, fold_of, lane
+from ring.bits import count_lane_words, fold_of, lane
 
 WORDS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9)
 

@@ -8,7 +8,7 @@ import pytest
 
 from mpc.protocols import relu, truncation
 from ring import pack_bits
-from ring.lanes import fold_of
+from ring.bits import fold_of
 
 FILE = Path(__file__).parents[2] / "vectors" / "protocols.json"
 CASES = json.loads(FILE.read_text())["cases"]
