@@ -254,6 +254,7 @@ def test_weights_that_do_not_fit_are_refused():
 def test_a_transformer_is_trained(networks):
     X = random.normal(size=(8, 4096))
     model = nn.networks.TransformerEncoder(random_state=0)
-    model.fit(X, np.arange(8), classes=np.arange(10), epochs=4, batch_size=8, optimizer="adam", learning_rate=1e-3)
+    settings = {"epochs": 4, "batch_size": 8, "optimizer": "adam", "learning_rate": 1e-3}
+    model.fit(X, np.arange(8), classes=np.arange(10), **settings)
     assert model.loss_curve_[-1] < model.loss_curve_[0] / 2
     assert np.abs(model.layers[1].summand).max() > 0, "positions are learnt"
