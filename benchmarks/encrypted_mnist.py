@@ -31,6 +31,8 @@ from nn.data.idx_files import has_idx
 
 Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 MEMORY_ROWS = (64, 256, 1024, 4096)
+# Rows that are evaluated first, not timed: with a provider the same is done of few as of many.
+WARM_UP = 65
 
 
 def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,11 +59,7 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="every party and the provider in a process of its own, over TLS on the loopback",
     )
-    parser.add_argument(
-        "--no-provider",
-        action="store_true",
-        help="two parties alone: they make with each other what the provider would deal",
-    )
+    script.add_no_provider(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument(
         "--memory",
@@ -122,6 +120,14 @@ def evaluate(
         return measure(session, model, X, y, plain, len(y), rows, confusion)
 
 
+def warm_up(provider: str | None) -> slice:
+    """Return which rows are evaluated first, so that everything is compiled or loaded from the cache.
+
+    Two parties alone make products of many rows in other ways than of few, so they evaluate all of them.
+    """
+    return slice(0, WARM_UP) if provider else slice(None)
+
+
 def apart(session: mpc.Session, *runs: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Do the same for every tuple of arguments, in one party's process."""
     return [measure(session, *run) for run in runs]
@@ -137,9 +143,9 @@ def evaluate_apart(
     confusion: bool,
     provider: str | None = "crypto",
 ) -> list[dict[str, Any]]:
-    """Evaluate with every party in a process of its own; a few rows come first, to warm up."""
+    """Evaluate with every party in a process of its own; :func:`warm_up` comes first."""
     plain = nn.one_hot(model.predict(X), len(model.classes_))
-    pieces = [slice(0, 65), *[slice(None)] * repeats]
+    pieces = [warm_up(provider), *[slice(None)] * repeats]
     inputs: dict[str, tuple[Any, ...]] = {}
     for party in parties:
         first, last = party == parties[0], party == parties[-1]
@@ -270,8 +276,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         warm = time.perf_counter() - sum(r["seconds_encrypted"] for r in runs)
     else:
-        # A few rows first: everything that is compiled or loaded from the cache is done then.
-        evaluate(model, parties, X_test[:65], y_test[:65], options.rows_at_once, provider=provider)
+        first = warm_up(provider)
+        evaluate(
+            model, parties, X_test[first], y_test[first], options.rows_at_once, provider=provider
+        )
         warm = time.perf_counter()
         runs = [
             evaluate(

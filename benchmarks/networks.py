@@ -4,6 +4,10 @@ For each network: plain and encrypted accuracy on the test images, seconds for a
 a batch of 128, rounds, bytes, and the cost of every layer, beside what papers report. Model and
 images are secret; what is revealed is the number of hits, or the label of the timed images.
 
+With --no-provider two parties make everything themselves, within the calls; from the second call on
+the weights that they multiply few rows with lie encrypted at the other party. Predictions other than the
+plain model's are counted in either case, and more than one in a thousand are an error.
+
 With --train-encrypted the networks are also trained on shares for one epoch on a few images, from the
 same weights and in the same order as in the clear; then the weights are revealed.
 """
@@ -35,6 +39,9 @@ BATCH = 128
 # Passes over the data and learning rate of plain training.
 TRAINING = {"A": (10, 0.1), "B": (8, 0.05), "C": (5, 0.05), "D": (10, 0.1)}
 
+
+# Which share of predictions must be the plain model's: rounding decides where two scores are all but equal.
+AGREEMENT = 0.999
 
 # Rows a step and learning rate where both are trained for one epoch on a few images.
 FOLLOWED = (32, 0.02)
@@ -90,6 +97,7 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="test images (default: all)")
     parser.add_argument("--repeats", type=int, default=20, help="timed runs (default: 20)")
     script.add_parties(parser, "the model", "the data")
+    script.add_no_provider(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     parser.add_argument(
         "--memory",
@@ -122,9 +130,11 @@ def layer_rows(cost: mpc.Cost) -> list[dict[str, Any]]:
     ]
 
 
-def timed(model: Any, parties: list[str], X: NDArray[Any], repeats: int) -> dict[str, Any]:
+def timed(
+    model: Any, parties: list[str], X: NDArray[Any], repeats: int, provider: str | None
+) -> dict[str, Any]:
     """Time labels of the rows X, and count what one run takes once the weights are opened."""
-    with mpc.Session(parties) as session:
+    with mpc.Session(parties, provider=provider) as session:
         secret_model = model.share(session, owner=parties[0])
 
         def once() -> None:
@@ -150,10 +160,10 @@ def timed(model: Any, parties: list[str], X: NDArray[Any], repeats: int) -> dict
 
 
 def accuracy(
-    model: Any, parties: list[str], X: NDArray[Any], y: NDArray[Any]
+    model: Any, parties: list[str], X: NDArray[Any], y: NDArray[Any], provider: str | None
 ) -> tuple[float, float, float]:
     """Evaluate on shares: return the accuracy, the agreement with the plain model, and seconds."""
-    with mpc.Session(parties) as session:
+    with mpc.Session(parties, provider=provider) as session:
         secret_model = model.share(session, owner=parties[0])
         start = time.perf_counter()
         images = secret_model.share_rows(X, owner=parties[-1])
@@ -163,27 +173,35 @@ def accuracy(
         taken = time.perf_counter() - start
         plain = session.share(nn.one_hot(model.predict(X), 10), owner=parties[0], bound=1)
         agree = (predicted * plain).sum().reveal()
+    if agree < AGREEMENT * len(y):
+        raise mpc.SessionError(
+            f"{agree:,} of {len(y):,} predictions are the plain model's, at least {AGREEMENT:.1%} must be"
+        )
     return float(hits / len(y)), float(agree / len(y)), taken
 
 
-def _peak(name: str, parties: list[str], rows: int) -> tuple[int, int]:
+def _peak(name: str, parties: list[str], rows: int, provider: str | None) -> tuple[int, int]:
     """Return the peak memory before and after a batch; for a fresh process."""
     # Weights make no difference to memory: one step of training is enough.
     X = np.random.default_rng(0).uniform(size=(rows, 784)).astype(np.float32)
     X[0], X[1] = 0, 1
     model = getattr(nn.networks, name)(random_state=0)
     model.fit(X[:10], np.arange(10), epochs=1, learning_rate=1e-6, progress=False)
-    timed(model, parties, X[:1], 1)
+    timed(model, parties, X[:1], 1, provider)
     before = peak_bytes()
-    timed(model, parties, X, 1)
+    timed(model, parties, X, 1, provider)
     return before, peak_bytes()
 
 
-def memory(name: str, parties: list[str]) -> dict[str, int]:
+def memory(name: str, parties: list[str], provider: str | None) -> dict[str, int]:
     """Measure the peak memory of a batch, all of it at once whatever the session's limit."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        before, peak = pool.submit(_peak, name, parties, BATCH).result()
+        before, peak = pool.submit(_peak, name, parties, BATCH, provider).result()
     return {"rows": BATCH, "bytes_before": before, "peak_bytes": peak}
+
+
+def _provider(options: argparse.Namespace) -> str | None:
+    return None if options.no_provider else "crypto"
 
 
 def follow(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
@@ -200,7 +218,7 @@ def follow(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
     for seed in range(options.seed, options.seed + options.starts):
         network = getattr(nn.networks, name)
         plain = network(random_state=seed).fit(X, y, **how)
-        with mpc.Session(parties) as session:
+        with mpc.Session(parties, provider=_provider(options)) as session:
             rows = session.share(X, owner=parties[-1], bound=1)
             targets = session.share(nn.one_hot(y, 10), owner=parties[0], bound=1)
             secret_model = network(random_state=seed).fit(rows, targets, **how)
@@ -233,7 +251,7 @@ def follow(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
 def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]:
     """Train and evaluate one network."""
     X_train, X_test, y_train, y_test = data
-    parties = options.parties.split(",")
+    parties, provider = options.parties.split(","), _provider(options)
     epochs, rate = TRAINING[name]
     epochs = options.epochs or epochs
     model = getattr(nn.networks, name)(random_state=options.seed)
@@ -244,11 +262,12 @@ def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]
     )  # fmt: skip
     trained = time.perf_counter() - start
     X, y = X_test[: options.images], y_test[: options.images]
-    single = timed(model, parties, X[:1], options.repeats)
-    batch = timed(model, parties, X[:BATCH], max(3, options.repeats // 4))
-    encrypted, agreement, taken = accuracy(model, parties, X, y)
+    single = timed(model, parties, X[:1], options.repeats, provider)
+    batch = timed(model, parties, X[:BATCH], max(3, options.repeats // 4), provider)
+    encrypted, agreement, taken = accuracy(model, parties, X, y, provider)
     return {
         "network": name,
+        "provider": provider,
         "parameters": model.n_parameters,
         "epochs": epochs,
         "learning_rate": rate,
@@ -260,7 +279,7 @@ def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]
         "seconds_all": taken,
         "single": single,
         "batch": batch,
-        "memory": memory(name, parties) if options.memory else None,
+        "memory": memory(name, parties, provider) if options.memory else None,
         "training": follow(name, options, data)
         if options.train_encrypted and name != "A"
         else None,

@@ -13,7 +13,8 @@ from mpc.core.cost import Spent
 
 CONDITIONS = (
     "One image and a batch: session in one process, no network; sharing the images, the provider's\n"
-    "work, argmax and revealing the label included; weights opened and kernels compiled before.\n"
+    "work or what two parties make in its place, argmax and revealing the label included; weights\n"
+    "opened and kernels compiled before.\n"
     "Published figures are from their authors' machines and networks."
 )
 
@@ -54,6 +55,8 @@ def summary(result: dict[str, Any]) -> list[tuple[str, ...]]:
         ("one image: bytes sent, busiest party", f"{single['bytes_sent_per_party']:,}"),
         ("one image: correction bytes", f"{single['correction_bytes']:,}"),
     ]
+    if not result["provider"]:
+        rows = [row for row in rows if "correction" not in row[0]]
     if result["memory"]:
         rows.append(
             (

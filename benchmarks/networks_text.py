@@ -183,3 +183,44 @@ def networks_text(networks: dict[str, Any]) -> list[str]:
             markdown(followed_rows(networks)),
         ]
     return [*text, "", f"Machine: {describe(networks['machine'])}."]
+
+
+def alone_rows(networks: dict[str, Any]) -> list[list[str]]:
+    """Return the papers' networks without a provider as a table."""
+    rows = [
+        [
+            "network", "plain", "encrypted", "predictions that agree", "one image", "128 images",
+            "rounds", "sent for one image", "sent for 128", "peak memory of 128",
+        ]
+    ]  # fmt: skip
+    for n in networks["networks"]:
+        single, batch = n["single"], n["batch"]
+        cells = [
+            f"{seconds(part['seconds'])} [{seconds(min(part['seconds_runs']))}-"
+            f"{seconds(max(part['seconds_runs']))}]"
+            for part in (single, batch)
+        ]
+        rows.append(
+            [
+                n["network"], f"{n['plain_accuracy']:.2%}", f"{n['encrypted_accuracy']:.2%}",
+                f"{round(n['agreement'] * n['images']):,} of {n['images']:,}", *cells,
+                f"{single['rounds']:,}", f"{single['bytes_sent'] / 1e6:.2f} MB",
+                f"{batch['bytes_sent'] / 1e6:,.0f} MB",
+                f"{n['memory']['peak_bytes'] / 1e6:,.0f} MB",
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def alone_text(networks: dict[str, Any]) -> list[str]:
+    """Return the chapter on the papers' networks without a provider."""
+    return [
+        "`networks.py --no-provider`: two parties alone, who make everything for each other within the"
+        " calls; bytes are those of both. Times: median [least-most], warm, one process that does the work"
+        " of both, no network; sharing the images, argmax and revealing the label included. Weights that"
+        " few rows are multiplied with are encrypted in the first call, which is not timed.",
+        "",
+        markdown(alone_rows(networks)),
+        "",
+        f"Machine: {describe(networks['machine'])}.",
+    ]

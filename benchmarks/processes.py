@@ -12,7 +12,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -79,7 +79,11 @@ class Calls:
             place.provide()
             return None
         with place.session(fingerprint(measure)) as session:
-            return [measure(session, rows, self.repeats) for rows in self.rows]
+            return [self.measured(session, rows, place) for rows in self.rows]
+
+    def measured(self, session: mpc.Session, rows: int, place: Place) -> dict[str, Any]:
+        """Measure one batch in one party's process."""
+        return measure(session, rows, self.repeats)
 
     def local(self) -> list[dict[str, Any]]:
         """Evaluate in a local session."""
@@ -96,8 +100,14 @@ def warm_up(rows: int) -> int:
     return max(2, 40 // rows)
 
 
-def measure(session: mpc.Session, rows: int, repeats: int) -> dict[str, Any]:
-    """Time calls with `rows` images; the model is alice's, the images are the last party's."""
+def measure(
+    session: mpc.Session, rows: int, repeats: int,
+    ready: Callable[[nn.SharedModel, int], None] = lambda secret, calls: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Time calls with `rows` images; the model is alice's, the images are the last party's.
+
+    `ready` is called first, with the model on shares and how many calls there will be.
+    """
     model = network()
     secret = model.share(session, PARTIES[0], low=0, high=1, scores=True)
     last = session.parties[-1]
@@ -109,6 +119,7 @@ def measure(session: mpc.Session, rows: int, repeats: int) -> dict[str, Any]:
         scores: NDArray[np.float64] = secret.decision_function(shared, to=last)
         return scores
 
+    ready(secret, warm_up(rows) + repeats)
     for _ in range(warm_up(rows)):
         scores = call()
     if scores is not None and np.max(np.abs(scores - model.decision_function(X))) > TOLERANCE:
@@ -127,6 +138,7 @@ def measure(session: mpc.Session, rows: int, repeats: int) -> dict[str, Any]:
         "rows": rows,
         "seconds": taken,
         "rounds": cost.rounds / repeats,
+        "trips": cost.trips / repeats,
         "bytes_sent": cost.bytes_sent_per_party / repeats,
         "sent": [n / repeats for n in cost.total.sent],
         "correction_bytes": cost.correction_bytes / repeats,

@@ -23,10 +23,11 @@ import script
 import serving
 import sizing
 import slow_networks
+import stock
 import training_seeds
 import workers
 from machine import describe, markdown
-from networks_text import networks_text, seconds, training_text
+from networks_text import alone_text, networks_text, seconds, training_text
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -43,6 +44,8 @@ BENCHMARKS = (
     "training",
     "training_seeds",
     "networks",
+    "networks_alone",
+    "main_alone",
     "conversions",
     "processes",
     "slow_networks",
@@ -52,6 +55,8 @@ BENCHMARKS = (
     "soak",
     "peers",
     "alone",
+    "alone_training",
+    "stock",
 )
 
 
@@ -65,7 +70,18 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "networks": [
             "networks.py", "--data", data, "--memory", "--train-encrypted", "6000", "--json"
         ],
+        # CHEETAH takes half a minute for a step.
+        "alone_training": [
+            "peers/run.py", "--peers", "spu-cheetah", "sotto-alone", "--no-sotto", "--repeats", "1",
+            "--work", "train_mse_128", "--json", str(FILES / "alone_training.json"),
+            *(["--venvs", venvs] if venvs else []),
+        ],
+        "networks_alone": [
+            "networks.py", "--no-provider", "--data", data, "--repeats", "8", "--memory", "--json"
+        ],
+        "main_alone": ["encrypted_mnist.py", "--no-provider", "--repeats", "7", "--json"],
         "conversions": ["conversions.py", "--json"],
+        "stock": ["stock.py", "--json"],
         "processes": ["processes.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
@@ -95,7 +111,7 @@ def run(names: Sequence[str], data: str, venvs: str | None) -> None:
         begun = time.perf_counter()
         done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
         file = FILES / f"{name}.json"
-        found = json.loads(file.read_text() if name in ("peers", "alone") else done.stdout)
+        found = json.loads(file.read_text() if name in PEERS_RUN else done.stdout)
         found["seconds_in_all"] = round(time.perf_counter() - begun)
         file.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -133,6 +149,8 @@ TITLES = {
     "spu": "SecretFlow SPU 0.9.5",
     "spu-cheetah": "SecretFlow SPU 0.9.5, CHEETAH",
 }
+# Which of the benchmarks are peers/run.py, that writes its file itself.
+PEERS_RUN = ("peers", "alone", "alone_training")
 PEERS = ("spu", "crypten-default", "crypten")
 ALONE = ("network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m")
 
@@ -151,7 +169,11 @@ def main_rows(main: dict[str, Any]) -> list[list[str]]:
         ["images a second", f"{main['images_per_second']:,.0f}"],
         ["rounds", f"{main['rounds']:,}"],
         ["bytes sent by a party", f"{main['bytes_sent_per_party']:,}"],
-        ["correction bytes from the provider", f"{main['correction_bytes']:,}"],
+        *(
+            [["correction bytes from the provider", f"{main['correction_bytes']:,}"]]
+            if main.get("provider", "crypto")
+            else []
+        ),
         ["peak memory", f"{main['peak_bytes'] / 1e6:,.0f} MB"],
     ]
 
@@ -181,7 +203,9 @@ def alone_figures() -> str:
     alone = read("alone")
     found = []
     for item in alone["work"]:
-        ours, theirs = (item["libraries"][name] for name in ("sotto-alone", "spu-cheetah"))
+        ours, theirs = (item["libraries"].get(name, {}) for name in ("sotto-alone", "spu-cheetah"))
+        if "median" not in ours or "median" not in theirs:
+            continue
         found.append(
             f"{item['title']} {seconds(ours['median'])} and {seconds(theirs['median'])}"
             f" ({item['ratio_to_sotto']['spu-cheetah']:.1f}x)"
@@ -299,11 +323,10 @@ def apart() -> list[str]:
         "The same, over a relay that gives each process a line of the stated bandwidth in each direction"
         f" and each message half the round trip; {far['turns']} turns of each network, with processes"
         f" of their own, of {far['repeats']} calls; medians of all [least-most]. The"
-        " floor is rounds, plus the bytes that the last party receives (from the other and from the"
-        " provider) over the bandwidth, plus the local session's time. It is stated twice: a round"
-        " taken as half a round trip, which is the least that messages in both directions at once take,"
-        " and as a whole one. What arrives while a message is on its way costs nothing, so a call can"
-        " take less than the sum.",
+        " floor is trips (messages that wait for one another, half a round trip each), plus the bytes"
+        " that the last party receives (from the other and from the provider) over the bandwidth, plus"
+        " the local session's time; beside it what rounds in place of trips give. What arrives while a"
+        " message is on its way costs nothing, so a call can take less than the sum.",
         "",
         markdown(slow_networks.rows_of(far)),
         "",
@@ -352,6 +375,7 @@ def results() -> str:
         "",
         *beside(peers),
         *(["## Two parties alone", "", *beside(found["alone"])] if "alone" in found else []),
+        *alone_part(found),
         "## Training on shares",
         "",
         *training_text(training),
@@ -394,6 +418,32 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def alone_part(found: dict[str, Any]) -> list[str]:
+    """Return what else is measured of two parties alone, where it has been."""
+    text: list[str] = []
+    if "alone_training" in found:
+        text += ["### A training step of two parties alone", "", *beside(found["alone_training"])]
+    if "stock" in found:
+        text += ["### With a stock", "", *stock.stock_text(found["stock"]), ""]
+    if "main_alone" in found:
+        digits = found["main_alone"]
+        text += [
+            "### The 8x8 digits",
+            "",
+            "`encrypted_mnist.py --no-provider`: the main job on its default data, in one process:",
+            "",
+            markdown(main_rows(digits)),
+            "",
+            f"Machine: {describe(digits['machine'])}.",
+            "",
+        ]
+    if "networks_alone" in found:
+        text += [
+            "### The papers' networks, alone", "", *alone_text(found["networks_alone"]), ""
+        ]  # fmt: skip
+    return text
 
 
 def workers_text(measured: dict[str, Any]) -> str:

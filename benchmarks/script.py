@@ -39,6 +39,15 @@ def add_parties(to: argparse.ArgumentParser, first: str, last: str) -> None:
     )
 
 
+def add_no_provider(to: argparse.ArgumentParser) -> None:
+    """Add the option by which two parties are alone."""
+    to.add_argument(
+        "--no-provider",
+        action="store_true",
+        help="two parties alone: they make with each other what the provider would deal",
+    )
+
+
 def add_report(to: argparse.ArgumentParser, more: str = "") -> None:
     """Add the option that writes a page."""
     to.add_argument(

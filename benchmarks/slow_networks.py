@@ -1,13 +1,14 @@
-"""Network A over slow networks, beside the least that rounds and bytes take there.
+"""Network A over slow networks, beside the least that messages and bytes take there.
 
 Every party and the provider is a process of its own, behind a relay (relay.py) that gives each of
 them a line of the stated bandwidth in each direction, and every message half the round trip.
 
-The floor of a call is its rounds, plus the bytes that the last party receives (it hears from all
-others and from the provider) over the bandwidth, plus the local session's time for the same call.
-A round is one message each way at the same time, so it takes half a round trip at least; a program
-that waits for an answer in each takes a whole one. Both floors are shown. What is received while a
-message is on its way costs nothing, so a call can take less than the sum.
+The floor of a call is its trips, messages that wait for one another and take half the round trip each,
+plus the bytes that the last party receives (it hears from all others and from the provider) over the
+bandwidth, plus the local session's time for the same call. Beside it stands the floor that rounds
+give, half a round trip each: less than can be reached where a party waits between rounds, for a
+correction, and more than needed where a round moves nobody on. What is received while a message is on
+its way costs nothing, so a call can take less than the sum.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def run(turns: int, repeats: int) -> dict[str, Any]:
                 compute = statistics.median(s for each in lines for s in each.pop("here"))
                 line = {**lines[-1], "seconds": [s for each in lines for s in each["seconds"]]}
                 transfer = 8 * line["wire_received"] / bandwidth
-                floors = [line["rounds"] * trip + transfer + compute for trip in (echo / 2, echo)]
+                of_trips, of_rounds = (
+                    line[name] * echo / 2 + transfer + compute for name in ("trips", "rounds")
+                )
                 taken = statistics.median(line["seconds"])
                 rows.append(
                     {
@@ -89,10 +92,10 @@ def run(turns: int, repeats: int) -> dict[str, Any]:
                         "measured_bandwidth": rate,
                         **line,
                         "local": compute,
-                        "half_trip_floor": floors[0],
-                        "floor": floors[1],
-                        "ratio_to_half_trip_floor": taken / floors[0],
-                        "ratio": taken / floors[1],
+                        "trip_floor": of_trips,
+                        "round_floor": of_rounds,
+                        "ratio_to_trip_floor": taken / of_trips,
+                        "ratio_to_round_floor": taken / of_rounds,
                     }
                 )
     return {"turns": turns, "repeats": repeats, "rows": rows, "machine": facts()}
@@ -105,11 +108,12 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
             "round trip (measured), bandwidth, images",
             "ms a call",
             "rounds",
+            "trips",
             "kB received",
             "local, ms",
-            "floor, half trips",
+            "floor by rounds",
             "taken",
-            "floor, round trips",
+            "floor by trips",
             "taken",
         ]
     ]
@@ -123,12 +127,13 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
                 network,
                 spread(line["seconds"], 1e3, 1),
                 f"{line['rounds']:g}",
+                f"{line['trips']:g}",
                 f"{line['wire_received'] / 1e3:,.1f}",
                 f"{line['local'] * 1e3:.1f}",
-                f"{line['half_trip_floor'] * 1e3:.1f} ms",
-                f"{line['ratio_to_half_trip_floor']:.2f} of it",
-                f"{line['floor'] * 1e3:.1f} ms",
-                f"{line['ratio']:.2f} of it",
+                f"{line['round_floor'] * 1e3:.1f} ms",
+                f"{line['ratio_to_round_floor']:.2f} of it",
+                f"{line['trip_floor'] * 1e3:.1f} ms",
+                f"{line['ratio_to_trip_floor']:.2f} of it",
             ]
         )
     return found
@@ -150,8 +155,8 @@ def draw(result: dict[str, Any]) -> Any:
         ],
         [[1e3 * value for value in line["seconds"]] for line in lines],
         {
-            "floor, half trips": [1e3 * line["half_trip_floor"] for line in lines],
-            "floor, round trips": [1e3 * line["floor"] for line in lines],
+            "floor by rounds": [1e3 * line["round_floor"] for line in lines],
+            "floor by trips": [1e3 * line["trip_floor"] for line in lines],
         },
         "milliseconds a call",
     )

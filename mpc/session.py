@@ -7,12 +7,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mpc import session_setup
 from mpc.array.shared_array import SharedArray
 from mpc.core.cost import Ledger
-from mpc.core.errors import ArgumentError, DtypeError, PartyError, PeerError, SessionError
+from mpc.core.errors import (
+    ArgumentError,
+    DtypeError,
+    PartyError,
+    PeerError,
+    SessionError,
+    StockError,
+)
 from mpc.core.ranges import MODES
 from mpc.core.runtime import Setup
 from mpc.parties import configuration
@@ -327,6 +335,7 @@ class Session(SessionWithStock):
         Returns
         -------
         Plan
+            Its trips are those of a session that has just begun.
 
         Examples
         --------
@@ -378,6 +387,7 @@ class Session(SessionWithStock):
         array([1.5, 0. ])
         """
         self.check_open()
+        self._ledger.ask()
         alone = self.pair is not None and not self.pair.planning
         if not (self.source.works_ahead or alone) or self.last_id < self._announced:
             return
@@ -388,6 +398,14 @@ class Session(SessionWithStock):
             joint.make_at_once(self, bundle.asked)
         else:
             self.source.announce(base, bundle.asked)
+
+    def drop_prepared(self) -> None:
+        """Leave what a program that ends here was prepared with and has not used: 1 round, not booked.
+
+        All parties call it, at the same place. Ids that were announced to the provider are not used.
+        """
+        own = [np.array([max(self._announced, self.last_id)], np.uint64) for _ in self.here]
+        self.last_id = max(int(last[0]) for last in self.tell(own, booked=False))
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
@@ -434,7 +452,8 @@ class Session(SessionWithStock):
         Parameters
         ----------
         n_jobs : int, optional
-            Default: ``n_jobs`` of ``[workers]`` in parties.toml, or 1 without it.
+            Default: ``n_jobs`` of ``[workers]`` in parties.toml, or 1 without it. As long as there is
+            something that was made ahead (:meth:`prepare_ahead`), it is 1: workers take none of it.
         rows : int
 
         Raises
@@ -442,8 +461,13 @@ class Session(SessionWithStock):
         ArgumentError
             If `n_jobs` is neither at least 1 nor -1, or asks for workers in a session where all parties
             live in this process.
+        StockError
+            If it asks for workers while there is something that was made ahead, or to make it.
         """
+        stock = self.pair is not None and self.pair.in_advance
         if n_jobs is None:
+            if stock:
+                return 1
             default = self.configuration.workers if self.configuration else None
             return default.n_jobs if default and rows >= default.rows else 1
         if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
@@ -454,6 +478,11 @@ class Session(SessionWithStock):
             raise ArgumentError(
                 f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
                 " uses all cores already; workers are for parties apart, mpc.Session(me=...)"
+            )
+        if n_jobs != 1 and stock:
+            raise StockError(
+                f"n_jobs must be 1 for what is made ahead, got {n_jobs}: workers take nothing from a stock;"
+                " leave n_jobs out until it is used up, or prepare none"
             )
         return n_jobs if rows > 1 else 1
 

@@ -38,9 +38,9 @@ class SessionWithStock(Runtime):
         ----------
         program : callable
             Called with a session where no party lives, as by :meth:`plan`; ``planned.twin(x)`` stands
-            there for an array x of this session. Matrix products with such an array on the right, an
-            input of one party that the other's rows are multiplied with, are made ahead as well: masks
-            of rows, and their products. They serve that array alone.
+            there for an array x of this session. Matrix products with such an array on the right, one
+            matrix or a stack of them, and convolutions with such kernels are made ahead as well: masks
+            of rows or images, and their products. They serve that array alone.
         times : int, default=1
         path : path, optional
             Of this party's stock file, for :meth:`use_stock` in this or a later session. Default: it is
@@ -53,7 +53,8 @@ class SessionWithStock(Runtime):
         SessionError
             In a session with a provider, who deals what programs take.
         StockError
-            If a party cannot write its file. Neither keeps one then.
+            If a party cannot write its file, and neither keeps one then; or if the program asks for
+            workers, which take nothing of what is made ahead.
         ArgumentError
             If `times` is no positive whole number.
 

@@ -12,6 +12,7 @@ from nn.convert.from_sklearn import from_sklearn
 from nn.core.labels import one_hot
 from nn.data.datasets import load_digits_8x8, load_mnist
 from nn.data.idx_files import load_idx
+from nn.fixed_point.calibration import Bounds
 from nn.models import revealing as _registered  # noqa: F401
 from nn.models.files import load
 from nn.models.mlp import MLP
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from nn.estimators import SecureMLPClassifier, SecureMLPRegressor
 
 __all__ = [
-    "MLP", "Client", "SecureMLPClassifier", "SecureMLPRegressor", "Sequential", "compare",
+    "MLP", "Bounds", "Client", "SecureMLPClassifier", "SecureMLPRegressor", "Sequential", "compare",
     "from_onnx", "from_sklearn", "layers", "load", "load_digits_8x8", "load_idx", "load_mnist",
     "load_shares", "losses", "metrics", "networks", "one_hot", "plots", "save_shares",
 ]  # fmt: skip

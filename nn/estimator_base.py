@@ -219,9 +219,7 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
                 )  # fmt: skip
             yield secret, secret.share_rows(X, owner=session.parties[-1])
 
-    def _shared(
-        self, session: Session, scores: bool, problem: str, **inputs: NDArray[Any]
-    ) -> SharedModel:
+    def _shared(self, session: Session, scores: bool, problem: str, **inputs: Any) -> SharedModel:
         """Share the model; an error about the format names this estimator's parameters."""
         try:
             return self.model_.share(session, session.parties[0], scores=scores, **inputs)

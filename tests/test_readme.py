@@ -1,6 +1,7 @@
 """The README's example runs and prints what the README says; its figures come from the files."""
 
 import re
+import statistics
 import warnings
 from pathlib import Path
 
@@ -143,11 +144,43 @@ def test_networks_reach_what_is_asked_of_them(benchmark):
             assert abs(run["plain_accuracy"] - run["encrypted_accuracy"]) <= 0.005
 
 
+def check_right_without_a_provider(found):
+    assert found["provider"] is None
+    assert found["agreement"] >= 0.999
+    assert abs(found["plain_accuracy"] - found["encrypted_accuracy"]) <= 0.001
+
+
+def test_the_digits_without_a_provider_are_right(benchmark):
+    digits = benchmark("publish").read("main_alone")
+    assert digits["data"] == "digits"
+    check_right_without_a_provider(digits)
+
+
+def test_networks_without_a_provider_are_right(benchmark):
+    publish = benchmark("publish")
+    if not (publish.FILES / "networks_alone.json").exists():
+        pytest.skip("not measured: publish.py --run --only networks_alone")
+    networks = publish.read("networks_alone")["networks"]
+    assert [n["network"] for n in networks] == ["A", "B", "C", "D"]
+    for network in networks:
+        check_right_without_a_provider(network)
+
+
+def test_a_stock_brings_two_parties_close_to_a_provider(benchmark):
+    ratios = {
+        batch["rows"]: statistics.median(batch["ratios"])
+        for batch in benchmark("publish").read("stock")["batches"]
+    }
+    assert list(ratios) == [1, 128, 1000]
+    assert ratios[1] <= 2.5
+    assert ratios[1000] <= 1.5
+
+
 def test_every_benchmark_can_be_published(benchmark):
     publish = benchmark("publish")
     for name in publish.BENCHMARKS:
         _, script, *options = publish.command(name, "somewhere", "elsewhere")
-        if name in ("peers", "alone"):
+        if name in publish.PEERS_RUN:
             text = Path(script).read_text()
             for option in options:
                 assert not option.startswith("--") or f'"{option}"' in text, option
@@ -155,7 +188,7 @@ def test_every_benchmark_can_be_published(benchmark):
             # Exits where an option is not known.
             assert benchmark(Path(script).stem).arguments(options).json
         assert ("somewhere" in options) == (
-            name in ("main", "training", "training_seeds", "networks")
+            name in ("main", "training", "training_seeds", "networks", "networks_alone")
         )
     with pytest.raises(KeyError):
         publish.command("other", "somewhere", None)

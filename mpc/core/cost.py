@@ -1,4 +1,11 @@
-"""Rounds and bytes: what a session has spent, by protocol and by layer."""
+"""Rounds, trips and bytes: what a session has spent, by protocol and by layer.
+
+Trips are what a slow network makes one wait for. Every party has a clock, which counts the messages in the
+longest chain that it has waited for: a message that is sent at t by its sender's clock sets the clock of
+whoever waits for it to t + 1 at least. A round in which all parties send to all others moves all clocks.
+One in which a party hears nothing leaves its clock alone: it goes on at once, and a party that is behind
+may have caught up. So the trips of a program are not the sum of those of its parts, each alone.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +39,10 @@ class Spent:
         Wall time; no part of ``==``.
     sent : tuple of int
         Bytes that each computing party sends, where measured; no part of ``==``.
+    trips : int
+        Messages one after another, each on its way for half a round trip: by how many the longest chain of
+        messages that wait for one another has grown. No part of ``==``: it depends on what came before.
+        Corrections count as asked for when the session began, or at the last `Session.prepare`.
     """
 
     rounds: int = 0
@@ -39,6 +50,7 @@ class Spent:
     correction_bytes: int = 0
     seconds: float = field(default=0.0, compare=False)
     sent: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    trips: int = field(default=0, compare=False, repr=False)
 
     def __add__(self, other: Spent) -> Spent:
         return self._combine(other, 1)
@@ -56,6 +68,7 @@ class Spent:
             self.correction_bytes + sign * other.correction_bytes,
             self.seconds + sign * other.seconds,
             sent if measured else (),
+            self.trips + sign * other.trips,
         )
 
 
@@ -86,6 +99,11 @@ class Cost:
     def rounds(self) -> int:
         """Rounds in all."""
         return self.total.rounds
+
+    @property
+    def trips(self) -> int:
+        """Messages one after another in the longest chain: half a round trip each."""
+        return self.total.trips
 
     @property
     def bytes_sent_per_party(self) -> int:
@@ -139,7 +157,7 @@ class Cost:
 
         def minus(now: dict[str, Spent], then: dict[str, Spent]) -> dict[str, Spent]:
             rest = {name: spent - then.get(name, Spent()) for name, spent in now.items()}
-            return {name: spent for name, spent in rest.items() if spent != Spent()}
+            return {name: each for name, each in rest.items() if each != Spent() or each.trips}
 
         return Cost(
             self.total - earlier.total,
@@ -150,23 +168,28 @@ class Cost:
         )
 
     def __str__(self) -> str:
-        rows = [("", "rounds", "bytes sent a party", "correction bytes")]
+        rows: list[tuple[str, ...]] = [
+            ("", "rounds", "trips", "bytes sent a party", "correction bytes")
+        ]
         for title, part in (("protocol", self.by_protocol), ("layer", self.by_layer)):
             if title == "layer" and set(part) <= {"-"}:
                 continue
-            rows += [(title, "", "", "")]
-            rows += [
-                (f"  {name}", f"{s.rounds:,}", f"{s.bytes_sent:,}", f"{s.correction_bytes:,}")
-                for name, s in part.items()
-            ]
-        t = self.total
-        rows += [("total", f"{t.rounds:,}", f"{t.bytes_sent:,}", f"{t.correction_bytes:,}")]
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+            rows += [(title, *[""] * 4)]
+            rows += [_row(f"  {name}", spent) for name, spent in part.items()]
+        rows += [_row("total", self.total)]
+        widths = [max(len(row[k]) for row in rows) for k in range(5)]
         lines = []
         for row in rows:
             numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
         return "\n".join(lines)
+
+
+def _row(name: str, spent: Spent) -> tuple[str, str, str, str, str]:
+    """Return a row of the table that printing a cost gives."""
+    counts = (spent.rounds, spent.trips, spent.bytes_sent, spent.correction_bytes)
+    rounds, trips, sent, corrections = (f"{count:,}" for count in counts)
+    return name, rounds, trips, sent, corrections
 
 
 def _panels(spent: list[Spent], sent: str) -> list[Panel]:
@@ -200,6 +223,9 @@ class Ledger:
         self._other: dict[tuple[str, str], Spent] = {}
         # The sums of all that is booked, since they are asked for far more often than the parts.
         self._total, self._all_sent = Spent(), [0] * parties
+        # The parties' clocks, in trips: now, when the last round began, and when the last party asked for
+        # corrections.
+        self._clocks, self._began, self._asked = [0] * parties, [0] * parties, 0
         self._protocol = "-"
         self._layer = "-"
         self._seconds: dict[str, float] = {}
@@ -230,21 +256,41 @@ class Ledger:
         return f"round {self.rounds}{f' ({step})' if step else ''}"
 
     def add_round(
-        self, sent: Sequence[int], framing: Sequence[int], *, continued: bool = False
+        self,
+        sent: Sequence[int],
+        framing: Sequence[int],
+        *,
+        to: int | None = None,
+        continued: bool = False,
     ) -> None:
         """Book one round: party i sends ``sent[i]`` bytes of contents and ``framing[i]`` of framing.
 
-        If `continued`, they belong to the round before, whose message is sent in pieces.
+        A party without framing sends nothing. The others wait for the messages, or `to` alone. If
+        `continued`, they belong to the round before, whose message is sent in pieces.
         """
         key = self._key()
         if not continued:
             self._other[key].rounds += 1
             self._total.rounds += 1
-        totals = self._sent[key]
+            self._began = self._clocks.copy()
+        totals, clocks, began = self._sent[key], self._clocks, self._began
         for party, count in enumerate(sent):
             totals[party] += count
             self._all_sent[party] += count
             self._framing[party] += framing[party]
+            if not framing[party]:
+                continue
+            comes = began[party] + 1
+            for other, clock in enumerate(clocks):
+                if clock < comes and other != party and to in (None, other):
+                    clocks[other] = comes
+        self._add_trips(key)
+
+    def _add_trips(self, key: tuple[str, str]) -> None:
+        """Book the trips by which the clock that is ahead has grown."""
+        trips = max(self._clocks) - self._total.trips
+        self._total.trips += trips
+        self._other[key].trips += trips
 
     def add_framing(self, party: int, count: int) -> None:
         """Book bytes of framing that `party` sends; -1 is the last party."""
@@ -252,9 +298,17 @@ class Ledger:
 
     def add_correction(self, count: int, framing: int) -> None:
         """Book a correction of `count` bytes from the provider, and the bytes of its framing."""
-        self._other[self._key()].correction_bytes += count
+        key = self._key()
+        self._other[key].correction_bytes += count
         self._total.correction_bytes += count
         self._correction_framing += framing
+        # The last party waits for it: there and back since it was asked for.
+        self._clocks[-1] = max(self._clocks[-1], self._asked + 2)
+        self._add_trips(key)
+
+    def ask(self) -> None:
+        """Note that the last party now asks for corrections that it will need."""
+        self._asked = self._clocks[-1]
 
     def add_at_once(self, others: Sequence[Ledger]) -> None:
         """Book ledgers of sessions that ran in parallel: the sum of their bytes, the most rounds."""
@@ -270,6 +324,13 @@ class Ledger:
         for key, spent in longest._other.items():
             self._other[key].rounds += spent.rounds
         self._total.rounds += longest.rounds
+        # All of them begin when all parties are ready.
+        latest = max(others, key=lambda ledger: ledger._total.trips)
+        for key, spent in latest._other.items():
+            self._other[key].trips += spent.trips
+        begin = self._total.trips
+        self._clocks = [begin + clock for clock in latest._clocks]
+        self._total.trips = begin + latest._total.trips
 
     def protocol(self, name: str) -> AbstractContextManager[None]:
         """Book under `name`, unless a protocol runs already: costs go to the outermost protocol."""
@@ -283,7 +344,8 @@ class Ledger:
         """Return the sum of everything, without seconds."""
         sent = tuple(self._all_sent) if self._other else ()
         most = max(sent, default=0)
-        return Spent(self._total.rounds, most, self._total.correction_bytes, sent=sent)
+        now = self._total
+        return Spent(now.rounds, most, now.correction_bytes, sent=sent, trips=now.trips)
 
     def cost(self) -> Cost:
         """Sum up."""

@@ -46,7 +46,7 @@ class SessionError(SottoError, RuntimeError):
 
 
 class StockError(SessionError):
-    """A stock file that two parties cannot use: missing, damaged, copied, or of something else."""
+    """A stock that two parties cannot use: missing, damaged, copied, of something else, or by workers."""
 
 
 class RangeWarning(UserWarning):

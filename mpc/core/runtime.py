@@ -213,7 +213,7 @@ class Runtime:
     def open_to(self, party: int, shares: Words) -> Words:
         """Open one array to one party: the other parties send it their shares."""
         self.check_open()
-        self._ledger.add_round(*_bytes_of_opening_to(party, shares.shape[1:], self.size))
+        self._ledger.add_round(*_bytes_of_opening_to(party, shares.shape[1:], self.size), to=party)
         try:
             return self.transport.open_to(party, shares)
         except PeerError as error:

@@ -112,12 +112,24 @@ class SecretValue:
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
+        origins: Sequence[SecretValue] = (),
     ) -> Self:
-        """Make an array of the same session (for protocols)."""
+        """Make an array of the same session (for protocols).
+
+        `origins` are the arrays whose shares these are: copied, or computed with public numbers alone.
+        """
+        pair = self.session.pair
+        if pair is not None and shares is not None and origins:
+            pair.operands.follow(shares, [origin._held for origin in origins])
         return type(self)(
             self.session, shares, frac_bits, bound, mask=mask, bit=bit, plaintext=plaintext,
             cross_term=cross_term, binary=binary,
         )  # fmt: skip
+
+    @property
+    def _held(self) -> Words:
+        """What the other party of two could be shown of the array: an input, or shares."""
+        return self.shares if self.plaintext is None else self.plaintext.base.encoded
 
     def without_shares(self, planned: Runtime) -> Self:
         """Make the same array in a session where no party lives (for plans)."""
@@ -297,6 +309,7 @@ class SecretValue:
             plaintext=None if x.plaintext is None else x.plaintext.view(step),
             cross_term=cross_term,
             binary=x.binary,
+            origins=(x,),
         )
 
     def __getitem__(self, key: Any) -> Self:

@@ -114,7 +114,7 @@ def at_bits(x: Secret, frac_bits: int, name: str = "+") -> Secret:
         x, name, x.bound << steps, frac_bits, (x,), lambda v: v * (1 << steps), 1,
         lambda: (range_check.magnitude(x, LARGEST >> steps),),
     )  # fmt: skip
-    return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=bound)
+    return x.derive(x.shares << np.uint64(steps), frac_bits=frac_bits, bound=bound, origins=(x,))
 
 
 def _level(arrays: Sequence[Secret], name: str = "+") -> list[Secret]:
@@ -135,7 +135,9 @@ def rescale(x: Secret, factor: int, frac_bits: int, bound: int) -> Secret:
 
     The caller knows that the encoded result stays within `bound`.
     """
-    return x.derive(x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound)
+    return x.derive(
+        x.shares * np.uint64(factor % 2**64), frac_bits=frac_bits, bound=bound, origins=(x,)
+    )
 
 
 def add_integer(x: Secret, value: int) -> Secret:
@@ -143,7 +145,9 @@ def add_integer(x: Secret, value: int) -> Secret:
     shares = x.shares.copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += np.uint64(value % 2**64)
-    return x.derive(shares, frac_bits=x.frac_bits, bound=min(LARGEST, x.bound + abs(value)))
+    return x.derive(
+        shares, frac_bits=x.frac_bits, bound=min(LARGEST, x.bound + abs(value)), origins=(x,)
+    )
 
 
 def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -215,7 +219,7 @@ def add_public(x: Secret, y: object, name: str = "+") -> Secret:
     shares = np.broadcast_to(widen(x.shares, len(shape)), (len(x.shares), *shape)).copy()
     if x.session.first_row is not None:
         shares[x.session.first_row] += encoded
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, cross_term=cross_term)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, cross_term=cross_term, origins=(x,))
 
 
 def _has_room(values: NDArray[Any], frac_bits: int) -> bool:
@@ -239,7 +243,7 @@ def negative(x: SecretValue | ArrayLike) -> Any:
     """Return -x, for a shared or a public x."""
     if not is_shared(x):
         return np.asarray(-public(x))
-    return x.derive(-x.shares, frac_bits=x.frac_bits, bound=x.bound)
+    return x.derive(-x.shares, frac_bits=x.frac_bits, bound=x.bound, origins=(x,))
 
 
 def subtract(x: Secret, y: Secret | ArrayLike, name: str = "-") -> Secret:
@@ -269,7 +273,7 @@ def multiply_integers(x: Secret, values: NDArray[np.int64], name: str = "*") -> 
         lambda: (range_check.multiple(x, values),),
     )  # fmt: skip
     shares = widen(x.shares, len(shape)) * values.view(np.uint64)
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, origins=(x,))
 
 
 def row_sums(values: NDArray[Any], axis: int) -> int:
@@ -301,7 +305,7 @@ def matmul_integers(x: Secret, values: NDArray[np.int64], *, reverse: bool = Fal
             matmul_add(words, share, out)
         else:
             matmul_add(share, words, out)
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, origins=(x,))
 
 
 def matmul_shape(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
@@ -322,7 +326,7 @@ def sum_along(x: Secret, axis: int | tuple[int, ...] | None) -> Secret:
         lambda: (range_check.linear([(x, 0)], axes),),
     )  # fmt: skip
     shares = x.shares.sum(axis=tuple(a + 1 for a in axes), dtype=np.uint64)
-    return x.derive(shares, frac_bits=x.frac_bits, bound=bound)
+    return x.derive(shares, frac_bits=x.frac_bits, bound=bound, origins=(x,))
 
 
 def _align(arrays: Sequence[Secret], name: str) -> list[Secret]:
@@ -372,6 +376,7 @@ def _joined(arrays: Sequence[Secret], shares: Words) -> Secret:
         frac_bits=first.frac_bits,
         bound=max(x.bound for x in arrays),
         binary=all(x.binary for x in arrays),
+        origins=arrays,
     )
 
 

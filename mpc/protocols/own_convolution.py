@@ -8,6 +8,8 @@ Each is bilinear in two operands, and is made in the way that takes fewer bytes:
   as far apart, and padded, with the kernels turned round. A dilated kernel has zeros in its gaps.
 - **Matrices**, as with a provider: windows as rows. For few images with many pixels.
 
+Kernels that stay take what was made ahead for them: see :mod:`mpc.two_party.mask_products`.
+
 Source: the packing of images, Huang et al. 2022 (Cheetah, ePrint 2022/207); else ours.
 """
 
@@ -27,10 +29,12 @@ from mpc.protocols.own_operands import (
     Way,
     cross_terms,
     crossing,
+    from_masks,
     local_factors,
     matrix_ways,
 )
 from mpc.two_party.joint import fresh_shares
+from mpc.two_party.mask_products import ConvolutionMasks, Factor, MaskProducts, Masks
 from mpc.two_party.pair import Pair
 from mpc.two_party.rlwe_images import ImageConvolution
 from mpc.two_party.rlwe_parameters import LENGTH
@@ -116,15 +120,19 @@ def _packed(ways: list[Way], pack: Pack, unpack: Unpack) -> list[Way]:
 def _shares(
     session: Runtime, pair: Pair, left: Operand, right: Operand, shape: tuple[int, ...],
     multiply: Callable[[Words, Words], Words], ways: list[Way],
+    ahead: Callable[[list[int]], Words | None] = lambda parties: None,
 ) -> Words:  # fmt: skip
-    """Return shares of a bilinear product, (p, *shape)."""
+    """Return shares of a bilinear product, (p, *shape); `ahead` gives what was made ahead, if it was."""
     z = np.zeros((len(session.here), *shape), np.uint64)
     for row, a, b in local_factors(session, left, right):
         z[row] = multiply(a, b)
     parties = crossing(left, right)
     if not parties:
         return fresh_shares(session, z).reshape(z.shape)
-    z += cross_terms(pair, ways, left, right, left.words, right.words, parties)
+    ready = ahead(parties)
+    if ready is None:
+        ready = cross_terms(pair, ways, left, right, left.words, right.words, parties)
+    z += ready.reshape(z.shape)
     return z
 
 
@@ -150,7 +158,31 @@ def convolve(
     return _shares(
         session, pair, left, right, shape,
         lambda a, b: matmul(*as_matrices(a, b)).reshape(shape), ways,
+        lambda parties: _from_masks(pair, left, right, windows, parties),
     )  # fmt: skip
+
+
+def _from_masks(
+    pair: Pair, left: Operand, right: Operand, windows: Windows, parties: list[int]
+) -> Words | None:
+    """Return shares of the cross terms by masks whose products were made ahead, if there are any."""
+    images, height, width, channels = left.shape
+    shape, outputs = (height, width, channels), right.shape[3]
+    matrix = 1, prod(right.shape[:3]), outputs
+    if not ConvolutionMasks.fits(shape, windows):
+        # Windows are rows as any others.
+        count = images * prod(windows.places(height, width))
+        return from_masks(
+            pair, MaskProducts, count, left, right, matrix, parties,
+            lambda x: _rows(windows, x),
+        )  # fmt: skip
+
+    def masks(count: int, party: int, factor: Factor) -> Masks:
+        return ConvolutionMasks(count, party, factor, shape, windows)
+
+    return from_masks(
+        pair, masks, images, left, right, matrix, parties, lambda x: x.reshape(images, -1)
+    )
 
 
 def kernel_gradient(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mpc.core.errors import SessionError
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
-from mpc.two_party.mask_products import FEW_ROWS
+from mpc.two_party.mask_products import FEW_ROWS, Factor, Masks, factors_of, multiply_masked
 from mpc.two_party.operands import Chosen, frozen, join_halves, split_halves
 from mpc.two_party.pair import Pair
 from mpc.two_party.rlwe_layouts import Layout, choose_left, choose_right, weight
@@ -30,7 +30,7 @@ from mpc.two_party.rlwe_products import WORD_BOUND, Product
 from mpc.two_party.rlwe_repeated import Repeated
 
 __all__ = [
-    "Operand", "Way", "cross_terms", "crossing", "local_factors", "matrix_ways", "row_of",
+    "Operand", "Way", "cross_terms", "crossing", "from_masks", "local_factors", "matrix_ways", "row_of",
 ]  # fmt: skip
 
 Words = NDArray[np.uint64]
@@ -214,6 +214,37 @@ def cross_terms(
         )
         return np.empty((0, *way.unpack(nothing).shape), np.uint64)
     return np.stack([way.unpack(part) for part in out])
+
+
+def from_masks(
+    pair: Pair, masks: Callable[[int, int, Factor], Masks], count: int, left: Operand,
+    right: Operand, shape: tuple[int, int, int], parties: list[int], rows: Callable[[Words], Words],
+) -> Words | None:  # fmt: skip
+    """Return shares of the cross terms by masks that were made ahead, if there are any.
+
+    Of shape (p, count, results).
+
+    Parameters
+    ----------
+    masks : callable
+        Describes masks: how many, the party that knows them, the other's matrices.
+    count : int
+        How many it takes.
+    shape : tuple of int
+        Of the right operand, as matrices.
+    rows : callable
+        Returns the left operand as the masks have it.
+    """
+    known = right.array if right.plaintext is None else right.plaintext
+    factor = factors_of(pair, known, shape, right.bound)
+    if factor is None:
+        return None
+    wanted = [masks(count, party, factor(1 - party)) for party in parties]
+    made = pair.take_prepared(wanted)
+    if made is None:
+        return None
+    x, w = [rows(words) for words in left.words], [words.reshape(shape) for words in right.words]
+    return multiply_masked(pair, wanted, made, x, w)
 
 
 def _stacked(words: list[Words], shape: tuple[int, ...]) -> Words:

@@ -26,12 +26,13 @@ from mpc.protocols.own_operands import (
     Operand,
     cross_terms,
     crossing,
+    from_masks,
     local_factors,
     matrix_ways,
     row_of,
 )
 from mpc.two_party.joint import fresh_shares
-from mpc.two_party.mask_products import MaskProducts, factors_of, multiply_masked
+from mpc.two_party.mask_products import MaskProducts
 from mpc.two_party.operands import shown_by_slots
 from mpc.two_party.pair import Pair, padded
 from mpc.two_party.product import cross_products
@@ -119,15 +120,15 @@ def matmul(
         return fresh_shares(session, z).reshape(z.shape)
     if not prod(shape) or not x.size:
         return z
+    ready = _from_masks(pair, left, right, shape, parties)
+    if ready is not None:
+        z += ready
+        return z
     (m, n), k = shape[-2:], x.shape[-1]
     if w.ndim == 2:
         # Rows are rows, whatever the leading axes.
         rows = prod(shape[:-1])
         a = [words.reshape(rows, k) for words in left.words]
-        ready = _from_masks(pair, rows, left, right, a, (k, n), parties)
-        if ready is not None:
-            z += ready.reshape(z.shape)
-            return z
         ways = matrix_ways(rows, k, n, right)
         z += cross_terms(pair, ways, left, right, a, right.words, parties).reshape(z.shape)
         return z
@@ -143,14 +144,25 @@ def matmul(
 
 
 def _from_masks(
-    pair: Pair, m: int, left: Operand, right: Operand, rows: list[Words], shape: tuple[int, int],
-    parties: list[int],
-) -> Words | None:  # fmt: skip
+    pair: Pair, left: Operand, right: Operand, shape: tuple[int, ...], parties: list[int]
+) -> Words | None:
     """Return shares of the cross terms by masks whose products were made ahead, if there are any."""
-    known = right.array if right.plaintext is None else right.plaintext
-    factor = factors_of(pair, known, (), shape, right.bound)
-    if factor is None:
+    (m, n), k = shape[-2:], left.shape[-1]
+    leading = (1,) * (len(shape) - len(right.shape)) + right.shape[:-2]
+    # One matrix serves all rows along an axis that it does not have.
+    stack = [axis for axis, count in enumerate(leading) if count > 1]
+    rows = [axis for axis, count in enumerate(leading) if count == 1]
+    order = [*rows, len(leading), *stack, len(leading) + 1]
+    count = prod(leading)
+
+    def as_rows(words: Words) -> Words:
+        wide = np.broadcast_to(words, (*shape[:-2], m, k)).transpose(order)
+        return np.ascontiguousarray(wide).reshape(-1, count * k)
+
+    words = prod(shape[:-1]) // count
+    out = from_masks(pair, MaskProducts, words, left, right, (count, k, n), parties, as_rows)
+    if out is None:
         return None
-    masks = [MaskProducts(m, party, factor(1 - party)) for party in parties]
-    made = pair.take_prepared(masks)
-    return None if made is None else multiply_masked(pair, masks, made, rows, right.words)
+    moved = [shape[axis] for axis in order[:-1]]
+    back = np.argsort(order) + 1
+    return out.reshape(len(out), *moved, n).transpose(0, *back)

@@ -57,9 +57,11 @@ __all__ = [
     "Claim",
     "bilinear",
     "cost",
+    "cost_of_none",
     "cost_of_product",
     "cost_of_sum",
     "inside",
+    "is_none",
     "largest_met",
     "linear",
     "magnitude",
@@ -419,8 +421,7 @@ def cost(parties: int, size: int) -> Spent:
     return (
         sign.cost(parties, size, 0, _NIBBLES, True, "none", 2)
         + b2a.cost(parties, 2, size)
-        + sign.cost(parties, 1, 0, sign.count_nibbles(2 * size), False, "none")
-        + Spent(1, 8 * (parties - 1), 0)
+        + cost_of_none(parties, 2 * size)
     )
 
 
@@ -487,7 +488,18 @@ def verdict(*claims: Claim) -> bool:
         first = session.first_row
         if first is not None:
             shares[first : first + 1] += np.uint64(size)
-        wrong = like.derive(shares, frac_bits=0, bound=2 * size)
-        none = sign.zero_bits(wrong) & np.uint64(1)
-        opened = session.open((none, "xor"))[0]
+        return is_none(like.derive(shares, frac_bits=0, bound=2 * size))
+
+
+def cost_of_none(parties: int, bound: int) -> Spent:
+    """Declare the cost of :func:`is_none` for a number up to `bound`."""
+    nibbles = sign.count_nibbles(bound)
+    zero = sign.cost(parties, 1, 0, nibbles, False, "none")
+    return zero + Spent(1, 8 * (parties - 1), 0)
+
+
+def is_none(count: SecretValue) -> bool:
+    """Open whether a secret whole number, of no axes, is 0. In a plan it is."""
+    none = sign.zero_bits(count) & np.uint64(1)
+    opened = count.session.open((none, "xor"))[0]
     return not len(opened) or bool(opened[0, 0])

@@ -11,6 +11,7 @@
    [relu(y)] = [y] - delta [y] - (1 - 2 delta) [y beta].
 The derivative is 1 - msb = (1 ^ delta) ^ beta, a masked bit at no further cost; it is 0 at 0, as in plain
 training.
+With an upper limit B on y, <y < B + 1> is read from the same opening: :mod:`mpc.protocols.limits`.
 Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 49 bytes. Numbers that are
 multiplied by kappa need s bits only, 2 bytes for s <= 16. With s = 0, [r >> s] is the mask [r] itself and
 kappa vanishes, which saves 12 bytes of correction.
@@ -34,7 +35,7 @@ from ring.compile import kernel
 from ring.lanes import fold_of, lane
 from ring.threads import run
 
-__all__ = ["cost", "of_positive", "relu", "relu_with_derivative"]
+__all__ = ["cost", "of_positive", "relu", "relu_below", "relu_with_derivative"]
 
 Words = NDArray[np.uint64]
 
@@ -63,10 +64,10 @@ def _finish(
         out[i] = y_beta if negative else y - y_beta
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int) -> Spent:
-    """Declare the cost for `size` elements."""
+def cost(parties: int, size: int, shift: int, nibbles: int, thresholds: int = 1) -> Spent:
+    """Declare the cost for `size` elements; with an upper limit there are two thresholds."""
     delta = Spent(1, 8 * (parties - 1) * count_words(size), 0)
-    return sign.cost(parties, size, shift, nibbles, True, "relu") + delta
+    return sign.cost(parties, size, shift, nibbles, True, "relu", thresholds) + delta
 
 
 def of_positive(opened: sign.Opened, delta: Words, shift: int, first: int | None) -> Words:
@@ -83,25 +84,43 @@ def of_positive(opened: sign.Opened, delta: Words, shift: int, first: int | None
 
 def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
     """Return max(x, 0) and the bit [max(x, 0) > 0]; by default truncated to the session's format."""
+    shift = max(0, x.frac_bits - x.session.format.frac_bits) if truncate else 0
+    y, bit, _ = _relu(x, shift, (1,))
+    return y, bit
+
+
+def relu_below(x: Secret, limit: int) -> tuple[Secret, Words]:
+    """Return max(y, 0), truncated to the format, and XOR shares of [y <= limit] for the same y.
+
+    `limit` is an encoded value, at least 0. The bits are read from the opening that ReLU makes anyway;
+    the window holds every y that the bound of x allows. Bits behind the last have no meaning.
+    """
+    shift = max(0, x.frac_bits - x.session.format.frac_bits)
+    y, _, planes = _relu(x, shift, (1, limit + 1))
+    return y, planes[:, 1]
+
+
+def _relu(x: Secret, shift: int, thresholds: tuple[int, ...]) -> tuple[Secret, SecretBit, Words]:
+    """Return max(y, 0), its derivative, and [y < t], (p, thresholds, words); the first t is 1."""
     session = x.session
-    shift = max(0, x.frac_bits - session.format.frac_bits) if truncate else 0
     bound = -(-x.bound >> shift)
     pair = session.pair
     with session.protocol("relu"):
         if pair is not None:
             z = sign.own_words(x, shift)
-            bits = sign.window_bits(sign.count_nibbles(bound), shift)
-            words, planes = own_shares.relu_with_derivative(pair, z, bits, shift)
+            bits = sign.window_bits(sign.nibbles_of(bound, shift, thresholds), shift)
+            words, planes, lower = own_shares.relu_and_bits(pair, z, bits, shift, thresholds[1:])
             y = x.derive(
                 words.reshape(len(words), *x.shape), frac_bits=x.frac_bits - shift, bound=bound
             )
-            return y, SharedBit(planes, x.size, session.first_row)
-        opened = sign.open_sign(x, shift, "relu", strict=True)
+            return y, SharedBit(planes, x.size, session.first_row), lower
+        opened = sign.open_sign(x, shift, "relu", thresholds)
         assert opened.beta is not None and opened.ref is not None
-        delta = session.open((opened.bit ^ opened.beta, "xor"))[0]
+        lower = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
+        delta = session.open((lower[:, 0] ^ opened.beta, "xor"))[0]
         out = of_positive(opened, delta, shift, session.first_row)
     y = x.derive(out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=bound)
-    return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate()
+    return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate(), lower
 
 
 def relu(x: Secret) -> Secret:

@@ -231,7 +231,7 @@ class _Map(Generic[Secret]):
     def integers(self, factors: Integers, frac_bits: int, bound: int) -> Secret:
         """Return x . m for integers m, with a bound that the caller knows."""
         shares = self.apply(self.x.shares, factors.view(np.uint64))
-        return self.x.derive(shares, frac_bits=frac_bits, bound=bound)
+        return self.x.derive(shares, frac_bits=frac_bits, bound=bound, origins=(self.x,))
 
 
 def _limbs(x: Secret, chosen: LimbPlan) -> list[Secret]:

@@ -59,6 +59,7 @@ __all__ = [
     "count_nibbles",
     "flat",
     "negative_bits",
+    "nibbles_of",
     "open_sign",
     "open_signs",
     "open_top_bits",
@@ -366,13 +367,21 @@ def _open(
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
 
 
-def open_sign(x: SecretValue, shift: int, extras: Extras, *, strict: bool = False) -> Opened:
-    """Compute XOR shares of [y < 0] for y = x / 2^shift, rounded as truncation rounds it.
+def open_sign(
+    x: SecretValue, shift: int, extras: Extras, thresholds: Sequence[int] = (0,)
+) -> Opened:
+    """Compute XOR shares of [y < t] for y = x / 2^shift, rounded as truncation rounds it.
 
-    With `strict` of [y < 1], the sign of y - 1: at the same cost, and y - 1 fits L bits if y does.
+    The thresholds t are at least 0. [y < 1] costs no more than [y < 0]: y - 1 fits L bits if y does.
     """
-    nibbles = count_nibbles(-(-x.bound >> shift))
-    return _open(x.session, x, shift, nibbles, True, extras, (int(strict),))
+    nibbles = nibbles_of(-(-x.bound >> shift), shift, thresholds)
+    return _open(x.session, x, shift, nibbles, True, extras, thresholds)
+
+
+def nibbles_of(bound: int, shift: int, thresholds: Sequence[int]) -> int:
+    """Return how many nibbles hold y - t for all y up to `bound` in magnitude and thresholds t >= 0."""
+    # The lowest of a word's values has the magnitude of the highest, and 1 more.
+    return count_nibbles(bound + max(0, max(thresholds) - 1), shift)
 
 
 def open_signs(

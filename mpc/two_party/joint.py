@@ -137,9 +137,9 @@ def begin_plan(planned: Runtime, session: Runtime, *, ahead: bool = False) -> No
 def make_ahead(session: Runtime, needs: Iterable[Correlation], times: int = 1) -> None:
     """Make so many times what a program needs, in addition to what there is."""
     pair = session.pair
-    pair.prepared.warns = True
     with session.protocol("prepared"):
         pair.prepare(replace(need, words=times * need.words) for need in needs)
+    pair.prepared.last()
 
 
 def make_at_once(session: Runtime, needs: Sequence[Correlation]) -> None:

@@ -1,13 +1,15 @@
 """What two parties remember of the operands of their products by ring-LWE.
 
 **What is shown of an operand.** Each answer shows its keeper a little of the mixer's operand
-(:mod:`mpc.two_party.rlwe_parameters`): all answers from one array together, with all its views, may show
-2^-40 in statistical distance. So what an array has left is counted. A product can be made with each of the
-parameters, and also by halves: the words of the mixer's operand as two numbers of 32 bits, answered for
-apart, which show 2^32 times less, for twice the answers. The cheapest of these ways that shows at most a
-2^-16th of all there is (of arrays that are no inputs, and new in most products, a quarter) is taken while
-half of it is left, the next one while a quarter is left, and so on. So weights serve millions of products
-in the cheapest way, and then as many more as anybody will ask for.
+(:mod:`mpc.two_party.rlwe_parameters`): all answers from one array together may show 2^-40 in statistical
+distance. So what an array has left is counted. Views of it, copies of its elements and what is computed of
+it with public numbers alone share its count (:meth:`Operands.follow`); what several arrays are joined to
+counts as each of them. Sums of two secret arrays count anew, and so does what a protocol returns.
+A product can be made with each of the parameters, and also by halves: the words of the mixer's operand as
+two numbers of 32 bits, answered for apart, which show 2^32 times less, for twice the answers. The cheapest
+of these ways that shows at most a 2^-16th of all there is (of arrays that are no inputs, and new in most
+products, a quarter) is taken while half of it is left, the next one while a quarter is left, and so on. So
+weights serve millions of products in the cheapest way, and then as many more as anybody will ask for.
 Both parties count alike. Only after a call that failed at one of them they may not: see
 :meth:`Operands.forget`.
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -37,7 +39,7 @@ from mpc.two_party.rlwe_protocol import Kept, Keys
 from mpc.two_party.rlwe_slots import SlotProduct
 
 __all__ = [
-    "LIMIT", "Chosen", "Operands", "frozen", "join_halves", "product_for", "shown_by_slots",
+    "HALF_BOUND", "LIMIT", "Chosen", "Operands", "frozen", "join_halves", "product_for", "shown_by_slots",
     "split_halves",
 ]  # fmt: skip
 
@@ -55,7 +57,7 @@ _ASSUMED = LIMIT / 2**12
 _LASTING_PART, _PART = 2**16, 4
 
 _HALF_BITS = 32
-_HALF_BOUND = 1 << (_HALF_BITS - 1)
+HALF_BOUND = 1 << (_HALF_BITS - 1)
 
 
 def product_for(
@@ -144,8 +146,8 @@ def frozen(views: Any) -> Hashable:
 def _ways(layout: Layout, halves: Callable[[], Layout], bound: int) -> Iterator[Chosen]:
     for product, shown in _products(layout, bound):
         yield Chosen(product, False, shown)
-    if bound > _HALF_BOUND:
-        for product, shown in _products(halves(), _HALF_BOUND):
+    if bound > HALF_BOUND:
+        for product, shown in _products(halves(), HALF_BOUND):
             yield Chosen(product, True, shown)
 
 
@@ -162,6 +164,15 @@ def join_halves(z: Words, axis: int) -> Words:
     return low + (high << np.uint64(_HALF_BITS))
 
 
+class _Count:
+    """By how much something was shown. Arrays that show the same have the same count."""
+
+    __slots__ = ("shown",)
+
+    def __init__(self) -> None:
+        self.shown = Fraction(0)
+
+
 class Operands:
     """What two parties remember of operands.
 
@@ -172,17 +183,44 @@ class Operands:
     """
 
     def __init__(self, memory_limit: int = 1 << 28) -> None:
-        # By how much an array was shown, by its id as long as it lives.
-        self._shown: dict[int, tuple[weakref.ref[NDArray[Any]], Fraction]] = {}
+        # What counts by how much an array was shown, by its id as long as it lives.
+        self._shown: dict[int, tuple[weakref.ref[NDArray[Any]], tuple[_Count, ...]]] = {}
         self._kept: OrderedDict[Hashable, tuple[Kept, int]] = OrderedDict()
         self._limit, self._assume = memory_limit, False
 
-    def room(self, array: NDArray[Any]) -> Fraction:
-        """Return by how much more an array may be shown."""
-        array = whole(array)
+    def _known(self, array: NDArray[Any]) -> tuple[_Count, ...] | None:
         found = self._shown.get(id(array))
         # An id may be that of an array which is gone.
-        return LIMIT if found is None or found[0]() is not array else LIMIT - found[1]
+        return None if found is None or found[0]() is not array else found[1]
+
+    def _counts(self, array: NDArray[Any]) -> tuple[_Count, ...]:
+        """Return what counts an array, from now on if nothing did."""
+        return self._known(array) or self._note(array, (_Count(),))
+
+    def _note(self, array: NDArray[Any], counts: tuple[_Count, ...]) -> tuple[_Count, ...]:
+        key, shown = id(array), self._shown
+
+        def forget(gone: object) -> None:
+            # By then another array may have the id.
+            if key in shown and shown[key][0] is gone:
+                del shown[key]
+
+        shown[key] = weakref.ref(array, forget), counts
+        return counts
+
+    def follow(self, array: NDArray[Any], origins: Iterable[NDArray[Any]]) -> None:
+        """Count a new array as those that its elements were copied or computed from."""
+        array = whole(array)
+        bases = [whole(origin) for origin in origins]
+        if any(base is array for base in bases):
+            return
+        counts = [count for base in bases for count in self._counts(base)]
+        self._note(array, tuple(dict.fromkeys(counts)))
+
+    def room(self, array: NDArray[Any]) -> Fraction:
+        """Return by how much more an array may be shown."""
+        counts = self._known(whole(array)) or ()
+        return LIMIT - max((count.shown for count in counts), default=Fraction(0))
 
     def assumed(self, array: NDArray[Any]) -> Fraction:
         """Return by how much more both parties take it that an array may be shown."""
@@ -241,15 +279,8 @@ class Operands:
                 "an operand has been multiplied as often as it may be: what the other party sees of its"
                 f" encryption would show it by more than 2^-{DISTANCE_BITS}; share or compute it anew"
             )
-        key, counts = id(array), self._shown
-        found = counts.get(key)
-
-        def forget(_: object) -> None:
-            counts.pop(key, None)
-
-        known = found is not None and found[0]() is array
-        reference = found[0] if found is not None and known else weakref.ref(array, forget)
-        counts[key] = (reference, LIMIT - room + shown)
+        for count in self._counts(array):
+            count.shown += shown
 
     def life(self, array: NDArray[Any], product: Product | SlotProduct) -> Life:
         """Count the answers of one product from an array, before they are given; see :meth:`spend`."""

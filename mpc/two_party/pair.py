@@ -159,6 +159,11 @@ class Pair:
             return None
         return [self.take(correlation) for correlation in correlations]
 
+    @property
+    def in_advance(self) -> bool:
+        """Whether programs take what was made ahead, or this finds out what to make: not for workers."""
+        return self.planning or self.prepared.lasting
+
     def without_parties(self, channel: Channel, *, planning: bool = False) -> Pair:
         """Return a pair that has as much as this one, where no party lives: what it sends is as much.
 

@@ -129,23 +129,30 @@ class Prepared:
     reservoirs : list of Reservoir
     warns : bool
         Whether to write to the log, once, when a protocol asks for more than there is.
+    lasting : bool
+        Whether there is what was made ahead for programs, and none has asked for more of it yet.
     """
 
     def __init__(self) -> None:
         self._pieces: dict[Correlation, list[_Piece]] = {}
         self.reservoirs: list[Reservoir] = []
-        self.warns = False
+        self.warns = self.lasting = False
 
     def add(self, correlation: Correlation, made: Made) -> None:
         """Keep what has been made."""
         self._pieces.setdefault(replace(correlation, words=0), []).append(_Piece(made))
 
+    def last(self) -> None:
+        """Say that what there is was made ahead for programs."""
+        self.warns = self.lasting = True
+
     def forget(self) -> None:
         """Forget everything: of what is in a file both have to agree anew where they are."""
-        self._pieces, self.reservoirs = {}, []
+        self._pieces, self.reservoirs, self.lasting = {}, [], False
 
     def copy_counts(self, other: Prepared, one: Callable[[Correlation], Made]) -> None:
         """Hold as much as another, where no party lives (for plans); `one(kind)` is a word of it."""
+        self.lasting = other.lasting
         for kind in other._kinds():
             self.add(kind, one(kind).repeated(other.holds(kind)))
 
@@ -227,6 +234,7 @@ class Prepared:
 
     def say_used_up(self) -> None:
         """Say so, if it is to be said and has not been."""
+        self.lasting = False
         if self.warns:
             self.warns = False
             record("stock used up", warning=True, what="the rest is made within the calls")

@@ -13,6 +13,8 @@ Source: the parts'; the product with a bit shared by XOR: Rathee et al. 2020 (Cr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ from mpc.two_party.pads import times_bit, times_bit_cost
 from mpc.two_party.pair import Pair
 from ring.bits import count_words
 
-__all__ = ["cost", "relu_with_derivative"]
+__all__ = ["cost", "relu_and_bits", "relu_with_derivative"]
 
 Words = NDArray[np.uint64]
 
@@ -49,6 +51,16 @@ def relu_with_derivative(pair: Pair, z: Words, bits: int, shift: int = 0) -> tup
     bits : int
         L: y - 1 and y, rounded up too, are in [-2^(L - 1), 2^(L - 1)).
     """
-    low, y = sign.sign(pair, z, bits, shift, (1,))
+    return relu_and_bits(pair, z, bits, shift, ())[:2]
+
+
+def relu_and_bits(
+    pair: Pair, z: Words, bits: int, shift: int, others: Sequence[int]
+) -> tuple[Words, Words, Words]:
+    """Return the same, and XOR shares of y < t for 1 and each t of `others`, (p, 1 + others, words).
+
+    Every y - t is in [-2^(L - 1), 2^(L - 1)), too.
+    """
+    low, y = sign.sign(pair, z, bits, shift, (1, *others))
     derivative = complement(pair, low[:, 0])
-    return times_bit(pair, y, derivative)[:, : z.shape[1]], derivative
+    return times_bit(pair, y, derivative)[:, : z.shape[1]], derivative, low

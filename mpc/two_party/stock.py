@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mpc.core.errors import ArgumentError, StockError
 from mpc.core.runtime import Runtime
 from mpc.two_party.channel import exchange
-from mpc.two_party.mask_products import Factor, MaskProducts
+from mpc.two_party.mask_products import Factor, Masks
 from mpc.two_party.prepared import Correlation
 from mpc.two_party.stock_file import ID_BYTES, StockFile, StockWriter
 
@@ -62,7 +62,7 @@ def _check_apart(session: Runtime) -> None:
 
 def _of(session: Runtime, needs: Iterable[Correlation]) -> tuple[list[Factor], list[str]]:
     """Return the matrices of a program's masks, and the digests of this party's own."""
-    factors = list(dict.fromkeys(n.factor for n in needs if isinstance(n, MaskProducts)))
+    factors = list(dict.fromkeys(n.factor for n in needs if isinstance(n, Masks)))
     digests = []
     for factor in factors:
         matrix, _ = factor.words(session.pair)
@@ -166,4 +166,4 @@ def use(session: Runtime, path: Path, needs: Sequence[Correlation]) -> None:
         raise
     session.at_end(file.close)
     session.pair.prepared.reservoirs.append(file)
-    session.pair.prepared.warns = True
+    session.pair.prepared.last()

@@ -23,7 +23,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.errors import StockError
+from mpc.core.windows import Windows
 from mpc.two_party.lookup import Lookups, LookupsMade
-from mpc.two_party.mask_products import Factor, MaskProducts, MaskProductsMade
+from mpc.two_party.mask_products import ConvolutionMasks, Factor, MaskProducts, Masks, MasksMade
 from mpc.two_party.pads import (
     AndPairs,
     AndPairsMade,
@@ -55,8 +56,9 @@ _MOST_KINDS = (_PAGE - 16 - 32) // 8
 _MADE: dict[type[Correlation], type[Made]] = {
     AndPairs: AndPairsMade,
     BitPairs: BitPairsMade,
+    ConvolutionMasks: MasksMade,
     Lookups: LookupsMade,
-    MaskProducts: MaskProductsMade,
+    MaskProducts: MasksMade,
     NumberPads: NumberPadsMade,
 }
 _KINDS = {kind.__name__: kind for kind in _MADE}
@@ -64,17 +66,26 @@ _KINDS = {kind.__name__: kind for kind in _MADE}
 
 def _described(kind: Correlation, factors: Sequence[Factor]) -> dict[str, Any]:
     values = {f.name: getattr(kind, f.name) for f in fields(kind) if f.name != "words"}
-    if isinstance(kind, MaskProducts):
+    if isinstance(kind, Masks):
         values["factor"] = factors.index(kind.factor)
+    if isinstance(kind, ConvolutionMasks):
+        values["windows"] = astuple(kind.windows)
     return {"kind": type(kind).__name__, "fields": values}
 
 
 def _kind(described: dict[str, Any], factors: Sequence[Factor]) -> Correlation:
-    values = dict(described["fields"])
+    values = {name: _tuples(value) for name, value in described["fields"].items()}
     kind = _KINDS[described["kind"]]
-    if kind is MaskProducts:
+    if issubclass(kind, Masks):
         values["factor"] = factors[values["factor"]]
+    if kind is ConvolutionMasks:
+        values["windows"] = Windows(*values["windows"])
     return kind(words=0, **values)
+
+
+def _tuples(value: Any) -> Any:
+    """Return a value of JSON with tuples for its lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class StockWriter:
@@ -153,7 +164,12 @@ class StockWriter:
             for kind, pieces in self._kinds.items()
         ]
         factors = [
-            {"owner": f.owner, "shape": [f.rows, f.columns], "bound": f.bound, "digest": digest}
+            {
+                "owner": f.owner,
+                "shape": [f.count, f.rows, f.columns],
+                "bound": f.bound,
+                "digest": digest,
+            }
             for f, digest in zip(self._factors, self._digests, strict=True)
         ]
         index = {
@@ -314,7 +330,7 @@ class StockFile:
         self, found: list[dict[str, Any]], factors: Sequence[Factor], digests: Sequence[str]
     ) -> None:
         shapes = [(f["owner"], *f["shape"], f["bound"]) for f in found]
-        if shapes != [(f.owner, f.rows, f.columns, f.bound) for f in factors]:
+        if shapes != [(f.owner, f.count, f.rows, f.columns, f.bound) for f in factors]:
             raise StockError(
                 f"stock {self.path} is of another model or program: its matrices have other shapes"
             )

@@ -9,6 +9,7 @@ are folded, and probabilities or labels made from them.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -19,10 +20,11 @@ from nn.convert.from_sklearn import ConversionError
 from nn.convert.onnx_graph import RANDOM, graph_model
 from nn.convert.onnx_operators import operators
 from nn.convert.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
+from nn.core.checks import integer
 from nn.layers.activations import Sigmoid
 from nn.models.heads import HeadsModel
 from nn.models.predictors import Classifier, Regressor
-from ring.errors import DataError, DtypeError
+from ring.errors import DataError, DtypeError, ShapeError
 from ring.real_arrays import plain_array
 
 __all__ = ["from_onnx"]
@@ -39,7 +41,11 @@ _FROM_INTEGERS = ("Cast", "Gather", "LinearClassifier", "LinearRegressor", "Scal
 
 
 def from_onnx(
-    model: Any, X: ArrayLike | None = None, *, classes: ArrayLike | None = None
+    model: Any,
+    X: Any = None,
+    *,
+    classes: ArrayLike | None = None,
+    shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
 ) -> Classifier | Regressor | HeadsModel:
     """Read a network or a linear model from ONNX, as skl2onnx and PyTorch export them.
 
@@ -48,25 +54,31 @@ def from_onnx(
     Parameters
     ----------
     model : path or onnx.ModelProto
-        With one input, whose first axis counts rows. A row of the model has the elements of a row
-        of that input, flattened in row-major order: share an image as the row of its pixels.
-    X : array_like of shape (rows, features), optional
-        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`.
+        The first axis of each input and output counts rows. A row of the model has the elements of
+        a row of the input, flattened in row-major order, of several inputs one after the other.
+    X : array_like of shape (rows, features) or (rows, ...), or dict of str to array_like, optional
+        Rows like those to predict, for the range of the inputs, as for :func:`nn.from_sklearn`; of
+        several inputs by their names.
     classes : array_like of shape (classes,), optional
         The labels in ascending order, for a graph that ends in scores, without softmax or argmax.
-        Without any of the three the model is a regressor.
+        Without any of the three the model is a regressor. With two classes, one output behind a
+        sigmoid is the probability of the second.
+    shape : sequence of int, or mapping of str to it, optional
+        Sizes of a row of the input, without the axis of the rows, where the graph leaves some open;
+        of several inputs by their names.
 
     Returns
     -------
     Classifier, Regressor or HeadsModel
-        In float64. A softmax at the end is its ``predict_proba``, a log-softmax its
+        In float64. With several outputs a HeadsModel, which gives them by name. A softmax at the
+        end is its ``predict_proba``, a log-softmax its
         ``predict_log_proba``.
 
     Raises
     ------
     ConversionError
-        If an operator, a use of it or its version cannot be converted; the message names the node
-        and lists the operators that can be.
+        If operators, uses of them or a version cannot be converted; the message names every such
+        node and why.
     DataError
         If the file is no ONNX model.
     DtypeError
@@ -96,7 +108,8 @@ def from_onnx(
     inputs = [value for value in graph.input if value.name not in arrays]
     if not inputs:
         raise ConversionError("the graph must have an input, got none")
-    shapes = {value.name: _input_shape(value, graph) for value in inputs}
+    given = shape if isinstance(shape, Mapping) else {inputs[0].name: shape}
+    shapes = {value.name: _input_shape(value, graph, given.get(value.name)) for value in inputs}
     made: Classifier | Regressor | HeadsModel
     try:
         made = _chain(onnx, graph, opsets, shapes, arrays, classes)
@@ -108,8 +121,14 @@ def from_onnx(
         except ConversionError as other:
             raise other from error
     if X is not None:
-        made.take_rows(X)
+        flat = {n: _as_matrix(v) for n, v in X.items()} if isinstance(X, dict) else _as_matrix(X)
+        made.take_rows(flat)
     return made
+
+
+def _as_matrix(X: Any) -> Any:
+    """Return an array of rows with several axes as a matrix."""
+    return X.reshape((len(X), -1)) if len(getattr(X, "shape", ())) > 2 and len(X) else X
 
 
 def _chain(
@@ -178,7 +197,7 @@ def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
     return model.graph, model.opset_import
 
 
-def _input_shape(value: Any, graph: Any) -> tuple[int, ...]:
+def _input_shape(value: Any, graph: Any, row: Sequence[int] | None) -> tuple[int, ...]:
     """Return the sizes of an input, 0 for an open number of rows, after checking them and its type."""
     kind = value.type.tensor_type.elem_type
     if kind not in _FLOATS:
@@ -193,10 +212,20 @@ def _input_shape(value: Any, graph: Any) -> tuple[int, ...]:
                 f"{f' for {other[0]}' if other else ''}"
             )
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if row is not None:
+        wanted = [integer(f"shape[{k}]", n, 1) for k, n in enumerate(row)]
+        fits = [n in (0, size) for n, size in zip(shape[1:], wanted, strict=False)]
+        if len(wanted) != len(shape) - 1 or not all(fits):
+            raise ShapeError(
+                f"shape must fit the input {value.name!r}, whose rows have the shape {shape[1:]} with 0"
+                f" for open sizes, got {tuple(row)}"
+            )
+        shape[1:] = wanted
     if len(shape) < 2 or min(shape[1:]) < 1:
         raise ConversionError(
             f"input {value.name!r} must have a first axis of rows and known sizes behind it, got "
-            f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}"
+            f"{[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]}; shape= gives"
+            " those that are open"
         )
     return tuple(shape)
 

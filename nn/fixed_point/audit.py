@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.fixed_point.bounds import check_range, interval_bounds, whole_row
+from nn.fixed_point.bounds import check_range, check_values, interval_bounds, whole_row
+from nn.fixed_point.calibration import FEWEST_FRAC_BITS, Bounds, fits_by_itself, roomiest
 from nn.fixed_point.inputs import Floats, InputScale
 from nn.fixed_point.precision import precision_problem
 from nn.layers import Layer
@@ -39,8 +40,6 @@ __all__ = [
 
 # Fraction of the format's limit that bounds in real arithmetic may reach; rounding adds a little.
 MARGIN = 1 - 2**-10
-# The fewest fractional bits of a suggested format.
-_FEWEST_FRAC_BITS = 8
 # With more, no integer bit would be left. A comparison costs more for every four further bits.
 _MOST_FRAC_BITS = 30
 
@@ -184,7 +183,11 @@ def error_bounds(
             if doubled and layer.parameters:
                 error = error + unit
         found = layer.fixed_point_error(magnitude, error, frac_bits)
-        doubled = bool(layer.parameters) or layer.doubles or (doubled and layer.only_moves)
+        doubled = (
+            bool(layer.parameters)
+            or layer.doubles
+            or (doubled and (layer.only_moves or layer.keeps_bits))
+        )
         return magnitudes[index], found, doubled
 
     start = first, np.full(first.shape, unit / 2), False
@@ -209,7 +212,7 @@ def suggest_format(
     if int_bits > HEADROOM_BITS:
         return None
     frac_bits = min(preferred.frac_bits, (61 - int_bits) // 2)
-    return FixedPoint(frac_bits, int_bits) if frac_bits >= _FEWEST_FRAC_BITS else None
+    return FixedPoint(frac_bits, int_bits) if frac_bits >= FEWEST_FRAC_BITS else None
 
 
 def check_fits(
@@ -218,6 +221,7 @@ def check_fits(
     high: Floats,
     form: FixedPoint,
     inputs: InputScale | None = None,
+    bounds: Bounds | None = None,
 ) -> None:
     """Raise RangeError, with a suggestion, if a layer can leave the range.
 
@@ -230,11 +234,31 @@ def check_fits(
     form : FixedPoint
     inputs : InputScale, optional
         The scale of the rows.
+    bounds : Bounds, optional
+        Limits that are checked on shares, in place of interval bounds.
     """
-    problem = _range_problem(layers, low, high, form, inputs)
+    problem = _range_problem(layers, low, high, form, inputs, bounds)
     if problem is not None:
-        better = suggest_format(layers, *accepted_range(low, high, inputs, form), form)
-        raise RangeError(problem + _advice(better, low))
+        better = _holds(layers, low, high, form, inputs, bounds)
+        raise RangeError(problem + _advice(better, low, bounds))
+
+
+def _holds(
+    layers: Sequence[Layer],
+    low: Floats,
+    high: Floats,
+    form: FixedPoint,
+    inputs: InputScale | None,
+    bounds: Bounds | None,
+) -> FixedPoint | None:
+    """Return the format nearest to `form` that holds the model, None if there is none."""
+    if bounds is not None:
+        values = [_top(_largest(*accepted_range(low, high, inputs, form)))]
+        values += [_top(np.abs(p)) for layer in layers for p in layer.parameters]
+        near = roomiest(bounds, form, max(values) / MARGIN)
+        fits = near is not None and _range_problem(layers, low, high, near, inputs, bounds) is None
+        return near if fits else None
+    return suggest_format(layers, *accepted_range(low, high, inputs, form), form)
 
 
 def accepted_range(
@@ -254,11 +278,20 @@ def accepted_range(
 
 
 def _range_problem(
-    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, inputs: InputScale | None
+    layers: Sequence[Layer],
+    low: Floats,
+    high: Floats,
+    form: FixedPoint,
+    inputs: InputScale | None,
+    bounds: Bounds | None = None,
 ) -> str | None:
     what = None if inputs is None else "inputs in the range given for each feature"
     least, most = accepted_range(low, high, inputs, form)
     try:
+        if bounds is not None:
+            check_values(layers, least, most, form.limit * MARGIN)
+            bounds.check(layers, form)
+            return fits_by_itself(bounds, layers, least, most, form)
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
         if inputs is None:
             what = f"inputs of magnitude up to {most:g}, the public bound of shared rows"
@@ -268,14 +301,19 @@ def _range_problem(
     return None
 
 
-def _advice(better: FixedPoint | None, low: Floats) -> str:
+def _advice(better: FixedPoint | None, low: Floats, bounds: Bounds | None = None) -> str:
     advice = (
         f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
         if better is not None
-        else f"no format holds it with {_FEWEST_FRAC_BITS} fractional bits or more, or as many as it needs"
+        else f"no format holds it with {FEWEST_FRAC_BITS} fractional bits or more, or as many as it needs"
     )
     if not low.ndim:
         advice += "; low and high for each feature, in place of one range, may help too"
+    if bounds is None:
+        advice += (
+            "; or take limits from typical rows, by share(..., bounds=model.calibrate(X)), and have them"
+            " checked on shares in every evaluation"
+        )
     return f"; {advice}"
 
 
@@ -283,6 +321,7 @@ def find_format(
     fitted: Fitted,
     form: FixedPoint,
     *,
+    bounds: Bounds | None = None,
     features: int,
     ranked: bool,
     scale: Floats | None,
@@ -294,6 +333,8 @@ def find_format(
     ----------
     fitted : Fitted
     form : FixedPoint
+    bounds : Bounds, optional
+        Limits that are checked on shares, in place of interval bounds.
     features, ranked, scale, size
         As for :func:`nn.fixed_point.precision.precision_problem`.
     """
@@ -304,19 +345,17 @@ def find_format(
     def precision(tried: FixedPoint) -> tuple[str, FixedPoint | None] | None:
         return precision_problem(
             layers, low, high, tried,
-            lambda near: suggest_format(
-                layers, *accepted_range(low, high, fitted.inputs, near), near
-            ),
+            lambda near: _holds(layers, low, high, near, fitted.inputs, bounds),
             features=features, ranked=ranked, scale=scale, size=size,
         )  # fmt: skip
 
-    problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs)
+    problem = _range_problem(layers, *fitted.scaled, form, fitted.inputs, bounds)
     if problem is None:
         return precision(form) or (None, form)
-    better = suggest_format(layers, *accepted_range(*fitted.scaled, fitted.inputs, form), form)
+    better = _holds(layers, *fitted.scaled, form, fitted.inputs, bounds)
     if better is not None:
         _, better = precision(better) or (None, better)
-    return problem + _advice(better, fitted.scaled[0]), better
+    return problem + _advice(better, fitted.scaled[0], bounds), better
 
 
 @dataclass(frozen=True)
@@ -349,21 +388,26 @@ def fit_inputs(
     layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: int
 ) -> Fitted:
     """Choose the scale of the inputs, and widen their range: up to `room` times, while layers fit."""
+    fitted = widened(layers, low, high, room)
+    while fitted.room > 1:
+        try:
+            check_range(fitted.layers, *fitted.scaled, form.limit * MARGIN)
+        except RangeError:
+            fitted = widened(layers, low, high, fitted.room // 2)
+        else:
+            break
+    return fitted
+
+
+def widened(layers: Sequence[Layer], low: Floats, high: Floats, room: int) -> Fitted:
+    """Choose the scale of the inputs, and widen their range `room` times if there is one."""
     inputs = InputScale.of(low, high, layers)
     if inputs is None:
         return Fitted(layers, low, high, (low, high), None, 1)
-    folded = inputs.fold(layers)
-    least, most = inputs.apply(low), inputs.apply(high)
-    factor = room
-    while factor > 1:
-        try:
-            check_range(folded, factor * least, factor * most, form.limit * MARGIN)
-        except RangeError:
-            factor //= 2
-        else:
-            low, high = inputs.undo(factor * least), inputs.undo(factor * most)
-            break
-    return Fitted(folded, low, high, (factor * least, factor * most), inputs, factor)
+    least, most = room * inputs.apply(low), room * inputs.apply(high)
+    if room > 1:
+        low, high = inputs.undo(least), inputs.undo(most)
+    return Fitted(inputs.fold(layers), low, high, (least, most), inputs, room)
 
 
 def audit_layers(

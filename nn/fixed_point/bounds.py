@@ -20,7 +20,7 @@ from nn.layers import Layer
 from nn.layers.graph import Graph, run_all
 from ring.errors import RangeError
 
-__all__ = ["check_range", "ends_of", "interval_bounds"]
+__all__ = ["check_range", "check_values", "ends_of", "interval_bounds", "whole_row"]
 
 Interval = tuple[NDArray[Any], NDArray[Any]]
 
@@ -123,15 +123,7 @@ element 0 can reach 400 for inputs in [0, 2]: 144 too much
     lowest, highest = interval(low, high)
     span = f"[{lowest.min():g}, {highest.max():g}]" if lowest.size and highest.size else "[]"
     inputs = f"inputs in {span}" if inputs is None else inputs
-    _check("the input", _magnitude(lowest, highest), limit, "")
-    for number, layer in enumerate(layers, start=1):
-        for parameter in layer.parameters:
-            _check(
-                f"layer {number}, {layer!r}: its parameter of shape {parameter.shape}",
-                np.abs(np.asarray(parameter, dtype=np.float64)),
-                limit,
-                "",
-            )
+    check_values(layers, lowest, highest, limit)
     intervals = interval_bounds(layers, low, high)
     for number, (layer, bounds) in enumerate(zip(layers, intervals, strict=True), start=1):
         _check(
@@ -141,6 +133,21 @@ element 0 can reach 400 for inputs in [0, 2]: 144 too much
             f" for {inputs}",
         )
     return intervals
+
+
+def check_values(
+    layers: Sequence[Layer], low: NDArray[Any], high: NDArray[Any], limit: float
+) -> None:
+    """Raise RangeError unless every input and parameter stays below `limit` in magnitude."""
+    _check("the input", _magnitude(low, high), limit, "")
+    for number, layer in enumerate(layers, start=1):
+        for parameter in layer.parameters:
+            _check(
+                f"layer {number}, {layer!r}: its parameter of shape {parameter.shape}",
+                np.abs(np.asarray(parameter, dtype=np.float64)),
+                limit,
+                "",
+            )
 
 
 def _magnitude(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:

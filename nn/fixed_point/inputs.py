@@ -26,7 +26,15 @@ from nn.layers import Dense, Layer
 from nn.layers.graph import inputs_of, rewired
 from ring.errors import ArgumentError, DataError, RangeError, ShapeError
 
-__all__ = ["MOST_ROOM", "InputScale", "ScaledRows", "check_inside", "input_range", "public_range"]
+__all__ = [
+    "MOST_ROOM",
+    "InputScale",
+    "ScaledRows",
+    "check_inside",
+    "input_range",
+    "public_range",
+    "typical_range",
+]
 
 Floats = NDArray[np.float64]
 # By how much a range that was taken from data is widened at most, as a factor on its width.
@@ -66,6 +74,47 @@ def public_range(X: NDArray[Any]) -> Range:
     fraction, exponent = np.frexp(high - low)
     grid = np.ldexp(1.0, exponent - np.where(fraction > 0.5, 1, 2))
     return np.floor(low / grid) * grid, np.ceil(high / grid) * grid
+
+
+def typical_range(X: NDArray[Any], layers: Sequence[Layer]) -> Range:
+    """Return a range for each feature that contains `X`; for images one for each channel.
+
+    What a pixel has shown says little of what it will show, and nothing that the channel's other pixels do
+    not.
+
+    Parameters
+    ----------
+    X : array of shape (rows, features)
+        Finite, with at least one row.
+    layers : sequence of Layer
+        The rows are images if the first layer that computes takes (height, width, channels).
+
+    Returns
+    -------
+    (float64 array of shape (features,), float64 array of shape (features,))
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.fixed_point.inputs import typical_range
+    >>> from nn.layers import MaxPool, Reshape
+    >>> X = np.array([[0.0, 8.0, 0.5, 3.0]])
+    >>> [ends.tolist() for ends in typical_range(X, [Reshape(2, 1, 2), MaxPool((2, 1))])]
+    [[0.0, 0.0, 0.0, 0.0], [0.5, 8.0, 0.5, 8.0]]
+    """
+    places = np.arange(X.shape[1])[None]
+    for k, (layer, taken) in enumerate(zip(layers, inputs_of(layers), strict=True)):
+        if not layer.only_moves or taken != (k,):
+            break
+        places = layer(places)
+    if places.ndim != 4 or X.shape[1] != places.size:
+        return public_range(X)
+    channels = places.reshape(-1, places.shape[3])
+    ends = public_range(X[:, channels].reshape(-1, places.shape[3]))
+    spread = [np.empty(X.shape[1]) for _ in ends]
+    for whole, one in zip(spread, ends, strict=True):
+        whole[channels] = one
+    return spread[0], spread[1]
 
 
 def input_range(low: ArrayLike, high: ArrayLike, features: int) -> Range:

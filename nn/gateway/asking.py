@@ -154,6 +154,11 @@ class Asking:
             As :class:`nn.Client` does.
         """
         with self._client(model) as client:
+            if "outputs" in client.answers_:
+                raise HttpError(
+                    403, f"{model} has several outputs, for which nn.Client asks, not this gateway",
+                    "NotAllowed",
+                )  # fmt: skip
             if kind is None:
                 kind = "values" if "values" in client.answers_ else "labels"
             if ANSWERS[kind] not in client.answers_:

@@ -87,7 +87,7 @@ class Add(_Elementwise):
     """
 
     # On shares the parts carry the bits of the one with most, as the sum does.
-    only_moves = True
+    keeps_bits = True
 
     def __call__(self, x: Any) -> Any:
         return functools.reduce(operator.add, x)
@@ -150,7 +150,7 @@ class Mean(Add):
     array([[ 5.5, 11. ]])
     """
 
-    only_moves = False
+    keeps_bits = False
 
     def __call__(self, x: Any) -> Any:
         return super().__call__(x) * (1 / len(x))
@@ -306,7 +306,7 @@ class Concat(_Joining):
     """
 
     options = ("axis",)
-    may_grow, only_moves = False, True
+    may_grow, keeps_bits = False, True
 
     def __init__(self, axis: int = 0) -> None:
         super().__init__()

@@ -92,7 +92,9 @@ class Layer(ABC):
     only_trains : bool, of the class
         Whether the layer is folded into others, or left out, before a model is shared.
     only_moves : bool, of the class
-        Whether the output has elements of the input, or sums of them, with as many fractional bits.
+        Whether the output has the elements of the input in another shape or order.
+    keeps_bits : bool, of the class
+        Whether the output has as many fractional bits on shares as the input, as a sum does.
     joins : bool, of the class
         Whether the layer takes several inputs, as a tuple: see :mod:`nn.layers.joining`.
     doubles : bool, of the class
@@ -140,6 +142,7 @@ class Layer(ABC):
     may_grow: ClassVar[bool] = True
     only_trains: ClassVar[bool] = False
     only_moves: ClassVar[bool] = False
+    keeps_bits: ClassVar[bool] = False
     joins: ClassVar[bool] = False
     doubles: ClassVar[bool] = False
     trains: ClassVar[bool] = True

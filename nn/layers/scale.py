@@ -139,7 +139,7 @@ class Shift(Layer):
     array([[ 10., 101.]])
     """
 
-    only_moves = True
+    keeps_bits = True
 
     def __init__(self, summand: Any) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class Constant(Shift):
            [5., 6.]])
     """
 
-    only_moves = False
+    keeps_bits = False
 
     def __repr__(self) -> str:
         return f"Constant({', '.join(map(str, self.summand.shape))})"

@@ -141,7 +141,7 @@ class Pad(Layer):
     """
 
     options = ("widths", "value")
-    only_moves = True
+    keeps_bits = True
 
     def __init__(self, widths: Sequence[Sequence[int]], value: float = 0.0) -> None:
         super().__init__()

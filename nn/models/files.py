@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.core.checks import named_inputs
+from nn.fixed_point.calibration import Bounds
 from nn.layers.graph import names, wired
 from nn.layers.layer import layers_of
 from nn.models.heads import Head, HeadsModel
@@ -68,6 +69,8 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor | HeadsModel:
             model.feature_names_in_ = names
         if "inputs" in header:
             model.inputs_ = named_inputs(header["inputs"], model.n_features_in_)
+        if "bounds" in header:
+            model.bounds_ = Bounds(**header["bounds"])
         if "output_scale" in arrays:
             scale = arrays["output_scale"]
             if scale.shape != (model.n_outputs_,) or not (scale >= 0).all():

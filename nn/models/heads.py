@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
 from nn.fixed_point.audit import Fitted
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.precision import SCORES, VALUES, output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
@@ -125,11 +126,16 @@ class HeadsModel(Model):
         return found
 
     def _shared(
-        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
+        self,
+        session: Session,
+        layers: Sequence[Layer],
+        fitted: Fitted,
+        scores: bool,
+        bounds: Bounds | None,
     ) -> SharedHeads:
         return SharedHeads(
             session, layers, np.arange(self.n_outputs_), self.n_features_in_, fitted.low, fitted.high,
-            inputs=fitted.inputs, scores=scores, heads=self.heads,
+            inputs=fitted.inputs, scores=scores, heads=self.heads, bounds=bounds,
         )  # fmt: skip
 
     def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

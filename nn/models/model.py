@@ -6,19 +6,21 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, feature_matrix, in_order
-from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
-from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, public_range
+from nn.core.checks import check_names, feature_matrix, in_order, real
+from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs, widened
+from nn.fixed_point.calibration import Bounds, calibrate, observed
+from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
-from nn.layers.graph import output_shapes, rewired
+from nn.layers.graph import Graph, output_shapes, rewired
 from nn.layers.layer import parameters
 from nn.layers.normalisation import folded
 from nn.models.model_archives import write_model
@@ -32,6 +34,8 @@ __all__ = ["Model"]
 
 # Rows that an audit evaluates on shares, at most.
 _AUDIT_ROWS = 256
+# The margin of limits from rows that came with the model.
+_MARGIN = 8.0
 
 
 class Model:
@@ -54,6 +58,9 @@ class Model:
     inputs_ : dict of str to int, or None
         Of a model with several inputs: their names, and how many features each has. A row has the
         features of all in this order; `X` may also be a dict with the rows of each by name.
+    bounds_ : Bounds or None
+        What :meth:`calibrate` gives for rows that came with the model; ``share`` takes them where
+        interval bounds do not fit. Known to the model's owner, and in an :meth:`outline`.
     in_files : bool, of the class
         Whether :func:`nn.load` can read models of this class.
     ranked : bool, of the class
@@ -68,6 +75,7 @@ class Model:
     feature_names_in_: NDArray[Any] | None = None
     output_scale_: Floats | None = None
     inputs_: dict[str, int] | None = None
+    bounds_: Bounds | None = None
     in_files: ClassVar[bool] = False
     ranked: ClassVar[bool] = False
     room: int = MOST_ROOM
@@ -118,7 +126,7 @@ class Model:
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         return evaluate(self.layers, self._matrix(X))
 
-    def take_rows(self, X: ArrayLike) -> None:
+    def take_rows(self, X: Any) -> None:
         """Set ``input_range_`` and ``output_scale_`` from typical rows.
 
         Raises
@@ -130,8 +138,17 @@ class Model:
         rows = self._matrix(X)
         if not len(rows):
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
-        self.input_range_ = public_range(rows)
-        self.output_scale_ = output_scale(evaluate(self.layers, rows), self.ranked)
+        ends = typical_range(rows, self.layers)
+        try:
+            layers = folded(self.layers)
+        except ArgumentError:  # it cannot be shared as it is
+            layers = []
+        seen, outputs = observed(layers or self.layers, rows)
+        self.input_range_, self.output_scale_ = ends, output_scale(outputs, self.ranked)
+        # Values that are not finite, as of a network that fixed point cannot hold, have no bounds.
+        finite = bool(layers) and all(value < math.inf for value in seen)
+        finite = finite and not isinstance(layers, Graph)  # of which there are no proofs yet
+        self.bounds_ = self._calibrated(layers, seen, _MARGIN, *ends, self.room) if finite else None
 
     def range_for(
         self, low: ArrayLike | None, high: ArrayLike | None, X: NDArray[Any] | None = None
@@ -139,7 +156,7 @@ class Model:
         """Return the range of inputs: `low` and `high` if given, else the model's, else that of `X`."""
         ends: tuple[Any, Any] | None = self.input_range_
         if ends is None and X is not None and len(X):
-            ends = public_range(X)
+            ends = typical_range(X, self.layers)
         if ends is None and (low is None or high is None):
             raise ArgumentError(
                 "low and high must be given, one number or one for each feature: "
@@ -158,6 +175,7 @@ class Model:
         low: ArrayLike | None = None,
         high: ArrayLike | None = None,
         scores: bool = False,
+        bounds: Bounds | None = None,
     ) -> SharedModel:
         """Split the weights into shares.
 
@@ -175,6 +193,12 @@ class Model:
         scores : bool, default=False
             Whether the shared model may reveal a classifier's scores and probabilities, which say
             more about the weights than labels do.
+        bounds : Bounds, optional
+            From :meth:`calibrate`, the same at all parties: limits for a deep network whose interval
+            bounds the format does not hold. Every evaluation proves on shares that no value left
+            them, or is a RangeError at all parties; the chance that it misses one is 2^-40.
+            Default: `bounds_`, for a model that was given rows. A format that holds the interval
+            bounds needs no limits and takes none.
 
         Returns
         -------
@@ -198,19 +222,120 @@ class Model:
         lows, highs = self.range_for(low, high)
         if not isinstance(scores, (bool, np.bool_)):
             raise DtypeError(f"scores must be True or False, got {scores!r}")
-        room = self.room if low is None and high is None else 1
-        fitted = fit_inputs(layers, lows, highs, session.format, room=room)
-        problem, _ = find_format(fitted, session.format, **self._precision_arguments())
+        fitted, bounds = self._fitted(
+            layers, lows, highs, session.format, bounds, given=low is not None or high is not None
+        )
+        problem, _ = find_format(
+            fitted, session.format, bounds=bounds, **self._precision_arguments()
+        )
         if problem is not None:
             raise RangeError(problem)
-        return self.share_fitted(session, owner, fitted, bool(scores))
+        return self.share_fitted(session, owner, fitted, bool(scores), bounds)
+
+    def _fitted(
+        self,
+        layers: Sequence[Layer],
+        low: Floats,
+        high: Floats,
+        form: FixedPoint,
+        bounds: Bounds | None,
+        *,
+        given: bool,
+    ) -> tuple[Fitted, Bounds | None]:
+        """Return layers and range as they are to be shared, and the bounds if the format needs them.
+
+        `given` says that the range is one that the caller has given, which is not widened.
+        """
+        bounds = self.bounds_ if bounds is None else bounds
+        if bounds is not None and not isinstance(bounds, Bounds):
+            raise DtypeError(f"bounds must be what calibrate returns, got {type(bounds).__name__}")
+        if bounds is not None and bounds.needed(form):
+            return widened(layers, low, high, 1 if given else bounds.room), bounds
+        return fit_inputs(layers, low, high, form, room=1 if given else self.room), None
+
+    def calibrate(
+        self,
+        X: ArrayLike,
+        *,
+        margin: float = 8,
+        low: ArrayLike | None = None,
+        high: ArrayLike | None = None,
+    ) -> Bounds:
+        """Return bounds for ``share`` from typical rows, for networks whose interval bounds are hopeless.
+
+        Parameters
+        ----------
+        X : array_like of shape (rows, features)
+            Rows like those that the model will get.
+        margin : float, default=8
+            How many times larger values may be than the largest that `X` leads to; above 1.
+            Limits are rounded up to powers of two.
+        low, high : float or array_like of shape (features,), optional
+            Range of the inputs, as for ``share``. Default: `input_range_`, else that of `X`.
+
+        Returns
+        -------
+        Bounds
+            They become public when the model is shared, see :class:`nn.Bounds`.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ShapeError, RangeError, DtypeError
+            If `X` is not (rows, features) with at least one row, holds NaN or infinities or leads to
+            some, or is no array of reals.
+        ArgumentError
+            If `margin` is no number above 1.
+
+        Examples
+        --------
+        >>> import mpc, nn
+        >>> model = nn.MLP.from_parameters([[[1e3]], [0.0], [[1e4, 1.0]], [0.0, 0.0]])
+        >>> bounds = model.calibrate([[0.01], [0.1]], low=0, high=1)
+        >>> with mpc.Session() as s:
+        ...     secret_model = model.share(s, owner="alice", low=0, high=1, bounds=bounds)
+        ...     row = secret_model.share_rows([[0.125]], owner="bob")
+        ...     secret_model(row).reveal()
+        array([[1.25e+06, 1.25e+02]])
+        """
+        margin = real("margin", margin, above=1, below=math.inf)
+        layers = folded(self.layers)
+        rows = self._matrix(X)
+        if not len(rows):
+            raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
+        lows, highs = self.range_for(low, high, rows)
+        room = self.room if low is None and high is None else 1
+        return self._calibrated(layers, observed(layers, rows)[0], margin, lows, highs, room)
+
+    def _calibrated(
+        self,
+        layers: Sequence[Layer],
+        seen: list[float],
+        margin: float,
+        low: Floats,
+        high: Floats,
+        room: int,
+    ) -> Bounds:
+        fitted = widened(layers, low, high, room)
+        least, most = fitted.scaled
+        if fitted.inputs is None:
+            # A model on shares knows one magnitude for all features.
+            most = np.max(np.abs(fitted.scaled))
+            least = -most
+        return calibrate(fitted.layers, seen, margin, least, most, fitted.room)
 
     def share_fitted(
-        self, session: Session, owner: str, fitted: Fitted, scores: bool = False
+        self,
+        session: Session,
+        owner: str,
+        fitted: Fitted,
+        scores: bool = False,
+        bounds: Bounds | None = None,
     ) -> SharedModel:
         """Share a model whose scale of inputs is chosen already, see `fit_inputs`."""
-        shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs)
-        made = self._shared(session, shared, fitted, scores)
+        shared = share_layers(session, fitted.layers, owner, *fitted.scaled, fitted.inputs, bounds)
+        made = self._shared(session, shared, fitted, scores, bounds)
         made.feature_names_in_, made.inputs_ = self.feature_names_in_, self.inputs_
         return made
 
@@ -267,7 +392,12 @@ class Model:
         return outline
 
     def _shared(
-        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
+        self,
+        session: Session,
+        layers: Sequence[Layer],
+        fitted: Fitted,
+        scores: bool,
+        bounds: Bounds | None,
     ) -> SharedModel:
         raise NotImplementedError
 
@@ -321,16 +451,22 @@ class Model:
         form = FixedPoint(frac_bits, int_bits)
         rows = None if X is None else self._matrix(X)
         lows, highs = self.range_for(low, high, rows)
-        room = self.room if low is None and high is None else 1
-        fitted = fit_inputs(layers, lows, highs, form, room=room)
+        fitted, bounds = self._fitted(
+            layers, lows, highs, form, None, given=low is not None or high is not None
+        )
         if rows is not None:
             check_inside(rows, fitted.low, fitted.high)
-        found = find_format(fitted, form, **self._precision_arguments())
+        found = find_format(fitted, form, bounds=bounds, **self._precision_arguments())
         plain = audit_layers(fitted, form, *found)
         if rows is None or not len(rows):
             return plain
         observed, errors = observe(
-            self, self.share_fitted, fitted, rows, rows[:_AUDIT_ROWS], form if plain.fits else None
+            self,
+            lambda s, owner, fitted: self.share_fitted(s, owner, fitted, bounds=bounds),
+            fitted,
+            rows,
+            rows[:_AUDIT_ROWS],
+            form if plain.fits else None,
         )
         return audit_layers(fitted, form, *found, observed, errors, len(rows))
 
@@ -368,6 +504,8 @@ class Model:
         arrays: dict[str, NDArray[Any]] = {}
         if self.feature_names_in_ is not None:
             header["feature_names"] = [str(name) for name in self.feature_names_in_]
+        if self.bounds_ is not None:
+            header["bounds"] = asdict(self.bounds_)
         if self.output_scale_ is not None:
             arrays["output_scale"] = self.output_scale_
         if self.input_range_ is not None:

@@ -12,6 +12,7 @@ from mpc import Session
 from nn.core.checks import label_vector
 from nn.core.labels import check_kind, ordered_classes, plain_labels
 from nn.fixed_point.audit import Fitted
+from nn.fixed_point.calibration import Bounds
 from nn.layers import Layer
 from nn.layers.evaluation import accuracy
 from nn.losses.links import LINKS, log_probabilities, probabilities
@@ -216,11 +217,16 @@ class Classifier(Model):
         return accuracy(self.layers, self.classes_, matrix, labels)
 
     def _shared(
-        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
+        self,
+        session: Session,
+        layers: Sequence[Layer],
+        fitted: Fitted,
+        scores: bool,
+        bounds: Bounds | None,
     ) -> SharedModel:
         return SharedModel(
             session, layers, self.classes_, self.n_features_in_, fitted.low, fitted.high,
-            inputs=fitted.inputs, link=self.link, scores=scores,
+            inputs=fitted.inputs, link=self.link, scores=scores, bounds=bounds,
         )  # fmt: skip
 
     def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -304,11 +310,16 @@ class Regressor(Model):
         return float(r2_score(y, self.predict(X)))
 
     def _shared(
-        self, session: Session, layers: Sequence[Layer], fitted: Fitted, scores: bool
+        self,
+        session: Session,
+        layers: Sequence[Layer],
+        fitted: Fitted,
+        scores: bool,
+        bounds: Bounds | None,
     ) -> SharedModel:
         return SharedRegressor(
             session, layers, np.arange(self.n_outputs_), self.n_features_in_, fitted.low, fitted.high,
-            inputs=fitted.inputs, flat=self.flat,
+            inputs=fitted.inputs, flat=self.flat, bounds=bounds,
         )  # fmt: skip
 
     def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mpc.core.ranges import LARGEST
 from nn.core import archives
 from nn.core.checks import local_path, named_inputs
 from nn.core.labels import ordered_classes, plain_labels
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale, input_range
 from nn.layers import Layer
 from nn.layers.graph import run, wired, wiring_of
@@ -42,6 +44,8 @@ Arrays = dict[str, NDArray[Any]]
 Words = NDArray[np.uint64]
 
 VERSION = 2
+# Of a model with bounds, which earlier versions would not check.
+VERSION_WITH_BOUNDS = 3
 _LARGEST_HEADER = 1 << 20
 # Elements of a row, at most, in the input or any output of a layer.
 _LARGEST_ROW = 1 << 28
@@ -131,6 +135,8 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     }
     public: Arrays = {"low": model.low, "high": model.high}
     public["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
+    if model.bounds is not None:
+        header["version"], header["bounds"] = VERSION_WITH_BOUNDS, asdict(model.bounds)
     if isinstance(model, SharedRegressor):
         header["kind"], header["flat"] = "regressor", bool(model.flat)
     if isinstance(model, SharedHeads):
@@ -284,7 +290,7 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
         for k, (frac_bits, bound) in enumerate(header["parameters"])
     ]
     layers = wired(layers_of(header["layers"], parameters), header)
-    common: dict[str, Any] = {"inputs": first.inputs}
+    common: dict[str, Any] = {"inputs": first.inputs, "bounds": first.bounds}
     if header["kind"] == "regressor":
         common["flat"] = header["flat"]
     else:
@@ -325,7 +331,7 @@ class SharesFile:
     header : dict
     shares : list of uint64 array
         The party's shares of the parameters, in layer order.
-    low, high, classes, inputs
+    low, high, classes, inputs, bounds
         As of :class:`nn.shared.model.SharedModel`.
 
     Raises
@@ -369,7 +375,7 @@ class SharesFile:
 
     def _check_expected(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
         expected = {
-            "version": VERSION,
+            "version": VERSION_WITH_BOUNDS if "bounds" in self.header else VERSION,
             "party": parties[party],
             "parties": list(parties),
             "frac_bits": form.frac_bits,
@@ -442,5 +448,9 @@ class SharesFile:
                 raise DataError("its outputs have no names that differ")
             if any(head.stop > len(self.classes) for head in heads):
                 raise DataError(f"an output lies beyond {len(self.classes)} entries")
+        self.bounds = None
+        if "bounds" in header:
+            self.bounds = Bounds(**header["bounds"])
+            self.bounds.check(layers, FixedPoint(header["frac_bits"], header["int_bits"]))
         if self.inputs is not None and not self.inputs.fits(layers):
             raise DataError("it has a scale of the inputs, but no Dense as its first layer")

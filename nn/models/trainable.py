@@ -221,6 +221,7 @@ class Network(Classifier):
         self.layers = rewired(layers, [x.with_parameters(x.parameters) for x in layers])
         self.classes_ = names
         self.input_range_ = (float(matrix.min()), float(matrix.max()))
+        self.bounds_ = None  # of other weights
         self.loss_curve_, self.validation_scores_ = losses, scores
         return self
 

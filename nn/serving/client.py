@@ -20,7 +20,7 @@ from mpc.core import wire
 from mpc.core.frames import Header, Kind
 from mpc.parties import configuration
 from mpc.transport.connection import exchange, printable
-from nn.core.checks import check_names, feature_matrix
+from nn.core.checks import check_names, feature_matrix, in_order
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
 from nn.serving.client_connections import ClientConnections, LaterError
@@ -64,7 +64,9 @@ class Client(ClientConnections):
         Number of features.
     answers_ : tuple of str
         The answers that the model's owner allows: "class", "one-hot" and perhaps "scores"; of a
-        regressor "values".
+        regressor "values"; of a model with several outputs "outputs".
+    inputs_ : dict of str to int, or None
+        Of a model with several inputs: their names, and how many features each has, in order.
     input_range_ : (ndarray, ndarray)
         Least and largest value of the inputs, scalars or of shape (features,).
     feature_names_in_ : ndarray of str, of shape (features,)
@@ -147,7 +149,8 @@ class Client(ClientConnections):
         self.input_range_ = model.low, model.high
         if model.feature_names is not None:
             self.feature_names_in_ = model.feature_names
-        if "values" not in self.answers_:
+        self.inputs_ = model.named_inputs
+        if not {"values", "outputs"} & set(self.answers_):
             self.classes_ = model.classes
 
     def health(self) -> list[dict[str, Any]]:
@@ -205,16 +208,19 @@ class Client(ClientConnections):
             sent += max(each[1] for each in costs)
         return rounds, sent
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: Any) -> Any:
         """Return the label of each row, or the values of a regressor.
 
         Parameters
         ----------
-        X : array_like of shape (rows, features)
+        X : array_like of shape (rows, features), or dict of str to array_like
+            By their names, of a model with several inputs.
 
         Returns
         -------
         ndarray of shape (rows,), or (rows, outputs) for values of several outputs
+            Of a model with outputs that have names, a dict of str to ndarray: the index of the
+            largest score, or the values.
 
         Raises
         ------
@@ -225,6 +231,13 @@ class Client(ClientConnections):
         PeerError
             If a party is lost.
         """
+        if "outputs" in self.answers_:
+            found, start = {}, 0
+            answers = self._decoded(X, "outputs")
+            for head in self._model.heads:
+                found[head.name] = head.answered(start, answers)
+                start += head.stop - head.start
+            return found
         if "values" in self.answers_:
             values = self._decoded(X, "values")
             return values[:, 0] if self._model.flat else values
@@ -299,11 +312,22 @@ class Client(ClientConnections):
     def _decoded(self, X: ArrayLike, answer: str) -> NDArray[np.float64]:
         return decode(self._request(X, answer), self._read.format.frac_bits)
 
-    def _request(self, X: ArrayLike, answer: str) -> Words:
+    def _request(self, X: Any, answer: str) -> Words:
         model = self._model
         if answer not in model.answers:
             raise ArgumentError(
                 f"the parties answer with {', '.join(model.answers)} alone, not with {answer}"
+            )
+        if isinstance(X, dict):
+            parts = in_order(X, model.named_inputs)
+            X = np.concatenate(
+                [
+                    feature_matrix(f"X[{name!r}]", part, size)
+                    for part, (name, size) in zip(
+                        parts, (model.named_inputs or {}).items(), strict=True
+                    )
+                ],
+                axis=1,
             )
         check_names(X, model.feature_names)
         rows = feature_matrix("X", X, model.n_features, None).astype(np.float64)

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.core.checks import integer
+from nn.core.checks import integer, named_inputs
 from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.inputs import Floats, InputScale, input_range
 from nn.losses.links import LINKS
+from nn.shared.heads import Head, SharedHeads
 from nn.shared.model import SharedModel
 from nn.shared.regressor import SharedRegressor
 from ring.errors import DataError, SottoError
 
 __all__ = ["Description", "answers_of"]
 
-_ANSWERS = ("class", "one-hot", "scores", "values")
+_ANSWERS = ("class", "one-hot", "outputs", "scores", "values")
 _DTYPE = re.compile("[<>|]([biuf][1248]|U[0-9]+)")
 _LABELS = {"i": int, "u": int, "f": float, "U": str, "b": "True".__eq__}
 
@@ -28,6 +29,8 @@ def answers_of(model: SharedModel) -> tuple[str, ...]:
     """Return the answers that clients may ask a model for."""
     if isinstance(model, SharedRegressor):
         return ("values",)
+    if isinstance(model, SharedHeads):
+        return ("outputs",)
     return ("class", "one-hot", "scores") if model.scores else ("class", "one-hot")
 
 
@@ -41,7 +44,8 @@ class Description:
     n_features, largest_rows : int
         Features of a row; rows of a request, at most.
     answers : tuple of str
-        Answers that are allowed: "class", "one-hot", "scores"; of a regressor "values".
+        Answers that are allowed: "class", "one-hot", "scores"; of a regressor "values"; of a model
+        with several outputs "outputs".
     low, high : float64 array of shape () or (features,)
         Range of the inputs.
     inputs : InputScale or None
@@ -53,6 +57,10 @@ class Description:
     flat : bool
         Whether a regressor's single output is predicted as a vector of shape (rows,).
     feature_names : array of str, or None
+    heads : tuple of Head
+        The outputs of a model with several; else empty.
+    named_inputs : dict of str to int, or None
+        Of a model with several inputs: their names, and how many features each has, in order.
     """
 
     name: str
@@ -66,6 +74,8 @@ class Description:
     link: str | None
     flat: bool
     feature_names: NDArray[Any] | None
+    heads: tuple[Head, ...] = ()
+    named_inputs: dict[str, int] | None = None
 
     @classmethod
     def of(cls, name: str, model: SharedModel, largest_rows: int) -> Description:
@@ -74,6 +84,7 @@ class Description:
             name, model.n_features_in_, largest_rows, answers_of(model), model.low, model.high,
             model.inputs, model.classes_, model.link,
             isinstance(model, SharedRegressor) and model.flat, model.feature_names_in_,
+            model.heads if isinstance(model, SharedHeads) else (), model.inputs_,
         )  # fmt: skip
 
     def values(self) -> tuple[Any, ...]:
@@ -87,6 +98,8 @@ class Description:
             _packed(self.low), _packed(self.high), scale, are_objects, labels.dtype.str,
             tuple(str(label) for label in labels.tolist()), self.link, self.flat,
             () if self.feature_names is None else tuple(str(name) for name in self.feature_names),
+            tuple((h.name, h.start, h.stop, h.shape, h.role) for h in self.heads),
+            tuple((self.named_inputs or {}).items()),
         )  # fmt: skip
 
     @classmethod
@@ -107,7 +120,7 @@ class Description:
     def _read(
         cls, name: Any, n_features: Any, largest_rows: Any, answers: Any, axes: Any, low: Any,
         high: Any, scale: Any, are_objects: Any, dtype: Any, labels: Any, link: Any, flat: Any,
-        feature_names: Any,
+        feature_names: Any, heads: Any, inputs_: Any,
     ) -> Description:  # fmt: skip
         if type(name) is not str or not set(answers) <= set(_ANSWERS) or type(flat) is not bool:
             raise DataError("name, answers or flat are malformed")
@@ -128,10 +141,15 @@ class Description:
         # The length in a dtype of strings is not trusted.
         kind = object if are_objects else None if dtype[1] == "U" else dtype
         classes = np.array([convert(label) for label in labels], kind)
+        outputs = tuple(Head(*kept) for kept in heads)
+        sizes = sum(head.stop - head.start for head in outputs)
+        if bool(outputs) != ("outputs" in answers) or (outputs and sizes != len(labels)):
+            raise DataError("the outputs are malformed")
         return cls(
             name, n_features, integer("rows", largest_rows, 1), tuple(answers), *ends, inputs,
             ordered_classes(classes, len(labels)), link, flat,
-            np.array(feature_names, object) if feature_names else None,
+            np.array(feature_names, object) if feature_names else None, outputs,
+            named_inputs(inputs_, n_features) if inputs_ else None,
         )  # fmt: skip
 
 

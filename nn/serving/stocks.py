@@ -19,6 +19,7 @@ from mpc.parties.model_table import check_model_name
 from nn.core.progress import progress_bar
 from nn.models.saved_shares import load_shares
 from nn.serving.model_description import answers_of
+from nn.shared.heads import SharedHeads
 from nn.shared.model import SharedModel
 
 __all__ = ["add_stock_command", "answer_of", "stock_of", "use_stocks"]
@@ -30,6 +31,8 @@ def answer_of(
     model: SharedModel, x: Any, answer: str, progress: bool | None = False
 ) -> Any:  # fmt: skip
     """Return the answer of a model for rows, as a shared array."""
+    if isinstance(model, SharedHeads):
+        return model.answers(x, progress=progress)
     if answer in ("scores", "values"):
         return model(x, progress=progress).truncate()
     return model.winners(x, one_hot=answer == "one-hot", progress=progress)

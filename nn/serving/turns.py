@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import FrameError, PeerError, Session, WorkerError
+from mpc import FrameError, PeerError, RangeError, Session, WorkerError
 from mpc.core.events import record
 from nn.models.saved_shares import SharesFile, shared_model
 from nn.serving.agreement import KEY_BYTES, PER_TURN, Book, Request
@@ -278,6 +278,14 @@ class Turns:
             result = answer_of(model, x, answer, self._progress).shares[0]
         except WorkerError as error:
             self._refuse(requests, error)
+            return
+        except RangeError as error:
+            # All parties have opened it. One request's rows must not cost the others their answers.
+            if len(requests) > 1:
+                for request in requests:
+                    self._evaluate([request])
+            else:
+                requests[0].finish(None, str(error))
             return
         spent = self.session.spent() - before
         first = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from mpc import SharedArray
 from mpc.core.errors import DtypeError, RevealError
+from mpc.protocols import linear
 from nn.core.checks import integer
 from nn.shared.model import SharedModel
 from ring.errors import ArgumentError, ShapeError
@@ -65,6 +66,13 @@ class Head:
         """Return the head's part of the network's outputs, of shape (rows, outputs)."""
         return outputs[:, self.start : self.stop].reshape((outputs.shape[0], *self.shape))
 
+    def answered(self, start: int, answers: Any) -> Any:
+        """Return the head's part of :meth:`SharedHeads.answers`, from column `start` on."""
+        part = answers[:, start : start + self.stop - self.start]
+        if self.ranked:
+            return part.argmax(axis=1)
+        return part.reshape((len(answers), *self.shape))
+
     def description(self) -> list[Any]:
         """Return what files keep, of which ``Head(*description)`` is made again."""
         return [self.name, self.start, self.stop, list(self.shape), self.role]
@@ -86,6 +94,28 @@ class SharedHeads(SharedModel):
 
     def named(self, outputs: SharedArray) -> Any:
         return {head.name: head.of(outputs) for head in self.heads}
+
+    def answers(self, X: Any, *, progress: bool | None = None) -> SharedArray:
+        """Return what clients may learn: each output's values, or a one-hot vector of its class.
+
+        Parameters
+        ----------
+        X : SharedArray, or dict of str to SharedArray
+        progress : bool, optional
+            As for a call.
+
+        Returns
+        -------
+        SharedArray of shape (rows, outputs)
+            With the format's fractional bits.
+        """
+        outputs, bits = self.evaluated(X, progress=progress), self.session.format.frac_bits
+        parts = []
+        for head in self.heads:
+            part = outputs[:, head.start : head.stop]
+            part = part.argmax(axis=1, one_hot=True) if head.ranked else part.truncate()
+            parts.append(linear.at_bits(part, bits))
+        return linear.concatenate(parts, axis=1)
 
     def winners(self, X: Any, **options: Any) -> SharedArray:
         """Refuse: there are several outputs."""

@@ -163,14 +163,24 @@ class ModelInputs:
     def _check_bound(self, array: SharedArray) -> None:
         """Raise RangeError if the public bound of rows is beyond the range of the model."""
         limit, form = self.row_bound(), self.session.format
-        # Compared at the format's unit: rows of whole numbers have a coarser one.
-        most = math.ceil(limit * 2**form.frac_bits)
-        if array.bound << form.frac_bits > most << array.frac_bits:
+        if array.bound << form.frac_bits > self._most() << array.frac_bits:
             raise RangeError(
                 f"X must lie in [{self.low.min():g}, {self.high.max():g}], the range this model was"
                 f" shared for, but its public bound is {array.bound / 2**array.frac_bits:g}; share"
                 f" it by the model's share_rows, or by session.share(..., bound={limit:g})"
             )
+
+    def _most(self) -> int:
+        """Return the largest magnitude of an encoded value in rows, at the format's unit."""
+        return math.ceil(self.row_bound() * 2**self.session.format.frac_bits)
+
+    def largest_row(self, frac_bits: int) -> int:
+        """Return the largest magnitude of an encoded value in rows with `frac_bits`."""
+        form = self.session.format
+        # Rows of whole numbers have a coarser unit.
+        return (
+            self._most() << max(0, frac_bits - form.frac_bits) >> max(0, form.frac_bits - frac_bits)
+        )
 
     def twin_rows(self, planned: Session, X: Rows) -> Rows:
         """Return rows in a plan's session."""

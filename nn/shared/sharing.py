@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from mpc import Session
 from nn.fixed_point.audit import check_fits
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale
 from nn.layers import Layer
 from nn.layers.graph import rewired
@@ -24,6 +25,7 @@ def share_layers(
     low: ArrayLike,
     high: ArrayLike,
     inputs: InputScale | None = None,
+    bounds: Bounds | None = None,
 ) -> Sequence[Layer]:
     """Check that no layer can leave the fixed-point range, then share every parameter.
 
@@ -40,6 +42,8 @@ def share_layers(
         Range of the rows as they are shared, so scaled if `inputs` is given.
     inputs : InputScale, optional
         The scale of the rows.
+    bounds : Bounds, optional
+        Limits that every evaluation checks on shares, in place of interval bounds.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def share_layers(
     session.number(owner, "owner")
     lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
     layers = folded(layers)
-    check_fits(layers, lows, highs, session.format, inputs)
+    check_fits(layers, lows, highs, session.format, inputs, bounds)
     shared = [
         layer.with_parameters(
             [

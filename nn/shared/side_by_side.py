@@ -17,23 +17,28 @@ from mpc import Session, SharedArray
 from mpc.protocols import linear
 from nn.layers.graph import inputs_of
 from nn.layers.layer import described, parameters
+from nn.shared.heads import SharedHeads
 from nn.shared.model import SharedModel
 from nn.shared.model_inputs import Rows
-from nn.shared.regressor import SharedRegressor
 from ring.errors import ShapeError
 
 __all__ = ["architecture", "side_by_side"]
 
 
 def architecture(model: SharedModel) -> Hashable:
-    """Return a key that is equal for models that can be evaluated together."""
+    """Return a key that is equal for models that can be evaluated together.
+
+    A model with several outputs is evaluated alone.
+    """
     return (
-        isinstance(model, SharedRegressor),
+        type(model),
+        id(model) if isinstance(model, SharedHeads) else 0,
         model.n_features_in_,
         json.dumps([described(model.layers), inputs_of(model.layers)]),
         tuple((p.shape, p.frac_bits, p.bound) for p in parameters(model.layers)),
         model.row_bound(),
         model.inputs is None,
+        model.bounds,
     )
 
 
@@ -64,7 +69,7 @@ class _SideBySide(SharedModel):
         first = models[0]
         super().__init__(
             first.session, first.layers, first.classes_, first.n_features_in_, first.low,
-            first.high, inputs=first.inputs,
+            first.high, inputs=first.inputs, bounds=first.bounds,
         )  # fmt: skip
         self._models, self._rows_of = tuple(models), tuple(rows)
 

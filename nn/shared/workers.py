@@ -14,9 +14,11 @@ from typing import Literal, Protocol
 from mpc import Session, SharedArray
 from mpc.workers.spread import spread
 from nn.core.progress import progress_bar
+from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale, ScaledRows
 from nn.layers import Layer
 from nn.layers.graph import rewired
+from nn.shared.proof import split_failures, with_failures
 
 __all__ = ["Answer", "evaluate"]
 
@@ -29,6 +31,9 @@ class Evaluated(Protocol):
     session: Session
     layers: Sequence[Layer]
     inputs: InputScale | None
+    bounds: Bounds | None
+    failures: list[SharedArray] | None
+    rows_are_checked: bool
 
     def evaluated(
         self,
@@ -62,9 +67,17 @@ class Evaluation:
         What the program returns for each row.
     batch_size : int or None
         Rows evaluated at once; None for as many as the worker's memory limit allows.
+    rows_are_checked : bool, default=False
+        Whether the rows are those of a party, which has checked that they are in the model's range.
     """
 
-    def __init__(self, model: Evaluated, answer: Answer, batch_size: int | None) -> None:
+    def __init__(
+        self,
+        model: Evaluated,
+        answer: Answer,
+        batch_size: int | None,
+        rows_are_checked: bool = False,
+    ) -> None:
         self._model = copy.copy(model)
         del self._model.session
         placed = [
@@ -73,6 +86,7 @@ class Evaluation:
         ]
         self._model.layers = rewired(model.layers, placed)
         self._answer, self._batch_size = answer, batch_size
+        self._rows_are_checked = rows_are_checked
         # The program's name in the log; the workers of all parties must run the same one.
         self.__qualname__ = f"{type(self).__qualname__} of {answer}"
 
@@ -88,10 +102,13 @@ class Evaluation:
         ]
         model.layers = rewired(self._model.layers, given)
         X = rows if model.inputs is None else ScaledRows(rows, model.inputs)
-        scores = model.evaluated(X, batch_size=self._batch_size, progress=False, n_jobs=1)
-        if self._answer == "scores":
-            return scores
-        return scores.argmax(axis=1, one_hot=self._answer == "one-hot")
+        # Whether a value left its limit is opened for all rows together, and not by a worker.
+        model.failures = None if model.bounds is None else []
+        model.rows_are_checked = self._rows_are_checked
+        answer = model.evaluated(X, batch_size=self._batch_size, progress=False, n_jobs=1)
+        if self._answer != "scores":
+            answer = answer.argmax(axis=1, one_hot=self._answer == "one-hot")
+        return answer if model.failures is None else with_failures(answer, model.failures)
 
 
 def evaluate(
@@ -121,7 +138,12 @@ def evaluate(
     SharedArray of shape (rows, outputs), for "classes" (rows,)
         Scores, class indices, or one-hot vectors.
     """
-    program = Evaluation(model, answer, batch_size)
+    program = Evaluation(model, answer, batch_size, rows.plaintext is not None)
     parameters = [p for layer in model.layers for p in layer.parameters]
     with progress_bar(len(rows), "encrypted evaluation", "row", progress) as bar:
-        return spread(model.session, program, rows, *parameters, n_jobs=n_jobs, done=bar.update)
+        found = spread(model.session, program, rows, *parameters, n_jobs=n_jobs, done=bar.update)
+    if model.bounds is None:
+        return found
+    outputs = found.shape[1] - 1
+    found = split_failures(found, (len(rows),) if answer == "classes" else (len(rows), outputs))
+    return found.as_binary() if answer == "one-hot" else found

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from mpc.core.errors import SessionError
 from tests.helpers.scripts import check_refused, run
 
 
@@ -27,7 +28,7 @@ def test_measures(networks, name, rounds):
     X, y = images(200)
     options = argparse.Namespace(
         parties="alice,bob,carol", epochs=2, train=None, images=130, seed=0, repeats=2, memory=False,
-        json=True, train_encrypted=96, starts=2,
+        json=True, train_encrypted=96, starts=2, no_provider=False,
     )  # fmt: skip
     result = networks.measure(name, options, (X, X, y, y))
     assert json.loads(json.dumps(result)) == result
@@ -59,6 +60,38 @@ def test_measures(networks, name, rounds):
         "extrapolated",
     ):
         assert part in text
+
+
+def test_without_a_provider(networks, benchmark):
+    X, y = images(200)
+    options = argparse.Namespace(
+        parties="alice,bob", epochs=2, train=None, images=130, seed=0, repeats=1, memory=True,
+        json=True, train_encrypted=None, starts=2, no_provider=True,
+    )  # fmt: skip
+    result = networks.measure("D", options, (X, X, y, y))
+    assert result["provider"] is None
+    assert result["agreement"] == pytest.approx(1)
+    assert result["encrypted_accuracy"] == pytest.approx(result["plain_accuracy"], abs=1e-9)
+    for part in (result["single"], result["batch"]):
+        assert part["correction_bytes"] == 0 < part["bytes_sent"]
+    assert "one image: correction bytes" not in networks.report(result)
+    text = benchmark("networks_text").alone_text(
+        {"networks": [result], "machine": networks.facts()}
+    )
+    assert any("130 of 130" in line for line in text)
+
+
+def test_predictions_that_differ_from_the_plain_models_are_an_error(networks, monkeypatch):
+    """The plain model has other weights than what is shared: as if a protocol were wrong."""
+    X, y = images(50)
+    model = networks.nn.networks.A(random_state=0).fit(X, y, epochs=2, progress=False)
+    share = type(model).share
+    other = networks.nn.networks.A(random_state=1).fit(X, (y + 1) % 10, epochs=2, progress=False)
+    monkeypatch.setattr(type(model), "share", lambda self, *a, **k: share(other, *a, **k))
+    with pytest.raises(
+        SessionError, match="of 50 predictions are the plain model's, at least 99.9%"
+    ):
+        networks.accuracy(model, ["alice", "bob"], X, y, "crypto")
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_slow_networks(tmp_path, benchmark, monkeypatch, capsys):
     printed = capsys.readouterr().out
     page, text = check(path, figures=1)
     assert {"10 ms, 100 Mbit/s: 1 image", "10 ms, 100 Mbit/s: 2 images"} <= words(text)
-    assert {"floor, half trips", "floor, round trips"} <= words(text)
+    assert {"floor by rounds", "floor by trips"} <= words(text)
     for line in printed.splitlines()[2:4]:
         network = re.split(" {2,}", line)[0]
         cell = page.cells[page.cells.index(network) + 1]
@@ -148,17 +148,17 @@ def drawn(figure):
 def test_measured_times_are_drawn_beside_their_marks(benchmark):
     rows = [
         {"round_trip": 0.02, "bandwidth": 1e9, "rows": 128, "seconds": [0.5, 0.25, 0.125],
-         "half_trip_floor": 0.1, "floor": 0.2},
+         "round_floor": 0.1, "trip_floor": 0.2},
         {"round_trip": 0.06, "bandwidth": 1e8, "rows": 1, "seconds": [1.0],
-         "half_trip_floor": 0.3, "floor": 0.4},
+         "round_floor": 0.3, "trip_floor": 0.4},
     ]  # fmt: skip
     figure = benchmark("slow_networks").draw({"rows": rows})
     assert drawn(figure) == (
         ["20 ms, 1,000 Mbit/s: 128 images", "60 ms, 100 Mbit/s: 1 image"],
         {
             "measured, median and range": [250, 1000],
-            "floor, half trips": [100, 300],
-            "floor, round trips": [200, 400],
+            "floor by rounds": [100, 300],
+            "floor by trips": [200, 400],
         },
     )
     (least, _), (greatest, _) = figure.axes[0].collections[0].get_segments()[0]

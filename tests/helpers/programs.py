@@ -25,11 +25,12 @@ from mpc.protocols import product, range_check
 from mpc.protocols.product import ProductTerm
 from mpc.transport import waiting
 from mpc.transport.connection import Connection
-from nn.layers import Dense, ReLU
+from nn.layers import Add, Concat, Dense, Graph, ReLU, Take
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.shaping import Flatten, Reshape
+from nn.models.heads import Head, HeadsModel
 from nn.models.predictors import Classifier, Regressor
 from ring import SottoError
 from tests.helpers.processes import in_child
@@ -123,6 +124,26 @@ def price_network(outputs=1):
     weights = rng.normal(size=(3, outputs)) * FLOWER_SCALE[:, None]
     ends = flower_rows().min(axis=0), flower_rows().max(axis=0)
     return Regressor([Dense(weights, rng.normal(size=outputs))], 3, ends)
+
+
+def branched_network():
+    """A graph with two inputs, a value that is used three times, and two outputs."""
+    rng = np.random.default_rng(8)
+
+    def dense(inputs, outputs):
+        return Dense(rng.normal(size=(inputs, outputs)) / inputs, rng.normal(size=outputs) / 4)
+
+    graph = Graph(
+        [
+            (Take(0, range(4)), 0), (dense(4, 5), 1), (ReLU(), 2), (Take(0, range(4, 6)), 0),
+            (dense(2, 5), 4), (Add(), (3, 5)), (dense(5, 3), 6), (dense(5, 2), 6),
+            (Concat(), (7, 8)),
+        ]
+    )  # fmt: skip
+    heads = [Head("kind", 0, 3, (3,), "labels"), Head("size", 3, 5, (2,), "values")]
+    model = HeadsModel(graph, 6, heads, (-1.0, 1.0))
+    model.inputs_ = {"left": 4, "right": 2}
+    return model
 
 
 def classify(session, x, rows):

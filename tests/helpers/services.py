@@ -12,7 +12,13 @@ import mpc
 import nn
 from mpc.parties import configuration
 from tests.helpers.processes import gone, marked
-from tests.helpers.programs import flower_network, network, picture_network, price_network
+from tests.helpers.programs import (
+    branched_network,
+    flower_network,
+    network,
+    picture_network,
+    price_network,
+)
 
 ROOT = Path(__file__).parents[2]
 PARTIES = ("alice", "bob")
@@ -26,6 +32,7 @@ MODELS = {
     "flowers": (flower_network(), {"scores": True}),
     "prices": (price_network(), {}),
     "two-prices": (price_network(2), {}),
+    "branched": (branched_network(), {}),
 }
 
 

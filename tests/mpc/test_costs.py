@@ -13,6 +13,7 @@ from mpc.protocols import (
     b2a,
     bits,
     comparison,
+    limits,
     masking,
     product,
     range_check,
@@ -94,6 +95,13 @@ def masked(session, size, give):
     x, y = two_computed(session, size, give)
     masking.mask_together(x, y)
     return x, y
+
+
+def excess_of(x):
+    excess = limits.Excess(x.session)
+    planes = np.zeros((len(x.session.here), count_words(x.size)), np.uint64)
+    excess.add(planes, x.size, inside=False)
+    return excess
 
 
 def bit_and_number(session, size, give):
@@ -276,10 +284,42 @@ CASES = [
             n, (e, 2**62), (min(3, e), 2**62), 1, e * min(3, e)
         ),
     ),
+    Case(
+        "relu with a limit",
+        lambda s, e, g: (computed(s, e, g, 32, PRODUCT),),
+        lambda x: limits.relu_within(x, 2**20, limits.Excess(x.session)),
+        lambda n, e: relu.cost(n, e, 16, 9, 2),
+    ),
+    Case(
+        "truncation with limits",
+        lambda s, e, g: (computed(s, e, g, 32, PRODUCT),),
+        lambda x: limits.truncate_within(x, 2**20, limits.Excess(x.session)),
+        lambda n, e: sign.cost(n, e, 16, 9, True, "truncation", 2),
+    ),
+    Case(
+        "words within limits",
+        two_computed,
+        lambda x, y: limits.words_within(x, 2**20, limits.Excess(x.session)),
+        lambda n, e: sign.cost(n, e, 0, 16, True, "none", 2),
+    ),
+    Case(
+        "proof of limits",
+        two_computed,
+        lambda x, y: range_check.is_none(limits.failures(x, excess_of(x))),
+        lambda n, e: limits.cost(n),
+    ),
     Case("reveal", two, lambda x, y: x.reveal(), sharing.cost_of_reveal),
     Case("reveal to one", two, lambda x, y: x.reveal(to="bob"), lambda n, e: Spent(1, 8 * e, 0)),
     Case("sums and views", two, lambda x, y: (x + y * 3 - 1)[:1].sum(), lambda n, e: Spent()),
 ]  # fmt: skip
+
+
+def trips_of(cost):
+    """Return trips in all, and by protocol and layer: they are no part of ==."""
+    parts = (
+        {name: each.trips for name, each in p.items()} for p in (cost.by_protocol, cost.by_layer)
+    )
+    return cost.trips, *parts
 
 
 def case_id(case):
@@ -315,6 +355,7 @@ def test_planned_as_run(fresh_session, tap, case, give):
                 case.run(*case.make(other, size, give))
             assert plan.cost == other.cost()
             assert plan.cost.total.sent == other.cost().total.sent
+            assert trips_of(plan.cost) == trips_of(other.cost())
             dealt = [(number, correlation) for number, correlation, _ in heard.dealt]
         assert list(plan.correlations) == dealt
     # Planning spends nothing.
@@ -398,6 +439,7 @@ def test_a_program_is_planned_as_it_runs(fresh_session, give):
     plan = s.plan(lambda p: network(p, give, rows=3, times=2))
     scores = network(s, give, rows=3, times=2)
     assert plan.cost == s.cost()
+    assert trips_of(plan.cost) == trips_of(s.cost())
     assert str(plan.cost) == str(s.cost())
     assert scores.shape == (3, 10)
     assert plan.cost.rounds == 26
@@ -420,6 +462,7 @@ def test_a_plan_of_everything(fresh_session):
     plan = fresh_session.plan(program)
     hits, _, hot = program(fresh_session)
     assert plan.cost == fresh_session.cost()
+    assert trips_of(plan.cost) == trips_of(fresh_session.cost())
     planned = []
     fresh_session.plan(lambda p: planned.append(program(p)))
     assert [np.shape(part) for part in planned[0]] == [(), (), (6, 30)]
@@ -442,6 +485,7 @@ def test_parts_add_up_to_the_total(session):
         spent = sum(part.values(), Spent())
         assert spent == cost.total
         assert spent.sent == cost.total.sent
+        assert spent.trips == cost.total.trips
     assert cost.bytes_sent_per_party == max(cost.total.sent)
     assert cost.rounds == cost.total.rounds
     assert cost.correction_bytes == cost.total.correction_bytes
@@ -534,9 +578,8 @@ def test_the_table(fresh_session):
     assert "first" in table
     total = s.cost().total
     last = table.splitlines()[-1].split()
-    assert last == [
-        "total", f"{total.rounds:,}", f"{total.bytes_sent:,}", f"{total.correction_bytes:,}",
-    ]  # fmt: skip
+    counts = (total.rounds, total.trips, total.bytes_sent, total.correction_bytes)
+    assert last == ["total", *(f"{count:,}" for count in counts)]
 
 
 def test_costs_that_the_files_state():
@@ -552,6 +595,10 @@ def test_costs_that_the_files_state():
     assert one.rounds == 4
     assert one.bytes_sent == 10 * 6400
     assert one.correction_bytes / 6400 <= 49
+    limited = relu.cost(2, 6400, 16, 8, 2) - one
+    assert (limited.rounds, 8 * limited.bytes_sent) == (0, 15 * 6400)
+    assert 8 * limited.correction_bytes == 38 * 6400
+    assert limits.cost(2) == Spent(5, 56, 336)
     unshifted = relu.cost(2, 6400, 0, 8)
     assert one.correction_bytes - unshifted.correction_bytes == 12 * 6400
     order = comparison.cost(2, 6400, 9, True)
@@ -572,6 +619,83 @@ def test_costs_that_the_files_state():
     assert truncation.cost(5, 10, 33) == Spent(1, 320, 160)
 
 
+# Trips.
+
+
+def clocks_of(parties, *steps):
+    """Run steps on a ledger's clocks, and return the clock that is ahead after each."""
+    ledger, found = Ledger(parties), []
+    for step, *arguments in steps:
+        if step == "all":
+            ledger.add_round([8] * parties, [20] * parties)
+        elif step == "from":
+            senders = [20 * (party in arguments) for party in range(parties)]
+            ledger.add_round(senders, senders)
+        elif step == "to":
+            senders = [20 * (party not in arguments) for party in range(parties)]
+            ledger.add_round(senders, senders, to=arguments[0])
+        elif step == "more":
+            senders = [20 * (party in arguments) for party in range(parties)]
+            ledger.add_round(senders, senders, continued=True)
+        elif step == "ask":
+            ledger.ask()
+        else:
+            ledger.add_correction(8, 20)
+        found.append(ledger.total().trips)
+    assert sum(each.trips for each in ledger.cost().by_layer.values()) == found[-1]
+    return found
+
+
+@pytest.mark.parametrize("parties", [2, 3, 5])
+def test_trips_are_the_longest_chain_of_messages(parties):
+    last = parties - 1
+    # All wait for all.
+    assert clocks_of(parties, ["all"], ["all"], ["all"]) == [1, 2, 3]
+    # What one party sends moves the others alone: it goes on at once, and its messages do not wait.
+    assert clocks_of(parties, ["from", 0], ["from", 0], ["from", 0]) == [1, 1, 1]
+    assert clocks_of(parties, ["from", 0], ["from", 1], ["from", 0]) == [1, 2, 3]
+    # What goes to one party moves it alone.
+    assert clocks_of(parties, ["to", 0], ["to", 0], ["from", 0]) == [1, 1, 2]
+    # It is free if that party was behind.
+    assert clocks_of(parties, ["from", last], ["to", last], ["all"]) == [1, 2, 3]
+    if parties == 2:
+        assert clocks_of(2, ["from", 1], ["all"], ["all"], ["to", 0]) == [1, 2, 3, 3]
+    # Pieces of a message travel one behind the other.
+    assert clocks_of(parties, ["all"], ["more", 0], ["more", 0, 1], ["all"]) == [1, 1, 1, 2]
+    assert clocks_of(parties, ["from", 0], ["more", 1], ["all"]) == [1, 1, 2]
+    # A correction comes two trips after it was asked for, to the last party.
+    assert clocks_of(parties, ["correction"], ["correction"], ["all"]) == [2, 2, 3]
+    assert clocks_of(parties, *[["all"]] * 2, ["correction"], ["all"]) == [1, 2, 2, 3]
+    assert clocks_of(parties, *[["all"]] * 2, ["ask"], ["correction"]) == [1, 2, 2, 4]
+
+
+def test_a_round_to_one_party_moves_its_clock_alone(fresh_session):
+    """Against messages counted by hand, where openings meet."""
+    s = fresh_session
+    first, last = s.parties[0], s.parties[-1]
+    x = give(s, np.ones(3), first)
+    x.reveal(to=last)
+    x.reveal(to=last)
+    assert (s.cost().rounds, s.cost().trips) == (2, 1)
+    x.reveal(to=first)
+    assert (s.cost().rounds, s.cost().trips) == (3, 2)
+    x.reveal()
+    assert (s.cost().rounds, s.cost().trips) == (4, 3)
+
+
+def test_trips_of_network_a(fresh_session):
+    """What it takes over a slow network, see benchmarks/slow_networks.py."""
+    s = fresh_session
+    costs = []
+    parameters = share_parameters(s, give)
+    for _ in range(3):
+        s.prepare(lambda planned: None)
+        before = s.cost()
+        evaluate(s, parameters, give(s, np.zeros((1, 784)), "bob"))
+        costs.append((s.cost() - before).trips)
+    assert costs == [14, 14, 14]
+
+
 def test_the_total_is_kept_beside_its_parts():
     """Also where sessions ran in parallel, of which the longest gives the rounds."""
 
@@ -589,8 +713,10 @@ def test_the_total_is_kept_beside_its_parts():
     total, cost = whole.total(), whole.cost()
     assert total == cost.total == Spent(4 + 5, 8 * (16 + 4 + 25), 4 * 20 + 2 * 18 + 5 * 21)
     assert total.sent == (8 * (16 + 4 + 25), 6 + 1 + 10)
+    assert total.trips == cost.trips == 5 + 6
     for parts in (cost.by_protocol, cost.by_layer):
         assert sum(parts.values(), Spent()) == total
+        assert sum(each.trips for each in parts.values()) == total.trips
     before = whole.total()
     whole.add_round([0, 1000], [0, 0])
     assert whole.total() - before == Spent(1, 1000, 0)

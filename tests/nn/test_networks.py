@@ -123,6 +123,7 @@ def test_networks_on_shares(name, parties, images):
         plan = s.plan(program)
         scores = program(s)
         assert plan.cost == s.cost()
+        assert plan.cost.trips == s.cost().trips
     np.testing.assert_allclose(scores, model.decision_function(X[:9]), atol=3e-3)
 
 

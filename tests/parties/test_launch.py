@@ -49,6 +49,9 @@ def test_bytes_on_the_wire_are_those_declared():
     for rows, alice, bob in zip(batches, *found.values(), strict=True):
         for labels, cost, _, planned in (alice, bob):
             assert planned == cost
+            assert cost.trips == alice[1].trips
+            # A plan begins where nobody has waited yet, as only the first call does.
+            assert rows != batches[0] or planned.trips == cost.trips
             assert planned.wire_bytes == pytest.approx(bob[1].wire_bytes, rel=0.01)
             assert planned.wire_correction_bytes == cost.wire_correction_bytes
             np.testing.assert_array_equal(labels, programs.network().predict(x[:rows]))

@@ -21,6 +21,7 @@ from mpc.parties.tls import connect, own_contexts
 from mpc.transport.connection import exchange
 from tests.helpers.processes import in_child
 from tests.helpers.programs import (
+    branched_network,
     flower_network,
     flower_rows,
     network,
@@ -108,6 +109,23 @@ def test_regressors_are_served(services, model, outputs):
         np.testing.assert_allclose(client.predict(rows), plain.predict(rows), atol=1e-3)
         with pytest.raises(mpc.ArgumentError, match="values alone"):
             client.predict_one_hot(rows)
+
+
+def test_graphs_with_named_inputs_and_outputs_are_served(services):
+    plain = branched_network()
+    rows = 2 * X[:, :6] - 1
+    parts = {"right": rows[:, 4:], "left": rows[:, :4]}
+    with nn.Client(services.path, me="dora", model="branched") as client:
+        assert client.answers_ == ("outputs",) and client.inputs_ == {"left": 4, "right": 2}
+        for given in (rows, parts):
+            found = client.predict(given)
+            assert list(found) == ["kind", "size"]
+            np.testing.assert_array_equal(found["kind"], plain.predict(rows)["kind"])
+            np.testing.assert_allclose(found["size"], plain.predict(rows)["size"], atol=1e-3)
+        with pytest.raises(mpc.ArgumentError, match="none called 'left'"):
+            client.predict({"right": rows[:, 4:]})
+        with pytest.raises(mpc.ArgumentError, match="outputs alone"):
+            client.decision_function(rows)
 
 
 @pytest.mark.parametrize(

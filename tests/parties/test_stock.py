@@ -15,8 +15,10 @@ import pytest
 import mpc
 from mpc import session_setup
 from mpc.core.errors import StockError
+from mpc.core.windows import Windows
 from mpc.parties import configuration
 from mpc.parties.joining import join_parties
+from mpc.protocols import convolution
 from mpc.session import SessionAt
 from mpc.two_party.channel import LockStep
 from mpc.two_party.pads import AndPairs, BitPairs, NumberPads
@@ -123,6 +125,45 @@ def use(folder, calls, rows=5, w=W):
 @pytest.fixture
 def stock(trial, tmp_path):
     return make(trial, tmp_path)
+
+
+IMAGES = RNG.integers(-50, 50, (4, 5, 5, 2))
+KERNELS = RNG.integers(-50, 50, (3, 3, 2, 4))
+SLIDES = Windows((3, 3), (2, 1), ((1, 0), (0, 0)))
+MATRICES = RNG.integers(-50, 50, (2, 3, 3))
+
+
+def test_a_stock_serves_convolutions_and_stacks(trial, tmp_path):
+    """In a later session, from the files alone."""
+
+    def parts(session):
+        return [weights(session, w) for w in (KERNELS, MATRICES)]
+
+    def answer(p, kernels, matrices, images=None):
+        x = p.share(images, owner="bob", shape=IMAGES.shape, dtype=int, bound=50)
+        z = convolution.convolve(x, kernels, SLIDES)
+        return z.reveal(), (z.sum(axis=3)[:, None] @ matrices).reveal()
+
+    def planned(mine):
+        return lambda p: answer(p, *map(p.twin, mine))
+
+    def write(session):
+        session.prepare_ahead(planned(parts(session)), path=tmp_path / session.me)
+
+    def read(session):
+        mine = parts(session)
+        session.use_stock(tmp_path / session.me, planned(mine))
+        before = session.cost()
+        found = answer(session, *mine, own(session, IMAGES, "bob"))
+        drawn = sum(extension.made for extension in session.pair.extensions)
+        return found, (session.cost() - before).by_protocol["product"].rounds, drawn
+
+    assert both(trial, write) == [None, None]
+    z = np.tensordot(SLIDES.view(IMAGES), KERNELS, axes=3)
+    for (first, second), rounds, drawn in both(trial, read):
+        np.testing.assert_array_equal(first, z)
+        np.testing.assert_array_equal(second, z.sum(axis=3)[:, None] @ MATRICES)
+        assert (rounds, drawn) == (2, 0)
 
 
 def agree(results, calls, rows=5):

@@ -36,6 +36,7 @@ def test_a_plan_hears_nobody_and_costs_the_same(fresh_session):
     assert heard == [[]]
     s.tell([words(party, shape) for party, shape in enumerate(shapes)], shapes)
     assert plan.cost.total == s.cost().total
+    assert plan.cost.trips == s.cost().trips == 1
     assert plan.cost.wire_bytes == s.cost().wire_bytes
 
 

@@ -33,6 +33,16 @@ def test_clip_on_one_side(session, edges, share_integers, integers, limits):
     assert (bit is None) == (limits == (None, None))
 
 
+def test_limits_at_the_bound(share_integers, integers):
+    raw = np.arange(-5, 6)
+    with mpc.Session() as s:
+        for limits in ((None, 4), (-4, None), (-4, 4), (None, 5), (-5, 5)):
+            y, bit = clip.clip_with_derivative(share_integers(s, raw, 16, bound=5), *limits)
+            low, high = (v if v is not None else d for v, d in zip(limits, (-9, 9), strict=True))
+            np.testing.assert_array_equal(integers(y), np.clip(raw, low, high))
+            assert (bit is None) == (limits in ((None, 5), (-5, 5)))
+
+
 def test_declared_cost():
     with mpc.Session(("alice", "bob", "carol")) as s:
         x = s.share(np.ones(70), owner="alice") * 0.5  # with twice the fractional bits

@@ -15,7 +15,7 @@ import pytest
 from scipy.special import chdtrc
 
 import mpc
-from mpc.protocols import inverse_root, product, range_check, sigmoid, truncation
+from mpc.protocols import inverse_root, limits, product, range_check, sigmoid, truncation
 
 UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
@@ -302,12 +302,12 @@ def on_sums(s, a):
     ]
 
 
-def seen_of_a_verdict(session, tap, claims, secret):
+def seen_of_a_verdict(session, tap, verdict_of, secret):
     """Return everything that must be uniform, and the last message: its shares and what it opens."""
     seen, last = {}, []
     for _ in range(TIMES):
         with tap(session) as heard:
-            verdict = range_check.verdict(*claims(session, SECRETS[secret]()))
+            verdict = verdict_of(session, SECRETS[secret]())
         ((words, opening),), (opened,) = heard.sent.pop(), heard.opened.pop()
         assert (words.shape[1:], opening) == ((1,), "xor")
         assert np.all(words <= 1)
@@ -318,12 +318,34 @@ def seen_of_a_verdict(session, tap, claims, secret):
     return {name: np.concatenate(some) for name, some in seen.items()}, last
 
 
+def on_limits(s, a):
+    """Limits that zeros keep, in every way to check them; the words are seen, and the coins' seed."""
+    excess = limits.Excess(s)
+    z = computed(s, a[:SOME]) * s.share(np.ones(SOME), owner="bob")
+    limits.relu_within(z, 100, excess)
+    limits.truncate_within(computed(s, a[:SOME]) * s.share(np.ones(SOME), owner="bob"), 100, excess)
+    limits.words_within(computed(s, a[:SOME]), 100, excess)
+    return range_check.is_none(limits.failures(z, excess))
+
+
+def verdict_on(claims):
+    return lambda s, a: range_check.verdict(*claims(s, a))
+
+
+VERDICTS = {
+    "a product": verdict_on(on_a_product),
+    "what is given": verdict_on(on_what_is_given),
+    "sums": verdict_on(on_sums),
+    "limits": on_limits,
+}
+
+
 @pytest.mark.dealt
-@pytest.mark.parametrize("claims", [on_a_product, on_what_is_given, on_sums])
-def test_a_verdict_opens_one_bit(session, tap, claims):
+@pytest.mark.parametrize("name", VERDICTS)
+def test_a_verdict_opens_one_bit(session, tap, name):
     seen, verdicts = [], []
     for secret in ("zeros", "limit"):
-        views, last = seen_of_a_verdict(session, tap, claims, secret)
+        views, last = seen_of_a_verdict(session, tap, VERDICTS[name], secret)
         seen.append(views)
         verdicts.append({verdict for _, verdict in last})
         # Shares of the bit: of all parties but one, uniform bits.
@@ -527,7 +549,7 @@ def test_one_partys_broken_mask_is_found(broken_session, tap, monkeypatch, chang
 def test_broken_masks_of_a_verdict_are_found(broken_session, tap, monkeypatch, change):
     s = broken_session
     break_streams(s, monkeypatch, change, range(s.size))
-    views, _ = seen_of_a_verdict(s, tap, on_a_product, "limit")
+    views, _ = seen_of_a_verdict(s, tap, VERDICTS["a product"], "limit")
     chances = [(name, "", chance_of_uniform(counts_of(some))) for name, some in views.items()]
     assert seen_without(0, [finding for finding in chances if finding[2] < ALARM])
 

@@ -200,7 +200,7 @@ def factor(pair, w, bound=2**63):
     encoded = w[None] if here else np.empty((0, *w.shape), np.uint64)
     base = OwnerInput(None, 0, encoded, 1)
     pair.constants._inputs[1] = base
-    return Factor(1, (), (), 0, *w.shape, bound), base
+    return Factor(1, (), 0, 1, *w.shape, bound), base
 
 
 def words(*shape):
@@ -221,7 +221,7 @@ def test_masks_of_parties_apart(ends, run_both):
         for first, last in ((0, 17), (17, 40)):
             some = replace(masks, words=last - first)
             made, before = pair.take_prepared([some]), end.sent
-            out.append(multiply_masked(pair, [some], made, [x[first:last]], [w]))
+            out.append(multiply_masked(pair, [some], made, [x[first:last]], [w[None]]))
             sent.append(end.sent - before)
         assert pair.take_prepared([replace(masks, words=1)]) is None
         return np.concatenate(out, axis=1), sent
@@ -242,7 +242,7 @@ def test_rows_under_masks_are_uniform_and_never_alike():
     x, seen = np.zeros((40, 8), np.uint64), []
     pair.prepare([masks] * 32)
     for _ in range(32):
-        multiply_masked(pair, [masks], pair.take_prepared([masks]), [x, x], [w, w])
+        multiply_masked(pair, [masks], pair.take_prepared([masks]), [x, x], [w[None], w[None]])
         seen.append(channel.heard[-1][1].copy())
         assert channel.heard[-1][0].size == 0
     seen = np.concatenate(seen)

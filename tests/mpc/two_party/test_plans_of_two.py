@@ -60,6 +60,16 @@ def test_a_plan_costs_what_a_run_does(transfers, monkeypatch):
     assert plans["matrix product"][0].products == 1
 
 
+@pytest.mark.parametrize("name", ["relu", "argmax", "where", "matrix product", "order"])
+def test_a_plan_takes_as_many_trips_as_a_run(name):
+    with mpc.Session(provider=None) as s:
+        program = program_of(PROGRAMS[name], 13)
+        plan = s.plan(program)
+        program(s)
+        assert plan.cost.trips == s.cost().trips > 0
+        assert plan.cost.trips <= plan.cost.rounds
+
+
 def test_keys_and_encrypted_inputs_are_planned_with():
     values = np.ones((3, 4))
     with mpc.Session(provider=None) as s:

@@ -425,3 +425,22 @@ def test_rows_do_not_mix(lines, message):
     }  # fmt: skip
     with pytest.raises(ConversionError, match=message):
         nn.from_onnx(build(lines, **needed(lines, constants)))
+
+
+def test_open_sizes_are_given_by_shape():
+    lines = [("Conv x k -> c", PADDED), "Relu c -> r", "Add r x -> s", "GlobalAveragePool s -> y"]
+    model = build(lines, inputs={"x": ("n", 2, "h", "w")}, k=KERNELS["k"])
+    with pytest.raises(ConversionError, match="shape= gives those that are open"):
+        nn.from_onnx(model)
+    for shape in ((2, 6), (3, 6, 8), (2, 6, 8, 1)):
+        with pytest.raises(mpc.ShapeError, match="must fit the input 'x'"):
+            nn.from_onnx(model, shape=shape)
+    X = random.uniform(-1, 1, size=(3, 2, 5, 7)).astype(np.float32)
+    made = nn.from_onnx(model, X, shape=(2, 5, 7))
+    want = reference.ReferenceEvaluator(model).run(None, {"x": X})[0]
+    rows = X.reshape(3, -1)
+    np.testing.assert_allclose(made.predict(rows).reshape(want.shape), want, rtol=1e-4, atol=1e-5)
+    with mpc.Session(frac_bits=20) as s:
+        secret = made.share(s, owner="alice")
+        found = secret.predict(secret.share_rows(rows, owner="bob"))
+    np.testing.assert_allclose(found.reshape(want.shape), want, atol=1e-3)

@@ -56,6 +56,8 @@ POOLS = [
     (IMAGES, {"kernel_shape": [2, 3], "pads": [0, 1, 1, 2]}),
     (IMAGES, {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
     (IMAGES, {"kernel_shape": [3, 2], "strides": [2, 3], "pads": [1, 0, 0, 1], "ceil_mode": 1}),
+    # A last window along the width would begin behind the image.
+    (IMAGES, {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
     (IMAGES, {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     (IMAGES, {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}),
     (IMAGES, {"kernel_shape": [2, 2], "strides": [3, 3], "auto_pad": "VALID"}),

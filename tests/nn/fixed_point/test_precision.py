@@ -32,7 +32,8 @@ def test_pieces_in_the_clear(name, layer):
 @pytest.mark.parametrize("activation", [ReLU, Sigmoid, Tanh])
 @pytest.mark.parametrize("frac_bits", [8, 12, 16])
 def test_errors_are_those_on_shares(activation, frac_bits, monkeypatch):
-    monkeypatch.setattr(precision, "_FAINT", 0.0)  # whether there is a better format or not
+    for leave in ("_FAINT", "_NEAR_FLOOR"):  # whether there is a better format or not
+        monkeypatch.setattr(precision, leave, 0.0)
     random = np.random.default_rng(frac_bits)
     layers = [Dense(random.normal(size=(6, 40)), random.normal(size=40)), activation()]
     layers += [Dense(random.normal(size=(40, 1)), random.normal(size=1))]
@@ -114,3 +115,38 @@ def test_rows_are_needed():
     with pytest.raises(mpc.ShapeError, match="at least one row"):
         model.take_rows(np.zeros((0, 2)))
     assert model.input_range_ is None and nn.MLP((2, 2)).output_scale_ is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("hidden", [0, 8])
+@pytest.mark.parametrize("activation", [Sigmoid, Tanh])
+def test_outputs_that_hardly_vary_are_taken_or_a_format_is_named_that_takes_them(
+    activation, hidden, scale
+):
+    """No format makes the error of a smooth activation smaller than its pieces; some come near."""
+    random = np.random.default_rng(4)
+    layers, inputs = [], 5
+    if hidden:
+        layers = [Dense(random.normal(size=(inputs, hidden)), np.zeros(hidden)), ReLU()]
+    weights = scale * random.normal(size=(hidden or inputs, 3))
+    layers += [Dense(weights, np.array([-3.0, 0.75, -6.0])), activation()]
+    model = Regressor(layers, inputs)
+    X = random.uniform(size=(60, inputs))
+    model.take_rows(X)
+    form = FixedPoint()
+    audit = model.audit(X)
+    if not audit.fits:
+        form = audit.suggestion
+        assert f"mpc.Session(frac_bits={form.frac_bits}, int_bits={form.int_bits})" in audit.problem
+    with mpc.Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as s:
+        secret = model.share(s, owner="alice")
+        off = np.abs(secret.predict(secret.share_rows(X, owner="bob")) - model.predict(X))
+    assert off.max() <= error_bound(activation.protocol, form.frac_bits) + 4 * 2.0**-form.frac_bits
+
+
+def test_values_that_no_format_holds_are_refused_still():
+    """Errors as large as the outputs are not those of an activation."""
+    model = Regressor([Dense(np.full((3, 1), 1e-10), np.zeros(1))], 3)
+    model.take_rows(np.random.default_rng(0).uniform(size=(40, 3)))
+    with mpc.Session() as s, pytest.raises(mpc.RangeError, match="no format that holds the model"):
+        model.share(s, owner="alice")

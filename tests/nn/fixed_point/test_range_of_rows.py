@@ -5,6 +5,7 @@ import pytest
 
 import mpc
 import nn
+from nn.layers import Convolution, Dense, Flatten, ReLU, Reshape, Transpose
 from nn.models.predictors import Regressor
 from nn.models.saved_shares import load_shares, save_shares
 
@@ -181,3 +182,41 @@ def test_rows_of_two_owners_are_joined_in_the_models_scale():
         ):  # fmt: skip
             with pytest.raises(error, match=message):
                 attempt()
+
+
+def test_images_have_one_range_a_channel():
+    """A pixel that was dark in all rows may be bright in the next: the other pixels say what it can be."""
+    rng = np.random.default_rng(1)
+    shape = (4, 6, 2)
+    for moves in ([Reshape(*shape)], [Reshape(2, 4, 6), Transpose(1, 2, 0)]):
+        layers = [
+            *moves, Convolution(rng.normal(size=(3, 3, 2, 3)), np.zeros(3)), ReLU(), Flatten(),
+            Dense(rng.normal(size=(24, 2)), np.zeros(2)),
+        ]  # fmt: skip
+        model = Regressor(layers, 48)
+        images = rng.uniform(size=(50, *shape)) * [1.0, 0.25]
+        images[:, :2] = 0  # dark at the top
+        as_rows = images if len(moves) == 1 else images.transpose(0, 3, 1, 2)
+        X = as_rows.reshape(50, 48)
+        model.take_rows(X)
+        ends = [np.asarray(end)[None] for end in model.input_range_]
+        for layer in moves:
+            ends = [layer(end) for end in ends]
+        assert [end.reshape(-1, 2).min(axis=0).tolist() for end in ends] == [[0, 0], [1, 0.25]]
+        assert [end.reshape(-1, 2).max(axis=0).tolist() for end in ends] == [[0, 0], [1, 0.25]]
+        with mpc.Session() as s:
+            secret = model.share(s, owner="alice")
+            unseen = as_rows[:, ::-1] if len(moves) == 1 else as_rows[:, :, ::-1]
+            unseen = np.ascontiguousarray(unseen).reshape(50, 48)
+            rows = secret.share_rows(unseen, owner="bob")
+            np.testing.assert_allclose(secret.predict(rows), model.predict(unseen), atol=1e-3)
+            # What one channel never reaches is refused there.
+            wrong = np.zeros((1, *shape))
+            wrong[0, 3, 3, 1] = 0.5
+            wrong = wrong if len(moves) == 1 else wrong.transpose(0, 3, 1, 2)
+            with pytest.raises(mpc.RangeError, match="in this feature"):
+                secret.share_rows(wrong.reshape(1, 48), owner="bob")
+    # Features of a table keep a range each.
+    table = Regressor([Dense(rng.normal(size=(3, 1)), np.zeros(1))], 3)
+    table.take_rows(np.array([[0.0, 1.0, 100.0], [0.5, 3.0, 900.0]]))
+    assert table.input_range_[1].tolist() == [0.5, 3.0, 1024.0]

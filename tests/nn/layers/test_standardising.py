@@ -148,8 +148,7 @@ def test_precision_over_magnitudes(scale, bound):
         twin = layer.with_parameters([s.share(p, owner="alice") for p in layer.parameters])
         limit = {} if bound is None else {"bound": max(bound, np.abs(x).max() + 1)}
         found = twin(s.share(x, owner="bob", **limit)).reveal()
-    # With a bound of 2^15 squares are taken of values with 11 fractional bits.
-    allowed = 8 * UNIT + 2.0**-19 * 4 + (UNIT * 2 + 2.0**-12) / scale
+    allowed = 8 * UNIT + 2.0**-18 * 4 + UNIT * 2 / scale
     assert np.abs(found - layer(x)).max() < allowed
 
 

@@ -67,6 +67,7 @@ def test_gradients_on_shares(case, parties, surplus):
         plan = s.plan(program)
         program(s)
         assert plan.cost == s.cost()
+        assert plan.cost.trips == s.cost().trips
     for found, expected in zip(seen, [wanted, at_input, *layer.gradients], strict=True):
         assert found.shape == expected.shape
         # Rounding of operands in [-5, 5] by a unit, in sums of at most 40 products.

@@ -90,6 +90,7 @@ def test_plan_equals_run(digits, session):
     plan = session.plan(program)
     program(session)
     assert plan.cost == session.cost()
+    assert plan.cost.trips == session.cost().trips > 0
 
 
 def test_rows_at_once_follows_the_memory_limit(digits):
