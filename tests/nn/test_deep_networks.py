@@ -6,8 +6,11 @@ import re
 import numpy as np
 import pytest
 
+import mpc
 import nn
 from nn.layers import BatchNorm, Convolution, Dense, Shift
+from nn.layers.graph import rewired, run
+from nn.layers.normalisation import folded
 from ring.errors import ArgumentError, RangeError, ShapeError
 
 COUNTS = {
@@ -258,3 +261,36 @@ def test_a_transformer_is_trained(networks):
     model.fit(X, np.arange(8), classes=np.arange(10), **settings)
     assert model.loss_curve_[-1] < model.loss_curve_[0] / 2
     assert np.abs(model.layers[1].summand).max() > 0, "positions are learnt"
+
+
+def test_a_residual_network_on_shares_has_the_same_scores():
+    """Layer by layer: values are checked in a local session, whose every product they must fit."""
+    model = nn.networks.ResNet20(random_state=0)
+    X = np.random.default_rng(8).uniform(size=(8, 3072))
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm):
+            layer.momentum = 0.0  # statistics of these rows alone
+    run(model.layers, X, lambda _, layer, x: layer.forward(x))
+    wanted = model.decision_function(X)
+    layers = folded(model.layers)
+    assert not any(isinstance(layer, BatchNorm) for layer in layers)
+    with mpc.Session() as s:
+        shared = [
+            layer.with_parameters([s.share(p, owner="alice") for p in layer.parameters])
+            for layer in layers
+        ]
+        rows = s.share(X, owner="bob", bound=1)
+        found = run(rewired(layers, shared), rows).reveal()
+    np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+    np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
+
+
+def test_a_vision_transformer_on_shares_has_the_same_scores(networks):
+    model = networks["ViT"]
+    X = np.random.default_rng(8).uniform(size=(2, 3072))
+    with mpc.Session(frac_bits=16, int_bits=18) as s:
+        secret = model.share(s, owner="alice", scores=True)
+        rows = secret.share_rows(X, owner="bob")
+        found, wanted = secret.decision_function(rows), model.decision_function(X)
+    np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+    np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
