@@ -24,7 +24,8 @@ ROOMS = (
     "mpc.core", "mpc.transport", "mpc.two_party", "mpc.protocols", "mpc.array", "mpc.parties",
     "mpc.provider", "mpc", "mpc.workers", "mpc.command", "mpc.__init__",
     "nn.core", "nn.layers", "nn.losses", "nn.fixed_point", "nn.training", "nn.shared", "nn.models",
-    "nn.convert", "nn.data", "nn.serving", "nn.gateway", "nn", "nn.__init__", "sotto_mpc_command",
+    "nn.convert", "nn.data", "nn.serving", "nn.gateway", "nn.networks", "nn", "nn.__init__",
+    "sotto_mpc_command",
 )  # fmt: skip
 # Who talks to other processes: services, and what a model's rows are spread by.
 TALK = ("mpc.transport", "mpc.parties")

@@ -28,6 +28,7 @@ __all__ = [
     "layer_widths",
     "local_path",
     "named_inputs",
+    "parameter_arrays",
     "plain_numbers",
     "real",
 ]
@@ -222,3 +223,23 @@ def plain_numbers(name: str, values: Any, instead: str) -> NDArray[Any]:
     if isinstance(values, SharedArray):
         raise DtypeError(f"{name} must hold plain numbers, got a SharedArray: {instead}")
     return real_array(values, name)
+
+
+def parameter_arrays(parameters: Sequence[ArrayLike]) -> list[NDArray[Any]]:
+    """Return copies of weights and biases: in float32 if all are float32, else in float64.
+
+    Raises
+    ------
+    DtypeError
+        If an array is not real.
+    RangeError
+        If an array holds NaN or infinities.
+    """
+    arrays = [plain_array(p, f"parameters[{i}]") for i, p in enumerate(parameters)]
+    for i, array in enumerate(arrays):
+        if array.dtype.kind not in "biuf":
+            raise DtypeError(f"parameters[{i}] must be real numbers, got {array.dtype}")
+        if not np.isfinite(array).all():
+            raise RangeError(f"parameters[{i}] must be finite, got {array[~np.isfinite(array)][0]}")
+    single = all(array.dtype == np.float32 for array in arrays)
+    return [array.astype(np.float32 if single else np.float64) for array in arrays]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc import SharedArray
 from nn.core.checks import interval
@@ -70,6 +70,10 @@ class Scale(Layer):
                 f"{self!r} needs two parameters of {self.factor.shape}, got shapes {shapes}"
             )
         self.factor, self.summand = values
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Self:
+        shape = tuple(self.factor.shape)
+        return self.with_parameters([np.ones(shape, dtype), np.zeros(shape, dtype)])
 
     def __call__(self, x: Any) -> Any:
         self.output_shape(tuple(x.shape)[1:])
@@ -162,6 +166,9 @@ class Shift(Layer):
                 f"got {[tuple(value.shape) for value in values]}"
             )
         (self.summand,) = values
+
+    def fresh(self, random: np.random.Generator, dtype: DTypeLike = np.float64) -> Self:
+        return self.with_parameters([np.zeros(tuple(self.summand.shape), dtype)])
 
     def __call__(self, x: Any) -> Any:
         return x + self.summand

@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from nn.core.checks import layer_widths
+from nn.core.checks import layer_widths, parameter_arrays
 from nn.core.labels import ordered_classes
 from nn.layers import Dense, Layer, ReLU
 from nn.layers.initialisation import RandomState, generator, he_normal
 from nn.models.trainable import Network
-from ring.errors import ArgumentError, DtypeError, RangeError
+from ring.errors import ArgumentError
 from ring.real_arrays import plain_array
 
 __all__ = ["MLP", "dense_layers"]
@@ -151,20 +151,11 @@ class MLP(Network):
         >>> model.predict([[1.0, 0.2], [1.0, 0.7]])
         array([0, 1])
         """
-        arrays = [plain_array(p, f"parameters[{i}]") for i, p in enumerate(parameters)]
+        arrays = parameter_arrays(parameters)
         if not arrays or len(arrays) % 2:
             raise ArgumentError(
                 f"parameters must be weights and a bias for each layer, got {len(arrays)} arrays"
             )
-        for i, array in enumerate(arrays):
-            if array.dtype.kind not in "biuf":
-                raise DtypeError(f"parameters[{i}] must be real numbers, got {array.dtype}")
-            if not np.isfinite(array).all():
-                raise RangeError(
-                    f"parameters[{i}] must be finite, got {array[~np.isfinite(array)][0]}"
-                )
-        single = all(array.dtype == np.float32 for array in arrays)
-        arrays = [array.astype(np.float32 if single else np.float64) for array in arrays]
         layers: list[Layer] = []
         widths: list[int] = []
         for weights, bias in zip(arrays[::2], arrays[1::2], strict=True):

@@ -9,16 +9,23 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nn.core.checks import integer
+from nn.core.checks import integer, parameter_arrays
 from nn.core.labels import ordered_classes
 from nn.layers import Layer
 from nn.layers.graph import Graph, output_shapes, rewired
 from nn.layers.initialisation import RandomState, generator
+from nn.layers.normalisation import BatchNorm
 from nn.models.trainable import Network
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from ring.real_arrays import plain_array
 
 __all__ = ["Sequential"]
+
+
+def _arrays_of(layer: Layer) -> list[Any]:
+    """Return all that a trained layer consists of: of batch normalisation its statistics, too."""
+    statistics = [layer.mean, layer.variance] if isinstance(layer, BatchNorm) else []
+    return [*layer.parameters, *statistics]
 
 
 class Sequential(Network):
@@ -139,6 +146,76 @@ class Sequential(Network):
         )
         model.input_range_ = (0.0, 1.0)
         model.loss_curve_, model.validation_scores_ = [], []
+        return model
+
+    def from_parameters(
+        self, parameters: Sequence[ArrayLike], *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Return this network with the given weights, which can predict without ``fit``.
+
+        Parameters
+        ----------
+        parameters : sequence of array_like
+            The arrays of each layer in order: weights and bias, or what its `parameters` are; for
+            batch normalisation scale, shift, mean and variance. They are copied, to float32 if all
+            are float32, else to float64.
+        classes : array_like of shape (classes,), optional
+            The labels in ascending order; default 0, 1, 2, ...
+
+        Returns
+        -------
+        Sequential
+
+        Raises
+        ------
+        ArgumentError
+            If there are more or fewer arrays than the layers have, or the labels repeat or are not
+            ascending.
+        ShapeError
+            If an array has another shape than the layer's; the message names both.
+        DtypeError
+            If an array is not real.
+        RangeError
+            If an array holds NaN or infinities, or a variance is negative.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nn
+        >>> network = nn.Sequential([nn.layers.Dense.untrained(2, 2)], n_features=2)
+        >>> network.from_parameters([np.eye(2), [0.0, 0.5]]).predict([[1.0, 0.2], [1.0, 0.7]])
+        array([0, 1])
+        """
+        arrays = parameter_arrays(parameters)
+        wanted = [_arrays_of(layer) for layer in self.architecture]
+        if len(arrays) != sum(map(len, wanted)):
+            raise ArgumentError(
+                f"parameters must be {sum(map(len, wanted))} arrays, those of each layer in order, "
+                f"got {len(arrays)}"
+            )
+        made: list[Layer] = []
+        at = 0
+        for number, (layer, own) in enumerate(zip(self.architecture, wanted, strict=True), start=1):
+            given = arrays[at : at + len(own)]
+            for k, (array, old) in enumerate(zip(given, own, strict=True), start=at):
+                if array.shape != tuple(old.shape):
+                    raise ShapeError(
+                        f"parameters[{k}] must have shape {tuple(old.shape)}, for layer {number}, "
+                        f"{layer!r}, got {array.shape}"
+                    )
+            if isinstance(layer, BatchNorm):
+                if (given[3] < 0).any():
+                    raise RangeError(
+                        f"parameters[{at + 3}], a variance, must not be negative, "
+                        f"got {given[3].min():g}"
+                    )
+                made.append(BatchNorm(*given, momentum=layer.momentum, epsilon=layer.epsilon))
+            else:
+                made.append(layer.with_parameters(given))
+            at += len(own)
+        layers = rewired(self.architecture, made)
+        model = self.from_layers(layers, self._n_features, classes=classes)
+        model.random_state = self.random_state
         return model
 
     @property
