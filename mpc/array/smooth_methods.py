@@ -111,7 +111,7 @@ class SmoothMethods(SecretValue):
         --------
         >>> import mpc
         >>> with mpc.Session() as s:
-        ...     (s.share([4.0, 0.25], owner="alice") ** -0.5).reveal()
+        ...     (s.share([4.0, 0.25], owner="alice") ** -0.5).reveal().round(3)
         array([0.5, 2. ])
         """
         self.session.check_open()

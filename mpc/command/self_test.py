@@ -15,10 +15,12 @@ from mpc.core.cost import Spent
 from mpc.core.errors import SottoError
 from mpc.core.windows import Windows
 from mpc.protocols import (
+    clip,
     combination,
     convolution,
     exponential,
     inverse_root,
+    limits,
     linear,
     logarithm,
     masking,
@@ -28,6 +30,7 @@ from mpc.protocols import (
     quotient,
     range_check,
     reciprocal,
+    root_mean_square,
     rounding,
     sigmoid,
     smooth,
@@ -195,6 +198,12 @@ def _sum_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
     return np.full(SIZE, range_check.verdict(claim))
 
 
+def _within_limits(z: SharedArray) -> NDArray[np.bool_]:
+    excess = limits.Excess(z.session)
+    y = limits.truncate_within(z, 64 << 16, excess)
+    return np.full(SIZE, range_check.is_none(limits.failures(y, excess)))
+
+
 def _softmax(scores: NDArray[Any]) -> NDArray[Any]:
     e = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))
@@ -228,6 +237,11 @@ CHECKS = (
     Check("combination", "3/8 x - 5/16 y", _computed, _fractions, 3 / 8 * _X - 5 / 16 * _Y, _UNIT),
     Check("relu", "max(x y, 0), truncated", _product, lambda z: z.relu(), np.maximum(_X * _Y, 0),
           _UNIT, ("sign", "bits")),
+    Check("clip", "min(max(x y, -1), 2), truncated", _product,
+          lambda z: clip.clip_with_derivative(z, -1 << 16, 2 << 16)[0], np.clip(_X * _Y, -1, 2), _UNIT,
+          ("relu", "sign", "bits", "b2a")),
+    Check("limits", "whether |x y| stayed below 64", _product, _within_limits, np.ones(SIZE), 0,
+          ("truncation", "sign", "b2a", "range_check")),
     Check("comparison", "x < y", _computed, lambda x, y: x < y, _X < _Y, 0,
           ("sign", "bits", "b2a")),
     Check("comparison", "x == y", _computed, lambda x, y: x == y, _X == _Y, 0,
@@ -270,6 +284,10 @@ CHECKS = (
           lambda x: logarithm.log(x, 10), np.log(_POSITIVE), 3 * _UNIT, ("product", "truncation")),
     Check("inverse_root", "m / sqrt(x)", _roots, inverse_root.times_inverse_root,
           0.5 / np.sqrt(_POSITIVE), 1e-3, ("comparison", "select", "product", "truncation")),
+    Check("root_mean_square", f"rows of {CLASSES} divided by it", _scores,
+          lambda x, y: root_mean_square.over_root_mean_square(x, 0.1),
+          _TABLE / np.sqrt((_TABLE**2).mean(axis=1, keepdims=True) + 0.1), 4 * _UNIT,
+          ("inverse_power", "thresholds", "product", "truncation")),
     Check("range_check", "whether |x y| < 2^62", _wide, _product_in_range, np.ones(SIZE), 0,
           ("sign", "bits", "b2a")),
     Check("range_check", "whether |2^31 x + y| < 2^62", _wide, _sum_in_range, np.zeros(SIZE), 0,

@@ -88,6 +88,11 @@ class Bounds:
     room : int
         By how much the range of the inputs may be widened, see ``share``.
 
+    Raises
+    ------
+    DtypeError, ArgumentError
+        If an entry is no positive finite number, or `largest` or `room` is out of its range.
+
     Examples
     --------
     >>> import nn
