@@ -1,5 +1,6 @@
 """Powers, logarithm, exponential and quotients: errors over the domain in every format, refusals, cost."""
 
+import contextlib
 import operator
 import os
 from fractions import Fraction
@@ -251,17 +252,54 @@ def test_nothing_is_checked_where_the_bound_is_enough():
 @pytest.mark.parametrize("ranges", ["values", "check", "error"])
 def test_division_where_bounds_leave_no_room(ranges):
     """The product c X is checked then, or refused."""
-    with mpc.Session(frac_bits=16, int_bits=29, ranges=ranges) as s:
-        x, y = s.share([1.0, 2.0**28], owner="alice"), s.share([2.0**-16, 2.0**14], owner="bob")
+    with mpc.Session(frac_bits=16, int_bits=22, ranges=ranges) as s:
+        x, y = s.share([1.0, 2.0**21], owner="alice"), s.share([2.0**-16, 2.0**14], owner="bob")
         if ranges == "error":
-            with pytest.raises(mpc.RangeError, match=r"^\*: by the bounds of the operands"):
+            before = s.cost().rounds
+            with pytest.raises(mpc.RangeError, match=r"^/: by the bounds of the operands"):
                 x / y
+            assert s.cost().rounds == before
             x, y = (z.with_bound(1000.0) for z in (x[:1], x[:1]))
             assert (x / y).reveal().tolist() == [1]
             return
-        np.testing.assert_allclose((x / y).reveal(), [2.0**16, 2.0**14], rtol=2.0**-18)
-        with pytest.raises(mpc.RangeError):
-            x[1:] / y[:1]  # 2^44, whose product with c is 2^74
+        np.testing.assert_allclose((x / y).reveal(), [2.0**16, 2.0**7], rtol=2.0**-18)
+        for vouched in (False, True):
+            with s.range_policy.vouched() if vouched else contextlib.nullcontext():
+                with pytest.raises(mpc.RangeError, match=r"^/: .* domain, y not 0 and"):
+                    x[1:] / y[:1]  # 2^37, whose product with c is 2^75
+
+
+@pytest.mark.parametrize("ranges", ["check", "error"])
+def test_division_by_whole_numbers_of_large_bounds_is_checked_where_products_are_vouched_for(
+    ranges,
+):
+    """c X is 6 * 2^76 here, which is 0 modulo 2^64."""
+    with mpc.Session(ranges=ranges) as s:
+        x, y = s.share([6.0], owner="alice"), held(s, np.array([6]), 0, 2**62 - 1)
+        with s.range_policy.vouched(), pytest.raises(mpc.RangeError, match=r"^/: .* domain"):
+            x / y
+
+
+def test_a_refused_quotient_spends_the_same_whatever_is_wrong():
+    """So one bit is opened: no step depends on what another one found."""
+    spent = []
+    for x, y in ((2.0**21, 2.0**-14), (1.0, 0.0), (1.0, 2.0), (2.0**21, 0.0)):
+        with mpc.Session(frac_bits=14, int_bits=24, ranges="check") as s:
+            a, b = s.share([x], owner="alice"), s.share([y], owner="bob")
+            outcome = pytest.raises(mpc.RangeError, match="domain")
+            with outcome if y < 1 else contextlib.nullcontext():
+                a / b
+            spent.append(s.cost().total)
+    assert spent[1:] == spent[:-1]
+
+
+@pytest.mark.parametrize(("frac_bits", "int_bits"), [(16, 23), (12, 36), (12, 37), (16, 29)])
+def test_division_is_refused_in_formats_without_room_for_it(frac_bits, int_bits):
+    with mpc.Session(frac_bits=frac_bits, int_bits=int_bits) as s:
+        x = s.share([1.3], owner="alice")
+        with pytest.raises(mpc.RangeError, match=f"^/ needs .* int_bits = {int_bits}$"):
+            x / s.share([3.0], owner="bob")
+        assert s.cost().rounds == 0
 
 
 def test_many_elements_are_evaluated_in_parts(pair):
