@@ -108,7 +108,7 @@ def test_every_format(name, frac_bits):
             if name not in ("exp", "x^2.5") or int_bits <= 20:
                 check_curve(s, name, place, most, 30)
                 continue
-            # The results may be too large.
+            # The results may be too large, or too coarse.
             try:
                 check_curve(s, name, place, most, 30)
             except mpc.RangeError as e:
@@ -354,6 +354,23 @@ def test_fits_are_those_of_fractions():
     unit = Fraction(1, 2**16)
     found = (Fraction(a0) + d * d * a2) * unit / 2**plan.d_bits + (a1 + d * d * a3) * d * unit
     assert abs(found - Fraction(1, 3)) < unit
+
+
+@pytest.mark.parametrize("exponent", [1e-6, 1e-3, 0.0149])
+def test_small_exponents(pair, exponent):
+    """Every x that the format holds has a result, close to 1."""
+    values = np.array([UNIT, 1.0, 2.0**15 - UNIT])
+    found = (pair.share(values, owner="alice") ** exponent).reveal()
+    assert np.abs(found - values**exponent).max() <= 4 * UNIT
+
+
+@pytest.mark.parametrize(("frac_bits", "int_bits"), [(4, 52), (5, 51), (6, 49), (1, 58)])
+def test_formats_in_which_results_would_be_useless_are_refused(frac_bits, int_bits):
+    with mpc.Session(frac_bits=frac_bits, int_bits=int_bits) as s:
+        x = s.share([1.0], owner="alice")
+        with pytest.raises(mpc.RangeError, match=f"^exp has no room .* and int_bits = {int_bits}:"):
+            x.exp()
+        assert s.cost().rounds == 0
 
 
 @pytest.mark.parametrize("exponent", [2, 3, 7])
