@@ -51,6 +51,8 @@ __all__ = [
     "deal_tops",
     "divide_together",
     "finish",
+    "keep",
+    "kept",
     "open_masked",
     "take_in",
     "to_format",
@@ -265,6 +267,27 @@ def divide_together(pairs: Sequence[tuple[Secret, int]]) -> list[Secret]:
 def _on_own_shares(pair: Pair, x: Secret, shift: int) -> Secret:
     shares = own_shares.truncate(pair, fresh_shares(x.session, x.shares), shift)
     return x.derive(shares.reshape(len(shares), *x.shape), frac_bits=0, bound=-(-x.bound >> shift))
+
+
+def kept(x: Secret) -> Secret:
+    """Return x in the format, if it was truncated to it before; else x as it is.
+
+    Protocols that truncate on their way begin with this and end with :func:`keep`: each new rounding of
+    one value would tell something of the bits that truncation takes away.
+    """
+    y = x.truncated
+    if y is None:
+        return x
+    bound = -(-x.bound >> x.frac_bits - y.frac_bits)
+    return y.with_integer_bound(bound) if bound < y.bound else y
+
+
+def keep(x: Secret, words: Words, shift: int) -> None:
+    """Keep shares of x, truncated by `shift` bits to the format, with x."""
+    if shift:
+        shares = words.reshape(len(words), *x.shape)
+        bound = -(-x.bound >> shift)
+        x.truncated = x.derive(shares, frac_bits=x.frac_bits - shift, bound=bound)
 
 
 def to_format(x: Secret) -> Secret:
