@@ -25,6 +25,11 @@ Reals = NDArray[Any]
 _SMALLEST = 2.0**-30
 
 
+def _limit(x: SharedArray) -> float:
+    """Return the format's limit, which a function of numbers near 0 may reach; more is refused."""
+    return 2.0**x.session.format.int_bits
+
+
 class _Function(Layer):
     """Base class: a function of single elements that is monotonous where it is defined."""
 
@@ -122,6 +127,11 @@ class Log(_Function):
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(1 / x)
 
+    def reach(self, magnitude: SharedArray) -> float:
+        # Nothing in the format is closer to 0, or farther from it.
+        form = magnitude.session.format
+        return max(form.frac_bits, form.int_bits) * math.log(2)
+
     def _defined(self, lows: Reals, highs: Reals) -> tuple[Reals, Reals]:
         return np.maximum(lows, _SMALLEST), np.maximum(highs, _SMALLEST)
 
@@ -175,6 +185,9 @@ class Reciprocal(_Function):
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(-1 / (x * x))
+
+    def reach(self, magnitude: SharedArray) -> float:
+        return _limit(magnitude)
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[Reals, Reals]:
         lows, highs = interval(low, high)
@@ -231,6 +244,9 @@ class Pow(_Function):
     def _shared(self, x: SharedArray) -> SharedArray:
         found: SharedArray = x**self.exponent
         return found.truncate()
+
+    def reach(self, magnitude: SharedArray) -> SharedArray | float:
+        return _limit(magnitude) if self.exponent < 0 else super().reach(magnitude)
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(self.exponent * np.power(x, self.exponent - 1))
