@@ -1,8 +1,8 @@
 """Elementary functions as layers: exact on NumPy arrays, by normalised pieces on shares.
 
-On shares the error is at most 2^-18 of the result and four units of the format, see
-:mod:`mpc.protocols.normalised`. A value outside of the domain is refused there, as `ranges` of the session
-say. They are not trained on shares.
+On shares the error is at most 2^-18 of the result and four units of the format in the default format,
+up to 2^-10 of the result in others: see :func:`mpc.protocols.normalised.error_bound`. A value outside
+of the domain is refused there, as `ranges` of the session say. They are not trained on shares.
 """
 
 from __future__ import annotations
