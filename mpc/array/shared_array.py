@@ -131,6 +131,8 @@ class SharedArray(SmoothMethods):
         return self._apply(SharedArray.divided_into, other)
 
     def __pow__(self, exponent: float) -> SharedArray:
+        if isinstance(exponent, np.ndarray) and not exponent.ndim:
+            exponent = exponent.item()
         if isinstance(exponent, (SharedArray, bool)) or not isinstance(exponent, numbers.Real):
             raise DtypeError(f"exponent must be a public number, got {exponent!r}")
         power = int(exponent) if float(exponent).is_integer() else 0

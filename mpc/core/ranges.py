@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import ArgumentError, RangeError, RangeWarning
 
-__all__ = ["LARGEST", "MODES", "Operation", "RangePolicy"]
+__all__ = ["LARGEST", "LIMIT_BITS", "MODES", "Operation", "RangePolicy"]
 
 # The magnitude of a shared integer is below 2^62.
 LIMIT_BITS = 62

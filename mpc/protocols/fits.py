@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.errors import ArgumentError, RangeError
-from mpc.core.ranges import LARGEST
+from mpc.core.ranges import LARGEST, LIMIT_BITS
 from mpc.protocols.piecewise import Sizes
 from ring.fixed_point import FixedPoint
 
@@ -38,6 +38,8 @@ _RELATIVE = _TWO**-19
 _CUTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 # Widths of the exponential's pieces.
 _WIDTHS = (Decimal(2), _ONE, _HALF, Decimal("0.25"))
+# The largest error relative to the result that is accepted.
+_COARSEST = 2.0**-10
 _D_BITS = 32
 _LEAST_D_BITS = 24
 
@@ -224,6 +226,8 @@ def _domain(curve: Curve, place: int, form: FixedPoint, bound: int) -> tuple[int
     if curve.kind == "exp":
         return -bound, _integer(form.int_bits * _TWO.ln() * 2**place, ROUND_FLOOR)
     p = Decimal(curve.exponent)
+    if p > 0 and form.int_bits / p + place > LIMIT_BITS:
+        return 1, bound  # far from the edge, which may be too large a number
     edge = _TWO ** (form.int_bits / p + place)
     if p < 0:
         return _integer(edge, ROUND_FLOOR) + 1, bound
@@ -301,7 +305,8 @@ def plan_of(curve: Curve, place: int, form: FixedPoint, bound: int) -> Plan:
     Raises
     ------
     RangeError
-        If the format has no room for the function.
+        If the format has no room for the function, or results would be off by more than 2^-10 of
+        themselves.
     ArgumentError
         If an exponent is too large.
     """
@@ -325,6 +330,12 @@ def plan_of(curve: Curve, place: int, form: FixedPoint, bound: int) -> Plan:
         if not curve.normalises:
             v_bits = d_bits
         errors = _errors(curve, pieces, 1 << form.frac_bits, v_bits, d_bits)
+        if errors[1] > _COARSEST:
+            raise RangeError(
+                f"{curve.name} has no room in a format with frac_bits = {form.frac_bits} and int_bits ="
+                f" {form.int_bits}: a result could be off by {errors[1]:.1g} of itself, and at most"
+                f" {_COARSEST:.1g} is accepted; take fewer integer bits"
+            )
         rows = [_row(piece, form.frac_bits, v_bits, d_bits) for piece in pieces]
     starts = [piece.start for piece in pieces[1:]]
     outside = [int(not piece.inside) for piece in pieces]

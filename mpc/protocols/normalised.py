@@ -110,8 +110,8 @@ def cut_to(v: Secret, plan: Plan) -> Secret:
     return truncation.truncate(v, cut) if cut else v
 
 
-def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Words]:
-    """Steps 1 to 3; also shares of the number of values outside of the domain, (p,)."""
+def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Words, Words]:
+    """Steps 1 to 3; also shares of the number of values outside of the domain, (p,), and of y."""
     session, place = x.session, x.frac_bits - shift
     bits, y = sign.signs_and_value(x, shift, plan.thresholds)
     numbers = b2a.convert(session, bits, x.size)
@@ -127,7 +127,7 @@ def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Word
     a0, a1, a2, a3 = a
     total, _ = piecewise.cubic(x, d, (a0, a1, a2, a3), plan.d_bits, plan.sizes, at_once=True)
     frac_bits = session.format.frac_bits + plan.d_bits
-    return linear.placed(total, frac_bits, total.bound), outside
+    return linear.placed(total, frac_bits, total.bound), outside, y
 
 
 def _domain(curve: Curve, plan: Plan, place: int) -> str:
@@ -160,6 +160,7 @@ def evaluate(x: Secret, curve: Curve) -> Secret:
     """
     session = x.session
     with session.protocol(curve.name):
+        x = truncation.kept(x)
         shift, plan = _plan(x, curve)
         domain = _domain(curve, plan, x.frac_bits - shift)
         check = plan.outside.any() and session.range_policy.settle_domain(
@@ -169,12 +170,13 @@ def evaluate(x: Secret, curve: Curve) -> Secret:
         parts = slices(session, x.size, len(plan.thresholds))
         parts_of_x = [flat[part] for part in parts] if len(parts) > 1 else [flat]
         found = [_part(part, curve, shift, plan) for part in parts_of_x]
+        truncation.keep(x, np.concatenate([y for _, _, y in found], axis=1), shift)
         if check:
             outside = found[0][1]
-            for _, more in found[1:]:
+            for _, more, _ in found[1:]:
                 outside = outside + more
             if not range_check.is_none(x.derive(outside, frac_bits=0, bound=x.size)):
                 raise RangeError(f"{curve.name}: a value is not in the domain, {domain}")
-        results = [result for result, _ in found]
+        results = [result for result, _, _ in found]
         whole = results[0] if len(results) == 1 else linear.concatenate(results)
         return whole.view(("reshape", x.shape))

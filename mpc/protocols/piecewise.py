@@ -311,12 +311,14 @@ def evaluate(x: Secret, pieces: Pieces) -> Secret:
         sizes = _sizes(pieces, frac_bits)
         if pieces.has_slope and x.frac_bits < frac_bits:
             x = linear.at_bits(x, frac_bits, pieces.name)
+        x = truncation.kept(x)
         shift, up = max(0, x.frac_bits - frac_bits), max(0, frac_bits - x.frac_bits)
         bound = -(-x.bound >> shift)
         thresholds, rows = _encoded(pieces, frac_bits, up, bound)
 
         bits, y = sign.signs_and_value(x, shift, thresholds)
         numbers = b2a.convert(session, bits, x.size)
+        truncation.keep(x, y, shift)
         y = y << np.uint64(up)
         count = len(rows) if pieces.has_slope else 5
         m, a0, a1, a2, a3, *slopes = choose(session, numbers, rows[:count]).transpose(1, 0, 2)

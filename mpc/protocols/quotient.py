@@ -9,12 +9,14 @@ Y is the encoded value of y, v = c Y in [1, 2) with c as in :mod:`mpc.protocols.
 The result has 22 fractional bits more than n; n has the format's and 4 more, or fewer in large formats.
 Domain: y not 0, and |c X| within the format's limit and below 2^62, which holds if |x / y| is below half
 of the limit, and implies that x / y is below the limit. Where f + i exceeds 31, 2^62 is the smaller limit.
-With ranges="check" and "error" both are checked on shares, by the number of zeros and by c X. Where bounds
-do not show that c X is in range, the range policy settles it as a product.
+With ranges="check" and "error" both are checked on shares, by the number of zeros and by c X: one bit is
+opened for all. Where bounds do not show that c X is in range, the check takes the product over the integers
+(:mod:`mpc.protocols.range_check`); with "error" it is refused.
+Formats with f + i above 38, which leave n fewer bits than the format's, are refused.
 Cost for Y of L bits: 8 rounds; K = 12 L - 10 thresholds.
 
-Error: 2^-18.5 of the result, and 1.1 units of the format. x and y with more fractional bits than the
-format's are truncated first.
+Error: 2^-18.5 of the result, and 1.1 units of the format, up to 2 where f + i exceeds 34. x and y with more
+fractional bits than the format's are truncated first.
 
 Source: as of :mod:`mpc.protocols.normalised`; the order of the products is Goldschmidt's, 1964.
 """
@@ -64,7 +66,8 @@ def _n_bits(x: SecretValue, y: SecretValue, plan: Plan) -> tuple[int, int]:
 def error_bound(x: SecretValue, y: SecretValue) -> tuple[float, float]:
     """Return the absolute error, and the error relative to the result, that x / y may have."""
     plan = plan_of(_INVERSE, 0, _P_FORM, y.bound)
-    absolute = 2.0**-x.session.format.frac_bits + 2.0 ** -_n_bits(x, y, plan)[1]
+    before, after = _n_bits(x, y, plan)
+    absolute = 2.0**-x.session.format.frac_bits + (2.0**-after if before > after else 0.0)
     return absolute, plan.relative + plan.absolute * 2.0 ** (1 - _P_BITS)
 
 
@@ -74,7 +77,8 @@ def divide(x: Secret, y: Secret) -> Secret:
     Raises
     ------
     RangeError
-        If a value is outside of the domain, see the session's `ranges`; or the bounds are too large.
+        If a value is outside of the domain, see the session's `ranges`; or the bounds, or the format's
+        bits, are too many.
     """
     session, form = x.session, x.session.format
     if not form.frac_bits:
@@ -87,8 +91,12 @@ def divide(x: Secret, y: Secret) -> Secret:
         if before < 0:
             x = linear.at_bits(x, x.frac_bits - before, "/")
             before = after = 0
-        if after < 0:
-            raise RangeError(f"/ has no room in a format with int_bits = {form.int_bits}")
+        if after < min(before, form.frac_bits):
+            raise RangeError(
+                f"/ needs a format with at most {60 - _P_BITS} bits in all, got frac_bits ="
+                f" {form.frac_bits} and int_bits = {form.int_bits}"
+            )
+        session.range_policy.foresee("/", x.bound << plan.v_bits, before)
         limit = min((1 << form.int_bits + before) - 1, LARGEST)
         most = min(2.0**form.int_bits, limit * 2.0**-before) / 2
         domain = f"y not 0 and |x / y| below {most:g}"
@@ -106,16 +114,14 @@ def divide(x: Secret, y: Secret) -> Secret:
             pairs = [(left[part], right[part]) for part in parts]
         else:
             pairs = [(x, y)]
-        found = [_divide(a, b, plan, before - after) for a, b in pairs]
+        found = [_divide(a, b, plan, before - after, limit if check else None) for a, b in pairs]
         if check:
-            claims = [range_check.magnitude(n, limit) for _, n, _ in found]
-            zeros = found[0][2]
-            for _, _, more in found[1:]:
+            zeros = found[0][1]
+            for _, more, _ in found[1:]:
                 zeros = zeros + more
-            if not (
-                range_check.is_none(y.derive(zeros, frac_bits=0, bound=y.size))
-                and range_check.verdict(*claims)
-            ):
+            failed = y.derive(zeros, frac_bits=0, bound=y.size)
+            claims = [claim for _, _, some in found for claim in some]
+            if not range_check.verdict(*claims, failed=failed):
                 raise RangeError(f"/: a quotient is not in the domain, {domain}")
         results = [result for result, _, _ in found]
         whole = results[0] if len(results) == 1 else linear.concatenate(results)
@@ -123,8 +129,10 @@ def divide(x: Secret, y: Secret) -> Secret:
         return linear.placed(whole, after + _P_BITS, 1 << form.int_bits + after + _P_BITS)
 
 
-def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret, Words]:
-    """Return the quotient, n, and shares of the number of zeros."""
+def _divide(
+    x: Secret, y: Secret, plan: Plan, cut: int, limit: int | None
+) -> tuple[Secret, Words, list[range_check.Claim]]:
+    """Return the quotient, shares of the number of zeros, and claims that n is within `limit`."""
     session = x.session
     bits, words = sign.signs_and_value(y, 0, plan.thresholds)
     numbers = b2a.convert(session, bits, y.size)
@@ -134,7 +142,14 @@ def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret,
     c = y.derive(c_.reshape(len(c_), *y.shape), frac_bits=0, bound=1 << plan.v_bits)
     left = y.derive(words.reshape(len(words), *y.shape), frac_bits=plan.v_bits, bound=1)
     mask_ahead(c, x, left)
-    n = product.multiply(x, c, whole=True)
+    claims = []
+    if limit is not None and x.bound * c.bound > LARGEST:
+        claims.append(range_check.bilinear(x, c, product.multiply, 1))
+    # The domain, which is settled even where others vouch for products, says that n is in range.
+    with session.range_policy.vouched():
+        n = product.multiply(x, c, whole=True)
+    if limit is not None:
+        claims.append(range_check.magnitude(n, limit))
     v = product.multiply(left, c, whole=True)
     d = cut_to(v, plan).shares.reshape(m.shape)
     a0, a1, a2, a3 = a
@@ -147,4 +162,4 @@ def _divide(x: Secret, y: Secret, plan: Plan, cut: int) -> tuple[Secret, Secret,
     # In range by the domain.
     wide = linear.rescale(n, 1 if cut else 2, max(cut, 1), LARGEST)
     result = truncated_product.multiply(wide, max(cut, 1), p, plan.d_bits, LARGEST)
-    return result, n, zeros
+    return result, zeros, claims

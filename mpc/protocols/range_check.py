@@ -470,8 +470,11 @@ def within(x: SecretValue, bound: int) -> bool:
     return verdict(magnitude(x, bound))
 
 
-def verdict(*claims: Claim) -> bool:
-    """Open whether all claims hold. In a plan they do."""
+def verdict(*claims: Claim, failed: SecretValue | None = None) -> bool:
+    """Open whether all claims hold, in a bit. In a plan they do.
+
+    `failed` is a secret whole number, of no axes and not negative, that has to be 0 as well.
+    """
     size = sum(len(claim.limits) for claim in claims)
     if not size:
         return True
@@ -488,7 +491,10 @@ def verdict(*claims: Claim) -> bool:
         first = session.first_row
         if first is not None:
             shares[first : first + 1] += np.uint64(size)
-        return is_none(like.derive(shares, frac_bits=0, bound=2 * size))
+        bound = 2 * size
+        if failed is not None:
+            shares, bound = shares + failed.shares.reshape(shares.shape), bound + failed.bound
+        return is_none(like.derive(shares, frac_bits=0, bound=bound))
 
 
 def cost_of_none(parties: int, bound: int) -> Spent:

@@ -57,6 +57,8 @@ __all__ = [
     "deal_tops",
     "divide_together",
     "finish",
+    "keep",
+    "kept",
     "open_masked",
     "round_later",
     "take_in",
@@ -347,6 +349,27 @@ def round_later(x: Secret) -> Secret:
         rounding=RoundLater(session, shift, message, dealt),
     )
     return x.truncated
+
+
+def kept(x: Secret) -> Secret:
+    """Return x in the format, if it was truncated to it before; else x as it is.
+
+    Protocols that truncate on their way begin with this and end with :func:`keep`: each new rounding of
+    one value would tell something of the bits that truncation takes away.
+    """
+    y = x.truncated
+    if y is None:
+        return x
+    bound = -(-x.bound >> x.frac_bits - y.frac_bits)
+    return y.with_integer_bound(bound) if bound < y.bound else y
+
+
+def keep(x: Secret, words: Words, shift: int) -> None:
+    """Keep shares of x, truncated by `shift` bits to the format, with x."""
+    if shift:
+        shares = words.reshape(len(words), *x.shape)
+        bound = -(-x.bound >> shift)
+        x.truncated = x.derive(shares, frac_bits=x.frac_bits - shift, bound=bound)
 
 
 def to_format(x: Secret) -> Secret:

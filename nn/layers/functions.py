@@ -1,8 +1,8 @@
 """Elementary functions as layers: exact on NumPy arrays, by normalised pieces on shares.
 
-On shares the error is at most 2^-18 of the result and four units of the format, see
-:mod:`mpc.protocols.normalised`. A value outside of the domain is refused there, as `ranges` of the session
-say. They are not trained on shares.
+On shares the error is at most 2^-18 of the result and four units of the format in the default format,
+up to 2^-10 of the result in others: see :func:`mpc.protocols.normalised.error_bound`. A value outside
+of the domain is refused there, as `ranges` of the session say. They are not trained on shares.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ __all__ = ["Exp", "Log", "Pow", "Reciprocal", "Sqrt"]
 Reals = NDArray[Any]
 # No format has a smaller positive number.
 _SMALLEST = 2.0**-30
+
+
+def _limit(x: SharedArray) -> float:
+    """Return the format's limit, which a function of numbers near 0 may reach; more is refused."""
+    return 2.0**x.session.format.int_bits
 
 
 class _Function(Layer):
@@ -122,6 +127,11 @@ class Log(_Function):
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(1 / x)
 
+    def reach(self, magnitude: SharedArray) -> float:
+        # Nothing in the format is closer to 0, or farther from it.
+        form = magnitude.session.format
+        return max(form.frac_bits, form.int_bits) * math.log(2)
+
     def _defined(self, lows: Reals, highs: Reals) -> tuple[Reals, Reals]:
         return np.maximum(lows, _SMALLEST), np.maximum(highs, _SMALLEST)
 
@@ -175,6 +185,9 @@ class Reciprocal(_Function):
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(-1 / (x * x))
+
+    def reach(self, magnitude: SharedArray) -> float:
+        return _limit(magnitude)
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[Reals, Reals]:
         lows, highs = interval(low, high)
@@ -231,6 +244,9 @@ class Pow(_Function):
     def _shared(self, x: SharedArray) -> SharedArray:
         found: SharedArray = x**self.exponent
         return found.truncate()
+
+    def reach(self, magnitude: SharedArray) -> SharedArray | float:
+        return _limit(magnitude) if self.exponent < 0 else super().reach(magnitude)
 
     def _derivative(self, x: Reals) -> Reals:
         return np.asarray(self.exponent * np.power(x, self.exponent - 1))

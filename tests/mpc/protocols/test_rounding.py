@@ -1,5 +1,7 @@
 """Floor, ceiling, nearest and sign: exact for every value."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,18 @@ def test_products_and_the_ring_s_limit(pair, name):
     }
     found = getattr(x, name)()
     assert found.reveal().tolist() == exact[name]
+
+
+@pytest.mark.parametrize("frac_bits", [1, 32, 58, 59, 60])
+def test_rint_next_to_the_ring_s_limit(pair, frac_bits):
+    """Nothing is added on the way: a sum beyond 2^62 is truncated wrongly, one time in 2^(63 - f)."""
+    top, half = 2**62 - 1, 1 << frac_bits - 1
+    values = [top, top - 1, -top, *(k * half + d for k in (-3, -1, 1, 3) for d in (-1, 0, 1))]
+    values = np.array([v for v in values if abs(v) <= top] * 40)
+    shares = np.random.default_rng(0).integers(0, 2**64, (2, len(values)), dtype=np.uint64)
+    shares[0] = values.view(np.uint64) - shares[1]
+    found = SharedArray(pair, shares, frac_bits, 2**62).rint().reveal()
+    assert found.tolist() == [round(Fraction(v, 1 << frac_bits)) for v in values.tolist()]
 
 
 def test_whole_numbers_stay(pair):

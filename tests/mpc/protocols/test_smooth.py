@@ -202,3 +202,15 @@ def test_empty_and_closed(pair):
     pair.close()
     with pytest.raises(mpc.SessionError):
         x.activation("silu")
+
+
+@pytest.mark.parametrize("name", sorted(set(EXACT) - {"celu", "elu"}))
+def test_alpha_is_refused_where_a_function_has_none(pair, name):
+    x = pair.share([1.0], owner="alice")
+    with pytest.raises(mpc.ArgumentError, match=f"^alpha must be 1 for {name}, .* got 0.5"):
+        x.activation(name, 0.5)
+
+
+def test_alpha_may_be_a_float32(pair):
+    found = pair.share([-1.0], owner="alice").activation("elu", np.float32(0.1)).reveal()
+    assert np.abs(found - elu(-1.0, 0.1)).max() <= smooth.error_bound("elu", 16, 0.1)

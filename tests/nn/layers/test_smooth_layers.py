@@ -119,6 +119,21 @@ def test_no_steeper_and_no_larger_than_stated(layer):
     assert layer.may_grow or (np.abs(y) <= np.abs(np.linspace(-30, 30, 600_001)) + 1e-12).all()
 
 
+@pytest.mark.parametrize("layer", [SiLU(), GELU(), GELU("tanh"), Mish()], ids=ids)
+def test_the_least_value_is_the_lower_bound(layer):
+    turn = layer.lowest_at
+    near = layer(turn + np.linspace(-1e-3, 1e-3, 2001))
+    assert abs(layer.bounds(-5.0, 5.0)[0] - near.min()) <= 1e-15
+
+
+@pytest.mark.parametrize("layer", [Log(), Reciprocal(), Pow(-0.5), Pow(-2), Pow(1.5)], ids=ids)
+def test_reach_bounds_results_of_numbers_near_zero(layer):
+    with mpc.Session() as s:
+        reach = layer.reach(s.share([3.0], owner="alice"))
+        most = reach if isinstance(reach, float) else reach.reveal().max()
+        assert np.abs(layer(np.array([2.0**-7, 0.5, 3.0]))).max() <= most + 4 * UNIT
+
+
 def test_what_the_constructors_refuse():
     for make, kind in (
         (lambda: GELU("erf"), ArgumentError),
