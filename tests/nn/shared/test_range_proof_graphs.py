@@ -384,3 +384,21 @@ def test_random_graphs_are_right_or_refused():
                     assert np.abs(secret(rows).reveal() - y).max() <= off, seed
                     told["inside"] += 1
     assert min(told["inside"], told["beyond"]) > 10, told
+
+
+@pytest.mark.parametrize("layer", [Mean(), Subtract(), Add()])
+def test_the_reach_of_a_sum_is_that_of_its_parts_together(layer):
+    """No sum of some of them, and no sum before it is divided, is beyond it; whatever they cancel."""
+    parts = [(eye(), 0), (ReLU(), 1), (dense([-1.0]), 0), (ReLU(), 3)]
+    graph = Graph([*parts, (layer, (2, 4)), (eye(), 5)])
+    good = bounds_of(graph, 8.0, 8.0)
+    assert good.limits[4] == 8.0
+    for reach, fits in ((15.9, False), (16.1, True)):
+        bounds = nn.Bounds(good.limits, (*good.reaches[:4], reach, good.reaches[5]), 2.0**40)
+        model = Regressor(graph, 1)
+        with mpc.Session() as s:
+            if fits:
+                model.share(s, "alice", low=-8, high=8, bounds=bounds)
+                continue
+            with pytest.raises(RangeError, match=r"layer 5, .* can reach 16\."):
+                model.share(s, "alice", low=-8, high=8, bounds=bounds)
