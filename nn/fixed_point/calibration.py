@@ -10,12 +10,17 @@ There is one limit a layer, not one a channel or an element: a limit is public, 
 of the model and the rows; and finer limits would narrow the next layer's window by a bit or two, where
 four make a nibble.
 
-Where a limit is checked:
-- At the ReLU that follows a layer with parameters, behind nothing but pooling to the maximum and changes of
-  shape, which let the layer's output pass as it is. Above only: what is negative becomes 0.
-- Otherwise at the output of the layer itself, truncated to the format; above and below.
-- Not at all before sigmoid and tanh, which are right for every value, and in the last layers, whose values
-  no product follows: they are within what the interval of the last layer says.
+Linear layers are those with weights, Scale, Shift, Add, Subtract, Mean and Concat. Their output is within
+a public reach, the interval of that one layer, before it is checked. Unchecked it may pass on to the only
+layer that takes it, if that is pooling to the maximum, a change of shape, or Add, Subtract or Concat, whose
+own reach is then that of its inputs; never into a product. Where its limit is checked:
+- At the ReLU that it comes to in this way. Above only: what is negative becomes 0.
+- Otherwise at the output of the last layer on this way that computes: the layer itself, Add or Subtract;
+  truncated to the format; above and below. A Concat is not checked as a whole, its parts are.
+- Not at all if it comes to sigmoid or tanh, which are right for every value, or to the network's output,
+  or to a ReLU behind which there is nothing but these: it is within its reach.
+A value that several layers take, or one layer twice, is checked before. All other layers take checked
+values, and the interval of each says that the format holds its output.
 """
 
 from __future__ import annotations
@@ -29,32 +34,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.core.checks import real
+from nn.fixed_point.bounds import ends_of, whole_row
 from nn.layers import (
+    Add,
+    Concat,
     Flatten,
     Layer,
     MaxPool,
+    Mean,
     ReLU,
     Reshape,
+    Scale,
+    Shift,
     Sigmoid,
+    Subtract,
     Take,
     Tanh,
     Transpose,
     Weighted,
 )
 from nn.layers.evaluation import ROWS_AT_ONCE
-from nn.layers.graph import Graph, run_all
+from nn.layers.graph import inputs_of, run_all
 from ring import FixedPoint
 from ring.errors import ArgumentError, DtypeError, RangeError
 from ring.fixed_point import HEADROOM_BITS
 
 __all__ = [
-    "Bounds", "calibrate", "checked_at", "fits_by_itself", "follows", "observed", "roomiest",
+    "Bounds", "calibrate", "checked_at", "fits_by_itself", "follows", "is_linear", "observed",
+    "roomiest",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
 # They give elements of their input, in another shape or order; a subclass may do more.
 _MOVES = (Flatten, Reshape, Take, Transpose)
+# By their type, too: Constant is a Shift and follows another rule.
+_SUMS = (Add, Subtract)
+_LINEAR = (*_SUMS, Concat, Mean, Scale, Shift)
 # The fewest fractional bits of a suggested format.
 FEWEST_FRAC_BITS = 8
 # Room in the reach of a layer for weights that a format rounds, and for rounding inside a layer.
@@ -80,8 +96,8 @@ class Bounds:
         One entry a layer of the model as it is shared: the magnitude that the layer's output must not
         exceed, checked on shares; None where nothing is checked.
     reaches : tuple of float or None
-        For each layer with parameters the largest magnitude of its output, before a ReLU behind it,
-        for all inputs within their limits.
+        For each linear layer the largest magnitude of its output, before a ReLU behind it, for all
+        inputs within their limits. Of a sum or mean, that of the sum of magnitudes.
     largest : float
         What interval bounds of the whole network reach, rounded up to a power of two. A format that
         holds it needs no limits, and `share` does not use them.
@@ -132,10 +148,10 @@ class Bounds:
     def check(self, layers: Sequence[Layer], form: FixedPoint) -> None:
         """Raise unless the limits are for these layers and fit the format; every party can tell."""
         places = checked_at(layers)
-        weighted = [isinstance(layer, Weighted) for layer in layers]
+        linear = [is_linear(layer) for layer in layers]
         if [x is not None for x in self.limits] != places or [
             x is not None for x in self.reaches
-        ] != weighted:
+        ] != linear:
             raise ArgumentError(
                 f"bounds must be those of this model's {len(layers)} layers, made by its calibrate, got"
                 f" limits {self.limits} and reaches {self.reaches}"
@@ -145,36 +161,55 @@ class Bounds:
             raise RangeError(problem)
 
 
+def is_linear(layer: Layer) -> bool:
+    """Return whether a layer's output has a reach, and may wait for its check."""
+    return isinstance(layer, Weighted) or type(layer) in _LINEAR
+
+
 def checked_at(layers: Sequence[Layer]) -> list[bool]:
     """Return for each layer whether its output has a limit that is checked."""
-    if isinstance(layers, Graph):
-        raise ArgumentError(
-            "bounds are for models in which every layer takes the output of the one before it, got a"
-            " Graph"
-        )
+    takers: list[list[int]] = [[] for _ in range(len(layers) + 1)]
+    for index, taken in enumerate(inputs_of(layers)):
+        for value in taken:
+            takers[value].append(index)
+    # Of each layer whether nothing but layers that follow come after it.
+    free = [True] * len(layers)
+    # Of each layer where its output is checked if it comes unchecked: None for nowhere.
+    at: list[int | None] = [None] * len(layers)
     places = [False] * len(layers)
-    for k, layer in enumerate(layers):
-        if not isinstance(layer, Weighted):
+    for index in reversed(range(len(layers))):
+        after = takers[index + 1]
+        free[index] = all(free[k] and follows(layers[k]) for k in after)
+        at[index] = place = _place(layers, after, at, free) if after else None
+        if place == _BEFORE and type(layers[index]) in _SUMS:
+            at[index] = place = index
+        if not is_linear(layers[index]) or place is None:
             continue
-        place = _place(layers, k)
-        if place is not None:
+        if place != _BEFORE:
             places[place] = True
+        elif type(layers[index]) is not Concat:
+            places[index] = True
     return places
 
 
-def _place(layers: Sequence[Layer], weighted: int) -> int | None:
-    """Return which layer's output is checked for the output of layer `weighted`; None for none."""
-    j = weighted + 1
-    while j < len(layers) and type(layers[j]) in (*_MOVES, MaxPool):
-        j += 1
-    if j == len(layers):
-        return None
-    if type(layers[j]) in (Sigmoid, Tanh):
-        return None
-    if type(layers[j]) is not ReLU:
-        return weighted
-    # ReLU makes no value larger. What follows may need a limit, unless nothing but these does.
-    return None if all(follows(layer) for layer in layers[j + 1 :]) else j
+# No layer's index: a value is to be checked before it comes here.
+_BEFORE = -1
+
+
+def _place(
+    layers: Sequence[Layer], takers: Sequence[int], at: Sequence[int | None], free: Sequence[bool]
+) -> int | None:
+    """Return where a value is checked that `takers` take, from where their outputs are."""
+    (taker, *others) = takers
+    kind = type(layers[taker])
+    if others:
+        return _BEFORE
+    if kind in (*_MOVES, *_SUMS, MaxPool, Concat):
+        return at[taker]
+    if kind is ReLU:
+        # ReLU makes no value larger. What follows may need a limit, unless nothing but these does.
+        return None if free[taker] else taker
+    return None if kind in (Sigmoid, Tanh) else _BEFORE
 
 
 def _walk(
@@ -186,26 +221,45 @@ def _walk(
 ) -> list[float]:
     """Return the largest magnitude of each layer's output, each from the limits of its input.
 
-    Without limits, from the layer before alone. `unit` is that of the format in which parameters are
-    rounded; 0 leaves them as they are.
+    Without limits, from the layers before alone. `unit` is that of the format in which parameters are
+    rounded; 0 leaves them as they are. Of a sum or mean it is the sum of magnitudes, which no sum of
+    some of its inputs exceeds.
     """
     # A sigmoid or tanh is off by up to 4 units, a leaky ReLU by 3 and as many as its input has ones.
     found, off = [], max(_OFF, 16 * unit)
-    for k, layer in enumerate(layers):
+
+    def step(index: int, layer: Layer, ends: Any) -> tuple[Any, Any]:
         if unit and layer.parameters:
             rounded = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
             layer = layer.with_parameters(rounded)
-        low, high = layer.bounds(low, high)
+        low, high = layer.bounds(*ends_of(layer, ends))
+        slack = 0.0
         if not isinstance(layer, Weighted) and type(layer) not in _MOVES:
-            exact = type(layer) in (ReLU, MaxPool)
-            off_low = _UNITS * unit if exact else off * (1 + np.abs(low))
-            off_high = _UNITS * unit if exact else off * (1 + np.abs(high))
+            # Each input of a linear layer may be truncated before it.
+            inputs = len(ends) if layer.joins else 1
+            exact = type(layer) in (ReLU, MaxPool, *_LINEAR) and type(layer) is not Mean
+            slack = _UNITS * inputs * unit
+            off_low = slack if exact else slack + off * (1 + np.abs(low))
+            off_high = slack if exact else slack + off * (1 + np.abs(high))
             low, high = low - off_low, high + off_high
-        found.append(float(np.max(np.maximum(np.abs(low), np.abs(high)), initial=0.0)))
-        limit = None if limits is None else limits[k]
+            if type(layer) is Mean:  # 1 / n is rounded
+                low, high = low - inputs * unit * np.abs(low), high + inputs * unit * np.abs(high)
+        most = _most(low, high)
+        if type(layer) in (*_SUMS, Mean):
+            most = np.maximum(most.max(initial=0.0), slack + sum(_most(*pair) for pair in ends))
+        found.append(float(np.max(most, initial=0.0)))
+        limit = None if limits is None else limits[index]
         if limit is not None:
             low, high = np.clip(low, -limit, limit), np.clip(high, -limit, limit)
+        return low, high
+
+    run_all(layers, (whole_row(layers, low), whole_row(layers, high)), step)
     return found
+
+
+def _most(low: Any, high: Any) -> Floats:
+    """Return the largest magnitude of each number between two ends."""
+    return np.asarray(np.maximum(np.abs(low), np.abs(high)))
 
 
 def _power(value: float, bits: int) -> float:
@@ -267,13 +321,14 @@ def calibrate(
     )
     reached = _walk(layers, low, high, limits, 0.0)
     reaches = tuple(
-        _power(_ROUNDING * value, 4) if isinstance(layer, Weighted) else None
+        _power(_ROUNDING * value, 4) if is_linear(layer) else None
         for layer, value in zip(layers, reached, strict=True)
     )
     if not all(math.isfinite(x) for x in (*limits, *reaches) if x is not None):
         raise RangeError(f"no bounds can be given to values that reach {max(reached):g}")
     parameters = [float(np.abs(p).max(initial=0)) for layer in layers for p in layer.parameters]
-    most = max([*_walk(layers, low, high, None, 0.0), *parameters])
+    # Not by max, which may pass over what is no number.
+    most = float(np.max([*_walk(layers, low, high, None, 0.0), *parameters]))
     return Bounds(limits, reaches, _power(most * (1 + _OFF), 1), room)
 
 

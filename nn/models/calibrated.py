@@ -15,10 +15,9 @@ from nn.fixed_point.audit import Fitted, fit_inputs, holds_intervals, widened
 from nn.fixed_point.calibration import Bounds, calibrate, observed
 from nn.fixed_point.inputs import Floats, check_inside
 from nn.layers import Layer
-from nn.layers.graph import Graph
 from nn.layers.normalisation import folded
 from ring import FixedPoint
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
 __all__ = ["CalibratedModel"]
 
@@ -120,9 +119,12 @@ class CalibratedModel:
             layers = folded(self.layers)
         seen, outputs = observed(layers or self.layers, rows)
         # Values that are not finite, as of a network that fixed point cannot hold, have no bounds.
-        if not layers or isinstance(layers, Graph) or not all(value < math.inf for value in seen):
+        if not layers or not all(value < math.inf for value in seen):
             return None, outputs
-        return self._calibrated(layers, seen, _MARGIN, low, high, self.room), outputs
+        bounds = None
+        with contextlib.suppress(RangeError):  # no number bounds a value, as that of 1 / x
+            bounds = self._calibrated(layers, seen, _MARGIN, low, high, self.room)
+        return bounds, outputs
 
     def _calibrated(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from mpc import Session, SharedArray
 from mpc.core.errors import RangeError
 from mpc.core.ranges import LARGEST
 from mpc.protocols import limits, linear, range_check
-from nn.fixed_point.calibration import Bounds, follows
-from nn.layers import Layer, ReLU, Weighted
+from nn.fixed_point.calibration import Bounds, follows, is_linear
+from nn.layers import Layer, ReLU
 
 __all__ = ["RangeProof", "split_failures", "verdict", "with_failures"]
 
@@ -59,24 +60,25 @@ class RangeProof:
         self._excess.add(bits, 1, inside=False)
 
     def through(
-        self, number: int, x: SharedArray, layer_of: Callable[[int, SharedArray], SharedArray]
+        self, number: int, x: Any, layer_of: Callable[[int, Any], SharedArray]
     ) -> SharedArray:
         """Return the output of layer `number` for its input `x`, checked if it has a limit.
 
-        ``layer_of(number, x)`` computes it without a check.
+        ``layer_of(number, x)`` computes it without a check. `x` is a tuple for a layer that joins.
         """
-        form, layer, limit = x.session.format, self._layers[number], self._bounds.limits[number]
+        layer, limit = self._layers[number], self._bounds.limits[number]
+        form = self._excess.session.format
         if type(layer) is ReLU and limit is not None:
             frac_bits = min(x.frac_bits, form.frac_bits)
             return limits.relu_within(x, _encoded(limit, frac_bits, form.int_bits), self._excess)
         y = layer_of(number, x)
         reach = self._bounds.reaches[number]
-        if not isinstance(layer, Weighted) or reach is None:
+        if not is_linear(layer) or reach is None:
             return y if follows(layer) else y.with_integer_bound(_in_format(y))
         most = math.ceil(reach * 2.0**y.frac_bits)
         if most > LARGEST:
             raise RangeError(
-                f"layer {number + 1}, {layer!r}: products up to {reach:g} do not fit the ring with"
+                f"layer {number + 1}, {layer!r}: values up to {reach:g} do not fit the ring with"
                 f" {y.frac_bits} bits behind the point"
             )
         y = y.with_integer_bound(most)

@@ -1,10 +1,16 @@
 """A deep network whose limits are from rows, and programs about it."""
 
 import numpy as np
+import pytest
 
 import mpc
 import nn
+from nn.fixed_point import calibration
+from nn.layers import Dense
+from nn.models.predictors import Regressor
+from ring.errors import RangeError
 
+UNIT = 2.0**-16
 DEPTH, WIDTH = 10, 32
 
 
@@ -54,3 +60,44 @@ def predictions(session):
     x = secret.share_rows(rows() if session.me == "bob" else None, "bob", rows=len(rows()))
     found["after"] = outcome(lambda: secret.predict(x))
     return found
+
+
+# Networks of layers whose values are known.
+
+
+def dense(*rows, bias=None):
+    weights = np.array(rows, np.float64)
+    return Dense(weights, np.zeros(weights.shape[1]) if bias is None else np.array(bias, float))
+
+
+def eye(n=1, factor=1.0):
+    return Dense(factor * np.eye(n), np.zeros(n))
+
+
+def bounds_of(layers, limit, inputs, shape=(1,)):
+    """Give every place that is checked the same limit, and every layer its true reach."""
+    limits = tuple(limit if checked else None for checked in calibration.checked_at(layers))
+    ends = np.full(shape, float(inputs))
+    reached = calibration._walk(layers, -ends, ends, limits, UNIT)
+    reaches = tuple(
+        2.0 ** np.ceil(np.log2(1.01 * value)) if calibration.is_linear(layer) else None
+        for layer, value in zip(layers, reached, strict=True)
+    )
+    return nn.Bounds(limits, reaches, 2.0**40)
+
+
+def shared(session, layers, limit, inputs, n=1):
+    model = Regressor(layers, n, flat=False)
+    bounds = bounds_of(layers, limit, inputs, (n,))
+    return model.share(session, session.parties[0], low=-inputs, high=inputs, bounds=bounds)
+
+
+def answer(secret, X):
+    rows = secret.share_rows(np.atleast_2d(X), secret.session.parties[1])
+    return secret(rows).reveal()
+
+
+def refused(secret, X):
+    with pytest.raises(RangeError, match="left its limit"):
+        answer(secret, X)
+    return True

@@ -13,7 +13,6 @@ import mpc
 import nn
 from mpc.protocols import limits as limits_on_shares
 from mpc.protocols import linear
-from nn.fixed_point import calibration
 from nn.layers import (
     AveragePool,
     Convolution,
@@ -30,8 +29,8 @@ from nn.shared import proof, workers
 from nn.shared.side_by_side import architecture, side_by_side
 from ring.errors import ArgumentError, DataError, DtypeError, RangeError
 from tests.helpers import calibrated
+from tests.helpers.calibrated import UNIT, answer, bounds_of, dense, eye, refused, shared
 
-UNIT = 2.0**-16
 KINDS = [(2, "crypto"), (3, "crypto"), (2, None)]
 
 
@@ -40,44 +39,6 @@ def session(request):
     parties, provider = request.param
     with mpc.Session(("alice", "bob", "carol")[:parties], provider=provider) as s:
         yield s
-
-
-def dense(*rows, bias=None):
-    weights = np.array(rows, np.float64)
-    return Dense(weights, np.zeros(weights.shape[1]) if bias is None else np.array(bias, float))
-
-
-def eye(n=1, factor=1.0):
-    return Dense(factor * np.eye(n), np.zeros(n))
-
-
-def bounds_of(layers, limit, inputs, shape=(1,)):
-    """Give every place that is checked the same limit, and every layer its true reach."""
-    limits = tuple(limit if checked else None for checked in calibration.checked_at(layers))
-    ends = np.full(shape, float(inputs))
-    reached = calibration._walk(layers, -ends, ends, limits, UNIT)
-    reaches = tuple(
-        2.0 ** np.ceil(np.log2(1.01 * value)) if layer.parameters else None
-        for layer, value in zip(layers, reached, strict=True)
-    )
-    return nn.Bounds(limits, reaches, 2.0**40)
-
-
-def shared(session, layers, limit, inputs, n=1):
-    model = Regressor(layers, n, flat=False)
-    bounds = bounds_of(layers, limit, inputs, (n,))
-    return model.share(session, session.parties[0], low=-inputs, high=inputs, bounds=bounds)
-
-
-def answer(secret, X):
-    rows = secret.share_rows(np.atleast_2d(X), secret.session.parties[1])
-    return secret(rows).reveal()
-
-
-def refused(secret, X):
-    with pytest.raises(RangeError, match="left its limit"):
-        answer(secret, X)
-    return True
 
 
 # Networks that pass a value on as it is, up to the layer that is to fail.

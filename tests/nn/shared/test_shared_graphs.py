@@ -200,11 +200,3 @@ def test_what_has_no_way_back_is_refused_before_training():
         with pytest.raises(ArgumentError, match=r"layer 3, Maximum\(\), cannot be trained"):
             nn.Sequential(graph, 6).fit(rows, targets)
         assert s.cost().total.rounds == before
-
-
-def test_limits_are_for_chains_alone():
-    model = Classifier(everything(), [3, 4, 5], 6, (-1, 1))
-    model.take_rows(X)
-    assert model.bounds_ is None
-    with pytest.raises(ArgumentError, match="every layer takes the output of the one before it"):
-        model.calibrate(X)
