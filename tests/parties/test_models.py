@@ -79,6 +79,8 @@ def started(services):
     with pytest.raises(mpc.ArgumentError, match="none is served, got 'one'"):
         services.client()
     assert services.put("one", services.shares(1)) and services.put("two", services.shares(2))
+    services.serves("one", 1)
+    services.serves("two", 2)
     return services
 
 
