@@ -77,7 +77,8 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
             *(["--venvs", venvs] if venvs else []),
         ],
         "networks_alone": [
-            "networks.py", "--no-provider", "--data", data, "--repeats", "8", "--memory", "--json"
+            "networks.py", "--no-provider", "--data", data, "--epochs", "2", "--images", "2000",
+            "--repeats", "8", "--json",
         ],
         "main_alone": ["encrypted_mnist.py", "--no-provider", "--repeats", "7", "--json"],
         "conversions": ["conversions.py", "--json"],
