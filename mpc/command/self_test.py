@@ -201,7 +201,9 @@ def _sum_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
 def _within_limits(z: SharedArray) -> NDArray[np.bool_]:
     excess = limits.Excess(z.session)
     y = limits.truncate_within(z, 64 << 16, excess)
-    return np.full(SIZE, range_check.is_none(limits.failures(y, excess)))
+    count = limits.failures(y, excess)
+    with z.session.protocol("limits"):
+        return np.full(SIZE, range_check.is_none(count))
 
 
 def _softmax(scores: NDArray[Any]) -> NDArray[Any]:

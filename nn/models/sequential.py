@@ -84,14 +84,14 @@ class Sequential(Network):
         if not isinstance(layers, Sequence) or not all(isinstance(x, Layer) for x in layers):
             raise DtypeError(f"layers must be a sequence of layers, got {layers!r}")
         self._n_features = integer("n_features", n_features, 1)
-        if not any(layer.parameters for layer in layers):
-            raise ArgumentError("layers must hold at least one with parameters, got none")
-        shape = output_shapes(layers, (self._n_features,))[-1]
+        shape = output_shapes(layers, (self._n_features,))[-1] if len(layers) else (2,)
         if len(shape) != 1 or shape[0] < 2:
             raise ShapeError(
                 f"layer {len(layers)}, {layers[-1]!r}, must have two or more scores as its output, "
                 f"got shape {shape}"
             )
+        if not any(layer.parameters for layer in layers):
+            raise ArgumentError("layers must hold at least one with parameters, got none")
         sized = rewired(layers, layers, self._n_features)
         self.architecture = sized if isinstance(sized, Graph) else tuple(sized)
         self._outputs_count = shape[0]
