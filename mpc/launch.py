@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import multiprocessing
@@ -50,9 +51,12 @@ _CONSEQUENCES = (PeerError,)
 
 def fingerprint(program: Callable[..., object]) -> str:
     """Return a name for `program` that changes with its source."""
-    name = f"{program.__module__}.{program.__qualname__}"
+    while isinstance(program, functools.partial):
+        program = program.func  # what it is called with may be a secret
+    named = program if hasattr(program, "__qualname__") else type(program)
+    name = f"{named.__module__}.{named.__qualname__}"
     try:
-        source = inspect.getsource(program)
+        source = inspect.getsource(named)
     except (OSError, TypeError):
         return name
     return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"

@@ -1,5 +1,6 @@
 """All parties as processes: results, errors, faults, and what is on the wire."""
 
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 
 import mpc
 from mpc.core.correlation import Correlation
-from mpc.launch import start
+from mpc.launch import fingerprint, start
 from mpc.provider.requests import read
 from tests.helpers import programs
 
@@ -113,6 +114,15 @@ def test_what_cannot_be_launched():
         mpc.launch(programs.divides, inputs={"eve": ()})
     with pytest.raises(mpc.LaunchError, match="did not finish in time"):
         mpc.launch(programs.work, inputs={"alice": (10**9,), "bob": (10**9,)}, timeout=4)
+
+
+def test_programs_with_arguments_bound_are_named_without_them():
+    """The name of a program travels; what it is called with may be a secret."""
+    bound = functools.partial(functools.partial(programs.work, 12345), times=3)
+    assert fingerprint(bound) == fingerprint(programs.work)
+    assert "programs.Recorded" in fingerprint(programs.Recorded("somewhere"))
+    found = mpc.launch(functools.partial(programs.work, times=2))
+    assert found == {"alice": 1000.0, "bob": 1000.0}
 
 
 def run_script(code, *, path=None):
