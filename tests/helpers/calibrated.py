@@ -6,8 +6,8 @@ import pytest
 import mpc
 import nn
 from nn.fixed_point import calibration
-from nn.layers import Dense
-from nn.models.predictors import Regressor
+from nn.layers import Add, Dense, Graph, ReLU
+from nn.models.predictors import Classifier, Regressor
 from ring.errors import RangeError
 
 UNIT = 2.0**-16
@@ -38,6 +38,25 @@ def deep_network():
     return model, bounds
 
 
+def residual_network():
+    """Return the same of blocks with skips."""
+    rng = np.random.default_rng(6)
+
+    def layer(size=WIDTH):
+        return Dense(rng.normal(size=(WIDTH, size)) / 5, np.zeros(size))
+
+    nodes = [(layer(), 0), (ReLU(), 1)]
+    for _ in range(DEPTH):
+        skip = len(nodes)
+        nodes += [(layer(), skip), (ReLU(), skip + 1), (layer(), skip + 2)]
+        nodes += [(Add(), (skip + 3, skip)), (ReLU(), skip + 4)]
+    nodes.append((layer(4), len(nodes)))
+    model = Classifier(Graph(nodes), np.arange(4), WIDTH, (0.0, 64.0))
+    bounds = model.calibrate(rows(), margin=4)
+    assert bounds.largest > 2.0**20
+    return model, bounds
+
+
 def outcome(call):
     """Return what a call returns, or the error that it is."""
     try:
@@ -46,9 +65,9 @@ def outcome(call):
         return f"RangeError: {error}"
 
 
-def predictions(session):
+def predictions(session, network):
     """Alice's network on bob's rows, with limits: what each party gets, or the error it is told."""
-    model, bounds = deep_network()
+    model, bounds = network()
     if session.me != "alice":
         model = model.outline()
     secret = model.share(session, owner="alice", scores=True, bounds=bounds)

@@ -1,5 +1,7 @@
 """Limits from rows between processes: every party is told, in workers and services, and nobody is wrong."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,17 @@ from tests.helpers.services import PARTIES, Services
 
 
 @pytest.mark.parametrize(
-    ("names", "provider"), [(("alice", "bob"), "crypto"), (("alice", "bob"), None)],
-    ids=["two", "alone"],
+    ("network", "provider"),
+    [
+        (calibrated.deep_network, "crypto"), (calibrated.deep_network, None),
+        (calibrated.residual_network, "crypto"), (calibrated.residual_network, None),
+    ],
+    ids=["two", "alone", "graph", "graph alone"],
 )  # fmt: skip
-def test_every_party_gets_the_answer_or_the_error(names, provider):
-    found = mpc.launch(calibrated.predictions, names, provider=provider)
-    model, _ = calibrated.deep_network()
+def test_every_party_gets_the_answer_or_the_error(network, provider):
+    program = functools.partial(calibrated.predictions, network=network)
+    found = mpc.launch(program, provider=provider)
+    model, _ = network()
     labels = model.predict(calibrated.rows())
     for name, got in found.items():
         for way in ("inside", "after"):
