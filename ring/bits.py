@@ -10,6 +10,8 @@ Lanes are integers of 16 or 32 bits, each wrapping around on its own. A word has
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -175,6 +177,7 @@ def add_polynomials(
     )  # fmt: skip
 
 
+@lru_cache(maxsize=WORD_BITS)
 def fold_of(bits: int) -> int:
     """Return log2 of the lanes in a word, for the narrowest lanes (16, 32, 64 bits) holding `bits` bits.
 

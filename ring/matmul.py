@@ -7,6 +7,7 @@ multiplies with its instructions (one with AVX-512, three 32-bit products with A
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,15 @@ from ring.vectors import LANES, WORD, Vectors
 __all__ = ["matmul", "matmul_add"]
 
 Words = NDArray[np.uint64]
+Indices = NDArray[np.int64]
 
 TILE_ROWS = 8
 # Depth of a block: a packed panel of BLOCK_DEPTH rows and LANES columns fits in a first-level cache.
 BLOCK_DEPTH = 512
 # With fewer rows than this, packing the right-hand side costs more than it saves.
 PACKED_ROWS = 8
+# With more multiplications a matrix than this, the products of a stack are made one by one.
+SMALL = 1 << 17
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -211,6 +215,22 @@ def _multiply_rows(
             out[i * out_row + c] += total
 
 
+@kernel
+def _multiply_stack(
+    start: int, stop: int,
+    a: Words, a_starts: Indices, a_row: int, a_col: int,
+    b: Words, b_starts: Indices, b_row: int,
+    rows: int, depth: int, columns: int, out: Words,
+) -> None:  # fmt: skip
+    """Add products `start` to `stop` of a stack, whose matrices begin at `a_starts` and `b_starts`."""
+    size = rows * columns
+    for k in range(start, stop):
+        _multiply_rows(
+            0, rows, a[a_starts[k] :], a_row, a_col, b[b_starts[k] :], b_row, depth, columns,
+            out[k * size : (k + 1) * size], columns,
+        )  # fmt: skip
+
+
 def _flat(x: Words) -> tuple[Words, int, int]:
     """View a matrix as the flat array below it and its two strides in words.
 
@@ -234,6 +254,30 @@ def _matrix(x: Words, place: tuple[int, ...]) -> Words:
     return found
 
 
+def _starts(x: Words, leading: tuple[int, ...]) -> Indices:
+    """Return where the matrices of a contiguous stack begin that broadcasts to `leading` axes."""
+    axes = x.shape[:-2]
+    numbers = np.arange(prod(axes), dtype=np.int64).reshape(axes) * (x.shape[-2] * x.shape[-1])
+    return np.broadcast_to(numbers, leading).reshape(-1).copy()
+
+
+def _add_stack(a: Words, b: Words, out: Words) -> None:
+    """Add the products of a stack of small matrices to `out`, in one kernel."""
+    leading, (rows, columns), depth = out.shape[:-2], out.shape[-2:], a.shape[-1]
+    turned = a.swapaxes(-1, -2)
+    if not a.flags.c_contiguous and turned.flags.c_contiguous:
+        held, a_row, a_col = turned, 1, rows
+    else:
+        held, a_row, a_col = np.ascontiguousarray(a), depth, 1
+    b = np.ascontiguousarray(b)
+    run(
+        _multiply_stack, prod(leading), rows * depth * columns,
+        held.reshape(-1), _starts(a, leading), a_row, a_col,
+        b.reshape(-1), _starts(b, leading), columns,
+        rows, depth, columns, out.reshape(-1),
+    )  # fmt: skip
+
+
 def matmul_add(a: Words, b: Words, out: Words) -> None:
     """Add the matrix product ``a @ b`` modulo 2^64 to `out`, which is contiguous.
 
@@ -241,6 +285,9 @@ def matmul_add(a: Words, b: Words, out: Words) -> None:
     axes broadcast to those of `out`.
     """
     if out.ndim > 2:
+        if out.size and out.shape[-2] * out.shape[-1] * a.shape[-1] <= SMALL:
+            _add_stack(a, b, out)
+            return
         for place in np.ndindex(*out.shape[:-2]):
             matmul_add(_matrix(a, place), _matrix(b, place), out[place])
         return

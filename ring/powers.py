@@ -1,6 +1,6 @@
-"""Powers of b = e^(16/23) as integers, the same on every machine, for exponentials.
+"""Powers of b = e^(16/22) as integers, the same on every machine, for exponentials.
 
-e^d = b^y with y = 23 d / 16, and b^16 is a little above 2^16. Exponents have 20 fractional bits.
+e^d = b^y with y = 22 d / 16, and b^16 is below 2^17. Exponents have 20 fractional bits.
 There are two ways. :func:`power` reads large tables at the exponent: two products, and the address shows
 the exponent to whoever watches the cache, so that it is for one that is public or the provider's own mask.
 :func:`hidden_power` takes the same time and memory for every exponent, and a share may be one. Their last
@@ -21,7 +21,7 @@ __all__ = ["LOW_BITS", "UNITS", "UNIT_BITS", "Y_BITS", "hidden_power", "power", 
 
 Words = NDArray[np.uint64]
 
-UNITS = 23
+UNITS = 22
 UNIT_BITS = 4
 Y_BITS = 20
 LOW_BITS = 24
@@ -64,7 +64,8 @@ def power(w: np.uint64, bits: int, row: int, table: Words) -> np.uint64:
     high = w >> _HALF_BITS
     product = table[row, high] * table[0, w & _HALF]
     # The product has 61 bits behind the point, times 2^exponent.
-    return product >> (np.uint64(61 - 32 - bits) + table[row + 1, high])
+    shift = np.uint64(61 - 32 - bits) + table[row + 1, high]
+    return product + (np.uint64(1) << shift - np.uint64(1)) >> shift
 
 
 def _unit() -> Decimal:
@@ -95,7 +96,7 @@ _ONE, _LESS = _start(0), _start(-16)
 # log b for exponents in units of 2^-20, with 32 bits behind the point of the exponent.
 _LOG = np.uint64(round(_unit() * (1 << 32)))
 _SIXTH = np.uint64(round(Decimal(1 << 32) / 6))
-_WHOLE = np.uint64(1 << 30)
+_WHOLE = np.uint64(1 << 31)
 _TO_31 = np.uint64(1 << 30)
 _TOP = np.uint64(Y_BITS)
 
@@ -112,7 +113,8 @@ def hidden_power(w: np.uint64, bits: int, less: bool) -> np.uint64:
     x = ((w & _HALF) + one) * _LOG >> np.uint64(12)
     square = x * x >> np.uint64(32)
     more = x + (square >> np.uint64(9)) + ((square * x >> np.uint64(32)) * _SIXTH >> np.uint64(48))
-    out = _WHOLE + (more + np.uint64(1 << 9) >> np.uint64(10))
+    # At most 3.5 in the end, with 31 bits behind the point.
+    out = _WHOLE + (more + np.uint64(1 << 8) >> np.uint64(9))
     out = out * (_LESS if less else _ONE) + _TO_31 >> bits_31
     exponents = w >> _HALF_BITS
     for k in range(11):
@@ -120,6 +122,6 @@ def hidden_power(w: np.uint64, bits: int, less: bool) -> np.uint64:
         out = out * (_ONE + (_FACTORS[k] - _ONE) * bit) + _TO_31 >> bits_31
     bit = exponents >> np.uint64(11)
     product = out * (_ONE + (_FACTORS[11] - _ONE) * bit)
-    # 61 bits behind the point.
-    shift = np.uint64(61 - bits + (16 if less else 0)) - (w >> _TOP)
+    # 62 bits behind the point.
+    shift = np.uint64(62 - bits + (16 if less else 0)) - (w >> _TOP)
     return product + (one << shift - one) >> shift

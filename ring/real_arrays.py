@@ -1,4 +1,4 @@
-"""Input checks: array-likes become arrays of real numbers; masked, sparse and other ones are refused."""
+"""Input checks: array-likes and tables become real arrays; masked, sparse and other ones are refused."""
 
 from __future__ import annotations
 
@@ -24,17 +24,24 @@ def check_unmasked(x: object, name: str) -> None:
 def plain_array(x: object, name: str) -> NDArray[Any]:
     """Return x as an array of any dtype, without masked values.
 
+    Columns of a table of pandas become columns of one dtype that holds them all: bools and nullable
+    numbers among them.
+
     Raises
     ------
     DtypeError
         If anything in x is masked, or x is a sparse matrix, which NumPy would turn into an array
-        of one object.
+        of one object; or if a column of a table holds no numbers.
+    RangeError
+        If a column of nullable numbers misses some.
     ShapeError
         If x is nested unevenly.
     """
     check_unmasked(x, name)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):  # SciPy's, without importing it
         raise DtypeError(f"{name} must be a dense array, got {type(x).__name__}: use x.toarray()")
+    if hasattr(x, "iloc") and hasattr(x, "dtypes"):  # of pandas, without importing it
+        return _table(x, name) if hasattr(x, "columns") else _column(x, name)
     try:
         return np.asarray(x)
     except ValueError as error:
@@ -63,3 +70,46 @@ def _is_masked(x: object) -> bool:
     if isinstance(x, (list, tuple)):
         return any(_is_masked(part) for part in x)
     return isinstance(x, np.ma.MaskedArray) and bool(np.ma.is_masked(x))
+
+
+def _table(x: Any, name: str) -> NDArray[Any]:
+    """Return a DataFrame's columns, all of them numbers, as a matrix."""
+    wrong = [
+        f"{label!r} ({dtype})"
+        for label, dtype in zip(x.columns, x.dtypes, strict=True)
+        if dtype.kind not in "biuf"
+    ]
+    if wrong:
+        raise DtypeError(
+            f"{name} must hold numbers, got columns of other types: {', '.join(wrong[:5])}"
+            f"{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}; encode or drop them, as by"
+            " pandas.get_dummies or scikit-learn's OneHotEncoder"
+        )
+    if not len(x.columns):
+        return np.empty(x.shape)
+    if len({str(dtype) for dtype in x.dtypes}) < 2:
+        values = np.asarray(x)
+        if values.dtype.kind in "biuf":
+            return values
+    dtype = np.result_type(*(_plain_dtype(dtype) for dtype in x.dtypes))
+    matrix = np.empty(x.shape, dtype)
+    for k, (label, column) in enumerate(x.items()):
+        matrix[:, k] = _column(column, f"column {label!r} of {name}")
+    return matrix
+
+
+def _column(x: Any, name: str) -> NDArray[Any]:
+    """Return a Series as an array; one of nullable numbers as numbers."""
+    if isinstance(x.dtype, np.dtype) or x.dtype.kind not in "biuf":
+        return np.asarray(x)
+    missing = int(x.isna().sum())
+    if missing:
+        raise RangeError(f"{name} must have no missing values, got {missing}; fill or drop them")
+    return np.asarray(x.to_numpy(dtype=_plain_dtype(x.dtype)))
+
+
+def _plain_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return NumPy's dtype for pandas' one of numbers: nullable, sparse, or of Arrow."""
+    if isinstance(dtype, np.dtype):
+        return dtype
+    return np.dtype(getattr(dtype, "numpy_dtype", None) or getattr(dtype, "subtype", np.float64))

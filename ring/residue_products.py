@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ring.compile import kernel
+from ring.errors import ShapeError
 from ring.residue_numbers import ResidueNumbers
 from ring.residues import multiply, product_bound, reduce
 from ring.threads import run
@@ -124,11 +125,11 @@ _tile_sums, _one_sum = _sums(TILE_ROWS), _sums(1)
 @kernel
 def _add_run_products(
     start: int, stop: int, x: Residues, w: Residues, terms: NDArray[np.int64], wide: int,
-    constants: Residues, p: Residues, inverse: Residues, out: Residues,
+    constants: Residues, p: Residues, inverse: Residues, out: Residues, x_first: int,
 ) -> None:  # fmt: skip
     """Panels `start` to `stop` of `wide` places, prime after prime."""
-    _, depth, length = x.shape
-    _, runs, rows, _ = w.shape
+    _, x_rows, length = x.shape
+    _, runs, rows, depth = w.shape
     flat_x, flat_w, flat_out = x.reshape(-1), w.reshape(-1), out.reshape(-1)
     # The places of all x lie 2^16 bytes apart, which is what caches are worst at.
     panel = np.empty(depth * wide)
@@ -137,7 +138,7 @@ def _add_run_products(
         modulus, below, most = p[prime], inverse[prime], terms[prime]
         constant = constants[prime]
         for k in range(depth):
-            line = flat_x[(prime * depth + k) * length + at :]
+            line = flat_x[(prime * x_rows + x_first + k) * length + at :]
             for lane in range(wide):
                 panel[(lane // LANES * depth + k) * LANES + lane % LANES] = line[lane]
         first = (prime * runs + at // (length // runs)) * rows * depth
@@ -166,11 +167,11 @@ def _add_run_products(
 @kernel
 def _add_slot_products(
     start: int, stop: int, x: Residues, w: Residues, terms: NDArray[np.int64],
-    p: Residues, inverse: Residues, out: Residues,
+    p: Residues, inverse: Residues, out: Residues, x_first: int,
 ) -> None:  # fmt: skip
     """Blocks `start` to `stop` of places, prime after prime."""
-    _, depth, length = x.shape
-    rows = w.shape[1]
+    length = x.shape[2]
+    _, rows, depth, _ = w.shape
     block = min(BLOCK, length)
     for piece in range(start, stop):
         prime, at = piece // (length // block), piece % (length // block) * block
@@ -179,7 +180,8 @@ def _add_slot_products(
             total = out[prime, r, at : at + block]
             since = 0
             for k in range(depth):
-                left, right = x[prime, k, at : at + block], w[prime, r, k, at : at + block]
+                left = x[prime, x_first + k, at : at + block]
+                right = w[prime, r, k, at : at + block]
                 for s in range(block):
                     total[s] += multiply(left[s], right[s], modulus, below)
                 since += 1
@@ -199,31 +201,46 @@ def _multiply_places(
             x[i, e] = reduce(product, p[i], inverse[i])
 
 
-def add_run_products(numbers: ResidueNumbers, x: Residues, w: Residues, out: Residues) -> None:
-    """Add ``sum over k of w[:, t, r, k] x[:, k, s]`` to ``out[:, r, s]``, t being the run of place s.
+def _check_rows(x: Residues, w: Residues, first: int) -> None:
+    """Kernels do not check their bounds."""
+    if not 0 <= first <= x.shape[1] - w.shape[3]:
+        raise ShapeError(
+            f"x must have the {w.shape[3]} rows from first = {first} on, it has {x.shape[1]}"
+        )
 
-    All are contiguous, x of shape (primes, depth, N), w of shape (primes, runs, rows, depth), whose
-    runs have eight places or more, and out of shape (primes, rows, N); all are reduced and stay so.
+
+def add_run_products(
+    numbers: ResidueNumbers, x: Residues, w: Residues, out: Residues, first: int = 0
+) -> None:
+    """Add ``sum over k of w[:, t, r, k] x[:, first + k, s]`` to ``out[:, r, s]``, t the run of place s.
+
+    All are contiguous, x of shape (primes, first + depth or more, N), w of shape (primes, runs, rows,
+    depth), whose runs have eight places or more, and out of shape (primes, rows, N); all are reduced and
+    stay so.
     """
+    _check_rows(x, w, first)
     terms = np.array([split_terms_at_once(p) for p in numbers.primes])
     constants = np.array([rounding_constant(p) for p in numbers.primes])
     wide = min(PANEL, x.shape[2] // w.shape[1])
     run(
-        _add_run_products, len(numbers) * x.shape[2] // wide, wide * x.shape[1] * w.shape[2],
-        x, w, terms, wide, constants, numbers.p, numbers.inverse, out,
+        _add_run_products, len(numbers) * x.shape[2] // wide, wide * w.shape[3] * w.shape[2],
+        x, w, terms, wide, constants, numbers.p, numbers.inverse, out, first,
     )  # fmt: skip
 
 
-def add_slot_products(numbers: ResidueNumbers, x: Residues, w: Residues, out: Residues) -> None:
-    """Add ``sum over k of w[:, r, k, s] x[:, k, s]`` to ``out[:, r, s]``.
+def add_slot_products(
+    numbers: ResidueNumbers, x: Residues, w: Residues, out: Residues, first: int = 0
+) -> None:
+    """Add ``sum over k of w[:, r, k, s] x[:, first + k, s]`` to ``out[:, r, s]``.
 
     As :func:`add_run_products`, for w of shape (primes, rows, depth, N).
     """
+    _check_rows(x, w.swapaxes(2, 3), first)
     terms = np.array([terms_at_once(p) for p in numbers.primes])
     blocks = len(numbers) * x.shape[2] // min(BLOCK, x.shape[2])
     run(
-        _add_slot_products, blocks, BLOCK * x.shape[1] * w.shape[1],
-        x, w, terms, numbers.p, numbers.inverse, out,
+        _add_slot_products, blocks, BLOCK * w.shape[2] * w.shape[1],
+        x, w, terms, numbers.p, numbers.inverse, out, first,
     )  # fmt: skip
 
 

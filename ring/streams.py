@@ -6,6 +6,11 @@ name (any bytes) starts at the counter block that keyed BLAKE2b gives for the na
 cipher serves all names. Without the BLAKE2b key nobody can search for names whose streams overlap;
 for q names of b blocks in all, two overlap with probability q b / 2^128 at most: 2^-48 for 2^40
 names and 2^40 blocks.
+
+A root key gives keys by blocks of ids: AES-128 of a block's number is the block's key, and the root serves
+for nothing else. Ids share the key of their block of 128, and from 2^48 on each id is a block of its own,
+for words that are in use for long. Whoever is given a block's key reads the streams of its ids; what is
+expanded from the other keys looks random to them.
 """
 
 from __future__ import annotations
@@ -13,9 +18,10 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -24,10 +30,28 @@ from numpy.typing import NDArray
 from ring import processes
 from ring.errors import ArgumentError, DtypeError, ProcessError
 
-__all__ = ["KEY_BYTES", "NAME_KEY_BYTES", "NamedStream", "Stream", "fresh_key"]
+__all__ = [
+    "BLOCK_IDS",
+    "KEY_BYTES",
+    "NAME_KEY_BYTES",
+    "OWN_IDS",
+    "NamedStream",
+    "NamedStreamBlocks",
+    "Stream",
+    "StreamBlocks",
+    "block_of",
+    "fresh_key",
+]
 
 KEY_BYTES = 16
 NAME_KEY_BYTES = 32
+BLOCK_IDS = 128
+"""How many ids share a key that follows from a root key."""
+OWN_IDS = 1 << 48
+"""The first of the ids that have such a key of their own."""
+_BLOCK_SHIFT = BLOCK_IDS.bit_length() - 1
+# Streams of blocks that are kept: making one takes as long as 200 kB of its output if it is not in cache.
+_KEPT_BLOCKS = 64
 _COUNTER = (1 << 128) - 1
 _WORD = np.dtype(np.uint64)
 # Words of one id's stream: after its last block the counter would run into the next id's.
@@ -279,3 +303,153 @@ class NamedStream(_Keystream):
             If `out` is no contiguous uint64 array, or `start` is out of range.
         """
         self._fill(out, place, start)
+
+
+def block_of(id: int) -> int:
+    """Return the number of the block that an id is in.
+
+    Examples
+    --------
+    >>> from ring.streams import OWN_IDS, block_of
+    >>> block_of(127), block_of(128), block_of(OWN_IDS + 5) == OWN_IDS + 5
+    (0, 1, True)
+    """
+    return id >> _BLOCK_SHIFT if id < OWN_IDS else id
+
+
+_Kind = TypeVar("_Kind", Stream, NamedStream)
+
+
+class _Blocks(ABC, Generic[_Kind]):
+    """The streams of one root key, by block; they serve only the process that made them."""
+
+    __slots__ = ("_generation", "_made", "_root", "_turn")
+
+    def __init__(self, root: bytes) -> None:
+        if not isinstance(root, bytes) or len(root) != KEY_BYTES:
+            raise ArgumentError(f"root must be {KEY_BYTES} bytes")
+        # Not a mode for data: it is given the numbers of blocks, and nothing else.
+        self._root: Any = Cipher(algorithms.AES(root), modes.ECB()).encryptor()
+        self._generation = processes.generation
+        self._turn = threading.Lock()
+        self._made: dict[int, _Kind] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<key>)"
+
+    def at(self, id: int) -> _Kind:
+        """Return the stream of the block that `id` is in.
+
+        Raises
+        ------
+        ArgumentError
+            If `id` is not in [0, 2^64).
+        ProcessError
+            In a forked child of the process that made this.
+        """
+        return self._made.get(id >> _BLOCK_SHIFT if id < OWN_IDS else id) or self._make(id)
+
+    def _make(self, id: int) -> _Kind:
+        id = operator.index(id)
+        if not 0 <= id < 1 << 64:
+            raise ArgumentError(f"id must be in [0, 2^64), got {id}")
+        if self._generation != processes.generation:
+            raise ProcessError(
+                "keys of blocks belong to the process that has made them: this process was forked from"
+                " that one, and would use the same words again"
+            )
+        block = block_of(id)
+        with self._turn:
+            stream = self._stream(self._key(block))
+            # The oldest goes; whoever needs it again makes it again.
+            if len(self._made) >= _KEPT_BLOCKS:
+                del self._made[next(iter(self._made))]
+            self._made[block] = stream
+        return stream
+
+    def key(self, block: int) -> bytes:
+        """Return the key of a block, which opens the streams of its ids and of no others."""
+        with self._turn:
+            return self._key(block)
+
+    @abstractmethod
+    def _key(self, block: int) -> bytes:
+        """Return the key of a block; within a turn."""
+
+    @staticmethod
+    @abstractmethod
+    def _stream(key: bytes) -> _Kind:
+        """Make the stream of a block's key."""
+
+
+class StreamBlocks(_Blocks[Stream]):
+    """The streams by id of one root key, under a key for each block of ids.
+
+    Parameters
+    ----------
+    root : bytes
+        16 bytes. The object never shows it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ring.streams import StreamBlocks
+    >>> blocks = StreamBlocks(bytes(16))
+    >>> mine, other = np.empty(4, np.uint64), np.empty(4, np.uint64)
+    >>> blocks.fill(mine, id=130)
+    >>> blocks.at(200).fill(other, id=130)  # the key of ids 128 to 255
+    >>> bool((mine == other).all())
+    True
+    """
+
+    __slots__ = ()
+
+    def fill(self, out: NDArray[np.uint64], id: int, start: int = 0) -> None:
+        """Write words of stream `id` into `out`, see :meth:`ring.streams.Stream.fill`."""
+        self.at(id).fill(out, id, start)
+
+    def fill_rows(
+        self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0
+    ) -> None:
+        """Write rows of a matrix that stream `id` holds, see :meth:`ring.streams.Stream.fill_rows`."""
+        self.at(id).fill_rows(out, id, rows, start)
+
+    def _key(self, block: int) -> bytes:
+        key: bytes = self._root.update(block.to_bytes(16, "big"))
+        return key
+
+    @staticmethod
+    def _stream(key: bytes) -> Stream:
+        return Stream(key)
+
+
+class NamedStreamBlocks(_Blocks[NamedStream]):
+    """The streams by name of one root key, under keys for each block of ids.
+
+    A block's key is that of its cipher, followed by that for names, from the inputs 0 || block,
+    1 || block and 2 || block of 64 bits each.
+
+    Parameters
+    ----------
+    root : bytes
+        16 bytes. The object never shows it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ring.streams import NamedStreamBlocks
+    >>> stream = NamedStreamBlocks(bytes(16)).at(130)
+    >>> words = np.empty(4, np.uint64)
+    >>> stream.fill(words, stream.place(b"a name"))
+    """
+
+    __slots__ = ()
+
+    def _key(self, block: int) -> bytes:
+        inputs = [k << 64 | block for k in range(1 + NAME_KEY_BYTES // KEY_BYTES)]
+        keys: bytes = self._root.update(b"".join(n.to_bytes(16, "big") for n in inputs))
+        return keys
+
+    @staticmethod
+    def _stream(key: bytes) -> NamedStream:
+        return NamedStream(key[:KEY_BYTES], key[KEY_BYTES:])

@@ -80,12 +80,13 @@ def run(kernel: Callable[..., Any], rows: int, work: int, *args: Any, multiple: 
     multiple : int
         Pieces start at multiples of this.
     """
-    pieces = min(rows * work // WORTHWHILE, -(-rows // multiple))
-    if pieces > 1:
-        pieces = min(pieces, get_num_threads())
-    if pieces <= 1:
+    if rows * work < 2 * WORTHWHILE:
         if rows:
             kernel(0, rows, *args)
+        return
+    pieces = min(rows * work // WORTHWHILE, -(-rows // multiple), get_num_threads())
+    if pieces <= 1:
+        kernel(0, rows, *args)
         return
     step = -(-rows // (pieces * multiple)) * multiple
     waiting = [

@@ -1,5 +1,6 @@
 """The matrix product against Python's integers."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ring import matmul
 from ring.errors import DtypeError, ShapeError
-from ring.matmul import BLOCK_DEPTH, LANES, PACKED_ROWS, TILE_ROWS, matmul_add
+from ring.matmul import BLOCK_DEPTH, LANES, PACKED_ROWS, SMALL, TILE_ROWS, matmul_add
 
 EDGES = np.array([0, 1, 2, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
 
@@ -171,8 +172,13 @@ class TestAnyShape:
         assert np.array_equal(buffer[:16], before[:16])
         assert np.array_equal(buffer[16 + m * n :], before[16 + m * n :])
 
-    def test_add_to_a_stack(self):
+    # In one kernel, and one product after the other.
+    @pytest.mark.parametrize("small", [SMALL, 0])
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_add_to_a_stack(self, monkeypatch, small, layout):
+        monkeypatch.setattr(sys.modules["ring.matmul"], "SMALL", small)
         a, b, out = words((2, 1, 9, 3), 1), words((4, 3, 5), 2), words((2, 4, 9, 5), 3)
+        a, b = LAYOUTS[layout](a), LAYOUTS[layout](b)
         expected = out + product(a, b)
         matmul_add(a, b, out)
         assert np.array_equal(out, expected)

@@ -1,4 +1,4 @@
-"""Powers of e^(16/23), in both ways, against decimal arithmetic."""
+"""Powers of e^(16/22), in both ways, against decimal arithmetic."""
 
 from decimal import Decimal, localcontext
 

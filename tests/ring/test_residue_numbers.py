@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 
+from ring.errors import ShapeError
 from ring.residue_numbers import SWITCHED_BITS, ResidueNumbers
 from ring.residue_products import (
     add_run_products,
@@ -138,3 +139,14 @@ def test_sums_of_products(bits, kind, depth, rows, runs):
         for found in (by_runs[k], by_slots[k]):
             assert not ((found.astype(np.int64).astype(object) - expected) % p).any()
             assert np.abs(found).max() <= p / 2 + 16
+    # Rows of a longer x, and none beyond its last.
+    longer = np.concatenate([some(2, 2, length), x, some(2, 1, length)], axis=1)
+    for add, factors, whole in (
+        (add_run_products, w, by_runs), (add_slot_products, np.ascontiguousarray(spread), by_slots)
+    ):  # fmt: skip
+        found = start.copy()
+        add(numbers, longer, factors, found, first=2)
+        assert np.array_equal(found, whole)
+        for first in (-1, 4):
+            with pytest.raises(ShapeError, match="rows from first"):
+                add(numbers, longer, factors, found, first=first)

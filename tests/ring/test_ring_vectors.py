@@ -9,8 +9,8 @@ import pytest
 
 from ring import Stream, decode, encode, matmul, pack_bits, unpack_bits
 from ring.bits import add_polynomials
+from ring.digits import add_tables, digits_of, read_tables
 from ring.errors import RangeError
-from ring.nibbles import add_tables, read_tables
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 RING = json.loads((FOLDER / "ring.json").read_text())
@@ -125,29 +125,30 @@ class TestProtocols:
     def test_tables(self, case):
         r, expected = words(case["r"]), words(case["tables"])
         tables = np.zeros_like(expected)
-        add_tables(r, case["shift"], case["window"] // 4, True, tables)
+        add_tables(r, case["shift"], digits_of(tuple(case["widths"]), True), tables)
         assert np.array_equal(tables, expected)
         shares = words(case["table_shares"])
         assert np.array_equal(np.bitwise_xor.reduce(shares, axis=0), expected)
 
     def test_leaves_and_prefix(self, case):
-        shift, nibbles, c = case["shift"], case["window"] // 4, words(case["c"])
-        planes = np.zeros((case["parties"], 2, nibbles, 1), np.uint64)
+        shift, widths, c = case["shift"], case["widths"], words(case["c"])
+        count, digits = len(widths), digits_of(tuple(widths), True)
+        planes = np.zeros((case["parties"], 2, count, 1), np.uint64)
         for i, tables in enumerate(words(case["table_shares"])):
-            read_tables(c, shift, nibbles, True, tables, i == 0, *planes[i])
+            read_tables(c, shift, digits, tables, i == 0, *planes[i])
         whole = np.bitwise_xor.reduce(planes, axis=0)
         for plane, name in zip(whole, ("greater", "equal"), strict=True):
             assert unpack_bits(plane, c.size).tolist() == [
                 bits(text).tolist() for text in case[name]
             ]
-        # msb is the sum of every g times the p of all nibbles above.
-        literals = [[j, *range(nibbles + j + 1, 2 * nibbles)] for j in range(nibbles)]
+        # msb is the sum of every g times the p of all digits above.
+        literals = [[j, *range(count + j + 1, 2 * count)] for j in range(count)]
         out = np.zeros((1, 1), np.uint64)
         add_polynomials(
-            whole.reshape(2 * nibbles, 1),
+            whole.reshape(2 * count, 1),
             np.zeros((1, 1), np.uint64),
-            np.zeros(nibbles, np.int64),
-            np.full(nibbles, -1),
+            np.zeros(count, np.int64),
+            np.full(count, -1),
             np.cumsum([0, *map(len, literals)]),
             np.concatenate(literals),
             out,

@@ -1,0 +1,320 @@
+"""Comparison of a public number u with a secret v, of which truth tables are XOR-shared, by digits.
+
+u and v are cut into digits of any widths, the lowest first. The dealer, who knows v, writes for each
+digit v_j of w bits the truth table T of [v_j > t] over the 2^w values t of u_j: bit t of T is 1 if
+v_j > t. Reading bit u_j of T is an XOR-linear map, so a party can do it on its XOR share of T. The
+table of [v_j = u_j] follows from the same bits, since [v_j = t] = T[t] ^ T[t - 1] with T[-1] = 1.
+
+For the sign of u - v there is one bit more above the digits, the top bits m_u and m_v, and
+msb(u - v) = m_u ^ m_v ^ [u' < v'] for the numbers u', v' below them. The table of the highest digit
+holds [v_j > t] ^ m_v instead; whoever adds the constants also adds m_u to what is read. T[2^w - 1] is
+m_v then, so that [v_j = t] = T[t] ^ T[t - 1] ^ [t = 0], with T taken cyclically.
+
+The tables of an element are packed, the widest digits first, into words and one last lane of 16, 32 or
+64 bits (ring.bits). A table of 64 bits or fewer lies within one word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ring.bits import WORD_BITS, count_lane_words, count_words, fold_of
+from ring.compile import kernel
+from ring.threads import run
+
+__all__ = ["WIDEST", "Digits", "add_tables", "digits_of", "read_tables", "split_evenly"]
+
+Words = NDArray[np.uint64]
+
+WIDEST = 10
+"""The most bits of a digit: its table has 1024."""
+
+_ONE = np.uint64(1)
+_ALL = ~np.uint64(0)
+_LAST = np.uint64(63)
+_SIX = np.uint64(6)
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """Where the digits of a window of bits lie, and their tables.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Bits of each digit, the lowest first.
+    signed : bool
+        Whether a top bit follows the digits, and the highest table holds the sign.
+    bits : int
+        Of the window, the top bit included.
+    table_bits : int
+        Of the tables of one element.
+    whole, fold : int
+        The words of one element, and log2 of the lanes in a word of the rest; -1 if there is none.
+    places : int64 array of shape (digits, 3)
+        For each digit its first bit in the window, its width, the first bit of its table.
+    steps : uint64 array of shape (words, 3)
+        For each word of tables the bits whose neighbour T[t - 1] is the bit below; the lowest bits of
+        the tables that begin there; the lowest bit of the highest digit's table, if it is cyclic.
+    """
+
+    widths: tuple[int, ...]
+    signed: bool
+    bits: int
+    table_bits: int
+    whole: int
+    fold: int
+    places: NDArray[np.int64]
+    steps: Words
+
+    def count_table_words(self, size: int) -> int:
+        """Return how many words hold the tables of `size` elements."""
+        return self.whole * size + (count_lane_words(size, self.fold) if self.fold >= 0 else 0)
+
+
+@lru_cache(maxsize=512)
+def digits_of(widths: tuple[int, ...], signed: bool) -> Digits:
+    """Return the digits of the given widths, of at most WIDEST bits each."""
+    count = len(widths)
+    starts = [sum(widths[:j]) for j in range(count)]
+    first, at = [0] * count, 0
+    for j in sorted(range(count), key=lambda j: -widths[j]):
+        first[j] = at
+        at += 1 << widths[j]
+    words = -(-at // WORD_BITS)
+    rest = at % WORD_BITS
+    fold = fold_of(rest) if rest else 0
+    steps = np.zeros((words, 3), np.uint64)
+    steps[:, 0] = _ALL
+    for j in range(count):
+        word, lowest = first[j] // WORD_BITS, _ONE << np.uint64(first[j] % WORD_BITS)
+        steps[word, 0] &= ~lowest
+        steps[word, 1] |= lowest
+        if signed and j == count - 1:
+            steps[word, 2] = lowest
+    return Digits(
+        widths,
+        signed,
+        sum(widths) + signed,
+        at,
+        words - (fold > 0),
+        fold if fold > 0 else -1,
+        np.array([(starts[j], widths[j], first[j]) for j in range(count)], np.int64),
+        steps,
+    )
+
+
+def split_evenly(bits: int, count: int) -> tuple[int, ...]:
+    """Cut `bits` bits into `count` digits as even as can be, the widest lowest."""
+    return tuple(bits // count + (j < bits % count) for j in range(count))
+
+
+@kernel
+def _add_tables(
+    start: int, stop: int,
+    v: Words, shift: int, places: NDArray[np.int64], signed: bool, bits: int,
+    whole: int, fold: int, out: Words,
+) -> None:  # fmt: skip
+    size, count = v.size, places.shape[0]
+    here, table, tops = (
+        np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64),
+    )  # fmt: skip
+    folded = np.empty(WORD_BITS // 2, np.uint64)
+    top_at = np.uint64(bits - 1)
+    for block in range(start, stop):
+        first = block * WORD_BITS
+        width = min(WORD_BITS, size - first)
+        some = v[first : first + width]
+        for e in range(width):
+            here[e] = some[e] >> np.uint64(shift)
+        for e in range(width, WORD_BITS):
+            here[e] = np.uint64(0)
+        for e in range(WORD_BITS):
+            # All ones where the top bit is set.
+            tops[e] = np.uint64(0) - (here[e] >> top_at & _ONE)
+        for word in range(whole + (1 if fold >= 0 else 0)):
+            for e in range(WORD_BITS):
+                table[e] = np.uint64(0)
+            for j in range(count):
+                at, digit = np.uint64(places[j, 0]), places[j, 1]
+                place = places[j, 2] - WORD_BITS * word
+                mask = (_ONE << np.uint64(digit)) - _ONE
+                inverted = _ALL if signed and j == count - 1 else np.uint64(0)
+                if 0 <= place < WORD_BITS and digit < 6:
+                    lane = np.uint64(place)
+                    within = (_ONE << (_ONE << np.uint64(digit))) - _ONE
+                    for e in range(WORD_BITS):
+                        below = (_ONE << (here[e] >> at & mask)) - _ONE
+                        table[e] |= ((below ^ tops[e] & inverted) & within) << lane
+                elif digit >= 6 and place <= 0 and place > -(1 << digit):
+                    # One of the words of a wide digit: ones below v_j.
+                    base = np.uint64(-place)
+                    for e in range(WORD_BITS):
+                        number = here[e] >> at & mask
+                        behind = number - base
+                        below = (_ONE << (behind & _LAST)) - _ONE
+                        below = below if behind < np.uint64(WORD_BITS) else _ALL
+                        below = below if number >= base else np.uint64(0)
+                        table[e] = below ^ tops[e] & inverted
+            if word < whole:
+                row = out[word * size + first : word * size + first + width]
+                for e in range(width):
+                    row[e] ^= table[e]
+            else:
+                # Neighbours side by side, until a word is full; what is behind the last element is zero.
+                lanes, apart = WORD_BITS, np.uint64(WORD_BITS >> fold)
+                for _ in range(fold):
+                    lanes //= 2
+                    for k in range(lanes):
+                        folded[k] = table[2 * k] | table[2 * k + 1] << apart
+                    for k in range(lanes):
+                        table[k] = folded[k]
+                    apart *= np.uint64(2)
+                begin = whole * size + (first >> fold)
+                last = out[begin : begin + (width + (1 << fold) - 1 >> fold)]
+                for k in range(last.size):
+                    last[k] ^= table[k]
+
+
+def add_tables(v: Words, shift: int, digits: Digits, out: Words) -> None:
+    """Add (XOR) the truth tables of the digits of ``v >> shift`` to `out`.
+
+    Parameters
+    ----------
+    v : uint64 array of shape (n,)
+    shift : int
+        The window of bits of v starts at bit `shift`, and ends at bit 63 at the latest.
+    digits : Digits
+    out : uint64 array of shape (digits.count_table_words(n),)
+    """
+    run(
+        _add_tables, count_words(v.size), WORD_BITS * 2 * (len(digits.widths) + len(digits.steps)),
+        v, shift, digits.places, digits.signed, digits.bits, digits.whole, digits.fold, out,
+    )  # fmt: skip
+
+
+@kernel
+def _read_tables(
+    start: int, stop: int,
+    c: Words, shift: int, places: NDArray[np.int64], steps: Words, signed: bool, bits: int,
+    whole: int, fold: int, tables: Words, flip: bool, greater: Words, equal: Words,
+    threshold: np.uint64,
+) -> None:  # fmt: skip
+    size, count = c.size, places.shape[0]
+    offset = (_ONE << np.uint64(62 - shift)) + threshold
+    u, table, step = (
+        np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64),
+    )  # fmt: skip
+    for block in range(start, stop):
+        first = block * WORD_BITS
+        width = min(WORD_BITS, size - first)
+        some = c[first : first + width]
+        for e in range(width):
+            u[e] = (some[e] >> np.uint64(shift)) - offset
+        for e in range(width, WORD_BITS):
+            u[e] = table[e] = np.uint64(0)
+        for j in range(count):
+            greater[j, block] = equal[j, block] = np.uint64(0)
+        for word in range(steps.shape[0]):
+            others, cyclic = steps[word, 0], steps[word, 2]
+            before = steps[word, 1] if flip else np.uint64(0)
+            # T[t - 1] of the lowest bit: of a cyclic table its last bit, of a wide one's further words
+            # the last bit of the word before.
+            source, turn, lowest = word, np.uint64(0), cyclic
+            if cyclic:
+                last = places[count - 1, 2] + (1 << places[count - 1, 1]) - 1
+                turn, source = np.uint64(last % WORD_BITS), last // WORD_BITS
+            elif others & _ONE:
+                source, turn, lowest = word - 1, _LAST, _ONE
+            if word < whole:
+                row = tables[word * size + first : word * size + first + width]
+                for e in range(width):
+                    table[e] = row[e]
+            else:
+                within = np.uint64((1 << fold) - 1)
+                row = tables[whole * size + (first >> fold) :]
+                for e in range(width):
+                    i = np.uint64(e)
+                    table[e] = row[i >> np.uint64(fold)] >> ((i & within) << np.uint64(6 - fold))
+            if source == word:
+                for e in range(WORD_BITS):
+                    step[e] = (
+                        table[e] ^ (table[e] << _ONE & others) ^ before
+                        ^ ((table[e] >> turn & _ONE) * lowest)
+                    )  # fmt: skip
+            else:
+                ends = tables[source * size + first : source * size + first + width]
+                for e in range(width):
+                    step[e] = (
+                        table[e] ^ (table[e] << _ONE & ~lowest) ^ before
+                        ^ ((ends[e] >> turn & _ONE) * lowest)
+                    )  # fmt: skip
+            for j in range(count):
+                at, digit = np.uint64(places[j, 0]), places[j, 1]
+                place = places[j, 2] - WORD_BITS * word
+                g = np.uint64(0)
+                p = np.uint64(0)
+                mask = (_ONE << np.uint64(digit)) - _ONE
+                if 0 <= place < WORD_BITS and digit <= 6:
+                    lane = np.uint64(place)
+                    for e in range(WORD_BITS):
+                        bit = (u[e] >> at & mask) + lane
+                        g |= (table[e] >> bit & _ONE) << np.uint64(e)
+                        p |= (step[e] >> bit & _ONE) << np.uint64(e)
+                elif digit > 6 and place <= 0 and place > -(1 << digit):
+                    this = np.uint64(-place) >> _SIX
+                    for e in range(WORD_BITS):
+                        number = u[e] >> at & mask
+                        bit = number & _LAST
+                        one = _ONE if number >> _SIX == this else np.uint64(0)
+                        g |= (table[e] >> bit & one) << np.uint64(e)
+                        p |= (step[e] >> bit & one) << np.uint64(e)
+                else:
+                    continue
+                greater[j, block] |= g
+                equal[j, block] |= p
+        if signed and flip:
+            g = np.uint64(0)
+            for e in range(WORD_BITS):
+                g |= (u[e] >> np.uint64(bits - 1) & _ONE) << np.uint64(e)
+            greater[count - 1, block] ^= g
+
+
+def read_tables(
+    c: Words,
+    shift: int,
+    digits: Digits,
+    tables: Words,
+    flip: bool,
+    greater: Words,
+    equal: Words,
+    threshold: int = 0,
+) -> None:
+    """Read the tables at the digits of ``u = (c >> shift) - 2^(62 - shift) - threshold``.
+
+    Parameters
+    ----------
+    c : uint64 array of shape (n,)
+        The opened values.
+    shift, digits
+        As for :func:`add_tables`.
+    tables : uint64 array of shape (digits.count_table_words(n),)
+        The tables, or one party's XOR share of them.
+    flip : bool
+        Whether to add the constants of the affine map, T[-1] = 1 and m_u, to this share: true for one
+        party.
+    greater, equal : uint64 arrays of shape (digits, ceil(n / 64))
+        Filled with this share of the planes of [v_j > u_j], for the highest digit of a signed window
+        of [v_j > u_j] ^ m_u ^ m_v; and of [v_j = u_j].
+    threshold : int
+        A public number to subtract: the same tables serve every u, and so any number of thresholds.
+    """
+    run(
+        _read_tables, count_words(c.size), WORD_BITS * 4 * len(digits.widths),
+        c, shift, digits.places, digits.steps, digits.signed, digits.bits, digits.whole, digits.fold,
+        tables, flip, greater, equal, np.uint64(threshold % 2**64),
+    )  # fmt: skip
