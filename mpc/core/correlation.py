@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import ShapeError
 from mpc.core.sizes import check_size, shape_of_view
+from ring.streams import OWN_IDS
 
 __all__ = [
     "LANES",
@@ -112,15 +113,21 @@ class MaskRef:
         """Return the mask of a view."""
         rows = None if self.views else _run_of_rows(view, self.part.shape)
         if rows is None:
-            return replace(self, views=(*self.views, view))
+            views = (*self.views, view)
+            return MaskRef(self.id, self.part, self.start, views, self.owner, self.without)
         # A run of rows is a mask that starts later in the stream: the provider expands no other rows.
         shape = self.part.shape[1:]
         part = replace(self.part, shape=(len(rows), *shape))
         return replace(self, part=part, start=self.start + rows.start * prod(shape))
 
+    def left_out(self, party: int) -> MaskRef:
+        """Return the mask without the words of `party`."""
+        return MaskRef(self.id, self.part, self.start, self.views, self.owner, party)
+
     def counted_from(self, base: int) -> MaskRef:
         """Return a copy whose id counts from `base`; a mask from before the base gets -id."""
-        return replace(self, id=self.id - base if self.id > base else -self.id)
+        number = self.id if self.id < OWN_IDS else self.id - OWN_IDS
+        return replace(self, id=self.id - base if number > base else -self.id)
 
     def placed_at(self, base: int) -> MaskRef:
         """Undo :meth:`counted_from`."""
@@ -308,6 +315,14 @@ class Correlation:
         found: list[int] = known["_ids"]
         return found
 
+    def references(self) -> Iterator[MaskRef]:
+        """Yield the references to masks, those of cross terms included."""
+        for _, value in self._references():
+            if isinstance(value, MaskRef):
+                yield value
+            else:
+                yield from value.references()
+
     def _values(self) -> tuple[Any, ...]:
         return _fields_of(type(self))(self)  # type: ignore[arg-type]
 
@@ -423,11 +438,15 @@ class Correlation:
 
 def cut(words: Words, parts: Sequence[Part]) -> list[Words]:
     """Cut an array of shape (..., words of all parts) into the parts, of shape (..., *part.shape)."""
-    pieces, start, leading = [], 0, words.shape[:-1]
+    leading = words.shape[:-1]
+    if len(parts) == 1:
+        return [words.reshape(*leading, *parts[0].shape)]
+    pieces, start = [], 0
     for part in parts:
-        piece = words[..., start : start + part.size]
-        pieces.append(piece.reshape(*leading, *part.shape))
-        start += part.size
+        stop = start + part.size
+        piece = words[..., start:stop]
+        pieces.append(piece if len(part.shape) == 1 else piece.reshape(*leading, *part.shape))
+        start = stop
     return pieces
 
 

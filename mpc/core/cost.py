@@ -87,6 +87,9 @@ class Cost:
         part of ``==``.
     correction_framing : int
         Likewise what the provider sends beside the corrections.
+    forms : dict of str to str
+        Where the session knows its network: by layer, in how many rounds its last ReLU or maximum went, and
+        why. Likewise no part of ``==``.
     """
 
     total: Spent
@@ -94,6 +97,7 @@ class Cost:
     by_layer: dict[str, Spent]
     framing: tuple[int, ...] = field(default=(), compare=False)
     correction_framing: int = field(default=0, compare=False)
+    forms: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def rounds(self) -> int:
@@ -165,6 +169,7 @@ class Cost:
             minus(self.by_layer, earlier.by_layer),
             tuple(a - b for a, b in zip(self.framing, earlier.framing, strict=True)),
             self.correction_framing - earlier.correction_framing,
+            dict(self.forms),
         )
 
     def __str__(self) -> str:
@@ -182,6 +187,9 @@ class Cost:
         for row in rows:
             numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+        if self.forms:
+            lines.append("relu")
+            lines += [f"  {name}  {said}" for name, said in self.forms.items()]
         return "\n".join(lines)
 
 
@@ -231,6 +239,7 @@ class Ledger:
         self._seconds: dict[str, float] = {}
         self._framing = [0] * parties
         self._correction_framing = 0
+        self._forms: dict[str, str] = {}
 
     def _key(self) -> tuple[str, str]:
         key = (self._protocol, self._layer)
@@ -268,29 +277,41 @@ class Ledger:
         A party without framing sends nothing. The others wait for the messages, or `to` alone. If
         `continued`, they belong to the round before, whose message is sent in pieces.
         """
-        key = self._key()
+        key, clocks = self._key(), self._clocks
         if not continued:
             self._other[key].rounds += 1
             self._total.rounds += 1
-            self._began = self._clocks.copy()
-        totals, clocks, began = self._sent[key], self._clocks, self._began
+            self._began = clocks.copy()
+        totals, all_sent, all_framing = self._sent[key], self._all_sent, self._framing
         for party, count in enumerate(sent):
             totals[party] += count
-            self._all_sent[party] += count
-            self._framing[party] += framing[party]
-            if not framing[party]:
+            all_sent[party] += count
+            all_framing[party] += framing[party]
+        if continued or to is not None or len(clocks) != 2 or not all(framing):
+            self._arrive(framing, to)
+        else:  # two tell each other, as in most rounds
+            first, second = clocks
+            clocks[0] = first if first > second else second + 1
+            clocks[1] = second if second > first else first + 1
+        self._add_trips(key)
+
+    def _arrive(self, framing: Sequence[int], to: int | None) -> None:
+        """Put forward the clocks of those who get messages of the round that runs."""
+        clocks, began = self._clocks, self._began
+        for party, count in enumerate(framing):
+            if not count:
                 continue
             comes = began[party] + 1
             for other, clock in enumerate(clocks):
                 if clock < comes and other != party and to in (None, other):
                     clocks[other] = comes
-        self._add_trips(key)
 
     def _add_trips(self, key: tuple[str, str]) -> None:
         """Book the trips by which the clock that is ahead has grown."""
         trips = max(self._clocks) - self._total.trips
-        self._total.trips += trips
-        self._other[key].trips += trips
+        if trips:
+            self._total.trips += trips
+            self._other[key].trips += trips
 
     def add_framing(self, party: int, count: int) -> None:
         """Book bytes of framing that `party` sends; -1 is the last party."""
@@ -301,6 +322,10 @@ class Ledger:
         self._other[self._key()].correction_bytes += count
         self._total.correction_bytes += count
         self._correction_framing += framing
+
+    def book_form(self, said: str) -> None:
+        """Book what form a protocol has taken in the layer that runs, and why."""
+        self._forms[self._layer] = said
 
     def wait_for_correction(self) -> None:
         """Note that the last party waits for a correction: there and back since it was asked for."""
@@ -316,6 +341,7 @@ class Ledger:
     def add_at_once(self, others: Sequence[Ledger]) -> None:
         """Book ledgers of sessions that ran in parallel: the sum of their bytes, the most rounds."""
         for ledger in others:
+            self._forms |= ledger._forms
             for key, sent in ledger._sent.items():
                 mine = self._sent.setdefault(key, [0] * self._parties)
                 self._sent[key] = [a + b for a, b in zip(mine, sent, strict=True)]
@@ -372,6 +398,7 @@ class Ledger:
             collect(1),
             tuple(self._framing),
             self._correction_framing,
+            dict(self._forms),
         )
 
 

@@ -12,6 +12,7 @@ from ring.errors import (
 
 __all__ = [
     "ArgumentError",
+    "AuditError",
     "CertificateError",
     "ConfigurationError",
     "DataError",
@@ -90,6 +91,10 @@ class FrameError(PeerError):
 
 class HandshakeError(PeerError):
     """The processes do not agree on what they are about to run."""
+
+
+class AuditError(PeerError):
+    """The provider has dealt other corrections than follow from the keys; names it, and for which ids."""
 
 
 class WorkerError(SottoError, RuntimeError):

@@ -67,6 +67,9 @@ class Kind(IntEnum):
     ANSWER = 10
     SHARE = 11
     NOTICE = 12
+    PROBE = 13
+    AUDIT = 14
+    SIGNED = 15
 
 
 _KINDS = frozenset(Kind)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def open_to(self, party: int, shares: Words) -> Words:
+    def open_to(self, party: int, shares: Words, opening: Literal["sum", "xor"]) -> Words:
         """Open one array to one party. Returns (1, ...) where that party lives, else (0, ...)."""
 
     def tell(self, words: Sequence[Words]) -> list[Words]:

@@ -1,13 +1,18 @@
 """The keys of a session: which processes share each key, and what it is for.
 
-Party i and the provider agree on one key. Three keys are derived from it, by HKDF-SHA256 with a label
-each:
+Party i and the provider agree on one key. Two root keys are derived from it, by HKDF-SHA256 with a
+label each, and from a root the keys of blocks of 128 ids (:mod:`ring.streams`):
 
-- the mask key: both expand the same mask words by id. Opened values are hidden by such words;
-- the correction key, from which party i's shares of corrected parts are expanded, and the name key,
-  which maps a correlation's name to its place in that stream. The name is the correlation's class
-  and sizes, its id, and its references with their ids (:mod:`mpc.core.wire`,
+- of masks: both expand the same mask words by id. Opened values are hidden by such words;
+- of corrections: the correction key, from which party i's shares of corrected parts are expanded, and
+  the name key, which maps a correlation's name to its place in that stream. The name is the
+  correlation's class and sizes, its id, and its references with their ids (:mod:`mpc.core.wire`,
   :class:`ring.streams.NamedStream`). The last party has no use for these two.
+
+A key of a block can be opened to whoever recomputes what the provider has dealt in it. It tells nothing of
+the words of other blocks, nor a mask key of corrections or the other way round. Masks of a model's weights
+and of data sets are in use for as long as the session. So each of them has a mask key of its own, and the
+key of a batch's block opens none of them.
 
 Each pair of parties shares one more key, from which shares of inputs are expanded.
 
@@ -21,7 +26,7 @@ right name twice gives the same answer twice, since f is a function of the name 
 id with another cross term or other references, where the difference of two answers would tell
 something about the masks, is another name.
 
-Why one key is enough for all masks. There are masks of tensors (:mod:`mpc.protocols.masking`), and
+Why one root is enough for all masks. There are masks of tensors (:mod:`mpc.protocols.masking`), and
 uniform parts of correlations (the r of a truncation, the beta of a bit), to which later correlations
 may refer. All are expanded by id, and an honest party uses each id once, for one tensor or one
 correlation, so no mask word ever hides two values. Forged requests do not change that: their answers
@@ -41,7 +46,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ring import Stream, fresh_key
-from ring.streams import KEY_BYTES, NAME_KEY_BYTES, NamedStream
+from ring.streams import KEY_BYTES, NamedStreamBlocks, StreamBlocks
 
 __all__ = [
     "PartyStreams",
@@ -59,16 +64,16 @@ class PartyStreams:
 
     Attributes
     ----------
-    masks : Stream
+    masks : StreamBlocks
         Its shares of masks, by id; shared with the crypto provider.
-    corrections : NamedStream
-        Its shares of corrected parts, by name; shared with the crypto provider.
+    corrections : NamedStreamBlocks
+        Its shares of corrected parts, by id and name; shared with the crypto provider.
     pairs : dict of int to Stream
         The stream shared with each other party, by that party's number.
     """
 
-    masks: Stream
-    corrections: NamedStream
+    masks: StreamBlocks
+    corrections: NamedStreamBlocks
     pairs: dict[int, Stream]
 
 
@@ -77,14 +82,11 @@ def derive(key: bytes, label: str, count: int = KEY_BYTES) -> bytes:
     return HKDF(SHA256(), count, salt=None, info=f"sotto {label}".encode()).derive(key)
 
 
-def provider_streams(key: bytes) -> tuple[Stream, NamedStream]:
+def provider_streams(key: bytes) -> tuple[StreamBlocks, NamedStreamBlocks]:
     """Return a party's streams of masks and of corrections, from its key shared with the provider."""
     return (
-        Stream(derive(key, "masks")),
-        NamedStream(
-            derive(key, "shares of corrections"),
-            derive(key, "names of corrections", NAME_KEY_BYTES),
-        ),
+        StreamBlocks(derive(key, "masks")),
+        NamedStreamBlocks(derive(key, "corrections")),
     )
 
 

@@ -25,8 +25,8 @@ __all__ = [
     "Mask",
     "MaskedBit",
     "OwnerInput",
+    "Pending",
     "Plaintext",
-    "Rounding",
     "SecretBit",
     "SharedBit",
     "expand_mask",
@@ -251,23 +251,25 @@ SecretBit = MaskedBit | SharedBit
 """A bit as a comparison gives it: masked, or without a provider shared."""
 
 
-class Rounding(Protocol):
-    """A truncation that was revealed before all parties needed shares of it.
+class Pending(Protocol):
+    """A protocol's last step, put off until its result is revealed or shares of it are needed."""
 
-    Attributes
-    ----------
-    message : uint64 array of shape (p, *shape)
-        What it opens.
-    """
-
-    message: Words
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result."""
 
     @property
     def opened(self) -> bool:
-        """Whether what it opens is known to all parties."""
+        """Whether all parties know what shares follow from."""
 
     def shares(self) -> Words:
-        """Return shares of the truncated value: 1 round unless it is opened."""
+        """Return shares of the result, (p, *shape): 1 round unless it is opened."""
 
-    def without_shares(self, planned: Runtime) -> Rounding:
+    def reveal(self, to: int | None) -> Words:
+        """Open the result to all parties or to one, and return it where it is learnt, else (0, *shape)."""
+
+    def values(self) -> Words:
+        """Return the result, of shape (*shape), where all parties live here: without a word, for checks."""
+
+    def without_shares(self, planned: Runtime) -> Pending:
         """Return the same where no party lives (for plans)."""

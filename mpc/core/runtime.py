@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from threading import get_ident
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,16 @@ from mpc.core.events import record
 from mpc.core.frames import framing
 from mpc.core.interfaces import CorrelationSource, Transport
 from mpc.core.keys import PartyStreams
+from mpc.core.network import Network
 from mpc.core.owner import Owner
 from mpc.core.ranges import RangePolicy
 from ring import FixedPoint, processes
+from ring.streams import OWN_IDS
 
-__all__ = ["CorrelatedShares", "Runtime", "Setup"]
+__all__ = ["MEMORY_LIMIT", "CorrelatedShares", "Runtime", "Setup"]
+
+MEMORY_LIMIT = 1 << 28
+"""Bytes that a batch may take by default."""
 
 Words = NDArray[np.uint64]
 
@@ -51,6 +56,8 @@ class Setup:
     range_policy : RangePolicy
     session_id : bytes
         As agreed with the other parties; empty where all parties live in this process.
+    network : Network, optional
+        As all parties have it; forms of protocols are chosen by it.
     """
 
     parties: tuple[str, ...]
@@ -63,6 +70,7 @@ class Setup:
     ledger: Ledger
     range_policy: RangePolicy
     session_id: bytes = b""
+    network: Network | None = None
 
 
 class CorrelatedShares:
@@ -123,13 +131,13 @@ class Runtime:
     Attributes
     ----------
     last_id : int
-        The last id that :meth:`fresh_id` has returned.
+        The last number that :meth:`fresh_id` has returned.
     """
 
     def __init__(self, setup: Setup, last_id: int = 0) -> None:
         self.parties, self.here = setup.parties, setup.here
         self.format, self.memory_limit = setup.format, setup.memory_limit
-        self.session_id = setup.session_id
+        self.session_id, self.network = setup.session_id, setup.network
         # The row of party 0 on the party axis, which adds public values to its share; None if it
         # does not live here.
         self.first_row = self.here.index(0) if 0 in self.here else None
@@ -202,11 +210,19 @@ class Runtime:
         self.check_open()
         self._owner.release()
 
-    def fresh_id(self) -> int:
-        """Return a new id, for a tensor's mask or a correlation. All parties count alike."""
+    def fresh_id(self, kept: bool = False) -> int:
+        """Return a new id, for a tensor's mask or a correlation. All parties count alike.
+
+        With `kept` for a mask that has a key of its own, see :mod:`mpc.core.keys`.
+        """
         self.check_open()
+        if self.last_id >= OWN_IDS - 1:
+            # From there on ids are those of masks that are kept.
+            raise SessionError(
+                f"a session has ids up to {OWN_IDS - 1}, which are used up: begin another"
+            )
         self.last_id += 1
-        return self.last_id
+        return OWN_IDS + self.last_id if kept else self.last_id
 
     def note(self, *step: object) -> None:
         """Enter a step into the checksum by which the parties notice that their programs differ."""
@@ -256,12 +272,12 @@ class Runtime:
             self._end(str(error))
             raise
 
-    def open_to(self, party: int, shares: Words) -> Words:
+    def open_to(self, party: int, shares: Words, opening: Literal["sum", "xor"] = "sum") -> Words:
         """Open one array to one party: the other parties send it their shares."""
         self.check_open()
         self._ledger.add_round(*_bytes_of_opening_to(party, shares.shape[1:], self.size), to=party)
         try:
-            return self.transport.open_to(party, shares)
+            return self.transport.open_to(party, shares, opening)
         except PeerError as error:
             self._end(str(error))
             raise
@@ -368,6 +384,10 @@ class Runtime:
     def book_at_once(self, others: Sequence[Runtime]) -> None:
         """Book other sessions that ran in parallel: the sum of their bytes, the maximum of their rounds."""
         self._ledger.add_at_once([other._ledger for other in others])
+
+    def book_form(self, said: str) -> None:
+        """Book what form a protocol has taken, and why (for protocols)."""
+        self._ledger.book_form(said)
 
     # The end.
 

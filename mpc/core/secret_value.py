@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.correlation import Correlation, View, apply_views, with_runs
+from mpc.core.correlation import Correlation, MaskRef, View, apply_views, with_runs
 from mpc.core.errors import (
     ArgumentError,
     DtypeError,
@@ -20,7 +20,7 @@ from mpc.core.errors import (
     ShapeError,
     SottoError,
 )
-from mpc.core.known import Mask, Plaintext, Rounding, SecretBit
+from mpc.core.known import Mask, Pending, Plaintext, SecretBit
 from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from ring.real_arrays import check_unmasked
@@ -35,9 +35,9 @@ Secret = TypeVar("Secret", bound="SecretValue")
 class SecretValue:
     """A secret array: the part of SharedArray that protocols work with.
 
-    An array is held in one of three ways: as shares; as a mask with the opened difference Delta, from
-    which shares follow; or, for an input, as the plaintext of its owner, from which and from keys
-    shares follow.
+    An array is held in one of three ways: as shares, of which all but one party's may be masks that the
+    provider knows; as a mask with the opened difference Delta, from which shares follow; or, for an
+    input, as the plaintext of its owner, from which and from keys shares follow.
 
     Attributes
     ----------
@@ -52,23 +52,27 @@ class SecretValue:
         The same values as bits, if the array is the result of a comparison.
     plaintext : Plaintext or None
         Of the owner, if the array is an input or a view of one.
+    kept : bool
+        Whether it is in use for long, as weights are: then its mask gets a key of its own.
     truncated : SecretValue or None
         This array truncated to the session's format, once that was needed. It is kept because
         truncating again would round anew, and two roundings tell more than one.
-    rounding : Rounding or None
-        If the array is a truncated one that was revealed, and its shares were not needed yet.
+    pending : Pending or None
+        The last step of a protocol, if shares of its result were not needed yet.
     """
 
     __slots__ = (
         "_cross_term",
         "_mask",
         "_shares",
+        "_sided",
         "binary",
         "bit",
         "bound",
         "frac_bits",
+        "kept",
+        "pending",
         "plaintext",
-        "rounding",
         "session",
         "shape",
         "truncated",
@@ -86,13 +90,15 @@ class SecretValue:
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
-        rounding: Rounding | None = None,
+        pending: Pending | None = None,
+        sided: MaskRef | None = None,
     ) -> None:
         self.session = session
         self._shares = shares
         # Of a product whose cross term is not dealt yet: shares of it are still to be added to `_shares`.
         self._cross_term = cross_term
         self._mask = mask
+        self._sided = sided
         self.frac_bits = frac_bits
         if bound > LARGEST + 1:
             # Not for users: every operation settles a larger bound first, see mpc.core.ranges.
@@ -102,18 +108,19 @@ class SecretValue:
         self.bit = bit
         self.plaintext = plaintext
         self.truncated: Self | None = None
-        self.rounding = rounding
+        self.kept = False
+        self.pending = pending
+        self.shape: tuple[int, ...]
         if shares is not None:
-            held = shares
-        elif rounding is not None:
-            held = rounding.message
+            self.shape = shares.shape[1:]
+        elif pending is not None:
+            self.shape = pending.shape
         elif plaintext is not None:
-            held = plaintext.encoded
+            self.shape = plaintext.encoded.shape[1:]
         elif mask is not None:
-            held = mask.delta
+            self.shape = mask.delta.shape[1:]
         else:
             raise ArgumentError("a SharedArray needs shares, a mask, or its owner's plaintext")
-        self.shape: tuple[int, ...] = held.shape[1:]
         if cross_term is not None and not session.source.takes_terms:
             self._deal_cross_term()
 
@@ -128,7 +135,8 @@ class SecretValue:
         plaintext: Plaintext | None = None,
         cross_term: Correlation | None = None,
         binary: bool = False,
-        rounding: Rounding | None = None,
+        pending: Pending | None = None,
+        sided: MaskRef | None = None,
         origins: Sequence[SecretValue] = (),
     ) -> Self:
         """Make an array of the same session (for protocols).
@@ -140,7 +148,7 @@ class SecretValue:
             pair.operands.follow(shares, [origin._held for origin in origins])
         return type(self)(
             self.session, shares, frac_bits, bound, mask=mask, bit=bit, plaintext=plaintext,
-            cross_term=cross_term, binary=binary, rounding=rounding,
+            cross_term=cross_term, binary=binary, pending=pending, sided=sided,
         )  # fmt: skip
 
     @property
@@ -157,12 +165,13 @@ class SecretValue:
         shares = empty if mask is None and plaintext is None else None
         twin = type(self)(
             planned, shares, self.frac_bits, self.bound, mask=mask, bit=bit, plaintext=plaintext,
-            cross_term=self._cross_term, binary=self.binary,
+            cross_term=self._cross_term, binary=self.binary, sided=self._sided,
         )  # fmt: skip
-        if self.rounding is not None:
-            twin.rounding, twin._shares = self.rounding.without_shares(planned), None
+        if self.pending is not None:
+            twin.pending, twin._shares = self.pending.without_shares(planned), None
         if self.truncated is not None:
             twin.truncated = self.truncated.without_shares(planned)
+        twin.kept = self.kept
         return twin
 
     def outline(self) -> Hashable:
@@ -175,11 +184,13 @@ class SecretValue:
             self.frac_bits,
             self.bound,
             self.binary,
+            self.kept,
             None if self.plaintext is None else self.plaintext.owner,
             None if self._mask is None else self._mask.ref,
+            self._sided,
             None if self.bit is None else self.bit.ref,
             self._cross_term,
-            self.rounding is not None and not self.rounding.opened,
+            None if self.pending is None or self.pending.opened else type(self.pending).__name__,
             None if self.truncated is None else self.truncated.outline(),
         )
 
@@ -188,7 +199,7 @@ class SecretValue:
         if bound >= self.bound:
             return self
         narrowed = self.derive(
-            self._rounded(),
+            self._settled(),
             frac_bits=self.frac_bits,
             bound=bound,
             mask=self._mask,
@@ -196,6 +207,7 @@ class SecretValue:
             plaintext=self.plaintext,
             cross_term=self._cross_term,
             binary=self.binary,
+            sided=self._sided,
         )
         # The same truncation: rounding anew would tell more.
         narrowed.truncated = self.truncated
@@ -204,21 +216,21 @@ class SecretValue:
     def as_binary(self) -> Self:
         """Return this array marked as holding zeros and ones alone (for protocols)."""
         return self.derive(
-            self._rounded(), frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
-            plaintext=self.plaintext, cross_term=self._cross_term, binary=True,
+            self._settled(), frac_bits=0, bound=min(1, self.bound), mask=self._mask, bit=self.bit,
+            plaintext=self.plaintext, cross_term=self._cross_term, binary=True, sided=self._sided,
         )  # fmt: skip
 
     # Shares, mask and shape.
 
-    def _rounded(self) -> Words | None:
+    def _settled(self) -> Words | None:
         """Return the shares, unless they follow from a mask or a plaintext."""
-        if self.rounding is not None:
-            self._finish_rounding()
+        if self.pending is not None:
+            self._finish_pending()
         return self._shares
 
-    def _finish_rounding(self) -> None:
-        assert self.rounding is not None
-        self._shares, self.rounding = self.rounding.shares(), None
+    def _finish_pending(self) -> None:
+        assert self.pending is not None
+        self._shares, self.pending = self.pending.shares(), None
 
     @property
     def shares(self) -> Words:
@@ -228,8 +240,8 @@ class SecretValue:
         """
         if self.plaintext is not None:
             return self.plaintext.shares()
-        if self.rounding is not None:
-            self._finish_rounding()
+        if self.pending is not None:
+            self._finish_pending()
         if self._shares is None:
             assert self._mask is not None
             shares = self._mask.shares.copy()
@@ -280,7 +292,7 @@ class SecretValue:
         addend is the plaintext of its owner: no shares of it are expanded. Otherwise the addends are
         the shares.
         """
-        if self.plaintext is None and self._rounded() is None:
+        if self.plaintext is None and self._settled() is None:
             # Not by `shares`, which would copy all rows of the mask to add Delta to one.
             assert self._mask is not None
             lam, first = self._mask.shares, self.session.first_row
@@ -301,7 +313,16 @@ class SecretValue:
 
     def set_mask(self, mask: Mask) -> None:
         """Hold the array by this mask from now on; shares follow from it (for protocols)."""
-        self._mask, self._shares = mask, None
+        self._mask, self._shares, self._sided = mask, None, None
+
+    @property
+    def sided(self) -> MaskRef | None:
+        """The mask that all shares but those of party ``sided.without`` are, else None (for protocols)."""
+        return self._sided
+
+    def set_sided(self, ref: MaskRef, shares: Words) -> None:
+        """Hold the array by these shares from now on: a mask, but for one party's (for protocols)."""
+        self._sided, self._shares = ref, shares
 
     @property
     def ndim(self) -> int:
@@ -342,6 +363,7 @@ class SecretValue:
             plaintext=None if x.plaintext is None else x.plaintext.view(step),
             cross_term=cross_term,
             binary=x.binary,
+            sided=None if x.sided is None else x.sided.view(step),
             origins=(x,),
         )
 

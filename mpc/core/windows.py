@@ -6,7 +6,7 @@ window of *bits* that comparisons look at is another thing, see :mod:`mpc.protoc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,8 @@ class Windows:
         -------
         array of shape (..., down, across, kernel height, kernel width, channels)
         """
+        places = self.places(*x.shape[-3:-1])
         x = self.pad(x)
-        places = replace(self, padding=((0, 0), (0, 0))).places(*x.shape[-3:-1])
         *outer, row, column, channel = x.strides
         return np.lib.stride_tricks.as_strided(
             x,

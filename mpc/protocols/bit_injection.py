@@ -9,7 +9,7 @@ Needs |z| < 2^62. In tables of costs this protocol is called "gate".
    [y] = A - [r >> s] + kappa [r >> 63],
    [y beta] = A [beta] - [beta (r >> s)] + kappa [beta (r >> 63)],
    [y b] = delta [y] + (1 - 2 delta) [y beta].
-y is z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it.
+y is z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it; it is kept with z, and taken if it was.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 20 bytes an element, 24 for s > 16. Truncating
 first and multiplying then takes 2 rounds, 16 (n - 1) bytes and 18 bytes of correction.
 
@@ -34,6 +34,9 @@ from mpc.protocols.truncation import (
     OFFSET_BITS,
     check_cross_term,
     deal_tops,
+    keep,
+    keep_opened,
+    kept,
     open_masked,
     take_in,
     tops_part,
@@ -120,7 +123,7 @@ def cost(parties: int, size: int, shift: int) -> Spent:
 
 def inject(z: Secret, bit: SecretBit) -> Secret:
     """Return z times a bit of the same shape, with at most the session's fractional bits."""
-    session = z.session
+    session, z = z.session, kept(z)
     shift = z.frac_bits - session.format.frac_bits
     if shift <= 0:
         return multiply_bit(z, bit)
@@ -128,16 +131,17 @@ def inject(z: Secret, bit: SecretBit) -> Secret:
     with session.protocol("gate"):
         if isinstance(bit, SharedBit):
             assert pair is not None
-            out = own_shares.gate(pair, fresh_shares(session, z.shares), bit.planes, shift)
+            out, y = own_shares.gate(pair, fresh_shares(session, z.shares), bit.planes, shift)
+            keep(z, y, shift)
             return z.derive(
                 out.reshape(len(out), *z.shape),
                 frac_bits=session.format.frac_bits,
                 bound=-(-z.bound >> shift),
             )
-        z, cross_term = z.split_cross_term()
+        held, cross_term = z.split_cross_term()
         dealt = GatePair(z.size, shift, bit.ref, cross_term)
         shares = session.correlated(dealt)
-        c = open_masked(session, z, shares.masks[0])
+        c = open_masked(session, held, shares.masks[0])
         rings, tops = shares.corrected
         out = np.empty((len(session.here), z.size), np.uint64)
         for i in range(len(out)):
@@ -146,6 +150,7 @@ def inject(z: Secret, bit: SecretBit) -> Secret:
                 c[0], bit.delta[0], bit.beta[i], rings[i], tops[i], shift, fold_of(shift),
                 i == session.first_row, out[i],
             )  # fmt: skip
+        keep_opened(z, shift, c, rings[:, 0], tops)
         return z.derive(
             out.reshape(len(out), *z.shape),
             frac_bits=session.format.frac_bits,

@@ -31,6 +31,7 @@ from ring.bits import add_polynomials
 __all__ = [
     "FAN_IN",
     "Structure",
+    "add_terms",
     "all_of",
     "cost",
     "deal_products",
@@ -224,26 +225,30 @@ def evaluate(
         m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
         (products,) = shares.corrected
     for i in range(len(planes)):
-        for terms in (
-            (structure.public, structure.secret) if i == session.first_row else (structure.secret,)
-        ):
-            add_polynomials(
-                m[0], lam[i], terms.outputs, terms.factors, terms.places, terms.literals, out[i],
-                products[i],
-            )  # fmt: skip
+        add_terms(structure, m[0], lam[i], products[i], i == session.first_row, out[i])
     return out
 
 
+def add_terms(
+    structure: Structure, m: Words, lam: Words, products: Words, first: bool, out: Words
+) -> None:
+    """Step 3 at one party: add (XOR) its shares of all products of two or more bits to `out`."""
+    for terms in (structure.public, structure.secret) if first else (structure.secret,):
+        add_polynomials(
+            m, lam, terms.outputs, terms.factors, terms.places, terms.literals, out, products
+        )
+
+
 @lru_cache(maxsize=256)
-def tree(literals: tuple[Monomial, ...]) -> tuple[Structure, ...]:
-    """Return the rounds of :func:`all_of`."""
+def tree(literals: tuple[Monomial, ...], fan_in: int = FAN_IN) -> tuple[Structure, ...]:
+    """Return the rounds that AND each list of literals, of at most `fan_in` in each."""
     rounds: list[Structure] = []
     # Even single literals need a Structure, which picks and negates planes without an opening.
     while not rounds or any(len(x) > 1 for x in literals):
         groups: list[Polynomial] = []
         following: list[Monomial] = []
         for some in literals:
-            pieces = [some[k : k + FAN_IN] for k in range(0, len(some), FAN_IN)]
+            pieces = [some[k : k + fan_in] for k in range(0, len(some), fan_in)]
             following.append(tuple(range(len(groups), len(groups) + len(pieces))))
             groups += [(piece,) for piece in pieces]
         rounds.append(structure_of(tuple(groups)))

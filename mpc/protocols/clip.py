@@ -1,15 +1,15 @@
 """A secret clipped to public limits, min(max(y, l), h), fused with truncation by s bits.
 
 1. c = open(z + 2^62 + r), and <y <= l> and <y < h> for the truncated y, from one opening: see
-   :mod:`mpc.protocols.sign`. 3 rounds.
+   :mod:`mpc.protocols.sign`. 2 rounds.
 2. <m> = <y <= l> ^ <y < h>: whether l < y < h. [y m] as in :mod:`mpc.protocols.relu`, with beta dealt
    together with r; [y <= l] and [y < h] as in :mod:`mpc.protocols.b2a`, those whose limit is not zero. All
    bits are opened in 1 round.
 3. [y m] + l [y <= l] + h (1 - [y < h]): local.
 m is a masked bit at no further cost: the derivative, 0 at both limits.
 Exact for every value below 2^62, apart from the truncation's rounding.
-Cost at L = 36, for l = 0: 4 rounds, about 12 (n - 1) bytes an element; correction about 67 bytes. Two ReLUs
-would take 20 (n - 1) bytes and 98.
+Cost at L = 33, for l = 0: 3 rounds, about 11 (n - 1) bytes an element; correction about 89 bytes. Two ReLUs
+would take 19 (n - 1) bytes and 129.
 
 Source: ours; the one opening for both limits follows from :mod:`mpc.protocols.sign`.
 """
@@ -33,9 +33,9 @@ __all__ = ["clip_with_derivative", "cost"]
 Words = NDArray[np.uint64]
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int, limits: int) -> Spent:
+def cost(parties: int, size: int, shift: int, window: int, limits: int) -> Spent:
     """Declare the cost for `size` elements, with so many limits that are not zero."""
-    total = sign.cost(parties, size, shift, nibbles, True, "relu", 2)
+    total = sign.cost(parties, size, shift, window, True, "relu", 2)
     bits = 8 * (parties - 1) * (1 + limits) * count_words(size)
     return total + Spent(1, bits, 8 * limits * size)
 
@@ -49,7 +49,7 @@ def clip_with_derivative(
     pass, is no limit; with one alone the result is a ReLU, with none there is no bit.
     """
     form = x.session.format
-    x = linear.at_bits(x, max(x.frac_bits, form.frac_bits))
+    x = truncation.kept(linear.at_bits(x, max(x.frac_bits, form.frac_bits)))
     shift = x.frac_bits - form.frac_bits
     reach = -(-x.bound >> shift)
     if low is not None and high is not None and not low < high:
@@ -63,30 +63,35 @@ def clip_with_derivative(
             side, limit = (-1, high) if low is None else (1, low)
             assert limit is not None
             moved = linear.add_integer(x, -limit << shift)
-            positive, bit = relu.relu_with_derivative(moved if side > 0 else linear.negative(moved))
-            y = positive if side > 0 else linear.negative(positive)
-            y = linear.add_integer(y, limit).with_integer_bound(max(reach, abs(limit)))
-            return y, bit
+            moved = moved if side > 0 else linear.negative(moved)
+
+            def back(y: Secret) -> Secret:
+                return linear.add_integer(y if side > 0 else linear.negative(y), limit)
+
+            positive, bit = relu.relu_with_derivative(moved)
+            if moved.truncated is not None:
+                truncation.keep(x, back(moved.truncated).shares, shift)
+            return back(positive).with_integer_bound(max(reach, abs(limit))), bit
         return _between(x, shift, low, high)
 
 
 def _between(x: Secret, shift: int, low: int, high: int) -> tuple[Secret, SecretBit]:
     session, form = x.session, x.session.format
-    nibbles = sign.count_nibbles(-(-x.bound >> shift) + max(abs(low), abs(high)) + 1, shift)
+    window = sign.count_bits(-(-x.bound >> shift) + max(abs(low), abs(high)) + 1, shift)
     # y < low + 1 in place of y < low: the same value, and the derivative of a ReLU.
     thresholds = (low + 1, high)
     named = [(k, limit) for k, limit in enumerate((low, high)) if limit]
     numbered = [k for k, _ in named]
     middle: SecretBit
     if session.pair is not None:
-        window = sign.window_bits(nibbles, shift)
         bits, y = own_signs(session.pair, sign.own_words(x, shift), window, shift, thresholds)
+        truncation.keep(x, y[:, : x.size], shift)
         inner = bits[:, 0] ^ bits[:, 1]
         middle = SharedBit(inner, x.size, session.first_row)
         out = times_bit(session.pair, y, inner)[:, : x.size]
         numbers = b2a.convert(session, bits[:, numbered], x.size)
     else:
-        opened = sign.open_signs(x, shift, nibbles, "relu", thresholds)
+        opened = sign.open_signs(x, shift, window, "relu", thresholds)
         assert opened.beta is not None and opened.ref is not None
         bits = opened.bit.reshape(len(opened.bit), 2, count_words(x.size))
         outer = bits[:, 0] ^ bits[:, 1]
@@ -95,6 +100,8 @@ def _between(x: Secret, shift: int, low: int, high: int) -> tuple[Secret, Secret
         masked = b2a.Masked(session, bits[:, numbered], x.size)
         delta, deltas = session.open((outer ^ opened.beta, "xor"), (masked.message, "xor"))
         out = relu.of_positive(opened, delta, shift, session.first_row)
+        if shift:
+            truncation.keep_opened(x, shift, opened.c, opened.rings[:, 2], opened.tops)
         middle = MaskedBit(opened.ref, opened.rings[:, 0], delta).negate()
         numbers = masked.numbers(deltas)
     out = np.ascontiguousarray(out)

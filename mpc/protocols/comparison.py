@@ -1,12 +1,12 @@
 """Comparisons (<, <=, >, >=, ==, !=) of secret arrays; results are secret numbers 0 and 1.
 
 1. d = x - y, with the same fractional bits: local.
-2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 3 rounds.
+2. <msb> of d, or <d = 0>: see :mod:`mpc.protocols.sign`, with s = 0. 2 rounds.
 3. B2A, as in :mod:`mpc.protocols.b2a`: 1 round.
 The four orders are the sign of x - y or of y - x, negated or not. Exact for every pair of values
 below 2^62: their difference is below 2^63, a signed word, and step 2 takes up to all 64 bits.
-Cost for fixed-point values with 31 bits and a sign: d has 33 bits, L = 36: 4 rounds, about
-10 (n - 1) bytes an element; correction about 37 bytes.
+Cost for fixed-point values with 31 bits and a sign: d has L = 33 bits: 3 rounds, about
+9.4 (n - 1) bytes an element; correction about 50 bytes.
 
 Source: see :mod:`mpc.protocols.sign`.
 """
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 
-def cost(parties: int, size: int, nibbles: int, signed: bool) -> Spent:
+def cost(parties: int, size: int, window: int, signed: bool) -> Spent:
     """Declare the cost for `size` pairs."""
     delta = Spent(1, 8 * (parties - 1) * count_words(size), 0)
-    return sign.cost(parties, size, 0, nibbles, signed, "bit") + delta
+    return sign.cost(parties, size, 0, window, signed, "bit") + delta
 
 
 def add_words(x: Secret, y: Secret | ArrayLike, bound: int) -> Secret:

@@ -1,7 +1,8 @@
 """Convolution of secret images with secret kernels, as one matrix product.
 
-1. Mask the images x and the kernels w in their own shapes, opening those that have no mask yet: a pixel
-   is opened once, not once for every window that it lies in.
+1. Mask the images x and the kernels w in their own shapes, opening those that have no mask yet, or x to
+   the party that gave w (:mod:`mpc.protocols.product`): a pixel is opened once, not once for every window
+   that it lies in.
 2. The windows of x are a strided view, and the mask of a view is the same view of the mask: parties take
    it of Delta_x and of their shares of lambda_x, the provider of lambda_x. Padding is zero in each.
 3. One matrix product of the windows, as rows of a matrix (places, kernel size * channels), with the
@@ -11,9 +12,9 @@
 Both gradients are products, too. For the gradient g at the result: the gradient at the kernels is the
 product of the same windows with g; the gradient at the images is the product of g with the kernels, each
 row then added to the pixels of its window, which is local. The latter is the transposed convolution.
-Cost of each: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are); correction
-8 bytes an element of the product, none if it is truncated. Groups change neither: they take as many
-elements as the images, the kernels and the result have.
+Cost of each: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are), 8 bytes if it is
+opened to one party; correction 8 bytes an element of the product, none if it is truncated. Groups change
+neither: they take as many elements as the images, the kernels and the result have.
 
 Signals (rows, length, channels), with kernels (length, channels, outputs), are images of width 1.
 Without a provider images are multiplied as they are, see :mod:`mpc.protocols.own_convolution`; groups are
@@ -32,7 +33,6 @@ from mpc.core.ranges import LARGEST
 from mpc.core.secret_value import Secret
 from mpc.core.windows import Windows
 from mpc.protocols import linear, own_convolution, product, range_check
-from mpc.protocols.masking import mask_ahead
 from mpc.protocols.truncation import to_format
 
 __all__ = ["convolve", "cost", "input_gradient", "kernel_gradient", "transposed", "turned"]
@@ -47,8 +47,8 @@ def cost(parties: int, masked: int, size: int = 0) -> Spent:
 
 def _masked(x: Secret, y: Secret) -> tuple[Secret, Secret]:
     """Mask both arrays in their own shapes, before any view of them is taken."""
-    x, y = (z if z.mask is not None else to_format(z) for z in (x, y))
-    mask_ahead(x, y)
+    x, y = (z if z.mask is not None or z.sided is not None else to_format(z) for z in (x, y))
+    product.mask_operands(x, y)
     return x, y
 
 

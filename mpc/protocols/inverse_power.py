@@ -2,13 +2,13 @@
 
 x has f fractional bits and is at least one unit. With the powers of two 2^j in the range:
 1. The bits [x < 2^j] from one opening choose c = 2^(J - j), with which c x lies in [2^J, 2^(J + 1)], and
-   w = (s 2^(j - f))^(-p): :mod:`mpc.protocols.thresholds`. 4 rounds.
+   w = (s 2^(j - f))^(-p): :mod:`mpc.protocols.thresholds`. 3 rounds.
 2. v = c x in [1, 2) with 24 fractional bits: a product and its truncation. 2 rounds.
 3. v^(-p), by a polynomial of degree 7 in d = v - 3/2, with public coefficients: d^2, 2 rounds; d^3 and d^4,
    2 rounds; d^5, d^6 and d^7, 2 rounds; their sum, truncated, 1 round.
 4. v^(-p) w, truncated. 2 rounds.
 The result has at most 30 fractional bits, as many as leave it below 2^37 units.
-Cost: 15 rounds for a range wider than 2^24; the powers of two take 8 bytes of correction each. A network
+Cost: 14 rounds for a range wider than 2^24; the powers of two take 8 bytes of correction each. A network
 takes one for each row that it normalises, so rounds count and bytes do not.
 Error: 2^-19 relative, from the polynomial and the truncations, and two units of the result's last place.
 Measured by the tests over the whole range.
@@ -34,7 +34,7 @@ from mpc.core.errors import RangeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import linear, product, thresholds, truncation
 from mpc.protocols.masking import mask_ahead
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 
 __all__ = ["cost", "inverse_power", "result_bits"]
 
@@ -107,8 +107,8 @@ def cost(parties: int, size: int, least: int, bound: int) -> Spent:
     top, limits = max(powers[-1], _BITS), [1 << j for j in powers[1:]]
     total = Spent()
     if limits:
-        nibbles = count_nibbles(bound + limits[-1])
-        total = thresholds.cost(parties, size, nibbles, len(limits))
+        window = count_bits(bound + limits[-1])
+        total = thresholds.cost(parties, size, window, len(limits))
     total = total + product.cost(parties, 2 * size, 0 if top > _BITS else size)
     if top > _BITS:
         total = total + truncation.cost(parties, size, top - _BITS)

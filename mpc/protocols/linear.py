@@ -31,14 +31,17 @@ from ring.matmul import matmul_add
 from ring.real_arrays import real_array
 
 __all__ = [
+    "Axis",
     "add",
     "add_integer",
     "add_public",
     "at_bits",
+    "axes_of",
     "check_operands",
     "concatenate",
     "is_shared",
     "is_zero",
+    "kept_axes",
     "matmul_integers",
     "minus",
     "multiply_integers",
@@ -53,6 +56,7 @@ __all__ = [
 ]
 
 Words = NDArray[np.uint64]
+Axis = int | tuple[int, ...] | None
 
 
 def is_shared(x: Secret | object) -> TypeGuard[Secret]:
@@ -322,6 +326,24 @@ def matmul_shape(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ..
             f"operands of @ must agree in the inner dimension, got shapes {left} and {right}"
         )
     return (*broadcast("@", left[:-2], right[:-2]), left[-2], right[-1])
+
+
+def axes_of(x: SecretValue, axis: Axis) -> tuple[int, ...]:
+    """Return the axes that `axis` names, counted from the front; all if it is None."""
+    if axis is None:
+        return tuple(range(x.ndim))
+    axes = tuple(check_axis(a, x.ndim) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"axis must not name an axis twice, got {axis}")
+    return axes
+
+
+def kept_axes(result: Any, x: SecretValue, axis: Axis, keepdims: bool) -> Any:
+    """Give a reduction along `axis` of x the axes of one element that `keepdims` asks for."""
+    if not keepdims:
+        return result
+    axes = axes_of(x, axis)
+    return result.reshape([1 if a in axes else n for a, n in enumerate(x.shape)])
 
 
 def sum_along(x: Secret, axis: int | tuple[int, ...] | None) -> Secret:

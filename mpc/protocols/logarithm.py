@@ -1,22 +1,23 @@
-"""The natural logarithm of x in a public range [1, k], by Chebyshev polynomials.
+"""The natural logarithm of x in a public range [1, k].
 
-For k <= 32:
-1. u = (2 x - k - 1) / (k - 1), in [-1, 1]: 1 round, for the truncation.
-2. T_1(u) ... T_N(u), N a power of two, by T_(m + i) = 2 T_m T_i - T_(m - i) for i = 1 ... m, all at once:
-   2 rounds for each doubling of m.
+For k <= 32, with a provider: polynomials that one opening chooses, :mod:`mpc.protocols.bounded`: 2 rounds.
+For k <= 32, two parties alone, for whom nobody deals tables: Chebyshev polynomials.
+1. u = (2 x - k - 1) / (k - 1), in [-1, 1], truncated.
+2. T_1(u) ... T_N(u), N a power of two, by T_(m + i) = 2 T_m T_i - T_(m - i) for i = 1 ... m, all at once.
 3. With q = (sqrt(k) - 1) / (sqrt(k) + 1) and A = (k - 1) / (4 q):
-   log x = log A - 2 sum of (-q)^n T_n(u) / n. Exact as a series; 1 round, for the truncation.
-For k up to 2^16: j and x / 2^j in [1, 2] as in :mod:`mpc.protocols.reciprocal`, 6 rounds; then
-j log 2 + log(x / 2^j), as above for k = 2: 8 rounds.
+   log x = log A - 2 sum of (-q)^n T_n(u) / n. Exact as a series; truncated.
+For k up to 2^16: j and x / 2^j in [1, 2] as in :mod:`mpc.protocols.reciprocal`, 5 rounds; then
+j log 2 + log(x / 2^j), as above for k = 2: 2 rounds.
 The range is known here, so that up to k = 32 nothing has to be compared; of any x > 0:
 :mod:`mpc.protocols.normalised`.
 All values have 24 fractional bits. N is chosen so that the truncated tail of the series stays below
 2^-17: N = 16 for k = 10. x may lie outside of [1, k] by 2^-20 x.
-Error: at most 2^-17, and 3e-6 from truncations. Measured over the whole range by the tests.
-Cost for N = 2^t: 2 + 2 t rounds; 14 for k > 32.
+Error: at most 3e-6; without a provider 2^-17, and 3e-6 from truncations. Measured over the whole range by
+the tests.
+Cost: that of :mod:`mpc.protocols.bounded`. For k > 32: 7 rounds.
 
-Source: the generating function of Chebyshev's polynomials; on shares as in MP-SPDZ and CrypTen, which use
-other polynomials.
+Source: of the series the generating function of Chebyshev's polynomials; on shares as in MP-SPDZ and
+CrypTen, which use other polynomials.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from mpc.core.cost import Spent
 from mpc.core.secret_value import Secret
-from mpc.protocols import linear, product, truncation
+from mpc.protocols import bounded, linear, product, truncation
 from mpc.protocols.masking import mask_ahead
 from mpc.protocols.reciprocal import cost_of_normalise, normalise, normalised
 from mpc.protocols.thresholds import choose
@@ -70,14 +71,7 @@ def cost(parties: int, size: int, k: int) -> Spent:
     """Declare the cost for `size` elements in [1, k]."""
     if normalised(k):
         return cost_of_normalise(parties, size, k) + cost(parties, size, 2)
-    degree = len(_series(k)[1])
-    total = truncation.cost(parties, size, _SCALE_BITS)
-    count = 1
-    while count < degree:
-        total = total + product.cost(parties, count * size)
-        total = total + truncation.cost(parties, count * size, FRAC_BITS - 1)
-        count *= 2
-    return total + truncation.cost(parties, size, FRAC_BITS)
+    return bounded.cost(parties, size, k)
 
 
 def log(x: Secret, k: int) -> Secret:
@@ -94,6 +88,8 @@ def log(x: Secret, k: int) -> Secret:
 
 
 def _direct(x: Secret, k: int) -> Secret:
+    if bounded.takes(x.session, k):
+        return bounded.evaluate(x, k, "log")
     constant, factors = _series(k)
     one = 1 << FRAC_BITS
     near = one + 64

@@ -7,8 +7,18 @@ lambda being zero. Then j alone sends Delta, and products skip the shares that a
 see Delta alone, under a mask of which they know nothing, however many of them collude.
 Cost: 1 round for all tensors masked together; 8 (n - 1) bytes an element, from every party or
 from the owner alone; no correction.
+For products with an operand that party j gave, and that has its mask, an array in shares without a mask is
+opened to party j alone:
+1. Party i != j takes lambda_i = PRG(k_i, id), and sends x_i - lambda_i to party j. Party j sends nothing.
+2. Party j adds them to x_j. Its new share is x - lambda, lambda being the sum of the lambda_i, and the
+   share of party i is lambda_i: a sharing of x in which the provider knows all shares but that of j.
+Party j sees x under the masks of all others, so it learns nothing unless all of them collude with it; the
+others see nothing. Nobody may open x - lambda to a party other than j: between two parties, lambda is what
+the other one holds. So for a product with any other operand, x is masked afresh as above.
+Cost: 1 round, 8 bytes an element to party j; none for further products with what party j gave.
 A data set is opened in pieces of rows, a round each, and shares of its mask are not kept: a batch of
-rows expands the shares of its own rows when it needs them.
+rows expands the shares of its own rows when it needs them. Its mask has a key of its own, and so have
+those of a model's weights (:mod:`mpc.core.keys`).
 
 Source: Beaver 1991; the mask kept with the wire, and known to an input's owner, as in ABY2.0
 (Patra, Schneider, Suresh, Yalame 2021, section 3.1) and Turbospeedz (Ben-Efraim, Nielsen, Omri
@@ -16,6 +26,9 @@ Source: Beaver 1991; the mask kept with the wire, and known to an input's owner,
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +40,12 @@ from mpc.core.known import Mask, expand_mask
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 
-__all__ = ["cost", "mask_ahead", "mask_data", "mask_together", "rows_at_once"]
+__all__ = [
+    "cost", "mask_ahead", "mask_and_ask", "mask_data", "mask_to", "mask_together", "rows_at_once",
+]  # fmt: skip
 
 Words = NDArray[np.uint64]
+Asked = TypeVar("Asked")
 
 
 def _holders(session: Runtime, x: SecretValue) -> tuple[int | None, tuple[int, ...]]:
@@ -82,12 +98,54 @@ def _mask(fresh: list[SecretValue]) -> None:
     messages: list[tuple[Words, Opening]] = []
     for x in fresh:
         owner, rows = _holders(session, x)
-        ref = MaskRef(session.fresh_id(), Part(x.shape), owner=owner)
+        ref = MaskRef(session.fresh_id(x.kept), Part(x.shape), owner=owner)
         lam = expand_mask(session, ref, rows)
         hidden.append((ref, rows, lam))
         messages.append(_message(x, lam))
     for x, (ref, rows, lam), delta in zip(fresh, hidden, session.open(*messages), strict=True):
         x.set_mask(Mask(ref, rows, lam, delta))
+
+
+def mask_and_ask(x: SecretValue, ask: Callable[[MaskRef], Asked]) -> tuple[Mask, Asked]:
+    """Return the mask of x, and what `ask` returns for a reference to it, before x is opened.
+
+    For correlated randomness about the mask: what a provider sends comes while x is opened.
+    """
+    if x.mask is not None:
+        return x.mask, ask(x.mask.ref)
+    session = x.session
+    owner, rows = _holders(session, x)
+    ref = MaskRef(session.fresh_id(x.kept), Part(x.shape), owner=owner)
+    asked = ask(ref)
+    lam = expand_mask(session, ref, rows)
+    (delta,) = session.open(_message(x, lam))
+    mask = Mask(ref, rows, lam, delta)
+    x.set_mask(mask)
+    return mask, asked
+
+
+def mask_to(x: SecretValue, party: int) -> MaskRef:
+    """Return the mask under which one party alone sees x, opening x to it unless that was done before.
+
+    x holds neither a mask nor a plaintext. From now on the shares of the other parties are this mask, and
+    the share of `party` is what it sees.
+    """
+    if x.sided is not None and x.sided.without == party:
+        return x.sided
+    session, shares = x.session, x.shares
+    ref = MaskRef(session.fresh_id(x.kept), Part(x.shape), without=party)
+    others = tuple(row for row, number in enumerate(session.here) if number != party)
+    lam = expand_mask(session, ref, others)
+    message = shares.copy()
+    for row, mask in zip(others, lam, strict=True):
+        message[row, ...] -= mask
+    opened = session.open_to(party, message)
+    for row, mask in zip(others, lam, strict=True):
+        message[row, ...] = mask
+    if party in session.here:
+        message[session.here.index(party), ...] = opened[0]
+    x.set_sided(ref, message)
+    return ref
 
 
 def rows_at_once(x: SecretValue) -> int:
@@ -107,7 +165,7 @@ def mask_data(x: SecretValue) -> None:
         return
     session = x.session
     owner, rows = _holders(session, x)
-    ref = MaskRef(session.fresh_id(), Part(x.shape), owner=owner)
+    ref = MaskRef(session.fresh_id(kept=True), Part(x.shape), owner=owner)
     delta = np.empty((min(1, len(session.here)), *x.shape), np.uint64)
     some = rows_at_once(x)
     with session.protocol("masking"):

@@ -4,22 +4,22 @@ X is the encoded value. The line is cut at K thresholds, several between powers 
 function is a cubic in d = c X - m, c = 2^(Q - j) being the power of two that brings X to [2^Q, 2^(Q + 1)).
 Pieces, coefficients and K depend on the format and on the bound of x: :mod:`mpc.protocols.fits`.
 1. From one opening the bits <X < t_k> for all k, then numbers [b_k], as in
-   :mod:`mpc.protocols.piecewise`: 4 rounds. c, m, a_0 to a_3 follow, with the factor that the scale of X
+   :mod:`mpc.protocols.piecewise`: 3 rounds. c, m, a_0 to a_3 follow, with the factor that the scale of X
    gives the result in all coefficients.
 2. [c] and [X] are masked, and multiplied: 1 round. Not for exp, of which no piece is wider than 2 and c is
    public. Where Q exceeds 30, d is truncated to at most 30 fractional bits: 1 round.
 3. The cubic, with the bits of the format and those of d behind the point: 2 rounds, its truncations and
    the last product being one (:mod:`mpc.protocols.truncated_product`).
 4. Whether a value is outside of the domain is known to the pieces. With ranges="check" and "error", the
-   number of such values is compared with zero, and that bit is opened: 5 or 6 rounds with a few words. With
+   number of such values is compared with zero, and that bit is opened: 5 rounds with a few words. With
    "values" the values themselves are looked at, before.
 Domain: every x with a result in the format. For 1 / x and other negative p, |x| > 2^(-i / |p|), i being
 the format's integer bits; for negative x if p is -1; for positive p, 0 <= x < 2^(i / p); for log x > 0;
 for exp x < i log 2.
 Many elements are evaluated one part after another, as the session's memory limit says.
-Cost in the default format, for x up to its largest value: 7 rounds, 6 for exp. K is 73 for sqrt, 104
+Cost in the default format, for x up to its largest value: 6 rounds, 5 for exp. K is 73 for sqrt, 104
 for log, 59 for exp, 276 for 1 / x and half of that for positive x; a smaller bound of x takes
-fewer. An element and threshold take about 2 (n - 1) bytes, and 20 bytes of correction.
+fewer. An element and threshold take less than 2 (n - 1) bytes, and 14 bytes of correction.
 
 Error: 2^-19 of the result and 2.1 units of the format in the default format; for exp 2^-18.5 and 3.5 units.
 In every format :func:`error_bound`, tested over the domain. For x with more fractional bits than
@@ -83,10 +83,10 @@ def error_bound(x: SecretValue, curve: Curve) -> tuple[float, float]:
     return plan.absolute * 2.0**-x.session.format.frac_bits, plan.relative
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int, plan: Plan, normalises: bool) -> Spent:
+def cost(parties: int, size: int, shift: int, window: int, plan: Plan, normalises: bool) -> Spent:
     """Declare the cost for `size` elements that lose `shift` bits, without the check of the domain."""
     count = len(plan.thresholds)
-    total = sign.cost(parties, size, shift, nibbles, True, "truncation", count)
+    total = sign.cost(parties, size, shift, window, True, "truncation", count)
     total += b2a.cost(parties, count, size)
     if normalises:
         cut = plan.v_bits - plan.d_bits

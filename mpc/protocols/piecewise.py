@@ -5,7 +5,7 @@ slope s that is 0 or 1 and h a cubic in d = y - m, m being the middle of the pie
 pieces h is a constant, so that nothing but s y grows with y.
 1. c = open(z + 2^62 + r). From it follow the truncated value [y] and the bits <y < t_k> for all k: the
    tables dealt with r can be read at the public u - t_k for any number of thresholds, see
-   :mod:`mpc.protocols.sign`. 3 rounds.
+   :mod:`mpc.protocols.sign`. 2 rounds.
 2. B2A of these bits to [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. The middle, the coefficients and the slope of the piece that y lies in are sums over k of public
    differences times [b_k]: local. [d] = [y] - [m].
@@ -22,8 +22,8 @@ has to be in range when it is shifted, which the range policy settles.
 Right for every value that an array can hold, in every format with at least one fractional bit that has
 room for the coefficients. Thresholds beyond the bound of y are left out, and so are the pieces beyond
 them.
-Cost at L = 36, K = 20: 7 rounds, about 127 (n - 1) bytes an element; correction about 424 bytes.
-With slopes 8 rounds, and 16 bytes and 18 bytes more. Values that need no truncation save 10 bytes of
+Cost at L = 33, K = 20: 6 rounds, about 87 (n - 1) bytes an element; correction about 363 bytes.
+With slopes 7 rounds, and 16 bytes and 18 bytes more. Values that need no truncation save 10 bytes of
 correction.
 
 Error: the distance of the pieces to the function, and what rounding adds, in units of 2^-f: with D the
@@ -205,12 +205,12 @@ def _sizes(pieces: Pieces, frac_bits: int) -> Sizes:
 
 
 def cost(
-    parties: int, size: int, shift: int, nibbles: int, frac_bits: int, thresholds: int, slope: bool
+    parties: int, size: int, shift: int, window: int, frac_bits: int, thresholds: int, slope: bool
 ) -> Spent:
     """Declare the cost for `size` elements that lose `shift` bits and then have `frac_bits`."""
     products = 4 if slope else 3
     total = (
-        sign.cost(parties, size, shift, nibbles, True, "truncation", thresholds)
+        sign.cost(parties, size, shift, window, True, "truncation", thresholds)
         + b2a.cost(parties, thresholds, size)
         + product.cost(parties, products * size, products * size)
         + truncation.cost(parties, 2 * size, frac_bits)

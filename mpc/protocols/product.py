@@ -11,20 +11,26 @@ If x is an input of party j, with a mask that j knows, j multiplies x itself:
 z_j = x . (Delta_w + lambda_{w,j}), the others z_i = Delta_x . lambda_{w,i}, and lambda_{w,j} is left out
 of C. So a product of bob's images with weights, alice's or secret to both, takes one multiplication at
 each party, and one at the provider.
+If w is an input of party j that has its mask, and x is held by shares without one, as in every layer behind
+the first, x is opened to party j alone (:mod:`mpc.protocols.masking`): party j holds x - lambda, party
+i != j holds lambda_i, lambda being the sum of the lambda_i. Then
+z_j = (x - lambda) . w,  z_i = lambda_i . Delta_w,  C = lambda . lambda_w.
+Party j sends nothing, and no other party waits.
 The product has the fractional bits of both operands together; it is truncated when an operation needs
 fewer. Operands with more fractional bits than the format are truncated first; beside an operand in the
 format, the other may keep up to the format's guard bits more.
-Cost: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are masked);
-correction 8 bytes an element of z, none if it is truncated.
+Cost: 1 round, 8 (n - 1) bytes for each element not yet masked (none if both are masked), 8 bytes if it
+is opened to party j alone; correction 8 bytes an element of z, none if it is truncated.
 
-Source: Beaver 1991; ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 3.1).
+Source: Beaver 1991; ABY2.0 (Patra, Schneider, Suresh, Yalame 2021, section 3.1); opening to the owner
+alone: ours.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,12 +43,12 @@ from mpc.core.known import Mask
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import linear, own_products, range_check
-from mpc.protocols.masking import mask_ahead, mask_together
+from mpc.protocols.masking import mask_ahead, mask_to, mask_together
 from mpc.protocols.truncation import to_format
 from mpc.two_party.pair import Pair
 from ring.matmul import matmul_add
 
-__all__ = ["cost", "grouped", "matmul", "multiply", "multiply_within"]
+__all__ = ["cost", "grouped", "mask_operands", "matmul", "multiply", "multiply_within"]
 
 Words = NDArray[np.uint64]
 
@@ -99,13 +105,62 @@ def _known(x: SecretValue) -> int | None:
     return None if x.mask is None else x.mask.ref.owner
 
 
+def given_by(x: SecretValue, w: SecretValue) -> int | None:
+    """Return the party to which alone x is opened for a product with w, None if it is masked for all.
+
+    That is the owner of w, where w is an input that has its mask, and x is held by shares.
+    """
+    if x.plaintext is not None or x.mask is not None or w.plaintext is None:
+        return None
+    return _known(w)
+
+
+def mask_operands(x: SecretValue, w: SecretValue) -> None:
+    """Open the operands of a product that have no mask yet, in one round (for protocols that view them)."""
+    for one, other in ((x, w), (w, x)):
+        party = given_by(one, other)
+        if party is not None:
+            mask_to(one, party)
+            return
+    mask_ahead(x, w)
+
+
+# A row of the party axis, and the left and the right factor that are multiplied there.
+_Local = tuple[int, Words, Words]
+
+
+def _factors(x: SecretValue, w: SecretValue) -> tuple[tuple[MaskRef, MaskRef], Iterator[_Local]]:
+    """Steps 1 and 2: return the masks that the provider multiplies, and what each party multiplies.
+
+    The latter adds up to z in each row.
+    """
+    for one, other in ((x, w), (w, x)):
+        party = given_by(one, other)
+        if party is not None:
+            ref, mask = mask_to(one, party), other.mask
+            assert mask is not None
+            refs, local = (ref, mask.ref), _one_sided(one, other, mask)
+            if one is x:
+                return refs, local
+            return refs[::-1], ((row, right, left) for row, left, right in local)
+    x_mask, w_mask = mask_together(x, w)
+    return _refs(x, w, x_mask, w_mask), _local_products(x, w, x_mask, w_mask)
+
+
+def _one_sided(x: SecretValue, w: SecretValue, mask: Mask) -> Iterator[_Local]:
+    """Yield the factors where the owner of w alone sees x under its mask: that is its share of x."""
+    own = dict(w.addends())
+    for row, share in enumerate(x.shares):
+        yield row, share, own[row] if row in own else mask.delta[0]
+
+
 def _refs(x: SecretValue, w: SecretValue, x_mask: Mask, w_mask: Mask) -> tuple[MaskRef, MaskRef]:
     """Return references to the masks that the provider multiplies for C."""
     x_owner, w_owner = _known(x), _known(w)
     if x_owner is not None and w_owner is None:
-        return x_mask.ref, replace(w_mask.ref, without=x_owner)
+        return x_mask.ref, w_mask.ref.left_out(x_owner)
     if w_owner is not None and x_owner is None:
-        return replace(x_mask.ref, without=w_owner), w_mask.ref
+        return x_mask.ref.left_out(w_owner), w_mask.ref
     return x_mask.ref, w_mask.ref
 
 
@@ -133,12 +188,14 @@ def _local_products(
             yield row, words, w_mask.delta[0]
 
 
-def cost(parties: int, masked: int, size: int = 0) -> Spent:
+def cost(parties: int, masked: int, size: int = 0, *, to_owner: bool = False) -> Spent:
     """Declare the cost, if the party that sends most opens `masked` elements.
 
     `size` is the number of elements of the product if its cross term is dealt, 0 if it is truncated.
+    With `to_owner` they are opened to the owner of the other operand alone.
     """
-    return Spent(1 if masked else 0, 8 * (parties - 1) * masked, 8 * size)
+    each = 8 if to_owner else 8 * (parties - 1)
+    return Spent(1 if masked else 0, each * masked, 8 * size)
 
 
 def _in_format(x: Secret, w: Secret, name: str, addends: int = 1) -> tuple[Secret, Secret]:
@@ -190,12 +247,12 @@ def multiply(x: Secret, w: Secret, *, whole: bool = False) -> Secret:
         if pair is not None:
             z = own_products.multiply(session, pair, x, w, shape)
             return x.derive(z, frac_bits=frac_bits, bound=bound, binary=binary)
-        x_mask, w_mask = mask_together(x, w)
+        refs, factors = _factors(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _local_products(x, w, x_mask, w_mask):
+        for row, left, right in factors:
             # Not by *, which warns where single elements wrap around, as they are meant to.
             z[row, ...] += np.multiply(left, right)
-        cross_term = ProductTerm("multiply", *_refs(x, w, x_mask, w_mask), shape)
+        cross_term = ProductTerm("multiply", *refs, shape)
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term, binary=binary)
 
 
@@ -243,11 +300,11 @@ def matmul(x: Secret, w: Secret, own: Callable[[Pair], Words] | None = None) -> 
             else:
                 z = own(pair).reshape(len(session.here), *shape)
             return x.derive(z, frac_bits=frac_bits, bound=bound)
-        x_mask, w_mask = mask_together(x, w)
+        refs, factors = _factors(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _local_products(x, w, x_mask, w_mask):
+        for row, left, right in factors:
             matmul_add(left, right, z[row])
-        cross_term = ProductTerm("matmul", *_refs(x, w, x_mask, w_mask), shape)
+        cross_term = ProductTerm("matmul", *refs, shape)
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term)
 
 
@@ -276,9 +333,9 @@ def grouped(x: Secret, w: Secret) -> Secret:
             z = own_products.matmul(session, pair, x, w, (groups, m, n))
             z = z.transpose(0, 2, 1, 3).reshape(len(z), *shape)
             return x.derive(z, frac_bits=frac_bits, bound=bound)
-        x_mask, w_mask = mask_together(x, w)
+        refs, factors = _factors(x, w)
         z = np.zeros((len(session.here), *shape), np.uint64)
-        for row, left, right in _local_products(x, w, x_mask, w_mask):
+        for row, left, right in factors:
             z[row] += _grouped(left, right)
-        cross_term = ProductTerm("grouped", *_refs(x, w, x_mask, w_mask), shape)
+        cross_term = ProductTerm("grouped", *refs, shape)
         return x.derive(z, frac_bits=frac_bits, bound=bound, cross_term=cross_term)

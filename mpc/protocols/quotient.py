@@ -1,7 +1,7 @@
 """x / y for two secrets.
 
 Y is the encoded value of y, v = c Y in [1, 2) with c as in :mod:`mpc.protocols.normalised`.
-1. The bits <Y < t_k> from one opening, and numbers [b_k]: 4 rounds. c, m and a_0 to a_3 of the piece of
+1. The bits <Y < t_k> from one opening, and numbers [b_k]: 3 rounds. c, m and a_0 to a_3 of the piece of
    1 / v follow: six pieces between two powers of two, negative Y having pieces of their own.
 2. [c], [X] and [Y] are masked; n = c X and d = c Y - m follow: 1 round.
 3. p = 1 / v by the cubic: 2 rounds, as in :mod:`mpc.protocols.normalised`.
@@ -13,7 +13,7 @@ With ranges="check" and "error" both are checked on shares, by the number of zer
 opened for all. Where bounds do not show that c X is in range, the check takes the product over the integers
 (:mod:`mpc.protocols.range_check`); with "error" it is refused.
 Formats with f + i above 38, which leave n fewer bits than the format's, are refused.
-Cost for Y of L bits: 8 rounds; K = 12 L - 10 thresholds.
+Cost for Y of L bits: 7 rounds; K = 12 L - 10 thresholds.
 
 Error: 2^-18.5 of the result, and 1.1 units of the format, up to 2 where f + i exceeds 34. x and y with more
 fractional bits than the format's are truncated first.

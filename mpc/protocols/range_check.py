@@ -21,10 +21,9 @@ bounds and a result R over the integers, which may be far beyond 2^64:
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
-Cost of steps 4 and 5: 7 rounds, 8 from 2^14 claims on; 16.5 (n - 1) bytes a claim; correction 72
-bytes. A product of two operands of 62 bits has four claims an element, and before them 2 rounds,
-one of which the product itself then saves, 32 (n - 1) bytes an element of the operands, correction
-28 bytes, and 72 an element of the result.
+Cost of steps 4 and 5: 6 rounds, 11.8 (n - 1) bytes a claim; correction 348 bytes. A product of two operands
+of 62 bits has four claims an element, and before them 2 rounds, one of which the product itself then saves,
+32 (n - 1) bytes an element of the operands, correction 28 bytes, and 72 an element of the result.
 
 Source: levels that each bound the next are this library's own. See :mod:`mpc.protocols.truncation`,
 `product`, `sign` and `b2a` for their parts.
@@ -77,7 +76,6 @@ Sizes = tuple[tuple[int, int], ...]
 
 LIMIT = 1 << OFFSET_BITS
 """2^62: every encoded value must be below it in magnitude."""
-_NIBBLES = 16
 _MOST_LIMBS = 12
 
 
@@ -419,7 +417,7 @@ def cheapest_cuts(x: int, y: int, terms: int) -> tuple[tuple[int, ...], tuple[in
 def cost(parties: int, size: int) -> Spent:
     """Declare the cost of the verdict on claims of `size` words in all."""
     return (
-        sign.cost(parties, size, 0, _NIBBLES, True, "none", 2)
+        sign.cost(parties, size, 0, 64, True, "none", 2)
         + b2a.cost(parties, 2, size)
         + cost_of_none(parties, 2 * size)
     )
@@ -499,8 +497,7 @@ def verdict(*claims: Claim, failed: SecretValue | None = None) -> bool:
 
 def cost_of_none(parties: int, bound: int) -> Spent:
     """Declare the cost of :func:`is_none` for a number up to `bound`."""
-    nibbles = sign.count_nibbles(bound)
-    zero = sign.cost(parties, 1, 0, nibbles, False, "none")
+    zero = sign.cost(parties, 1, 0, sign.count_bits(bound), False, "none")
     return zero + Spent(1, 8 * (parties - 1), 0)
 
 

@@ -1,25 +1,25 @@
-"""1 / x for x in a public range [1, k], by Newton's iteration in Goldschmidt's order.
+"""1 / x for x in a public range [1, k].
 
-For k <= 32:
+For k <= 32, with a provider: polynomials that one opening chooses, :mod:`mpc.protocols.bounded`: 2 rounds.
+For k <= 32, two parties alone, for whom nobody deals tables: Newton's iteration in Goldschmidt's order.
 1. y = a - b x, with e = 1 - x y = 1 - a x + b x^2 equal in magnitude at both ends and in the middle:
    for X = (k + 1) / (k - 1), D = 2 X^2 - 1: b = 8 / ((k - 1)^2 D), a = b (k + 1), |e| <= 1 / D. One
-   square, truncated: 2 rounds. (k = 10: y = 0.5466 - 0.0497 x, |e| <= 0.503.)
-2. y <- y + y e, e <- e^2, until |e| < 2^-15 is sure: 2 rounds each, both products at once.
+   square, truncated. (k = 10: y = 0.5466 - 0.0497 x, |e| <= 0.503.)
+2. y <- y + y e, e <- e^2, until |e| < 2^-15 is sure: both products at once.
    (k = 2: 2 times; k = 10: 4 times; k = 32: 6 times.)
 For k up to 2^16:
-1. c = 2^-j where 2^j <= x < 2^(j + 1): :mod:`mpc.protocols.thresholds`. 4 rounds. c x, in [1, 2]: 2.
-2. 1 / (c x) as above, for k = 2: 6 rounds.
+1. c = 2^-j where 2^j <= x < 2^(j + 1): :mod:`mpc.protocols.thresholds`. 3 rounds. c x, in [1, 2]: 2.
+2. 1 / (c x) as above, for k = 2: 2 rounds.
 3. c times that: 2 rounds.
 The range is known here, so that up to k = 32 nothing has to be compared; of any x:
 :mod:`mpc.protocols.normalised`.
 x has 24 fractional bits, and so have all values but x^2 and products with c. a and b are constants of 12
 fractional bits, and the bound on |e| is for these. x may lie outside of [1, k] by 2^-20 x.
-Error: 2^-22 absolute, and relative to 1 / x the remaining e, at most 2^-15, and
-2^-24 k for each truncation: 4e-5 for any k. Measured over the whole range by the tests.
-Cost for t iterations: 2 + 2 t rounds, 8 (n - 1) (3 + 4 t - 2) bytes an element; correction
-8 (5 + 6 t - 3) bytes. For k > 32: 14 rounds.
+Error: 2^-22 absolute, and relative to 1 / x at most 3e-6 and 2^-24 k; without a provider the remaining e,
+at most 2^-15, and 2^-24 k for each truncation: 4e-5 for any k. Measured over the whole range by the tests.
+Cost: that of :mod:`mpc.protocols.bounded`. For k > 32: 9 rounds.
 
-Source: Goldschmidt 1964; on shares Catrina, Saxena 2010, section 3.4. The start:
+Source: of the iteration Goldschmidt 1964; on shares Catrina, Saxena 2010, section 3.4. The start:
 from Chebyshev's polynomial of degree two.
 """
 
@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from mpc.core.cost import Spent
 from mpc.core.errors import RangeError
 from mpc.core.secret_value import Secret
-from mpc.protocols import linear, product, thresholds, truncation
+from mpc.protocols import bounded, linear, product, thresholds, truncation
 from mpc.protocols.masking import mask_ahead
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 
 __all__ = [
     "FRAC_BITS",
@@ -54,13 +54,12 @@ LARGEST = 1 << 16
 _ONE = 1 << FRAC_BITS
 _START_BITS = 12
 _TOLERANCE_BITS = 15
-_LARGEST_DIRECT = 32
 
 
 def start(k: int) -> tuple[int, int, int]:
     """Return a and b times 2^12, as integers, and the number of iterations."""
-    if not 1 < k <= _LARGEST_DIRECT:
-        raise RangeError(f"k must be in [2, {_LARGEST_DIRECT}] to start at once, got {k}")
+    if not 1 < k <= bounded.LARGEST:
+        raise RangeError(f"k must be in [2, {bounded.LARGEST}] to start at once, got {k}")
     middle = (k + 1) / (k - 1)
     d = 2 * middle**2 - 1
     b = 8 / ((k - 1) ** 2 * d)
@@ -82,7 +81,7 @@ def normalised(k: int) -> tuple[int, ...]:
     """
     if not 1 < k <= LARGEST:
         raise RangeError(f"k must be in [2, {LARGEST}], got {k}")
-    if k <= _LARGEST_DIRECT:
+    if k <= bounded.LARGEST:
         return ()
     return tuple(_ONE << j for j in range(1, (k - 1).bit_length()))
 
@@ -90,9 +89,7 @@ def normalised(k: int) -> tuple[int, ...]:
 def cost_of_normalise(parties: int, size: int, k: int) -> Spent:
     """Declare the cost of :func:`normalise` for `size` elements in [1, k]."""
     powers = normalised(k)
-    total = thresholds.cost(
-        parties, size, count_nibbles((k << FRAC_BITS) + powers[-1]), len(powers)
-    )
+    total = thresholds.cost(parties, size, count_bits((k << FRAC_BITS) + powers[-1]), len(powers))
     total = total + product.cost(parties, 2 * size)
     return total + truncation.cost(parties, size, len(powers))
 
@@ -104,14 +101,7 @@ def cost(parties: int, size: int, k: int) -> Spent:
         # c has its mask by the second product.
         total = cost_of_normalise(parties, size, k) + cost(parties, size, 2)
         return total + product.cost(parties, size) + truncation.cost(parties, size, len(powers))
-    steps = start(k)[2]
-    total = product.cost(parties, size, size)
-    total = total + truncation.cost(parties, 2 * size, FRAC_BITS + _START_BITS)
-    for _ in range(steps - 1):
-        total = total + product.cost(parties, 2 * size)
-        total = total + truncation.cost(parties, 2 * size, FRAC_BITS)
-    total = total + product.cost(parties, 2 * size)
-    return total + truncation.cost(parties, size, FRAC_BITS)
+    return bounded.cost(parties, size, k)
 
 
 def normalise(x: Secret, k: int) -> tuple[Secret, Secret, Words]:
@@ -143,6 +133,8 @@ def reciprocal(x: Secret, k: int) -> Secret:
 
 
 def _direct(x: Secret, k: int) -> Secret:
+    if bounded.takes(x.session, k):
+        return bounded.evaluate(x, k, "reciprocal")
     a, b, steps = start(k)
     # x^2 has 48 fractional bits, b x^2 and a x have 48 + 12. These may exceed 2^62; e and y, the
     # results of step 1, do not.

@@ -1,7 +1,7 @@
 """ReLU, fused with truncation by s bits.
 
 1. c = open(z + 2^62 + r), and <msb>, the sign of y - 1 for the truncated y, that is [y < 1]: see
-   :mod:`mpc.protocols.sign`. 3 rounds. [y < 1] serves as well as [y < 0], since relu(0) = 0.
+   :mod:`mpc.protocols.sign`. 2 rounds. [y < 1] serves as well as [y < 0], since relu(0) = 0.
 2. Provider, with r: a random bit beta, <beta>, [beta], [r >> s], [r >> 63], [beta (r >> s)],
    [beta (r >> 63)].
 3. delta = open(<msb> ^ <beta>): one bit, 1 round.
@@ -11,8 +11,10 @@
    [relu(y)] = [y] - delta [y] - (1 - 2 delta) [y beta].
 The derivative is 1 - msb = (1 ^ delta) ^ beta, a masked bit at no further cost; it is 0 at 0, as in plain
 training.
+Over a slow network ReLU without its derivative takes 2 rounds, where all parties know that it pays: see
+:mod:`mpc.protocols.sign_products`, which also says when.
 With an upper limit B on y, <y < B + 1> is read from the same opening: :mod:`mpc.protocols.limits`.
-Cost at L = 32: 4 rounds, about 10 (n - 1) bytes an element; correction about 49 bytes. Numbers that are
+Cost at L = 32: 3 rounds, about 9.4 (n - 1) bytes an element; correction about 66 bytes. Numbers that are
 multiplied by kappa need s bits only, 2 bytes for s <= 16. With s = 0, [r >> s] is the mask [r] itself and
 kappa vanishes, which saves 12 bytes of correction.
 
@@ -28,13 +30,20 @@ from numpy.typing import NDArray
 from mpc.core.cost import Spent
 from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
-from mpc.protocols import sign
+from mpc.protocols import sign, sign_products, truncation
 from mpc.two_party import relu as own_shares
 from ring.bits import count_words, fold_of, lane
 from ring.compile import kernel
 from ring.threads import run
 
-__all__ = ["cost", "of_positive", "relu", "relu_below", "relu_with_derivative"]
+__all__ = [
+    "cost",
+    "of_positive",
+    "relu",
+    "relu_below",
+    "relu_in_two_rounds",
+    "relu_with_derivative",
+]
 
 Words = NDArray[np.uint64]
 
@@ -63,13 +72,15 @@ def _finish(
         out[i] = y_beta if negative else y - y_beta
 
 
-def cost(parties: int, size: int, shift: int, nibbles: int, thresholds: int = 1) -> Spent:
+def cost(parties: int, size: int, shift: int, window: int, thresholds: int = 1) -> Spent:
     """Declare the cost for `size` elements; with an upper limit there are two thresholds."""
     delta = Spent(1, 8 * (parties - 1) * count_words(size), 0)
-    return sign.cost(parties, size, shift, nibbles, True, "relu", thresholds) + delta
+    return sign.cost(parties, size, shift, window, True, "relu", thresholds) + delta
 
 
-def of_positive(opened: sign.Opened, delta: Words, shift: int, first: int | None) -> Words:
+def of_positive(
+    opened: sign.Opened | sign_products.Chosen, delta: Words, shift: int, first: int | None
+) -> Words:
     """Step 4: shares (p, size) of y where the bit delta ^ beta is 0, and of 0 elsewhere."""
     out: Words = np.empty_like(opened.r)
     for i in range(len(out)):
@@ -83,9 +94,17 @@ def of_positive(opened: sign.Opened, delta: Words, shift: int, first: int | None
 
 def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
     """Return max(x, 0) and the bit [max(x, 0) > 0]; by default truncated to the session's format."""
-    shift = max(0, x.frac_bits - x.session.format.frac_bits) if truncate else 0
+    x, shift = _started(x, truncate)
     y, bit, _ = _relu(x, shift, (1,))
     return y, bit
+
+
+def _started(x: Secret, truncate: bool) -> tuple[Secret, int]:
+    """Return what ReLU takes, x or what it was truncated to before, and by how many bits to truncate."""
+    if not truncate:
+        return x, 0
+    x = truncation.kept(x)
+    return x, max(0, x.frac_bits - x.session.format.frac_bits)
 
 
 def relu_below(x: Secret, limit: int) -> tuple[Secret, Words]:
@@ -94,7 +113,7 @@ def relu_below(x: Secret, limit: int) -> tuple[Secret, Words]:
     `limit` is an encoded value, at least 0. The bits are read from the opening that ReLU makes anyway;
     the window holds every y that the bound of x allows. Bits behind the last have no meaning.
     """
-    shift = max(0, x.frac_bits - x.session.format.frac_bits)
+    x, shift = _started(x, True)
     y, _, planes = _relu(x, shift, (1, limit + 1))
     return y, planes[:, 1]
 
@@ -107,8 +126,11 @@ def _relu(x: Secret, shift: int, thresholds: tuple[int, ...]) -> tuple[Secret, S
     with session.protocol("relu"):
         if pair is not None:
             z = sign.own_words(x, shift)
-            bits = sign.window_bits(sign.nibbles_of(bound, shift, thresholds), shift)
-            words, planes, lower = own_shares.relu_and_bits(pair, z, bits, shift, thresholds[1:])
+            bits = sign.window_of(bound, shift, thresholds)
+            words, planes, lower, whole = own_shares.relu_and_bits(
+                pair, z, bits, shift, thresholds[1:]
+            )
+            truncation.keep(x, whole[:, : x.size], shift)
             y = x.derive(
                 words.reshape(len(words), *x.shape), frac_bits=x.frac_bits - shift, bound=bound
             )
@@ -118,10 +140,33 @@ def _relu(x: Secret, shift: int, thresholds: tuple[int, ...]) -> tuple[Secret, S
         lower = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
         delta = session.open((lower[:, 0] ^ opened.beta, "xor"))[0]
         out = of_positive(opened, delta, shift, session.first_row)
+        _keep(x, shift, opened)
     y = x.derive(out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=bound)
     return y, MaskedBit(opened.ref, opened.rings[:, 0], delta).negate(), lower
 
 
-def relu(x: Secret) -> Secret:
-    """Return max(x, 0) with at most the session's fractional bits."""
-    return relu_with_derivative(x)[0]
+def _keep(x: Secret, shift: int, opened: sign.Opened | sign_products.Chosen) -> None:
+    """Keep y with x: the shares of R and T are those of step 4."""
+    if shift:
+        truncation.keep_opened(x, shift, opened.c, opened.rings[:, 2], opened.tops)
+
+
+def relu(x: Secret, *, truncate: bool = True) -> Secret:
+    """Return max(x, 0); by default with at most the session's fractional bits."""
+    network = x.session.network
+    if network is not None and sign_products.chosen(*_started(x, truncate), network):
+        return relu_in_two_rounds(x, truncate=truncate)
+    return relu_with_derivative(x, truncate=truncate)[0]
+
+
+def relu_in_two_rounds(x: Secret, *, truncate: bool = True) -> Secret:
+    """Return :func:`relu` by :mod:`mpc.protocols.sign_products`, whatever the network."""
+    session = x.session
+    x, shift = _started(x, truncate)
+    with session.protocol("relu"):
+        opened = sign_products.open_sign(x, shift)
+        out = of_positive(opened, opened.delta, shift, session.first_row)
+        _keep(x, shift, opened)
+    return x.derive(
+        out.reshape(len(out), *x.shape), frac_bits=x.frac_bits - shift, bound=-(-x.bound >> shift)
+    )

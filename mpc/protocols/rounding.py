@@ -2,13 +2,13 @@
 
 1. y = x / 2^f, rounded up or down as a truncation does it: 1 round (:mod:`mpc.protocols.truncation`).
 2. r = X - 2^f y, X being the encoded value, is in (-2^f, 2^f), and negative where y was rounded up.
-3. floor x = y - [r < 0], by the bits of :mod:`mpc.protocols.thresholds`: 4 rounds.
+3. floor x = y - [r < 0], by the bits of :mod:`mpc.protocols.thresholds`: 3 rounds.
 Nearest, halves to even numbers: y = X / 2^(f + 1), r accordingly, and 2 y + s. With h = 2^f, s is -2 for
 r <= -3 h / 2, -1 for r < -h / 2, 0 for r <= h / 2, 1 for r < 3 h / 2 and else 2. Nothing is added to X,
 which may be next to the limit of the ring.
-The sign is -1, 0 or 1 by the thresholds 0 and 1: 4 rounds.
+The sign is -1, 0 or 1 by the thresholds 0 and 1: 3 rounds.
 Exact for every value. Results are whole numbers.
-Cost of floor at f = 16: 5 rounds, about 19 (n - 1) bytes an element; correction about 41 bytes.
+Cost of floor at f = 16: 4 rounds, about 17 (n - 1) bytes an element; correction about 30 bytes.
 
 Source: a truncation corrected by a comparison, as in Catrina, de Hoogh 2010, section 4.
 """
@@ -22,15 +22,15 @@ import numpy as np
 from mpc.core.cost import Spent
 from mpc.core.secret_value import Secret
 from mpc.protocols import linear, thresholds, truncation
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 
 __all__ = ["ceil", "cost", "floor", "nearest", "sign"]
 
 
 def cost(parties: int, size: int, frac_bits: int) -> Spent:
     """Declare the cost of floor for `size` elements."""
-    nibbles = count_nibbles(1 << frac_bits)
-    return truncation.cost(parties, size, frac_bits) + thresholds.cost(parties, size, nibbles, 1)
+    window = count_bits(1 << frac_bits)
+    return truncation.cost(parties, size, frac_bits) + thresholds.cost(parties, size, window, 1)
 
 
 def _chosen(x: Secret, places: Sequence[int], values: Sequence[int]) -> Secret:

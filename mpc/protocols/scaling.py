@@ -1,7 +1,7 @@
 """Products with public real numbers, and division by public numbers, right to the last place.
 
-y = x . d for a secret x and public numbers d: an elementwise product, or a matrix product. y has the
-format's f fractional bits, x has f_x. With D = d 2^(f - f_x), the encoded integers have y = x . D.
+y = x . d for a secret x and public numbers d: an elementwise product, its sums, or a matrix product. y has
+the format's f fractional bits, x has f_x. With D = d 2^(f - f_x), the encoded integers have y = x . D.
 1. Limbs: x = x_0 + x_1 2^s + ... exactly, with x_i below 2^s or so: truncations of x by s, 2 s, ..., all
    opened in one round, and differences of what they give: see :mod:`mpc.protocols.truncation`.
 2. D 2^(s i) = C_i + F_i, C_i the nearest integer, and G_i = F_i 2^p rounded: public.
@@ -40,7 +40,7 @@ from mpc.core.secret_value import Secret
 from mpc.protocols import linear, range_check, truncation
 from ring.matmul import matmul_add
 
-__all__ = ["cost", "divide", "matmul", "multiply"]
+__all__ = ["cost", "divide", "matmul", "multiply", "weighted_sum"]
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -369,6 +369,24 @@ def divide(x: Secret, y: object, name: str = "/") -> Secret:
     with x.session.protocol("scaling"):
         shift = x.session.format.frac_bits - x.frac_bits
         return _elementwise(x, Ratios.inverse(values, shift), shape, name)
+
+
+def weighted_sum(x: Secret, y: object) -> Secret:
+    """Sum of x * y along the last axis, for public real y of the shape of x: rounded once."""
+    values = linear.public(y)
+
+    def apply(shares: Words, integers: Words) -> Words:
+        return np.asarray((shares * integers).sum(axis=-1, dtype=np.uint64))
+
+    def exact(v: NDArray[Any], d: NDArray[Any]) -> Any:
+        return (v * d).sum(axis=-1)
+
+    with x.session.protocol("scaling"):
+        factors = Dyadic.of(_finite(values), x.session.format.frac_bits - x.frac_bits)
+        sums = _largest(factors, -1)
+        return _scaled(
+            _Map("sum", x, factors, x.shape[-1], sums, apply, exact, lambda: int(LARGEST / sums))
+        )
 
 
 def matmul(x: Secret, y: object, *, reverse: bool = False) -> Secret:

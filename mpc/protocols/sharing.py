@@ -41,7 +41,7 @@ from mpc.core.ranges import LARGEST
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import truncation
-from mpc.protocols.truncation import RoundLater, round_later
+from mpc.protocols.truncation import round_later
 from ring import decode, encode
 from ring.real_arrays import plain_array
 
@@ -212,8 +212,8 @@ def reveal(x: SecretValue, to: str | None) -> Any:
     party = None if to is None else session.number(to, "to")
     x = round_later(x)
     with session.protocol("reveal"):
-        if isinstance(x.rounding, RoundLater) and not x.rounding.opened:
-            opened = x.rounding.reveal(party)
+        if x.pending is not None:
+            opened = x.pending.reveal(party)
         else:
             shares = x.shares
             opened = (

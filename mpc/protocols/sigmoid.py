@@ -1,7 +1,7 @@
 """Sigmoid and tanh of a secret, by pieces.
 
 Twenty thresholds, the same for all formats, and cubic pieces between them; outside of them the functions
-are constant, for the sigmoid beyond 11.75. Steps and cost: :mod:`mpc.protocols.piecewise`, 7 rounds.
+are constant, for the sigmoid beyond 11.75. Steps and cost: :mod:`mpc.protocols.piecewise`, 6 rounds.
 
 Error: the pieces are within 8e-6 of the sigmoid and 1.6e-5 of tanh on the whole line. With f fractional
 bits rounding adds less than 4 * 2^-f, by the sum of what each step can lose and the truncation to f
@@ -97,12 +97,12 @@ def cost(
     parties: int,
     size: int,
     shift: int,
-    nibbles: int,
+    window: int,
     frac_bits: int = 16,
     thresholds: int = THRESHOLDS,
 ) -> Spent:
     """Declare the cost for `size` elements that lose `shift` bits and then have `frac_bits`."""
-    return piecewise.cost(parties, size, shift, nibbles, frac_bits, thresholds, False)
+    return piecewise.cost(parties, size, shift, window, frac_bits, thresholds, False)
 
 
 def sigmoid(x: Secret) -> Secret:

@@ -1,22 +1,27 @@
 """The sign of a truncated value, and equality to zero, from one opening.
 
-y = z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it, must fit L signed bits: L is a multiple
-of 4, or 64 - s. For s = 0 and L = 64, z may be any value below 2^63 in magnitude, such as the difference
-of two values below 2^62. The L bits from bit s on are called the window of bits.
+y = z / 2^s, rounded as :mod:`mpc.protocols.truncation` does it, must fit L signed bits, L <= 64 - s. For
+s = 0 and L = 64, z may be any value below 2^63 in magnitude, such as the difference of two values below
+2^62. The L bits from bit s on are called the window of bits.
 1. c = open(z + 2^62 + r). With v = (r >> s) mod 2^L, which the provider knows, and the public
-   u = ((c >> s) - 2^(62 - s)) mod 2^L, y = u - v mod 2^L.
-2. Leaves of a comparison tree of u and v: the provider XOR-shares the truth table of [v_j > t] over the
-   16 values of t, for each nibble v_j of v. From its share of the table, every party reads its shares
-   of g_j = [v_j > u_j] and p_j = [v_j = u_j]: local (see ring.nibbles).
-3. Prefix: msb = g_top ^ p_top (g_next ^ p_next (... g_0)), in groups of four: two rounds for any L,
-   one for L <= 16, none for L = 4. Equality to zero instead is the product of all p_j. The masks for
-   these products of bits are dealt with the tables.
+   u = ((c >> s) - 2^(62 - s)) mod 2^L, y = u - v mod 2^L. With the top bits m_u, m_v and the lower bits
+   u', v', msb(y) = m_u ^ m_v ^ [u' < v'].
+2. u' and v' are cut into D digits. The provider XOR-shares the truth table of [v_j > t] over the values t
+   of u_j, for each digit v_j; with m_v added to that of the highest. From its share of the tables, every
+   party reads its shares of g_j = [v_j > u_j] and p_j = [v_j = u_j]: local (see ring.digits). The first
+   party adds m_u to g_(D - 1).
+3. msb = g_(D - 1) ^ p_(D - 1) (g_(D - 2) ^ p_(D - 2) (... g_0)), a sum of products of up to D bits: 1 round
+   (:mod:`mpc.protocols.bits`), none for D = 1. Equality to zero instead is the product of all p_j, the
+   digits making up all L bits. The masks for these products of bits are dealt with the tables.
 The result is an XOR-shared bit. :mod:`mpc.protocols.relu`, `comparison` and `argmax` go on from it.
-Cost at L = 32: 3 rounds, 8 bytes and 15 bits an element; correction 16 bytes and 38 bits.
+D is what takes the fewest bits in all: a table of w bits has 2^w, and 3 2^(D - 1) - 2 D - 1 products are
+dealt for each threshold. The tables serve any number of thresholds.
+Cost at L = 32: 2 rounds, 8 bytes and 10 bits an element; correction 28 bytes and 83 bits.
 
 Source: the carry as a prefix over blocks (Damgard, Fitzi, Kiltz, Nielsen, Toft 2006, section 6), the
 public-input lookup on shared tables (Ishai, Kushilevitz, Meldgaard, Orlandi, Paskin-Cherniavsky
-2013; Rathee et al. 2021, SiRnn).
+2013; Rathee et al. 2021, SiRnn), the AND of several bits of ABY2.0 (Patra, Schneider, Suresh, Yalame 2021,
+section 3.1.4).
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
+from mpc.core.ranges import LARGEST
 from mpc.core.runtime import CorrelatedShares, Runtime
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import bits
@@ -49,25 +55,29 @@ from mpc.two_party import sign as own_shares
 from mpc.two_party.joint import fresh_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
-from ring.nibbles import NIBBLE_BITS, add_tables, count_table_words, read_tables
+from ring.digits import WIDEST, Digits, add_tables, digits_of, read_tables, split_evenly
 from ring.threads import run
 
 __all__ = [
     "Opened",
     "Window",
+    "check_window",
     "cost",
-    "count_nibbles",
+    "count_bits",
+    "count_planes",
+    "deal_rings",
+    "digits_for",
     "flat",
     "negative_bits",
-    "nibbles_of",
     "open_sign",
     "open_signs",
     "open_top_bits",
     "open_zero",
     "own_words",
-    "rounds_of",
+    "prefix",
     "signs_and_value",
-    "window_bits",
+    "structure_for",
+    "window_of",
     "zero_bits",
 ]
 
@@ -75,6 +85,8 @@ Words = NDArray[np.uint64]
 # What else is dealt with r and its tables: nothing, a random bit for B2A, or the parts for truncation
 # or ReLU.
 Extras = Literal["none", "bit", "truncation", "relu"]
+# With more, the products of masks cost more than any tables save.
+_MOST_DIGITS = 12
 
 
 class Dealt(NamedTuple):
@@ -87,15 +99,15 @@ class Dealt(NamedTuple):
     r : uint64 array of shape (size,)
     beta : uint64 array of shape (words,), or None
         A plane of random bits, one an element, with extras "bit" and "relu".
-    tables : uint64 array of shape (table words, size)
-        Truth tables of the nibbles of v, see ring.nibbles; XOR shares.
+    tables : uint64 array of shape (table words,)
+        Truth tables of the digits of v, see ring.digits; XOR shares.
     rings : uint64 array of shape (ring parts, size)
         Additive shares. Rows: beta; then beta (r >> s); then r >> s, as far as dealt. With extras
         "truncation" r >> s is the only row.
     tops : uint64 array of shape (rows, lane words)
         Additive shares in lanes, see ring.bits. Rows: r >> 63; then beta (r >> 63), as far as dealt.
-    planes : list of (uint64 array, uint64 array)
-        For each round of step 3 the masks of the opened planes, and the products of masks.
+    lam, products : uint64 arrays of shape (planes, words), (products, words)
+        Of step 3: the masks of the opened planes, and the products of masks.
     """
 
     r: Words
@@ -103,12 +115,13 @@ class Dealt(NamedTuple):
     tables: Words
     rings: Words
     tops: Words
-    planes: list[tuple[Words, Words]]
+    lam: Words
+    products: Words
 
 
 @dataclass(frozen=True)
 class Window(Correlation):
-    """The correlated randomness of steps 1 to 3: r, tables of v's nibbles, masks for the products of bits.
+    """The correlated randomness of steps 1 to 3: r, tables of v's digits, masks for the products of bits.
 
     `Window` is its name on the wire.
 
@@ -116,8 +129,8 @@ class Window(Correlation):
     ----------
     size : int
         Elements of z.
-    shift, nibbles : int
-        s, and L / 4.
+    shift, window : int
+        s and L.
     signed : bool
         Whether for a sign, else for equality to zero.
     extras : Extras
@@ -133,7 +146,7 @@ class Window(Correlation):
 
     size: int
     shift: int
-    nibbles: int
+    window: int
     signed: bool
     extras: Extras
     thresholds: int = 1
@@ -150,9 +163,14 @@ class Window(Correlation):
         return _parts_of(replace(self, cross_term=None) if self.cross_term is not None else self)
 
     @property
-    def rounds(self) -> tuple[bits.Structure, ...]:
-        """The rounds of step 3: for each, the planes to open and the products of masks to deal."""
-        return rounds_of(self.nibbles, self.signed)
+    def digits(self) -> Digits:
+        """The digits of step 2."""
+        return digits_for(self.window, self.signed, self.thresholds)
+
+    @property
+    def structure(self) -> bits.Structure:
+        """Step 3: the planes to open and the products of masks to deal."""
+        return structure_for(len(self.digits.widths), self.signed)
 
     @property
     def words(self) -> int:
@@ -177,11 +195,7 @@ class Window(Correlation):
         return (with_shift if self.shift else without)[self.extras]
 
     def check(self, limit: int) -> None:
-        last = self.shift + NIBBLE_BITS * (self.nibbles - 1)
-        if not 0 <= self.shift < OFFSET_BITS or self.nibbles < 1 or last >= 64:
-            raise ShapeError(
-                f"a word has no window of {self.nibbles} nibbles from bit {self.shift} on"
-            )
+        check_window(self.window, self.shift)
         if self.thresholds < 1:
             raise ShapeError(f"a window must have at least 1 threshold, got {self.thresholds}")
         super().check(limit)
@@ -190,45 +204,48 @@ class Window(Correlation):
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
         dealt = self._named(masks, out)
         take_in(self.cross_term, provider, dealt.r)
-        add_tables(dealt.r, self.shift, self.nibbles, self.signed, dealt.tables)
+        add_tables(dealt.r, self.shift, self.digits, dealt.tables)
         if dealt.beta is not None:
-            run(_deal, self.size, 8, dealt.r, dealt.beta, self.shift, dealt.rings)
+            deal_rings(dealt.r, dealt.beta, self.shift, dealt.rings)
         elif self.ring_parts:
             deal_high(dealt.r, self.shift, dealt.rings[0])
         deal_tops(dealt.r, self.shift, dealt.tops, dealt.beta)
-        for structure, (lam, products) in zip(self.rounds, dealt.planes, strict=True):
-            if structure.subsets:
-                bits.deal_products(structure.subsets, lam, products)
+        if self.structure.subsets:
+            bits.deal_products(self.structure.subsets, dealt.lam, dealt.products)
 
     def shares(self, shares: CorrelatedShares) -> Dealt:
         """Name the parts of this process's shares, with the corrected ones."""
         return self._named(shares.masks, shares.corrected)
 
     def _named(self, masks: Sequence[Words], corrected: Sequence[Words]) -> Dealt:
-        r, *lams = masks
-        beta = lams.pop(0) if self.has_beta else None
-        tables, rings, tops, *products = corrected
-        return Dealt(r, beta, tables, rings, tops, list(zip(lams, products, strict=True)))
+        r, *beta, lam = masks
+        tables, rings, tops, products = corrected
+        return Dealt(r, beta[0] if beta else None, tables, rings, tops, lam, products)
 
 
 @lru_cache(maxsize=256)
 def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """Return the uniform and the corrected parts, for a window without a cross term."""
-    rounds, words = window.rounds, window.words
+    structure, words = window.structure, window.words
     tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[window.extras] if window.shift else 0
     return (
         (
             Part((window.size,)),
             *((window.beta,) if window.has_beta else ()),
-            *(Part((len(structure.opened), words), "xor") for structure in rounds),
+            Part((len(structure.opened), words), "xor"),
         ),
         (
-            Part((count_table_words(window.nibbles), window.size), "xor"),
+            Part((window.digits.count_table_words(window.size),), "xor"),
             Part((window.ring_parts, window.size)),
             tops_part(tops, window.size, window.shift),
-            *(Part((len(structure.subsets), words), "xor") for structure in rounds),
+            Part((len(structure.subsets), words), "xor"),
         ),
     )
+
+
+def deal_rings(r: Words, beta: Words, shift: int, out: Words) -> None:
+    """Compute the last party's shares of beta, beta (r >> s), r >> s, as many as `out` has rows."""
+    run(_deal, r.size, 8, r, beta, shift, out)
 
 
 @kernel
@@ -273,66 +290,88 @@ class Opened:
     ref: MaskRef | None
 
 
-def count_nibbles(bound: int, shift: int = 0) -> int:
-    """Return how many nibbles hold every integer up to `bound` in magnitude, with its sign.
+def count_bits(bound: int, shift: int = 0) -> int:
+    """Return L for a window that holds every integer up to `bound` in magnitude, with its sign.
 
-    At most those of a word above bit `shift`, which hold every magnitude below 2^(63 - shift); for a
-    shift of 0 the difference of any two values below 2^62.
+    At most the bits of a word above bit `shift`, which hold every magnitude below 2^(63 - shift). For a
+    shift of 0 the bound LARGEST stands for the difference of any two values below 2^62, which takes them
+    all.
     """
-    most = -(-(WORD_BITS - shift) // NIBBLE_BITS)
-    return max(1, min(most, -(-(bound.bit_length() + 1) // NIBBLE_BITS)))
+    if not shift and bound >= LARGEST:
+        return WORD_BITS
+    return max(2, min(WORD_BITS - shift, bound.bit_length() + 1))
+
+
+def check_window(window: int, shift: int) -> None:
+    """Raise ShapeError unless a word has so many bits from bit `shift` on."""
+    if not 0 <= shift < OFFSET_BITS or not 2 <= window <= WORD_BITS - shift:
+        raise ShapeError(f"a word has no window of {window} bits from bit {shift} on")
+
+
+@lru_cache(maxsize=512)
+def digits_for(window: int, signed: bool, thresholds: int = 1) -> Digits:
+    """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits."""
+
+    def count(digits: Digits) -> int:
+        number = len(digits.widths)
+        if number == 1:
+            return digits.table_bits
+        opened, products = count_planes(number, signed)
+        # A digit more than one takes a round.
+        return digits.table_bits + thresholds * (opened + products) + WORD_BITS
+
+    below = window - signed
+    # Digits of fewer than four bits would open more bits than they save.
+    tried = range(-(-below // WIDEST), min(-(-below // 4), _MOST_DIGITS) + 1)
+    return min((digits_of(split_evenly(below, n), signed) for n in tried), key=count)
+
+
+def count_planes(count: int, signed: bool) -> tuple[int, int]:
+    """Return how many planes step 3 opens with `count` digits, and how many products are dealt."""
+    if count == 1:
+        return 0, 0
+    opened = 2 * (count - 1) if signed else count
+    sets = 3 * (2 ** (count - 1) - 1) if signed else 2**count - 1
+    return opened, sets - opened
+
+
+def prefix(greater: Sequence[int], equal: Sequence[int]) -> bits.Polynomial:
+    """Return g_(D - 1) ^ p_(D - 1) (g_(D - 2) ^ ...), given the numbers of the planes, the lowest first."""
+    count = len(greater)
+    return tuple((*equal[:j:-1], greater[j]) for j in range(count - 1, -1, -1))
 
 
 @lru_cache(maxsize=64)
-def _prefix(nibbles: int) -> tuple[bits.Structure, ...]:
-    """Return the rounds of step 3 for a sign. Plane j is g_j, plane nibbles + j is p_j, lowest first."""
-    groups: list[bits.Polynomial] = []
-    order = list(range(nibbles))[::-1]
-    pieces = [order[k : k + bits.FAN_IN] for k in range(0, nibbles, bits.FAN_IN)]
-    for number, piece in enumerate(pieces):
-        p = [nibbles + j for j in piece]
-        groups.append(tuple((*p[:k], g) for k, g in enumerate(piece)))
-        if number < len(pieces) - 1:
-            groups.append((tuple(p),))
-    first = bits.structure_of(tuple(groups))
-    if len(pieces) == 1:
-        return (first,)
-    # Outputs of the first round alternate: G of a group, P of the group.
-    p = [2 * k + 1 for k in range(len(pieces) - 1)]
-    second = tuple((*p[:k], 2 * k) for k in range(len(pieces)))
-    return (first, bits.structure_of((second,)))
-
-
-def rounds_of(nibbles: int, signed: bool) -> tuple[bits.Structure, ...]:
-    """Return the rounds of step 3, for a sign or for equality to zero."""
-    if signed:
-        return _prefix(nibbles)
-    return bits.tree((tuple(range(nibbles, 2 * nibbles)),))
+def structure_for(count: int, signed: bool) -> bits.Structure:
+    """Return step 3 for `count` digits. Plane j is g_j, plane count + j is p_j, the lowest first."""
+    equal = range(count, 2 * count)
+    return bits.structure_of((prefix(range(count), equal) if signed else (tuple(equal),),))
 
 
 def cost(
     parties: int,
     size: int,
     shift: int,
-    nibbles: int,
+    window: int,
     signed: bool,
     extras: Extras,
     thresholds: int = 1,
 ) -> Spent:
     """Declare the cost for `size` elements, each against so many thresholds."""
-    window = Window(size, shift, nibbles, signed, extras, thresholds)
-    total = Spent(1, 8 * (parties - 1) * size, 8 * window.corrected_words)
-    for structure in window.rounds:
-        opening = bits.cost(parties, structure, window.words)
-        total = total + Spent(opening.rounds, opening.bytes_sent)
-    return total
+    correlation = Window(size, shift, window, signed, extras, thresholds)
+    opening = bits.cost(parties, correlation.structure, correlation.words)
+    return Spent(
+        1 + opening.rounds,
+        8 * (parties - 1) * size + opening.bytes_sent,
+        8 * correlation.corrected_words,
+    )
 
 
 def _open(
     session: Runtime,
     x: SecretValue,
     shift: int,
-    nibbles: int,
+    window: int,
     signed: bool,
     extras: Extras,
     thresholds: Sequence[int | Words] = (0,),
@@ -340,27 +379,27 @@ def _open(
     size = x.size
     # For s = 0, ReLU uses shares of r as [r >> s], so r must not take in a cross term.
     x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
-    correlation = Window(size, shift, nibbles, signed, extras, len(thresholds), cross_term)
+    correlation = Window(size, shift, window, signed, extras, len(thresholds), cross_term)
     shares = session.correlated(correlation)
 
     c = open_masked(session, x, shares.masks[0])
     dealt = correlation.shares(shares)
-    words_each = count_words(size)
-    each = np.empty((len(thresholds), len(dealt.r), 2 * nibbles, words_each), np.uint64)
-    for planes, threshold in zip(each, thresholds, strict=True):
-        for i in range(len(planes)):
+    digits = correlation.digits
+    count = len(digits.widths)
+    each = np.empty((len(dealt.r), 2 * count, len(thresholds), count_words(size)), np.uint64)
+    for i in range(len(each)):
+        for k, threshold in enumerate(thresholds):
             # Thresholds that differ by element are subtracted from c; the shift is 0 then.
             if isinstance(threshold, np.ndarray):
                 seen, rest = c[0] - threshold, 0
             else:
                 seen, rest = c[0], threshold
             read_tables(
-                seen, shift, nibbles, signed, dealt.tables[i], i == session.first_row,
-                planes[i, :nibbles], planes[i, nibbles:], rest,
+                seen, shift, digits, dealt.tables[i], i == session.first_row,
+                each[i, :count, k], each[i, count:, k], rest,
             )  # fmt: skip
-    planes = each.transpose(1, 2, 0, 3).reshape(len(dealt.r), 2 * nibbles, correlation.words)
-    for structure, masks_and_products in zip(correlation.rounds, dealt.planes, strict=True):
-        planes = bits.evaluate(session, planes, structure, masks_and_products)
+    planes = each.reshape(len(dealt.r), 2 * count, correlation.words)
+    planes = bits.evaluate(session, planes, correlation.structure, (dealt.lam, dealt.products))
     bit = planes[:, 0]
     ref = MaskRef(shares.id, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
@@ -373,21 +412,21 @@ def open_sign(
 
     The thresholds t are at least 0. [y < 1] costs no more than [y < 0]: y - 1 fits L bits if y does.
     """
-    nibbles = nibbles_of(-(-x.bound >> shift), shift, thresholds)
-    return _open(x.session, x, shift, nibbles, True, extras, thresholds)
+    window = window_of(-(-x.bound >> shift), shift, thresholds)
+    return _open(x.session, x, shift, window, True, extras, thresholds)
 
 
-def nibbles_of(bound: int, shift: int, thresholds: Sequence[int]) -> int:
-    """Return how many nibbles hold y - t for all y up to `bound` in magnitude and thresholds t >= 0."""
+def window_of(bound: int, shift: int, thresholds: Sequence[int]) -> int:
+    """Return L for y - t, for all y up to `bound` in magnitude and thresholds t >= 0."""
     # The lowest of a word's values has the magnitude of the highest, and 1 more.
-    return count_nibbles(bound + max(0, max(thresholds) - 1), shift)
+    return count_bits(bound + max(0, max(thresholds) - 1), shift)
 
 
 def open_signs(
-    x: SecretValue, shift: int, nibbles: int, extras: Extras, thresholds: Sequence[int]
+    x: SecretValue, shift: int, window: int, extras: Extras, thresholds: Sequence[int]
 ) -> Opened:
-    """Compute XOR shares of [y < t] for y = x / 2^shift and each t; `nibbles` hold y - t."""
-    return _open(x.session, x, shift, nibbles, True, extras, thresholds)
+    """Compute XOR shares of [y < t] for y = x / 2^shift and each t; `window` bits hold y - t."""
+    return _open(x.session, x, shift, window, True, extras, thresholds)
 
 
 def own_words(x: SecretValue, shift: int) -> Words:
@@ -409,22 +448,15 @@ def signs_and_value(x: SecretValue, shift: int, thresholds: Sequence[int]) -> tu
         Additive shares.
     """
     session, pair = x.session, x.session.pair
-    nibbles = count_nibbles(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
+    window = count_bits(-(-x.bound >> shift) + max(map(abs, thresholds)), shift)
     if pair is not None:
-        bits, y = own_shares.sign(
-            pair, own_words(x, shift), window_bits(nibbles, shift), shift, thresholds
-        )
+        bits, y = own_shares.sign(pair, own_words(x, shift), window, shift, thresholds)
         return bits, y[:, : x.size]
-    opened = open_signs(x, shift, nibbles, "truncation", thresholds)
+    opened = open_signs(x, shift, window, "truncation", thresholds)
     found = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
     if not shift:
         return found, flat(x)
     return found, finish(session, opened.c, opened.rings[:, 0], opened.tops, shift)
-
-
-def window_bits(nibbles: int, shift: int = 0) -> int:
-    """Return L, the bits of a window, from its nibbles."""
-    return min(WORD_BITS - shift, NIBBLE_BITS * nibbles)
 
 
 def flat(x: SecretValue) -> Words:
@@ -437,7 +469,7 @@ def negative_bits(x: SecretValue) -> Words:
     pair = x.session.pair
     if pair is None:
         return open_sign(x, 0, "none").bit
-    return own_shares.sign(pair, flat(x), window_bits(count_nibbles(x.bound)))[0][:, 0]
+    return own_shares.sign(pair, flat(x), count_bits(x.bound))[0][:, 0]
 
 
 def zero_bits(x: SecretValue) -> Words:
@@ -445,7 +477,7 @@ def zero_bits(x: SecretValue) -> Words:
     pair = x.session.pair
     if pair is None:
         return open_zero(x, "none").bit
-    return own_shares.is_zero(pair, flat(x), window_bits(count_nibbles(x.bound)))
+    return own_shares.is_zero(pair, flat(x), count_bits(x.bound))
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
@@ -457,10 +489,10 @@ def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     pair = x.session.pair
     if pair is not None:
         return own_shares.sign(pair, flat(x), WORD_BITS, 0, offsets)[0]
-    opened = _open(x.session, x, 0, WORD_BITS // NIBBLE_BITS, True, "none", offsets)
+    opened = _open(x.session, x, 0, WORD_BITS, True, "none", offsets)
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
 def open_zero(x: SecretValue, extras: Extras) -> Opened:
     """Compute XOR shares of [x = 0]."""
-    return _open(x.session, x, 0, count_nibbles(x.bound), False, extras)
+    return _open(x.session, x, 0, count_bits(x.bound), False, extras)

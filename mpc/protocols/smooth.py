@@ -1,10 +1,10 @@
 """Activations of networks, and the error function, by pieces.
 
-The steps: :mod:`mpc.protocols.piecewise`. 8 rounds, 7 for erf, and so many thresholds K:
+The steps: :mod:`mpc.protocols.piecewise`. 7 rounds, 6 for erf, and so many thresholds K:
 silu(y) = y / (1 + exp(-y)): 24. gelu(y) = y (1 + erf(y / sqrt 2)) / 2: 17, and by tanh: 16.
 mish(y) = y tanh(softplus(y)): 21. softplus(y) = log(1 + exp(y)): 18. erf: 16.
 elu(y) = y for y > 0, else alpha (exp(y) - 1): 12. celu(y) = alpha elu(y / alpha): 12. selu: elu times a
-public factor, 9 rounds.
+public factor, 8 rounds.
 Right for every value that an array can hold, where the result fits the format. Whole numbers are brought
 to the format, which the range policy settles; not for erf.
 

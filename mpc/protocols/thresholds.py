@@ -1,8 +1,7 @@
 """Step functions: public values chosen by where a secret number lies among public thresholds.
 
 For thresholds t_1 < ... < t_K and values a_0 ... a_K, a_k is chosen where x is in [t_k, t_(k + 1)).
-1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 3 rounds, 2
-   where 16 bits do.
+1. The bits <x < t_k> for all k, from one opening: :mod:`mpc.protocols.sign`, with s = 0. 2 rounds.
 2. B2A of these bits to [b_k]: 1 round (:mod:`mpc.protocols.b2a`).
 3. a_K + sum over k of (a_(k - 1) - a_k) [b_k]: local, for any number of rows of values a.
 The bits are exact, for every x below 2^62 in magnitude.
@@ -31,9 +30,9 @@ __all__ = ["below", "choose", "cost"]
 Words = NDArray[np.uint64]
 
 
-def cost(parties: int, size: int, nibbles: int, thresholds: int) -> Spent:
-    """Declare the cost for `size` elements, whose distances to the thresholds take `nibbles`."""
-    opening = sign.cost(parties, size, 0, nibbles, True, "truncation", thresholds)
+def cost(parties: int, size: int, window: int, thresholds: int) -> Spent:
+    """Declare the cost for `size` elements, whose distances to the thresholds take `window` bits."""
+    opening = sign.cost(parties, size, 0, window, True, "truncation", thresholds)
     return opening + b2a.cost(parties, thresholds, size)
 
 

@@ -13,7 +13,11 @@ Needs |z| < 2^62.
 y is floor(z / 2^s) or that plus 1, the latter with probability (z mod 2^s) / 2^s exactly:
 unbiased, and never wrong by a wrap-around. y is rounded up if z mod 2^s exceeds c mod 2^s, which is
 public: whoever learns y learns z + (r mod 2^s) = 2^s y + (c mod 2^s), where r mod 2^s is uniform and known
-to no party. So a product is truncated once, however often it is revealed.
+to no party. So a product is truncated once, however often it is revealed or taken in the format:
+protocols that truncate to the format on their way, such as ReLU, keep what they have rounded, and take
+what was kept. A new array has a rounding of its own: a view, the same product once more, a sum with a
+number. So has each result that is rounded to other places: means, quotients, products with public
+numbers, exponentials.
 Cost: 1 round, 8 (n - 1) bytes an element; correction 10 bytes an element, 12 for s > 16.
 Without a provider: :mod:`mpc.two_party.truncation`, with the same rounding.
 If y is to be revealed at once, c and R = r >> s are opened together, to those who learn y:
@@ -29,7 +33,7 @@ leak of other probabilistic truncations: Santos et al. 2024.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -39,7 +43,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import LANES, Correlation, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ArgumentError, ShapeError
-from mpc.core.runtime import CorrelatedShares, Runtime
+from mpc.core.runtime import Runtime
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.two_party import truncation as own_shares
 from mpc.two_party.joint import fresh_shares
@@ -58,7 +62,9 @@ __all__ = [
     "divide_together",
     "finish",
     "keep",
+    "keep_opened",
     "kept",
+    "masked",
     "open_masked",
     "round_later",
     "take_in",
@@ -276,15 +282,40 @@ def _on_own_shares(pair: Pair, x: Secret, shift: int) -> Secret:
     return x.derive(shares.reshape(len(shares), *x.shape), frac_bits=0, bound=-(-x.bound >> shift))
 
 
+def _signed(c: Words, above: Words, shift: int) -> Words:
+    """Return y of an opened c and the opened bits of r above the shift."""
+    y = (c >> np.uint64(shift)) - (_OFFSET >> np.uint64(shift)) - above
+    # The bits above 64 - s are those of the sign.
+    return ((y << np.uint64(shift)).view(np.int64) >> np.int64(shift)).view(np.uint64)
+
+
 class RoundLater:
-    """Truncation up to step 2: c is opened when the result is revealed, or when shares of it are needed."""
+    """Truncation up to step 2: c is opened when the result is revealed, or when shares of it are needed.
+
+    Parameters
+    ----------
+    session : Runtime
+    shift : int
+    shape : tuple of int
+        Of y.
+    parts : callable
+        Returns shares of [r >> s] and [r >> 63], as :func:`finish` takes them.
+    message, c : uint64 array of shape (p, size), or (1, size)
+        What is to be opened, or what has been: one of the two.
+    """
 
     def __init__(
-        self, session: Runtime, shift: int, message: Words, dealt: CorrelatedShares
+        self,
+        session: Runtime,
+        shift: int,
+        shape: tuple[int, ...],
+        parts: Callable[[], Sequence[Words]],
+        *,
+        message: Words | None = None,
+        c: Words | None = None,
     ) -> None:
-        self._session, self._shift, self._dealt = session, shift, dealt
-        self.message = message
-        self._c: Words | None = None
+        self._session, self._shift, self.shape = session, shift, shape
+        self._parts, self._message, self._c = parts, message, c
 
     @property
     def opened(self) -> bool:
@@ -293,43 +324,47 @@ class RoundLater:
 
     def shares(self) -> Words:
         """Open c unless it is known, and return shares of y: step 3."""
-        shape = self.message.shape
         if self._c is None:
+            assert self._message is not None
             with self._session.protocol("truncation"):
-                (c,) = self._session.open((self.message.reshape(shape[0], prod(shape[1:])), "sum"))
-            self._c = c
-        high, tops = self._dealt.corrected
-        return finish(self._session, self._c, high, tops, self._shift).reshape(shape)
+                (self._c,) = self._session.open((self._message, "sum"))
+        high, tops = self._parts()
+        out = finish(self._session, self._c, high, tops, self._shift)
+        return out.reshape(len(out), *self.shape)
 
     def reveal(self, to: int | None) -> Words:
-        """Open c and R to all parties or to one, and return y where it is learnt, else (0, *shape)."""
-        session, shift, shape = self._session, self._shift, self.message.shape
-        high, _ = self._dealt.corrected
-        both = np.stack([self.message.reshape(high.shape), high], axis=1)
-        opened = session.open((both, "sum"))[0] if to is None else session.open_to(to, both)
-        c, above = opened[:, 0], opened[:, 1]
-        if to is None:
-            self._c = np.ascontiguousarray(c)
-        y = (c >> np.uint64(shift)) - (_OFFSET >> np.uint64(shift)) - above
-        # The bits above 64 - s are those of the sign.
-        signed = (y << np.uint64(shift)).view(np.int64) >> np.int64(shift)
-        return signed.view(np.uint64).reshape(len(y), *shape[1:])
+        """Open R, and c unless it is known, to all or to one; return y where it is learnt."""
+        session = self._session
+        sent = high = self._parts()[0]
+        if self._c is None:
+            assert self._message is not None
+            sent = np.stack([self._message, high], axis=1)
+        opened = session.open((sent, "sum"))[0] if to is None else session.open_to(to, sent)
+        if self._c is not None:
+            c, above = self._c[: len(opened)], opened
+        else:
+            c, above = opened[:, 0], opened[:, 1]
+            if to is None:
+                self._c = np.ascontiguousarray(c)
+        return _signed(c, above, self._shift).reshape(len(opened), *self.shape)
+
+    def values(self) -> Words:
+        """Return y where all parties live here: without a word."""
+        c = self._c
+        if c is None:
+            assert self._message is not None
+            c = self._message.sum(axis=0, dtype=np.uint64)
+        above = self._parts()[0].sum(axis=0, dtype=np.uint64)
+        return _signed(c.reshape(above.shape), above, self._shift).reshape(self.shape)
 
     def without_shares(self, planned: Runtime) -> RoundLater:
         """Return the same where no party lives (for plans)."""
 
-        def nothing(id: int, correlation: Correlation) -> Words:
-            return np.empty((0, correlation.corrected_words), np.uint64)
-
-        dealt = CorrelatedShares(
-            self._dealt.id,
-            self._dealt.correlation,
-            np.empty((0, prod(self.message.shape[1:])), np.uint64),
-            nothing,
+        none = np.empty((0, prod(self.shape)), np.uint64)
+        c, message = (none, None) if self.opened else (None, none)
+        return RoundLater(
+            planned, self._shift, self.shape, lambda: (none, none[:, None]), message=message, c=c
         )
-        twin = RoundLater(planned, self._shift, self.message[:0], dealt)
-        twin._c = None if self._c is None else self._c[:0]
-        return twin
 
 
 def round_later(x: Secret) -> Secret:
@@ -341,21 +376,23 @@ def round_later(x: Secret) -> Secret:
     held, cross_term = x.split_cross_term()
     with session.protocol("truncation"):
         dealt = session.correlated(TruncationPair(x.size, shift, cross_term))
-        message = masked(session, held, dealt.masks[0]).reshape(len(session.here), *x.shape)
-    x.truncated = x.derive(
-        None,
-        frac_bits=session.format.frac_bits,
-        bound=-(-x.bound >> shift),
-        rounding=RoundLater(session, shift, message, dealt),
-    )
+        message = masked(session, held, dealt.masks[0])
+    later = RoundLater(session, shift, x.shape, lambda: dealt.corrected, message=message)
+    return _keep_pending(x, shift, later)
+
+
+def _keep_pending(x: Secret, shift: int, later: RoundLater) -> Secret:
+    bound = -(-x.bound >> shift)
+    x.truncated = x.derive(None, frac_bits=x.frac_bits - shift, bound=bound, pending=later)
     return x.truncated
 
 
 def kept(x: Secret) -> Secret:
     """Return x in the format, if it was truncated to it before; else x as it is.
 
-    Protocols that truncate on their way begin with this and end with :func:`keep`: each new rounding of
-    one value would tell something of the bits that truncation takes away.
+    Protocols that truncate to the format on their way begin with this and end with :func:`keep` or
+    :func:`keep_opened`: each new rounding of one value would tell something of the bits that truncation
+    takes away.
     """
     y = x.truncated
     if y is None:
@@ -370,6 +407,15 @@ def keep(x: Secret, words: Words, shift: int) -> None:
         shares = words.reshape(len(words), *x.shape)
         bound = -(-x.bound >> shift)
         x.truncated = x.derive(shares, frac_bits=x.frac_bits - shift, bound=bound)
+
+
+def keep_opened(x: Secret, shift: int, c: Words, high: Words, tops: Words) -> None:
+    """Keep x truncated by `shift` bits to the format with x; shares follow by step 3 when needed."""
+    if shift:
+        # Copies: rows of what was dealt would hold all of it, tables too, for as long as x lives.
+        parts = high.copy(), tops[:, :1].copy()
+        later = RoundLater(x.session, shift, x.shape, lambda: parts, c=c)
+        _keep_pending(x, shift, later)
 
 
 def to_format(x: Secret) -> Secret:

@@ -172,11 +172,12 @@ class Connection:
                 self.outgoing_bytes -= self._tls.send(self.outgoing)
             except OSError as error:
                 # The peer may have sent the reason before it closed.
-                self._fail(self._last_words() or self._lost(error))
+                self._fail(self.last_words() or self._lost(error))
             self._sending = bool(self.outgoing) or self._tls.unsent
         return not self._sending
 
-    def _last_words(self) -> PeerError | None:
+    def last_words(self) -> PeerError | None:
+        """Return why the peer has ended the session, if it has said so; nothing else may come then."""
         try:
             deadline = time.monotonic() + 0.1
             if self._accept is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,6 @@ class LocalTransport(Transport):
             opened.append(total)
         return opened
 
-    def open_to(self, party: int, shares: Words) -> Words:
-        """Add the rows up; only `party` is meant to learn the sum."""
-        return self.open([(shares, "sum")])[0]
+    def open_to(self, party: int, shares: Words, opening: Literal["sum", "xor"]) -> Words:
+        """Combine the rows; only `party` is meant to learn the result."""
+        return self.open([(shares, opening)])[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.correlation import Opening
-from mpc.core.errors import PeerError
+from mpc.core.errors import AuditError, PeerError
 from mpc.core.frames import Kind, Shapes
 from mpc.core.interfaces import Transport
 from mpc.transport.connection import Background, Connection, exchange
@@ -76,7 +76,10 @@ class RemoteTransport(Transport):
     where : callable
         Returns the round and the step of the session, for errors.
     background : Background, optional
-        Work to go on with while this party waits for others: the last party receives corrections.
+        Work to go on with while this party waits for others: the last party receives corrections, and
+        every party opens keys for audits.
+    auditor : Connection, optional
+        To the auditor. It and the provider are told then that this party stops, and not why.
 
     Notes
     -----
@@ -92,11 +95,15 @@ class RemoteTransport(Transport):
         timeout: float,
         where: Callable[[], str],
         background: Background | None = None,
+        auditor: Connection | None = None,
     ) -> None:
         self.me = me
         self.peers = dict(peers)
         self._others = tuple(self.peers)
         self._everybody = [*self.peers.values(), *([] if provider is None else [provider])]
+        self._auditor = auditor
+        # A malicious provider must not learn from an error what the parties have computed.
+        self._told_nothing = () if auditor is None else (provider, auditor)
         self.timeout = timeout
         self._where = where
         self._background = background
@@ -124,7 +131,7 @@ class RemoteTransport(Transport):
                 self.peers[party].expect_arrays(Kind.OPEN, shapes, self._steps)
             exchange(self.peers.values(), self.timeout, self._background)
         except PeerError as error:
-            raise located(error, self._where()) from None
+            raise self._located(error) from None
         for party, numbers, _ in route.incoming:
             for k, words in zip(numbers, self.peers[party].take().arrays(), strict=True):
                 combine = np.bitwise_xor if messages[k][1] == "xor" else np.add
@@ -134,10 +141,10 @@ class RemoteTransport(Transport):
                 opened[k] = words
         return [words[None] for words in opened if words is not None]
 
-    def open_to(self, party: int, shares: Words) -> Words:
-        """Send the share to `party`; at `party`, receive all shares and add them up."""
+    def open_to(self, party: int, shares: Words, opening: Literal["sum", "xor"]) -> Words:
+        """Send the share to `party`; at `party`, receive all shares and combine them."""
         own = np.asarray(shares[0], order="C")
-        self.note("reveal", party, own.shape)
+        self.note("reveal", party, own.shape, opening)
         try:
             if party != self.me:
                 self.peers[party].post(Kind.REVEAL, [own], self._steps)
@@ -147,20 +154,37 @@ class RemoteTransport(Transport):
                 connection.expect_arrays(Kind.REVEAL, (own.shape,), self._steps)
             exchange(self.peers.values(), self.timeout, self._background)
         except PeerError as error:
-            raise located(error, self._where()) from None
-        total = own.copy()
+            raise self._located(error) from None
+        total, combine = own.copy(), np.bitwise_xor if opening == "xor" else np.add
         for connection in self.peers.values():
-            total += connection.take().arrays()[0]
+            combine(total, connection.take().arrays()[0], out=total)
         return total[None]
+
+    def _located(self, error: PeerError) -> PeerError:
+        """Return an error with round and step, in place of another party's the auditor's verdict."""
+        if self._auditor is not None and self._background is not None:
+            try:
+                self._background.advance()
+            except AuditError as found:
+                error = found
+            except PeerError:
+                pass
+        return located(error, self._where())
+
+    def last_words(self) -> PeerError | None:
+        """Return why the session has ended, if another party has said it."""
+        words = (connection.last_words() for connection in self.peers.values())
+        return next(filter(None, words), None)
 
     def close(self, problem: str | None) -> None:
         """Send the others BYE, or ABORT with the problem, and close all connections."""
-        for connection in self._everybody:
-            if problem is None:
+        everybody = [*self._everybody, *(() if self._auditor is None else (self._auditor,))]
+        for connection in everybody:
+            if problem is None or connection in self._told_nothing:
                 connection.notify(Kind.BYE)
             else:
                 connection.notify(Kind.ABORT, problem)
-        for connection in self._everybody:
+        for connection in everybody:
             connection.close()
 
     @property

@@ -60,11 +60,11 @@ AnyLink = TypeVar("AnyLink", bound=Link)
 
 
 class Background(Protocol):
-    """Work on another connection that goes on during an exchange, and is not waited for."""
+    """Work on other connections that goes on during an exchange, and is not waited for."""
 
     @property
-    def connection(self) -> Link:
-        """The connection of the work."""
+    def connections(self) -> Sequence[Link]:
+        """The connections of the work."""
 
     def advance(self) -> None:
         """Do a part of the work, without waiting."""
@@ -139,7 +139,7 @@ def exchange(
             record("waiting", warning=True, peer=late.peer, seconds=quiet, limit=timeout)
             patience *= 2
         left = min(limit, patience) - quiet
-        links = waiting if background is None else [*waiting, background.connection]
+        links = waiting if background is None else [*waiting, *background.connections]
         waiting = _awake(waiting, background, _sleep(links, left), busy)
         for c in waiting:
             moved = c.sent_bytes + c.received_bytes

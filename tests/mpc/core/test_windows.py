@@ -5,7 +5,7 @@ import pytest
 
 import mpc
 from mpc.protocols import pooling
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 
 UNIT = 2.0**-16
 
@@ -17,9 +17,9 @@ BOUNDS = sorted(
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_the_window_holds_the_bound_and_its_sign_and_is_not_wider(bound):
-    nibbles = count_nibbles(bound)
-    assert bound < 2 ** (4 * nibbles - 1)
-    assert nibbles == 1 or bound >= 2 ** (4 * nibbles - 5)
+    window = count_bits(bound)
+    assert bound < 2 ** (window - 1)
+    assert window == 64 or bound >= 2 ** (window - 2)
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
@@ -106,7 +106,8 @@ def test_many_values_are_as_large_as_few(session, share_integers):
 
 
 def test_a_window_ends_where_the_word_does():
-    assert [count_nibbles(2**63, s) for s in (0, 1, 3, 4, 60)] == [16, 16, 16, 15, 1]
+    assert [count_bits(2**63, s) for s in (0, 1, 3, 4, 60)] == [64, 63, 61, 60, 4]
+    assert count_bits(0) == 2
 
 
 @pytest.mark.parametrize("limit", [1, 1.0, 0.5, 3, 1000.25, 32767, 1e9, np.float32(2)])

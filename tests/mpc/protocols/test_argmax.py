@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpc.protocols.truncation import round_later
+from mpc.session_setup import _values_of
+
 UNIT = 2.0**-16
 
 # Every size of one group, the first with two, and such with several levels of groups.
@@ -112,7 +115,67 @@ def test_hits_against_secret_targets(session):
 def test_rounds(fresh_session, spent):
     s = fresh_session
     rounds = {}
-    for k in (1, 2, 5, 6, 10, 16):
+    for k in (1, 2, 5, 6, 10, 11, 16):
         x = s.share(np.zeros((3, k)), owner="alice")
-        rounds[k] = spent(s, lambda x=x: x.argmax(axis=1, one_hot=True)).rounds
-    assert rounds == {1: 0, 2: 4, 5: 5, 6: 6, 10: 6, 16: 6}
+        rounds[k] = [
+            spent(s, lambda x=x: x.argmax(axis=1, one_hot=True).reveal()).rounds,
+            spent(s, lambda x=x: x.argmax(axis=1, one_hot=True).shares).rounds,
+        ]
+    # The scores have their mask the second time. For one value the result is known.
+    some, more = [4, 3], [5, 4]
+    assert rounds == {1: [1, 0], 2: [3, 2], 5: some, 6: some, 10: some, 11: more, 16: more}
+
+
+def test_revealed_winners_and_shares_of_them_are_the_same(session):
+    """Before and after shares were needed, to one party and to all; ties go to the first."""
+    z = np.random.default_rng(4).integers(-2, 3, (70, 5)).astype(float)
+    one = session.share(np.ones_like(z), owner="bob")
+    for axis in (0, 1, None):
+        # With its cross term pending.
+        x = session.share(z, owner="alice") * one
+        index, hot = x.argmax(axis), x.argmax(axis, one_hot=True)
+        want = z.argmax(axis)
+        for _ in range(2):
+            # None at a party that learns nothing.
+            learnt = index.reveal(to="bob"), hot.reveal(to="alice")
+            places = hot.reveal()
+            assert learnt[0] is None or np.array_equal(learnt[0], want)
+            assert learnt[1] is None or np.array_equal(learnt[1], places)
+            np.testing.assert_array_equal(index.reveal(), want)
+            np.testing.assert_array_equal(places.argmax(axis), want)
+            np.testing.assert_array_equal(places.sum(axis), np.ones_like(want))
+            np.testing.assert_array_equal((index + 1).reveal(), want + 1)
+            np.testing.assert_array_equal((hot + 0).reveal(), places)
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65])
+def test_every_number_of_classes(session, rows):
+    random = np.random.default_rng(5)
+    for k in range(1, 18):
+        z = random.integers(-3, 4, (rows, k))
+        x = session.share(z, owner="alice") + 0
+        np.testing.assert_array_equal(x.argmax(axis=1).reveal(), z.argmax(axis=1))
+
+
+def test_differences_of_any_words(session):
+    """Values next to the ends of the ring, where differences are 2^63 - 1 and scores of a pair tie."""
+    top = 2**62 - 1
+    z = np.array([[top, -top, 0], [-top, top, top], [-top, -top, -top], [top - 1, top, -1]])
+    zero = session.share(np.zeros(z.shape, int), owner="alice") + 0
+    shares = zero.shares.copy()
+    if session.first_row is not None:
+        shares[session.first_row] += z.view(np.uint64)
+    x = zero.derive(shares, frac_bits=0, bound=top)
+    np.testing.assert_array_equal(x.argmax(axis=1).reveal(), z.argmax(axis=1))
+
+
+def test_a_check_of_ranges_by_values_opens_nothing(session):
+    """A local session alone looks at values: it must take the rounds that parties in processes take."""
+    x = session.share([[3.0, 1.5, 7.0], [2.0, 2.0, -1.0]], owner="alice")
+    hot, rounded = x.argmax(axis=1, one_hot=True), round_later(x * 0.5 * x)
+    before = session.cost().rounds
+    np.testing.assert_array_equal(_values_of(hot), [[0, 0, 1], [1, 0, 0]])
+    exact = np.array([[4.5, 1.125, 24.5], [2.0, 2.0, 0.5]])
+    assert np.abs(_values_of(rounded) - exact / UNIT).max() <= 1
+    assert session.cost().rounds == before
+    np.testing.assert_array_equal(hot.reveal(), [[0, 0, 1], [1, 0, 0]])

@@ -5,7 +5,7 @@ import pytest
 
 import mpc
 from mpc.protocols import clip, comparison
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 
 UNIT = 2.0**-16
 
@@ -49,9 +49,10 @@ def test_declared_cost():
         assert x.frac_bits == 32
         before = s.cost()
         clip.clip_with_derivative(x, 0, 6 << 16)
-        nibbles = count_nibbles(-(-x.bound >> 16) + (6 << 16) + 1, 16)
-        assert (s.cost() - before).total == clip.cost(3, 70, 16, nibbles, 1)
+        window = count_bits(-(-x.bound >> 16) + (6 << 16) + 1, 16)
+        assert (s.cost() - before).total == clip.cost(3, 70, 16, window, 1)
+        x = x * 1  # what x was rounded to is kept with it
         before = s.cost()
         clip.clip_with_derivative(x, -1 << 16, 1 << 16)
-        nibbles = count_nibbles(-(-x.bound >> 16) + (1 << 16) + 1, 16)
-        assert (s.cost() - before).total == clip.cost(3, 70, 16, nibbles, 2)
+        window = count_bits(-(-x.bound >> 16) + (1 << 16) + 1, 16)
+        assert (s.cost() - before).total == clip.cost(3, 70, 16, window, 2)

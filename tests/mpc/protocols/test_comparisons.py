@@ -147,7 +147,7 @@ def test_bounds_of_maxima_hold(session, edges):
 @pytest.mark.parametrize("bound", [0, 1, 7, 8, 2**31 - 1, 2**31, 2**62 - 1])
 @pytest.mark.parametrize("shift", [0, 1, 16, 33, 60])
 def test_a_window_holds_every_value_and_is_above_the_shift(bound, shift):
-    held = sign.window_bits(sign.count_nibbles(-(-bound >> shift), shift), shift)
+    held = sign.count_bits(-(-bound >> shift), shift)
     assert 2 <= held <= 64 - shift
     # y and y - 1 in L signed bits, unless those are all that there are.
     assert -(-bound >> shift) < 1 << held - 1 or held == 64 - shift

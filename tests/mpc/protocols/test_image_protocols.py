@@ -17,7 +17,7 @@ from mpc.protocols.pooling import (
     maximum_with_bits,
     mean_of_first,
 )
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 
 UNIT = 2.0**-16
 
@@ -164,8 +164,8 @@ def test_mean_of_whole_numbers(count, frac_bits):
 def test_declared_costs(fresh_session, spent):
     s, parties = fresh_session, fresh_session.size
     x = s.share(np.ones((5, 70)), owner="alice")
-    nibbles = count_nibbles(2 * x.bound)
-    assert spent(s, lambda: maximum_of_first(x)) == cost_of_maximum(parties, 5, 70, nibbles)
+    window = count_bits(2 * x.bound)
+    assert spent(s, lambda: maximum_of_first(x)) == cost_of_maximum(parties, 5, 70, window)
     best, bits = maximum_with_bits(x)
     assert spent(s, lambda: maximum_gradient(best, bits, 5)) == cost_of_gradient(parties, 5, 70)
     for count in (1, 3, 4):

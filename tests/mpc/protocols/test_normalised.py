@@ -87,7 +87,7 @@ def test_error_is_within_the_bound_over_the_domain(name, parties):
         # The bound is no idle one.
         assert reached > 0.2
         assert relative <= 2.0**-18
-        assert rounds == (6 if name == "exp" else 7)
+        assert rounds == (5 if name == "exp" else 6)
         assert plan.v_bits == plan.d_bits
 
 
@@ -127,7 +127,7 @@ def test_sums_and_products_of_the_format(session):
         ).all()
     before = session.cost().rounds
     (x + x).sqrt()
-    assert session.cost().rounds - before == 7 or session.pair is not None
+    assert session.cost().rounds - before == 6 or session.pair is not None
 
 
 @pytest.mark.parametrize("parties", [2, 3, 5])
@@ -147,7 +147,7 @@ def test_quotients(parties, frac_bits, int_bits):
         dividend, divisor = (held(s, v, frac_bits, most) for v in (x, y))
         before = s.cost().rounds
         found = dividend / divisor
-        assert s.cost().rounds - before == 8
+        assert s.cost().rounds - before == 7
         absolute, relative = quotient.error_bound(dividend, divisor)
         assert relative <= 2.0**-18
         assert (np.abs(found.reveal() - exact) <= absolute + relative * np.abs(exact)).all()
@@ -246,7 +246,7 @@ def test_nothing_is_checked_where_the_bound_is_enough():
         x = s.share([-3.0, 5.0], owner="alice", bound=10)
         before = s.cost().rounds
         x.exp()
-        assert s.cost().rounds - before == 6
+        assert s.cost().rounds - before == 5
 
 
 @pytest.mark.parametrize("ranges", ["values", "check", "error"])
@@ -326,8 +326,8 @@ def test_cost_is_as_declared_and_planned(fresh_session, spent, size, name):
 
     x = make(fresh_session)
     plan = fits.plan_of(curve, 16, fresh_session.format, x.bound)
-    nibbles = sign.count_nibbles(x.bound + max(map(abs, plan.thresholds)))
-    declared = normalised.cost(fresh_session.size, size, 0, nibbles, plan, curve.normalises)
+    window = sign.count_bits(x.bound + max(map(abs, plan.thresholds)))
+    declared = normalised.cost(fresh_session.size, size, 0, window, plan, curve.normalises)
     assert spent(fresh_session, lambda: normalised.evaluate(x, curve)) == declared
     planned = fresh_session.plan(lambda p: normalised.evaluate(make(p), curve)).cost
     assert planned.total == declared and set(planned.by_protocol) == {curve.name}

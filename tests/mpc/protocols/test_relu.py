@@ -96,3 +96,38 @@ def test_the_mean_of_a_rounded_relu(session, share_integers, integers):
     got = integers(share_integers(session, np.full(n, z), frac_bits=32).relu())
     # Three quarters, to seven standard deviations.
     assert abs(got.sum() - 0.75 * n) <= 7 * np.sqrt(n * 0.75 * 0.25)
+
+
+def edges_of(window, shift):
+    """Return z for which something could go wrong in a window of L bits from bit `shift` on."""
+    top = 2 ** (window - 1) - 1
+    ys = {0, 1, 2, 3, top - 1, top, 2 ** (window // 2)}
+    ys = {y for y in ys | {-y for y in ys} if abs(y) <= top}
+    lows = {0, 1, 2**shift - 1, 2**shift // 2} if shift else {0}
+    zs = {(y << shift) + low for y in ys for low in lows}
+    return sorted(z for z in zs if abs(z) <= min(top << shift, 2**62 - 1))
+
+
+@pytest.mark.dealt
+@pytest.mark.parametrize("shift", [0, 1, 16, 17, 40])
+@pytest.mark.parametrize("window", [2, 5, 8, 20, 24, 33, 47])
+def test_the_words_follow_from_the_mask(session, share_integers, integers, tap, shift, window):
+    """Truncation and ReLU of z under the mask r, whatever the digits: y of section 4, or 0."""
+    window = min(window, 64 - shift)
+    some = edges_of(window, shift)
+    for size in (1, 63, 64, 65):
+        z = np.resize(np.array(some), size)
+        bound = max(1, min((2 ** (window - 1) - 1) << shift, 2**62 - 1))
+        x = share_integers(session, z, frac_bits=16 + shift, bound=bound)
+        with tap(session) as heard:
+            y, derivative = relu_with_derivative(x)
+        r = heard.dealt[0][2][:, :size].sum(axis=0, dtype=np.uint64)
+        c = [(int(v) + 2**62 + int(mask)) % 2**64 for v, mask in zip(z, r, strict=True)]
+        expected = []
+        for opened, mask in zip(c, map(int, r), strict=True):
+            kappa = (1 - (opened >> 63)) << 64 - shift if shift else 0
+            word = (opened >> shift) - 2 ** (62 - shift) - (mask >> shift) + kappa * (mask >> 63)
+            expected.append((word + 2**63) % 2**64 - 2**63)
+        assert integers(y).tolist() == [max(v, 0) for v in expected]
+        bits = comparison.bit_array(x, derivative)
+        assert bits.reveal().tolist() == [int(v > 0) for v in expected]

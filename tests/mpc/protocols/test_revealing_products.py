@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from mpc.protocols import clip, limits, relu
 from mpc.protocols.truncation import TruncationPair
+from mpc.session_setup import _values_of
 
 SHIFT = 16
 SIZE = 1 << 13
@@ -141,7 +143,7 @@ def test_a_plan_knows_to_whom_it_was_revealed(fresh_session, first):
     program(z)
     assert plan.cost == s.cost() - before
     # c is opened only if not all parties know it.
-    assert plan.cost.rounds == 5 + (first == "bob")
+    assert plan.cost.rounds == 4 + (first == "bob")
 
 
 @pytest.mark.dealt
@@ -161,3 +163,82 @@ def test_an_array_that_is_computed_anew_tells_more(pair, tap):
         z.reveal()
         z[:10].reveal()
     assert sum(isinstance(c, TruncationPair) for _, c, _ in heard.dealt) == 2
+
+
+def clipped(z, *ends):
+    return clip.clip_with_derivative(z, *(end and end << 16 for end in ends))[0]
+
+
+def within(z):
+    excess = limits.Excess(z.session)
+    found = limits.relu_within(z, 20 << 16, excess)
+    return found if not z.session.source.own_shares else z.relu()
+
+
+# What a protocol that truncates on its way makes of y, and the same of y in the clear.
+TRUNCATING = {
+    "relu": (lambda z: z.relu(), lambda y: np.maximum(y, 0)),
+    "derivative": (lambda z: z.relu_with_derivative()[0], lambda y: np.maximum(y, 0)),
+    "two rounds": (
+        lambda z: z.relu() if z.session.source.own_shares else relu.relu_in_two_rounds(z),
+        lambda y: np.maximum(y, 0),
+    ),
+    "clip": (lambda z: clipped(z, -1, 2), lambda y: np.clip(y, -1, 2)),
+    "above": (lambda z: clipped(z, 1, None), lambda y: np.maximum(y, 1)),
+    "below": (lambda z: clipped(z, None, 2), lambda y: np.minimum(y, 2)),
+    "relu with a limit": (within, lambda y: np.maximum(y, 0)),
+    "a limit": (
+        lambda z: limits.truncate_within(z, 20 << 16, limits.Excess(z.session)), lambda y: y
+    ),
+    "absolute": (abs, np.abs),
+    "gate": (lambda z: z.gate(z > 0), lambda y: np.maximum(y, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRUNCATING)
+def test_what_truncates_on_its_way_rounds_once(fresh_session, name):
+    """Twice, then in another protocol, then revealed: all are of one rounding, as the plan knows."""
+    s = fresh_session
+    function, exact = TRUNCATING[name]
+    z = s.share(np.linspace(-9, 9, 700), owner="alice") * s.share(1 / 3, owner="bob")
+    first = function(z).reveal()
+
+    def rest(z):
+        return function(z).reveal(), z.relu().reveal(), z.reveal(to="bob"), z.reveal()
+
+    plan, before = s.plan(lambda p: rest(p.twin(z))).cost, s.cost()
+    second, positive, told, y = rest(z)
+    assert plan == s.cost() - before
+    for found, right in ((first, exact), (second, exact), (told, lambda y: y)):
+        np.testing.assert_array_equal(found, right(y))
+    np.testing.assert_array_equal(positive, np.maximum(y, 0))
+    assert np.abs(y - np.linspace(-9, 9, 700) / 3).max() < 3e-4
+
+
+@pytest.mark.dealt
+def test_what_is_kept_takes_no_round(pair, tap):
+    z = pair.share(np.linspace(-9, 9, 700), owner="alice") * pair.share(1 / 3, owner="bob")
+    z.relu()
+    before = pair.cost()
+    with tap(pair) as heard:
+        checked = _values_of(z.truncate())  # as a check of ranges looks at them
+        words = z.truncate().shares
+    assert not heard.dealt and not heard.opened and pair.cost() == before
+    # R alone is opened then: c is known.
+    with tap(pair) as heard:
+        y = z.reveal()
+    assert heard.opened[-1][0].size == 700
+    for values in (words.sum(axis=0).view(np.int64), checked):
+        np.testing.assert_array_equal(values, y * 2**16)
+
+
+@pytest.mark.dealt
+@pytest.mark.parametrize("name", ["relu", "two rounds", "clip", "gate"])
+def test_what_is_kept_holds_nothing_else_that_was_dealt(pair, name):
+    """Not tables and bits as well, of which it is a row: by the arrays that own the memory."""
+    z = pair.share(np.linspace(-9, 9, 640), owner="alice") * pair.share(1 / 3, owner="bob")
+    TRUNCATING[name][0](z)
+    parts = z.truncated.pending._parts()
+    held = sum((part if part.base is None else part.base).nbytes for part in parts)
+    # Of each party R, and T in lanes of 16 bits.
+    assert held == pair.size * z.size * (8 + 2)

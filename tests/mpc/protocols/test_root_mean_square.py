@@ -1,5 +1,7 @@
 """Rows over the root of their mean square, from the smallest values to the largest."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,15 @@ def test_over_all_magnitudes(session, share_integers, integers, count, epsilon):
     error = np.abs(integers(y) * UNIT - wanted)
     assert (error <= 2.0**-17 * np.abs(wanted) + 2 * UNIT).all()
     assert np.abs(integers(y)).max() <= y.bound
+    again, inverse, square = root_mean_square.with_mean_square(x, epsilon)
+    assert np.abs(integers(again) - integers(y)).max() <= 3
+    exact = ((raw * UNIT) ** 2).mean(axis=1, keepdims=True)
+    error = np.abs(integers(square) * UNIT - exact)
+    # Where the mean square is large, its elements have fewer fractional bits.
+    assert (error <= UNIT + 2.0**-12 * np.sqrt(exact) * (exact > 2.0**18)).all()
+    assert (integers(square) >= 0).all() and np.abs(integers(square)).max() <= square.bound
+    unit, root = 2.0**-inverse.frac_bits, 1 / np.sqrt(exact + epsilon)
+    assert (np.abs(integers(inverse) * unit - root) <= 2.0**-17 * root + 2 * unit).all()
 
 
 def test_a_small_bound_takes_one_sum(share_integers, integers, spent):
@@ -53,7 +64,32 @@ def test_a_small_bound_takes_one_sum(share_integers, integers, spent):
             wanted = wanted_of(raw * UNIT, 0.1)
             error = np.abs(integers(found[0]) * UNIT - wanted)
             assert (error <= 2.0**-17 * np.abs(wanted) + 2 * UNIT).all()
-    assert rounds == [18, 26]
+    assert rounds == [17, 24]
+
+
+@pytest.mark.parametrize(("count", "epsilon"), [(4, 1e-5), (8, 1e-5), (5, 3.0), (2, 2.0**40)])
+def test_the_format_that_is_named_has_room_and_few_more_bits_have_none(count, epsilon):
+    with mpc.Session(frac_bits=2, int_bits=40) as s:
+        x = s.share(np.ones((1, count)), owner="alice")
+        with pytest.raises(mpc.RangeError, match="take a format of at most") as caught:
+            root_mean_square.over_root_mean_square(x, epsilon)
+    bits = int(str(caught.value).split("at most ")[1].split()[0])
+    for more in (0, 2):
+        with mpc.Session(frac_bits=2, int_bits=bits + more) as s:
+            x = s.share(np.ones((1, count)), owner="alice")
+            room = Fraction(epsilon) * count
+            if more:
+                with pytest.raises(mpc.RangeError, match="leaves no room"):
+                    root_mean_square.kept_bits(x, count, room)
+            else:
+                assert root_mean_square.kept_bits(x, count, room) >= 1
+
+
+def test_what_is_added_to_squares_may_leave_no_room_alone():
+    with mpc.Session() as s:
+        x = s.share(np.ones((1, 4)), owner="alice")
+        with pytest.raises(mpc.RangeError, match=r"added to them, 4e\+18, takes it"):
+            root_mean_square.over_root_mean_square(x, 1e18)
 
 
 def test_a_bound_that_leaves_no_room():

@@ -77,6 +77,6 @@ def test_whole_numbers_stay(pair):
 def test_cost_is_as_declared_and_planned(fresh_session, spent, size):
     x = fresh_session.share(np.zeros(size), owner="alice")
     declared = rounding.cost(fresh_session.size, size, 16)
-    assert spent(fresh_session, lambda: x.floor()) == declared and declared.rounds == 5
+    assert spent(fresh_session, lambda: x.floor()) == declared and declared.rounds == 4
     planned = fresh_session.plan(lambda p: p.share(np.zeros(size), owner="alice").floor()).cost
     assert planned.total == declared and set(planned.by_protocol) == {"rounding"}

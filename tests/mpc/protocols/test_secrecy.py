@@ -7,6 +7,7 @@ and must stay uniform when the others' part of a mask is taken away. Last come c
 examination of masks that are broken on purpose.
 """
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 
@@ -16,7 +17,17 @@ from scipy.special import chdtrc
 
 import mpc
 from mpc.core.correlation import cut
-from mpc.protocols import inverse_root, limits, product, range_check, sigmoid, truncation
+from mpc.protocols import (
+    inverse_root,
+    limits,
+    masking,
+    product,
+    range_check,
+    reciprocal,
+    relu,
+    sigmoid,
+    truncation,
+)
 
 UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
@@ -112,14 +123,16 @@ def pieces_of(heard):
 
 
 def messages_of(heard):
-    """Return (name, algebra, {party: what it sends}, what is opened), words flat."""
+    """Return (name, algebra, {party: what it sends}, what is opened, who alone sees it), words flat."""
     for number, (messages, opened) in enumerate(zip(heard.sent, heard.opened, strict=True)):
         for k, ((words, opening), value) in enumerate(zip(messages, opened, strict=True)):
             if isinstance(opening, int):
                 rows, algebra = {opening: words[0].reshape(-1)}, "sum"
             else:
                 rows, algebra = dict(enumerate(words.reshape(len(words), -1))), opening
-            yield f"message {number}.{k}", algebra, rows, value.reshape(-1)
+            only = heard.only_to.get(number)
+            rows.pop(only, None)  # which it keeps to itself
+            yield f"message {number}.{k}", algebra, rows, value.reshape(-1), only
 
 
 def all_but_one(name, algebra, shares):
@@ -143,7 +156,7 @@ def views_of(session, heard, result, revealed):
         views |= {f"{name}, party {party}": words for party, words in rows.items()}
         if len(rows) == session.size:
             views |= all_but_one(name, algebra, np.stack(list(rows.values())))
-    for name, algebra, rows, opened in messages:
+    for name, algebra, rows, opened, _ in messages:
         views |= {f"{name} of party {party}": words for party, words in rows.items()}
         if revealed and name == messages[-1][0]:
             continue
@@ -162,7 +175,7 @@ def views_of(session, heard, result, revealed):
                     views[f"{where}, minus"] = opened - part
                     views[f"{where}, plus"] = opened + part
     kept = messages[:-1] if revealed else messages
-    for (a, kind, _, first), (b, other, _, second) in combinations(kept, 2):
+    for (a, kind, _, first, _), (b, other, _, second, _) in combinations(kept, 2):
         if first.size == second.size and kind == other:
             views[f"{a} against {b}"] = first ^ second if kind == "xor" else first - second
     if result is not None:
@@ -202,6 +215,17 @@ def computed(s, a):
     return s.share(a, owner="alice") + 0
 
 
+def masked(x):
+    masking.mask_ahead(x)
+    return x
+
+
+def for_one_to_see(s, a, owner):
+    """x is opened to the owner of y, once for two products, and then to all for a third."""
+    x, y, z = computed(s, a), masked(s.share(a[::-1], owner=owner)), computed(s, a)
+    return x * y + x * masked(s.share(a, owner=owner)) + x * z
+
+
 def rows_of(x, k):
     return x[: SIZE // k * k].reshape(-1, k)
 
@@ -210,6 +234,11 @@ def log_softmax(s, a):
     # Its shares are sums: a value of each place, shifted up, and a product of the row, whose low
     # bits the row's shares have in common. So they are not examined one by one.
     rows_of(given(s, a * 0.25), 8).log_softmax()
+
+
+def in_range(s, a):
+    x = computed(s, 1 + np.abs(a[:1024]) / 2**15)
+    return x.derive(x.shares << np.uint64(8), frac_bits=24, bound=2 << 24)
 
 
 def softmax_cut_off(s, a):
@@ -236,6 +265,11 @@ PROGRAMS = {
     "matrix product with the last's": lambda s, a: (
         rows_of(computed(s, a), 64) @ rows_of(s.share(a, owner=s.parties[-1]), 64).T
     ),
+    "product for the first to see": lambda s, a: for_one_to_see(s, a, s.parties[0]),
+    "product for the last to see": lambda s, a: for_one_to_see(s, a, s.parties[-1]),
+    "matrix product for the last to see": lambda s, a: (
+        rows_of(computed(s, a), 64) @ masked(rows_of(s.share(a, owner=s.parties[-1]), 64)).T
+    ),
     "product, truncated": lambda s, a: (given(s, a) * s.share(a, owner=s.parties[-1])).truncate(),
     "relu of a product of two": lambda s, a: (computed(s, a) * computed(s, a[::-1]) + 0.5).relu(),
     "truncation": lambda s, a: (given(s, a) * 0.5).truncate(),
@@ -243,14 +277,23 @@ PROGRAMS = {
     "relu": lambda s, a: computed(s, a).relu(),
     "relu of what is given": lambda s, a: given(s, a).relu(),
     "relu of a product": lambda s, a: (computed(s, a) * 0.5).relu(),
+    "relu of a product in two rounds": lambda s, a: relu.relu_in_two_rounds(computed(s, a) * 0.5),
+    "relu in two rounds": lambda s, a: relu.relu_in_two_rounds(computed(s, a)),
     "order": lambda s, a: computed(s, a) < 0.5,
     "equality": lambda s, a: given(s, a) == 0,
     "select": lambda s, a: (computed(s, a) > 0.5) * given(s, a),
     "maximum": lambda s, a: np.maximum(given(s, a), s.share(-a, owner="bob")),
     "argmax": lambda s, a: rows_of(computed(s, a), 8).argmax(axis=1, one_hot=True),
+    "argmax of a product": lambda s, a: (
+        rows_of(computed(s, a) * computed(s, a[::-1]), 8).argmax(axis=1) + 0
+    ),
     "largest": lambda s, a: rows_of(given(s, a), 8).max(axis=1),
     "gate": lambda s, a: (computed(s, a) * 0.5).gate(given(s, a) > 0),
+    "reciprocal": lambda s, a: reciprocal.reciprocal(in_range(s, a), 2),
     "softmax": lambda s, a: rows_of(computed(s, a), 8).softmax(),
+    "softmax of a product": lambda s, a: rows_of(
+        computed(s, a) * computed(s, a[::-1]), 8
+    ).softmax(),
     "softmax, cut off": softmax_cut_off,
     "softmax of many columns": lambda s, a: rows_of(computed(s, a), 64).softmax(),
     "log softmax": log_softmax,
@@ -281,11 +324,47 @@ def test_views_tell_nothing(name, secrets, tap, session):
 
 
 @pytest.mark.dealt
+def test_what_one_party_sees_would_tell_the_others_the_value(session, tap):
+    """The examination would find it, if what is opened to the owner of an operand went to all."""
+
+    class ToAll(dict):
+        def get(self, place):
+            return None
+
+    @contextmanager
+    def told_to_all(session):
+        with tap(session) as heard:
+            heard.only_to = ToAll()
+            yield heard
+            assert len(heard.only_to) == 1
+
+    def program(s, a):
+        return computed(s, a) * masked(s.share(a, owner=s.parties[0]))
+
+    assert examine(session, tap, program, *PAIRS[0]) == []
+    assert examine(session, told_to_all, program, *PAIRS[0]) != []
+
+
+@pytest.mark.dealt
 def test_what_is_revealed_is_the_value_alone(session, tap):
     def program(s, a):
         product = given(s, a) * s.share(np.ones(SIZE), owner="bob")
         product.truncate().reveal()
         return product
+
+    for secrets in PAIRS:
+        assert examine(session, tap, program, *secrets, revealed=True) == []
+
+
+@pytest.mark.dealt
+@pytest.mark.parametrize("to", [None, "bob"])
+def test_revealing_winners_shows_them_alone(session, tap, to):
+    """Of several secrets with the same winners; each party's message is uniform by itself."""
+
+    def program(s, a):
+        rows = rows_of(s.share(np.abs(a), owner="alice"), 8) * s.share(np.ones(8), owner="bob")
+        falling = np.arange(8, 0, -1) * 2.0**-10
+        (rows * 2.0**-10 + falling).argmax(axis=1).reveal(to=to)
 
     for secrets in PAIRS:
         assert examine(session, tap, program, *secrets, revealed=True) == []
@@ -382,7 +461,7 @@ def test_revealing_to_one_party_shows_the_others_nothing(session, tap, monkeypat
         monkeypatch.setattr(
             session.transport,
             "open_to",
-            lambda party, words: sent.append(words.copy()) or deliver(party, words),
+            lambda party, words, how: sent.append(words.copy()) or deliver(party, words, how),
         )
         x.reveal(to="bob")
     # Everything goes through one message, each of whose shares is uniform.
@@ -465,6 +544,9 @@ class Broken:
     def fill(self, out, id, start=0):
         self.stream.fill(out, id, start)
         self.change(out)
+
+    def at(self, id):
+        return Broken(self.stream.at(id), self.change)
 
     def place(self, name):
         return self.stream.place(name)

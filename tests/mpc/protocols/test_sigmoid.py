@@ -108,10 +108,10 @@ def test_cost_is_as_declared_and_planned(fresh_session, spent, size, product):
 
     x = make(fresh_session)
     shift = 16 if product else 0
-    nibbles = sign.count_nibbles((x.bound >> shift) + bool(shift) + LARGEST_SHIFT)
-    declared = sigmoid.cost(fresh_session.size, size, shift, nibbles)
+    window = sign.count_bits((x.bound >> shift) + bool(shift) + LARGEST_SHIFT, shift)
+    declared = sigmoid.cost(fresh_session.size, size, shift, window)
     assert spent(fresh_session, lambda: sigmoid.sigmoid(x)) == declared
-    assert declared.rounds == 7
+    assert declared.rounds == 6
     planned = fresh_session.plan(lambda p: sigmoid.sigmoid(make(p))).cost
     assert planned.total == declared and set(planned.by_protocol) == {"sigmoid"}
 

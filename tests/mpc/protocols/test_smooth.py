@@ -158,7 +158,7 @@ def test_nothing_is_checked_where_bounds_are_enough(ranges, recwarn):
         for name in EXACT:
             before = s.cost().rounds
             x.activation(name)
-            assert s.cost().rounds - before == {"erf": 7, "selu": 10}.get(name, 8)
+            assert s.cost().rounds - before == {"erf": 6, "selu": 9}.get(name, 7)
     assert not [w for w in recwarn.list if issubclass(w.category, mpc.RangeWarning)]
 
 
@@ -174,9 +174,9 @@ def test_cost_is_as_declared_and_planned(fresh_session, spent, size, name, produ
     x, pieces = make(fresh_session), smooth.pieces_of(name)
     shift = 16 if product else 0
     furthest = max(map(abs, pieces.thresholds)) >> 16
-    nibbles = sign.count_nibbles(-(-x.bound >> shift) + furthest, shift)
+    window = sign.count_bits(-(-x.bound >> shift) + furthest, shift)
     declared = piecewise.cost(
-        fresh_session.size, size, shift, nibbles, 16, len(pieces.thresholds), pieces.has_slope
+        fresh_session.size, size, shift, window, 16, len(pieces.thresholds), pieces.has_slope
     )
     assert spent(fresh_session, lambda: smooth.evaluate(x, name)) == declared
     planned = fresh_session.plan(lambda p: smooth.evaluate(make(p), name)).cost

@@ -29,7 +29,7 @@ def test_the_value_of_the_place_among_the_thresholds(session, share_integers, in
 @pytest.mark.parametrize("size", [1, 64, 100])
 def test_cost_is_as_declared(session, spent, size):
     x = session.share(np.zeros(size, int), owner="alice", bound=2**20)
-    nibbles = sign.count_nibbles(2**20 + 40)
-    declared = thresholds.cost(session.size, size, nibbles, 3)
+    window = sign.count_bits(2**20 + 40)
+    declared = thresholds.cost(session.size, size, window, 3)
     assert spent(session, lambda: thresholds.below(x, (-2, 5, 40))) == declared
-    assert declared.rounds == 4
+    assert declared.rounds == 3

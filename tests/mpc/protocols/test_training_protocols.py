@@ -168,7 +168,7 @@ def test_inverse_root_costs_as_declared(session, spent, bound):
     x = SharedArray.from_public(session, np.ones(100), 36, bound)
     cost = spent(session, lambda: inverse_root.times_inverse_root(m, x))
     assert cost == inverse_root.cost(session.size, 100, bound)
-    assert cost.rounds == (40 if bound == 1 << 46 else 41)
+    assert cost.rounds == (35 if bound == 1 << 46 else 36)
 
 
 @pytest.mark.parametrize(
