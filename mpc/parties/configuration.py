@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from mpc.core.errors import ConfigurationError, SottoError
 from mpc.core.limits import Limits
+from mpc.core.network import MEASURED, Network
 from mpc.parties.model_table import allowed_models, model_folders
 from mpc.parties.toml_text import decode
-from mpc.parties.without_provider import ALONE, ProviderText, check_two
+from mpc.parties.without_provider import ALONE, RATE, ProviderText, check_two
 from mpc.transport import addresses
 from mpc.transport.certificates import (
     Certificate,
@@ -38,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class Member:
-    """A party, the provider or a client.
+    """A party, the provider, its auditor or a client.
 
     Attributes
     ----------
@@ -141,6 +143,15 @@ class Configuration:
     limits : Limits
     transfers : {"softspoken", "ferret"}
         Without a provider: how the two parties extend their oblivious transfers.
+    network : Network or MEASURED, optional
+        Round trip and bandwidth between the parties, as all of them state it, or that the first party
+        measures it for all when a session begins.
+    auditor : Member, optional
+        Who checks what the provider deals.
+    audit_rate : float, default=0.1
+        Which part of it.
+    audit_signed : bool, default=False
+        Whether the provider signs what it deals.
     """
 
     path: Path
@@ -152,6 +163,10 @@ class Configuration:
     workers: Workers = Workers()
     limits: Limits = field(default_factory=Limits)
     transfers: str = "softspoken"
+    network: Network | Literal["measured"] | None = None
+    auditor: Member | None = None
+    audit_rate: float = RATE
+    audit_signed: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,24 +176,33 @@ class Configuration:
     @property
     def members(self) -> dict[str, Member]:
         """All members, by name."""
-        provider = {} if self.provider is None else {self.provider.name: self.provider}
-        return {**self.parties, **provider, **self.clients}
+        helpers = {member.name: member for member in (self.provider, self.auditor) if member}
+        return {**self.parties, **helpers, **self.clients}
 
     @property
     def services(self) -> tuple[Member, ...]:
-        """The members that listen: the computing parties, and the provider if there is one."""
-        return (*self.parties.values(), *(() if self.provider is None else (self.provider,)))
+        """The members that listen: the computing parties, and the provider and its auditor if there are."""
+        helpers = (self.provider, self.auditor)
+        return (*self.parties.values(), *(member for member in helpers if member is not None))
 
     @property
     def everybody(self) -> str:
         """The names of all that compute, the provider among them, as text."""
-        names = [*self.names, *(() if self.provider is None else ("the provider",))]
+        helpers = {"the provider": self.provider, "the auditor": self.auditor}
+        names = [*self.names, *(name for name, member in helpers.items() if member is not None)]
         return f"{', '.join(names[:-1])} and {names[-1]}"
 
     def lacks_provider(self) -> ConfigurationError:
         """Return the error to raise where a provider is needed and the parties do without."""
         return ConfigurationError(
             f"{self.path} says {ALONE}: {self.everybody} compute without one, and there is none to run"
+        )
+
+    def lacks_auditor(self) -> ConfigurationError:
+        """Return the error to raise where an auditor is needed and there is none."""
+        return ConfigurationError(
+            f"{self.path} has no table [auditor], which names one with address = ... and certificate ="
+            " ...: there is none to run"
         )
 
     def certificates(self) -> dict[str, tuple[bytes, ...]]:
@@ -227,6 +251,7 @@ def check_text(path: Path, text: str) -> None:
     reader.timeouts()
     reader.workers()
     reader.limits()
+    reader.network()
 
 
 def check_name(name: str) -> None:
@@ -244,6 +269,7 @@ class _Reader(ProviderText):
         keys = (
             *(("address", "listen") if listens else ()), "certificate", "successor", "key",
             *(("scheduler",) if computes else ()), *(("models",) if computes or not listens else ()),
+            *(("rate", "signed") if table == ("auditor",) else ()),
         )  # fmt: skip
         values = self.table(table, keys)
         try:
@@ -254,7 +280,9 @@ class _Reader(ProviderText):
             if key not in values:
                 raise self.error(table, None, f"{name} needs {key} = ...")
         for key, value in values.items():
-            if key != "models" and (not isinstance(value, str) or not value):
+            if key not in ("models", "rate", "signed") and (
+                not isinstance(value, str) or not value
+            ):
                 raise self.error(table, key, f"{key} must be a string, got {value!r}")
         address = self.address(table, "address", values) if listens else None
         return Member(
@@ -316,6 +344,10 @@ class _Reader(ProviderText):
             self.workers(),
             self.limits(),
             self.transfers(),
+            self.network(),
+            members.get(("auditor",)),
+            self.audit_rate(),
+            self.audit_signed(),
         )
         # Last: the line may have got into one of the tables, which is a better thing to say.
         self.check_provider()
@@ -325,8 +357,8 @@ class _Reader(ProviderText):
         self.table(
             (),
             (
-                "format", "timeouts", "workers", "limits", "provider", "transfers", "parties",
-                "clients",
+                "format", "timeouts", "workers", "limits", "network", "provider", "transfers",
+                "auditor", "parties", "clients",
             ),
         )  # fmt: skip
 
@@ -339,6 +371,10 @@ class _Reader(ProviderText):
             found["parties", name] = self.member(("parties", name), name, True, True)
         if "provider" in self.data and not self.alone():
             found["provider",] = self.member(("provider",), "provider", True)
+        if "auditor" in self.data:
+            self.audit_rate()
+            self.audit_signed()
+            found["auditor",] = self.member(("auditor",), "auditor", True)
         for name in self.table(("clients",), ()):
             found["clients", name] = self.member(("clients", name), name, False)
         self.check_different(found)
@@ -386,11 +422,33 @@ class _Reader(ProviderText):
                 )
         return Limits(**{**defaults, **values})
 
+    def network(self) -> Network | Literal["measured"] | None:
+        table, keys = ("network",), ("round_trip", "megabits")
+        values = dict(self.table(table, (*keys, "measure")))
+        measure = values.pop("measure", False)
+        if type(measure) is not bool:
+            raise self.error(table, "measure", f"measure must be true or false, got {measure!r}")
+        if measure and values:
+            raise self.error(
+                table,
+                "measure",
+                f"measure = true and {' and '.join(values)} = ... exclude each other",
+            )
+        if not values:
+            return MEASURED if measure else None
+        for key in keys:
+            if key not in values:
+                raise self.error(table, None, f"the network needs {key} = ...")
+        return Network(
+            self.number(table, values, "round_trip", 0.0),
+            self.number(table, values, "megabits", 0.0, "Mbit/s"),
+        )
+
     def check_different(self, found: Mapping[tuple[str, ...], Member]) -> None:
         """Refuse two members of the same name, address or certificate."""
         for table, one in found.items():
-            if one.name == "provider" and len(table) > 1:
-                raise self.error(table, None, "no party or client can be called provider")
+            if len(table) > 1 and (one.name == "provider" or (one.name,) in found):
+                raise self.error(table, None, f"no party or client can be called {one.name}")
             for other in found.values():
                 if other is one:
                     break
@@ -411,6 +469,7 @@ class _Reader(ProviderText):
 PROVIDER = (
     "# The crypto provider: sees shapes, never data. It must not work with any of the parties."
 )
+AUDITOR = "# The auditor: computes a part of what the provider deals again. It must work with none of them."
 WITHOUT = "# Two parties without a crypto provider: they make their randomness with each other."
 PARTIES = "# The computing parties, in this order."
 CLIENTS = "# Who may ask for predictions."
@@ -452,6 +511,9 @@ def write_example(
     timeouts: Timeouts | None = None,
     provider: bool = True,
     transfers: str = "softspoken",
+    auditor: bool = False,
+    audit_rate: float = RATE,
+    audit_signed: bool = False,
 ) -> Path:
     """Write a complete configuration for a trial on one machine, with fresh keys.
 
@@ -461,13 +523,17 @@ def write_example(
         Is made if it does not exist. Files that are there already are not overwritten.
     parties, clients : sequence of str
     ports : sequence of int, optional
-        One for each party and one for the provider; default 9001, 9002, ...
+        One for each party, one for the provider and one for the auditor; default 9001, 9002, ...
     format : ring.FixedPoint, optional
     timeouts : Timeouts, optional
     provider : bool, default=True
         Whether there is one. Two parties can do without.
     transfers : {"softspoken", "ferret"}
         As for :class:`Configuration`; without a provider.
+    auditor : bool, default=False
+        Whether the provider has one.
+    audit_rate : float, default=0.1
+    audit_signed : bool, default=False
 
     Returns
     -------
@@ -480,7 +546,8 @@ def write_example(
         If a name is unfit or used twice, or a file exists already.
     """
     folder = Path(folder)
-    members = [*parties, *(["provider"] if provider else []), *clients]
+    helpers = [*(["provider"] if provider else []), *(["auditor"] if auditor else [])]
+    members = [*parties, *helpers, *clients]
     for k, name in enumerate(members):
         check_name(name)
         if name in members[:k]:
@@ -489,7 +556,9 @@ def write_example(
         raise ConfigurationError(f"at least two parties must be named, got {len(parties)}")
     if not provider:
         check_two(parties)
-    ports = list(ports) if ports is not None else list(range(9001, 9002 + len(parties)))
+    if auditor and not provider:
+        raise ConfigurationError("an auditor checks a provider, and there is none")
+    ports = list(ports) if ports is not None else list(range(9001, 9003 + len(parties)))
     for port in ports:
         addresses.parse(f"127.0.0.1:{port}", "each address")
     path = folder / "parties.toml"
@@ -514,6 +583,10 @@ def write_example(
     if provider:
         lines += ["", PROVIDER]
         lines += member("provider", "provider", ports[len(parties)])[1:]
+    if auditor:
+        lines += ["", AUDITOR, *member("auditor", "auditor", ports[len(parties) + 1])[1:]]
+        lines += [] if audit_rate == RATE else [f"rate = {audit_rate:g}"]
+        lines += ["signed = true"] if audit_signed else []
     lines += ["", PARTIES]
     for name, port in zip(parties, ports, strict=False):
         lines += member(f"parties.{name}", name, port)[0 if name != parties[0] else 1 :]

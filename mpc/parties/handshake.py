@@ -1,12 +1,14 @@
 """The handshake: processes agree on what they are about to run, and on fresh keys.
 
-1. Party j connects to every party i < j and to the provider; certificates say who is who.
+1. Party j connects to every party i < j, to the provider and to its auditor, if there are; certificates
+   say who is who.
 2. On each connection both sides send HELLO: protocol version, program, ring, format, parties, the
    session id if they know it (the first party draws it), and 32 random bytes.
 3. Where both HELLOs agree, the key of the connection's two ends is HMAC-SHA256 of both sides'
    random bytes over names and session id: fresh if either side's generator is.
 4. Everybody sends everybody READY, with the first disagreement it has found. So one that only two
    can see is an error for all.
+5. If all say so, the first party measures the network: :mod:`mpc.parties.measuring`.
 
 In step 1 each party waits for the ones after it, so two parties whose configurations list the parties in
 different orders could wait for each other for ever. A party that waits for long therefore asks the other
@@ -24,6 +26,7 @@ from typing import Any
 from mpc.core import wire
 from mpc.core.errors import FrameError, HandshakeError, ShapeError
 from mpc.core.frames import Kind
+from mpc.core.runtime import MEMORY_LIMIT
 from mpc.parties.configuration import Configuration
 from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.loop import By
@@ -36,8 +39,11 @@ __all__ = [
     "PROTOCOL_VERSION",
     "RELOAD",
     "SESSION",
+    "SIGNED",
     "Greeting",
+    "Terms",
     "agree",
+    "audit_terms",
     "client_terms",
     "disagreement",
     "expect_hello",
@@ -52,12 +58,14 @@ __all__ = [
     "terms",
 ]
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 10
 # The purposes of a HELLO between parties and provider; clients have others.
 SESSION, HEALTH, COMPARE, NOTICES = "session", "health", "compare", "notices"
 # The purpose of a HELLO from a party to its own service: read parties.toml again.
 RELOAD = "reload"
 SESSION_ID_BYTES = 16
+SIGNED = ", signed"
+"""How the term on audits ends where the provider signs what it deals."""
 _NONCE_BYTES = 32
 _LARGEST_HELLO = 1 << 16
 _LARGEST_READY = 2000
@@ -65,7 +73,9 @@ _LARGEST_READY = 2000
 Terms = Mapping[str, Any]
 
 
-def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
+def terms(
+    configuration: Configuration, program: str | None, memory_limit: int = MEMORY_LIMIT
+) -> dict[str, Any]:
     """Return the terms on which all computing parties of a session must agree, by name."""
     fixed_point = configuration.format
     return {
@@ -78,13 +88,25 @@ def terms(configuration: Configuration, program: str | None) -> dict[str, Any]:
         # Whether there is one; which one it is, its certificate says.
         "provider": "none" if configuration.provider is None else "crypto",
         "transfers": configuration.transfers,
+        "network": str(configuration.network or "none"),
+        # Forms, batches and so words follow from it; as a number that a frame has room for.
+        "memory_limit": min(memory_limit, 1 << 62),
+        "auditor": audit_terms(configuration),
     }
+
+
+def audit_terms(configuration: Configuration) -> str:
+    """Return the term on audits: parties meet at the same auditor, or do not begin."""
+    if configuration.auditor is None:
+        return "none"
+    return f"rate {configuration.audit_rate:g}{SIGNED if configuration.audit_signed else ''}"
 
 
 def client_terms(configuration: Configuration) -> dict[str, Any]:
     """Return the terms on which a client and a party must agree: a client does not know the program."""
     found = terms(configuration, None)
-    del found["program"], found["transfers"]
+    for name in ("program", "transfers", "network", "memory_limit", "auditor"):
+        del found[name]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Health checks: asking the provider and every party service for their state."""
+"""Health checks: asking the provider, its auditor and every party service for their state."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def ask(
     ----------
     read : Configuration
     me : str
-        The member that asks; its key must be on this machine. The provider answers no clients, so a
-        client does not ask it.
+        The member that asks; its key must be on this machine. The provider and its auditor answer no
+        clients, so a client does not ask them.
     timeout : float, default=5
         Seconds.
     of : str, optional
@@ -74,7 +74,7 @@ def ask(
     Returns
     -------
     list of Health
-        The provider's first.
+        The provider's first, then its auditor's.
 
     Raises
     ------
@@ -82,10 +82,11 @@ def ask(
         If `me` is not in the configuration, or its key is not on this machine.
     """
     context, _ = own_contexts(read, me)
+    helpers = [member for member in (read.provider, read.auditor) if member is not None]
 
     def one(member: Member) -> Health:
-        role = "provider" if member is read.provider else "party"
-        if role == "provider" and me in read.clients:
+        role = member.name if member in helpers else "party"
+        if role != "party" and me in read.clients:
             return Health(role, member.name, {}, live=False)
         deadline = time.monotonic() + timeout
         try:
@@ -97,7 +98,7 @@ def ask(
         except PeerError as error:
             return Health(role, member.name, {}, str(error))
 
-    members = sorted(read.services, key=lambda member: member is not read.provider)
+    members = sorted(read.services, key=lambda member: member not in helpers)
     if of is not None:
         names = ", ".join(member.name for member in members)
         members = [member for member in members if member.name == of]
@@ -160,7 +161,7 @@ def table(found: Sequence[Health]) -> list[str]:
         rest = {n: v for n, v in each.told.items() if n not in ("role", "me", "seconds")}
         says = ", ".join(f"{name} {_show(value)}" for name, value in rest.items())
         if not each.told:
-            says = each.problem or "not asked: the provider answers no clients"
+            says = each.problem or f"not asked: the {each.role} answers no clients"
         cells.append((each.role, each.name, str(each.told.get("seconds", "-")), says))
     width = [max(len(row[k]) for row in cells) for k in range(3)]
     return [

@@ -1,6 +1,7 @@
 """Joining a session: a party connects to the parties before it, and accepts those after it.
 
-If there is a provider, every party connects to it, too. Order is that of the parties in parties.toml.
+If there is a provider, every party connects to it, too, and to its auditor. Order is that of the parties in
+parties.toml.
 
 A program joins once, within a time limit. A service joins again whenever its session is lost, and waits
 for missing parties until it is told to stop.
@@ -12,17 +13,20 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mpc.core.errors import HandshakeError, PeerClosedError, PeerError, PeerTimeoutError
 from mpc.core.frames import Kind
+from mpc.core.network import MEASURED, Network
+from mpc.core.runtime import MEMORY_LIMIT
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import (
     COMPARE,
     NOTICES,
     SESSION,
     Greeting,
+    Terms,
     disagreement,
     expect_hello,
     expect_ready,
@@ -35,6 +39,7 @@ from mpc.parties.handshake import (
     take_hello,
     terms,
 )
+from mpc.parties.measuring import follow, measure
 from mpc.parties.tls import connect, own_contexts
 from mpc.transport.addresses import bind
 from mpc.transport.connection import Connection, wait
@@ -63,6 +68,12 @@ class Links:
     provider : Connection, optional
     pair_keys : dict of int to bytes
     provider_key : bytes, optional
+    memory_limit : int
+        As all parties have it, see :class:`mpc.Session`.
+    network : Network, optional
+        As all parties state it, or as the first one has measured it for all.
+    auditor : Connection, optional
+    auditor_key : bytes, optional
     notices : dict of str to Connection
         Of a service: a second connection to each party, for messages beside the session's.
     """
@@ -72,12 +83,17 @@ class Links:
     provider: Connection | None
     pair_keys: dict[int, bytes]
     provider_key: bytes | None
+    memory_limit: int = MEMORY_LIMIT
+    network: Network | None = None
+    auditor: Connection | None = None
+    auditor_key: bytes | None = None
     notices: dict[str, Connection] = field(default_factory=dict)
 
     @property
     def connections(self) -> tuple[Connection, ...]:
         """The connections that the session computes over."""
-        return (*self.peers.values(), *(() if self.provider is None else (self.provider,)))
+        helpers = (self.provider, self.auditor)
+        return (*self.peers.values(), *(link for link in helpers if link is not None))
 
 
 class Lobby:
@@ -139,13 +155,16 @@ class Lobby:
         for connection, _ in waiting:
             connection.close()
 
-    def receive(self, read: Configuration, me: str, program: str | None) -> Receive:
+    def receive(
+        self, read: Configuration, me: str, program: str | None, memory_limit: int = MEMORY_LIMIT
+    ) -> Receive:
         """Return the function that makes conversations of a listener while a program joins."""
+        mine = terms(read, program, memory_limit)
 
         def talk(connection: Connection) -> Talk:
             greeting = yield from hear_hello(connection, read.timeouts.connect)
             if greeting.purpose == COMPARE:
-                return (yield from self.answer_comparison(read, me, program, connection, greeting))
+                return (yield from self.answer_comparison(read, me, mine, connection, greeting))
             if greeting.purpose != SESSION:
                 return farewell(connection, f"{me} waits for the others still")
             self.put(connection, greeting)
@@ -154,11 +173,9 @@ class Lobby:
         return talk
 
     def answer_comparison(
-        self, read: Configuration, me: str, program: str | None, connection: Connection,
-        greeting: Greeting,
-    ) -> Talk:  # fmt: skip
+        self, read: Configuration, me: str, mine: Terms, connection: Connection, greeting: Greeting
+    ) -> Talk:
         """Send another party this one's terms, and keep a disagreement with it."""
-        mine = terms(read, program)
         send_hello(connection, COMPARE, mine, b"")
         self.complain(disagreement(me, mine, connection.peer, greeting.terms))
         yield read.timeouts.connect
@@ -189,6 +206,8 @@ class Joining:
     look : callable
         Called repeatedly while this party waits, with the names of those it waits for; may raise to
         give up.
+    memory_limit : int, optional
+        As for :class:`mpc.Session`.
     """
 
     def __init__(
@@ -199,17 +218,19 @@ class Joining:
         lobby: Lobby,
         seconds: float,
         look: Callable[[str], None] = _nothing,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self._read, self._me, self._lobby = configuration, me, lobby
         self._names = configuration.names
         self._number = self._names.index(me)
-        self._terms = terms(configuration, program)
+        self._memory_limit = memory_limit
+        self._terms = terms(configuration, program, memory_limit)
         self._session = fresh_key() if self._number == 0 else b""
         self._connections: dict[str, Connection] = {}
         self._notices: dict[str, Connection] = {}
         self._keys: dict[str, bytes] = {}
         self._problem = ""
-        self._others_are_alone = False
+        self._others_are_alone = self._others_have_no_auditor = False
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._call_while_waiting = look
@@ -235,7 +256,11 @@ class Joining:
             # It waits in vain for a party that does without: that is told at once.
             if provider is not None and not self._others_are_alone:
                 self._reach(provider)
+            auditor = self._read.auditor
+            if auditor is not None and not self._others_have_no_auditor:
+                self._reach(auditor)
             self._agree()
+            network = self._network()
             if notices:
                 for name in self._names[: self._number]:
                     self._notify(self._read.parties[name])
@@ -253,6 +278,10 @@ class Joining:
             None if provider is None else found[provider.name],
             {names.index(n): key for n, key in self._keys.items() if n in names},
             None if provider is None else self._keys[provider.name],
+            self._memory_limit,
+            network,
+            None if auditor is None else found[auditor.name],
+            None if auditor is None else self._keys[auditor.name],
             self._notices,
         )
 
@@ -314,6 +343,8 @@ class Joining:
         problem = disagreement(first, both[0], second, both[1])
         if other in self._names and greeting.terms.get("provider") == "none":
             self._others_are_alone = True
+        if other in self._names and greeting.terms.get("auditor") == "none":
+            self._others_have_no_auditor = True
         self._session = self._session or greeting.session
         if greeting.session and greeting.session != self._session:
             problem = problem or f"{first} and {second} are in different sessions"
@@ -327,13 +358,31 @@ class Joining:
         """Exchange READY with all, as :func:`mpc.parties.handshake.agree`, calling `look` meanwhile."""
         self._wait_for()
         say_ready(self._connections, self._problem)
+        self._exchange(tuple(self._connections.values()))
+        read_ready(self._connections, self._problem)
+
+    def _exchange(self, connections: Sequence[Connection]) -> None:
+        """Send and receive what is queued and expected, calling `look` meanwhile."""
         begin, limit = time.monotonic(), self._read.timeouts.connect
-        while late := [c for c in self._connections.values() if not c.advance()]:
+        while late := [c for c in connections if not c.advance()]:
             wait(late, _LOOK_SECONDS)
             self._look()
             if time.monotonic() > min(self._deadline, begin + limit):
                 raise PeerTimeoutError(f"{late[0].peer} did not answer within {limit:g} s")
-        read_ready(self._connections, self._problem)
+
+    def _network(self) -> Network | None:
+        """Return the network as it is stated, or measure it, if there is a use for that."""
+        stated, others = (
+            self._read.network,
+            [self._connections[n] for n in self._names if n != self._me],
+        )
+        if stated != MEASURED:
+            return stated
+        if self._read.provider is None:
+            return None
+        if self._number == 0:
+            return measure(others, self._exchange)
+        return follow(others[0], self._exchange)
 
     def _await(self, names: tuple[str, ...], purpose: str) -> None:
         """Wait until all of these parties have connected for a purpose."""
@@ -419,6 +468,7 @@ def join_parties(
     me: str,
     program: str | None = None,
     sock: socket.socket | None = None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Links:
     """Connect to the other parties and the provider, if there is one, and agree with them.
 
@@ -431,6 +481,8 @@ def join_parties(
         Fingerprint of what is going to run.
     sock : socket, optional
         A socket that listens at this party's address already.
+    memory_limit : int, optional
+        As for :class:`mpc.Session`.
 
     Raises
     ------
@@ -440,7 +492,7 @@ def join_parties(
     names = configuration.names
     lobby = Lobby()
     seconds = configuration.timeouts.connect
-    joining = Joining(configuration, me, program, lobby, seconds)
+    joining = Joining(configuration, me, program, lobby, seconds, memory_limit=memory_limit)
     _, server = own_contexts(configuration, me)
     listener = None
     try:
@@ -450,7 +502,7 @@ def join_parties(
             others = {n: m.accepted for n, m in configuration.parties.items() if n != me}
             listener = Listener(
                 me, sock or bind(address), server, others,
-                lobby.receive(configuration, me, program),
+                lobby.receive(configuration, me, program, memory_limit),
             )  # fmt: skip
             listener.start()
         return joining.run()

@@ -24,7 +24,8 @@ from mpc.transport.certificates import Certificate, load_certificate, write_new
 
 __all__ = ["ROLES", "Joined", "join"]
 
-ROLES = ("party", "provider", "client")
+ROLES = ("party", "provider", "auditor", "client")
+_HELPERS = ("provider", "auditor")
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -164,7 +165,7 @@ class _Change:
             raise ArgumentError(
                 f"{self.path} says {ALONE}: delete that line at all parties to have one"
             )
-        name = "provider" if role == "provider" else name or certificate.name
+        name = role if role in _HELPERS else name or certificate.name
         try:
             check_name(name)
         except ConfigurationError:
@@ -182,8 +183,8 @@ class _Change:
             self._add_successor(certificate, table, there, name)
 
     def _table_of(self, name: str) -> tuple[str, ...] | None:
-        if name == "provider":
-            return ("provider",) if isinstance(self._data.get("provider"), dict) else None
+        if name in _HELPERS and isinstance(self._data.get(name), dict):
+            return (name,)
         for kind in ("parties", "clients"):
             if name in self._data.get(kind, {}):
                 return (kind, name)
@@ -194,7 +195,8 @@ class _Change:
     ) -> None:
         if role is None:
             raise ArgumentError(
-                f"{name} is not in {self.path} yet: say --as party, --as provider or --as client"
+                f"{name} is not in {self.path} yet: say --as party, --as provider, --as auditor or --as"
+                " client"
             )
         values: dict[str, str] = {}
         if role != "client":
@@ -207,11 +209,11 @@ class _Change:
         values["certificate"] = self._beside(certificate, name)
         if key := self._key_of(certificate, values["certificate"]):
             values["key"] = key
-        table = {"party": ("parties", name), "client": ("clients", name)}.get(role, ("provider",))
+        table = {"party": ("parties", name), "client": ("clients", name)}.get(role, (role,))
         lines = [f"[{'.'.join(table)}]", *(f"{k} = {quoted(v)}" for k, v in values.items())]
         new = copy.deepcopy(self._data)
-        if role == "provider":
-            new["provider"] = values
+        if role in _HELPERS:
+            new[role] = values
         else:
             new.setdefault(table[0], {})[name] = values
         gap = self._newline * (1 if self.text.endswith("\n") else 2)

@@ -24,6 +24,9 @@ _FIGURES = {
     "clients": ("Clients that are connected.", False),
     "sessions": ("Sessions that run.", False),
     "corrections": ("Corrections that were dealt.", True),
+    "parts": ("Parts of corrections that were announced to the auditor.", True),
+    "audited": ("Parts that the auditor has computed again.", True),
+    "wrong": ("Parts that the provider has dealt wrongly.", True),
     "correction_bytes": ("Bytes that were sent to computing parties.", True),
 }
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)

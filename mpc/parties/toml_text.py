@@ -116,11 +116,16 @@ class TomlText:
         return value
 
     def number(
-        self, table: tuple[str, ...], values: Mapping[str, Any], key: str, default: float
+        self,
+        table: tuple[str, ...],
+        values: Mapping[str, Any],
+        key: str,
+        default: float,
+        unit: str = "seconds",
     ) -> float:
         value = values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
             raise self.error(
-                table, key, f"{key} must be a positive number of seconds, got {value!r}"
+                table, key, f"{key} must be a positive number of {unit}, got {value!r}"
             )
         return float(value)

@@ -1,4 +1,4 @@
-"""What parties.toml says of a provider: a table that names it, or that two parties do without."""
+"""What parties.toml says of a provider: a table that names it and its auditor, or that two do without."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from mpc.core.errors import ArgumentError, ConfigurationError, PartyError
 from mpc.parties.toml_text import TomlText
 from mpc.two_party.joint import check_transfers
 
-__all__ = ["ALONE", "ProviderText", "check_two"]
+__all__ = ["ALONE", "RATE", "ProviderText", "check_rate", "check_two"]
 
 ALONE = 'provider = "none"'
+RATE = 0.1
+"""The default of which part of the corrections an auditor computes again."""
+
+
+def check_rate(rate: object) -> float:
+    """Return the rate of an audit, or raise ArgumentError."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+        raise ArgumentError(f"the rate of an audit must be above 0 and at most 1, got {rate!r}")
+    return float(rate)
 
 
 def check_two(names: Collection[str]) -> None:
@@ -71,6 +80,26 @@ class ProviderText(TomlText):
             check_transfers(says)
         except ArgumentError as error:
             raise self.error((), "transfers", str(error)) from None
+        return says
+
+    def audit_rate(self) -> float:
+        """Return which part of the corrections the auditor computes again."""
+        if "auditor" not in self.data:
+            return RATE
+        if self.alone():
+            raise self.error(
+                ("auditor",), None, f"an auditor checks a provider, and there is {ALONE}"
+            )
+        try:
+            return check_rate(self.data["auditor"].get("rate", RATE))
+        except ArgumentError as error:
+            raise self.error(("auditor",), "rate", str(error)) from None
+
+    def audit_signed(self) -> bool:
+        """Return whether the provider signs what it deals."""
+        says = self.data.get("auditor", {}).get("signed", False)
+        if not isinstance(says, bool):
+            raise self.error(("auditor",), "signed", f"signed must be true or false, got {says!r}")
         return says
 
     def check_parties(self, parties: Collection[str]) -> None:

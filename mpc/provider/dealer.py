@@ -27,7 +27,7 @@ from mpc.core.correlation import (
 from mpc.core.errors import ShapeError
 from mpc.core.keys import provider_streams
 from mpc.core.wire import name_of
-from ring.streams import NamedStream, Stream
+from ring.streams import NamedStream, NamedStreamBlocks, Stream, StreamBlocks
 
 __all__ = ["Provider"]
 
@@ -54,7 +54,22 @@ class Provider:
     """
 
     def __init__(self, keys: Sequence[bytes], cache_bytes: int = 1 << 26) -> None:
-        streams = [provider_streams(key) for key in keys]
+        self._begin([provider_streams(key) for key in keys], cache_bytes)
+
+    @classmethod
+    def of(
+        cls,
+        streams: Sequence[tuple[StreamBlocks, NamedStreamBlocks]],
+        cache_bytes: int = 1 << 26,
+    ) -> Provider:
+        """Return one with each party's streams of masks and of corrections in place of keys."""
+        made = cls.__new__(cls)
+        made._begin(streams, cache_bytes)
+        return made
+
+    def _begin(
+        self, streams: Sequence[tuple[StreamBlocks, NamedStreamBlocks]], cache_bytes: int
+    ) -> None:
         self.mask_streams = [masks for masks, _ in streams]
         # All but the last party's, whose share of a corrected part is the correction.
         self.correction_streams = [corrections for _, corrections in streams[:-1]]
@@ -78,10 +93,11 @@ class Provider:
         if layout.masks:
             words = np.empty(layout.mask_words, np.uint64)
             masks = self._sum_streams(
-                [(stream, id) for stream in self.mask_streams], 0, words, layout.masks
+                [(stream.at(id), id) for stream in self.mask_streams], 0, words, layout.masks
             )
         name = name_of(id, correlation)
-        places = [(stream, stream.place(name)) for stream in self.correction_streams]
+        streams = [blocks.at(id) for blocks in self.correction_streams]
+        places = [(stream, stream.place(name)) for stream in streams]
         others = self._sum_streams(places, 0, out, layout.corrected)
         correlation.deal(self, masks, others)
 
@@ -119,7 +135,7 @@ class Provider:
         holders = [stream for stream in streams if stream is not gone]
         if rows is None:
             words = np.empty(ref.part.shape, np.uint64)
-            places = [(stream, ref.id) for stream in holders]
+            places = [(stream.at(ref.id), ref.id) for stream in holders]
             self._sum_streams(places, ref.start, words.reshape(-1), (ref.part,))
             return words
         words = np.empty((len(rows), *ref.part.shape[1:]), np.uint64)

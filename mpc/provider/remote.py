@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import PeerError, SessionError
 from mpc.core.frames import Kind
 from mpc.core.keys import PartyStreams
+from mpc.provider.audit_link import LastPartyLink
 from mpc.provider.requests import Block
 from mpc.provider.sources import ProviderSource, book_request, expand_masks
 from mpc.transport.connection import Connection, exchange
@@ -27,6 +28,7 @@ Words = NDArray[np.uint64]
 # The most bytes of corrections that wait for use, and of one read while an opening waits.
 _AHEAD_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 18
+_LARGEST_SIGNATURE = 1 << 22
 
 
 class RemoteProvider(ProviderSource):
@@ -45,6 +47,8 @@ class RemoteProvider(ProviderSource):
         Seconds without a byte after which the provider counts as lost.
     ledger : Ledger
         Books the requests, and names the round and the step in errors.
+    audit : LastPartyLink, optional
+        To the provider's auditor, who clears corrections before they are used.
     """
 
     works_ahead = True
@@ -55,8 +59,9 @@ class RemoteProvider(ProviderSource):
         connection: Connection,
         timeout: float,
         ledger: Ledger,
+        audit: LastPartyLink | None = None,
     ) -> None:
-        self._streams = streams
+        self._streams, self._audit = streams, audit
         self.connection = connection
         self._timeout = timeout
         self._ledger = ledger
@@ -70,6 +75,12 @@ class RemoteProvider(ProviderSource):
         self._begun: set[int] = set()
         self._kept: dict[int, Words] = {}
         self._ready_bytes = 0
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """The connections that go on while the session waits for other parties."""
+        audit = () if self._audit is None else self._audit.connections
+        return (self.connection, *audit)
 
     def masks(self, id: int, correlation: Correlation) -> Words:
         """Expand the masks, and ask for the correction if it was not asked for ahead."""
@@ -95,9 +106,11 @@ class RemoteProvider(ProviderSource):
             self._last = id
             self._asked[id] = correlation
             self._due.append((id, correlation))
-        for frame in bundle.frames(base):
-            book_request(self._ledger, len(frame))
-            self.connection.post_bytes(Kind.REQUEST, frame)
+        for part in bundle.parts(base):
+            book_request(self._ledger, len(part.frame))
+            if self._audit is not None:
+                self._audit.requested(part)
+            self.connection.post_bytes(Kind.REQUEST, part.frame)
         try:
             self.connection.push()
         except PeerError as error:
@@ -109,12 +122,7 @@ class RemoteProvider(ProviderSource):
             return np.empty((1, 0), np.uint64)
         while id not in self._kept:
             while not self.ahead:
-                self._expect()
-                try:
-                    exchange([self.connection], self._timeout)
-                except PeerError as error:
-                    raise located(error, self._ledger.where()) from None
-                self._arrived()
+                self._receive()
             first, words = self.ahead.popleft()
             if first in self._begun:
                 # Perhaps that of a correlation whose masks are in use, and which will be asked for later.
@@ -124,21 +132,51 @@ class RemoteProvider(ProviderSource):
                 # A correction that was requested ahead and is not used after all is dropped.
                 self._asked.pop(first, None)
                 self._ready_bytes -= words.nbytes
+        if self._audit is not None:
+            self._wait_for_audit(self._audit, id)
         words = self._kept.pop(id)
         self._ready_bytes -= words.nbytes
         return words[None]
 
+    def _receive(self) -> None:
+        """Wait for the next correction."""
+        self._expect()
+        try:
+            exchange([self.connection], self._timeout)
+            self._arrived()
+        except PeerError as error:
+            raise located(error, self._ledger.where()) from None
+
+    def _wait_for_audit(self, audit: LastPartyLink, id: int) -> None:
+        """Wait until a correction is cleared: its whole part has to be here before."""
+        while audit.bound < id:
+            self._receive()
+        try:
+            audit.wait(id)
+        except PeerError as error:
+            raise located(error, self._ledger.where()) from None
+
     def advance(self) -> None:
         """Receive corrections that have arrived ahead of need, as far as possible without waiting."""
-        while self._due and self._ready_bytes <= _AHEAD_BYTES:
+        while (self._due or self._signature_is_due) and self._ready_bytes <= _AHEAD_BYTES:
             self._expect()
             if not self.connection.advance(_PIECE_BYTES):
-                return
+                break
             self._arrived()
+        if self._audit is not None:
+            self._audit.advance()
+
+    @property
+    def _signature_is_due(self) -> bool:
+        return self._audit is not None and self._audit.awaits_signature
 
     def _expect(self) -> None:
         """Allocate memory for the next correction and expect it, unless that is done already."""
         if self._coming is not None:
+            return
+        if self._signature_is_due:
+            self._coming = np.empty(0, np.uint64)
+            self.connection.expect_bytes([Kind.SIGNED], _LARGEST_SIGNATURE)
             return
         id, correlation = self._due[0]
         self._coming = np.empty(correlation.corrected_words, np.uint64)
@@ -148,12 +186,18 @@ class RemoteProvider(ProviderSource):
 
     def _arrived(self) -> None:
         assert self._coming is not None
+        if self._audit is not None and self._audit.awaits_signature:
+            self._coming = None
+            self._audit.signed(self.connection.take().data.data)
+            return
         id, _ = self._due.popleft()
         words, self._coming = self._coming, None
         self.connection.take()
         if sys.byteorder == "big":
             words.byteswap(inplace=True)
         self.ahead.append((id, words))
+        if self._audit is not None:
+            self._audit.arrived(words)
         self._ready_bytes += words.nbytes
 
 

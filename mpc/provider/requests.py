@@ -7,7 +7,7 @@ decodes and checks them once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,10 +16,12 @@ from mpc.core import wire
 from mpc.core.correlation import Correlation
 from mpc.core.errors import ShapeError
 
-__all__ = ["Block", "Request", "read"]
+__all__ = ["Block", "Request", "RequestedPart", "read"]
 
-# Requests in one frame.
+# Requests in one frame, and words of their corrections (more only if one has more): a part, which an
+# auditor checks or not.
 _PER_FRAME = 128
+_WORDS_PER_FRAME = 1 << 21
 # Decoded requests and frames of at most so many bytes are cached.
 _LARGEST_KEPT = 1 << 12
 
@@ -38,19 +40,17 @@ class Block:
 
     correlations: tuple[tuple[int, Correlation], ...]
     ids: int
-    _pieces: tuple[bytes, ...]
+    _pieces: tuple[tuple[bytes, int, int], ...]
 
     @classmethod
     def of(cls, correlations: Iterable[tuple[int, Correlation]], base: int, last: int) -> Block:
         """Make a block of the correlations of a program that uses the ids from base + 1 to `last`."""
         counted = [(id - base, c.counted_from(base)) for id, c in correlations if c.corrected_words]
-        encoded = [(id, wire.encode(c)) for id, c in counted]
-        pieces = range(0, len(encoded), _PER_FRAME)
-        return cls(
-            tuple(counted),
-            last - base,
-            tuple(wire.encode(tuple(encoded[k : k + _PER_FRAME])) for k in pieces),
-        )
+        pieces = []
+        for some in _cut(counted):
+            encoded = wire.encode(tuple((id, wire.encode(c)) for id, c in some))
+            pieces.append((encoded, len(some), some[-1][0]))
+        return cls(tuple(counted), last - base, tuple(pieces))
 
     def at(self, base: int) -> Iterator[tuple[int, Correlation]]:
         """Yield ids and correlations of the block for a base."""
@@ -59,8 +59,45 @@ class Block:
 
     def frames(self, base: int) -> Iterator[bytes]:
         """Yield the contents of the frames of requests for a base."""
-        for piece in self._pieces:
-            yield wire.encode((base, piece))
+        for part in self.parts(base):
+            yield part.frame
+
+    def parts(self, base: int) -> Iterator[RequestedPart]:
+        """Yield what the frames of requests for a base ask for."""
+        for piece, count, last in self._pieces:
+            yield RequestedPart(wire.encode((base, piece)), count, base + last)
+
+
+class RequestedPart(NamedTuple):
+    """The requests of one frame.
+
+    Attributes
+    ----------
+    frame : bytes
+    requests : int
+        How many there are.
+    last : int
+        The id of the last one.
+    """
+
+    frame: bytes
+    requests: int
+    last: int
+
+
+def _cut(
+    counted: Sequence[tuple[int, Correlation]],
+) -> Iterator[Sequence[tuple[int, Correlation]]]:
+    """Yield runs of correlations, each for a frame."""
+    begin = words = 0
+    for k, (_, correlation) in enumerate(counted):
+        full = words + correlation.corrected_words > _WORDS_PER_FRAME
+        if k > begin and (full or k - begin == _PER_FRAME):
+            yield counted[begin:k]
+            begin, words = k, 0
+        words += correlation.corrected_words
+    if len(counted) > begin:
+        yield counted[begin:]
 
 
 class Request(NamedTuple):

@@ -20,6 +20,7 @@ from mpc.core.frames import Kind, framing
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.keys import PartyStreams
 from mpc.core.wire import name_of
+from mpc.provider.audit_link import AuditLink
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Block
 from mpc.transport.connection import Connection, wait
@@ -113,6 +114,8 @@ class FromKeys(ProviderSource):
         To the provider, which announces its stop there, and sends nothing else.
     where : callable
         Returns the round and the step of the session, for errors.
+    audit : AuditLink, optional
+        To the provider's auditor: this party goes on when the last one may.
     """
 
     def __init__(
@@ -120,8 +123,9 @@ class FromKeys(ProviderSource):
         streams: Mapping[int, PartyStreams],
         link: Connection | None = None,
         where: Callable[[], str] = str,
+        audit: AuditLink | None = None,
     ) -> None:
-        self._streams = streams
+        self._streams, self._audit = streams, audit
         self._link, self._where = link, where
         self._leaves = False
         if link is not None:
@@ -137,6 +141,11 @@ class FromKeys(ProviderSource):
         if words.size:
             for row, streams in zip(words, self._streams.values(), strict=True):
                 _expand_corrected(streams, id, correlation, row)
+            if self._audit is not None:
+                try:
+                    self._audit.wait(id)
+                except PeerError as error:
+                    raise located(error, self._where()) from None
         return words
 
     def leaves(self) -> bool:
@@ -174,7 +183,7 @@ def expand_masks(streams: Mapping[int, PartyStreams], id: int, correlation: Corr
 
 def _expand_corrected(streams: PartyStreams, id: int, correlation: Correlation, row: Words) -> None:
     """Fill `row` with a party's shares of the corrected parts; it is not the last party."""
-    corrections = streams.corrections
+    corrections = streams.corrections.at(id)
     corrections.fill(row, corrections.place(name_of(id, correlation)))
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 
 import mpc
 from mpc.parties import configuration
+from mpc.parties.handshake import client_terms, disagreement, terms
 from mpc.parties.tls import own_contexts
 from mpc.transport import addresses
 from mpc.transport.certificates import make_certificate
@@ -90,6 +91,35 @@ def test_the_example_is_not_overwritten(example):
             "requests",
             "a whole number of at least 1",
         ),
+        ("[format]", "[network]\nround_trip = 0.02\n[format]", "[network]", "needs megabits = "),
+        (
+            "[format]",
+            "[network]\nround_trip = 0.02\nmegabits = 0\n[format]",
+            "megabits",
+            "megabits must be a positive number of Mbit/s, got 0",
+        ),
+        (
+            "[format]",
+            "[network]\nround_trip = -1\nmegabits = 10\n[format]",
+            "round_trip",
+            "round_trip must be a positive number of seconds, got -1",
+        ),
+        ("[format]", "[network]\nbandwidth = 5\n[format]", "bandwidth", "no 'bandwidth' goes here"),
+        (
+            "[format]",
+            "[network]\nmeasure = 1\n[format]",
+            "measure",
+            "measure must be true or false",
+        ),
+        (
+            "[format]",
+            "[network]\nmeasure = true\nmegabits = 5\n[format]",
+            "measure",
+            "measure = true and megabits = ... exclude each other",
+        ),
+        ("[format]", "[auditor]\nrate = 2\n[format]", "rate", "above 0 and at most 1, got 2"),
+        ("[format]", "[auditor]\nrating = 1\n[format]", "rating", "no 'rating' goes here"),
+        ("[format]", "[auditor]\nrate = 1\n[format]", "[auditor]", "auditor needs certificate = "),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(example, old, new, line, message):
@@ -99,6 +129,19 @@ def test_what_is_wrong_is_named_with_its_line(example, old, new, line, message):
         configuration.load(example)
     rows = [n for n, row in enumerate(text.splitlines(), start=1) if line in row]
     assert any(f"line {n}" in str(caught.value) for n in [*rows, *(n + 1 for n in rows)])
+
+
+def test_the_network_is_stated_by_all(example):
+    read = configuration.load(example)
+    assert read.network is None
+    example.write_text(example.read_text() + "[network]\nround_trip = 0.02\nmegabits = 100\n")
+    stated = configuration.load(example)
+    assert stated.network == mpc.Network(0.02, 100)
+    assert disagreement("alice", terms(read, None), "bob", terms(stated, None)) == (
+        "alice and bob disagree on network: alice has 'none', bob has '0.02 s, 100.0 Mbit/s'"
+    )
+    # A client needs none.
+    assert client_terms(read) == client_terms(stated)
 
 
 def test_keys_must_be_private_and_belong_to_the_certificate(example):
@@ -118,6 +161,8 @@ def test_sessions_say_what_they_need(example):
         mpc.Session(example, me="eve")
     with pytest.raises(mpc.ArgumentError, match="go into"):
         mpc.Session(example, me="alice", frac_bits=12)
+    with pytest.raises(mpc.ArgumentError, match=r"goes into .*, as \[network\]"):
+        mpc.Session(example, me="alice", network=mpc.Network(0.02, 100))
     with pytest.raises(mpc.DtypeError, match="goes with me="):
         mpc.Session(example)
     with pytest.raises(mpc.DtypeError, match="path of a configuration"):

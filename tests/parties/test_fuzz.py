@@ -94,6 +94,8 @@ class Read:
     format = FixedPoint(16, 15)
     provider = None
     transfers = "softspoken"
+    network = None
+    auditor = None
 
 
 TERMS = terms(Read, "a program")

@@ -19,12 +19,12 @@ import pytest
 import nn
 from mpc.parties import configuration
 from nn.command import main
-from tests.helpers.programs import flower_network, flower_rows, network
+from tests.helpers.programs import branched_network, flower_network, flower_rows, network
 from tests.helpers.services import MODELS, ROOT, Services
 
 X = np.random.default_rng(5).random((40, 64))
 LIMITS = ["--largest-body", "300000", "--largest-rows", "50", "--seconds", "20", "--at-once", "2"]
-SERVED = {name: MODELS[name] for name in ("network", "pictures", "flowers", "prices")}
+SERVED = {name: MODELS[name] for name in ("network", "pictures", "flowers", "prices", "branched")}
 
 
 class Gateway:
@@ -117,6 +117,44 @@ def test_labels_scores_and_probabilities(gateway):
     assert told["result"] == []
 
 
+def test_several_inputs_and_outputs_by_name(gateway):
+    plain, rng = branched_network(), np.random.default_rng(3)
+    rows = {"left": rng.uniform(-1, 1, (3, 4)), "right": rng.uniform(-1, 1, (3, 2))}
+    wanted = plain.predict(rows)
+    path, json_of = "/v1/models/branched/predict", {"Content-Type": "application/json"}
+    both = np.hstack(list(rows.values()))
+
+    def ask(body, query="", **more):
+        status, _, told = gateway.ask("POST", path + query, json.dumps(body), {**json_of, **more})
+        return status, json.loads(told)
+
+    for body in ({"inputs": {k: v.tolist() for k, v in rows.items()}}, {"rows": both.tolist()}):
+        for query in ("", "?answer=outputs&details=true"):
+            status, told = ask(body, query)
+            assert (status, told["answer"], told["rows"]) == (200, "outputs", 3), told
+            assert told["result"]["kind"] == wanted["kind"].tolist()
+            np.testing.assert_allclose(told["result"]["size"], wanted["size"], atol=1e-3)
+    status, told = ask({"inputs": {"left": [], "right": []}})
+    assert (status, told["rows"], told["result"]) == (200, 0, {"kind": [], "size": []})
+    described = gateway.get("/v1/models/branched")
+    assert described["answers"] == ["outputs"] and described["inputs"] == {"left": 4, "right": 2}
+    assert described["outputs"]["size"] == {"kind": "values", "shape": [2]}
+    left = rows["left"].tolist()
+    for body, query, more, code, rule in (
+        ({"inputs": {"left": left}}, "", {}, 422, "none called 'right'"),
+        ({"inputs": {"left": left, "more": left}}, "", {}, 422, "left, right, got 'more'"),
+        ({"inputs": {"left": left, "right": left}}, "", {}, 422, "2 features"),
+        ({"rows": both.tolist()}, "?answer=scores", {}, 403, "outputs alone"),
+        ({"rows": both.tolist()}, "", {"Accept": "application/x-npy"}, 406, "JSON alone"),
+    ):
+        status, told = ask(body, query, **more)
+        assert status == code and rule in told["detail"], told
+    status, _, told = gateway.ask(
+        "POST", "/v1/models/network/predict", json.dumps({"inputs": {"left": left}}), json_of
+    )
+    assert status == 422 and b"inputs, none" in told
+
+
 def test_every_form_of_body_and_of_answer(gateway):
     rows = flower_rows()[:9]
     names = gateway.get("/v1/models/flowers")["feature_names"]
@@ -159,9 +197,12 @@ def test_what_each_party_saw_is_what_was_sent_and_adds_up_to_the_row(gateway, se
     assert parties[0]["bytes_sent"] < 512 < 2 * 64 * 8 < parties[1]["bytes_sent"]
     assert min(each["bytes_received"] for each in parties) > 0
     # As the parties' own logs have it.
-    line = [x for x in services.told("bob").splitlines() if "event=request" in x][-1]
-    assert f"rounds={told['details']['rounds']} " in line
-    assert f"bytes={told['details']['bytes_between_parties']} " in line
+    rounds, sent = (told["details"][name] for name in ("rounds", "bytes_between_parties"))
+    services.wait_for(
+        "bob",
+        "request",
+        f"model=network answer=class shape=2x64 together=1 rounds={rounds} bytes={sent} ",
+    )
 
 
 def test_a_call_of_many_rows_is_several_requests(services):

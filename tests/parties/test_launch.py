@@ -67,6 +67,18 @@ def test_bytes_on_the_wire_are_those_declared():
             assert sum(cost.total.sent) <= alice_sent + bob_sent <= 1.03 * sum(cost.total.sent)
 
 
+@pytest.mark.parametrize("names", [("alice", "bob"), ("alice", "bob", "carol")], ids=len)
+def test_a_network_that_all_state_decides_how_many_rounds_there_are(names):
+    x = np.random.default_rng(2).random((5, 64))
+    program = programs.OverAKnownNetwork(x)
+    found = start(lambda _: program, names)
+    for labels, cost, _, planned in found.values():
+        np.testing.assert_array_equal(labels, programs.network().predict(x))
+        assert planned == cost and planned.forms == cost.forms
+        assert cost.by_protocol["relu"].rounds == 2 * len(cost.forms) > 0
+        assert all(said.startswith("2 rounds: ") for said in cost.forms.values())
+
+
 def test_corrections_arrive_while_another_party_is_waited_for():
     found = mpc.launch(programs.receives_ahead)
     first, *_, last = found["bob"]
@@ -112,6 +124,10 @@ def test_what_cannot_be_launched():
         mpc.launch(lambda session: 1)
     with pytest.raises(mpc.PartyError, match="inputs must be for alice, bob"):
         mpc.launch(programs.divides, inputs={"eve": ()})
+    with pytest.raises(
+        mpc.ArgumentError, match=r"inputs\['alice'\] must be a tuple .* got ndarray"
+    ):
+        mpc.launch(programs.divides, inputs={"alice": np.ones(3)})
     with pytest.raises(mpc.LaunchError, match="did not finish in time"):
         mpc.launch(programs.work, inputs={"alice": (10**9,), "bob": (10**9,)}, timeout=4)
 
@@ -188,7 +204,8 @@ def test_the_provider_sees_ids_and_shapes_alone(tmp_path):
     assert {kind for _, kind, _ in records[0]} == {"REQUEST"}
     assert {peer for peer, _, _ in records[0]} == {"bob"}
     requests = [request for *_, data in records[0] for request in read(bytes.fromhex(data))]
-    assert len(requests) > 5
+    # The hidden layer's truncation and ReLU, and the label's comparisons.
+    assert len(requests) >= 2
     for request in requests:
         assert isinstance(request.correlation(1 << 20), Correlation)
         assert len(request.encoded) < 3000

@@ -171,7 +171,7 @@ def with_a_quoted_word(text):
 @pytest.mark.parametrize(
     ("change", "arguments", "told"),
     [
-        (as_it_is, {}, "erin is not in .*: say --as party, --as provider or --as client"),
+        (as_it_is, {}, "erin is not in .*: say --as party, --as provider, --as auditor or --as cl"),
         (as_it_is, {"role": "party"}, "does not state at which address erin listens"),
         (as_it_is, {"role": "party", "address": "e.example"}, "address must be"),
         (as_it_is, {"role": "party", "address": "0.0.0.0:1"}, "nobody can reach 0.0.0.0"),
@@ -251,7 +251,9 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(example, erin, monkeyp
     assert "erin" not in example.read_text() and example.read_text().endswith("else\n")
 
 
-@pytest.mark.parametrize(("name", "role"), [("alice", "party"), ("dealer", "provider")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("alice", "party"), ("dealer", "provider"), ("guard", "auditor")]
+)
 def test_a_copy_of_ones_own_certificate_finds_ones_own_key(tmp_path, capsys, name, role):
     mine, inbox = tmp_path / "mine", tmp_path / "inbox"
     inbox.mkdir()

@@ -57,6 +57,16 @@ def test_a_client_gets_the_models_answers(client):
     assert [party["me"] for party in client.health()] == list(PARTIES)
 
 
+def test_a_client_takes_tables_of_any_numbers(client):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X[:5]).assign(**{"0": X[:5, 0] > 0}).drop(columns=0)
+    table = table[["0", *range(1, 64)]].convert_dtypes()
+    rows = np.column_stack([X[:5, 0] > 0, X[:5, 1:]])
+    np.testing.assert_array_equal(client.predict(table), network().predict(rows))
+    with pytest.raises(mpc.DtypeError, match="'0'"):
+        client.predict(table.assign(**{"0": "?"}))
+
+
 def test_every_kind_of_layer_is_served(services):
     with nn.Client(services.path, me="dora", model="pictures") as client:
         assert client.answers_ == ("class", "one-hot")

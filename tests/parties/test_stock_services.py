@@ -46,9 +46,11 @@ class Prepared(Services):
             self.codes = prepare(self.path, self.folder / "network", 60, 5)
         super().start(name, **options)
 
-    def requests(self, name="alice"):
-        """Return the rounds of each request."""
-        return [int(re.search(r" rounds=(\d+)", line)[1]) for line in self.lines(name, "request")]
+    def requests(self, count, name="alice"):
+        """Return the rounds of each of `count` requests since the start."""
+        lines = self.wait_for(name, "request", count=count)
+        assert len(lines) == count
+        return [int(re.search(r" rounds=(\d+)", line)[1]) for line in lines]
 
 
 def asked(services, first, requests):
@@ -66,17 +68,17 @@ def test_services_take_from_their_stock(tmp_path):
         assert [path.stat().st_mode & 0o777 for path in paths] == [0o600] * 2
         old = paths[0].read_bytes()
         asked(services, 0, 3)
-        online, *others = services.requests()
+        online, *others = services.requests(3)
         assert others == [online] * 2
         assert all(len(services.lines(me, "stock")) == 1 for me in PARTIES)
         # Lost without a word, and started again: they go on behind what was taken.
         services.kill("alice")
         services.start("alice")
         asked(services, 3, 2)
-        assert services.requests() == [online] * 2
+        assert services.requests(2) == [online] * 2
         # The last requests take more than there is left.
         asked(services, 5, 9)
-        *_, last = services.requests()
+        *_, last = services.requests(11)
         assert last > online
         # An old file is not used; predictions go on without.
         for me in PARTIES:
@@ -87,7 +89,7 @@ def test_services_take_from_their_stock(tmp_path):
         asked(services, 0, 1)
         (line,) = services.lines("alice", "stock")
         assert "an old file was put back" in line and "model=network" in line
-        assert services.requests() > [online]
+        assert services.requests(1) > [online]
     finally:
         assert not services.stop()
 

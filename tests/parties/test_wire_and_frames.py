@@ -17,6 +17,7 @@ from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.range_check import MaskShifts
 from mpc.protocols.sign import Window
+from mpc.protocols.sign_products import SignProducts
 from mpc.protocols.truncation import TruncationPair
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Request
@@ -27,7 +28,8 @@ from tests.helpers.programs import many_requests
 
 def planned():
     with mpc.Session() as s:
-        return [c for _, c in s.plan(many_requests).correlations]
+        found = [c for _, c in s.plan(many_requests).correlations]
+    return [*found, *(SignProducts(65, shift, 20) for shift in (0, 16, 40))]
 
 
 @pytest.mark.parametrize("correlation", planned(), ids=lambda c: type(c).__name__)
@@ -90,6 +92,12 @@ CORRELATIONS = planned()
         Window(64, 63, 8, True, "relu"),
         Window(64, 16, 8, True, "relu", 0),
         Window(64, 16, 8, True, "relu", 1 << 60),
+        SignProducts(1 << 60, 16, 8),
+        SignProducts(-64, 16, 8),
+        SignProducts(64, 16, 200),
+        SignProducts(64, 16, 0),
+        SignProducts(64, 63, 8),
+        SignProducts(4, 16, 8, MaskProducts(2, ((0, 1),), 4)),
         TruncationPair(4, 16, ProductTerm("multiply", *[MaskRef(1, Part((5,)))] * 2, (5,))),
         TruncationPair(4, 16, ProductTerm("multiply", *[MaskRef(1, Part((5,)))] * 2, (4,))),
         TruncationPair(4, 16, TruncationPair(4, 16)),

@@ -61,6 +61,20 @@ def test_a_file_says_one_or_the_other(trial, usual):
     assert f"line {line}: " in told and "[provider]" in told
 
 
+def test_there_is_no_auditor_of_nobody(trial):
+    text = trial.read_text().replace("[parties.alice]", "[auditor]\nrate = 1\n\n[parties.alice]")
+    told = refused(trial, text, "an auditor checks a provider, and there is")
+    assert "line" in told
+    with pytest.raises(mpc.ArgumentError, match="auditor=True is for provider='crypto'"):
+        mpc.launch(programs.divides, provider=None, auditor=True)
+    with pytest.raises(
+        mpc.ArgumentError, match="auditor must be True or False, got 0.5; audit_rate="
+    ):
+        mpc.launch(programs.divides, auditor=0.5)
+    with pytest.raises(mpc.ArgumentError, match="above 0 and at most 1, got 0"):
+        mpc.launch(programs.divides, auditor=True, audit_rate=0)
+
+
 @pytest.mark.parametrize("says", ['"nobody"', "false", '"crypto"', "0"])
 def test_a_file_says_none(trial, says):
     text = trial.read_text().replace('"none"', says)
@@ -210,7 +224,9 @@ def test_services_go_on_with_what_they_began_with(trial, usual):
     service.close(0)
     party = PartyService(without, "alice", {}, sock=socket.create_server(("127.0.0.1", 0)))
     try:
-        with pytest.raises(mpc.PartyError, match="whether there is a provider can change only"):
+        with pytest.raises(
+            mpc.PartyError, match="whether there is a provider, its auditor .* can change only"
+        ):
             party.reload(with_one)
         assert party.read is without
     finally:

@@ -34,9 +34,13 @@ def test_all_is_well(monkeypatch, capsys):
     for word in ("numpy", "processor", "avx2" if "x86" in printed else "", "relu", "All is well"):
         assert word in printed
     # With a provider and without.
-    assert len(re.findall(r"^  ok ", printed, re.MULTILINE)) >= 2 * len(self_test.CHECKS) + 2
+    alone = [check for check in self_test.CHECKS if not check.dealt]
+    most = len(self_test.CHECKS) + len(alone) + 2
+    assert len(re.findall(r"^  ok ", printed, re.MULTILINE)) >= most
     for check in self_test.CHECKS:
-        assert printed.count(f"{check.name.replace('_', ' ')}: {check.what}") >= 2, check
+        assert printed.count(f"{check.name.replace('_', ' ')}: {check.what}") >= 2 - check.dealt, (
+            check
+        )
     assert "alice, bob, provider over TLS" in printed and "alice, bob alone over TLS" in printed
 
 
@@ -78,7 +82,7 @@ def test_every_protocol_is_right_without_a_provider():
     with mpc.Session(provider=None) as session:
         outcomes = list(self_test.run_checks(session))
     assert [(o.check.what, o.problem) for o in outcomes if o.problem] == []
-    assert len(outcomes) == len(self_test.CHECKS)
+    assert len(outcomes) == sum(not check.dealt for check in self_test.CHECKS) > 30
 
 
 @pytest.mark.parametrize("parties", [2, 3])

@@ -48,8 +48,8 @@ def results_are_right(found):
 def test_it_counts_what_is_dealt(counting):
     s = counting()
     results_are_right(program(s))
-    # The truncations take the products' terms.
-    assert s.source.counts == {"Window": 2, "TruncationPair": 2}
+    # The truncations take the products' terms; what the ReLU has rounded is taken for the next product.
+    assert s.source.counts == {"Window": 2, "TruncationPair": 1}
 
 
 def test_where_no_mask_takes_a_term_each_product_gets_it_dealt(counting):

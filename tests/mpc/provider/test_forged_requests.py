@@ -21,6 +21,7 @@ from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bits import MaskProducts
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.sign import Window
+from mpc.protocols.sign_products import SignProducts
 from mpc.protocols.truncation import TruncationPair
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Block, read
@@ -149,6 +150,9 @@ def test_the_attack_reads_what_is_masked_with_one_key(attacked):
     class Masks:
         def __init__(self, stream):
             self.stream = stream
+
+        def at(self, id):
+            return self
 
         def place(self, name):
             return int.from_bytes(name[-24:-16], "little")  # the id, in front of two others
@@ -292,6 +296,14 @@ def test_two_answers_for_one_id_have_nothing_in_common():
         (
             Window(SIZE, 40, 4, True, "relu"),
             [Window(SIZE, 40, 4, True, "relu", 1, term), Window(SIZE, 40, 5, True, "relu")],
+        ),
+        (
+            SignProducts(SIZE, 40, 4),
+            [
+                SignProducts(SIZE, 40, 4, term),
+                SignProducts(SIZE, 40, 5),
+                Window(SIZE, 40, 4, True, "relu"),
+            ],
         ),
         (MaskProducts(3, ((0, 1), (1, 2)), 9), [MaskProducts(3, ((0, 1), (0, 2)), 9)]),
     ):

@@ -10,6 +10,7 @@ from mpc.core.errors import ShapeError
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.truncation import TruncationPair
 from mpc.provider.requests import Block, Request, read
+from ring.streams import OWN_IDS
 
 OLDER = 3
 
@@ -18,29 +19,31 @@ def program(base):
     """What a program asks for behind id `base`: a mask of its own, and one that is older."""
     own = MaskRef(base + 1, Part((4,)), views=(("reshape", (2, 2)),))
     older = MaskRef(OLDER, Part((2, 2)), without=1)
+    kept = [MaskRef(OWN_IDS + id, Part((2, 2))) for id in (base + 3, OLDER)]
     return [
         (base + 2, ProductTerm("multiply", own, older, (2, 2))),
         (base + 4, TruncationPair(4, 16)),
         (base + 5, ProductTerm("matmul", own, own, (2, 2))),
         (base + 6, TruncationPair(4, 16, ProductTerm("matmul", older, own, (2, 2)))),
+        (base + 7, ProductTerm("matmul", *kept, (2, 2))),
     ]
 
 
 def frames(base):
-    return list(Block.of(program(base), base, base + 6).frames(base))
+    return list(Block.of(program(base), base, base + 7).frames(base))
 
 
 @pytest.mark.parametrize("base", [OLDER, 100, 2**40])
 def test_correlations_come_back_as_they_were_asked_for(base):
-    block = Block.of(program(base), base, base + 6)
+    block = Block.of(program(base), base, base + 7)
     assert list(block.at(base)) == program(base)
-    assert block.ids == 6
+    assert block.ids == 7
     got = [request for frame in block.frames(base) for request in read(frame)]
     assert [(request.id, request.correlation(1 << 10)) for request in got] == program(base)
 
 
 def test_a_block_serves_wherever_the_program_stands():
-    block = Block.of(program(OLDER), OLDER, OLDER + 6)
+    block = Block.of(program(OLDER), OLDER, OLDER + 7)
     assert list(block.at(77)) == program(77)
     assert list(block.frames(77)) == frames(77)
     (first,), (second,) = frames(50), frames(60)

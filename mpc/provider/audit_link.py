@@ -1,0 +1,281 @@
+"""A party's side of audits: it opens keys of blocks, and uses no correction that is not cleared."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core import wire
+from mpc.core.errors import AuditError, FrameError, PeerClosedError, PeerError, ShapeError
+from mpc.core.frames import Kind
+from mpc.core.keys import PartyStreams
+from mpc.provider.audit import CorrectionTag, Needed, blocks_needed, requests_of
+from mpc.provider.requests import RequestedPart
+from mpc.provider.signed import SignedParts, hashes_of, own_hashes
+from mpc.transport.connection import Connection, exchange
+from ring.streams import block_of
+
+__all__ = ["AuditLink", "LastPartyLink"]
+
+Words = NDArray[np.uint64]
+
+_LARGEST_MESSAGE = 1 << 16
+_WORDS = 1 << 62
+
+
+def _nothing() -> None:
+    """Return None."""
+
+
+class AuditLink:
+    """A party's connection to the auditor, which goes on while the party waits for others.
+
+    Parameters
+    ----------
+    connection : Connection
+    provider : str
+        Whom the auditor checks.
+    streams : dict of int to PartyStreams
+        The party's, under its number.
+    timeout : float
+        Seconds without a byte after which the auditor counts as lost.
+
+    Attributes
+    ----------
+    cleared : int
+        Corrections of ids up to this one may be used.
+    explain : callable
+        Returns why the session has ended, as another party has said, or None.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        provider: str,
+        streams: Mapping[int, PartyStreams],
+        timeout: float,
+    ) -> None:
+        self.connection, self._provider = connection, provider
+        self._streams, self._timeout = streams, timeout
+        self.cleared = 0
+        self.explain: Callable[[], PeerError | None] = _nothing
+        self._left = ""
+        self._expect()
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """The connection, as :class:`mpc.transport.connection.Background` has it."""
+        return (self.connection,)
+
+    def advance(self) -> None:
+        """Answer what the auditor has asked for, without waiting.
+
+        Raises
+        ------
+        AuditError
+            If the provider has dealt wrongly.
+        PeerError
+            If the auditor is lost.
+        """
+        while self.connection.advance():
+            self._take()
+
+    def wait(self, id: int) -> None:
+        """Wait until the correction of an id is cleared; raise as :meth:`advance`."""
+        while self.cleared < id:
+            if self._left:
+                raise self.explain() or PeerClosedError(
+                    f"{self._left} ended the session before {self.connection.peer} had checked what"
+                    f" {self._provider} dealt"
+                )
+            exchange([self.connection], self._timeout)
+            self._take()
+        self.advance()
+
+    def _expect(self) -> None:
+        self.connection.expect_bytes([Kind.AUDIT], _LARGEST_MESSAGE)
+
+    def _take(self) -> None:
+        message = self._read()
+        self._expect()
+        what, *rest = message
+        if what == "clear" and _are_numbers(rest, 1) and rest[0] > self.cleared:
+            self._clear(rest[0])
+        elif (
+            what == "open"
+            and [type(value) for value in rest] == [bytes, tuple, tuple]
+            and all(map(_is_ascending, rest[1:]))
+        ):
+            self._open(rest[0], Needed(*rest[1:]))
+        elif (
+            what == "signed"
+            and [type(value) for value in rest] == [tuple, tuple, bytes]
+            and all(map(_is_ascending, rest[:2]))
+        ):
+            self._compare(Needed(*rest[:2]), rest[2])
+        elif what == "wrong" and _are_numbers(rest, 2):
+            first, last = rest
+            raise AuditError(
+                f"{self._provider} has dealt wrongly for ids {first} to {last} (blocks"
+                f" {block_of(first)} to {block_of(last)}), as {self.connection.peer} has found"
+            )
+        elif what == "left" and len(rest) == 1 and type(rest[0]) is str:
+            self._left = rest[0]
+        else:
+            raise FrameError(f"{self.connection.peer} sent a message that is malformed")
+
+    def _read(self) -> tuple[Any, ...]:
+        try:
+            message = wire.decode(self.connection.take().data.data)
+        except ShapeError:
+            message = None
+        if type(message) is not tuple or not message:
+            raise FrameError(f"{self.connection.peer} sent a message that is malformed")
+        return message
+
+    def _clear(self, id: int) -> None:
+        self.cleared = id
+
+    def _open(self, tag: bytes, blocks: Needed) -> None:
+        """Send the keys of blocks. Whoever has them learns of these blocks what the provider knows."""
+        masks, corrections = self._keys(blocks)
+        self._post(("keys", b"".join(masks), b"".join(corrections)))
+
+    def _compare(self, blocks: Needed, hashes: bytes) -> None:
+        """Compare hashes that the provider has signed with those of the keys that it shares with us."""
+        if hashes != hashes_of([self._keys(blocks)]):
+            raise FrameError(f"{self._provider} sent a signature of other keys")
+
+    def _keys(self, blocks: Needed) -> tuple[list[bytes], list[bytes]]:
+        (streams,) = self._streams.values()
+        return (
+            [streams.masks.key(block) for block in blocks.masks],
+            [streams.corrections.key(block) for block in blocks.corrections],
+        )
+
+    def _post(self, message: tuple[Any, ...]) -> None:
+        self.connection.post_bytes(Kind.AUDIT, wire.encode(message))
+        self.connection.push()
+
+
+class LastPartyLink(AuditLink):
+    """The last party's: it sends a tag of each part's corrections, once all of them are here.
+
+    Parameters
+    ----------
+    connection, provider, streams, timeout
+        As for :class:`AuditLink`.
+    key : bytes
+        Of the tags.
+    parties : int
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        provider: str,
+        streams: Mapping[int, PartyStreams],
+        timeout: float,
+        key: bytes,
+        parties: int,
+    ) -> None:
+        super().__init__(connection, provider, streams, timeout)
+        self._key, self._parties = key, parties
+        # Parts that corrections are awaited for, and parts that the auditor has not cleared.
+        self._requested: deque[RequestedPart] = deque()
+        self._bound: deque[tuple[RequestedPart, bytes]] = deque()
+        self._tag: CorrectionTag | None = None
+        self._arrived = self._numbers = 0
+        self._signed: SignedParts | None = None
+        self.bound = 0
+        """Corrections of ids up to this one are bound by tags."""
+
+    def check_signatures(self, session: bytes, certificates: Sequence[bytes]) -> None:
+        """Have the provider, whose certificates these are, sign each part."""
+        self._signed = SignedParts(session, certificates)
+
+    @property
+    def awaits_signature(self) -> bool:
+        """Whether the provider's signature comes next."""
+        return self._signed is not None and bool(self._arrived) and self._is_whole()
+
+    def _is_whole(self) -> bool:
+        return self._arrived == self._requested[0].requests
+
+    def requested(self, part: RequestedPart) -> None:
+        """Note a part that the provider is asked for."""
+        self._requested.append(part)
+
+    def arrived(self, words: Words) -> None:
+        """Take in the next correction that has come; with the last one of a part, send the tag."""
+        if self._tag is None:
+            self._tag = CorrectionTag(self._key, self._numbers)
+            self._numbers += 1
+        self._tag.add(words)
+        self._arrived += 1
+        if self._signed is not None:
+            self._signed.add(words)
+        elif self._is_whole():
+            self._bind(())
+
+    def signed(self, data: Any) -> None:
+        """Take in the provider's signature of a part, and send it on with the tag.
+
+        Raises
+        ------
+        FrameError
+            If it is not a signature of what has come, or of this party's keys.
+        """
+        assert self._signed is not None
+        frame = self._requested[0].frame
+        needed = blocks_needed(requests_of(frame, _WORDS), self._parties)
+        try:
+            hashes, signature, digest = self._signed.read(data, self._numbers - 1, frame)
+        except ShapeError as error:
+            raise FrameError(f"{self._provider} sent {error}") from None
+        self._compare(needed[-1], own_hashes(hashes, needed, self._parties - 1))
+        self._bind((hashes, digest, signature))
+
+    def _bind(self, signed: tuple[bytes, ...]) -> None:
+        """Send the auditor a part whose corrections are here."""
+        assert self._tag is not None
+        part, tag = self._requested.popleft(), self._tag.end()
+        self._bound.append((part, tag))
+        self._post(("part", part.frame, part.last, tag, *signed))
+        self._tag, self._arrived, self.bound = None, 0, part.last
+
+    def _clear(self, id: int) -> None:
+        if id > self.bound:
+            raise FrameError(f"{self.connection.peer} cleared corrections that it was not told of")
+        super()._clear(id)
+        while self._bound and self._bound[0][0].last <= id:
+            self._bound.popleft()
+
+    def _open(self, tag: bytes, blocks: Needed) -> None:
+        # Who can name the tag has not asked before the corrections were bound.
+        part, bound = self._bound[0] if self._bound else (None, b"")
+        if part is None or tag != bound or blocks != self._needed(part):
+            raise FrameError(
+                f"{self.connection.peer} asked for keys of blocks that are not those of the next part"
+            )
+        super()._open(tag, blocks)
+
+    def _needed(self, part: RequestedPart) -> Needed:
+        return blocks_needed(requests_of(part.frame, _WORDS), self._parties)[-1]
+
+
+def _are_numbers(values: Sequence[Any], count: int) -> bool:
+    return len(values) == count and all(type(value) is int for value in values)
+
+
+def _is_ascending(blocks: Any) -> bool:
+    """Whether a value is a tuple of the numbers of different blocks, in their order."""
+    if type(blocks) is not tuple or not _are_numbers(blocks, len(blocks)):
+        return False
+    return all(a < b for a, b in zip((-1, *blocks), blocks, strict=False)) and max(
+        blocks, default=0
+    ) < (1 << 63)

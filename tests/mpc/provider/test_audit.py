@@ -1,0 +1,183 @@
+"""Audits in one process: what is found, what is not accused, and which keys are asked for."""
+
+import os
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.core.correlation import MaskRef, Part
+from mpc.core.keys import fresh_streams
+from mpc.protocols.product import ProductTerm
+from mpc.provider.audit import (
+    CorrectionTag,
+    Needed,
+    Recomputation,
+    blocks_needed,
+    draw,
+    requests_of,
+)
+from mpc.provider.dealer import Provider
+from mpc.provider.requests import Block
+from ring import fresh_key
+from ring.errors import ArgumentError
+from ring.streams import OWN_IDS, block_of
+
+LIMIT = 1 << 27
+# How many parts of an honest provider are audited; CONTRIBUTING has the campaign.
+PARTS = int(os.environ.get("SOTTO_AUDITS", "150"))
+
+
+def program(s):
+    x = s.share(np.linspace(-9, 9, 24), owner="alice", bound=10)
+    y = s.share(np.linspace(5, -5, 24), owner=s.parties[-1], bound=10)
+    w = s.share(np.ones((4, 3)), owner="alice", bound=2)
+    w.kept = True  # as a model's weights: a mask with a block of its own
+    z = x * (x + y)
+    (z.truncate() * y).relu()
+    (x.reshape(6, 4) @ w).relu()
+    (y.reshape(6, 4) @ w).reveal()
+    hot = z.reshape(-1, 6).argmax(axis=1, one_hot=True)
+    (x < y) * z
+    np.exp(-abs(x))
+    np.tanh(y)
+    return hot.sum().reveal()
+
+
+def tag_of(key, number, corrections):
+    tag = CorrectionTag(key, number)
+    for words in corrections:
+        tag.add(words)
+    return tag.end()
+
+
+class Trial:
+    """A provider, the keys of its parties, and an auditor to whom they open blocks."""
+
+    def __init__(self, parties=2):
+        self.streams, keys = fresh_streams(parties)
+        self.provider, self.parties = Provider(keys), parties
+        self.key = fresh_key()
+        self.auditor = Recomputation(parties)
+        self.audited = 0
+
+    def deal(self, frame):
+        """Return the corrections of a part."""
+        words = []
+        for id, correlation in requests_of(frame, LIMIT):
+            words.append(np.empty(correlation.corrected_words, np.uint64))
+            self.provider.correct(id, correlation, words[-1])
+        return words
+
+    def is_right(self, number, frame, corrections):
+        """Audit a part as the last party and the auditor do."""
+        requests = requests_of(frame, LIMIT)
+        needed = blocks_needed(requests, self.parties)
+        opened = [
+            (
+                b"".join(map(streams.masks.key, blocks.masks)),
+                b"".join(map(streams.corrections.key, blocks.corrections)),
+            )
+            for streams, blocks in zip(self.streams, needed, strict=True)
+        ]
+        self.audited += 1
+        computed = self.auditor.corrections(requests, needed, opened)
+        return tag_of(self.key, number, computed) == tag_of(self.key, number, corrections)
+
+
+def correlations(parties):
+    with mpc.Session(tuple(f"{name}" for name in ("alice", "bob", "carol")[:parties])) as s:
+        return s.plan(program).correlations
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def asked(request):
+    return request.param, correlations(request.param)
+
+
+def test_an_honest_provider_is_never_accused(asked):
+    """Parts of every size, at ids anywhere, those that lie in two blocks among them."""
+    parties, found = asked
+    trial = Trial(parties)
+    generator = np.random.default_rng(7)
+    number = 0
+    while number < PARTS:
+        # The program again, under other ids, cut elsewhere.
+        base = int(generator.integers(0, 1 << 40))
+        k = 0
+        while k < len(found) and number < PARTS:
+            size = int(generator.integers(1, 6))
+            block = Block.of(found[k : k + size], 0, found[-1][0])
+            k += size
+            for part in block.parts(base):
+                assert trial.is_right(number, part.frame, trial.deal(part.frame))
+                number += 1
+    assert trial.audited == number >= PARTS
+
+
+def test_every_correlation_dealt_wrongly_is_found(asked):
+    parties, found = asked
+    trial = Trial(parties)
+    kinds = set()
+    for number, (id, correlation) in enumerate(found):
+        if not correlation.corrected_words:
+            continue
+        kinds.add(type(correlation))
+        (part,) = Block.of([(id, correlation)], 0, id).parts(0)
+        corrections = trial.deal(part.frame)
+        # One bit: that of a sign among them.
+        corrections[0][number % len(corrections[0])] ^= np.uint64(1 << (63 if number % 2 else 0))
+        assert not trial.is_right(number, part.frame, corrections)
+    assert len(kinds) > 5
+
+
+@pytest.mark.parametrize("wrong", [1, 4, 12])
+def test_catch_rate(asked, wrong):
+    """Of m bad parts, 1 - (1 - rate)^m is caught; the coin is drawn as the service draws it."""
+    parties, found = asked
+    rate, runs, caught = 0.1, 250, 0
+    trial = Trial(parties)
+    (part,) = Block.of(found[-1:], 0, found[-1][0]).parts(0)
+    right = trial.deal(part.frame)
+    spoiled = [words ^ np.uint64(1 << 40) for words in right]
+    number = 0
+    for _ in range(runs):
+        verdicts = []
+        for k in range(12):
+            number += 1
+            if draw(rate):
+                dealt = spoiled if k < wrong else right
+                verdicts.append((trial.is_right(number, part.frame, dealt), k >= wrong))
+        assert all(verdict == honest for verdict, honest in verdicts)
+        caught += not all(verdict for verdict, _ in verdicts)
+    expected = 1 - (1 - rate) ** wrong
+    # Five standard deviations: a test that fails once in a million runs.
+    assert abs(caught / runs - expected) < 5 * (expected * (1 - expected) / runs) ** 0.5
+
+
+def test_a_rate_of_one_draws_every_part():
+    assert all(draw(1.0) for _ in range(1000))
+
+
+def test_only_keys_that_are_needed_are_asked_for():
+    """A mask of one party alone takes its key alone, and that of a model its own block."""
+    x = MaskRef(130, Part((2, 3)), owner=0)
+    w = MaskRef(OWN_IDS + 7, Part((3, 2)), without=2)
+    term = ProductTerm("matmul", x, w, (2, 2))
+    first, second, third = blocks_needed([(300, term)], 3)
+    assert first == Needed((block_of(130), OWN_IDS + 7), (block_of(300),))
+    assert second == Needed((OWN_IDS + 7,), (block_of(300),))
+    assert third == Needed((), ())
+
+
+def test_other_blocks_stay_closed():
+    """What the auditor was given for one part opens nothing of another, nor is it kept."""
+    found = correlations(2)
+    trial = Trial()
+    part = next(Block.of(found[-1:], 0, found[-1][0]).parts(0))
+    assert trial.is_right(0, part.frame, trial.deal(part.frame))
+    requests = requests_of(part.frame, LIMIT)
+    needed = blocks_needed(requests, 2)
+    nothing = [Needed((), ()) for each in needed]
+    with pytest.raises(ArgumentError, match="was not opened"):
+        list(trial.auditor.corrections(requests, nothing, [(b"", b"")] * 2))
