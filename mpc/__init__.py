@@ -8,6 +8,7 @@ from mpc.array.shared_array import SharedArray
 from mpc.core.cost import Cost
 from mpc.core.errors import (
     ArgumentError,
+    AuditError,
     CertificateError,
     ConfigurationError,
     DataError,
@@ -30,14 +31,16 @@ from mpc.core.errors import (
     TemporaryError,
     WorkerError,
 )  # fmt: skip
+from mpc.core.network import Network
 from mpc.launch import launch
 from mpc.session import Plan, Session
 from mpc.split import join, split
 
 __all__ = [
-    "ArgumentError", "CertificateError", "ConfigurationError", "Cost", "DataError", "DtypeError",
-    "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "PartyError",
-    "PeerClosedError",
+    "ArgumentError", "AuditError", "CertificateError", "ConfigurationError", "Cost", "DataError",
+    "DtypeError",
+    "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "Network",
+    "PartyError", "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
     "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "StockError",
     "TemporaryError",

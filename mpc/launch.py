@@ -1,4 +1,4 @@
-"""Starting all parties, and the provider if there is one, as processes of this machine."""
+"""Starting all parties, and the provider and its auditor if there are, as processes of this machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpc.core.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
 from mpc.core.own_process import tune_memory
+from mpc.core.runtime import MEMORY_LIMIT
 from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
-from mpc.parties.without_provider import check_two
+from mpc.parties.without_provider import RATE, check_rate, check_two
 from mpc.session_setup import PROVIDER
 from mpc.two_party.joint import check_transfers
 from ring import FixedPoint, set_num_threads
@@ -33,8 +34,10 @@ from ring import FixedPoint, set_num_threads
 if TYPE_CHECKING:
     from mpc.session import Session
 
-__all__ = ["Place", "fingerprint", "launch", "start"]
+__all__ = ["HELPERS", "Place", "fingerprint", "launch", "start"]
 
+HELPERS = ("provider", "auditor")
+"""Processes of a launch that are no parties."""
 _WAY_OUT = (
     "write what a notebook or an interactive session defines into a file of its own, and import it"
     " from there"
@@ -69,7 +72,7 @@ class Place:
     Attributes
     ----------
     me : str
-        A computing party, or "provider".
+        A computing party, "provider" or "auditor".
     path : Path
         Of the configuration.
     sock : socket
@@ -89,7 +92,7 @@ class Place:
     def session(
         self,
         program: str | None = None,
-        memory_limit: int = 1 << 28,
+        memory_limit: int = MEMORY_LIMIT,
         format: FixedPoint | None = None,
         ranges: str = "warn",
     ) -> Session:
@@ -101,14 +104,17 @@ class Place:
         read = configuration.load(self.path)
         if format is not None:
             read = replace(read, format=format)
-        links = join_parties(read, self.me, agreed(program, ranges), self.sock.dup())
-        return Session.from_links(read, self.me, links, memory_limit, ranges)
+        named = agreed(program, ranges)
+        links = join_parties(read, self.me, named, self.sock.dup(), memory_limit)
+        return Session.from_links(read, self.me, links, ranges)
 
     def provide(self) -> None:
-        """Be the provider until the launch is over."""
+        """Be the provider, or its auditor, until the launch is over."""
+        from mpc.provider.auditor import AuditorService
         from mpc.provider.service import ProviderService
 
-        service = ProviderService(configuration.load(self.path), sock=self.sock)
+        kind = AuditorService if self.me == "auditor" else ProviderService
+        service = kind(configuration.load(self.path), sock=self.sock)
         try:
             self.pipe.recv()  # nothing is ever sent: waits until the parent closes it or is gone
         except (EOFError, OSError):
@@ -132,7 +138,7 @@ class _Program:
         return _Program(self.program, inputs, self.prepare, self.memory_limit, self.ranges)
 
     def __call__(self, place: Place) -> Any:
-        if place.me == "provider":
+        if place.me in HELPERS:
             return place.provide()
         inputs = self.inputs.get(place.me, ())
         program = fingerprint(self.program)
@@ -149,7 +155,7 @@ def launch(
     inputs: Mapping[str, Any] | None = None,
     frac_bits: int = 16,
     int_bits: int = 15,
-    memory_limit: int = 1 << 28,
+    memory_limit: int = MEMORY_LIMIT,
     ranges: str = "warn",
     prepare: bool = False,
     timeout: float = 600.0,
@@ -157,6 +163,8 @@ def launch(
     threads: int | None = None,
     provider: str | None = PROVIDER,
     transfers: str = "softspoken",
+    auditor: bool = False,
+    audit_rate: float = RATE,
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -189,6 +197,10 @@ def launch(
         As for :class:`mpc.Session`; None for two parties alone.
     transfers : {"softspoken", "ferret"}
         As for :class:`mpc.Session`.
+    auditor : bool, default=False
+        Whether an auditor, in one more process, checks what the provider deals.
+    audit_rate : float, default=0.1
+        Which part of it.
 
     Returns
     -------
@@ -217,6 +229,11 @@ def launch(
     for name in given:
         if name not in names:
             raise PartyError(f"inputs must be for {', '.join(names)}, got {name!r}")
+        if not isinstance(given[name], (tuple, list)):
+            kind = type(given[name]).__name__
+            raise ArgumentError(
+                f"inputs[{name!r}] must be a tuple of the program's arguments, got {kind}"
+            )
     if ranges not in ("warn", "error", "check"):
         raise ArgumentError(f"ranges must be one of warn, error, check, got {ranges!r}")
     if provider not in (None, PROVIDER):
@@ -224,6 +241,14 @@ def launch(
             f"provider must be {PROVIDER!r}, or None for two parties alone, got {provider!r}"
         )
     check_transfers(transfers)
+    if not isinstance(auditor, bool):
+        raise ArgumentError(
+            f"auditor must be True or False, got {auditor!r}; audit_rate= says which part it checks"
+        )
+    if auditor and provider is None:
+        raise ArgumentError(
+            "auditor=True is for provider='crypto': it checks what a provider deals"
+        )
     if transfers != "softspoken" and provider is not None:
         raise ArgumentError(f"transfers is for provider=None, got {transfers!r}")
     _check_program(program)
@@ -243,6 +268,8 @@ def launch(
         threads=threads,
         provider=provider is not None,
         transfers=transfers,
+        auditor=auditor,
+        audit_rate=check_rate(audit_rate),
     )
 
 
@@ -274,6 +301,8 @@ def start(
     sockets: Mapping[str, socket.socket] | None = None,
     provider: bool = True,
     transfers: str = "softspoken",
+    auditor: bool = False,
+    audit_rate: float = RATE,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
@@ -283,7 +312,7 @@ def start(
     names = tuple(parties)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = threads if threads is not None else max(1, (cores or 1) // len(names))
-    members = (*names, *(["provider"] if provider else []))
+    members = (*names, *(["provider"] if provider else []), *(["auditor"] if auditor else []))
     if not provider:
         check_two(names)
     if sockets is None:
@@ -299,6 +328,8 @@ def start(
                 timeouts=Timeouts(connect=min(timeout, 120.0), answer=answer_timeout),
                 provider=provider,
                 transfers=transfers,
+                auditor=auditor,
+                audit_rate=audit_rate,
             )
             tasks = [
                 (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members
@@ -361,7 +392,7 @@ class _Processes:
     def _collect(self, deadline: float) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
         results: dict[str, Any] = {}
         errors: dict[str, tuple[int, str]] = {}
-        names = [name for name in self._pipes if name != "provider"]
+        names = [name for name in self._pipes if name not in HELPERS]
         waiting = dict(self._pipes)
         while any(name in waiting for name in names):
             left = deadline - time.monotonic()
@@ -420,7 +451,7 @@ def _main(
     set_num_threads(threads)
     tune_memory()
     finished = threading.Event()
-    if me != "provider":
+    if me not in HELPERS:
         threading.Thread(target=_end_with_parent, args=(pipe, finished), daemon=True).start()
     try:
         report = ("result", _call_of(packed)(Place(me, path, sock, threads, pipe)))

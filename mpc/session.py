@@ -16,13 +16,15 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import (
     ArgumentError,
     DtypeError,
+    FrameError,
     PartyError,
     PeerError,
     SessionError,
     StockError,
 )
+from mpc.core.network import Network
 from mpc.core.ranges import MODES
-from mpc.core.runtime import Setup
+from mpc.core.runtime import MEMORY_LIMIT, Setup
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
@@ -32,6 +34,7 @@ from mpc.session_setup import agreed
 from mpc.stock import SessionWithStock
 from mpc.transport.local import LocalTransport
 from mpc.two_party import joint
+from ring.streams import OWN_IDS
 
 __all__ = ["Plan", "Session", "SessionAt"]
 
@@ -61,6 +64,7 @@ class Session(SessionWithStock):
         `me`, the configuration has it.
     memory_limit : int, default=2**28
         Bytes that a batch of a model's evaluation may take; more rows are cut into batches.
+        All parties must choose the same, as a session checks when it begins: what is sent follows from it.
     ranges : {"values", "check", "warn", "error"}, optional
         What happens where the public bounds of the operands do not prove that the encoded result
         stays below 2^62; beyond that, results are wrong. "values": the operation is checked on the
@@ -77,6 +81,11 @@ class Session(SessionWithStock):
         Without a provider: how the parties extend their oblivious transfers. "softspoken", the default,
         takes no assumption more than AES. "ferret" sends far fewer bytes, for thin networks, and assumes
         that learning parity with regular noise is hard. With `me`, the configuration says which.
+    network : mpc.Network, optional
+        A network to choose by how many rounds each ReLU takes, see ``session.cost().forms``: for plans of
+        what a session over that network takes. With `me`, ``[network]`` of the configuration says it, or
+        that it is measured.
+        Default: as many as go with the fewest bytes.
 
     Raises
     ------
@@ -115,10 +124,11 @@ class Session(SessionWithStock):
         program: str | None = None,
         frac_bits: int | None = None,
         int_bits: int | None = None,
-        memory_limit: int = 1 << 28,
+        memory_limit: int = MEMORY_LIMIT,
         ranges: str | None = None,
         provider: str | None = session_setup.DEFAULT,
         transfers: str | None = None,
+        network: Network | None = None,
     ) -> None:
         if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
             raise ArgumentError(
@@ -138,6 +148,8 @@ class Session(SessionWithStock):
                     "transfers is for a session with provider=None and without me=; else parties.toml"
                     " says it"
                 )
+        if network is not None and not isinstance(network, Network):
+            raise DtypeError(f"network must be an mpc.Network, got {network!r}")
         if me is None:
             if program is not None:
                 raise ArgumentError("program is for a session with me=")
@@ -150,6 +162,7 @@ class Session(SessionWithStock):
                     ranges or "values",
                     provider,
                     transfers or "softspoken",
+                    network,
                 )
             )
             return
@@ -164,13 +177,15 @@ class Session(SessionWithStock):
             )
         if frac_bits is not None or int_bits is not None:
             raise ArgumentError(f"frac_bits and int_bits for me={me!r} go into {parties}")
+        if network is not None:
+            raise ArgumentError(f"network for me={me!r} goes into {parties}, as [network]")
         read = configuration.load(parties)
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
         session_setup.check_provider(read, provider)
         ranges = ranges or "warn"
-        links = join_parties(read, me, agreed(program, ranges))
-        self._begin(session_setup.joined(read, me, links, memory_limit, ranges), read)
+        links = join_parties(read, me, agreed(program, ranges), memory_limit=memory_limit)
+        self._begin(session_setup.joined(read, me, links, ranges), read)
 
     def _begin(self, setup: Setup, read: Configuration | None = None, last_id: int = 0) -> None:
         super().__init__(setup, last_id)
@@ -197,11 +212,10 @@ class Session(SessionWithStock):
         read: Configuration,
         me: str,
         links: Links,
-        memory_limit: int = 1 << 28,
         ranges: str = "warn",
     ) -> Session:
         """Make a session of party `me` over connections whose handshake is done (for services)."""
-        return SessionAt(session_setup.joined(read, me, links, memory_limit, ranges), read)
+        return SessionAt(session_setup.joined(read, me, links, ranges), read)
 
     def __enter__(self) -> Session:
         return self
@@ -317,8 +331,9 @@ class Session(SessionWithStock):
         more: z + U exactly, where U is uniform, for each element, below one unit of the result's last
         place. The value that truncation opens says at which fraction z is rounded up; it tells nothing
         to a party that does not learn the result. The truncated array is kept, so that revealing `x`
-        again, to any party, tells no more. A view of `x`, or the same product computed again, is an
-        array of its own with another U.
+        again, to any party, tells no more, nor does what ReLU, clipping and functions by pieces make of
+        it. A view of `x`, `x` plus a number, or the same product computed again, is an array of its own
+        with another U; means, quotients, softmax and products of `x` with public numbers round anew.
         """
         return sharing.reveal(self.check_own(x, "x"), to=to)
 
@@ -343,7 +358,7 @@ class Session(SessionWithStock):
         >>> s = mpc.Session()
         >>> plan = s.plan(lambda p: p.share(None, owner="bob", shape=(10,)).relu().reveal())
         >>> plan.cost.rounds, plan.cost.bytes_sent_per_party
-        (5, 288)
+        (4, 248)
         """
         self.check_open()
         if not callable(program):
@@ -386,18 +401,22 @@ class Session(SessionWithStock):
         ...     x.relu().reveal()
         array([1.5, 0. ])
         """
-        self.check_open()
-        self._ledger.ask()
-        alone = self.pair is not None and not self.pair.planning
-        if not (self.source.works_ahead or alone) or self.last_id < self._announced:
+        if not self.prepares():
             return
         base = self.last_id
         bundle = self._bundle(program, key, base)
         self._announced = base + bundle.ids
-        if alone:
+        if self.pair is not None:
             joint.make_at_once(self, bundle.asked)
         else:
             self.source.announce(base, bundle.asked)
+
+    def prepares(self) -> bool:
+        """Return whether :meth:`prepare` asks for anything now; if not, it need not be called."""
+        self.check_open()
+        self._ledger.ask()
+        alone = self.pair is not None and not self.pair.planning
+        return (self.source.works_ahead or alone) and self.last_id >= self._announced
 
     def drop_prepared(self) -> None:
         """Leave what a program that ends here was prepared with and has not used: 1 round, not booked.
@@ -405,7 +424,14 @@ class Session(SessionWithStock):
         All parties call it, at the same place. Ids that were announced to the provider are not used.
         """
         own = [np.array([max(self._announced, self.last_id)], np.uint64) for _ in self.here]
-        self.last_id = max(int(last[0]) for last in self.tell(own, booked=False))
+        said = [int(last[0]) for last in self.tell(own, booked=False)]
+        for party, last in zip(self.parties, said, strict=True):
+            if last >= OWN_IDS:
+                # A mask of a value to come would be one that is kept.
+                problem = f"{party} must have used ids below {OWN_IDS}, got {last}"
+                self._end(problem)
+                raise FrameError(problem)
+        self.last_id = max(said)
 
     def _bundle(
         self, program: Callable[[Session], object], key: Hashable | None, base: int
@@ -441,6 +467,7 @@ class Session(SessionWithStock):
             ledger=Ledger(self.size),
             # A copy of the places: the run warns again of what a plan has warned of.
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
+            network=self.network,
         )  # fmt: skip
         planned = SessionAt(setup, self.configuration, last_id)
         joint.begin_plan(planned, self, ahead=ahead)

@@ -12,6 +12,7 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import ArgumentError, DtypeError, PartyError
 from mpc.core.interfaces import CorrelationSource
 from mpc.core.keys import fresh_streams, pair_streams, party_streams
+from mpc.core.network import Network
 from mpc.core.ranges import RangePolicy
 from mpc.core.runtime import Setup
 from mpc.core.secret_value import SecretValue
@@ -19,6 +20,8 @@ from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links
 from mpc.parties.without_provider import check_two
 from mpc.protocols import range_check
+from mpc.provider.audit import tag_key
+from mpc.provider.audit_link import AuditLink, LastPartyLink
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
 from mpc.provider.sources import FromKeys, InProcess
@@ -79,6 +82,8 @@ def _values_of(x: SecretValue) -> NDArray[np.int64]:
     For checks of ranges alone, see :mod:`mpc.core.ranges`: modulo 2^64 a value out of range looks like
     any other. Nothing else may call this.
     """
+    if x.pending is not None:
+        return x.pending.values().view(np.int64)
     x, cross_term = x.split_cross_term()
     total = np.zeros(x.shape, np.uint64)
     for _, words in x.addends():
@@ -96,6 +101,7 @@ def local(
     ranges: str,
     provider: str | None = DEFAULT,
     transfers: str = "softspoken",
+    network: Network | None = None,
 ) -> Setup:
     """Return the setup of a session whose parties all live in this process, with fresh keys."""
     names = _check_parties(parties)
@@ -113,7 +119,7 @@ def local(
     return Setup(
         parties=names, here=here, format=fixed_point, memory_limit=memory_limit, streams=streams,
         source=source, transport=LocalTransport(), ledger=Ledger(len(names)),
-        range_policy=policy(ranges, here),
+        range_policy=policy(ranges, here), network=network,
     )  # fmt: skip
 
 
@@ -126,27 +132,40 @@ def check_provider(read: Configuration, provider: str | None) -> None:
         )
 
 
-def joined(
-    read: Configuration, me: str, links: Links, memory_limit: int = 1 << 28, ranges: str = "warn"
-) -> Setup:
+def joined(read: Configuration, me: str, links: Links, ranges: str = "warn") -> Setup:
     """Return the setup of a session of party `me`, over connections whose handshake is done."""
     number, limits = read.names.index(me), read.timeouts
     ledger = Ledger(len(read.names))
     link, key = links.provider, links.provider_key
     source: CorrelationSource
-    background: RemoteProvider | None = None
+    background: RemoteProvider | AuditLink | None = None
+    audit: AuditLink | None = None
     if link is None or key is None:
         streams = {number: pair_streams(links.pair_keys)}
         source = OwnShares(read.transfers)
     elif number == len(read.names) - 1:
         streams = {number: party_streams(key, links.pair_keys)}
-        source = background = RemoteProvider(streams, link, limits.answer, ledger)
+        last = None
+        if links.auditor is not None and links.auditor_key is not None:
+            audit = last = LastPartyLink(
+                links.auditor, link.peer, streams, limits.party, tag_key(links.auditor_key),
+                len(read.names),
+            )  # fmt: skip
+            if read.audit_signed:
+                last.check_signatures(links.session, read.members[link.peer].accepted)
+        source = background = RemoteProvider(streams, link, limits.answer, ledger, last)
     else:
         streams = {number: party_streams(key, links.pair_keys)}
-        source = FromKeys(streams, link, ledger.where)
-    transport = RemoteTransport(number, links.peers, link, limits.party, ledger.where, background)
+        if links.auditor is not None:
+            audit = background = AuditLink(links.auditor, link.peer, streams, limits.party)
+        source = FromKeys(streams, link, ledger.where, audit)
+    transport = RemoteTransport(
+        number, links.peers, link, limits.party, ledger.where, background, links.auditor
+    )
+    if audit is not None:
+        audit.explain = transport.last_words
     return Setup(
-        parties=read.names, here=(number,), format=read.format, memory_limit=memory_limit,
+        parties=read.names, here=(number,), format=read.format, memory_limit=links.memory_limit,
         streams=streams, source=source, transport=transport, ledger=ledger,
-        range_policy=policy(ranges, (number,)), session_id=links.session,
+        range_policy=policy(ranges, (number,)), session_id=links.session, network=links.network,
     )  # fmt: skip

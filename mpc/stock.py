@@ -117,6 +117,7 @@ class SessionWithStock(Runtime):
             raise DtypeError(f"program must take a session, got {program!r}")
         planned = self.without_parties(self.last_id, ahead=True)
         planned.range_policy.quiet = True
+        planned.pair.for_stock = True
         program(planned)
         needs: list[Correlation] = planned.pair.taken
         return needs

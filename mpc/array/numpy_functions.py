@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from mpc.core.errors import DtypeError, ShapeError
-from mpc.core.secret_value import check_axis
+from mpc.array import linear_algebra, shapes, sorting, statistics
+from mpc.core.errors import ArgumentError, DtypeError, SottoError
 from mpc.protocols import linear, maximum
 from mpc.protocols.linear import is_shared
 from ring.real_arrays import plain_array
 
-__all__ = ["apply_function", "apply_ufunc"]
+__all__ = ["FUNCTIONS", "REFUSED", "UFUNCS", "apply_function", "apply_ufunc", "name_of"]
 
 
 def _either(
@@ -57,6 +57,11 @@ UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.not_equal: lambda x, y: x != y if is_shared(x) else y != x,
     np.maximum: _either(maximum.maximum),
     np.minimum: _either(maximum.minimum),
+    # No secret is NaN.
+    np.fmax: _either(maximum.maximum),
+    np.fmin: _either(maximum.minimum),
+    np.fabs: abs,
+    np.conjugate: lambda x: x,
     np.bitwise_and: lambda x, y: x & y if is_shared(x) else y.__rand__(x),
     np.bitwise_or: lambda x, y: x | y if is_shared(x) else y.__ror__(x),
     np.bitwise_xor: lambda x, y: x ^ y if is_shared(x) else y.__rxor__(x),
@@ -65,10 +70,23 @@ UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.log: lambda x: x.log(),
     np.sqrt: lambda x: x.sqrt(),
     np.reciprocal: lambda x: x.reciprocal(),
+    np.sin: lambda x: x.sin(),
+    np.cos: lambda x: x.cos(),
+    np.exp2: lambda x: (x * float(np.log(2))).exp(),
+    np.expm1: lambda x: x.exp() - 1,
+    np.log1p: lambda x: (x + 1).log(),
+    np.log2: lambda x: x.log() * float(1 / np.log(2)),
+    np.log10: lambda x: x.log() * float(1 / np.log(10)),
+    np.hypot: lambda x, y: (x * x + y * y).sqrt(),
+    np.radians: lambda x: x * float(np.pi / 180),
+    np.deg2rad: lambda x: x * float(np.pi / 180),
+    np.degrees: lambda x: x * float(180 / np.pi),
+    np.rad2deg: lambda x: x * float(180 / np.pi),
     np.sign: lambda x: x.sign(),
     np.floor: lambda x: x.floor(),
     np.ceil: lambda x: x.ceil(),
     np.rint: lambda x: x.rint(),
+    np.trunc: lambda x: np.where(x < 0, x.ceil(), x.floor()),
     np.invert: lambda x: ~x,
     np.logical_not: lambda x: ~x,
     np.logical_and: lambda x, y: x & y if is_shared(x) else y.__rand__(x),
@@ -79,6 +97,50 @@ UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
 # Of scipy.special, by name so that it is not imported.
 SCIPY: dict[str, Callable[..., Any]] = {"expit": lambda x: x.sigmoid(), "erf": lambda x: x.erf()}
 _SCIPY_NAMES = tuple(f"scipy.special.{name}" for name in SCIPY)
+
+
+_NO_NAN = (
+    "a secret number is always finite, since NaN and infinities are refused when they are shared"
+)
+_COUNT = "how many elements the result has would tell something; keep the bits of the condition"
+_FLOOR = "a quotient is rounded, and next to a whole number that changes its floor"
+_PLACES = "np.sort sorts all of them at about the same cost"
+
+REFUSED: dict[Callable[..., Any], str] = {
+    **dict.fromkeys((np.isnan, np.isinf, np.isfinite, np.nan_to_num), _NO_NAN),
+    **{
+        getattr(np, f"nan{name}"): f"{_NO_NAN}; the function without nan in its name does the same"
+        for name in (
+            "sum", "prod", "cumsum", "cumprod", "max", "min", "argmax", "argmin", "mean", "var", "std",
+            "median", "quantile", "percentile",
+        )
+    },
+    **dict.fromkeys(
+        (np.unique, np.nonzero, np.flatnonzero, np.argwhere, np.extract, np.compress, np.trim_zeros),
+        _COUNT,
+    ),
+    **dict.fromkeys(
+        (np.floor_divide, np.remainder, np.fmod, np.divmod, np.modf),
+        f"{_FLOOR}; np.floor(x / n) is one off there",
+    ),
+    **dict.fromkeys((np.partition, np.argpartition), _PLACES),
+    np.lexsort: "sort one key, which may be a sum of several times public powers of two",
+    np.put_along_axis: "a SharedArray cannot be changed in place; use np.where",
+    np.copyto: "a SharedArray cannot be changed in place; use np.where",
+}  # fmt: skip
+"""Functions that are not defined, and why."""
+
+
+def name_of(function: Any) -> str:
+    """Return a function's name as users write it behind ``np.``."""
+    module = getattr(function, "__module__", None) or "numpy"
+    return f"{module}.{function.__name__}".removeprefix("numpy.")
+
+
+def _undefined(function: Any, known: Sequence[str]) -> DtypeError:
+    why = REFUSED.get(function)
+    reason = f": {why}" if why else "; there are " + ", ".join(sorted(known))
+    return DtypeError(f"np.{name_of(function)} is not defined on a SharedArray{reason}")
 
 
 def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -92,10 +154,7 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
     if ufunc.__name__ in SCIPY:
         return SCIPY[ufunc.__name__](*inputs)
     if ufunc not in UFUNCS:
-        raise DtypeError(
-            f"np.{ufunc.__name__} is not defined on a SharedArray; there are "
-            + ", ".join(sorted([*(known.__name__ for known in UFUNCS), *_SCIPY_NAMES]))
-        )
+        raise _undefined(ufunc, [*(known.__name__ for known in UFUNCS), *_SCIPY_NAMES])
     return UFUNCS[ufunc](*inputs)
 
 
@@ -126,64 +185,15 @@ def _clip(x: Any, low: Any = None, high: Any = None, **other: Any) -> Any:
     return x
 
 
-def _squeeze(x: Any, axis: Any = None) -> Any:
-    return _reshaped(x, np.squeeze, axis)
-
-
-def _expand_dims(x: Any, axis: Any) -> Any:
-    return _reshaped(x, np.expand_dims, axis)
-
-
-def _reshaped(x: Any, function: Callable[..., Any], axis: Any) -> Any:
-    try:
-        return x.reshape(function(np.broadcast_to(np.uint8(0), x.shape), axis).shape)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"{function.__name__} of shape {x.shape}: {error}") from None
-
-
-def _dot(x: Any, y: Any) -> Any:
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
-        return x * y
-    if np.ndim(x) > 2 or np.ndim(y) > 2:
-        raise ShapeError("np.dot on a SharedArray takes at most two axes; use np.matmul")
-    return x @ y
-
-
-def _swapped(x: Any, axis1: int, axis2: int) -> list[int]:
-    order = list(range(x.ndim))
-    axis1, axis2 = check_axis(axis1, x.ndim), check_axis(axis2, x.ndim)
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return order
-
-
-def _round(x: Any, decimals: int = 0) -> Any:
-    if decimals != 0:
-        raise DtypeError(f"np.round on a SharedArray takes decimals=0 alone, got {decimals!r}")
-    return x.rint()
-
-
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    np.sum: lambda x, axis=None: x.sum(axis),
-    np.mean: lambda x, axis=None: x.mean(axis),
-    np.max: lambda x, axis=None: x.max(axis),
-    np.min: lambda x, axis=None: x.min(axis),
-    np.argmax: lambda x, axis=None: x.argmax(axis),
-    np.argmin: lambda x, axis=None: (-x).argmax(axis),
-    np.reshape: lambda x, shape: x.reshape(shape),
-    np.ravel: lambda x: x.ravel(),
-    np.transpose: lambda x, axes=None: x.transpose(axes),
-    np.swapaxes: lambda x, axis1, axis2: x.transpose(_swapped(x, axis1, axis2)),
-    np.squeeze: _squeeze,
-    np.expand_dims: _expand_dims,
-    np.concatenate: lambda arrays, axis=0: linear.concatenate(arrays, axis),
-    np.stack: lambda arrays, axis=0: linear.stack(arrays, axis),
+    **shapes.FUNCTIONS,
+    **statistics.FUNCTIONS,
+    **sorting.FUNCTIONS,
+    **linear_algebra.FUNCTIONS,
     np.where: _where,
     np.clip: _clip,
-    np.round: _round,
-    np.dot: _dot,
-    np.shape: lambda x: x.shape,
-    np.ndim: lambda x: x.ndim,
-    np.size: lambda x: x.size,
+    np.round: lambda a, decimals=0: a.round(decimals),
+    np.around: lambda a, decimals=0: a.round(decimals),
 }
 
 
@@ -192,13 +202,15 @@ def apply_function(
 ) -> Any:
     """Apply a NumPy function to arguments of which at least one is shared."""
     if function not in FUNCTIONS:
-        raise DtypeError(
-            f"np.{function.__name__} is not defined on a SharedArray; there are "
-            + ", ".join(sorted(known.__name__ for known in FUNCTIONS))
-        )
-    implementation = FUNCTIONS[function]
+        raise _undefined(function, [name_of(known) for known in FUNCTIONS])
+    implementation, name = FUNCTIONS[function], f"np.{name_of(function)}"
     try:
         signature(implementation).bind(*args, **kwargs)
     except TypeError as error:
-        raise DtypeError(f"np.{function.__name__} on a SharedArray: {error}") from None
-    return implementation(*args, **kwargs)
+        raise DtypeError(f"{name} on a SharedArray: {error}") from None
+    try:
+        return implementation(*args, **kwargs)
+    except (TypeError, ValueError, IndexError) as error:
+        if isinstance(error, SottoError):
+            raise
+        raise ArgumentError(f"{name} on a SharedArray: {error}") from None

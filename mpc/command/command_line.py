@@ -43,7 +43,7 @@ def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.
     return added
 
 
-def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) -> None:
+def serve_until_signal(close: Callable[[], None], reload: Callable[[], None], me: str) -> None:
     """Wait for SIGTERM or SIGINT, then close; reload at each SIGHUP."""
     stop, again = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,7 +55,7 @@ def serve_until_signal(close: Callable[[], None], reload: Callable[[], None]) ->
             try:
                 reload()
             except SottoError as error:
-                record("reload", warning=True, me="provider", problem=str(error))
+                record("reload", warning=True, me=me, problem=str(error))
     close()
 
 

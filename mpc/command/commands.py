@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mpc.command.audit_commands import add_audit_commands
 from mpc.command.command_line import add_command, run, serve_until_signal
 from mpc.command.key_commands import add_key_commands
 from mpc.command.terminal import paint
@@ -17,6 +18,8 @@ from mpc.core.own_process import tune_memory
 from mpc.parties import configuration, observing
 from mpc.parties.expiry import watch_certificates
 from mpc.parties.health import as_json, ask, table
+from mpc.provider.auditor import AuditorService
+from mpc.provider.meetings import MeetingService
 from mpc.provider.service import ProviderService
 from mpc.transport.addresses import show
 
@@ -53,16 +56,17 @@ def add_commands(commands: Any) -> None:
     observing.add_options(provider)
     provider.set_defaults(run=_provider)
 
+    auditor = add_audit_commands(commands)
+    auditor.set_defaults(run=_auditor)
+
     health = add_command(
         commands, "health", "ask the provider and all parties that serve whether they are well",
-        "Ask the provider, if there is one, and every party that serves (sotto serve) how they are,\n"
-        "and print a line for each. The exit code is 1 if one that was asked does not answer. A\n"
-        "client asks the parties alone: the provider answers no clients.",
+        "Ask the provider and its auditor, if there are, and every party that serves (sotto serve) how\n"
+        "they are, and print a line for each. The exit code is 1 if one that was asked does not answer.\n"
+        "A client asks the parties alone: the others answer no clients.",
     )  # fmt: skip
     health.add_argument("configuration", type=Path, help="the path of parties.toml")
-    health.add_argument(
-        "--me", required=True, metavar="NAME", help="who asks: a party, the provider or a client"
-    )
+    health.add_argument("--me", required=True, metavar="NAME", help="who asks: any member")
     health.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS",
         help="how long to wait for an answer (default: 5)",
@@ -93,13 +97,29 @@ def _provider(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
         sessions=options.sessions,
     )
-    watch_certificates(lambda: service.read)
-    assert read.provider is not None and read.provider.listen is not None
-    print(
-        f"provider listens at {show(read.provider.listen)} for {', '.join(read.names)}", flush=True
+    return _serve(service, options.configuration)
+
+
+def _auditor(options: argparse.Namespace) -> int:
+    observing.start(options)
+    read = configuration.load(options.configuration)
+    tune_memory()
+    service = AuditorService(
+        read,
+        memory_limit=options.memory_limit,
+        sessions=options.sessions,
+        evidence=options.evidence,
     )
+    return _serve(service, options.configuration)
+
+
+def _serve(service: MeetingService, path: Path) -> int:
+    watch_certificates(lambda: service.read)
+    member, names = service.member(service.read), ", ".join(service.read.names)
+    assert member.listen is not None
+    print(f"{service.role} listens at {show(member.listen)} for {names}", flush=True)
     serve_until_signal(
-        service.close, lambda: service.reload(configuration.load(options.configuration))
+        service.close, lambda: service.reload(configuration.load(path)), service.role
     )
     return 0
 

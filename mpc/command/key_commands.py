@@ -48,6 +48,10 @@ def add_key_commands(commands: Any) -> None:
         "--no-provider", action="store_true",
         help="two parties alone: they make with each other what a crypto provider would deal",
     )  # fmt: skip
+    init.add_argument(
+        "--auditor", action="store_true",
+        help="with an auditor, who computes a part of what the provider deals again",
+    )  # fmt: skip
     init.set_defaults(run=_init)
 
     key = add_command(
@@ -120,10 +124,10 @@ def _names(text: str) -> list[str]:
 
 def _init(options: argparse.Namespace) -> int:
     parties, clients = _names(options.parties), _names(options.clients)
-    ports = range(options.port, options.port + len(parties) + 1)
+    ports = range(options.port, options.port + len(parties) + 1 + options.auditor)
     provider = not options.no_provider
     path = configuration.write_example(
-        options.folder, parties, clients, ports=ports, provider=provider
+        options.folder, parties, clients, ports=ports, provider=provider, auditor=options.auditor
     )
     done = paint("Wrote", "green")
     print(f"{done} {path}, and a key and a certificate for each of")
@@ -133,6 +137,8 @@ def _init(options: argparse.Namespace) -> int:
     print(f"Next: sotto check {path}")
     if provider:
         print(f"      sotto provider {path}")
+    if options.auditor:
+        print(f"      sotto auditor {path}")
     print(f"      and in Python, one process each: mpc.Session({str(path)!r}, me={parties[0]!r})")
     return 0
 
@@ -233,6 +239,7 @@ def _table(read: Configuration) -> None:
     rows = [("name", "role", "address", "days", "fingerprint (SHA-256)")]
     for role, members in (
         ("party", read.parties.values()), ("provider", filter(None, [read.provider])),
+        ("auditor", filter(None, [read.auditor])),
         ("client", read.clients.values()),
     ):  # fmt: skip
         for member in members:

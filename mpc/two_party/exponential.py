@@ -1,6 +1,6 @@
-"""exp(d) for d <= 0, on the parties' own shares; 0 below -11.13.
+"""exp(d) for d <= 0, on the parties' own shares; 0 below -11.63.
 
-As in :mod:`mpc.protocols.exponential`: z = 23 d + (2^24 - 1) 2^s, w = z / 2^s, b = e^(16/23), and
+As in :mod:`mpc.protocols.exponential`: z = 22 d + (2^24 - 1) 2^s, w = z / 2^s, b = e^(16/22), and
 exp(d) = b^(w + 1 - 2^24) for 0 <= w < 2^24, with exponents in units of 2^-20.
 1. Both parties cut s bits of their shares (:mod:`mpc.two_party.truncation`): w - 1 = alpha + beta, with
    alpha the first party's and beta the second's. u and v are their lower 24 bits.

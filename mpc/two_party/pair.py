@@ -84,7 +84,8 @@ class Pair:
         self._keys: dict[tuple[Parameters, int], Keys] = {}
         self.operands = Operands()
         self.constants = Constants()
-        self.planning = False
+        # Whether this plans what is made ahead, or a program that takes what was.
+        self.planning = self.for_stock = False
         # Only for what a party draws for itself.
         self._own, self._drawn = Stream(fresh_key()), 0
 
@@ -162,7 +163,7 @@ class Pair:
     @property
     def in_advance(self) -> bool:
         """Whether programs take what was made ahead, or this finds out what to make: not for workers."""
-        return self.planning or self.prepared.lasting
+        return self.for_stock or (self.prepared.lasting and not self.planning)
 
     def without_parties(self, channel: Channel, *, planning: bool = False) -> Pair:
         """Return a pair that has as much as this one, where no party lives: what it sends is as much.
@@ -177,6 +178,7 @@ class Pair:
         out = Pair(channel, *self._options)
         out.constants, out.planning = self.constants, planning
         if planning:
+            out.for_stock = self.in_advance
             return out
         for parameters, keeper in self._keys:
             out.keys(parameters, keeper)

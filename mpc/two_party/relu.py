@@ -56,11 +56,11 @@ def relu_with_derivative(pair: Pair, z: Words, bits: int, shift: int = 0) -> tup
 
 def relu_and_bits(
     pair: Pair, z: Words, bits: int, shift: int, others: Sequence[int]
-) -> tuple[Words, Words, Words]:
-    """Return the same, and XOR shares of y < t for 1 and each t of `others`, (p, 1 + others, words).
+) -> tuple[Words, Words, Words, Words]:
+    """Return the same, XOR shares of y < t for 1 and each t of `others`, (p, 1 + others, words), and of y.
 
     Every y - t is in [-2^(L - 1), 2^(L - 1)), too.
     """
     low, y = sign.sign(pair, z, bits, shift, (1, *others))
     derivative = complement(pair, low[:, 0])
-    return times_bit(pair, y, derivative)[:, : z.shape[1]], derivative, low
+    return times_bit(pair, y, derivative)[:, : z.shape[1]], derivative, low, y

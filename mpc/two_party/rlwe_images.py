@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mpc.core.errors import ArgumentError
 from mpc.core.windows import Windows
-from mpc.two_party.rlwe_layouts import ceiling, check_shape
+from mpc.two_party.rlwe_layouts import ceiling, check_shape, whole_polynomials
 from mpc.two_party.rlwe_parameters import LENGTH
 from ring import matmul
 
@@ -161,12 +161,11 @@ class ImageConvolution:
         return self._origin + where.reshape(-1)
 
     def _pack_images(self, x: Words) -> Words:
+        """Polynomials of shape (groups, terms, pixels of the channels), which only zeros follow."""
         count, together = len(x), self._together
-        full = np.zeros((count, self.terms * together, self._pixels), np.uint64)
-        full[:, : self.channels] = x.reshape(count, self._pixels, -1).swapaxes(1, 2)
-        out = np.zeros((count, self.terms, LENGTH), np.uint64)
-        out[:, :, : together * self._pixels] = full.reshape(count, self.terms, -1)
-        return out
+        out = np.zeros((count, self.terms * together, self._pixels), np.uint64)
+        out[:, : self.channels] = x.reshape(count, self._pixels, -1).swapaxes(1, 2)
+        return out.reshape(count, self.terms, together * self._pixels)
 
     def _pack_kernels(self, w: Words) -> Words:
         groups, together = ceiling(len(w), self._kernels), self._together
@@ -187,7 +186,9 @@ class ImageConvolution:
 
     def pack_kept(self, x: Words) -> Words:
         check_shape("keeper's", x, self.kept_shape)
-        return self._pack_images(x) if self.kept_images else self._pack_kernels(x)
+        return (
+            whole_polynomials(self._pack_images(x)) if self.kept_images else self._pack_kernels(x)
+        )
 
     def unpack_kept(self, polynomials: Words) -> Words:
         raise ArgumentError("only polynomials that are full of the operand may be random")

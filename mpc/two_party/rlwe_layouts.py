@@ -36,6 +36,7 @@ __all__ = [
     "choose_mask",
     "choose_right",
     "weight",
+    "whole_polynomials",
 ]
 
 Words = NDArray[np.uint64]
@@ -102,7 +103,10 @@ class Layout(Protocol):
         """Return the operand that random polynomials stand for, if the layout is dense."""
 
     def pack_mixed(self, w: Words, start: int, stop: int) -> Words:
-        """Return the mixer's groups `start` to `stop`, of shape (groups, terms, N / run)."""
+        """Return the mixer's groups `start` to `stop`, of shape (groups, terms, at most N / run).
+
+        Zeros that end all of them may be left away.
+        """
 
     def unpack(self, results: Words) -> Words:
         """Return the result from what is read, of shape (kept groups, mixed groups, places)."""
@@ -118,6 +122,13 @@ def check_shape(name: str, x: Words, shape: tuple[int, ...]) -> None:
 
 def ceiling(count: int, size: int) -> int:
     return -(-count // size)
+
+
+def whole_polynomials(polynomials: Words) -> Words:
+    """Return polynomials of shape (groups, terms, N), with the zeros that end them."""
+    out = np.zeros((*polynomials.shape[:2], LENGTH), np.uint64)
+    out[..., : polynomials.shape[2]] = polynomials
+    return out
 
 
 @dataclass(frozen=True)
@@ -187,17 +198,17 @@ class _Matrices:
         return (outputs[:, None] * self.rows + np.arange(self.filled)).reshape(-1)
 
     def _pack_left(self, x: Words) -> Words:
-        groups, terms, depth = len(x), self.terms, self.depth
-        full = np.zeros((groups, terms * depth, self.rows), np.uint64)
-        full[:, : self.k, : self.filled] = x.swapaxes(1, 2)
-        out = np.zeros((groups, terms, LENGTH // self.rows, self.rows), np.uint64)
-        out[:, :, :depth] = full.reshape(groups, terms, depth, self.rows)
-        return out.reshape(groups, terms, LENGTH)
+        """Polynomials of shape (groups, terms, depth rows), which only zeros follow."""
+        terms, depth = self.terms, self.depth
+        out = np.zeros((len(x), terms * depth, self.rows), np.uint64)
+        out[:, : self.k, : self.filled] = x.swapaxes(1, 2)
+        return out.reshape(len(x), terms, depth * self.rows)
 
-    def _left_groups(self, x: Words) -> Words:
-        full = np.zeros((self.row_groups * self.filled, self.k), np.uint64)
-        full[: self.m] = x
-        return full.reshape(self.row_groups, self.filled, self.k)
+    def _left_groups(self, x: Words, start: int, stop: int) -> Words:
+        out = np.zeros(((stop - start) * self.filled, self.k), np.uint64)
+        some = x[start * self.filled : stop * self.filled]
+        out[: len(some)] = some
+        return out.reshape(stop - start, self.filled, self.k)
 
     def _pack_right(self, w: Words) -> Words:
         """Polynomials in T, of shape (groups, terms, N / rows)."""
@@ -255,7 +266,7 @@ class KeptLeft(_Matrices):
 
     def pack_kept(self, x: Words) -> Words:
         check_shape("keeper's", x, self.kept_shape)
-        return self._pack_left(self._left_groups(x))
+        return whole_polynomials(self._pack_left(self._left_groups(x, 0, self.row_groups)))
 
     def unpack_kept(self, polynomials: Words) -> Words:
         if not self.dense:
@@ -323,7 +334,7 @@ class KeptRight(_Matrices):
 
     def pack_mixed(self, w: Words, start: int, stop: int) -> Words:
         check_shape("mixer's", w, self.mixed_shape)
-        return self._pack_left(self._left_groups(w)[start:stop])
+        return self._pack_left(self._left_groups(w, start, stop))
 
     def unpack(self, results: Words) -> Words:
         return self._result(results.swapaxes(0, 1))

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -153,13 +154,19 @@ class Product:
             for start in range(0, terms, _SENT):
                 yield group * terms + start, group * terms + min(start + _SENT, terms)
 
-    def _mixes(self) -> Iterator[tuple[int, int]]:
+    @cached_property
+    def _mixes(self) -> list[tuple[int, int]]:
         """The mixer's groups that are transformed together."""
-        most = _ANSWERED
+        most, groups = _ANSWERED, self.layout.mixed_groups
         if self.layout.run < LANES:
             most = max(1, min(most, _TRANSFORMED // max(1, self.layout.terms)))
-        for start in range(0, self.layout.mixed_groups, most):
-            yield start, min(start + most, self.layout.mixed_groups)
+        return [(start, min(start + most, groups)) for start in range(0, groups, most)]
+
+    def _answers(self) -> Iterator[tuple[int, int, int]]:
+        """The keeper's group and the mixer's groups of each answer: the latter are transformed once."""
+        for start, stop in self._mixes:
+            for group in range(self.layout.kept_groups):
+                yield group, start, stop
 
     def memory_bytes(self) -> int:
         """Return how much memory an operand takes that the mixer keeps."""
@@ -201,8 +208,7 @@ class Product:
     def answer_words(self) -> list[int]:
         """Return how long each of the mixer's messages is."""
         places = len(self.layout.places)
-        one = [answer_bytes(stop - start, places) // 8 for start, stop in self._mixes()]
-        return self.layout.kept_groups * one
+        return [answer_bytes(stop - start, places) // 8 for _, start, stop in self._answers()]
 
     def operand_bytes(self) -> int:
         """Return how many bytes the keeper sends."""
@@ -248,23 +254,23 @@ class Product:
         self, kept: Ciphertexts, public: PublicKey, w: Words, shares: Words
     ) -> Iterator[Words]:
         layout = self.layout
+        whole = Ciphertexts(
+            kept.parameters, np.ascontiguousarray(kept.c_0), np.ascontiguousarray(kept.c_1)
+        )
         x, now = np.empty(0), (0, 0)
-        for group in range(layout.kept_groups):
-            here = slice(group * layout.terms, (group + 1) * layout.terms)
-            part = Ciphertexts(kept.parameters, kept.c_0[:, here], kept.c_1[:, here])
-            for start, stop in self._mixes():
-                if now != (start, stop):
-                    x, now = _transformed(self, w, start, stop), (start, stop)
-                sums = _empty_sums(self, stop - start)
-                _mix(self, part, x, sums)
-                share = shares[group, start:stop]
-                yield as_words(finish(public, Mixed(sums), share, layout.places))
+        for group, start, stop in self._answers():
+            if now != (start, stop):
+                x, now = _transformed(self, w, start, stop), (start, stop)
+            sums = _empty_sums(self, stop - start)
+            _mix(self, whole, group * layout.terms, x, sums)
+            share = shares[group, start:stop]
+            yield as_words(finish(public, Mixed(sums), share, layout.places))
 
     def open(self, key: SecretKey, k: int, data: bytes, peer: str, shares: Words) -> None:
         """Decrypt the mixer's message k into the keeper's shares: step 3."""
-        mixes = list(self._mixes())
-        start, stop = mixes[k % len(mixes)]
-        part = shares[k // len(mixes), start:stop]
+        mix, group = divmod(k, self.layout.kept_groups)
+        start, stop = self._mixes[mix]
+        part = shares[group, start:stop]
         part[:] = open_answers(key, data, stop - start, self.layout.places, peer)
 
     def unpack(self, shares: Words) -> Words:
@@ -373,7 +379,7 @@ class Mixing:
         rows = part.c_0.shape[1]
         self._at += rows
         x = np.ascontiguousarray(self._x[..., term : term + rows])
-        _mix(self._product, part, x, self._sums[group])
+        _mix(self._product, part, 0, x, self._sums[group])
 
     def answers(self, public: PublicKey, shares: Words) -> Iterator[Words]:
         """Return the mixer's messages; see :meth:`Product.answers`."""
@@ -385,15 +391,13 @@ class Mixing:
 
     def _finished(self, public: PublicKey, shares: Words) -> Iterator[Words]:
         product = self._product
-        for group, sums in enumerate(self._sums):
-            for start, stop in product._mixes():
-                some = Ciphertexts(
-                    product.parameters,
-                    sums.c_0[:, start:stop].copy(),
-                    sums.c_1[:, start:stop].copy(),
-                )
-                share = shares[group, start:stop]
-                yield as_words(finish(public, Mixed(some), share, product.layout.places))
+        for group, start, stop in product._answers():
+            sums = self._sums[group]
+            some = Ciphertexts(
+                product.parameters, sums.c_0[:, start:stop].copy(), sums.c_1[:, start:stop].copy()
+            )
+            share = shares[group, start:stop]
+            yield as_words(finish(public, Mixed(some), share, product.layout.places))
 
 
 def _check_bound(product: Product, w: Words) -> None:
@@ -411,11 +415,10 @@ def _transformed(product: Product, w: Words, start: int, stop: int) -> Residues:
     transform = product.parameters.transform
     polynomials = layout.pack_mixed(w, start, stop)
     if layout.run < LANES:
-        if layout.run > 1:
-            spread = np.zeros((*polynomials.shape, layout.run), np.uint64)
-            spread[..., 0] = polynomials
-            polynomials = spread.reshape(*polynomials.shape[:2], LENGTH)
-        x = numbers.from_words(polynomials)
+        # Most of a polynomial may be zeros that end it, whose residues are known.
+        x = np.zeros((len(numbers), *polynomials.shape[:2], LENGTH))
+        used = layout.run * polynomials.shape[2]
+        x[..., : used : layout.run] = numbers.from_words(polynomials)
         transform.forward(x.reshape(len(numbers), -1, LENGTH))
         return x
     columns = np.ascontiguousarray(polynomials.transpose(2, 0, 1))
@@ -429,8 +432,8 @@ def _empty_sums(product: Product, count: int) -> Ciphertexts:
     return Ciphertexts(product.parameters, np.zeros(shape), np.zeros(shape))
 
 
-def _mix(product: Product, kept: Ciphertexts, x: Residues, sums: Ciphertexts) -> None:
-    """Add products of some of a group of the keeper's polynomials with the mixer's to sums."""
+def _mix(product: Product, kept: Ciphertexts, first: int, x: Residues, sums: Ciphertexts) -> None:
+    """Add products of the keeper's polynomials from `first` on with the mixer's to sums."""
     add = add_slot_products if product.layout.run < LANES else add_run_products
     for component, out in ((kept.c_0, sums.c_0), (kept.c_1, sums.c_1)):
-        add(product.parameters.numbers, np.ascontiguousarray(component), x, out)
+        add(product.parameters.numbers, component, x, out, first)

@@ -43,6 +43,7 @@ def select(pair: Pair, numbers: Words, bits: Words) -> Words:
     return times_bit(pair, padded(numbers, size), bits)[:, :size]
 
 
-def gate(pair: Pair, z: Words, bits: Words, shift: int) -> Words:
-    """Return shares of z / 2^shift where b is 1, and of 0 elsewhere, |z| < 2^62."""
-    return select(pair, truncation.truncate(pair, z, shift), bits)
+def gate(pair: Pair, z: Words, bits: Words, shift: int) -> tuple[Words, Words]:
+    """Return shares of y = z / 2^shift where b is 1, and of 0 elsewhere, |z| < 2^62; and of y."""
+    y = truncation.truncate(pair, z, shift)
+    return select(pair, y, bits), y

@@ -23,7 +23,16 @@ from mpc.transport.addresses import EVERYWHERE, bind
 from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Talk
-from mpc.workers.worker import BUSY, FAILED, LARGEST_ANSWER, Order, Program, Task, own_contexts
+from mpc.workers.worker import (
+    BUSY,
+    FAILED,
+    LARGEST_ANSWER,
+    WRONG,
+    Order,
+    Program,
+    Task,
+    own_contexts,
+)
 from ring import get_num_threads
 
 __all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "Part", "WorkerPool"]
@@ -62,6 +71,8 @@ class Part:
         Why there is no result.
     abandoned : bool
         Whether to stop waiting for it, since another party has lost it.
+    wrong : bool
+        Whether it has failed since the provider has dealt wrongly.
     """
 
     order: Order
@@ -71,6 +82,7 @@ class Part:
     result: Words | None = None
     text: str = ""
     abandoned: bool = False
+    wrong: bool = False
 
 
 class _Worker:
@@ -131,7 +143,7 @@ class WorkerPool:
         reached = self._me.address[0] if host in EVERYWHERE else host
         self._task = Task(
             str(read.path.absolute()), session.me, session.format, session.memory_limit,
-            (reached, int(sock.getsockname()[1])), self._token, program,
+            session.network, (reached, int(sock.getsockname()[1])), self._token, program,
         )  # fmt: skip
         _, context = own_contexts(self._me)
         known = {self._me.name: self._me.accepted}
@@ -405,7 +417,8 @@ class WorkerPool:
             except (ShapeError, TypeError, ValueError):
                 raise FrameError(f"{who} sent a malformed answer") from None
         part.text = printable(str(text).encode())
-        part.state = FAILURE if kind == FAILED else LOSS
+        part.state = FAILURE if kind in (FAILED, WRONG) else LOSS
+        part.wrong = kind == WRONG
 
 
 def _killed(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.array.shared_array import SharedArray
-from mpc.core.errors import ArgumentError, FrameError, ShapeError, WorkerError
+from mpc.core.errors import ArgumentError, AuditError, FrameError, ShapeError, WorkerError
 from mpc.core.events import record
 from mpc.session import Session
 from mpc.workers import pool
@@ -79,6 +79,8 @@ def spread(
     ------
     ArgumentError
         If the parties differ in `n_jobs`. Raised at every party.
+    AuditError
+        If the provider has dealt wrongly to a worker.
     WorkerError
         If a party has no workers, the program fails in a worker, or rows are lost three times.
         Raised at every party; the session goes on.
@@ -285,6 +287,8 @@ class _SpreadCall:
                 continue
             mine = [k for party, k in found.tolist() if names[party] == me]
             party, k = found[0].tolist() if not mine else (self.session.here[0], mine[0])
+            if mine and parts[k].wrong:
+                raise AuditError(parts[k].text)
             why = f": {parts[k].text}" if mine else ", and its error says why"
             raise WorkerError(f"part {k} of {len(parts)} {what} at a worker of {names[party]}{why}")
 

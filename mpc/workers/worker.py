@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 
 from mpc.array.shared_array import SharedArray
 from mpc.core import wire
-from mpc.core.errors import PeerError, PeerTimeoutError
+from mpc.core.errors import AuditError, PeerError, PeerTimeoutError
 from mpc.core.frames import Kind
+from mpc.core.network import Network
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.joining import Links, join_parties
@@ -50,6 +51,7 @@ __all__ = [
     "FAILED",
     "LARGEST_ANSWER",
     "LOST",
+    "WRONG",
     "Operand",
     "Order",
     "Program",
@@ -63,7 +65,7 @@ Words = NDArray[np.uint64]
 # Called with a session, some rows and the other operands; its result has as many rows.
 Program = Callable[..., SharedArray]
 
-BUSY, LOST, FAILED = "busy", "lost", "failed"
+BUSY, LOST, FAILED, WRONG = "busy", "lost", "failed", "wrong"
 # How many BUSY messages a worker sends in the time after which it would count as lost.
 _BEATS = 4
 LARGEST_ANSWER = 1 << 13
@@ -178,6 +180,8 @@ class Task:
     me : str
     format : ring.FixedPoint
     memory_limit : int
+    network : Network, optional
+        Those of the session.
     address : (str, int)
         At which the party's process listens for its workers.
     token : bytes
@@ -191,6 +195,7 @@ class Task:
     me: str
     format: FixedPoint
     memory_limit: int
+    network: Network | None
     address: tuple[str, int]
     token: bytes
     program: Program
@@ -200,7 +205,10 @@ class Task:
         """Compute parts until the party's process has no more."""
         if self.threads is not None:
             set_num_threads(self.threads)
-        read = replace(configuration.load(Path(self.path)), format=self.format)
+        # What the session has, whatever the file says by now: a measured network is not measured again.
+        read = replace(
+            configuration.load(Path(self.path)), format=self.format, network=self.network
+        )
         me = read.parties[self.me]
         try:
             context, _ = own_contexts(me)
@@ -237,6 +245,9 @@ class Task:
             try:
                 with _Watch(control, read.timeouts.answer / _BEATS) as watch:
                     result = self._compute(read, watch, sock.dup(), order, words)
+            except AuditError as error:
+                # Not a loss, after which the provider could try again.
+                control.post_bytes(Kind.ANSWER, wire.encode((WRONG, str(error)[:_LARGEST_TEXT])))
             except PeerError as error:
                 control.post_bytes(Kind.ANSWER, wire.encode((LOST, str(error)[:_LARGEST_TEXT])))
             except Exception as error:
@@ -259,8 +270,10 @@ class Task:
             name: replace(member, address=address)
             for (name, member), address in zip(read.parties.items(), order.addresses, strict=True)
         }
-        links = join_parties(replace(read, parties=parties), self.me, order.name, sock)
-        with Session.from_links(read, self.me, links, self.memory_limit) as session:
+        links = join_parties(
+            replace(read, parties=parties), self.me, order.name, sock, self.memory_limit
+        )
+        with Session.from_links(read, self.me, links) as session:
             watch.over(links)
             operands = [o.array(session, w) for o, w in zip(order.operands, words, strict=True)]
             session.prepare(

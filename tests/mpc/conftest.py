@@ -137,6 +137,9 @@ class _Listened:
         self.stream.fill(out, id, start)
         self.tell(id, out.copy())
 
+    def at(self, id):
+        return _Listened(self.stream.at(id), self.tell)
+
     def place(self, name):
         return self.stream.place(name)
 
@@ -151,10 +154,13 @@ class Tap:
     dealt : list of (id, correlation, words of shape (p, ...))
     sent : list of rounds, each a list of (words of shape (p, ...), opening)
     opened : list of rounds, each a list of arrays
+    only_to : dict of int to int
+        Of rounds in which one party alone learns what is opened: the round's place, and the party.
     """
 
     def __init__(self):
         self.filled, self._dealt, self.sent, self.opened = [], [], [], []
+        self.only_to = {}
 
     def correlated(self, correlation, shares):
         """Listen to shares of a correlation, whose corrected parts come later."""
@@ -208,7 +214,7 @@ def tap():
     def listen(session):
         heard = Tap()
         correlated, transport = session.correlated, session.transport
-        deliver = transport.open
+        deliver, deliver_to = transport.open, transport.open_to
         streams = {party: heard.listened(party, some) for party, some in session.streams.items()}
 
         def listen_to_correlated(correlation):
@@ -222,11 +228,16 @@ def tap():
             heard.opened.append([array.copy() for array in opened])
             return opened
 
+        def listen_to_one(party, shares, opening):
+            heard.only_to[len(heard.sent)] = party
+            return deliver_to(party, shares, opening)
+
         with pytest.MonkeyPatch.context() as patch:
             for party, listened in streams.items():
                 patch.setitem(session.streams, party, listened)
             patch.setattr(session, "correlated", listen_to_correlated)
             patch.setattr(transport, "open", listen_to_open)
+            patch.setattr(transport, "open_to", listen_to_one)
             yield heard
 
     return listen

@@ -43,10 +43,10 @@ def digest(check, parties, monkeypatch):
             hear(words, total)
         return opened
 
-    def listen_to_one(transport, party, shares):
+    def listen_to_one(transport, party, shares, opening):
         heard.update(f"open to {party}".encode())
         hear(shares)
-        return deliver_to(transport, party, shares)
+        return deliver_to(transport, party, shares, opening)
 
     monkeypatch.setattr(LocalTransport, "open", listen)
     monkeypatch.setattr(LocalTransport, "open_to", listen_to_one)

@@ -13,7 +13,8 @@ from mpc.core.interfaces import Transport
 from mpc.core.keys import fresh_streams
 from mpc.core.known import SharedBit
 from mpc.core.runtime import Setup
-from mpc.protocols.relu import relu_with_derivative
+from mpc.protocols.masking import mask_ahead
+from mpc.protocols.relu import relu_in_two_rounds, relu_with_derivative
 from mpc.protocols.sigmoid import sigmoid
 from mpc.provider.dealer import Provider
 from mpc.provider.sources import FromKeys, InProcess
@@ -30,15 +31,16 @@ B = A[::-1] * 0.5 + 1
 class Replay(Transport):
     """Deliver what was opened in another run, and keep what is sent."""
 
-    def __init__(self, opened):
-        self.opened, self.sent = iter(opened), []
+    def __init__(self, opened, me=None):
+        self.opened, self.sent, self.me = iter(opened), [], me
 
     def open(self, messages):
         self.sent.append([(words.copy(), opening) for words, opening in messages])
         return next(self.opened)
 
-    def open_to(self, party, shares):
-        return self.open([(shares, "sum")])[0]
+    def open_to(self, party, shares, opening):
+        (words,) = self.open([(shares, opening)])
+        return words if self.me in (None, party) else words[:0]
 
     def close(self, problem):
         pass
@@ -82,6 +84,24 @@ def linear(s):
     return x + y, 3 - x * 2, x.sum(), x[::2], x.reshape(6, 11).T, np.stack([x, y]), x + 0.5
 
 
+def products_for_one_to_see(s):
+    x, y = two(s)
+    mask_ahead(x, y)
+    z, t = x + y, y - x
+    u, v = z.reshape(11, 6), y.reshape(6, 11)
+    # Some after others in one flight: those who only send go on.
+    t.reveal(to="alice")
+    return (
+        x * z,
+        z * x,
+        z * y,
+        u @ v,
+        (u @ v + 1).relu() @ x[:11].reshape(11, 1),
+        x * (y * t),
+        t * x,
+    )
+
+
 def products(s):
     x, y = two(s)
     z = x + y
@@ -98,6 +118,9 @@ def relu(s):
     x, y = two(s)
     z, bit = relu_with_derivative(x * y)
     held = (bit.planes,) if isinstance(bit, SharedBit) else (bit.beta, bit.delta)
+    if s.pair is None:
+        held += tuple(relu_in_two_rounds(v, truncate=False) for v in (x * y, x - y))
+        held += (relu_in_two_rounds(x * y),)
     return x.relu(), (x - y).relu(), z, *held
 
 
@@ -146,7 +169,8 @@ def revealing(s):
 
 
 PROGRAMS = [
-    linear, products, truncation, relu, smooth, functions, comparisons, choices, largest, revealing,
+    linear, products, products_for_one_to_see, truncation, relu, smooth, functions, comparisons,
+    choices, largest, revealing,
 ]  # fmt: skip
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 
@@ -172,7 +196,7 @@ def test_a_party_by_itself_computes_its_row(keyed, tap, program):
     for j in range(n):
         own = [streams[j] if i == j else None for i in range(n)]
         # The provider sends to the last party alone.
-        alone = start(parties, (j,), own, keys if j == n - 1 else None, Replay(heard.opened))
+        alone = start(parties, (j,), own, keys if j == n - 1 else None, Replay(heard.opened, j))
         got = rows_of(program(alone))
         for mine, all_rows in zip(got, want, strict=True):
             row = all_rows if len(all_rows) == 1 else all_rows[j : j + 1]
@@ -199,6 +223,9 @@ class Garbage:
     def fill(self, out, id, start=0):
         self.stream.fill(out, id, start)
         out += np.uint64(0x9E3779B97F4A7C15)
+
+    def at(self, id):
+        return Garbage(self.stream.at(id))
 
     def place(self, name):
         return self.stream.place(name)

@@ -15,8 +15,16 @@ from tests.helpers.program_fuzz import programs, run
 
 PROGRAMS = int(os.environ.get("SOTTO_PROGRAMS", "400"))
 NAMES = ("alice", "bob", "carol", "dave", "erin")
-# Most programs run with two parties, as most people do; some of them without a provider.
-SHARES = {(2, "crypto"): 0.7, (3, "crypto"): 0.2, (5, "crypto"): 0.1, (2, None): 0.1}
+# Most programs run with two parties, as most people do; some of them without a provider, and some on a
+# network so slow that rounds are all that counts.
+SLOW = mpc.Network(round_trip=10.0, megabits=1e6)
+SHARES = {
+    (2, "crypto", None): 0.7,
+    (3, "crypto", None): 0.2,
+    (5, "crypto", None): 0.1,
+    (2, None, None): 0.1,
+    (3, "crypto", SLOW): 0.1,
+}
 
 
 # What a session does where bounds prove nothing; most check on the values.
@@ -24,16 +32,17 @@ MODES = ("values", "values", "values", "check", "warn")
 
 
 @cache
-def session_of(parties, provider, form, mode):
+def session_of(parties, provider, network, form, mode):
     return mpc.Session(
-        NAMES[:parties], frac_bits=form[0], int_bits=form[1], ranges=mode, provider=provider
-    )
+        NAMES[:parties], frac_bits=form[0], int_bits=form[1], ranges=mode, provider=provider,
+        network=network,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(("parties", "provider"), SHARES)
-def test_random_programs(parties, provider):
+@pytest.mark.parametrize(("parties", "provider", "network"), SHARES, ids=str)
+def test_random_programs(parties, provider, network):
     ends = Counter()
-    count = max(20, int(PROGRAMS * SHARES[parties, provider]))
+    count = max(20, int(PROGRAMS * SHARES[parties, provider, network]))
 
     @settings(
         max_examples=count,
@@ -45,11 +54,11 @@ def test_random_programs(parties, provider):
     @given(programs(MODES))
     def check(program):
         form, mode, inputs, steps = program
-        ends[run(session_of(parties, provider, form, mode), inputs, steps)[0]] += 1
+        ends[run(session_of(parties, provider, network, form, mode), inputs, steps)[0]] += 1
 
     check()
     print(
-        f"{parties} parties, provider {provider}: {sum(ends.values())} programs,"
+        f"{parties} parties, provider {provider}, network {network}: {sum(ends.values())} programs,"
         f" {ends['right']} right to the end, refused at {dict(ends.most_common())}"
     )
     # Refusing everything would be no proof of anything.

@@ -202,10 +202,12 @@ class TestBits:
         shift, z, second = drawn
         chosen = data.draw(st.lists(st.booleans(), min_size=2 * len(z), max_size=2 * len(z)))
         planes = pack_bits(np.array(chosen).reshape(2, len(z)))
-        got = integers(select.gate(pair, shared(z, array(second)), planes, shift))
+        got, kept = select.gate(pair, shared(z, array(second)), planes, shift)
+        got, kept = integers(got), integers(kept)
         mine, theirs = chosen[: len(z)], chosen[len(z) :]
-        for y, v, a, b in zip(got, z, mine, theirs, strict=True):
-            assert rounded_rightly(y, v, shift) if a ^ b else y == 0
+        for y, whole, v, a, b in zip(got, kept[: len(z)], z, mine, theirs, strict=True):
+            assert rounded_rightly(whole, v, shift) if shift else whole == v
+            assert y == (whole if a ^ b else 0)
 
     def test_a_derivative_serves_again(self, pair, shared, integers):
         """ReLU's way back takes its bits as they are, more than once."""

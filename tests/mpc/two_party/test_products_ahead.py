@@ -200,7 +200,14 @@ def test_workers_take_nothing_from_a_stock():
         relu = lambda p: p.share(x, owner="bob").relu().reveal()  # noqa: E731
         relu(s)
         assert [count(s.pair, n) for n in (None, 1, 3, -1)] == [4, 1, 3, -1]
+        # A program that is about to run, and for which there is no stock, may have workers.
+        counts = []
+        s.prepare(lambda p: [counts.append(p.worker_count(3, 40)), relu(p)])
+        relu(s)
+        assert counts == [3]
         s.prepare_ahead(relu)
+        with pytest.raises(StockError, match="got 3: workers take nothing from a stock"):
+            s.prepare(lambda p: [relu(p), p.worker_count(3, 40)])
         assert [count(s.pair, n) for n in (None, 1)] == [1, 1]
         for n_jobs in (3, -1):
             with pytest.raises(

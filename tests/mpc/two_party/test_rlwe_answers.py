@@ -51,7 +51,7 @@ def mixed_of(parameters, m, k, n, rows, columns, kind="random"):
     kept = read_ciphertexts(parameters, data, len(polynomials), "alice", random=False)
     values = _transformed(product, w, 0, layout.mixed_groups)
     sums = _empty_sums(product, layout.mixed_groups)
-    _mix(product, kept, values, sums)
+    _mix(product, kept, 0, values, sums)
     return product, x, w, Mixed(sums)
 
 

@@ -36,12 +36,12 @@ def through_polynomials(layout, x, w):
     """Multiply by a layout's packing: sums of products of polynomials, read at its places."""
     kept, mixed = layout.pack_kept(x), layout.pack_mixed(w, 0, layout.mixed_groups)
     assert kept.shape == (layout.kept_groups, layout.terms, SMALL)
-    assert mixed.shape == (layout.mixed_groups, layout.terms, SMALL // layout.run)
+    assert mixed.shape[:2] == (layout.mixed_groups, layout.terms)
     # What the flood is measured by.
     assert all(np.count_nonzero(group) <= layout.used for group in mixed)
-    spread = np.zeros((*mixed.shape, layout.run), np.uint64)
-    spread[..., 0] = mixed
-    spread = spread.reshape(*mixed.shape[:2], SMALL)
+    # Zeros that end them may be left away.
+    spread = np.zeros((*mixed.shape[:2], SMALL), np.uint64)
+    spread[..., : layout.run * mixed.shape[2] : layout.run] = mixed
     results = np.zeros((layout.kept_groups, layout.mixed_groups, len(layout.places)), np.uint64)
     for g in range(layout.kept_groups):
         for h in range(layout.mixed_groups):

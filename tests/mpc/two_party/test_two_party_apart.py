@@ -32,7 +32,7 @@ def program(pair, z):
         "value": y[:, :SIZE],
         "relu": positive,
         "derivative": derivative,
-        "gate": select.gate(pair, z * np.uint64(8), derivative, 3),
+        "gate": select.gate(pair, z * np.uint64(8), derivative, 3)[0],
         "truncated": truncation.truncate(pair, z * np.uint64(2**16), 16),
         "zero": zero,
         "number": convert.to_number(pair, zero, SIZE),
