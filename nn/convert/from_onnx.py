@@ -11,23 +11,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.onnx_graph import RANDOM, graph_model
+from nn.convert.knowing_rows import knowing
+from nn.convert.learned_graphs import learned_model, needed_nodes
+from nn.convert.onnx_graph import RANDOM, check_reals, graph_model
 from nn.convert.onnx_operators import operators
 from nn.convert.onnx_values import Images, Labels, Probabilities, Rows, Sizes, Value, as_rows
-from nn.core.checks import integer
+from nn.core.checks import integer, side_by_side
+from nn.layers import Trees
 from nn.layers.activations import Sigmoid
 from nn.models.heads import HeadsModel
 from nn.models.predictors import Classifier, Regressor
-from ring.errors import DataError, DtypeError, ShapeError
-from ring.real_arrays import plain_array
+from ring.errors import ArgumentError, DataError, DtypeError, ShapeError
+from ring.real_arrays import plain_array, real_array
 
 __all__ = ["from_onnx"]
+
+Model = TypeVar("Model", Classifier, Regressor, HeadsModel, Classifier | Regressor | HeadsModel)
 
 # The oldest version of the standard operators that has the meaning of nn.convert.onnx_operators.
 _OLDEST_OPSET = 9
@@ -37,7 +42,22 @@ _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsquee
 # integers and return floats.
 _FLOATS = (1, 10, 11, 16)
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
-_FROM_INTEGERS = ("Cast", "Gather", "LinearClassifier", "LinearRegressor", "Scaler", "Shape")
+_FROM_INTEGERS = (
+    "Cast",
+    "Equal",
+    "Gather",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Scaler",
+    "Shape",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+)
+_MOVING = (
+    "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
+)  # fmt: skip
 
 
 def from_onnx(
@@ -46,8 +66,10 @@ def from_onnx(
     *,
     classes: ArrayLike | None = None,
     shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+    secret_features: bool = False,
 ) -> Classifier | Regressor | HeadsModel:
-    """Read a network or a linear model from ONNX, as skl2onnx and PyTorch export them.
+    """Read a network, a linear model or trees from ONNX, as skl2onnx and PyTorch export them.
 
     Needs the extra ``sotto-mpc[onnx]``.
 
@@ -67,12 +89,17 @@ def from_onnx(
     shape : sequence of int, or mapping of str to it, optional
         Sizes of a row of the input, without the axis of the rows, where the graph leaves some open;
         of several inputs by their names.
+    outputs : sequence of str, optional
+        Names of the graph's outputs that count, such as the labels of a support vector machine without
+        its scores. Default: all.
+    secret_features : bool, default=False
+        Whether trees hide which feature each node compares, as for :func:`nn.from_sklearn`.
 
     Returns
     -------
     Classifier, Regressor or HeadsModel
         In float64. With several outputs a HeadsModel, which gives them by name. A softmax at the
-        end is its ``predict_proba``, a log-softmax its
+        end, also one spelled out in several nodes, is its ``predict_proba``, a log-softmax its
         ``predict_log_proba``.
 
     Raises
@@ -83,9 +110,12 @@ def from_onnx(
     DataError
         If the file is no ONNX model.
     DtypeError
-        If `model` is neither a path nor a ModelProto, or `X` is no array of reals.
+        If `model` is neither a path nor a ModelProto, `X` is no array of reals, or `secret_features` is
+        not True or False.
     ShapeError, RangeError
         If `X` does not fit the model.
+    ArgumentError
+        If `outputs` names none of the graph's outputs, or another one.
     ImportError
         If onnx is not installed.
 
@@ -103,28 +133,59 @@ def from_onnx(
     >>> model.predict([[2.0], [-1.0]]).tolist()
     ['down', 'up']
     """
+    if not isinstance(secret_features, (bool, np.bool_)):
+        raise DtypeError(f"secret_features must be True or False, got {secret_features!r}")
     onnx = _onnx()
     graph, opsets = _load(onnx, model)
+    if outputs is not None:
+        graph = _with_outputs(graph, outputs)
     arrays = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
     inputs = [value for value in graph.input if value.name not in arrays]
     if not inputs:
         raise ConversionError("the graph must have an input, got none")
+    check_reals(graph, [value.name for value in inputs])
     given = shape if isinstance(shape, Mapping) else {inputs[0].name: shape}
     shapes = {value.name: _input_shape(value, graph, given.get(value.name)) for value in inputs}
     made: Classifier | Regressor | HeadsModel
     try:
         made = _chain(onnx, graph, opsets, shapes, arrays, classes)
     except ConversionError as error:
-        if any(node.domain not in ("", "ai.onnx") for node in graph.node):
-            raise
+        if any(node.domain == "ai.onnx.ml" for node in graph.node):
+            made = learned_model(
+                onnx, graph, opsets, shapes, classes, _constants, secret_features=secret_features
+            )
+            return _with_rows(made, X)
         try:
             made = graph_model(onnx, graph, opsets, shapes, classes, _constants)
         except ConversionError as other:
             raise other from error
+    return _with_rows(made, X)
+
+
+def _with_rows(made: Model, X: Any) -> Model:
+    """Return a model that knows of rows like those to predict, if there are any."""
     if X is not None:
         flat = {n: _as_matrix(v) for n, v in X.items()} if isinstance(X, dict) else _as_matrix(X)
         made.take_rows(flat)
+        if any(isinstance(layer, Trees) for layer in made.layers):
+            rows = side_by_side(flat, made.inputs_) if isinstance(flat, dict) else flat
+            made.layers = knowing(made.layers, np.asarray(real_array(rows, "X"), np.float64))
     return made
+
+
+def _with_outputs(graph: Any, outputs: Sequence[str]) -> Any:
+    """Return a graph with some of its outputs, and the nodes that they need."""
+    named = {output.name: output for output in graph.output}
+    wanted = [outputs] if isinstance(outputs, str) else list(outputs)
+    unknown = [name for name in wanted if name not in named]
+    if unknown or not wanted:
+        raise ArgumentError(f"outputs must be among {', '.join(named)}, got {outputs!r}")
+    found = type(graph)()
+    found.CopyFrom(graph)
+    del found.output[:], found.node[:]
+    found.output.extend(named[name] for name in wanted)
+    found.node.extend(needed_nodes(graph, wanted))
+    return found
 
 
 def _as_matrix(X: Any) -> Any:
@@ -204,8 +265,7 @@ def _input_shape(value: Any, graph: Any, row: Sequence[int] | None) -> tuple[int
     if kind not in _FLOATS:
         # Division and overflow of integers differ from those of floats; the outputs of these
         # operators are floats.
-        takers = [node for node in graph.node if value.name in node.input]
-        other = [node.op_type for node in takers if node.op_type not in _FROM_INTEGERS]
+        other = _takers_of_integers(graph, value.name)
         if kind not in _INTEGERS or other:
             raise ConversionError(
                 f"input {value.name!r} must hold floats, or whole numbers that go into"
@@ -229,6 +289,19 @@ def _input_shape(value: Any, graph: Any, row: Sequence[int] | None) -> tuple[int
             " those that are open"
         )
     return tuple(shape)
+
+
+def _takers_of_integers(graph: Any, name: str) -> list[str]:
+    """Return the operators that compute with an input of integers, other than those that may."""
+    whole, other = {name}, []
+    for node in graph.node:
+        if not whole & set(node.input):
+            continue
+        if node.op_type in _MOVING:
+            whole |= set(node.output)
+        elif node.op_type not in _FROM_INTEGERS:
+            other.append(node.op_type)
+    return other
 
 
 def _model_of(
@@ -316,6 +389,9 @@ def _without_sigmoid(rows: Rows, one: bool) -> tuple[Rows, bool]:
 def _constants(onnx: Any, opsets: Any, node: Any, given: dict[str, Any]) -> Any:
     """Return the outputs of a node, given the arrays of all its inputs."""
     helper = onnx.helper
+    if node.op_type == "DequantizeLinear":  # of weights; the evaluator has no version before this
+        version = max(19, next(o.version for o in opsets if o.domain in ("", "ai.onnx")))
+        opsets = [helper.make_opsetid("", version)]
     inputs = [
         helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape

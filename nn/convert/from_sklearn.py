@@ -2,59 +2,115 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import warnings
-from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from nn.convert import (
+    boosters,
+    sklearn_ensembles,
+    sklearn_kernels,
+    sklearn_linear,
+    sklearn_transformers,
+    sklearn_trees,
+)
+from nn.convert.conversion import (
+    Conversion,
+    Kinds,
+    Scores,
+    Values,
+    check_fitted,
+    inner_of,
+    named_by,
+)  # fmt: skip
+from nn.convert.expressions import Affine, Builder
+from nn.convert.knowing_rows import knowing
+from nn.convert.problems import ConversionError
+from nn.convert.public_columns import Columns
 from nn.fixed_point.inputs import public_range
-from nn.layers import LAYERS, Dense, Layer
-from nn.layers.folding import dense, merge
+from nn.layers import Dense, Largest
 from nn.models.predictors import Classifier, Regressor
-from nn.models.trainable import NotFittedError
-from ring.errors import ArgumentError
+from nn.models.preprocessing import PublicPreprocessing
+from ring.errors import DtypeError
 from ring.real_arrays import real_array
 
-__all__ = ["ESTIMATORS", "TRANSFORMERS", "ConversionError", "from_sklearn"]
-
-Floats = NDArray[np.float64]
-
-
-def _activations() -> dict[str, type[Layer] | None]:
-    """Return the activations by their names in scikit-learn; the identity is None, no layer."""
-    named = {
-        kind.named_elsewhere.sklearn: kind
-        for kind in LAYERS.values()
-        if kind.named_elsewhere is not None and kind.named_elsewhere.sklearn is not None
-    }
-    return {**named, "identity": None}
-
+__all__ = ["KINDS", "ConversionError", "from_sklearn"]
 
 # Rows on which the converted model is compared with the original.
 _ROWS = 256
 
 
-class ConversionError(ArgumentError):
-    """A model of another library cannot be converted: Sotto lacks a part of it."""
+def _own_classifier(c: Conversion, step: Any, x: Affine) -> Scores:
+    """Convert Sotto's own estimator, which holds its plain model."""
+    return Scores(_through(c, step.model_.layers, x), step.model_.classes_, step.model_.link)
 
 
-def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Regressor:
+def _own_regressor(c: Conversion, step: Any, x: Affine) -> Values:
+    return Values(_through(c, step.model_.layers, x), step.model_.flat)
+
+
+def _through(c: Conversion, layers: Any, x: Affine) -> Affine:
+    for layer in layers:
+        if isinstance(layer, Dense):
+            x = x.map(layer.weights, layer.bias)
+        else:
+            x = c.build.apply(layer, x)
+    return x
+
+
+KINDS = Kinds(
+    transformers=sklearn_transformers.TRANSFORMERS,
+    classifiers={
+        **sklearn_linear.CLASSIFIERS, **sklearn_trees.CLASSIFIERS, **sklearn_kernels.CLASSIFIERS,
+        **sklearn_ensembles.CLASSIFIERS, **boosters.CLASSIFIERS,
+        "SecureMLPClassifier": _own_classifier,
+    },
+    regressors={
+        **sklearn_linear.REGRESSORS, **sklearn_trees.REGRESSORS, **sklearn_kernels.REGRESSORS,
+        **sklearn_ensembles.REGRESSORS, **boosters.REGRESSORS,
+        "SecureMLPRegressor": _own_regressor,
+    },
+    inside=sklearn_ensembles.INSIDE,
+    selector=sklearn_transformers.select,
+    linear_classifier=sklearn_linear.linear_classifier,
+    linear_regressor=sklearn_linear.linear_regressor,
+)  # fmt: skip
+
+
+def from_sklearn(
+    estimator: Any,
+    X: Any | None = None,
+    *,
+    secret_features: bool = False,
+    public_preprocessing: bool = False,
+) -> Classifier | Regressor:
     """Convert a fitted scikit-learn estimator to a plain model, ready to be shared.
 
     Parameters
     ----------
     estimator : fitted estimator
-        MLPClassifier, MLPRegressor, LogisticRegression, LinearSVC, LinearRegression or Ridge, or a
-        Pipeline (nested ones too) of StandardScaler, MinMaxScaler or PCA and one of them. The
-        transformers are folded into the first layer, so the data owner shares raw features. Of
-        Sotto's own estimators, such as :class:`nn.SecureMLPClassifier`, it is their ``model_``.
+        Any with ``coef_`` and ``intercept_``; networks; trees, forests and boosted trees; support vector
+        machines and other kernel machines; nearest neighbours and centroids; naive Bayes; the estimators of
+        xgboost and lightgbm; and votes,
+        stacks, searches and pipelines of those. Affine transformers are folded into the first layer, so
+        the data owner shares raw features. Of Sotto's own estimators, such as
+        :class:`nn.SecureMLPClassifier`, it is their ``model_``. The page on conversion lists all.
     X : array_like of shape (rows, features), optional
         Rows like those to predict, such as the training data. The model takes two things from
         them: the range of each feature, rounded outward (:func:`nn.fixed_point.inputs.public_range`),
         and the size of its outputs, from which follows how exact they have to be. Without `X`, the
         range is that of a MinMaxScaler at the front, or has to be given to ``share``.
+    secret_features : bool, default=False
+        Whether trees hide which feature each node compares, at the price of a product. By default
+        that becomes public when the model is shared, as the trees' shape does.
+    public_preprocessing : bool, default=False
+        Whether encoders of categories and SimpleImputer at the front are run in the clear by the owner
+        of the rows, who then gets their categories and fill values: ``model.preprocess(X)`` gives the
+        rows to be shared.
 
     Returns
     -------
@@ -85,242 +141,155 @@ def from_sklearn(estimator: Any, X: ArrayLike | None = None) -> Classifier | Reg
     >>> bool((model.predict(X) == original.predict(X)).all())
     True
     """
-    transformers, final = _steps(estimator)
-    for step in (*transformers, final):
-        _check_fitted(step)
+    flags = {"secret_features": secret_features, "public_preprocessing": public_preprocessing}
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise DtypeError(f"{name} must be True or False, got {flag!r}")
+    if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+        raise ConversionError(f"a fitted estimator is needed, got {estimator!r}")
+    first = _first(estimator)
+    names = getattr(first, "feature_names_in_", None)
+    count = _features(estimator, first)
+    build, columns = (
+        Builder(count, bool(secret_features)),
+        Columns(count, bool(public_preprocessing)),
+    )
+    conversion = Conversion(build, KINDS, columns, names)
+    found: Scores | Values
     try:
-        layers: list[Layer] = [TRANSFORMERS[type(step).__name__](step) for step in transformers]
-        made = ESTIMATORS[type(final).__name__](final)
+        if conversion.classifies(estimator):
+            found = conversion.scores(estimator, build.input)
+        else:
+            found = conversion.values(estimator, build.input)
     except AttributeError as error:
         raise ConversionError(
             f"{error}: was it fitted by another version of scikit-learn?"
         ) from None
-    layers = merge([*layers, *made.layers])
-    features = layers[0].parameters[0].shape[0]
-    if isinstance(made, Classifier):
-        made = Classifier(layers, made.classes_, features, link=made.link)
+    keep, rules = None, None
+    if len(columns.rules) > count:
+        keep = build.used(found.values)
+        rules = PublicPreprocessing(
+            count, [columns.rules[k] for k in keep], None if names is None else [*map(str, names)]
+        )
+    layers = build.finish(found.values, keep)
+    features = build.features if keep is None else len(keep)
+    made: Classifier | Regressor
+    if isinstance(found, Scores):
+        made = Classifier(layers, found.classes, features, link=found.link)
     else:
-        made = Regressor(layers, features, flat=made.flat)
-    first = (*transformers, final)[0]
-    made.feature_names_in_ = getattr(first, "feature_names_in_", None)
+        made = Regressor(layers, features, flat=found.flat)
+    made.preprocessing_ = rules
+    if rules is None:
+        made.feature_names_in_ = names
     if X is not None:
-        made.take_rows(X)
+        numbers = X if rules is None else rules.transform(X)
+        made.take_rows(numbers)
+        made.layers = knowing(made.layers, np.asarray(real_array(numbers, "X"), np.float64))
     elif type(first).__name__ == "MinMaxScaler":
         made.input_range_ = public_range(np.stack([first.data_min_, first.data_max_]))
-    if type(final).__module__.startswith("sklearn."):
+    if type(_last(estimator)).__module__.startswith(("sklearn.", "xgboost.", "lightgbm.")):
         _check_agreement(estimator, made, X)
     return made
 
 
-def _listed(names: Collection[str]) -> str:
-    """Return names as text: "a, b and c"."""
-    *most, last = sorted(names)
-    return f"{', '.join(most)} and {last}"
+def _first(estimator: Any) -> Any:
+    """Return the first step of pipelines within one another."""
+    steps = getattr(estimator, "steps", None)
+    if type(estimator).__name__ != "Pipeline" or not steps:
+        return estimator
+    real = [one for _, one in steps if one is not None and not isinstance(one, str)]
+    return _first(real[0]) if real else estimator
 
 
-def _steps(estimator: Any) -> tuple[list[Any], Any]:
-    """Return the transformers and the final estimator of a pipeline; raise if one is not known."""
-    steps = list(_flat("", estimator))
-    can = (
-        f"from_sklearn converts {_listed(ESTIMATORS)}, and Pipelines that put "
-        f"{_listed(TRANSFORMERS)} before one of them"
-    )
-    if not steps:
-        raise ConversionError(f"{can}; got a Pipeline without steps")
-    for place, (where, step) in enumerate(steps):
-        known = ESTIMATORS if place == len(steps) - 1 else TRANSFORMERS
-        if not _is(step, known):
-            raise ConversionError(f"{can}; got {where}{type(step).__name__}")
-    return [step for _, step in steps[:-1]], steps[-1][1]
+def _last(estimator: Any) -> Any:
+    steps = getattr(estimator, "steps", None)
+    real = [one for _, one in steps or () if one is not None and not isinstance(one, str)]
+    return _last(real[-1]) if type(estimator).__name__ == "Pipeline" and real else estimator
 
 
-def _flat(where: str, step: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of nested pipelines, each with the text that says where it is."""
-    if not _is(step, ("Pipeline",)):
-        yield where, step
-        return
-    for name, inner in step.steps:
-        if inner is not None and not (isinstance(inner, str) and inner == "passthrough"):
-            yield from _flat(f"step {name!r}, ", inner)
+def _features(estimator: Any, first: Any) -> int:
+    """Return how many features the rows have."""
+    if type(first).__name__ == "Pipeline":
+        raise ConversionError("an estimator is needed, got a Pipeline without steps")
+    if named_by(first) in KINDS.inside:
+        inner_of(first, KINDS.inside[named_by(first)])
+    for holder in (first, estimator):
+        for inner in (holder, getattr(holder, "best_estimator_", None)):
+            count = getattr(inner, "n_features_in_", None)
+            if count is not None:
+                return int(count)
+    check_fitted(first)
+    points = getattr(first, "X_thresholds_", None)
+    if points is not None:  # isotonic regression, of one feature
+        return 1
+    raise ConversionError(f"{type(first).__name__} does not say of how many features its rows are")
 
 
-def _is(step: Any, names: Collection[str]) -> bool:
-    """Return whether a step is of a class in `names` of scikit-learn or Sotto.
-
-    A user's subclass is not: it may predict something else.
-    """
-    kind = type(step)
-    return kind.__name__ in names and kind.__module__.split(".")[0] in ("sklearn", "nn")
-
-
-def _check_fitted(step: Any) -> None:
-    from sklearn.exceptions import NotFittedError as Unfitted
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(step)
-    except Unfitted:
-        raise NotFittedError(
-            f"{type(step).__name__} must be fitted before it is converted: call its fit first"
-        ) from None
-
-
-def _check_agreement(original: Any, made: Classifier | Regressor, X: ArrayLike | None) -> None:
+def _check_agreement(original: Any, made: Classifier | Regressor, X: Any | None) -> None:
     """Raise ConversionError unless both models predict the same for rows of `X`, or random rows."""
     if X is None:
+        if made.preprocessing_ is not None:
+            return  # no row is known that has its categories
         rows = np.random.default_rng(0).normal(size=(_ROWS, made.n_features_in_))
         if made.input_range_ is not None:
             low, high = made.input_range_
             rows = np.clip((low + high) / 2 + rows * (high - low) / 4, low, high)
+        given = _named(rows, made.feature_names_in_)
+    elif hasattr(X, "iloc"):
+        given = X.iloc[:_ROWS]
+        rows = made.preprocess(given)
+    elif made.preprocessing_ is not None:
+        given = np.asarray(X, dtype=object)[:_ROWS]
+        rows = made.preprocess(given)
     else:
-        rows = real_array(X, "X").astype(np.float64, copy=False)[:_ROWS]
+        given = rows = real_array(X, "X").astype(np.float64, copy=False)[:_ROWS]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # about names of features, and versions
         try:
-            wanted = np.asarray(original.predict(rows))
-            odds = original.predict_proba(rows) if hasattr(original, "predict_proba") else None
+            wanted = np.asarray(original.predict(given))
+            odds = original.predict_proba(given) if hasattr(original, "predict_proba") else None
         except (AttributeError, TypeError, ValueError) as error:
             raise ConversionError(f"the estimator's own predict fails: {error}") from None
-        if isinstance(made, Regressor):
-            found = made.predict(rows)
-            near = 1e-6 * np.abs(wanted).max(axis=0, initial=np.finfo(np.float64).tiny)
-            same = found.shape == wanted.shape and np.abs(found - wanted) <= near
-        else:
-            scores = made.decision_function(rows)
-            ranked = np.sort(scores, axis=1)
-            tied = ranked[:, -1] - ranked[:, -2] <= 1e-6 * np.abs(scores).max(axis=1)
-            same = (made.predict(rows) == wanted) | tied
-            if odds is not None and made.link is not None:
-                same = same & (np.abs(made.predict_proba(rows) - odds) <= 1e-5).all(axis=1)
-    if not np.all(same):
+        same = _same(made, rows, wanted, odds)
+    different = np.size(same) - np.count_nonzero(same)
+    # Which of points at the same distance are neighbours is not laid down.
+    tolerated = 0.01 * np.size(same) if any(type(one) is Largest for one in made.layers) else 0
+    if different > tolerated:
         raise ConversionError(
             f"the converted model and the original must predict the same, got other predictions for "
-            f"{np.size(same) - np.count_nonzero(same)} of {np.size(same)}: was it changed after it was "
+            f"{different} of {np.size(same)}: was it changed after it was "
             "fitted, or fitted by another version of scikit-learn, or to features whose mean is far "
             "larger than their spread?"
         )
 
 
-# Transformers, each an affine map.
+def _named(rows: NDArray[Any], names: NDArray[Any] | None) -> Any:
+    """Return rows as a table with names, if there are names and pandas."""
+    pandas = None
+    if names is not None:
+        with contextlib.suppress(ImportError):
+            pandas = importlib.import_module("pandas")
+    return rows if pandas is None else pandas.DataFrame(rows, columns=names)
 
 
-def _standard_scaler(step: Any) -> Layer:
-    scale = 1 / step.scale_ if step.with_std else np.ones(step.n_features_in_)
-    mean = step.mean_ if step.with_mean else np.zeros(step.n_features_in_)
-    return dense(scale, -mean * scale)
-
-
-def _min_max_scaler(step: Any) -> Layer:
-    if step.clip:
-        raise ConversionError("MinMaxScaler is converted with clip=False only, got clip=True")
-    return dense(step.scale_, step.min_)
-
-
-def _pca(step: Any) -> Layer:
-    matrix = np.asarray(step.components_, dtype=np.float64).T
-    if step.whiten:
-        deviation = np.sqrt(step.explained_variance_)
-        matrix = matrix / np.maximum(deviation, np.finfo(deviation.dtype).eps)
-    return dense(matrix, -np.asarray(step.mean_, dtype=np.float64) @ matrix)
-
-
-# Estimators.
-
-
-def _binary(layer: Dense, both: bool = False) -> Dense:
-    """Return scores of two classes, (0, z) or with `both` (-z, z), for one score z."""
-    weights, bias = layer.weights, layer.bias
-    first = -1.0 if both else 0.0
-    return dense(np.hstack([first * weights, weights]), np.concatenate([first * bias, bias]))
-
-
-def _linear(step: Any) -> Dense:
-    """Return coefficients and intercept as a layer."""
-    coefficients = step.coef_.toarray() if hasattr(step.coef_, "toarray") else step.coef_
-    weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64)).T
-    bias = np.asarray(step.intercept_, dtype=np.float64)
-    return dense(weights, np.broadcast_to(bias, weights.shape[1:]))
-
-
-def _linear_regressor(step: Any) -> Regressor:
-    layer = _linear(step)
-    return Regressor([layer], layer.weights.shape[0], flat=np.ndim(step.coef_) == 1)
-
-
-def _linear_classifier(step: Any, link: str | None, both: bool = False) -> Classifier:
-    layer = _linear(step)
-    if len(step.classes_) == 2:
-        layer = _binary(layer, both)
-    return Classifier([layer], step.classes_, layer.weights.shape[0], link=link)
-
-
-def _logistic_regression(step: Any) -> Classifier:
-    # `multi_class` exists before scikit-learn 1.8; liblinear fits one classifier a class.
-    mode = getattr(step, "multi_class", "deprecated")
-    several = len(step.classes_) > 2
-    if several and (mode in ("ovr", "warn") or step.solver == "liblinear"):
-        return _linear_classifier(step, "one_vs_rest")
-    return _linear_classifier(step, "softmax", both=mode == "multinomial" and not several)
-
-
-def _linear_svc(step: Any) -> Classifier:
-    return _linear_classifier(step, None)
-
-
-def _network(step: Any) -> list[Layer]:
-    """Return the layers of a fitted multi-layer perceptron."""
-    known = _activations()
-    if step.activation not in known:
-        raise ConversionError(
-            f"activation must be one of {_listed(known)}, got {step.activation!r}"
+def _same(
+    made: Classifier | Regressor, rows: NDArray[Any], wanted: NDArray[Any], odds: Any
+) -> NDArray[np.bool_]:
+    """Return which predictions of a converted model are those of the original."""
+    if isinstance(made, Regressor):
+        found = made.predict(rows)
+        if found.shape != wanted.shape:
+            return np.zeros(1, bool)
+        # Some sum in float32.
+        near = (1e-6 if wanted.dtype != np.float32 else 1e-5) * np.abs(wanted).max(
+            axis=0, initial=np.finfo(np.float64).tiny
         )
-    activation = known[step.activation]
-    layers: list[Layer] = []
-    for weights, bias in zip(step.coefs_, step.intercepts_, strict=True):
-        if layers and activation is not None:
-            layers.append(activation())
-        layers.append(dense(weights, bias))
-    return layers
-
-
-def _mlp_classifier(step: Any) -> Classifier:
-    layers = _network(step)
-    classes = np.asarray(step.classes_)
-    outputs = layers[-1].parameters[1].shape[0]
-    if step.out_activation_ == "logistic" and outputs == 1 and len(classes) == 2:
-        last = layers[-1]
-        assert isinstance(last, Dense)
-        layers[-1] = _binary(last)
-    elif step.out_activation_ != "softmax" or outputs != len(classes):
-        raise ConversionError(
-            "MLPClassifier is converted if it has two or more classes and one label a row; "
-            f"got {outputs} outputs with {step.out_activation_!r} for {len(classes)} classes"
-        )
-    return Classifier(layers, classes, step.n_features_in_)
-
-
-def _mlp_regressor(step: Any) -> Regressor:
-    if step.out_activation_ != "identity":
-        raise ConversionError(
-            "MLPRegressor is converted with loss='squared_error' only, got outputs with "
-            f"{step.out_activation_!r}"
-        )
-    return Regressor(_network(step), step.n_features_in_)
-
-
-TRANSFORMERS: dict[str, Callable[[Any], Layer]] = {
-    "MinMaxScaler": _min_max_scaler,
-    "PCA": _pca,
-    "StandardScaler": _standard_scaler,
-}
-ESTIMATORS: dict[str, Callable[[Any], Classifier | Regressor]] = {
-    "LinearRegression": _linear_regressor,
-    "LinearSVC": _linear_svc,
-    "LogisticRegression": _logistic_regression,
-    "MLPClassifier": _mlp_classifier,
-    "MLPRegressor": _mlp_regressor,
-    "Ridge": _linear_regressor,
-    # Sotto's own estimators hold their plain model.
-    "SecureMLPClassifier": lambda step: step.model_,
-    "SecureMLPRegressor": lambda step: step.model_,
-}
+        return np.asarray(np.abs(found - wanted) <= near)
+    scores = made.decision_function(rows)
+    ranked = np.sort(scores, axis=1)
+    lead = ranked[:, -1] - ranked[:, max(-2, -ranked.shape[1])]
+    tied = lead <= 1e-6 * np.abs(scores).max(axis=1)
+    same = (made.predict(rows) == wanted) | tied
+    if odds is not None and made.link is not None:
+        same = same & (np.abs(made.predict_proba(rows) - odds) <= 1e-5).all(axis=1)
+    return np.asarray(same)

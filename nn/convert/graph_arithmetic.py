@@ -20,20 +20,24 @@ from nn.convert.graph_builder import (
     operator,
 )
 from nn.layers import Layer
+from nn.layers.clipping import Clip
 from nn.layers.dense import Dense
 from nn.layers.functions import Pow, Reciprocal
 from nn.layers.joining import Add, MatMul, Maximum, Mean, Minimum, Multiply, Subtract
+from nn.layers.relu import ReLU
 
-__all__ = ["contracted"]
+__all__ = ["contracted", "is_constant", "joined", "limited", "product"]
 
 Floats = NDArray[np.float64]
+# Exporters write float32's largest number for no limit.
+_NO_LIMIT = 1e30
 
 
-def _is_constant(x: Any) -> bool:
+def is_constant(x: Any) -> bool:
     return x is None or not isinstance(x, (Tensor, Scores, Labels))
 
 
-def _joined(builder: Builder, layer: Layer, *parts: Any) -> Tensor:
+def joined(builder: Builder, layer: Layer, *parts: Any) -> Tensor:
     """Return what a layer with several inputs makes of them, element by element."""
     values, result = builder.aligned(*(builder.tensor(p) for p in parts))
     made = builder.add(layer, *values)
@@ -42,43 +46,45 @@ def _joined(builder: Builder, layer: Layer, *parts: Any) -> Tensor:
 
 @operator("Add")
 def _add(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    if _is_constant(x):
+    if is_constant(x):
         x, y = y, x
-    if _is_constant(y):
-        return builder.scaled(builder.tensor(x), None, constant(y))
-    return _joined(builder, Add(), x, y)
+    if is_constant(y):
+        return builder.shifted(builder.tensor(x), constant(y), None)
+    return joined(builder, Add(), x, y)
 
 
 @operator("Sub")
 def _subtract(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    if _is_constant(y):
-        return builder.scaled(builder.tensor(x), None, -constant(y))
-    if _is_constant(x):
-        return builder.scaled(builder.tensor(y), -1.0, constant(x))
-    return _joined(builder, Subtract(), x, y)
+    if is_constant(y):
+        return builder.shifted(builder.tensor(x), -constant(y), None)
+    if is_constant(x):
+        return builder.shifted(builder.tensor(y), constant(x), -1.0)
+    return joined(builder, Subtract(), x, y)
 
 
 @operator("Mul")
 def _multiply(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    if _is_constant(x):
+    if is_constant(x):
         x, y = y, x
-    if _is_constant(y):
+    if is_constant(y):
         return builder.scaled(builder.tensor(x), constant(y), None)
-    return _joined(builder, Multiply(), x, y)
+    return joined(builder, Multiply(), x, y)
 
 
 @operator("Div")
 def _divide(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    if _is_constant(y):
+    if is_constant(y):
         with np.errstate(divide="ignore"):
             factor = 1 / constant(y)
         if not np.isfinite(factor).all():
             raise ConversionError("needs divisors other than 0")
         return builder.scaled(builder.tensor(x), factor, None)
     inverse = builder.elementwise(Reciprocal(), builder.tensor(y))
-    if _is_constant(x):
-        return builder.scaled(inverse, constant(x), None)
-    return _joined(builder, Multiply(), x, inverse)
+    if is_constant(x):
+        whole = constant(x)
+        one = whole.size == 1 and (whole == 1).all()
+        return inverse if one else builder.scaled(inverse, whole, None)
+    return joined(builder, Multiply(), x, inverse)
 
 
 @operator("Neg")
@@ -98,10 +104,10 @@ def _power(builder: Builder, attributes: dict[str, Any], x: Any, exponent: Any) 
     result = None
     while left:  # the square of a square ...
         if left & 1:
-            result = x if result is None else _joined(builder, Multiply(), result, x)
+            result = x if result is None else joined(builder, Multiply(), result, x)
         left >>= 1
         if left:
-            x = _joined(builder, Multiply(), x, x)
+            x = joined(builder, Multiply(), x, x)
     assert result is not None
     return result
 
@@ -110,8 +116,8 @@ def _several(layer: Callable[[], Layer], plain: Callable[..., Any] | None) -> Ca
     """Return the conversion of an operator with any number of inputs."""
 
     def convert(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor:
-        secret = [builder.tensor(p) for p in parts if not _is_constant(p)]
-        public = [constant(p) for p in parts if _is_constant(p)]
+        secret = [builder.tensor(p) for p in parts if not is_constant(p)]
+        public = [constant(p) for p in parts if is_constant(p)]
         if len(secret) == len(parts) == 1:
             return secret[0]
         if public and plain is None:
@@ -119,18 +125,36 @@ def _several(layer: Callable[[], Layer], plain: Callable[..., Any] | None) -> Ca
         if public:
             assert plain is not None
             total = plain(public)
-            both = secret[0] if len(secret) == 1 else _joined(builder, layer(), *secret)
+            both = secret[0] if len(secret) == 1 else joined(builder, layer(), *secret)
             return _with_constant(builder, layer(), both, total)
-        return _joined(builder, layer(), *secret)
+        return joined(builder, layer(), *secret)
 
     return convert
+
+
+def limited(builder: Builder, x: Tensor, least: float | None, most: float | None) -> Tensor:
+    """Apply a Clip, or the ReLU that it is; limits that no value reaches are none."""
+    least = None if least is None or least <= -_NO_LIMIT else least
+    most = None if most is None or most >= _NO_LIMIT else most
+    if least is None and most is None:
+        return x
+    if least is not None and most is not None and least >= most:  # the upper limit is the last word
+        return builder.scaled(x, 0.0, most)
+    rectifies = least == 0 and most is None
+    return builder.elementwise(ReLU() if rectifies else Clip(least, most), x)
 
 
 def _with_constant(builder: Builder, layer: Layer, x: Tensor, value: Any) -> Tensor:
     if isinstance(layer, Add):
         return builder.scaled(x, None, value)
+    if np.size(value) == 1 and np.ndim(value) <= len(x.axes):
+        limit = float(np.reshape(value, ()))
+        least, most = (limit, None) if isinstance(layer, Maximum) else (None, limit)
+        return limited(builder, x, least, most)
+    if not np.isfinite(value).all():
+        raise ConversionError("needs finite constants, but for one number for all")
     # The constant as a value: x times 0, plus the constant.
-    return _joined(builder, layer, x, builder.scaled(x, 0.0, value))
+    return joined(builder, layer, x, builder.scaled(x, 0.0, value))
 
 
 def _total(parts: list[Any]) -> Any:
@@ -174,7 +198,7 @@ def contracted(
 
 @operator("MatMul")
 def _matmul(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    if _is_constant(y):
+    if is_constant(y):
         x, matrix = builder.tensor(x), constant(y)
         if matrix.ndim == 1:
             made = contracted(builder, x, len(x.axes) - 1, matrix[:, None])
@@ -183,16 +207,27 @@ def _matmul(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Ten
             matrix = matrix.reshape(matrix.shape[-2:])
         if matrix.ndim == 2:
             return contracted(builder, x, len(x.axes) - 1, matrix)
-        raise ConversionError(f"needs weights with two axes, got shape {matrix.shape}")
-    if _is_constant(x):
+        return product(builder, x, _beside(builder, x, matrix))
+    if is_constant(x):
         y, matrix = builder.tensor(y), constant(x)
+        if matrix.ndim > 2:
+            return product(builder, _beside(builder, y, matrix), y)
         if matrix.ndim != 2 or len(y.axes) < 2:
             raise ConversionError(f"needs weights with two axes, got shape {matrix.shape}")
         return contracted(builder, y, len(y.axes) - 2, matrix.T)
-    return _product(builder, builder.tensor(x), builder.tensor(y))
+    return product(builder, builder.tensor(x), builder.tensor(y))
 
 
-def _product(builder: Builder, x: Tensor, y: Tensor) -> Tensor:
+def _beside(builder: Builder, x: Tensor, matrices: Floats) -> Tensor:
+    """Return constant matrices, one for each place of other axes, as a Tensor of the axes of x."""
+    rows = next(k for k, group in enumerate(x.axes) if ROWS in group)
+    if matrices.ndim > len(x.axes):
+        raise ConversionError(f"needs weights of at most {len(x.axes)} axes, got {matrices.ndim}")
+    ahead = (1,) * (len(x.axes) - matrices.ndim)
+    return builder.constant(matrices.reshape(ahead + matrices.shape), rows)
+
+
+def product(builder: Builder, x: Tensor, y: Tensor) -> Tensor:
     """Return the matrix product of two tensors."""
     if len(x.axes) < 2 or len(y.axes) < 2:
         raise ConversionError("needs operands with two axes or more")
@@ -240,22 +275,22 @@ def _product(builder: Builder, x: Tensor, y: Tensor) -> Tensor:
 def _gemm(builder: Builder, attributes: dict[str, Any], x: Any, y: Any, z: Any = None) -> Tensor:
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
     if attributes.get("transA", 0):
-        if _is_constant(x):
+        if is_constant(x):
             x = np.asarray(x).T
         else:
             x = replace(builder.tensor(x), axes=builder.tensor(x).axes[::-1])
     if attributes.get("transB", 0):
-        if _is_constant(y):
+        if is_constant(y):
             y = np.asarray(y).T
         else:
             y = replace(builder.tensor(y), axes=builder.tensor(y).axes[::-1])
     bias = None
-    if _is_constant(y) and not _is_constant(x):
+    if is_constant(y) and not is_constant(x):
         matrix = constant(y) * alpha
         x = builder.tensor(x)
         if len(x.axes) != 2:
             raise ConversionError(f"needs operands with two axes, got {len(x.axes)}")
-        if z is not None and _is_constant(z):
+        if z is not None and is_constant(z):
             summand = constant(z) * beta
             if summand.ndim < 2 or summand.shape[0] == 1:
                 bias, z = np.broadcast_to(summand.reshape(-1), matrix.shape[1]), None
@@ -265,11 +300,11 @@ def _gemm(builder: Builder, attributes: dict[str, Any], x: Any, y: Any, z: Any =
         made = made if alpha == 1 else builder.scaled(made, alpha, None)
     if z is None:
         return made
-    if _is_constant(z):
+    if is_constant(z):
         return builder.scaled(made, None, constant(z) * beta)
     added = builder.tensor(z)
     added = added if beta == 1 else builder.scaled(added, beta, None)
-    return _joined(builder, Add(), made, added)
+    return joined(builder, Add(), made, added)
 
 
 @operator("BatchNormalization", "epsilon", "momentum", "training_mode", "spatial")
@@ -286,90 +321,3 @@ def _batch_normalization(
     summand = constant(bias) - constant(mean) * factor
     ones = (1,) * (len(x.axes) - 2)
     return builder.scaled(x, factor.reshape(-1, *ones), summand.reshape(-1, *ones))
-
-
-def _scores(log: bool) -> Callable[..., Any]:
-    def softmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
-        x = builder.tensor(x)
-        axis = attributes.get("axis", -1 if attributes["opset"] >= 13 else 1)
-        if attributes["opset"] < 13 and axis % len(x.axes) != len(x.axes) - 1:
-            raise ConversionError("needs the last axis, or operators of version 13 or newer")
-        return Scores(x, x.number(axis), log)
-
-    return softmax
-
-
-operator("Softmax", "axis")(_scores(False))
-operator("LogSoftmax", "axis")(_scores(True))
-
-
-@operator("ArgMax", "axis", "keepdims", "select_last_index")
-def _argmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Labels:
-    x = x.scores if isinstance(x, Scores) else builder.tensor(x)
-    last = len(x.axes) - 1
-    if x.number(attributes.get("axis", 0)) != last or attributes.get("select_last_index", 0):
-        raise ConversionError(
-            "needs the axis of the classes, and select_last_index=0: the first of equal scores"
-        )
-    if x.axes[:-1] != ((ROWS,),):
-        raise ConversionError("needs one row of scores for each row of the input")
-    return Labels(x)
-
-
-@operator("Einsum", "equation")
-def _einsum(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor:
-    equation = attributes["equation"].decode().replace(" ", "")
-    if len(parts) != 2 or "->" not in equation or "." in equation:
-        raise ConversionError("needs two operands and named axes")
-    given, wanted = equation.split("->")
-    names = given.split(",")
-    if any(len(set(name)) < len(name) for name in (*names, wanted)):
-        raise ConversionError("needs every axis once in each operand")
-    x, y = parts
-    if _is_constant(x):
-        x, y, names = y, x, names[::-1]
-    x = builder.tensor(x)
-    first, second = names
-    common = [a for a in first if a in second]
-    summed = [a for a in common if a not in wanted]
-    kept = [a for a in common if a in wanted]
-    rows, columns = ([a for a in name if a not in common] for name in names)
-    if set(rows + columns) - set(wanted) or len(summed) < 1:
-        raise ConversionError("needs axes that are summed to be in both operands")
-
-    def joined(t: Tensor, name: str, groups: list[list[str]]) -> Tensor:
-        parts_of = {a: t.axes[k] for k, a in enumerate(name)}
-        axes = [tuple(p for a in g for p in parts_of[a]) for g in groups]
-        return replace(t, axes=tuple(axes))
-
-    if _is_constant(y):
-        if kept:
-            raise ConversionError("needs a constant without axes that are kept")
-        matrix = constant(y).transpose([second.index(a) for a in (*summed, *columns)])
-        sizes = matrix.shape[len(summed) :]
-        flat = matrix.reshape(int(np.prod(matrix.shape[: len(summed)])), -1)
-        made = contracted(
-            builder, joined(x, first, [[a] for a in rows] + [summed]), len(rows), flat
-        )
-        order = [*rows, *columns]
-        (last,) = made.axes[-1]
-        split = builder.split(made, {last: list(sizes)})
-        groups = [*split.axes[:-1], *((a,) for a in split.axes[-1])]
-    else:
-        one = joined(x, first, [[a] for a in kept] + [rows, summed])
-        y = builder.tensor(y)
-        two = joined(y, second, [[a] for a in kept] + [summed, columns])
-        sides = [
-            [builder.slim(t).size(name.index(a)) for a in part]
-            for t, name, part in ((x, first, rows), (y, second, columns))
-        ]
-        split = _product(builder, one, two)
-        order = [*kept, *rows, *columns]
-        (left,), (right,) = split.axes[-2], split.axes[-1]
-        split = builder.split(split, {left: sides[0] or [1], right: sides[1] or [1]})
-        ends = [split.axes[-2], split.axes[-1]]
-        groups = [*split.axes[:-2]]
-        for end, side in zip(ends, sides, strict=True):
-            groups += [(a,) for a in end][: len(side)]
-    axes = tuple(groups[order.index(a)] for a in wanted)
-    return replace(split, axes=axes)

@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import ROWS, Builder, Tensor, constant, operator
+from nn.convert.graph_arithmetic import contracted, joined, limited
+from nn.convert.graph_builder import ROWS, Builder, Labels, Scores, Tensor, constant, operator
 from nn.layers import Layer
-from nn.layers.clipping import Clip
+from nn.layers.comparing import Largest
 from nn.layers.embedding import Embedding
+from nn.layers.functions import Sqrt
+from nn.layers.joining import Multiply
 from nn.layers.leaky_relu import LeakyReLU
-from nn.layers.rectifiers import PReLU
+from nn.layers.rectifiers import Abs, PReLU
 from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
-from nn.layers.relu import ReLU
+from nn.layers.selecting import Take
+from nn.layers.softmax import LogSoftmax, Softmax
 from nn.layers.standardising import LayerNorm, RMSNorm
 
-__all__ = ["looked_up"]
-
-# Limits of this magnitude and beyond are those of no clipping.
-_NO_LIMIT = 1e30
+__all__ = ["looked_up", "summed"]
 
 
 def _reduce(kind: Callable[[int], Layer]) -> Any:
@@ -57,11 +58,41 @@ def _reduce(kind: Callable[[int], Layer]) -> Any:
     return reduce
 
 
+summed = _reduce(ReduceSum)
 for _name, _kind in (
     ("ReduceSum", ReduceSum), ("ReduceMean", ReduceMean), ("ReduceMax", ReduceMax),
     ("ReduceMin", ReduceMin),
 ):  # fmt: skip
     operator(_name, "axes", "keepdims", "noop_with_empty_axes")(_reduce(_kind))
+
+
+_REDUCED = ("axes", "keepdims", "noop_with_empty_axes")
+
+
+@operator("ReduceL1", *_REDUCED)
+def _reduce_l1(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
+    size = builder.elementwise(Abs(), builder.tensor(x))
+    return summed(builder, attributes, size, axes)
+
+
+@operator("ReduceSumSquare", *_REDUCED)
+def _sum_square(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
+    x = builder.tensor(x)
+    return summed(builder, attributes, joined(builder, Multiply(), x, x), axes)
+
+
+@operator("ReduceL2", *_REDUCED)
+def _reduce_l2(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
+    return builder.elementwise(Sqrt(), _sum_square(builder, attributes, x, axes))
+
+
+@operator("CumSum", "exclusive", "reverse")
+def _running_sum(builder: Builder, attributes: dict[str, Any], x: Any, axis: Any) -> Tensor:
+    x = builder.tensor(x)
+    number = x.number(int(constant(axis).reshape(())))
+    size = x.size(number)
+    matrix = np.triu(np.ones((size, size)), 1 if attributes.get("exclusive", 0) else 0)
+    return contracted(builder, x, number, matrix.T if attributes.get("reverse", 0) else matrix)
 
 
 def _along_last(builder: Builder, layer: Layer, x: Tensor, axis: int) -> Tensor:
@@ -73,6 +104,43 @@ def _along_last(builder: Builder, layer: Layer, x: Tensor, axis: int) -> Tensor:
     for group in x.axes[start:]:
         groups.append(tuple(next(places) for _ in group))
     return replace(made, axes=(*made.axes[:start], *groups))
+
+
+def _scores(log: bool) -> Callable[..., Any]:
+    def softmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
+        x = builder.tensor(x)
+        axis = x.number(attributes.get("axis", -1 if attributes["opset"] >= 13 else 1))
+        if attributes["opset"] < 13 and axis < len(x.axes) - 1:  # all axes from this one on, as one
+            return _along_last(builder, LogSoftmax() if log else Softmax(), x, axis)
+        return Scores(x, axis, log)
+
+    return softmax
+
+
+operator("Softmax", "axis")(_scores(False))
+operator("LogSoftmax", "axis")(_scores(True))
+
+
+@operator("ArgMax", "axis", "keepdims", "select_last_index")
+def _argmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Labels | Tensor:
+    x = x.scores if isinstance(x, Scores) else builder.tensor(x)
+    axis, backwards = x.number(attributes.get("axis", 0)), attributes.get("select_last_index", 0)
+    if x.axes[:-1] == ((ROWS,),) and axis == 1 and not backwards:
+        return Labels(x)
+    # Of several places, or the last of equal scores: the ones where they are, times the indices.
+    if ROWS in x.axes[axis]:
+        raise ConversionError("needs an axis other than that of the rows, which are separate")
+    size = x.size(axis)
+    places = np.arange(size, dtype=np.float64)
+    if backwards:
+        x, places = builder.one_axis(x, axis), places[::-1]
+        turned = builder.add(Take(x.axes[axis][0], range(size)[::-1]), x.value)
+        x = replace(x, value=turned)
+    found = contracted(builder, builder.along(Largest(), x, axis), axis, places[:, None])
+    if not attributes.get("keepdims", 1):
+        found = replace(found, axes=(*found.axes[:axis], *found.axes[axis + 1 :]))
+    builder.whole.add(found.value)
+    return found
 
 
 @operator("LayerNormalization", "axis", "epsilon", "stash_type")
@@ -116,13 +184,7 @@ def _clip(
         attributes.get(name) if limit is None else float(constant(limit).reshape(()))
         for name, limit in (("min", low), ("max", high))
     )
-    least = None if least is None or least <= -_NO_LIMIT else least
-    most = None if most is None or most >= _NO_LIMIT else most
-    x = builder.tensor(x)
-    if least is None and most is None:
-        return x
-    rectifies = least == 0 and most is None
-    return builder.elementwise(ReLU() if rectifies else Clip(least, most), x)
+    return limited(builder, builder.tensor(x), least, most)
 
 
 @operator("PRelu")

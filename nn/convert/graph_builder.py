@@ -40,6 +40,10 @@ __all__ = ["OPERATORS", "Builder", "Labels", "Scores", "Sizes", "Tensor", "const
 Shape = tuple[int, ...]
 Convert = Callable[..., Any]
 
+# What stands for a mask: the softmax of scores that are not as large as this is 0 there, also if they are
+# scaled down somewhat.
+_FAR = 2.0**13
+
 # Stands for the axis of the rows among the axes of a tensor.
 ROWS = -1
 
@@ -178,11 +182,20 @@ class Builder:
     nodes : list of (Layer, tuple of int)
     sizes : list of tuple of int
         Shape of a row of every value.
+    far : set of int
+        Values with elements that stand for constants too large for any format, as masks have them.
+    exact : bool
+        Whether such constants are taken as they are.
+    whole : set of int
+        Values that are whole numbers, such as indices of largest elements.
     """
 
     counts: tuple[int, int]
     nodes: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)
     sizes: list[Shape] = field(default_factory=list)
+    far: set[int] = field(default_factory=set)
+    exact: bool = False
+    whole: set[int] = field(default_factory=set)
     _arranged: dict[Any, int] = field(default_factory=dict)
 
     # Adding layers.
@@ -397,6 +410,22 @@ class Builder:
 
     # Constants.
 
+    def near(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return constants with those that no format holds as masks of softmaxes, unless `exact`."""
+        if not self.exact:
+            return np.asarray(np.clip(values, -_FAR, _FAR))
+        if not np.isfinite(values).all():
+            raise ConversionError("needs finite constants where anything but a softmax takes them")
+        return values
+
+    def shifted(self, x: Tensor, values: NDArray[np.float64], factor: float | None) -> Tensor:
+        """Return x * factor + values, which may be masks."""
+        near = self.near(values)
+        made = self.scaled(x, factor, near)
+        if not np.array_equal(near, values):
+            self.far.add(made.value)
+        return made
+
     def scaled(self, x: Tensor, factor: Any, summand: Any) -> Tensor:
         """Return x * factor + summand, for constants that broadcast as ONNX's operators do.
 
@@ -461,16 +490,20 @@ class Builder:
 
     # The end.
 
-    def graph(self, value: int) -> Graph:
-        """Return the graph of one value: the nodes that it depends on."""
+    def places(self, value: int) -> dict[int, int]:
+        """Return the numbers, in the graph of one value, of the values that it depends on."""
         needed, left = set(), [value]
         while left:
             k = left.pop()
             if k and k not in needed:
                 needed.add(k)
                 left += self.nodes[k - 1][1]
-        places = {0: 0} | {k: number for number, k in enumerate(sorted(needed), start=1)}
-        nodes = [self.nodes[k - 1] for k in sorted(needed)]
+        return {0: 0} | {k: number for number, k in enumerate(sorted(needed), start=1)}
+
+    def graph(self, value: int) -> Graph:
+        """Return the graph of one value: the nodes that it depends on."""
+        places = self.places(value)
+        nodes = [self.nodes[k - 1] for k in places if k]
         return Graph([(layer, tuple(places[k] for k in taken)) for layer, taken in nodes])
 
 

@@ -15,6 +15,7 @@ from nn.layers.pooling import MaxPool
 from nn.layers.relu import ReLU
 from nn.layers.scale import Scale, Shift
 from nn.layers.shaping import Reshape, Transpose
+from nn.layers.standardising import LayerNorm
 
 __all__ = ["simplified"]
 
@@ -26,8 +27,8 @@ def simplified(graph: Graph, n_features: int) -> Graph:
     """Return a graph of the same function with fewer products, rounds and comparisons.
 
     Only a layer whose output has one use is changed: a Scale or Shift goes into the Dense or
-    Convolution before or behind it, a Dense into the Dense before it if that makes fewer products,
-    and a ReLU behind the MaxPool that follows it.
+    Convolution before or behind it, or the norm before it, a Dense into the Dense before it if that
+    makes fewer products, and a ReLU behind the MaxPool that follows it.
 
     Examples
     --------
@@ -46,6 +47,12 @@ def simplified(graph: Graph, n_features: int) -> Graph:
         uses = Counter(k for _, taken in nodes for k in taken)
         for number, (layer, taken) in enumerate(nodes, start=1):
             before = taken[0]
+            if _changes_nothing(layer) and before and shapes[before] == shapes[number]:
+                if number < len(nodes) or before == number - 1:
+                    pairs = [(one, [before if k == number else k for k in of]) for one, of in nodes]
+                    nodes = _without([(one, tuple(of)) for one, of in pairs], number)
+                    changed = True
+                    break
             if layer.joins or not before or uses[before] > 1:
                 continue
             first, source = nodes[before - 1]
@@ -73,6 +80,13 @@ def _without(nodes: Nodes, gone: int) -> Nodes:
     return [(layer, tuple(k - (k > gone) for k in taken)) for layer, taken in kept]
 
 
+def _changes_nothing(layer: Layer) -> bool:
+    """Return whether a layer multiplies by 1, to the digits of float32, and adds 0."""
+    if type(layer) not in (Scale, Shift) or np.any(layer.parameters[-1]):
+        return False
+    return isinstance(layer, Shift) or bool(np.allclose(layer.parameters[0], 1, rtol=1e-6, atol=0))
+
+
 def _merged(first: Layer, second: Layer) -> tuple[Layer, ...] | None:
     """Return the one or two layers that do what `first` and `second` do, or None."""
     if isinstance(first, ReLU) and isinstance(second, MaxPool):
@@ -83,6 +97,8 @@ def _merged(first: Layer, second: Layer) -> tuple[Layer, ...] | None:
         return _ahead(first, second)
     if isinstance(first, (Scale, Shift)) and isinstance(second, (Scale, Shift)):
         return _both(first, second)
+    if isinstance(first, LayerNorm) and isinstance(second, (Scale, Shift)):
+        return _normalised(first, second)
     if isinstance(first, Dense) and isinstance(second, Dense):
         (a, b), (_, c) = first.weights.shape, second.weights.shape
         if a * c <= a * b + b * c:
@@ -111,6 +127,17 @@ def _behind(first: Dense | Convolution, second: Scale | Shift) -> tuple[Layer, .
         return None
     factor, summand = found
     return (first.with_parameters([first.weights * factor, first.bias * factor + summand]),)
+
+
+def _normalised(first: LayerNorm, second: Scale | Shift) -> tuple[Layer, ...] | None:
+    """Return a norm that scales and shifts as the layer behind it does, if it has room for that."""
+    found = _affine(second)
+    count = first.scale.shape[-1] if first.scale.ndim == 1 else 0
+    if found is None or len(found[0]) not in (1, count) or (found[1].any() and first.shift is None):
+        return None
+    factor, summand = (np.broadcast_to(v, (count,)) for v in found)
+    moved = [] if first.shift is None else [first.shift * factor + summand]
+    return (first.with_parameters([first.scale * factor, *moved]),)
 
 
 def _ahead(first: Scale | Shift, second: Dense | Convolution) -> tuple[Layer, ...] | None:

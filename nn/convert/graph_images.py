@@ -6,13 +6,14 @@ ONNX has channels first, the layers that are made have them last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import Builder, Tensor, constant, operator
+from nn.convert.graph_builder import ROWS, Builder, Tensor, constant, operator
 from nn.convert.graph_sizes import whole_sizes
 from nn.layers import Layer
 from nn.layers.convolution import Convolution
@@ -149,10 +150,9 @@ def _conv_transpose(
             step * (n - 1) + p + k - out
             for n, step, p, k, out in zip(size, strides, more, extent, wanted[-axes:], strict=True)
         ]
-        if min(totals) < 0:
-            raise ConversionError(
-                f"cannot reach output_shape={list(wanted)} without output_padding"
-            )
+        # What the kernels do not reach lies behind them.
+        more = tuple(p + max(0, -n) for p, n in zip(more, totals, strict=True))
+        totals = [max(0, n) for n in totals]
         sides = tuple(_halves(n, automatic == "SAME_UPPER") for n in totals)
     split = kernel.reshape(groups, channels // groups, kernel.shape[1], *kernel.shape[2:])
     moved = np.moveaxis(split, (1, 0, 2), (-3, -2, -1))
@@ -168,8 +168,8 @@ def _pool(kind: type[MaxPool] | type[AveragePool]) -> Any:
     def pool(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
         if attributes["outputs"] > 1:
             raise ConversionError("needs one output: the indices of maxima are not converted")
-        value = builder.images(builder.tensor(x))
-        size = builder.sizes[value][:-1]
+        x = builder.tensor(x)
+        size = x.shape[1:]
         kernel = tuple(int(n) for n in attributes["kernel_shape"])
         if len(kernel) != len(size):
             raise ConversionError(f"needs kernels with {len(size)} axes, got kernel_shape={kernel}")
@@ -182,10 +182,71 @@ def _pool(kind: type[MaxPool] | type[AveragePool]) -> Any:
             options = {}  # it says how many places there are
         if kind is AveragePool:
             options["count_padding"] = bool(attributes.get("count_include_pad", 0))
+        if len(size) > 2:
+            return _along_some(builder, kind, x, kernel, strides, sides, dilations, options)
         layer = kind(kernel, strides, _padding(sides), dilations, **options)
-        return _applied(builder, layer, value)
+        return _applied(builder, layer, builder.images(x))
 
     return pool
+
+
+def _along_some(
+    builder: Builder, kind: type[MaxPool] | type[AveragePool], x: Tensor, kernel: Sequence[int],
+    strides: Sequence[int], sides: Sides, dilations: Sequence[int], options: dict[str, Any],
+) -> Tensor:  # fmt: skip
+    """Pool along one or two of several axes: those along which windows have more than one element."""
+    whole = zip(kernel, strides, sides, strict=True)
+    pooled = [k for k, window in enumerate(whole) if window != (1, 1, (0, 0))]
+    if not 1 <= len(pooled) <= 2:
+        raise ConversionError(f"needs windows along one or two axes, got kernel_shape={kernel}")
+    axes = [k + 2 for k in pooled]
+    kept = [k for k in range(1, len(x.axes)) if k not in axes]
+    joined = tuple(a for k in kept for a in x.axes[k])
+    layer = kind(
+        tuple(kernel[k] for k in pooled), tuple(strides[k] for k in pooled),
+        _padding(tuple(sides[k] for k in pooled)), tuple(dilations[k] for k in pooled), **options,
+    )  # fmt: skip
+    value = builder.add(layer, builder.arranged(x, [*(x.axes[k] for k in axes), joined]))
+    groups: dict[int, tuple[int, ...]] = {k: (place,) for place, k in enumerate(axes)}
+    made = Tensor(value, builder.sizes[value], ((ROWS,), *groups.values(), (len(axes),)))
+    split = builder.split(made, {len(axes): [x.size(k) for k in kept]})
+    groups |= {k: (place,) for place, k in enumerate(kept, start=len(axes))}
+    return replace(split, axes=((ROWS,), *(groups[k] for k in range(1, len(x.axes)))))
+
+
+def _blocks(builder: Builder, attributes: dict[str, Any], x: Any, *, deep: bool) -> Tensor:
+    """Move blocks of places into channels (`deep`), or channels into blocks."""
+    x, n = builder.tensor(x), int(attributes["blocksize"])
+    if len(x.axes) != 4:
+        raise ConversionError(f"needs images, got {len(x.axes)} axes")
+    for axis in (1, 2, 3):
+        x = builder.one_axis(x, axis)
+    (c,), (h,), (w,) = x.axes[1:]
+    channels, height, width = x.shape
+    if deep:
+        if height % n or width % n:
+            raise ConversionError(f"needs blocksize to divide {height} and {width}, got {n}")
+        x = builder.split(x, {h: [height // n, n], w: [width // n, n]})
+        (c, h, a, w, b) = (k for group in x.axes[1:] for k in group)
+        return replace(x, axes=((ROWS,), (a, b, c), (h,), (w,)))
+    if channels % (n * n):
+        raise ConversionError(f"needs blocksize**2 to divide {channels} channels, got {n}")
+    ahead = attributes.get("mode", b"DCR") == b"DCR"
+    parts = [n, n, channels // n // n] if ahead else [channels // n // n, n, n]
+    x = builder.split(x, {c: parts})
+    first, second, third = x.axes[1]
+    depth, a, b = (third, first, second) if ahead else (first, second, third)
+    return replace(x, axes=((ROWS,), (depth,), (*x.axes[2], a), (*x.axes[3], b)))
+
+
+@operator("DepthToSpace", "blocksize", "mode")
+def _to_space(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+    return _blocks(builder, attributes, x, deep=False)
+
+
+@operator("SpaceToDepth", "blocksize")
+def _to_depth(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+    return _blocks(builder, attributes, x, deep=True)
 
 
 _WINDOWS = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
@@ -271,8 +332,8 @@ def _resized(
         if value not in known:
             raise ConversionError(f"needs {name} {', '.join(known)}, got {name}={value}")
     policy = attributes.get("keep_aspect_ratio_policy", b"stretch").decode()
-    if attributes.get("antialias", 0) or policy != "stretch":
-        raise ConversionError("needs antialias=0 and keep_aspect_ratio_policy=stretch")
+    if attributes.get("antialias", 0):
+        raise ConversionError("needs antialias=0")
     value = builder.images(builder.tensor(x))
     old = builder.sizes[value][:-1]
     rank = len(old) + 2
@@ -295,5 +356,13 @@ def _resized(
     if first.get(1, builder.sizes[value][-1]) != builder.sizes[value][-1]:
         raise ConversionError("must keep the channels")
     new = [first.get(a, n) for a, n in zip(range(2, rank), old, strict=True)]
+    if policy != "stretch":  # one scale for the axes that are named
+        some = [k for k in range(len(old)) if k + 2 in named]
+        asked = list(new)
+        scale = (min if policy == "not_larger" else max)(asked[k] / old[k] for k in some)
+        for k in some:
+            new[k] = round(scale * old[k])
+            if not np.isclose(new[k], scale * old[k]):
+                raise ConversionError(f"needs sizes that keep the ratio, got {asked} for {old}")
     layer = Resize(size=new, mode=mode, coordinates=place, rounding=rounding)
     return _applied(builder, layer, value)

@@ -17,17 +17,32 @@ from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_builder import ROWS, Builder, Scores, Tensor, constant, operator
 from nn.layers import Layer
 from nn.layers.activations import Sigmoid, Tanh
+from nn.layers.clipping import Clip, HardSigmoid
 from nn.layers.dense import Dense
 from nn.layers.joining import Add, Concat, Multiply, Subtract
+from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.relu import ReLU
 from nn.layers.scale import Scale
 from nn.layers.selecting import Take
+from nn.layers.smooth import ELU, Softplus
 
 __all__: list[str] = []
 
 Floats = NDArray[np.float64]
-_FUNCTIONS: dict[str, type[Layer]] = {"Relu": ReLU, "Sigmoid": Sigmoid, "Tanh": Tanh}
-_COMMON = ("activations", "direction", "hidden_size", "layout")
+# The activations by ONNX's names: how many of alpha and beta they take, their defaults, and the layer.
+_FUNCTIONS: dict[str, tuple[tuple[float, ...], Callable[..., Layer]]] = {
+    "Affine": ((1.0, 0.0), lambda a, b: Scale(np.array([a]), np.array([b]))),
+    "Elu": ((1.0,), ELU),
+    "HardSigmoid": ((0.2, 0.5), HardSigmoid),
+    "LeakyRelu": ((0.01,), LeakyReLU),
+    "Relu": ((), ReLU),
+    "Sigmoid": ((), Sigmoid),
+    "Softplus": ((), Softplus),
+    "Tanh": ((), Tanh),
+}
+_COMMON = (
+    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,12 @@ class _Cell:
     bias, recurrent_bias : arrays of shape (gates * hidden,)
     functions : list of Layer
         The activations.
+    clip : float or None
+        The limit of what they take.
+    peepholes : arrays of shape (3, hidden), or None
+        Weights of the cell's state for the input, output and forget gates of an LSTM.
+    input_forget : bool
+        Whether the forget gate of an LSTM is 1 minus the input gate.
     """
 
     builder: Builder
@@ -49,6 +70,24 @@ class _Cell:
     bias: Floats
     recurrent_bias: Floats
     functions: list[Layer]
+    clip: float | None = None
+    peepholes: Floats | None = None
+    input_forget: bool = False
+
+    def active(self, number: int, value: int) -> int:
+        """Return what an activation gives for a value between the limits."""
+        if self.clip is not None:
+            value = self.builder.add(Clip(-self.clip, self.clip), value)
+        return self.builder.add(self.functions[number], value)
+
+    def peeped(self, value: int, c: int | None, numbers: list[int]) -> int:
+        """Add the weighted state of an LSTM's cell to some gates, side by side."""
+        if self.peepholes is None or c is None:
+            return value
+        zeros = np.zeros(self.hidden)
+        parts = [self.builder.add(Scale(self.peepholes[k].copy(), zeros), c) for k in numbers]
+        whole = parts[0] if len(parts) == 1 else self.builder.add(Concat(0), *parts)
+        return self.builder.add(Add(), value, whole)
 
     def gate(self, value: int, number: int, count: int = 1) -> int:
         """Return `count` gates of a value that holds all, from a number on."""
@@ -70,12 +109,21 @@ def _lstm_step(cell: _Cell, x: int, states: list[int | None]) -> list[int]:
     h, c = states
     add = cell.builder.add
     gates = x if h is None else add(Add(), x, cell.product(h))
-    opening = add(cell.functions[0], cell.gate(gates, 0, 3))  # input, output, forget
-    new = add(cell.functions[1], cell.gate(gates, 3))
-    new = add(Multiply(), cell.gate(opening, 0), new)
+    if cell.peepholes is None and not cell.input_forget:
+        opening = cell.active(0, cell.gate(gates, 0, 3))  # input, output, forget
+        enter, leave, stay = (cell.gate(opening, k) for k in range(3))
+    else:
+        enter = cell.active(0, cell.peeped(cell.gate(gates, 0), c, [0]))
+        if cell.input_forget:
+            stay = add(Scale(np.array([-1.0]), np.ones(1)), enter)
+        else:
+            stay = cell.active(0, cell.peeped(cell.gate(gates, 2), c, [2]))
+    new = add(Multiply(), enter, cell.active(1, cell.gate(gates, 3)))
     if c is not None:
-        new = add(Add(), new, add(Multiply(), cell.gate(opening, 2), c))
-    return [add(Multiply(), cell.gate(opening, 1), add(cell.functions[2], new)), new]
+        new = add(Add(), new, add(Multiply(), stay, c))
+    if cell.peepholes is not None or cell.input_forget:  # of the new state
+        leave = cell.active(0, cell.peeped(cell.gate(gates, 1), new, [1]))
+    return [add(Multiply(), leave, add(cell.functions[2], new)), new]
 
 
 def _gru_step(linear_before_reset: bool) -> Step:
@@ -85,7 +133,7 @@ def _gru_step(linear_before_reset: bool) -> Step:
         gates = cell.gate(x, 0, 2)
         if h is not None:
             gates = add(Add(), gates, cell.product(h, 0, 2))
-        gates = add(cell.functions[0], gates)  # update, reset
+        gates = cell.active(0, gates)  # update, reset
         update, reset = cell.gate(gates, 0), cell.gate(gates, 1)
         new, bias = cell.gate(x, 2), cell.recurrent_bias[2 * size :]
         if linear_before_reset and h is None:
@@ -95,7 +143,7 @@ def _gru_step(linear_before_reset: bool) -> Step:
             new = add(Add(), new, add(Multiply(), reset, cell.product(h, 2)))
         elif h is not None:
             new = add(Add(), new, cell.product(add(Multiply(), reset, h), 2))
-        new = add(cell.functions[1], new)
+        new = cell.active(1, new)
         # (1 - update) * new + update * h
         if h is None:
             return [add(Subtract(), new, add(Multiply(), update, new))]
@@ -108,7 +156,7 @@ def _rnn_step(cell: _Cell, x: int, states: list[int | None]) -> list[int]:
     (h,) = states
     add = cell.builder.add
     gates = x if h is None else add(Add(), x, cell.product(h))
-    return [add(cell.functions[0], gates)]
+    return [cell.active(0, gates)]
 
 
 def _functions(attributes: dict[str, Any], count: int, default: list[str]) -> list[list[Layer]]:
@@ -117,7 +165,13 @@ def _functions(attributes: dict[str, Any], count: int, default: list[str]) -> li
     unknown = [name for name in given if name not in _FUNCTIONS]
     if unknown or len(given) != count * len(default):
         raise ConversionError(f"needs activations among {', '.join(_FUNCTIONS)}, got {given}")
-    made = [_FUNCTIONS[name]() for name in given]
+    alphas, betas = (iter(attributes.get(f"activation_{name}", [])) for name in ("alpha", "beta"))
+    made = []
+    for name in given:
+        usual, kind = _FUNCTIONS[name]
+        # Numbers are given, in order, for the activations that take any.
+        numbers = [float(next(v, d)) for v, d in zip((alphas, betas), usual, strict=False)]
+        made.append(kind(*(float(f"{v:.7g}") for v in numbers)))
     each = len(default)
     return [made[k * each : (k + 1) * each] for k in range(count)]
 
@@ -149,6 +203,7 @@ def _recurrent(
     default: list[str],
     step: Step,
     states: list[Any],
+    peepholes: Any = None,
 ) -> tuple[Tensor, ...]:
     """Return the outputs of a recurrent operator: all steps' first states, and all last states."""
     x, weights, recurrent, bias, lengths = inputs
@@ -179,9 +234,12 @@ def _recurrent(
         if attributes.get("linear_before_reset", 0):
             keep[2 * hidden :] = other[2 * hidden :]
         own = own + other - keep
+        peeps = None if peepholes is None else constant(peepholes)[direction].reshape(3, hidden)
         cell = _Cell(
-            builder, hidden, w[direction].T, r[direction].T, own, keep, functions[direction]
-        )
+            builder, hidden, w[direction].T, r[direction].T, own, keep, functions[direction],
+            attributes.get("clip"), peeps if peeps is not None and peeps.any() else None,
+            bool(attributes.get("input_forget", 0)),
+        )  # fmt: skip
         given = builder.add(Dense(np.array(cell.weights), np.array(own)), value)
         state = [_initial(builder, s, direction, rows) for s in states]
         found: dict[int, int] = {}
@@ -213,11 +271,9 @@ def _lstm(
     builder: Builder, attributes: dict[str, Any], x: Any, weights: Any, recurrent: Any,
     bias: Any = None, lengths: Any = None, h: Any = None, c: Any = None, peepholes: Any = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    if attributes.get("input_forget", 0) or (peepholes is not None and constant(peepholes).any()):
-        raise ConversionError("needs input_forget=0 and no peepholes")
     given = [x, weights, recurrent, bias, lengths]
     return _recurrent(
-        builder, attributes, given, 4, ["Sigmoid", "Tanh", "Tanh"], _lstm_step, [h, c]
+        builder, attributes, given, 4, ["Sigmoid", "Tanh", "Tanh"], _lstm_step, [h, c], peepholes
     )
 
 

@@ -53,7 +53,8 @@ def _identity(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
 @operator("Cast", "to", "saturate", "round_mode")
 def _cast(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
     to = attributes["to"]
-    if to not in _FLOATS and not (isinstance(x, Labels) and to in _INTEGERS):
+    whole = isinstance(x, Labels) or (isinstance(x, Tensor) and x.value in builder.whole)
+    if to not in _FLOATS and not (whole and to in _INTEGERS):
         raise ConversionError("must cast to a float type: rounding to integers is not converted")
     return x
 
@@ -123,7 +124,10 @@ def _reshape(builder: Builder, attributes: dict[str, Any], x: Any, shape: Any) -
     for found, rows in [(wanted[1], builder.counts[1]), (wanted[0], builder.counts[0])]:
         target = _target(x, found, rows, bool(attributes.get("allowzero", 0)))
         if isinstance(target, list):
-            return _regrouped(builder, x, target, rows)
+            try:
+                return _regrouped(builder, x, target, rows)
+            except ConversionError as error:
+                target = str(error)
         problem = problem or target
         if isinstance(shape, Sizes):
             break
@@ -293,7 +297,7 @@ def _gather(builder: Builder, attributes: dict[str, Any], x: Any, indices: Any) 
     x = builder.tensor(x)
     axis = x.number(attributes.get("axis", 0))
     if isinstance(indices, Sizes):
-        constant(indices)
+        return _gathered_rows(builder, x, axis, indices)
     places = np.asarray(indices)
     taken = take(builder, x, axis, [int(n) for n in places.reshape(-1)])
     if places.ndim == 1:
@@ -310,6 +314,23 @@ def _gather(builder: Builder, attributes: dict[str, Any], x: Any, indices: Any) 
     return replace(parts, axes=(*parts.axes[:axis], *groups, *parts.axes[axis + 1 :]))
 
 
+def _gathered_rows(builder: Builder, x: Tensor, axis: int, indices: Sizes) -> Tensor:
+    """Return what indices of each row's own elements take of an array without the axis of rows.
+
+    So an exporter writes strides: the indices of a row are those of the first, and the rows' size on.
+    """
+    base = indices.pair[0][:1]
+    size = x.size(axis)
+    for found, rows in zip(indices.pair, builder.counts, strict=True):
+        steps = np.arange(rows).reshape(-1, *[1] * (base.ndim - 1)) * size
+        if not base.ndim or len(found) != rows or not np.array_equal(found, base + steps):
+            raise ConversionError("must not compute with the number of rows but along each row")
+    if axis != 0 or len(x.axes) != 1 or x.axes[0][0] != ROWS:
+        raise ConversionError("must not select rows")
+    apart = replace(x, axes=((ROWS,), x.axes[0][1:]))
+    return _gather(builder, {"axis": 1}, apart, base[0])
+
+
 @operator("Slice", "starts", "ends", "axes")
 def _slice(
     builder: Builder, attributes: dict[str, Any], x: Any, starts: Any = None, ends: Any = None,
@@ -322,7 +343,7 @@ def _slice(
     step = [1] * len(first) if steps is None else _integers(steps)
     for a, b, axis, k in zip(first, last, named, step, strict=True):
         if ROWS in x.axes[axis]:
-            if (a, k) == (0, 1) and b >= 2**31 - 1:
+            if (a, k) == (0, 1) and b >= 10**9:
                 continue
             raise ConversionError("cannot select rows")
         x = take(builder, x, axis, range(x.size(axis))[slice(a, b, k)])

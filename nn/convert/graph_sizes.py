@@ -30,6 +30,8 @@ _ELEMENTWISE = (
     "Abs", "And", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min",
     "Mod", "Neg", "Not", "Or", "Pow", "Reciprocal", "Sqrt",
 )  # fmt: skip
+# Operators that never compute with the number of elements.
+_ROW_BY_ROW = ("Gemm", "MatMul", "Relu", "Sigmoid", "Tanh", "Transpose")
 
 Arrays = dict[str, NDArray[Any]]
 # Computes the outputs of a node, given the arrays of its inputs by name.
@@ -154,6 +156,13 @@ def _marks(
         return [both]
     if op == "ReduceProd" and everything == LINEAR:
         return [np.full(v.shape, LINEAR) for v in results]
+    if op == "Shape" and everything <= LINEAR:
+        (value,) = inputs.values()
+        pair = zip(value.pair[0].shape, value.pair[1].shape, strict=True)
+        whole = np.array([FREE if a == b else LINEAR for a, b in pair], np.int8)
+        return [whole] if whole.shape == result.shape else [np.full(result.shape, OTHER)]
+    if op in _ROW_BY_ROW and everything == FREE:
+        return [np.zeros(v.shape, np.int8) for v in results]
     data = given[0] if op != "ConstantOfShape" else np.zeros(1)
     if op in ("ConstantOfShape", "Expand") and everything == LINEAR and not data.any():
         return [np.zeros(v.shape, np.int8) for v in results]

@@ -7,8 +7,9 @@ converted by the table of :mod:`nn.convert.graph_builder`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nn.convert import graph_arithmetic as _arithmetic  # noqa: F401  (for their entries in the table)
 from nn.convert import graph_axes as _axes  # noqa: F401
+from nn.convert import graph_einsum as _einsum  # noqa: F401
 from nn.convert import graph_images as _images  # noqa: F401
 from nn.convert import graph_recurrent as _recurrent  # noqa: F401
 from nn.convert import graph_shaping as _shaping  # noqa: F401
@@ -30,19 +32,22 @@ from nn.convert.graph_builder import (
     Tensor,
     known_operators,
 )
+from nn.convert.graph_choosing import only_softmaxes_take
 from nn.convert.graph_folding import simplified
+from nn.convert.graph_fusing import fused
 from nn.convert.graph_sizes import OPEN, computed
 from nn.layers.activations import Sigmoid
 from nn.layers.dense import Dense
 from nn.layers.graph import Graph
 from nn.layers.joining import Concat
 from nn.layers.selecting import Take
+from nn.layers.softmax import LogSoftmax, Softmax
 from nn.models.heads import Head, HeadsModel
 from nn.models.predictors import Classifier, Regressor
 from ring.errors import SottoError
 from ring.real_arrays import plain_array
 
-__all__ = ["graph_model"]
+__all__ = ["check_reals", "graph_model"]
 
 Evaluate = Callable[[Any, Any, Any, Any], Any]
 RANDOM = (
@@ -50,9 +55,33 @@ RANDOM = (
     "RandomUniformLike",
 )  # fmt: skip
 
+# Of operators that are not in the table; behind all blockers, the message lists those that are.
+_UNKNOWN = " cannot be converted"
+# Operators that compute with whole numbers in the place of reals, without "quantize" in their names.
+_WHOLE = re.compile(
+    r"QLinear\w+|\w+Integer|MatMulIntegerToFloat|QGemm|Q\w*Attention|QEmbed\w+|QMoE|\w+NBits|\w+BnB4|\w+Bnb4"
+)
+
 
 class _Lost:
     """An output of a node that cannot be converted."""
+
+
+def check_reals(graph: Any, inputs: Iterable[str]) -> None:
+    """Raise ConversionError if the graph is quantised: if it computes with whole numbers for reals."""
+    reached, found = set(inputs), []
+    for node in graph.node:
+        if reached & set(node.input):
+            reached |= set(node.output)
+            if "quantize" in node.op_type.lower() or _WHOLE.fullmatch(node.op_type):
+                found.append(
+                    f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
+                )
+    if found:
+        raise ConversionError(
+            "the graph is quantised, which is not converted: take the model before it was, in floats;"
+            f" what computes with whole numbers in the place of reals: {', '.join(found)}"
+        )
 
 
 def graph_model(
@@ -84,12 +113,30 @@ def graph_model(
     ConversionError
         That names every node that cannot be converted, and why.
     """
+    made = _graph_model(onnx, graph, opsets, shapes, classes, evaluate, exact=False)
+    if made is None:  # what stands for masks there is no mask
+        made = _graph_model(onnx, graph, opsets, shapes, classes, evaluate, exact=True)
+    assert made is not None
+    return made
+
+
+def _graph_model(
+    onnx: Any,
+    graph: Any,
+    opsets: Any,
+    shapes: Mapping[str, Sequence[int]],
+    classes: ArrayLike | None,
+    evaluate: Evaluate,
+    *,
+    exact: bool,
+) -> Classifier | Regressor | HeadsModel | None:
+    """Return the model; None if constants have to be taken as they are, and are not with `exact`."""
     values: dict[str, Any] = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
     given = {shape[0] for shape in shapes.values()}
     if len(given) > 1:
         raise ConversionError(f"all inputs must have as many rows, got shapes {dict(shapes)}")
     batch = given.pop()
-    builder = Builder((batch or OPEN[0], OPEN[1]))
+    builder = Builder((batch or OPEN[0], OPEN[1]), exact=exact)
     columns = {name: prod(shape[1:]) for name, shape in shapes.items()}
     builder.sizes.append((sum(columns.values()),))
     start = 0
@@ -111,11 +158,11 @@ def graph_model(
         if blocker
     ]
     if blockers:
-        raise ConversionError(
-            blockers[0]
-            if len(blockers) == 1
-            else f"{len(blockers)} nodes cannot be converted: " + "; ".join(blockers)
-        )
+        whole = "; ".join(blockers)
+        if _UNKNOWN in whole:
+            whole += f"; operators that can be: {', '.join(sorted(known_operators()))}"
+        many = f"{len(blockers)} nodes cannot be converted: " if len(blockers) > 1 else ""
+        raise ConversionError(many + whole)
     outputs = {o.name: values.get(o.name) for o in graph.output if o.name}
     lost = [name for name, value in outputs.items() if value is None]
     if lost:
@@ -138,6 +185,10 @@ def _run(
     """Convert a node, or compute it if its inputs are constants; return why that cannot be, if so."""
     where = f"{node.op_type} (node {node.name!r}, output {', '.join(node.output)})"
     inputs = [values.get(name, _Lost()) if name else None for name in node.input]
+    if node.op_type == "If" and isinstance(inputs[0], np.ndarray):
+        return _branch(
+            onnx, opsets, version, builder, node, bool(inputs[0].all()), values, evaluate
+        )
     for name in node.output:
         values[name] = _Lost()
     missing = [name for name in node.input if name and name not in values]
@@ -163,8 +214,7 @@ def _run(
     known = known_operators()
     if node.op_type not in known or node.domain not in ("", "ai.onnx"):
         domain = f"{node.domain}." if node.domain else ""
-        listed = ", ".join(sorted(known))
-        return f"{domain}{where} cannot be converted; operators that can be: {listed}"
+        return f"{domain}{where}{_UNKNOWN}"
     if any(isinstance(x, _Lost) for x in inputs):
         return None  # what made it is named
     entry = known[node.op_type]
@@ -188,6 +238,21 @@ def _run(
     return None
 
 
+def _branch(
+    onnx: Any, opsets: Any, version: int, builder: Builder, node: Any, chosen: bool,
+    values: dict[str, Any], evaluate: Evaluate,
+) -> str | None:  # fmt: skip
+    """Convert the branch that a public condition chooses; return why that cannot be, if so."""
+    name = "then_branch" if chosen else "else_branch"
+    graph = next(a.g for a in node.attribute if a.name == name)
+    inner = values | {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
+    blockers = [_run(onnx, opsets, version, builder, one, inner, evaluate) for one in graph.node]
+    values.update(
+        {out: inner[made.name] for out, made in zip(node.output, graph.output, strict=True)}
+    )
+    return "; ".join(filter(None, blockers)) or None
+
+
 @dataclass(frozen=True)
 class _Result:
     """An output of the model: a value with its role."""
@@ -202,12 +267,12 @@ def _model(
     outputs: dict[str, Any],
     columns: dict[str, int],
     classes: ArrayLike | None,
-) -> Classifier | Regressor | HeadsModel:
+) -> Classifier | Regressor | HeadsModel | None:
     results = []
     for name, value in outputs.items():
         if isinstance(value, Labels):
             results.append(_Result(name, value.scores, "labels"))
-        elif isinstance(value, Scores) and value.axis == len(value.scores.axes) - 1:
+        elif isinstance(value, Scores) and value.axis == 1 and len(value.scores.axes) == 2:
             results.append(_Result(name, value.scores, "probabilities"))
         elif isinstance(value, (Tensor, Scores)):
             results.append(_Result(name, builder.tensor(value), "values"))
@@ -215,8 +280,18 @@ def _model(
             raise ConversionError(
                 f"the graph's outputs must depend on its inputs, got the constant {name}"
             )
+        ranked = isinstance(value, Labels) or (
+            results[-1].role == "probabilities" and not value.log
+        )
+        tensor = results[-1].tensor
+        if not builder.exact and not only_softmaxes_take(
+            builder, tensor.value, then_softmax=ranked
+        ):
+            return None
     flat, shapes = [], []
     for result in results:
+        if builder.counts[0] == 1:
+            result = replace(result, tensor=_rows_first(result.tensor))
         axes = result.tensor.axes
         if not axes or axes[0] != (ROWS,):
             raise ConversionError(
@@ -232,6 +307,10 @@ def _model(
     roles = {result.role for result in results}
     if same:
         graph = _network(builder, flat[0])
+        if len(shapes[0]) == 1 and len(graph) > 1 and isinstance(graph[-1], (LogSoftmax, Softmax)):
+            # One that is spelled out is one at the end, as an operator's is.
+            graph = _without_last(graph)
+            roles = roles - {"values"} | {"probabilities"}
         if roles == {"values"} and classes is None:
             made: Classifier | Regressor = Regressor(graph, features, flat=shapes[0] == ())
         else:
@@ -256,13 +335,32 @@ def _model(
     return model
 
 
+def _rows_first(x: Tensor) -> Tensor:
+    """Return what a graph that is made for one row gives, with the axis of rows first.
+
+    The elements of a row stay in the graph's order, in which that axis has one element.
+    """
+    if x.axes and x.axes[0] == (ROWS,):
+        return x
+    axes = tuple(tuple(a for a in group if a != ROWS) for group in x.axes if group != (ROWS,))
+    return replace(x, axes=((ROWS,), *axes))
+
+
 def _network(builder: Builder, value: int) -> Any:
     """Return the simplified graph of a value, as a list if every layer takes the one before it."""
     if not value:
         raise ConversionError("the graph must have a layer between its input and its output")
-    graph = simplified(builder.graph(value), builder.sizes[0][0])
+    features = builder.sizes[0][0]
+    graph = simplified(fused(builder.graph(value), features), features)
     chain = all(node.inputs == (k,) for k, node in enumerate(graph.nodes))
     return [node.layer for node in graph.nodes] if chain else graph
+
+
+def _without_last(layers: Any) -> Any:
+    """Return layers without the last one."""
+    if isinstance(layers, Graph):
+        return Graph([(node.layer, node.inputs) for node in layers.nodes[:-1]])
+    return layers[:-1]
 
 
 def _classes(

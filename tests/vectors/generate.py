@@ -11,8 +11,9 @@ among n parties, a shift s and a window of L bits, lists run over parties first,
     c = z + 2^62 + r, opened; kappa = (1 - (c >> 63)) 2^(64 - s)
     y = (c >> s) - 2^(62 - s) - (r >> s) + kappa (r >> 63)
     u = ((c >> s) - 2^(62 - s)) mod 2^L, v = (r >> s) mod 2^L
-    greater[j] = [v_j > u_j], equal[j] = [v_j = u_j], over nibbles j, the lowest first; at the top,
-    with b bits left of v, bit b - 1 of (u_j - v_j) mod 2^b, and [(u_j - v_j) mod 2^(b - 1) = 0]
+    greater[j] = [v_j > u_j], equal[j] = [v_j = u_j], over digits j of the given widths, which make up the
+    lower L - 1 bits, the lowest first; the highest of greater with the top bits of u and v added
+    tables: of the digits, the widest first, in words and, one element after the other, a last lane
     msb: the sign bit of y; delta = msb ^ beta for a random bit beta
     relu = y - delta y - (1 - 2 delta) (y beta)
 """
@@ -92,69 +93,92 @@ def join_xor(shares):
     return total
 
 
-# Nibbles of a window that starts at bit `shift` of a word.
+# Digits of the lower bits of a window.
 
 
-def nibbles_of(x, count):
-    return [x >> 4 * j & 15 for j in range(count)]
+def digits_of(x, widths):
+    """Return the digits, the lowest first, and the bit above them."""
+    found = []
+    for width in widths:
+        found.append(x % 2**width)
+        x >>= width
+    return found, x % 2
 
 
-def sign_bits(shift, count):
-    """Return how many bits of the word the top nibble of a window holds."""
-    return min(4, 64 - shift - 4 * (count - 1))
-
-
-def truth_table(rule):
-    return sum(int(rule(t)) << t for t in range(16))
-
-
-def tables_of(v, shift, count, is_signed):
-    """Return the truth table of each nibble of v >> shift: of [v_j > t], or of the sign."""
-    *lower, top = nibbles_of(v >> shift, count)
-    tables = [truth_table(nibble.__gt__) for nibble in lower]
-    b = sign_bits(shift, count)
-    last = (
-        truth_table(lambda t: (t - top) % 2**b >> b - 1) if is_signed else truth_table(top.__gt__)
-    )
-    return [*tables, last]
-
-
-def compare(u, v, shift, count, is_signed):
-    """Return greater and equal for each nibble, by their definition."""
-    greater, equal = [], []
-    for j, (p, q) in enumerate(zip(nibbles_of(u, count), nibbles_of(v, count), strict=True)):
-        if is_signed and j == count - 1:
-            b = sign_bits(shift, count)
-            greater.append((p - q) % 2**b >> b - 1)
-            equal.append(int((p - q) % 2 ** (b - 1) == 0))
-        else:
-            greater.append(int(q > p))
-            equal.append(int(q == p))
-    return greater, equal
-
-
-def read_share(tables, u, count, is_signed, first):
-    """Read greater and equal off one party's share of the tables, an XOR-linear map."""
-    greater, equal = [], []
-    for j, nibble in enumerate(nibbles_of(u, count)):
-        here = tables[j] >> nibble & 1
-        if nibble:
-            before = tables[j] >> nibble - 1 & 1
-        elif is_signed and j == count - 1:
-            before = tables[j] >> 15 & 1
-        else:
-            before = int(first)
-        greater.append(here)
-        equal.append(here ^ before)
-    return greater, equal
-
-
-def packed_tables(tables):
-    """Put four tables of 16 bits into a word."""
-    return [
-        sum(table << 16 * k for k, table in enumerate(tables[w : w + 4]))
-        for w in range(0, len(tables), 4)
+def tables_of(v, widths):
+    """Return the truth table of [v_j > t] of each digit; the highest has the top bit added."""
+    below, top = digits_of(v, widths)
+    tables = [
+        [int(digit > t) for t in range(2**width)]
+        for digit, width in zip(below, widths, strict=True)
     ]
+    return [*tables[:-1], [bit ^ top for bit in tables[-1]]]
+
+
+def compare(u, v, widths):
+    """Return greater and equal for each digit, by their definition."""
+    (below, top), (other, other_top) = digits_of(u, widths), digits_of(v, widths)
+    greater = [int(q > p) for p, q in zip(below, other, strict=True)]
+    greater[-1] ^= top ^ other_top
+    return greater, [int(q == p) for p, q in zip(below, other, strict=True)]
+
+
+def read_share(tables, u, widths, first):
+    """Read greater and equal off one party's share of the tables, an affine map."""
+    greater, equal = [], []
+    below, top = digits_of(u, widths)
+    for j, digit in enumerate(below):
+        here, highest = tables[j][digit], j == len(widths) - 1
+        before = tables[j][digit - 1] if digit or highest else 0
+        greater.append(here ^ int(first and highest and top))
+        equal.append(here ^ before ^ int(first and not digit))
+    return greater, equal
+
+
+def in_order(widths):
+    """Return the numbers of the digits, the widest first."""
+    return sorted(range(len(widths)), key=lambda j: -widths[j])
+
+
+def packed_tables(rows, widths):
+    """Put the tables of all elements into words: whole words of each, then lanes of 16, 32 or 64 bits."""
+    numbers = [
+        sum(bit << k for k, bit in enumerate(bit for j in in_order(widths) for bit in tables[j]))
+        for tables in rows
+    ]
+    length = sum(2**width for width in widths)
+    whole, rest = length // 64, length % 64
+    lane = next((width for width in (16, 32, 64) if width >= rest), 0) if rest else 0
+    if lane == 64:
+        whole, lane = whole + 1, 0
+    out = [x >> 64 * word & WORD - 1 for word in range(whole) for x in numbers]
+    if lane:
+        each = 64 // lane
+        out += [
+            sum((x >> 64 * whole) << lane * k for k, x in enumerate(numbers[start : start + each]))
+            for start in range(0, len(numbers), each)
+        ]
+    return out
+
+
+def unpacked_tables(words, widths, size):
+    """Undo :func:`packed_tables`."""
+    length = sum(2**width for width in widths)
+    whole, rest = length // 64, length % 64
+    lane = next(width for width in (16, 32, 64) if width >= rest) if rest else 64
+    found = []
+    for e in range(size):
+        x = sum(words[word * size + e] << 64 * word for word in range(whole))
+        if rest:
+            at = e * lane
+            last = words[whole * size + at // 64] >> at % 64 & 2**lane - 1
+            x |= last << 64 * whole
+        tables = [None] * len(widths)
+        for j in in_order(widths):
+            tables[j] = [x >> k & 1 for k in range(2 ** widths[j])]
+            x >>= 2 ** widths[j]
+        found.append(tables)
+    return found
 
 
 def transposed(rows):
@@ -282,10 +306,11 @@ def secrets_for(shift, window, stream):
     return [z for z in [*edges, *some, *small] if abs(z) <= largest]
 
 
-def protocol_case(parties, shift, window):
+def protocol_case(parties, shift, widths):
+    window = sum(widths) + 1
     stream = Words(f"protocol {parties} {shift} {window}")
     z = secrets_for(shift, window, stream)
-    size, count = len(z), window // 4
+    size = len(z)
     edges = [0, 2**63, WORD - 1, 2**63 - 1, 2**62]
     r = [*edges, *stream.words(size)][:size]
     # Masks that bring c to the ends of its range, where the carry is decided.
@@ -318,22 +343,16 @@ def protocol_case(parties, shift, window):
     # The sign.
     u = [x % 2**window for x in public]
     v = [x % 2**window for x in high]
-    tables = [tables_of(x, shift, count, True) for x in r]
-    words = transposed([packed_tables(row) for row in tables])
-    table_shares = [
-        share_xor(stream, row, parties, lambda some, length: some.words(length)) for row in words
-    ]
-    table_shares = [[row[i] for row in table_shares] for i in range(parties)]
+    words = packed_tables([tables_of(x, widths) for x in v], widths)
+    table_shares = share_xor(stream, words, parties, lambda some, length: some.words(length))
+    lines = [unpacked_tables(row, widths, size) for row in table_shares]
     greater, equal, msb = [], [], []
     for e in range(size):
-        g, p = compare(u[e], v[e], shift, count, True)
-        shares = []
-        for i in range(parties):
-            line = [table_shares[i][j // 4][e] >> 16 * (j % 4) & 0xFFFF for j in range(count)]
-            shares.append(read_share(line, u[e], count, True, i == 0))
+        g, p = compare(u[e], v[e], widths)
+        shares = [read_share(lines[i][e], u[e], widths, i == 0) for i in range(parties)]
         assert (g, p) == tuple(join_xor([pair[k] for pair in shares]) for k in (0, 1))
         bit = 0
-        for j in range(count):
+        for j in range(len(widths)):
             bit = g[j] ^ p[j] & bit
         assert bit == y[e] >> 63, (z[e], r[e])
         greater.append(g)
@@ -364,6 +383,7 @@ def protocol_case(parties, shift, window):
         "parties": parties,
         "shift": shift,
         "window": window,
+        "widths": list(widths),
         **{
             name: hexadecimal(value)
             for name, value in {
@@ -399,10 +419,13 @@ def protocol_case(parties, shift, window):
 
 def protocol_cases():
     for parties in (2, 3, 5):
-        yield protocol_case(parties, 16, 32)
-    for shift, window in [(0, 4), (0, 36), (0, 64), (1, 64), (13, 52), (14, 36), (16, 48), (32, 8)]:
-        yield protocol_case(2 if shift else 3, shift, window)
-    yield protocol_case(5, 15, 52)
+        yield protocol_case(parties, 16, (6, 5, 5, 5, 5, 5))
+    for shift, widths in [
+        (0, (3,)), (0, (5,) * 7), (0, (7,) * 9), (1, (7, 7, 7, 7, 7, 7, 7, 7, 6)), (13, (8, 7, 5, 9, 1)),
+        (14, (2, 6, 3, 6, 6)), (16, (6, 6, 6, 6, 6, 6, 6, 5)), (17, (4, 4, 4, 4, 3)), (40, (4, 3)),
+    ]:  # fmt: skip
+        yield protocol_case(2 if shift else 3, shift, widths)
+    yield protocol_case(5, 15, (6, 6, 6, 6, 6, 6, 6, 6))
 
 
 def files():

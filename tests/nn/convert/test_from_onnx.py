@@ -331,7 +331,7 @@ def test_on_shares_and_from_a_file(tmp_path):
     [
         (
             [("Hardmax", "x", "y", {})],
-            "Hardmax.*cannot be converted; operators that can be: .*Add, ArgMax",
+            "Hardmax.*cannot be converted; operators that can be: .*Add, And, ArgMax",
         ),
         ([("NonZero", "x", "y", {})], "NonZero.*cannot be converted"),
         ([("MatMul", "w1 x", "y", {})], "MatMul.*along the rows"),
@@ -344,9 +344,9 @@ def test_on_shares_and_from_a_file(tmp_path):
             [("Softmax", "x", "y", {"axis": 0})],
             "needs numbers, got the probabilities|an axis without the rows",
         ),
-        ([("ArgMax", "x", "y", {"axis": 0})], "axis of the classes"),
+        ([("ArgMax", "x", "y", {"axis": 0})], "an axis other than that of the rows"),
         ([("Cast", "x", "y", {"to": INT})], "rounding to integers is not converted"),
-        ([("Normalizer", "x", "y", {"norm": "L2"})], "behind probabilities only"),
+        ([("Normalizer", "x", "y", {"norm": "MAX"})], "needs norm L1 or L2"),
         ([("MatMul", "x w2", "y", {})], "MatMul.*needs an axis of 5, got 4"),
         ([("Relu", "nothing", "y", {})], "no output of a node before it: nothing"),
         ([("Identity", "x", "y", {})], "must have a layer"),

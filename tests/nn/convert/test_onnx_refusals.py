@@ -136,7 +136,7 @@ def test_sizes_of_a_row_are_numbers_and_reshapes_may_keep_the_rows(shape):
         ([FIRST, SOFTMAX, ("Cast", "p", "o", {"to": 7})], "rounding", {"o": INT}),
         ([FIRST, LABEL, ("Cast", "l", "o", {"to": 9})], "rounding", {"o": 9}),
         ([FIRST, LABEL, ("Squeeze", "l first", "o", {})], "other than axis 0", {"o": INT}),
-        ([FIRST, SOFTMAX, ("ArrayFeatureExtractor", "p zero", "o", {})], "an argmax that selects", {}),
+        ([FIRST, SOFTMAX, ("ArrayFeatureExtractor", "p h", "o", {})], "an argmax that selects", {}),
         ([FIRST, ("RandomNormal", "", "k", {"shape": [3]}), ("Add", "h k", "o", {})], "random", {}),
         ([FIRST, ("Relu", "h", "o", {"strange": 1})], "not have the attribute strange", {}),
         ([("LinearRegressor", "x", "o", {"coefficients": [1.0] * 8, "targets": 1})], "targets=1", {}),
@@ -145,6 +145,50 @@ def test_sizes_of_a_row_are_numbers_and_reshapes_may_keep_the_rows(shape):
 def test_uses_that_change_the_meaning(nodes, message, kinds):
     with pytest.raises(ConversionError, match=message):
         nn.from_onnx(graph(*nodes, kinds=kinds))
+
+
+QUANTISED = {
+    "around": [("QuantizeLinear", "x s z", "q", {}), ("DequantizeLinear", "q s z", "d", {}),
+               ("DequantizeLinear", "k s", "e", {}), ("MatMul", "d e", "o", {})],
+    "whole": [("QuantizeLinear", "x s z", "q", {}), ("QLinearMatMul", "q s z k s i s z", "o", {})],
+    "while it runs": [("DynamicQuantizeLinear", "x", "q r t", {}), ("MatMulInteger", "q k t", "m", {}),
+                      ("Cast", "m", "f", {"to": 1}), ("Mul", "f r", "o", {})],
+    "of onnxruntime": [("QuantizeLinear", "x s z", "q", {}), ("QGemm", "q s z k s i", "o", {})],
+}  # fmt: skip
+SCALES = [
+    tensor("k", np.arange(12).reshape(4, 3), np.int8), tensor("s", 0.125), tensor("z", 0, np.uint8),
+    tensor("i", 0, np.int8),
+]  # fmt: skip
+
+
+def of_microsoft(model, op):
+    """Return the model with an operator of onnxruntime's domain."""
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    for node in model.graph.node:
+        node.domain = "com.microsoft" if node.op_type == op else node.domain
+    return model
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_a_quantised_graph_is_called_that(name):
+    with pytest.raises(ConversionError, match="^the graph is quantised.*in floats; ") as caught:
+        nn.from_onnx(of_microsoft(build(QUANTISED[name], SCALES, ("o",)), "QGemm"))
+    assert " MatMul (" not in str(caught.value) and "operators that can be" not in str(caught.value)
+
+
+def test_weights_alone_may_be_quantised():
+    nodes = [("DequantizeLinear", "k s", "e", {}), ("MatMul", "x e", "o", {})]
+    made = nn.from_onnx(build(nodes, SCALES, ("o",)))
+    np.testing.assert_allclose(made.predict(X), X @ np.arange(12).reshape(4, 3) / 8, rtol=1e-5)
+
+
+def test_operators_of_other_domains_are_all_named():
+    ends = [("Hardmax", "a", "b", {}), ("Gelu", "b", "o", {})]
+    with pytest.raises(ConversionError) as caught:
+        nn.from_onnx(of_microsoft(graph(FIRST, ("Relu", "h", "a", {}), *ends), "Gelu"))
+    message = str(caught.value)
+    assert "Hardmax (" in message and "com.microsoft.Gelu (" in message
+    assert message.count("operators that can be: ") == 1
 
 
 def test_whole_numbers_are_turned_into_floats_first():
@@ -215,15 +259,13 @@ def test_sigmoids_of_opposite_scores_sum_to_one():
     np.testing.assert_allclose(nn.from_onnx(model).predict_proba(X), evaluate(model)[1], atol=1e-5)
 
 
-def test_scores_and_logarithms_are_not_normalised():
+def test_scores_are_divided_by_their_norm_and_logarithms_are_not():
     attributes = {
         "coefficients": V.T.ravel().tolist(), "intercepts": [0.5] * 3,
         "classlabels_ints": [3, 4, 5], "post_transform": "NONE",
     }  # fmt: skip
     end = ("Normalizer", "p", "s", {"norm": "L1"})
-    for nodes, what in (
-        ([("LinearClassifier", "x", "l p", attributes), end], "scores"),
-        ([FIRST, ("LogSoftmax", "h", "p", {"axis": 1}), end], "logarithms"),
-    ):
-        with pytest.raises(ConversionError, match=f"Normalizer.*not behind {what}"):
-            nn.from_onnx(graph(*nodes, outputs=("s",)))
+    model = graph(("LinearClassifier", "x", "l p", attributes), end, outputs=("s",))
+    np.testing.assert_allclose(nn.from_onnx(model).predict(X), evaluate(model)[0], atol=1e-4)
+    with pytest.raises(ConversionError, match="LogSoftmax.*cannot be converted"):
+        nn.from_onnx(graph(FIRST, ("LogSoftmax", "h", "p", {"axis": 1}), end, outputs=("s",)))

@@ -116,6 +116,7 @@ def test_conv(shape, weights, attributes):
         (IMAGES, (4, 2, 3, 2), {"dilations": [2, 1], "pads": [1, 0, 2, 1]}),
         (IMAGES, (4, 1, 3, 3), {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
         (IMAGES, (4, 1, 3, 3), {"strides": [2, 2], "output_shape": [12, 14], "auto_pad": "SAME_LOWER"}),
+        (IMAGES, (4, 1, 3, 3), {"strides": [2, 2], "output_shape": [14, 16]}),
         (SIGNALS, (4, 2, 4), {"strides": [2], "pads": [1, 1]}),
     ],
     ids=str,
