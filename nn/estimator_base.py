@@ -1,67 +1,75 @@
-"""The base class of :mod:`nn.estimators`: training, and a session with model and rows on shares."""
+"""The base class of :mod:`nn.estimators`: training in the clear or on shares."""
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from mpc import Session
 from nn.layers import Dense, Layer
 from nn.layers.initialisation import RandomState
-from nn.models.mlp import dense_layers
+from nn.models.mlp import ACTIVATIONS, dense_layers
 from nn.models.predictors import Classifier, Regressor
 from nn.models.trainable import Network
-from nn.shared.model import SharedModel
-from nn.training.optimizers import SCHEDULES
-from ring import FixedPoint, get_num_threads, set_num_threads
-from ring.errors import ArgumentError, RangeError
+from nn.secure_estimator import SecureEstimator, Weights, check_weights, row_weights, threads
+from nn.training.optimizers import SCHEDULES, SGD, Adam, Optimizer, choose_optimizer
+from nn.training.steps import FitSettings
+from ring.errors import ArgumentError
 from ring.real_arrays import check_unmasked
 
 __all__ = ["SecureMLP"]
 
 
-class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
-    """Base class of both estimators: parameters, training, and shares of model and rows."""
+class SecureMLP(SecureEstimator):
+    """Base class of both estimators: parameters and training."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
         "solver": [StrOptions({"sgd", "adam"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "momentum": [Interval(Real, 0, 1, closed="left"), None],
+        "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
         "random_state": ["random_state", np.random.Generator],
         "encrypted_fit": ["boolean"],
-        "parties": ["array-like"],
-        "frac_bits": [Interval(Integral, 1, None, closed="left"), None],
-        "int_bits": [Interval(Integral, 1, None, closed="left"), None],
-        "n_jobs": [Integral, None],
         "verbose": ["verbose"],
+        **SecureEstimator._parameter_constraints,
     }
 
-    model_: Classifier | Regressor
+    validation_scores_: list[float]
+    _layers: Sequence[Layer]
 
     def __init__(
         self,
         hidden_layer_sizes: Sequence[int] = (100,),
         *,
+        activation: str = "relu",
         solver: str = "adam",
+        alpha: float = 0.0,
         learning_rate_init: float | None = None,
         learning_rate: str = "cosine",
         momentum: float | None = None,
         batch_size: int = 32,
         max_iter: int = 200,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
         random_state: RandomState = None,
         encrypted_fit: bool = False,
         parties: Sequence[str] = ("alice", "bob"),
@@ -71,25 +79,22 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         verbose: bool | int = False,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
         self.solver = solver
+        self.alpha = alpha
         self.learning_rate_init = learning_rate_init
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.batch_size = batch_size
         self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.random_state = random_state
         self.encrypted_fit = encrypted_fit
-        self.parties = parties
-        self.frac_bits = frac_bits
-        self.int_bits = int_bits
-        self.n_jobs = n_jobs
         self.verbose = verbose
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        # Each truncation rounds at random, up or down to a multiple of 2^-frac_bits.
-        tags.non_deterministic = True
-        return tags
+        super().__init__(parties=parties, frac_bits=frac_bits, int_bits=int_bits, n_jobs=n_jobs)
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
@@ -102,11 +107,13 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         return [layer.bias for layer in self.model_.layers if isinstance(layer, Dense)]
 
     @abstractmethod
-    def _fit(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+    def _fit(
+        self, X: NDArray[Any], y: NDArray[Any], weights: Weights, going_on: bool, epochs: int | None
+    ) -> None:
         """Set ``model_`` and the other fitted attributes."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train, in the clear or on shares.
 
         Parameters
@@ -114,6 +121,9 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         X : array_like of shape (rows, features)
         y : array_like of shape (rows,)
             Labels, or values; of a regressor also of shape (rows, outputs).
+        sample_weight : array_like of shape (rows,), optional
+            Factor on the loss of each row, from 0 to 1024. With ``encrypted_fit=True`` it is shared
+            by the owner of the rows, and stays secret.
 
         Returns
         -------
@@ -128,17 +138,30 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         RangeError
             With ``encrypted_fit=True``, if a value does not fit the fixed-point format.
         """
+        going_on = bool(self.warm_start) and hasattr(self, "model_")
+        return self._fit_rows(X, y, sample_weight, going_on, None)
+
+    def _fit_rows(
+        self, X: Any, y: Any, sample_weight: Any, going_on: bool, epochs: int | None
+    ) -> Self:
         check_unmasked(X, "X")
         check_unmasked(y, "y")
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            dtype=[np.float64, np.float32],
-            multi_output=isinstance(self, RegressorMixin),
-            y_numeric=isinstance(self, RegressorMixin),
-        )
-        self._fit(np.asarray(X), np.asarray(y))
+        if self.early_stopping and epochs is not None:
+            raise ArgumentError(
+                "early_stopping must be False for partial_fit, which trains for one epoch, got True"
+            )
+        with self._names_kept():
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                dtype=[np.float64, np.float32],
+                multi_output=isinstance(self, RegressorMixin),
+                y_numeric=isinstance(self, RegressorMixin),
+                reset=not going_on,
+            )
+            X, y = np.asarray(X), np.asarray(y)
+            self._fit(X, y, row_weights(sample_weight, X), going_on, epochs)
         self.model_.feature_names_in_ = getattr(self, "feature_names_in_", None)
         return self
 
@@ -148,92 +171,108 @@ class SecureMLP(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
             raise ArgumentError(f"hidden_layer_sizes must be at least 1, got {tuple(widths)}")
         return (X.shape[1], *widths, targets.shape[1])
 
-    def _session(self, model: Classifier | Regressor | None = None) -> Session:
-        """Return a local session in the format of the parameters, else in one that suits the model."""
-        form = FixedPoint()
-        given = self.frac_bits, self.int_bits
-        if given != (None, None):
-            frac_bits, int_bits = (
-                default if bits is None else int(bits)
-                for bits, default in zip(given, (form.frac_bits, form.int_bits), strict=True)
-            )
-            form = FixedPoint(frac_bits, int_bits)
-        elif model is not None:
-            form = model.audit().suggestion or form
-        return Session(tuple(self.parties), frac_bits=form.frac_bits, int_bits=form.int_bits)
+    def _optimizer(self) -> Optimizer:
+        rule = choose_optimizer(self.solver, self.learning_rate_init, self.momentum)
+        assert isinstance(rule, (SGD, Adam))
+        rule.weight_decay = float(self.alpha)
+        return rule
 
-    def _train(self, X: NDArray[Any], targets: NDArray[Any], loss: str) -> Sequence[Layer]:
-        """Return layers that are trained on `X` and `targets`, in the clear or on shares."""
-        network = _Perceptron(self._widths(X, targets), self.random_state)
+    def _train(
+        self,
+        X: NDArray[Any],
+        targets: NDArray[Any],
+        loss: str,
+        weights: Weights,
+        going_on: bool,
+        epochs: int | None,
+    ) -> Sequence[Layer]:
+        """Return layers that are trained on `X` and `targets`, in the clear or on shares.
+
+        `going_on` says whether they start from those of the training before; `epochs` is given by
+        ``partial_fit``.
+        """
+        values = loss != "cross_entropy"
+        widths = self._widths(X, targets)
+        network = _Perceptron(widths, self.random_state, self.activation, values)
+        held_out, stops = None, bool(self.early_stopping) and epochs is None
+        if stops:
+            kept, held = train_test_split(
+                np.arange(len(X)), test_size=self.validation_fraction,
+                random_state=_seed(self.random_state),
+                stratify=None if values else targets.argmax(axis=1),
+            )  # fmt: skip
+            held_out = X[held], targets[held]
+            X, targets = X[kept], targets[kept]
+            weights = None if weights is None else weights[kept]
         settings: dict[str, Any] = {
-            "epochs": int(self.max_iter), "batch_size": min(int(self.batch_size), len(X)),
-            "optimizer": self.solver, "learning_rate": self.learning_rate_init,
-            "momentum": self.momentum, "schedule": self.learning_rate, "loss": loss,
+            "epochs": int(self.max_iter) if epochs is None else epochs,
+            "batch_size": min(int(self.batch_size), len(X)), "optimizer": self._optimizer(),
+            "schedule": self.learning_rate if epochs is None else "constant", "loss": loss,
+            "patience": int(self.n_iter_no_change) if stops else None,
             "progress": bool(self.verbose),
         }  # fmt: skip
+        if going_on:
+            settings["start"] = (
+                Classifier(self._layers, np.arange(targets.shape[1]), X.shape[1])
+                if targets.shape[1] > 1
+                else Regressor(self._layers, X.shape[1])
+            )
         if not self.encrypted_fit:
-            network.fit(X, targets, **settings)
+            network.fit(X, targets, validation=held_out, sample_weight=weights, **settings)
             self.loss_curve_ = network.loss_curve_
             self.n_iter_, self.loss_ = len(self.loss_curve_), self.loss_curve_[-1]
-            return network.layers
-        with _threads(self.n_jobs), self._session() as session:
+            self._layers, scores = network.layers, network.validation_scores_
+        else:
+            self._layers, scores = self._train_on_shares(
+                network, X, targets, weights, held_out, settings
+            )
+        # Those of an earlier fit are not this one's.
+        if hasattr(self, "validation_scores_"):
+            del self.validation_scores_
+        if stops:
+            self.validation_scores_ = [float(score) for score in scores]
+            self.n_iter_ = len(scores)
+        return self._layers
+
+    def _train_on_shares(
+        self,
+        network: _Perceptron,
+        X: NDArray[Any],
+        targets: NDArray[Any],
+        weights: Weights,
+        held_out: Any,
+        settings: dict[str, Any],
+    ) -> tuple[Sequence[Layer], list[float]]:
+        with threads(self.n_jobs), self._session() as session:
             owner = session.parties[-1]
             # A bound must be positive; targets are all 0 for a regressor of a constant.
             bound = float(np.abs(targets).max()) or 1.0
             shared = session.share(X, owner), session.share(targets, owner, bound=bound)
-            layers: Sequence[Layer] = network.fit(*shared, **settings).reveal_layers()
-        self.n_iter_ = int(self.max_iter)
+            if held_out is not None:
+                settings["validation"] = tuple(session.share(part, owner) for part in held_out)
+            if weights is not None:
+                check_weights(weights)
+                settings["sample_weight"] = session.share(
+                    weights, owner, bound=float(weights.max())
+                )
+            fitted = network.fit(*shared, **settings)
+            layers: Sequence[Layer] = fitted.reveal_layers()
+        self.n_iter_ = int(settings["epochs"])
         # Training on shares reveals no loss; remove those of an earlier fit.
         for name in ("loss_curve_", "loss_"):
             if hasattr(self, name):
                 delattr(self, name)
-        return layers
-
-    # Prediction on shares.
-
-    def _rows(self, X: ArrayLike) -> NDArray[Any]:
-        check_is_fitted(self)
-        check_unmasked(X, "X")
-        return np.asarray(
-            validate_data(self, X, dtype=[np.float64, np.float32], reset=False), dtype=np.float64
-        )
-
-    @contextmanager
-    def _secret(
-        self, X: NDArray[Any], *, scores: bool = False
-    ) -> Iterator[tuple[SharedModel, Any]]:
-        """Open a session, share model and rows `X` in it, and yield both."""
-        with _threads(self.n_jobs), self._session(self.model_) as session:
-            secret = self._shared(session, scores, "the model does not fit the format")
-            outside = (X < secret.low) | (X > secret.high)
-            if outside.any():
-                # All parties live here, so the range of these rows may be public in the session.
-                low, high = self.model_.range_for(None, None)
-                ends = {
-                    "low": np.minimum(low, X.min(axis=0)), "high": np.maximum(high, X.max(axis=0))
-                }  # fmt: skip
-                index = tuple(int(i) for i in np.argwhere(outside)[0])
-                secret = self._shared(
-                    session, scores, f"X is too far from the rows of fit, as {X[index]:g} at index"
-                    f" {index} is, for the format", **ends,
-                )  # fmt: skip
-            yield secret, secret.share_rows(X, owner=session.parties[-1])
-
-    def _shared(self, session: Session, scores: bool, problem: str, **inputs: Any) -> SharedModel:
-        """Share the model; an error about the format names this estimator's parameters."""
-        try:
-            return self.model_.share(session, session.parties[0], scores=scores, **inputs)
-        except RangeError as error:
-            form = f"frac_bits={session.format.frac_bits}, int_bits={session.format.int_bits}"
-            text = str(error).replace("mpc.Session(", f"{type(self).__name__}(")
-            raise RangeError(f"{problem} {form}: {text}") from None
+        return layers, fitted.validation_scores_
 
 
 class _Perceptron(Network):
-    """Dense layers with ReLU between them, with one output or more, trained on numeric targets."""
+    """Dense layers with an activation between, trained on numeric targets."""
 
-    def __init__(self, widths: tuple[int, ...], random_state: RandomState) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], random_state: RandomState, activation: str, values: bool
+    ) -> None:
         self.widths, self.random_state = widths, random_state
+        self.activation, self.values = activation, values
 
     @property
     def n_features_in_(self) -> int:
@@ -244,24 +283,26 @@ class _Perceptron(Network):
         return self.widths[-1]
 
     def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
-        return dense_layers(self.widths, random, dtype)
+        return dense_layers(self.widths, random, dtype, self.activation)
+
+    def _task(self, settings: FitSettings) -> str:
+        return "values" if self.values else "classes"
 
     def _rows_and_targets(
-        self, X: Any, y: Any, classes: Any
+        self, X: Any, y: Any, classes: Any, task: str
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         # The estimator has checked them.
         return X, np.arange(self._classes), y
 
+    def _validation_data(
+        self, validation: Any, classes: NDArray[Any], dtype: np.dtype[Any], task: str
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        X, targets = validation
+        return X, targets if self.values else targets.argmax(axis=1)
 
-@contextmanager
-def _threads(n_jobs: int | None) -> Iterator[None]:
-    """Set the kernels' number of threads; as joblib counts `n_jobs`, None leaves it."""
-    if n_jobs is None:
-        yield
-        return
-    before = get_num_threads()
-    set_num_threads(effective_n_jobs(n_jobs))
-    try:
-        yield
-    finally:
-        set_num_threads(before)
+
+def _seed(random_state: RandomState) -> Any:
+    """Return what scikit-learn's functions take; they know no Generator."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**32))
+    return random_state

@@ -18,6 +18,7 @@ from ring.real_arrays import plain_array, real_array
 
 __all__ = [
     "check_names",
+    "column_names",
     "columns_of",
     "feature_matrix",
     "float_dtype",
@@ -31,6 +32,7 @@ __all__ = [
     "parameter_arrays",
     "plain_numbers",
     "real",
+    "side_by_side",
 ]
 
 
@@ -109,20 +111,16 @@ def interval(low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any
 
 
 def layer_widths(layer_sizes: Any) -> tuple[int, ...]:
-    """Return `layer_sizes` as a tuple of at least two integers, the last (classes) at least 2."""
+    """Return `layer_sizes` as a tuple of at least two integers of at least 1."""
     if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
         raise DtypeError(f"layer_sizes must be a sequence of integers, got {layer_sizes!r}")
     if len(layer_sizes) < 2:
         raise ArgumentError(
-            "layer_sizes must name at least the features and the classes, "
+            "layer_sizes must name at least the features and the outputs, "
             f"got {len(layer_sizes)} entries"
         )
-    last = len(layer_sizes) - 1
     # Returned unchanged when it already is such a tuple, as scikit-learn's clone expects.
-    widths = tuple(
-        integer(f"layer_sizes[{i}]", size, 2 if i == last else 1)
-        for i, size in enumerate(layer_sizes)
-    )
+    widths = tuple(integer(f"layer_sizes[{i}]", n, 1) for i, n in enumerate(layer_sizes))
     return layer_sizes if isinstance(layer_sizes, tuple) and widths == layer_sizes else widths
 
 
@@ -180,12 +178,23 @@ def named_inputs(pairs: Any, features: int) -> dict[str, int]:
 
 def in_order(X: dict[str, Any], inputs: dict[str, int] | None) -> list[Any]:
     """Return the parts of `X` in the order of a model's inputs, after checking that all are there."""
-    for name in X:
+    for name in X or [""]:
         columns_of(inputs, name)
     missing = [name for name in inputs or {} if name not in X]
     if missing:
         raise ArgumentError(f"X must have all inputs of the model, got none called {missing[0]!r}")
     return [X[name] for name in inputs or {}]
+
+
+def side_by_side(X: dict[str, Any], inputs: dict[str, int] | None) -> NDArray[Any]:
+    """Return rows that are given by the names of a model's inputs as one matrix."""
+    parts = [
+        feature_matrix(f"X[{name!r}]", part, size)
+        for part, (name, size) in zip(in_order(X, inputs), (inputs or {}).items(), strict=True)
+    ]
+    if len({len(part) for part in parts}) > 1:
+        raise ShapeError(f"X must have as many rows in each input, got {list(map(len, parts))}")
+    return np.concatenate(parts, axis=1)
 
 
 def check_names(X: Any, names: NDArray[Any] | None) -> None:
@@ -203,6 +212,14 @@ def check_names(X: Any, names: NDArray[Any] | None) -> None:
         "X must have the features that the model was fitted to, in their order: column "
         f"{k} must be {str(names[k])!r}, got {found[k]!r}"
     )
+
+
+def column_names(X: Any) -> NDArray[Any] | None:
+    """Return the names of a table's columns, as scikit-learn does: None if one is no string."""
+    columns = getattr(X, "columns", None)
+    if columns is None or not len(columns) or not all(isinstance(name, str) for name in columns):
+        return None
+    return np.array(list(columns), dtype=object)
 
 
 def label_vector(name: str, y: Any, rows: int) -> NDArray[Any]:

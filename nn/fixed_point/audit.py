@@ -90,7 +90,7 @@ class Audit:
     finest : FixedPoint or None
         The format with the most fractional bits that holds the model.
     finest_error_bound : float
-        Largest error of an output in the format `finest`, at most.
+        Largest error of an output in the format `finest`, at most; NaN if not known.
     rows : int
         Number of rows that the observed values are from.
     """
@@ -145,10 +145,10 @@ class Audit:
         if self.fits:
             lines.append(f"{form}: fits")
             if self.finest is not None and self.finest.frac_bits > self.format.frac_bits:
-                lines.append(
-                    f"frac_bits={self.finest.frac_bits}, int_bits={self.finest.int_bits} fits too: "
-                    f"error at most {self.finest_error_bound:.3g}"
-                )
+                finest = f"frac_bits={self.finest.frac_bits}, int_bits={self.finest.int_bits}"
+                known = not math.isnan(self.finest_error_bound)
+                error = f": error at most {self.finest_error_bound:.3g}" if known else ""
+                lines.append(f"{finest} fits too{error}")
         else:
             lines.append(f"{form}: does not fit; {self.problem}")
         return "\n".join(lines)
@@ -170,7 +170,7 @@ def error_bounds(
     """Return bounds on the errors of the input and of each layer's output, by elements of a row."""
     unit = 2.0**-frac_bits
     magnitudes = [_largest(*ends) for ends in interval_bounds(layers, low, high)]
-    first = _largest(*(np.asarray(whole_row(layers, end)) for end in (low, high)))
+    first = _largest(*whole_row(layers, low, high))
 
     # Of each value its magnitude, its error, and whether it carries twice the fractional bits.
     def step(index: int, layer: Layer, given: Any) -> tuple[NDArray[Any], NDArray[Any], bool]:
@@ -229,7 +229,7 @@ def check_fits(
     ----------
     layers : sequence of Layer
         As they are to be shared; with `inputs`, its scale is folded into the first one.
-    low, high : float64 array of shape () or (features,)
+    low, high : float64 array of shape (features,)
         Range of the rows as they are shared.
     form : FixedPoint
     inputs : InputScale, optional
@@ -240,7 +240,7 @@ def check_fits(
     problem = _range_problem(layers, low, high, form, inputs, bounds)
     if problem is not None:
         better = _holds(layers, low, high, form, inputs, bounds)
-        raise RangeError(problem + _advice(better, low, bounds))
+        raise RangeError(problem + _advice(better, bounds))
 
 
 def _holds(
@@ -273,8 +273,8 @@ def accepted_range(
     if inputs is not None:
         return low, high
     unit = 2.0**-form.frac_bits
-    most = np.asarray(np.maximum(np.ceil(_top(_largest(low, high)) / unit), 1) * unit)
-    return -most, most
+    most = max(np.ceil(_top(_largest(low, high)) / unit), 1) * unit
+    return np.full(low.shape, -most), np.full(low.shape, most)
 
 
 def _range_problem(
@@ -297,7 +297,7 @@ def _range_problem(
             return fits_by_itself(bounds, layers, -most, most, form)
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
         if inputs is None:
-            what = f"inputs of magnitude up to {most:g}, the public bound of shared rows"
+            what = f"inputs of magnitude up to {_top(most):g}, the public bound of shared rows"
             check_range(layers, least, most, form.limit * MARGIN, inputs=what)
     except RangeError as error:
         return str(error)
@@ -309,13 +309,15 @@ def holds_intervals(fitted: Fitted, form: FixedPoint) -> bool:
     return _range_problem(fitted.layers, *fitted.scaled, form, fitted.inputs) is None
 
 
-def _advice(better: FixedPoint | None, low: Floats, bounds: Bounds | None = None) -> str:
+def _advice(
+    better: FixedPoint | None, bounds: Bounds | None = None, one_range: bool = False
+) -> str:
     advice = (
         f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
         if better is not None
         else f"no format holds it with {FEWEST_FRAC_BITS} fractional bits or more, or as many as it needs"
     )
-    if not low.ndim:
+    if one_range:
         advice += "; low and high for each feature, in place of one range, may help too"
     if bounds is None:
         advice += (
@@ -363,7 +365,7 @@ def find_format(
     better = _holds(layers, *fitted.scaled, form, fitted.inputs, bounds)
     if better is not None:
         _, better = precision(better) or (None, better)
-    return problem + _advice(better, fitted.scaled[0], bounds), better
+    return problem + _advice(better, bounds, not fitted.low.ndim), better
 
 
 @dataclass(frozen=True)
@@ -377,7 +379,7 @@ class Fitted:
     low, high : float64 array of shape () or (features,)
         Range of the rows, in the units of the features.
     scaled : (float64 array, float64 array)
-        The same range, in the scale in which rows are shared.
+        The same range, in the scale in which rows are shared: each of shape (features,).
     inputs : InputScale or None
         That scale.
     room : int
@@ -393,29 +395,37 @@ class Fitted:
 
 
 def fit_inputs(
-    layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint, *, room: int
+    layers: Sequence[Layer],
+    low: Floats,
+    high: Floats,
+    form: FixedPoint,
+    *,
+    features: int,
+    room: int,
 ) -> Fitted:
     """Choose the scale of the inputs, and widen their range: up to `room` times, while layers fit."""
-    fitted = widened(layers, low, high, room)
+    fitted = widened(layers, low, high, features, room)
     while fitted.room > 1:
         try:
             check_range(fitted.layers, *fitted.scaled, form.limit * MARGIN)
         except RangeError:
-            fitted = widened(layers, low, high, fitted.room // 2)
+            fitted = widened(layers, low, high, features, fitted.room // 2)
         else:
             break
     return fitted
 
 
-def widened(layers: Sequence[Layer], low: Floats, high: Floats, room: int) -> Fitted:
+def widened(layers: Sequence[Layer], low: Floats, high: Floats, features: int, room: int) -> Fitted:
     """Choose the scale of the inputs, and widen their range `room` times if there is one."""
     inputs = InputScale.of(low, high, layers)
     if inputs is None:
-        return Fitted(layers, low, high, (low, high), None, 1)
+        row = np.broadcast_to(low, features), np.broadcast_to(high, features)
+        return Fitted(layers, low, high, row, None, 1)
+    room = InputScale.most_room(layers, room)
     least, most = room * inputs.apply(low), room * inputs.apply(high)
     if room > 1:
         low, high = inputs.undo(least), inputs.undo(most)
-    return Fitted(inputs.fold(layers), low, high, (least, most), inputs, room)
+    return Fitted(inputs.fold(layers, room), low, high, (least, most), inputs, room)
 
 
 def audit_layers(

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from nn.core.checks import interval, real
 from nn.layers import Layer
 from nn.layers.graph import Graph, run_all
-from ring.errors import RangeError
+from ring.errors import RangeError, ShapeError
 
-__all__ = ["check_range", "check_values", "ends_of", "interval_bounds", "whole_row"]
+__all__ = ["check_range", "check_values", "interval_bounds", "interval_of", "whole_row"]
 
 Interval = tuple[NDArray[Any], NDArray[Any]]
 
@@ -31,8 +31,8 @@ def interval_bounds(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) ->
     Parameters
     ----------
     layers : sequence of Layer
-    low, high : array_like
-        Scalars, or one value for each feature.
+    low, high : array_like of shape (features,)
+        One of them may be a scalar; both for a graph that knows its features.
 
     Returns
     -------
@@ -44,32 +44,76 @@ def interval_bounds(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) ->
     ArgumentError
         If `low` is above `high` anywhere.
     ShapeError
-        If a shape does not fit the layer.
+        If a shape does not fit the layer, or nothing says how many features a row has.
 
     Examples
     --------
     >>> import nn
     >>> from nn.fixed_point.bounds import interval_bounds
     >>> model = nn.MLP.from_parameters([[[2.0, -1.0], [-3.0, 0.0]], [0.5, 0.0]])
-    >>> interval_bounds(model.layers, 0, 1)
+    >>> interval_bounds(model.layers, [0, 0], 1)
     [(array([-2.5, -1. ]), array([2.5, 0. ]))]
     """
-    low, high = whole_row(layers, low), whole_row(layers, high)
-    intervals: list[Interval] = run_all(
-        layers, (low, high), lambda _, layer, ends: layer.bounds(*ends_of(layer, ends))
-    )
+    intervals: list[Interval] = run_all(layers, whole_row(layers, low, high), interval_of)
     return intervals
 
 
-def whole_row(layers: Sequence[Layer], end: ArrayLike) -> ArrayLike:
-    """Return one end of a range; for a graph with an entry for each feature, if they are known."""
-    features = layers.n_features if isinstance(layers, Graph) else None
-    return end if features is None or np.ndim(end) else np.full(features, end)
+def whole_row(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) -> Interval:
+    """Return a range with an entry for each feature of a row.
+
+    A number for all features would do for layers that treat each element by itself, and is far too
+    small for a sum of elements.
+    """
+    lows, highs = interval(low, high)
+    shape = np.broadcast_shapes(lows.shape, highs.shape)
+    if not shape and isinstance(layers, Graph) and layers.n_features is not None:
+        shape = (layers.n_features,)
+    if not shape:
+        raise ShapeError(
+            "low or high must have one entry for each feature of a row, got two numbers"
+        )
+    return np.broadcast_to(lows, shape), np.broadcast_to(highs, shape)
 
 
-def ends_of(layer: Layer, ends: Any) -> tuple[Any, Any]:
-    """Return the low and high ends of what a layer takes: two tuples for one with several inputs."""
-    return (tuple(low for low, _ in ends), tuple(high for _, high in ends)) if layer.joins else ends
+def interval_of(index: int, layer: Layer, ends: Any) -> Interval:
+    """Return the interval of a layer's output, of one row's shape, from that of what it takes.
+
+    Parameters
+    ----------
+    index : int
+        The layer's, counted from 0, for an error.
+    layer : Layer
+    ends : (array, array), or a tuple of these for a layer that joins
+        Of one input row's shape.
+
+    Raises
+    ------
+    ShapeError
+        If the layer's bounds are not of its output's shape: they might be those of a smaller row.
+    """
+    given_ends = ends if layer.joins else (ends,)
+    # One pair for a value that is taken twice, so that a layer can tell.
+    known = {id(pair): _numbers(*pair) for pair in given_ends}
+    pairs = [known[id(pair)] for pair in given_ends]
+    lows, highs = (tuple(pair[k] for pair in pairs) for k in (0, 1))
+    found = layer.bounds(lows, highs) if layer.joins else layer.bounds(lows[0], highs[0])
+    given = tuple(np.shape(low) for low in lows)
+    shape = tuple(layer.output_shape(given if layer.joins else given[0]))
+    for end in found:
+        if np.shape(end) not in ((), shape):
+            raise ShapeError(
+                f"layer {index + 1}, {layer!r}: its bounds must be numbers or of its output's shape"
+                f" {shape}, got shape {np.shape(end)}"
+            )
+    low, high = (np.broadcast_to(np.asarray(end, np.float64), shape) for end in found)
+    return low, high
+
+
+def _numbers(low: Any, high: Any) -> tuple[Any, Any]:
+    """Return ends with infinity for what is no number, such as an infinite bound minus another."""
+    if not (np.isnan(low).any() or np.isnan(high).any()):
+        return low, high
+    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
 
 
 def check_range(
@@ -86,7 +130,7 @@ def check_range(
     ----------
     layers : sequence of Layer
     low, high : array_like
-        Range of the inputs: scalars, or one value for each feature.
+        Range of the inputs, as for `interval_bounds`.
     limit : float
         The magnitude that must not be reached.
     inputs : str, optional
@@ -111,9 +155,9 @@ def check_range(
     >>> import nn
     >>> from nn.fixed_point.bounds import check_range
     >>> model = nn.MLP.from_parameters([[[200.0, 0.0], [-50.0, 0.0]], [0.0, 0.0]])
-    >>> check_range(model.layers, 0, 1, limit=256)[0][1].tolist()
+    >>> check_range(model.layers, [0, 0], 1, limit=256)[0][1].tolist()
     [200.0, 0.0]
-    >>> check_range(model.layers, 0, 2, limit=256)
+    >>> check_range(model.layers, [0, 0], 2, limit=256)
     Traceback (most recent call last):
     ...
     ring.errors.RangeError: layer 1, Dense(2, 2): its output must stay below 256 in magnitude, but \

@@ -7,8 +7,8 @@ evaluation: :mod:`mpc.protocols.limits`. What remains to be bounded by intervals
 from the limit of its inputs.
 
 There is one limit a layer, not one a channel or an element: a limit is public, so one number says least
-of the model and the rows; and finer limits would narrow the next layer's window by a bit or two, where
-four make a nibble.
+of the model and the rows; and finer limits would narrow the next layer's window by a bit or two,
+which hardly costs less.
 
 Linear layers are those with weights, Scale, Shift, Add, Subtract, Mean and Concat. Their output is within
 a public reach, the interval of that one layer, before it is checked. Unchecked it may pass on to the only
@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.core.checks import real
-from nn.fixed_point.bounds import ends_of, whole_row
+from nn.fixed_point.bounds import interval_of, whole_row
 from nn.layers import (
     Add,
     Concat,
@@ -227,12 +227,13 @@ def _walk(
     """
     # A sigmoid or tanh is off by up to 4 units, a leaky ReLU by 3 and as many as its input has ones.
     found, off = [], max(_OFF, 16 * unit)
+    frac_bits = -math.frexp(unit)[1] + 1
 
     def step(index: int, layer: Layer, ends: Any) -> tuple[Any, Any]:
         if unit and layer.parameters:
             rounded = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
             layer = layer.with_parameters(rounded)
-        low, high = layer.bounds(*ends_of(layer, ends))
+        low, high = interval_of(index, layer, ends)
         slack = 0.0
         if not isinstance(layer, Weighted) and type(layer) not in _MOVES:
             # Each input of a linear layer may be truncated before it.
@@ -241,6 +242,10 @@ def _walk(
             slack = _UNITS * inputs * unit
             off_low = slack if exact else slack + off * (1 + np.abs(low))
             off_high = slack if exact else slack + off * (1 + np.abs(high))
+            if unit and not exact and not layer.joins:
+                # A layer may say that it is off by more; NaN if it does not know.
+                own = layer.fixed_point_error(_most(*ends), np.asarray(unit), frac_bits)
+                off_low, off_high = np.fmax(off_low, own), np.fmax(off_high, own)
             low, high = low - off_low, high + off_high
             if type(layer) is Mean:  # 1 / n is rounded
                 low, high = low - inputs * unit * np.abs(low), high + inputs * unit * np.abs(high)
@@ -253,7 +258,7 @@ def _walk(
             low, high = np.clip(low, -limit, limit), np.clip(high, -limit, limit)
         return low, high
 
-    run_all(layers, (whole_row(layers, low), whole_row(layers, high)), step)
+    run_all(layers, whole_row(layers, low, high), step)
     return found
 
 
@@ -359,7 +364,7 @@ def fits_by_itself(
     bounds : Bounds
     layers : sequence of Layer
         As they are to be shared.
-    low, high : float64 arrays
+    low, high : float64 arrays of shape (features,)
         Range of all rows that a model on shares accepts.
     form : FixedPoint
     """

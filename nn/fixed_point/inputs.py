@@ -7,6 +7,10 @@ in [-1, 1], in place of x; the owner of the model folds the inverse into the fir
 
 Rows to predict may lie outside a range that was taken from data. Such a model is shared for a range
 that is wider by a power of two, as large as the format has room for and at most :data:`MOST_ROOM`.
+
+Decision trees compare features with thresholds, for which every bit counts. If trees take the features,
+these are shared 2^FINE_BITS times as large: in the default format with a unit of 2^-28 of half the
+range, as fine as float32 at the range's ends. Other layers then take them through Narrow.
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ from mpc import SharedArray
 from mpc.core.errors import DtypeError
 from mpc.protocols import linear
 from nn.core.checks import interval
-from nn.layers import Dense, Layer
+from nn.layers import Dense, Layer, Narrow, Trees
 from nn.layers.graph import inputs_of, rewired
 from ring.errors import ArgumentError, DataError, RangeError, ShapeError
 
 __all__ = [
+    "FINE_BITS",
     "MOST_ROOM",
     "InputScale",
     "ScaledRows",
@@ -39,6 +44,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 # By how much a range that was taken from data is widened at most, as a factor on its width.
 MOST_ROOM = 64
+# By how many bits features are finer if trees take them, and by how much their range is widened then.
+FINE_BITS, _FINE_ROOM = 12, 4
 # More than any exponent of a double.
 _LARGEST_POWER = 1100
 Range = tuple[Floats, Floats]
@@ -170,7 +177,7 @@ class InputScale:
         middle = low + (high - low) / 2
         fraction, exponent = np.frexp(np.maximum(high - middle, middle - low))
         power = exponent - (fraction == 0.5)
-        return cls(middle, np.where(fraction == 0, 0, power))
+        return cls(middle, np.where(fraction == 0, 0, power) - cls.fine_bits(layers))
 
     @classmethod
     def checked(cls, middle: Any, power: Any, low: Floats) -> InputScale:
@@ -204,9 +211,29 @@ class InputScale:
 
     @staticmethod
     def fits(layers: Sequence[Layer]) -> bool:
-        """Return whether the first layer can undo a scale: it is Dense, and alone takes the input."""
-        only = sum(0 in taken for taken in inputs_of(layers)) == 1
-        return only and isinstance(layers[0], Dense)
+        """Return whether the layers that take the input can undo a scale.
+
+        One Dense layer can; so can trees, and Dense layers that take the input through Narrow.
+        """
+        takers = _takers(layers, 0)
+        dense = [k for k in takers if isinstance(layers[k], Dense)]
+        narrow = [k for k in takers if type(layers[k]) is Narrow]
+        trees = [k for k in takers if isinstance(layers[k], Trees)]
+        if dense:
+            return len(takers) == 1
+        inner = [layers[j] for k in narrow for j in _takers(layers, k + 1)]
+        known = len(trees) + len(narrow) == len(takers)
+        return known and all(isinstance(layer, Dense) for layer in inner)
+
+    @staticmethod
+    def fine_bits(layers: Sequence[Layer]) -> int:
+        """Return by how many bits features are finer than in [-1, 1]."""
+        return 0 if any(isinstance(layers[k], Dense) for k in _takers(layers, 0)) else FINE_BITS
+
+    @classmethod
+    def most_room(cls, layers: Sequence[Layer], room: int) -> int:
+        """Return by how much a range may be widened, `room` or less."""
+        return min(room, _FINE_ROOM) if cls.fine_bits(layers) else room
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -217,6 +244,10 @@ class InputScale:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def of_columns(self, columns: Any) -> InputScale:
+        """Return the scale of some of the features, given by an index."""
+        return InputScale(self.middle[columns], self.power[columns])
+
     def apply(self, X: ArrayLike) -> Floats:
         """Return rows of shape (rows, features) in this scale, in float64."""
         scaled: Floats = np.ldexp(np.asarray(X, dtype=np.float64) - self.middle, -self.power)
@@ -226,19 +257,55 @@ class InputScale:
         """Return the rows whose `apply` is `scaled`, up to rounding."""
         return np.ldexp(scaled, self.power) + self.middle
 
-    def fold(self, layers: Sequence[Layer]) -> Sequence[Layer]:
-        """Return layers whose outputs for scaled rows are those of `layers` for unscaled rows."""
-        first = layers[0]
-        assert isinstance(first, Dense)
-        weights = np.asarray(first.weights, dtype=np.float64)
-        bias = np.asarray(first.bias, dtype=np.float64) + self.middle @ weights
-        folded = Dense(np.ldexp(weights, self.power[:, None]), bias)
-        return rewired(layers, [folded, *layers[1:]])
+    def fold(self, layers: Sequence[Layer], room: float = 1) -> Sequence[Layer]:
+        """Return layers whose outputs for scaled rows are those of `layers` for unscaled rows.
 
-    def unfold(self, weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
-        """Return weights and bias for unscaled rows, given those of a folded first layer."""
-        unscaled = np.ldexp(weights, -self.power[:, None])
-        return unscaled, bias - self.middle @ unscaled
+        The rows lie in a range that was widened `room` times.
+        """
+        folded = list(layers)
+        reach = room * 2.0 ** self.fine_bits(layers)
+        for k in _takers(layers, 0):
+            layer = layers[k]
+            if isinstance(layer, Trees):
+                folded[k] = layer.rescaled(self.middle, self.power, reach)
+            elif isinstance(layer, Narrow):
+                folded[k] = Narrow(FINE_BITS)
+                for j in _takers(layers, k + 1):
+                    folded[j] = self._fold_dense(layers[j], FINE_BITS)
+            else:
+                folded[k] = self._fold_dense(layer, 0)
+        return rewired(layers, folded)
+
+    def _fold_dense(self, layer: Layer, fine: int) -> Dense:
+        assert isinstance(layer, Dense)
+        weights = np.asarray(layer.weights, dtype=np.float64)
+        bias = np.asarray(layer.bias, dtype=np.float64) + self.middle @ weights
+        return Dense(np.ldexp(weights, (self.power + fine)[:, None]), bias)
+
+    def unfold(self, layers: Sequence[Layer]) -> Sequence[Layer]:
+        """Undo :meth:`fold`."""
+        unfolded = list(layers)
+        for k in _takers(layers, 0):
+            layer = layers[k]
+            if isinstance(layer, Trees):
+                unfolded[k] = layer.unscaled(self.middle, self.power)
+            elif isinstance(layer, Narrow):
+                unfolded[k] = Narrow()
+                for j in _takers(layers, k + 1):
+                    unfolded[j] = self._unfold_dense(layers[j], FINE_BITS)
+            else:
+                unfolded[k] = self._unfold_dense(layer, 0)
+        return rewired(layers, unfolded)
+
+    def _unfold_dense(self, layer: Layer, fine: int) -> Layer:
+        assert isinstance(layer, Dense)
+        unscaled = np.ldexp(layer.weights, -(self.power + fine)[:, None])
+        return layer.with_parameters([unscaled, layer.bias - self.middle @ unscaled])
+
+
+def _takers(layers: Sequence[Layer], value: int) -> list[int]:
+    """Return the indices of the layers that take a value."""
+    return [k for k, taken in enumerate(inputs_of(layers)) if value in taken]
 
 
 class ScaledRows:

@@ -8,7 +8,8 @@ not do: they are far larger than errors that occur.
 
 Sigmoid and tanh on shares have small errors in every format. A model whose outputs hardly vary, such
 as one that was hardly trained, is not refused because of these: where no format is fine enough, one does
-whose errors are faint beside the outputs, or at most twice those.
+whose errors are faint beside the outputs, or at most twice those. The same holds of outputs that vary by
+less than any format shows well: the finest one does if it shows them at all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.layers import Layer
+from nn.layers import Layer, Step
 from nn.layers.evaluation import evaluate
 from nn.layers.graph import run
 from ring import FixedPoint
@@ -40,6 +41,8 @@ _ROWS = 64
 # With so many fractional bits the errors of sigmoid and tanh alone are left, which no format avoids; how
 # many times these may be exceeded.
 _ANY_BITS, _NEAR_FLOOR = 48, 2.0
+# How many times the largest error may be exceeded in the finest format there is.
+_NEAR_LIMIT = 8.0
 
 
 def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
@@ -56,7 +59,8 @@ def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
     -------
     array of shape (outputs,)
         For values, each output's standard deviation, or its largest magnitude if it does not vary.
-        For scores, the median over the rows of the best score minus the second.
+        For scores, the median over the rows of the best score minus the second; of one class, as for
+        values.
 
     Examples
     --------
@@ -67,7 +71,7 @@ def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
     ([1.0, 5.0, 0.5], [1.5, 1.5, 1.5])
     """
     values = np.asarray(outputs, np.float64)
-    if ranked:
+    if ranked and values.shape[1] > 1:
         greatest = np.sort(values, axis=1)[:, -2:]
         return np.full(values.shape[1], np.median(greatest[:, 1] - greatest[:, 0]))
     level, spread = np.abs(values).max(axis=0), values.std(axis=0)
@@ -81,15 +85,42 @@ def rows_between(low: Floats, high: Floats, features: int) -> Floats:
     return rows
 
 
-def simulate(layers: Sequence[Layer], rows: Floats, frac_bits: int) -> Any:
-    """Return the outputs, with inputs, parameters and outputs of layers rounded to `frac_bits`."""
+def simulate(
+    layers: Sequence[Layer], rows: Floats, frac_bits: int, decided: list[Floats] | None = None
+) -> Any:
+    """Return the outputs, with inputs, parameters and outputs of layers rounded to `frac_bits`.
+
+    What steps decide by is added to `decided`.
+    """
     unit = 2.0**-frac_bits
 
     def step(_: int, layer: Layer, x: Any) -> Any:
-        parameters = [np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.parameters]
+        _watch(layer, x, decided)
+        parameters = [
+            np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.on_grid(frac_bits)
+        ]
         return np.floor(layer.with_parameters(parameters).as_on_shares(x) / unit) * unit
 
     return run(layers, np.rint(rows / unit) * unit, step)
+
+
+def _watch(layer: Layer, x: Any, decided: list[Floats] | None) -> None:
+    if decided is not None and isinstance(layer, Step):
+        decided.append(np.reshape(x, (len(x), -1)) - layer.threshold)
+
+
+def _by_steps(layers: Sequence[Layer], rows: Floats) -> Floats | None:
+    """Return how far rows are from the thresholds of steps, one column each; None without steps."""
+    if not any(isinstance(layer, Step) for layer in layers):
+        return None
+    decided: list[Floats] = []
+
+    def step(_: int, layer: Layer, x: Any) -> Any:
+        _watch(layer, x, decided)
+        return layer(x)
+
+    run(layers, rows, step)
+    return np.concatenate(decided, axis=1)
 
 
 def precision_problem(
@@ -132,10 +163,21 @@ def precision_problem(
     exact = evaluate(layers, rows)
     scale = output_scale(exact, ranked) if scale is None else scale
     limit = np.where(scale > 0, (SCORES if ranked else VALUES) * scale, np.inf)
+    # Votes are whole numbers: whether they are right is seen in what they are decided by.
+    apart = _by_steps(layers, rows) if ranked else None
+    if apart is not None:
+        middle = np.median(np.abs(apart), axis=0)
+        scale = np.concatenate([scale, middle])
+        limit = np.concatenate([limit, np.where(middle > 0, SCORES * middle, np.inf)])
+        size = None if size is None else np.concatenate([size, np.abs(apart).max(axis=0)])
 
     def error(frac_bits: int) -> Floats:
-        found: Floats = np.abs(simulate(layers, rows, frac_bits) - exact).max(axis=0)
-        return found
+        decided: list[Floats] | None = None if apart is None else []
+        found = np.abs(simulate(layers, rows, frac_bits, decided) - exact).max(axis=0)
+        if decided and apart is not None:
+            off = np.abs(np.concatenate(decided, axis=1) - apart).max(axis=0)
+            found = np.concatenate([found, off])
+        return np.asarray(found)
 
     here = error(form.frac_bits)
     if (here <= limit).all():
@@ -153,15 +195,26 @@ def precision_problem(
     known = better is not None
     if not known:
         # No format is fine enough. What is as good as formats get, or faint, has to do.
-        size = np.abs(exact).max(axis=0) if size is None else size
+        if size is None:
+            parts = [exact] if apart is None else [exact, apart]
+            size = np.concatenate([np.abs(part).max(axis=0) for part in parts])
         floor = error(_ANY_BITS)
         enough = np.maximum.reduce([limit, _FAINT * size, _NEAR_FLOOR * floor])
         if (here <= enough).all():
             return None
         # Where an activation's own error is no matter, a finer format would do if there was room for it.
-        enough = np.where(floor > limit, enough, limit)
-        better = next((near for near, off in finer if (off <= enough).all()), None)
+        near_floor = np.where(floor > limit, enough, limit)
+        better = next((near for near, off in finer if (off <= near_floor).all()), None)
+        if better is None:
+            least = here if not finer else finer[-1][1]
+            if (least <= _NEAR_LIMIT * limit).all():
+                if not finer:
+                    return None
+                better = finer[-1][0]
+            else:  # the first that is let through
+                better = next((near for near, off in finer if (off <= enough).all()), None)
     worst = int(np.argmax(here / limit))
+    named = f"its output {worst}" if worst < exact.shape[1] else "what a step decides by"
     what = "the best score ahead of the second by" if ranked else "a standard deviation of"
     how = "is fine enough" if known else "comes as near as any format"
     advice = (
@@ -170,7 +223,7 @@ def precision_problem(
         else "no format that holds the model is fine enough: outputs in a smaller unit would need fewer"
     )
     problem = (
-        f"{form.frac_bits} fractional bits are too few for this model: its output {worst} would be "
+        f"{form.frac_bits} fractional bits are too few for this model: {named} would be "
         f"off by about {here[worst]:.2g}, with {what} {scale[worst]:.2g}; {advice}"
     )
     return problem, better

@@ -230,8 +230,9 @@ class _Paths:
 
             def work() -> Response:
                 rows = read_rows(media, bytes(data), self._limits.rows)
-                answer = self.asking.answer(name, kind, rows, detailed=detailed)
-                if media_wanted == NPY:
+                binary = media_wanted == NPY
+                answer = self.asking.answer(name, kind, rows, detailed=detailed, one_array=binary)
+                if binary and isinstance(answer.values, np.ndarray):
                     return Response(write_npy(answer.values), media_type=NPY)
                 return JSONResponse(_as_json(name, answer))
 
@@ -290,11 +291,14 @@ def _wanted(request: Request) -> tuple[str | None, str, bool]:
 
 
 def _as_json(model: str, answer: Answer) -> dict[str, Any]:
+    values = answer.values
     body: dict[str, Any] = {
         "model": model,
         "answer": answer.kind,
-        "rows": len(answer.values),
-        "result": answer.values.tolist(),
+        "rows": answer.rows,
+        "result": {name: found.tolist() for name, found in values.items()}
+        if isinstance(values, dict)
+        else values.tolist(),
     }
     if answer.kind in ("scores", "probabilities") and answer.classes is not None:
         body["classes"] = answer.classes.tolist()

@@ -26,7 +26,10 @@ from nn.serving.exchange import Exchange
 __all__ = ["ANSWERS", "Answer", "Asking"]
 
 # The gateway's kinds of answer, and the client's answer that the model's owner must allow for each.
-ANSWERS = {"labels": "class", "scores": "scores", "probabilities": "scores", "values": "values"}
+ANSWERS = {
+    "labels": "class", "scores": "scores", "probabilities": "scores", "values": "values",
+    "outputs": "outputs",
+}  # fmt: skip
 # Seconds that a party may take to answer a question for its state.
 _LOOK_SECONDS = 3.0
 # Short, so that an HTTP client soon learns that parties are away and when to try again; long enough for
@@ -42,8 +45,9 @@ class Answer:
     ----------
     kind : str
         A key of :data:`ANSWERS`.
-    values : ndarray of shape (rows,) or (rows, outputs)
-        Labels, scores, probabilities or values.
+    values : ndarray of shape (rows,) or (rows, outputs), or dict of str to ndarray
+        Labels, scores, probabilities or values; by the names of the outputs, if there are several.
+    rows : int
     classes : ndarray, or None for a regressor
     exchange : Exchange or None
         None for a request without rows.
@@ -53,7 +57,8 @@ class Answer:
     """
 
     kind: str
-    values: NDArray[Any]
+    values: NDArray[Any] | dict[str, NDArray[Any]]
+    rows: int
     classes: NDArray[Any] | None
     exchange: Exchange | None
     cost: tuple[int, int] | None
@@ -141,10 +146,21 @@ class Asking:
                 "high": high.tolist(),
                 "classes": None if classes is None else classes.tolist(),
                 "answers": [kind for kind in ANSWERS if ANSWERS[kind] in client.answers_],
+                "inputs": client.inputs_,
+                "outputs": client.outputs_
+                and {
+                    n: {"kind": kind, "shape": shape}
+                    for n, (kind, shape) in client.outputs_.items()
+                },
             }
 
-    def answer(self, model: str, kind: str | None, rows: Table, *, detailed: bool) -> Answer:
-        """Ask the parties for an answer of a kind; None for labels, or a regressor's values.
+    def answer(
+        self, model: str, kind: str | None, rows: Table, *, detailed: bool, one_array: bool = False
+    ) -> Answer:
+        """Ask the parties for an answer of a kind.
+
+        None asks for labels, of a regressor for values, of a model with several outputs for these. They
+        are refused where the answer has to be `one_array`.
 
         Raises
         ------
@@ -154,31 +170,34 @@ class Asking:
             As :class:`nn.Client` does.
         """
         with self._client(model) as client:
-            if "outputs" in client.answers_:
-                raise HttpError(
-                    403, f"{model} has several outputs, for which nn.Client asks, not this gateway",
-                    "NotAllowed",
-                )  # fmt: skip
             if kind is None:
-                kind = "values" if "values" in client.answers_ else "labels"
+                kind = next((k for k in ("values", "outputs") if k in client.answers_), "labels")
             if ANSWERS[kind] not in client.answers_:
                 allowed = ", ".join(k for k in ANSWERS if ANSWERS[k] in client.answers_)
                 raise HttpError(
                     403, f"the owner of {model} allows {allowed} alone, not {kind}", "NotAllowed"
                 )
             call = {
-                "labels": client.predict, "values": client.predict,
+                "labels": client.predict, "values": client.predict, "outputs": client.predict,
                 "scores": client.decision_function, "probabilities": client.predict_proba,
             }[kind]  # fmt: skip
-            if rows.rows.shape == (0, 0):  # JSON without rows does not say their width
-                rows = Table(np.empty((0, client.n_features_in_)), rows.columns)
+            if one_array and kind == "outputs":
+                raise HttpError(
+                    406, f"several outputs, as of {model}, are answered as JSON alone", "Accept"
+                )
+            given: Any = rows
+            if rows.inputs is not None and len(rows):
+                given = rows.inputs
+            elif rows.inputs is not None or rows.rows.shape == (0, 0):
+                # JSON without rows does not say their width.
+                given = Table(np.empty((0, client.n_features_in_)), rows.columns)
             begin = time.monotonic()
-            values = call(rows)
+            values = call(given)
             seconds = time.monotonic() - begin
             exchange = client.last_exchange_ if len(rows) else None
             cost = client.last_cost() if detailed and exchange is not None else None
             classes = getattr(client, "classes_", None)
-        return Answer(kind, values, classes, exchange, cost, seconds)
+        return Answer(kind, values, len(rows), classes, exchange, cost, seconds)
 
     def close(self) -> None:
         """Close the idle clients, without waiting for the others."""

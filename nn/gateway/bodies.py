@@ -23,14 +23,20 @@ __all__ = ["ARROW", "CSV", "JSON", "MEDIA_TYPES", "NPY", "Table", "read_rows", "
 
 JSON, CSV, NPY = "application/json", "text/csv", "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
+# Inputs of a body, at most; the number of rows counts those of all inputs.
+_MOST_INPUTS = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Rows of shape (rows, features), and the names of the columns if the body has them."""
+    """Rows of shape (rows, features), and the names of the columns if the body has them.
+
+    `inputs` holds the rows by the names of the inputs, if the body does; then `rows` has no columns.
+    """
 
     rows: NDArray[Any]
     columns: tuple[str, ...] | None
+    inputs: dict[str, NDArray[Any]] | None = None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self.rows if dtype is None else self.rows.astype(dtype)
@@ -97,9 +103,11 @@ def _no_constant(name: str) -> NoReturn:
 
 def _json(data: bytes, most: int) -> Table:
     # Lists need twenty times the memory of their text, so they are counted before parsing.
-    if data.count(b"[") > most + 2 or data.count(b"{") > 1:
-        _check_count(data.count(b"["), most + 2)
-        _refuse("the body must be one object with rows, and columns perhaps")
+    several = data.count(b"{") > 1
+    lists = data.count(b"[") - (_MOST_INPUTS if several else 2)
+    if lists > most or data.count(b"{") > 2:
+        _check_count(lists, most)
+        _refuse("the body must be one object with rows, and columns perhaps, or with inputs")
     try:
         read = json.loads(data, parse_constant=_no_constant)
     except RecursionError:
@@ -107,29 +115,46 @@ def _json(data: bytes, most: int) -> Table:
     except ValueError as error:
         # The decoder's message has a position, and at most one word of the text.
         _refuse(f"the body is no JSON: {error}")
+    if isinstance(read, dict) and set(read) == {"inputs"}:
+        return _named(read["inputs"], most)
     if not isinstance(read, dict) or not {"rows"} <= set(read) <= {"rows", "columns"}:
-        _refuse("the body must be an object with rows, and columns perhaps")
+        _refuse("the body must be an object with rows, and columns perhaps, or with inputs")
     columns = read.get("columns")
     if columns is not None and (
         not isinstance(columns, list) or not all(isinstance(name, str) for name in columns)
     ):
         _refuse("columns must be a list of strings")
-    rows = read["rows"]
+    array = _numbers("rows", read["rows"], 0 if columns is None else len(columns))
+    return Table(array, None if columns is None else tuple(columns))
+
+
+def _named(inputs: Any, most: int) -> Table:
+    """Return the rows of an object of inputs, each with rows of its own."""
+    if not isinstance(inputs, dict) or not inputs or len(inputs) > _MOST_INPUTS:
+        _refuse(f"inputs must be an object of 1 to {_MOST_INPUTS} lists of rows, by name")
+    arrays = {name: _numbers(f"inputs[{name[:100]!r}]", rows, 0) for name, rows in inputs.items()}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        _refuse("all inputs must have as many rows as each other")
+    _check_count(sum(counts.values()), most)
+    return Table(np.empty((next(iter(counts.values())), 0)), None, arrays)
+
+
+def _numbers(name: str, rows: Any, width: int) -> NDArray[np.float64]:
+    """Return rows of numbers; `width` is how many columns there are if there is no row."""
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        _refuse("rows must be a list of lists of numbers")
+        _refuse(f"{name} must be a list of lists of numbers")
     for k, row in enumerate(rows):
         if len(row) != len(rows[0]):
-            _refuse(f"rows must be of one length: row 0 has {len(rows[0])}, row {k} {len(row)}")
+            _refuse(f"{name} must be of one length: row 0 has {len(rows[0])}, row {k} {len(row)}")
         for j, value in enumerate(row):
             if type(value) not in (int, float):
-                _refuse(f"rows must hold numbers alone: row {k}, column {j} is none")
+                _refuse(f"{name} must hold numbers alone: row {k}, column {j} is none")
     try:
         array = np.array(rows, np.float64)
     except OverflowError:
-        _refuse("rows must hold numbers that a double can hold")
-    width = 0 if columns is None else len(columns)
-    array = array if rows else array.reshape(0, width)
-    return Table(array, None if columns is None else tuple(columns))
+        _refuse(f"{name} must hold numbers that a double can hold")
+    return array if rows else array.reshape(0, width)
 
 
 def _csv(data: bytes, most: int) -> Table:

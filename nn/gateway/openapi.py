@@ -33,14 +33,22 @@ _PROBLEMS = {
 
 def description(body: int, rows: int) -> dict[str, Any]:
     """Return the description, with the limits that hold."""
+    several = {"type": "array", "maxItems": rows, "items": _NUMBERS}
     table = {
         "type": "object",
         "required": ["rows"],
         "additionalProperties": False,
         "properties": {
-            "rows": {"type": "array", "maxItems": rows, "items": _NUMBERS},
+            "rows": several,
             "columns": {**_STRINGS, "description": "Checked against the model's features."},
         },
+    }
+    inputs = {
+        "type": "object",
+        "description": "Of a model with several inputs; all rows count.",
+        "required": ["inputs"],
+        "additionalProperties": False,
+        "properties": {"inputs": {"type": "object", "additionalProperties": several}},
     }
     return {
         "openapi": "3.1.0",
@@ -67,7 +75,10 @@ def description(body: int, rows: int) -> dict[str, Any]:
                     "model", "What is public of a model.", _reference("Model"), "404", "503", "504"
                 ),
             },
-            "/v1/models/{model}/predict": {"parameters": [_MODEL], "post": _predict(table)},
+            "/v1/models/{model}/predict": {
+                "parameters": [_MODEL],
+                "post": _predict({"oneOf": [table, inputs]}),
+            },
             "/v1/health/live": {
                 "get": _operation("live", "Whether the gateway runs.", {"type": "object"})
             },
@@ -105,7 +116,7 @@ def _predict(table: dict[str, Any]) -> dict[str, Any]:
     made["parameters"] = [
         {
             "name": "answer", "in": "query",
-            "description": "Default: labels, or values of a regressor.",
+            "description": "Default: labels; values of a regressor; several outputs by name.",
             "schema": {"enum": list(ANSWERS)},
         },
         {
@@ -160,6 +171,22 @@ _SCHEMAS: dict[str, Any] = {
             "high": _NUMBERS,
             "classes": {"type": ["array", "null"]},
             "answers": {"type": "array", "items": {"enum": list(ANSWERS)}},
+            "inputs": {
+                "type": ["object", "null"],
+                "description": "Of a model with several inputs: the features of each, by name.",
+                "additionalProperties": {"type": "integer"},
+            },
+            "outputs": {
+                "type": ["object", "null"],
+                "description": "Of a model with several outputs: what each is, and a row's shape.",
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": {
+                        "kind": {"enum": ["labels", "probabilities", "values"]},
+                        "shape": {"type": "array", "items": {"type": "integer"}},
+                    },
+                },
+            },
         },
     },
     "Answer": {
@@ -169,7 +196,10 @@ _SCHEMAS: dict[str, Any] = {
             "model": {"type": "string"},
             "answer": {"enum": list(ANSWERS)},
             "rows": {"type": "integer"},
-            "result": {"type": "array"},
+            "result": {
+                "type": ["array", "object"],
+                "description": "An entry a row; of several outputs an object of such arrays.",
+            },
             "classes": {"type": "array"},
             "details": {
                 "type": "object",

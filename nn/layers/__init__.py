@@ -18,8 +18,10 @@ True
 
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.clipping import Clip, HardSigmoid, HardSwish
+from nn.layers.comparing import Largest
 from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
+from nn.layers.dropout import Dropout
 from nn.layers.embedding import Embedding
 from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
 from nn.layers.graph import Graph
@@ -35,9 +37,10 @@ from nn.layers.joining import (
 )
 from nn.layers.layer import LAYERS, Layer, NamedElsewhere, Weighted, register
 from nn.layers.leaky_relu import LeakyReLU
-from nn.layers.normalisation import BatchNorm, Dropout
+from nn.layers.narrowing import Narrow
+from nn.layers.normalisation import BatchNorm
 from nn.layers.pooling import AveragePool, MaxPool
-from nn.layers.rectifiers import Abs, PReLU, ThresholdedReLU
+from nn.layers.rectifiers import Abs, PReLU, Step, ThresholdedReLU
 from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
 from nn.layers.resizing import Resize
@@ -48,6 +51,7 @@ from nn.layers.smooth import CELU, ELU, GELU, SELU, Erf, Mish, SiLU, Softplus
 from nn.layers.softmax import LogSoftmax, Softmax
 from nn.layers.standardising import GroupNorm, LayerNorm, LocalResponseNorm, RMSNorm
 from nn.layers.transposed import TransposedConvolution
+from nn.layers.trees import Trees
 
 __all__ = [
     "CELU",
@@ -72,6 +76,7 @@ __all__ = [
     "GroupNorm",
     "HardSigmoid",
     "HardSwish",
+    "Largest",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -86,6 +91,7 @@ __all__ = [
     "Mish",
     "Multiply",
     "NamedElsewhere",
+    "Narrow",
     "PReLU",
     "Pad",
     "Pow",
@@ -105,12 +111,14 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Sqrt",
+    "Step",
     "Subtract",
     "Take",
     "Tanh",
     "ThresholdedReLU",
     "Transpose",
     "TransposedConvolution",
+    "Trees",
     "Weighted",
     "register",
 ]

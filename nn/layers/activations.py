@@ -27,6 +27,8 @@ class _Smooth(Layer):
     # Name in mpc.protocols.sigmoid, and the largest derivative.
     protocol: ClassVar[str]
     slope: ClassVar[float]
+    # The width of the range.
+    width: ClassVar[float]
     may_grow = False
 
     def as_on_shares(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -50,7 +52,9 @@ class _Smooth(Layer):
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
-        return self.slope * error + error_bound(self.protocol, frac_bits)
+        # No two results are further apart than the function's range.
+        moved = np.minimum(self.slope * error, self.width)
+        return np.asarray(moved + error_bound(self.protocol, frac_bits))
 
     def reach(self, magnitude: SharedArray) -> float:
         return 1.0
@@ -75,7 +79,7 @@ class Sigmoid(_Smooth):
     array([[0.5 , 0.75]])
     """
 
-    protocol, slope = "sigmoid", 0.25
+    protocol, slope, width = "sigmoid", 0.25, 1.0
     named_elsewhere = NamedElsewhere(onnx="Sigmoid", sklearn="logistic")
 
     def __call__(self, x: Any) -> Any:
@@ -97,7 +101,7 @@ class Tanh(_Smooth):
     array([[0., 1.]])
     """
 
-    protocol, slope = "tanh", 1.0
+    protocol, slope, width = "tanh", 1.0, 2.0
     named_elsewhere = NamedElsewhere(onnx="Tanh", sklearn="tanh")
 
     def __call__(self, x: Any) -> Any:

@@ -233,13 +233,15 @@ class Convolution(Weighted):
         self, x: SharedArray, gradient: SharedArray, wanted: bool
     ) -> SharedArray | None:
         windows = self.windows(*x.shape[1:-1])
+        back = None
+        if wanted:
+            # First: it opens the gradient to all, the product with an owner's input to the owner alone.
+            back = convolution.input_gradient(gradient, self.weights, windows, x.shape, self.groups)
         self.gradients = [
             convolution.kernel_gradient(x, gradient, windows, self.groups),
             gradient.sum(axis=tuple(range(gradient.ndim - 1))),
         ]
-        if not wanted:
-            return None
-        return convolution.input_gradient(gradient, self.weights, windows, x.shape, self.groups)
+        return back
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
         lows, highs = interval(low, high)

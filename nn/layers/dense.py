@@ -97,10 +97,11 @@ class Dense(Weighted):
             gradient = gradient.truncate()
         shape = tuple(gradient.shape)
         gradient = gradient if len(shape) == 2 else _flat(gradient)
+        # First: it opens the gradient to all, the product with an owner's input to the owner alone.
+        back = gradient @ self.weights.T if input_gradient else None
         self.gradients = [x.T @ gradient, gradient.sum(axis=0)]
-        if not input_gradient:
+        if back is None:
             return None
-        back = gradient @ self.weights.T
         return back if len(shape) == 2 else back.reshape((*shape[:-1], x.shape[1]))
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,12 +17,14 @@ from math import prod
 from typing import Any, overload
 
 from nn.layers.layer import Layer, Shape
+from nn.layers.shaping import Reshape
 from ring.errors import ArgumentError, DataError, DtypeError, ShapeError, SottoError
 
 __all__ = [
     "Graph",
     "Node",
     "backward",
+    "flat_rows",
     "inputs_of",
     "names",
     "output_shapes",
@@ -134,6 +136,25 @@ def inputs_of(layers: Sequence[Layer]) -> list[tuple[int, ...]]:
     return [(number,) for number in range(len(layers))]
 
 
+def flat_rows(X: Any, layers: Sequence[Layer]) -> Any:
+    """Return images or sequences as rows of numbers, if their axes are those that the layers make.
+
+    Rows with several axes are taken where the layers begin with a Reshape to these; axes of size 1 make
+    no difference. Anything else is returned as it is.
+    """
+    shape = tuple(getattr(X, "shape", ()))
+    if len(shape) < 3:
+        return X
+    first = [layer for layer, taken in zip(layers, inputs_of(layers), strict=True) if 0 in taken]
+    wanted = [n for n in shape[1:] if n != 1]
+    made = [[n for n in getattr(layer, "shape", ()) if n != 1] for layer in first]
+    if not first or not all(isinstance(layer, Reshape) for layer in first):
+        return X
+    if any(sizes != wanted for sizes in made):
+        return X
+    return X.reshape((shape[0], prod(shape[1:])))
+
+
 def rewired(
     layers: Sequence[Layer], replaced: Sequence[Layer], n_features: int | None = None
 ) -> Sequence[Layer]:
@@ -212,6 +233,11 @@ def run(layers: Sequence[Layer], x: Any, step: Step | None = None) -> Any:
     Any
         The last layer's output.
     """
+    if not isinstance(layers, Graph):  # nothing waits; on the way of every prediction
+        for index, layer in enumerate(layers):
+            given = (x,) if layer.joins else x
+            x = layer(given) if step is None else step(index, layer, given)
+        return x
     wiring = inputs_of(layers)
     last = _last_uses(wiring)
     values = {0: x}

@@ -212,7 +212,10 @@ class Multiply(_Elementwise):
 
     def bounds(self, low: Any, high: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         (a, b), (c, d) = _intervals(low, high)
-        return _products(a, b, c, d)
+        least, most = _products(a, b, c, d)
+        if low[0] is low[1] and high[0] is high[1]:  # the square of one value
+            least = np.where((a < 0) & (b > 0), 0.0, np.minimum(a * a, b * b))
+        return least, most
 
     def fixed_point_error(self, magnitude: Any, error: Any, frac_bits: int) -> NDArray[Any]:
         (m, n), (e, f) = magnitude, (error[0] + 2.0**-frac_bits, error[1] + 2.0**-frac_bits)

@@ -108,6 +108,8 @@ class Layer(ABC):
     trains_on_shares : bool, of the class
         Whether ``forward`` and ``backward`` take shared arrays; otherwise training on shares refuses the
         layer before it starts.
+    sums_squares : bool, of the class
+        Whether squares are summed on shares, for which a format of many integer bits may have no room.
     rectifies : bool, of the class
         Whether the output is never negative, and the same for all negative inputs.
 
@@ -152,6 +154,7 @@ class Layer(ABC):
     trains: ClassVar[bool] = True
     commutes_with_relu: ClassVar[bool] = False
     rectifies: ClassVar[bool] = False
+    sums_squares: ClassVar[bool] = False
     trains_on_shares: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -212,14 +215,19 @@ class Layer(ABC):
         Parameters
         ----------
         low, high : array_like
-            Scalars, or arrays of one row's shape, `low` nowhere above `high`.
+            Arrays of one row's shape, `low` nowhere above `high`. Scalars stand for a row of shape
+            (), not for all elements of another row.
 
         Returns
         -------
         (ndarray, ndarray)
-            Bounds of the output in float64, of one output row's shape where the layer knows it.
+            Bounds of the output in float64, of one output row's shape, or numbers for all elements.
             They hold in real arithmetic; fixed-point rounding comes on top.
         """
+
+    def on_grid(self, frac_bits: int) -> list[Any]:
+        """Return the parameters as they are to be shared, before they are rounded to the format."""
+        return self.parameters
 
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
@@ -490,8 +498,8 @@ def check_trains_on_shares(layers: Sequence[Layer]) -> None:
     for number, layer in enumerate(layers, start=1):
         if not layer.trains_on_shares:
             raise DtypeError(
-                f"layer {number}, {layer!r}, is not trained on shares; train it in the clear, or use one of"
-                " ReLU, LeakyReLU, Sigmoid and Tanh"
+                f"layer {number}, {layer!r}, is not trained on shares: train in the clear, or leave it out;"
+                " of smooth activations Sigmoid and Tanh are"
             )
 
 

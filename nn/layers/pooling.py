@@ -63,6 +63,7 @@ class _Pool(Layer):
         self.padding = "valid" if not isinstance(sides, str) and not any(flat) else sides
         gaps = per_axis("dilation", dilation, axes)
         self.dilation: int | tuple[int, ...] = 1 if set(gaps) == {1} else gaps
+        self._gaps = gaps
         self.ceil = bool(ceil)
 
     def __repr__(self) -> str:
@@ -76,15 +77,13 @@ class _Pool(Layer):
         """Return the windows along each axis of an image, or of a signal, of the given size."""
         if self.size is None:
             return [line_of(n, n, n, 1, "valid", ceil=False) for n in shape]
-        axes = len(self.size)
-        gaps = per_axis("dilation", self.dilation, axes)
         steps = self.size if self.stride is None else self.stride
         sides = self.padding
         found = []
         for k, n in enumerate(shape):
             side = sides if isinstance(sides, str) else sides[k]
             both = (side, side) if isinstance(side, int) else side
-            found.append(line_of(n, self.size[k], steps[k], gaps[k], both, ceil=self.ceil))
+            found.append(line_of(n, self.size[k], steps[k], self._gaps[k], both, ceil=self.ceil))
         return found
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -98,7 +97,7 @@ class _Pool(Layer):
         lines = self._lines(shape[:-1])
         if min(line.places for line in lines) < 1:
             raise ShapeError(f"{self!r} has windows larger than the image, got shape {shape}")
-        if not all(line.inside.any(axis=0).all() for line in lines):
+        if not all(line.in_every_window for line in lines):
             raise ShapeError(f"{self!r} has a window of padding alone, got shape {shape}")
         return (*(line.places for line in lines), shape[-1])
 

@@ -1,4 +1,4 @@
-"""Further piecewise linear activations: PReLU, ThresholdedReLU and Abs."""
+"""Further piecewise linear activations, PReLU, ThresholdedReLU and Abs; and Step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
+from mpc.protocols import linear
 from nn.core.checks import interval, real
 from nn.layers.layer import Layer, NamedElsewhere, Shape, register
-from ring.errors import ShapeError
+from ring.errors import DtypeError, ShapeError
 
-__all__ = ["Abs", "PReLU", "ThresholdedReLU"]
+__all__ = ["Abs", "PReLU", "Step", "ThresholdedReLU"]
 
 
 class _Elementwise(Layer):
@@ -254,3 +255,69 @@ class Abs(_Elementwise):
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
     ) -> NDArray[Any]:
         return error + 2.0**-frac_bits
+
+
+@register
+class Step(_Elementwise):
+    """1 where x is above a threshold, 0 elsewhere. It is not trained: its derivative is 0.
+
+    Parameters
+    ----------
+    threshold : float, default=0.0
+        On shares rounded to the format.
+    inclusive : bool, default=False
+        Whether x at the threshold gives 1.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If `threshold` is no finite number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import Step
+    >>> Step(1.0)(np.array([[1.0, 1.5]]))
+    array([[0., 1.]])
+    """
+
+    options = ("threshold", "inclusive")
+    may_grow = False
+    trains_on_shares = False
+
+    def __init__(self, threshold: float = 0.0, inclusive: bool = False) -> None:
+        super().__init__()
+        self.threshold = real("threshold", threshold, least=-1e300, below=1e300)
+        self.inclusive = bool(inclusive)
+
+    def __repr__(self) -> str:
+        return f"Step({self.threshold:g}{', True' if self.inclusive else ''})"
+
+    def __call__(self, x: Any) -> Any:
+        if isinstance(x, SharedArray):
+            x = x.truncate()
+            bit = x >= self.threshold if self.inclusive else x > self.threshold
+            return linear.at_bits(bit, x.session.format.frac_bits)
+        above = x >= self.threshold if self.inclusive else x > self.threshold
+        return np.asarray(above).astype(np.result_type(np.asarray(x).dtype, np.float32))
+
+    def forward(self, x: Any) -> Any:
+        if isinstance(x, SharedArray):
+            raise DtypeError(f"{self!r} is not trained on shares")
+        return self(x)
+
+    def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
+        return gradient * 0 if input_gradient else None
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = interval(low, high)
+        return np.asarray(self(lows)), np.asarray(self(highs))
+
+    def reach(self, magnitude: SharedArray) -> float:
+        return 1.0
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        # What is nearer to the threshold than its error may be on the other side.
+        return np.ones(np.shape(error))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mpc import SharedArray
 from nn.core.checks import interval
 from nn.layers.layer import Layer, Shape, register
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.errors import DtypeError, ShapeError
 
 __all__ = ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"]
 
@@ -204,24 +204,32 @@ class _Extreme(_Reduce):
         return x.max(axis=axes) if self.sign > 0 else x.min(axis=axes)
 
     def forward(self, x: Any) -> Any:
+        shape = tuple(x.shape)
+        axes = tuple(k + 1 for k in self._places(shape[1:]))
+        columns = self._columns(x, axes)
+        signed = columns if self.sign > 0 else -columns
+        # The first of equal values has the gradient.
         if isinstance(x, SharedArray):
-            raise ArgumentError(f"{self!r} is trained in the clear only, got a SharedArray")
-        self._memory = x
+            found = signed.argmax(axis=-1, one_hot=True)
+        else:
+            found = np.arange(columns.shape[-1]) == signed.argmax(axis=-1)[..., None]
+        self._memory = found, shape, axes
         return self(x)
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
-        x = self._remembered()
+        found, shape, axes = self._remembered()
         if not input_gradient:
             return None
-        axes = tuple(k + 1 for k in self._places(x.shape[1:]))
-        others = [k for k in range(x.ndim) if k not in axes]
-        columns = self._columns(x, axes)
-        best = (self.sign * columns).argmax(axis=-1)
-        # The first of equal values has the gradient.
-        found = np.arange(columns.shape[-1]) == best[..., None]
-        part = found * gradient.reshape(best.shape)[..., None]
-        order = (*others, *axes)
-        return part.reshape([x.shape[k] for k in order]).transpose(np.argsort(order))
+        part = found * gradient.reshape((*found.shape[:-1], 1))
+        order = (*(k for k in range(len(shape)) if k not in axes), *axes)
+        moved = part.reshape(tuple(shape[k] for k in order))
+        return moved.transpose(tuple(int(k) for k in np.argsort(order)))
+
+    def reach(self, magnitude: SharedArray) -> SharedArray:
+        largest: SharedArray = ReduceMax(self.axes, keep=self.keep)(
+            magnitude
+        )  # of the smallest, too
+        return largest
 
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int

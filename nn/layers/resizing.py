@@ -19,7 +19,9 @@ __all__ = ["Resize"]
 Floats = NDArray[np.float64]
 
 MODES = ("nearest", "linear")
-COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+COORDINATES = (
+    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric", "align_corners",
+)  # fmt: skip
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -43,7 +45,8 @@ class Resize(Layer):
     size : sequence of int, optional
         New height and width, or length, in place of `scale`.
     mode : {"nearest", "linear"}, default="nearest"
-    coordinates : {"half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"}
+    coordinates : {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric", \
+"align_corners"}
         Where a new pixel lies among the old ones. Default "half_pixel": centres of pixels stay in place.
     rounding : {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}
         Which pixel is nearest, for mode "nearest".
@@ -122,6 +125,8 @@ class Resize(Layer):
             found = np.zeros(1)
         else:
             found = (k + 0.5) / scale - 0.5
+            if self.coordinates == "half_pixel_symmetric":  # new pixels lie around the same middle
+                found += old / 2 * (1 - new / (scale * old))
         return found
 
     def _nearest(self, old: int, new: int, scale: float) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from mpc import SharedArray
 from mpc.protocols.softmax import error_bound
 from nn.core.checks import interval
 from nn.layers.layer import Layer, Shape, register
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.errors import DtypeError, ShapeError
 
 __all__ = ["LogSoftmax", "Softmax"]
 
@@ -56,9 +56,9 @@ class _AlongAxis(Layer):
         return moved.reshape((-1, shape[-1])), back
 
     def shared_words(self, input_shape: Shape, parties: int) -> int:
-        # Up to 16 values are compared pairwise, more in groups.
+        # Up to 16 values are compared pairwise, more in groups. Up to 32 have tables for 1 / S.
         count = input_shape[self._place(tuple(input_shape))]
-        return (60 + 12 * min(count, 16)) * (parties + 1) * math.prod(input_shape)
+        return (108 + 12 * min(count, 16)) * (parties + 1) * math.prod(input_shape)
 
 
 @register
@@ -154,16 +154,19 @@ class LogSoftmax(_AlongAxis):
         return back(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
     def forward(self, x: Any) -> Any:
-        if isinstance(x, SharedArray):
-            raise ArgumentError(f"{self!r} is trained in the clear only, got a SharedArray")
-        self._memory = self(x)
-        return self._memory
+        found = self(x)
+        # On shares the powers follow from x, by the protocol that Softmax has.
+        self._memory = x.truncate() if isinstance(x, SharedArray) else found
+        return found
 
     def backward(self, gradient: Any, *, input_gradient: bool = True) -> Any:
         log = self._remembered()
         if not input_gradient:
             return None
         (log, back), (g, _) = self._columns(log), self._columns(gradient)
+        if isinstance(g, SharedArray):
+            g = g.truncate()
+            return back(g - log.softmax() * g.sum(axis=1).reshape((-1, 1)))
         return back(g - np.exp(log) * g.sum(axis=1, keepdims=True))
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -173,6 +176,12 @@ class LogSoftmax(_AlongAxis):
         most = highs.max(axis=axis, keepdims=True)
         total = most + np.log(np.exp(highs - most).sum(axis=axis, keepdims=True))
         return lows - total, np.zeros(lows.shape)
+
+    def reach(self, magnitude: SharedArray) -> SharedArray:
+        # No value is further from the largest than both magnitudes; the sum of powers adds log k.
+        columns, back = self._columns(magnitude)
+        reach: SharedArray = back(columns + columns.max(axis=1).reshape((-1, 1)))
+        return reach + math.log(columns.shape[1])
 
     def fixed_point_error(
         self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int

@@ -42,6 +42,8 @@ class _Affine(Layer):
 
     # Whether the mean is subtracted.
     centres = True
+    trains_on_shares = False
+    sums_squares = True
 
     def __init__(self, scale: Any, shift: Any, epsilon: float) -> None:
         super().__init__()
@@ -125,17 +127,11 @@ class _Affine(Layer):
         raise NotImplementedError
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-        lows, highs = interval(low, high)
+        lows, _ = interval(low, high)
         shape = self.output_shape(lows.shape if lows.ndim else tuple(self.scale.shape))
-        count = self._count(shape)
-        # No element is further from the mean than this many standard deviations, nor than the range.
-        reach = math.sqrt(count - 1 if self.centres else count)
-        width = (
-            highs.max() - lows.min()
-            if self.centres
-            else max(np.abs(lows).max(), np.abs(highs).max())
-        )
-        reach = min(reach, float(width) / math.sqrt(self.epsilon))
+        # No element is more than this many times the root of the mean square. Of the variance it is
+        # sqrt(count - 1), but a mean is rounded on shares, so rows of a few units are not quite centred.
+        reach = math.sqrt(self._count(shape))
         scale = np.abs(np.asarray(self.scale, np.float64)) * reach
         shift = 0.0 if self.shift is None else np.asarray(self.shift, np.float64)
         return np.broadcast_to(shift - scale, shape), np.broadcast_to(shift + scale, shape)
@@ -338,6 +334,8 @@ class LocalResponseNorm(Layer):
     """
 
     options = ("size", "alpha", "beta", "bias")
+    trains_on_shares = False
+    sums_squares = True
 
     def __init__(
         self, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0

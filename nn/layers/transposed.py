@@ -168,13 +168,15 @@ class TransposedConvolution(Weighted):
         windows = self._windows(tuple(gradient.shape)[1:])
         if isinstance(x, SharedArray):
             gradient = gradient.truncate()
+            back = None
+            if input_gradient:
+                # First: it opens the gradient to all, the product with an owner's input to the owner alone.
+                turned = convolution.turned(self.weights, self.groups)
+                back = convolution.convolve(gradient, turned, windows, self.groups)
             at_kernels = convolution.kernel_gradient(gradient, x, windows, self.groups)
             at_bias = gradient.sum(axis=tuple(range(gradient.ndim - 1)))
             self.gradients = [convolution.turned(at_kernels, self.groups), at_bias]
-            if not input_gradient:
-                return None
-            turned = convolution.turned(self.weights, self.groups)
-            return convolution.convolve(gradient, turned, windows, self.groups)
+            return back
         seen = windows.view(gradient.reshape(len(gradient), *self._wide(gradient.shape[1:])))
         split = seen.reshape(
             -1, math.prod(windows.kernel), self.groups, seen.shape[-1] // self.groups

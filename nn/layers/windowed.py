@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,14 @@ def windows_of(
     dilation: Sequence[int],
 ) -> Windows:  # fmt: skip
     """Return the windows of images of a height and width, or of signals, as images of width 1."""
+    return _windows_of(tuple(size), tuple(kernel), tuple(stride), padding, tuple(dilation))
+
+
+@lru_cache(maxsize=256)
+def _windows_of(
+    size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: Padding,
+    dilation: tuple[int, ...],
+) -> Windows:  # fmt: skip
     sides: list[Pair] = []
     for k, (length, count, step, gap) in enumerate(
         zip(size, kernel, stride, dilation, strict=True)
@@ -119,6 +127,11 @@ class Line:
         return (self.numbers >= 0) & (self.numbers < self.size)
 
     @cached_property
+    def in_every_window(self) -> bool:
+        """Whether every window has an element that is inside."""
+        return bool(self.inside.any(axis=0).all())
+
+    @cached_property
     def nearest(self) -> NDArray[np.int64]:
         """`numbers`, with the window's nearest element that is inside in place of one that is not."""
         first = self.inside.argmax(axis=0)
@@ -140,6 +153,7 @@ class Line:
         return (flat[:, None] == np.arange(self.size)).astype(np.int64)
 
 
+@lru_cache(maxsize=256)
 def line_of(
     size: int, length: int, stride: int, dilation: int, padding: Pair | str, *, ceil: bool
 ) -> Line:

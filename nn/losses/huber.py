@@ -50,7 +50,7 @@ def huber_gradient(scores: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
 
 
 def shared_gradient(scores: SharedArray, targets: SharedArray) -> SharedArray:
-    """Return scores - targets, clipped to [-1, 1]: two comparisons, 8 rounds."""
+    """Return scores - targets, clipped to [-1, 1]: two comparisons, 6 rounds."""
     clipped: Any = np.clip((scores - targets).truncate(), -1, 1)
     return clipped
 

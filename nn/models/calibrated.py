@@ -44,6 +44,11 @@ class CalibratedModel:
     # Of an outline, whose weights say nothing: whether the model needs its bounds.
     outlined: bool | None = None
 
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features."""
+        raise NotImplementedError
+
     def _matrix(self, X: ArrayLike) -> NDArray[Any]:
         raise NotImplementedError
 
@@ -106,7 +111,7 @@ class CalibratedModel:
             raise ShapeError(f"X must have at least one row, got shape {rows.shape}")
         lows, highs = self.range_for(low, high, rows)
         room = self.room if low is None and high is None else 1
-        fitted = widened(layers, lows, highs, room)
+        fitted = widened(layers, lows, highs, self.n_features_in_, room)
         check_inside(rows, fitted.low, fitted.high)
         return self._calibrated(layers, observed(layers, rows)[0], margin, lows, highs, room)
 
@@ -135,9 +140,9 @@ class CalibratedModel:
         high: Floats,
         room: int,
     ) -> Bounds:
-        fitted = widened(layers, low, high, room)
+        fitted = widened(layers, low, high, self.n_features_in_, room)
         # A model on shares knows one magnitude for all features.
-        most = np.max(np.abs(fitted.scaled))
+        most = np.full(self.n_features_in_, np.max(np.abs(fitted.scaled)))
         return calibrate(fitted.layers, seen, margin, -most, most, fitted.room)
 
     def _fitted(
@@ -156,7 +161,10 @@ class CalibratedModel:
         """
         if bounds is not None and not isinstance(bounds, Bounds):
             raise DtypeError(f"bounds must be what calibrate returns, got {type(bounds).__name__}")
-        fitted = fit_inputs(layers, low, high, form, room=1 if given else self.room)
+        features = self.n_features_in_
+        fitted = fit_inputs(
+            layers, low, high, form, features=features, room=1 if given else self.room
+        )
         if bounds is not None:
             needed = bounds.needed(form)
         else:
@@ -164,11 +172,11 @@ class CalibratedModel:
             needed = bounds is not None and self.needs_bounds(fitted, form)
             if bounds is not None and given:
                 # They are for the model's own range, which every party knows.
-                own = widened(layers, *self.range_for(None, None), bounds.room)
+                own = widened(layers, *self.range_for(None, None), features, bounds.room)
                 needed = needed and bool(np.all(low >= own.low) and np.all(high <= own.high))
         if bounds is None or not needed:
             return fitted, None
-        return widened(layers, low, high, 1 if given else bounds.room), bounds
+        return widened(layers, low, high, features, 1 if given else bounds.room), bounds
 
     def needs_bounds(self, fitted: Fitted, form: FixedPoint) -> bool:
         """Return whether a format does not hold what interval bounds reach; an outline knows already."""

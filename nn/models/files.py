@@ -16,6 +16,7 @@ from nn.models.heads import Head, HeadsModel
 from nn.models.mlp import MLP
 from nn.models.model_archives import VERSION, read_model
 from nn.models.predictors import Classifier, Regressor
+from nn.models.preprocessing import PublicPreprocessing
 from nn.models.sequential import Sequential
 from nn.models.trainable import Network
 from ring.errors import DataError, SottoError
@@ -67,6 +68,8 @@ def load(path: str | os.PathLike[str]) -> Classifier | Regressor | HeadsModel:
             if names.shape != (model.n_features_in_,):
                 raise DataError(f"names for {model.n_features_in_} features, got {names.shape}")
             model.feature_names_in_ = names
+        if "preprocessing" in header:
+            model.preprocessing_ = PublicPreprocessing.rebuilt(header["preprocessing"])
         if "bounds" in header:
             model.bounds_ = Bounds(**header["bounds"])
         if "inputs" in header:
@@ -106,7 +109,9 @@ def _build(
         return made
     network: Network
     if header["kind"] == "MLP":
-        network = MLP.from_parameters(parameters, classes=made.classes_)
+        network = MLP.from_parameters(
+            parameters, classes=made.classes_, activation=header.get("activation", "relu")
+        )
     elif header["kind"] == "Sequential":
         network = Sequential.from_layers(layers, features, classes=made.classes_)
     else:

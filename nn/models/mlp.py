@@ -7,23 +7,38 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nn.core.checks import layer_widths, parameter_arrays
 from nn.core.labels import ordered_classes
-from nn.layers import Dense, Layer, ReLU
+from nn.layers import Dense, Layer, ReLU, Sigmoid, Tanh
 from nn.layers.initialisation import RandomState, generator, he_normal
 from nn.models.trainable import Network
 from ring.errors import ArgumentError
 from ring.real_arrays import plain_array
 
-__all__ = ["MLP", "dense_layers"]
+__all__ = ["ACTIVATIONS", "MLP", "dense_layers"]
+
+
+# Activations by scikit-learn's names; "identity" is none.
+ACTIVATIONS: dict[str, type[Layer] | None] = {
+    "relu": ReLU, "tanh": Tanh, "logistic": Sigmoid, "identity": None,
+}  # fmt: skip
+
+
+def _between(activation: str) -> list[Layer]:
+    """Return the layers between two Dense layers."""
+    kind = ACTIVATIONS[activation]
+    return [] if kind is None else [kind()]
 
 
 def dense_layers(
-    layer_sizes: Sequence[int], random: np.random.Generator, dtype: DTypeLike = np.float64
+    layer_sizes: Sequence[int],
+    random: np.random.Generator,
+    dtype: DTypeLike = np.float64,
+    activation: str = "relu",
 ) -> list[Layer]:
-    """Return Dense layers with ReLU between them; weights are drawn by `he_normal`, biases are 0.
+    """Return Dense layers with an activation between; weights by `he_normal`, biases are 0.
 
     Parameters
     ----------
@@ -31,6 +46,7 @@ def dense_layers(
         Features, hidden widths, classes.
     random : numpy.random.Generator
     dtype : float32 or float64
+    activation : {"relu", "tanh", "logistic", "identity"}, default="relu"
 
     Returns
     -------
@@ -46,27 +62,30 @@ def dense_layers(
     layers: list[Layer] = []
     for inputs, outputs in pairwise(layer_sizes):
         if layers:
-            layers.append(ReLU())
+            layers += _between(activation)
         weights = he_normal(inputs, outputs, random, dtype)
         layers.append(Dense(weights, np.zeros(outputs, dtype=weights.dtype)))
     return layers
 
 
 class MLP(Network):
-    """Classifier of dense layers with ReLU between them.
+    """Classifier of dense layers with an activation between; with one output also a regressor.
 
     Parameters
     ----------
     layer_sizes : sequence of int, default=(784, 128, 128, 10)
-        Features, widths of the hidden layers, classes.
+        Features, widths of the hidden layers, classes. One output is for two classes or for
+        numbers, see ``fit``.
     random_state : int, None, numpy.random.Generator or numpy.random.RandomState
         Seeds the initial weights and the order of the rows. An int gives the same model each
         time.
+    activation : {"relu", "tanh", "logistic", "identity"}, default="relu"
+        What stands between the Dense layers; the names are scikit-learn's.
 
     Attributes
     ----------
     layers : list of Layer
-        Dense and ReLU in turn, from the features to the scores. After ``fit``.
+        Dense and the activation in turn, from the features to the scores. After ``fit``.
     classes_ : ndarray of shape (classes,)
         The labels in ascending order; output i stands for ``classes_[i]``.
     n_features_in_ : int
@@ -83,8 +102,8 @@ class MLP(Network):
     DtypeError
         If an argument has the wrong type.
     ArgumentError
-        If `layer_sizes` has fewer than two entries, a width below 1 or fewer than two classes, or
-        `random_state` is negative.
+        If `layer_sizes` has fewer than two entries or a width below 1, or `random_state` is
+        negative.
 
     Examples
     --------
@@ -104,7 +123,13 @@ class MLP(Network):
         layer_sizes: Sequence[int] = (784, 128, 128, 10),
         *,
         random_state: RandomState = None,
+        activation: str = "relu",
     ) -> None:
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
+            raise ArgumentError(
+                f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}"
+            )
+        self.activation = activation
         self.layer_sizes = layer_widths(layer_sizes)
         if not isinstance(
             random_state, np.random.RandomState
@@ -113,11 +138,16 @@ class MLP(Network):
         self.random_state = random_state
 
     def __repr__(self) -> str:
-        return f"MLP({self.layer_sizes}, random_state={self.random_state!r})"
+        other = "" if self.activation == "relu" else f", activation={self.activation!r}"
+        return f"MLP({self.layer_sizes}, random_state={self.random_state!r}{other})"
 
     @classmethod
     def from_parameters(
-        cls, parameters: Sequence[ArrayLike], *, classes: ArrayLike | None = None
+        cls,
+        parameters: Sequence[ArrayLike],
+        *,
+        classes: ArrayLike | None = None,
+        activation: str = "relu",
     ) -> Self:
         """Return a model with the given weights, which can predict without ``fit``.
 
@@ -128,6 +158,7 @@ class MLP(Network):
             float32 if all are float32, else to float64.
         classes : array_like of shape (classes,), optional
             The labels in ascending order; default 0, 1, 2, ...
+        activation : {"relu", "tanh", "logistic", "identity"}, default="relu"
 
         Returns
         -------
@@ -156,16 +187,22 @@ class MLP(Network):
             raise ArgumentError(
                 f"parameters must be weights and a bias for each layer, got {len(arrays)} arrays"
             )
+        cls((1, 1), activation=activation)  # checks it
         layers: list[Layer] = []
         widths: list[int] = []
         for weights, bias in zip(arrays[::2], arrays[1::2], strict=True):
             dense = Dense(weights, bias)
             if layers:
-                layers.append(ReLU())
+                layers += _between(activation)
                 dense.output_shape((widths[-1],))
             layers.append(dense)
             widths += weights.shape if not widths else weights.shape[1:]
-        model = cls(tuple(widths))
+        if widths[-1] < 2:
+            raise ArgumentError(
+                f"parameters must give scores of two or more classes, got {widths[-1]} output;"
+                " nn.models.predictors.Regressor has values"
+            )
+        model = cls(tuple(widths), activation=activation)
         labels = np.arange(widths[-1]) if classes is None else plain_array(classes, "classes")
         model.classes_ = ordered_classes(labels, widths[-1])
         model.layers = layers
@@ -183,4 +220,8 @@ class MLP(Network):
         return self.layer_sizes[-1]
 
     def _fresh_layers(self, random: np.random.Generator, dtype: np.dtype[Any]) -> list[Layer]:
-        return dense_layers(self.layer_sizes, random, dtype)
+        return dense_layers(self.layer_sizes, random, dtype, self.activation)
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        header, arrays = super().contents()
+        return {**header, "activation": self.activation}, arrays

@@ -13,19 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, feature_matrix, in_order
+from nn.core.checks import check_names, feature_matrix, side_by_side
 from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
 from nn.fixed_point.precision import output_scale, rows_between
 from nn.layers import Layer
 from nn.layers.evaluation import evaluate
-from nn.layers.graph import output_shapes, rewired
+from nn.layers.graph import flat_rows, output_shapes, rewired
 from nn.layers.layer import parameters
 from nn.layers.normalisation import folded
 from nn.models.calibrated import CalibratedModel
 from nn.models.model_archives import write_model
-from nn.shared.comparison import observe
+from nn.models.preprocessing import PublicPreprocessing
+from nn.shared.comparison import observe, room_problem
 from nn.shared.model import SharedModel
 from nn.shared.sharing import share_layers
 from ring import FixedPoint
@@ -59,9 +60,11 @@ class Model(CalibratedModel):
     inputs_ : dict of str to int, or None
         Of a model with several inputs: their names, and how many features each has. A row has the
         features of all in this order; `X` may also be a dict with the rows of each by name.
+    preprocessing_ : PublicPreprocessing or None
+        What the owner of rows does to them before the model takes them, see :meth:`preprocess`; public.
     in_files : bool, of the class
         Whether :func:`nn.load` can read models of this class.
-    ranked : bool, of the class
+    ranked : bool
         Whether the outputs are scores, of which the largest alone counts.
     room : int
         By how much the range of each feature may be widened when the model is shared, at most; see
@@ -73,8 +76,9 @@ class Model(CalibratedModel):
     feature_names_in_: NDArray[Any] | None = None
     output_scale_: Floats | None = None
     inputs_: dict[str, int] | None = None
+    preprocessing_: PublicPreprocessing | None = None
     in_files: ClassVar[bool] = False
-    ranked: ClassVar[bool] = False
+    ranked: bool = False
     room: int = MOST_ROOM
 
     def __init__(
@@ -104,24 +108,31 @@ class Model(CalibratedModel):
 
     def _matrix(self, X: Any) -> NDArray[Any]:
         if isinstance(X, dict):
-            parts = [
-                feature_matrix(f"X[{name!r}]", part, size)
-                for part, (name, size) in zip(
-                    in_order(X, self.inputs_), (self.inputs_ or {}).items(), strict=True
-                )
-            ]
-            if len({len(part) for part in parts}) > 1:
-                raise ShapeError(
-                    f"X must have as many rows in each input, got {list(map(len, parts))}"
-                )
-            X = np.concatenate(parts, axis=1)
+            X = side_by_side(X, self.inputs_)
         check_names(X, self.feature_names_in_)
+        X = flat_rows(X, self.layers)
         parameters = self.parameters
         dtype = parameters[0].dtype if parameters else None
         return feature_matrix("X", X, self.n_features_in_, dtype)
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         return evaluate(self.layers, self._matrix(X))
+
+    def preprocess(self, X: Any) -> NDArray[Any]:
+        """Return the numbers that the model takes for rows with categories and gaps.
+
+        For the owner of the rows, of a model converted with ``public_preprocessing=True``; others
+        take rows as they are.
+
+        Parameters
+        ----------
+        X : array_like or data frame of shape (rows, columns)
+
+        Returns
+        -------
+        ndarray of shape (rows, features)
+        """
+        return self._matrix(X) if self.preprocessing_ is None else self.preprocessing_.transform(X)
 
     def take_rows(self, X: Any) -> None:
         """Set ``input_range_`` and ``output_scale_`` from typical rows.
@@ -214,9 +225,7 @@ class Model(CalibratedModel):
         fitted, bounds = self._fitted(
             layers, lows, highs, session.format, bounds, given=low is not None or high is not None
         )
-        problem, _ = find_format(
-            fitted, session.format, bounds=bounds, **self._precision_arguments()
-        )
+        problem, _ = self._format_for(fitted, session.format, bounds)
         if problem is not None:
             raise RangeError(problem)
         return self.share_fitted(session, owner, fitted, bool(scores), bounds)
@@ -234,6 +243,19 @@ class Model(CalibratedModel):
         made = self._shared(session, shared, fitted, scores, bounds)
         made.feature_names_in_, made.inputs_ = self.feature_names_in_, self.inputs_
         return made
+
+    def _format_for(
+        self, fitted: Fitted, form: FixedPoint, bounds: Bounds | None
+    ) -> tuple[str | None, FixedPoint | None]:
+        """Return why a format does not suit the model (None if it does), and one that does, if any."""
+        found = find_format(fitted, form, bounds=bounds, **self._precision_arguments())
+        if found[0] is not None:
+            return found
+        problem = room_problem(
+            lambda session, owner, fitted: self.share_fitted(session, owner, fitted, bounds=bounds),
+            fitted, form,
+        )  # fmt: skip
+        return found if problem is None else (problem, None)
 
     def _precision_arguments(self) -> dict[str, Any]:
         """Return the arguments of `find_format` about the model's outputs."""
@@ -282,7 +304,8 @@ class Model(CalibratedModel):
         outline.layers = rewired(layers, zeros)
         if self.input_range_ is not None:
             form = FixedPoint(frac_bits, int_bits)
-            fitted = fit_inputs(layers, *self.range_for(None, None), form, room=self.room)
+            ends, features = self.range_for(None, None), self.n_features_in_
+            fitted = fit_inputs(layers, *ends, form, features=features, room=self.room)
             outline.room, outline.outlined = fitted.room, self.needs_bounds(fitted, form)
         return outline
 
@@ -351,7 +374,7 @@ class Model(CalibratedModel):
         )
         if rows is not None:
             check_inside(rows, fitted.low, fitted.high)
-        found = find_format(fitted, form, bounds=bounds, **self._precision_arguments())
+        found = self._format_for(fitted, form, bounds)
         plain = audit_layers(fitted, form, *found)
         if rows is None or not len(rows):
             return plain
@@ -396,6 +419,8 @@ class Model(CalibratedModel):
         header: dict[str, Any] = {"n_features": self.n_features_in_}
         if self.inputs_ is not None:
             header["inputs"] = list(self.inputs_.items())
+        if self.preprocessing_ is not None:
+            header["preprocessing"] = self.preprocessing_.described()
         arrays: dict[str, NDArray[Any]] = {}
         if self.feature_names_in_ is not None:
             header["feature_names"] = [str(name) for name in self.feature_names_in_]

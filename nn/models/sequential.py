@@ -29,13 +29,13 @@ def _arrays_of(layer: Layer) -> list[Any]:
 
 
 class Sequential(Network):
-    """Classifier of given layers, one after the other.
+    """Classifier of given layers, one after the other; with one output also a regressor.
 
     Parameters
     ----------
     layers : sequence of Layer, or Graph
         Their kinds and sizes count; ``fit`` starts from initial weights of the same shapes. The
-        last one has an output, the score, for each class.
+        last one has an output, the score, for each class; or one for what ``fit`` says.
     n_features : int, default=784
         Features of a row, the input of the first layer.
     random_state : int, None, numpy.random.Generator or numpy.random.RandomState
@@ -85,9 +85,9 @@ class Sequential(Network):
             raise DtypeError(f"layers must be a sequence of layers, got {layers!r}")
         self._n_features = integer("n_features", n_features, 1)
         shape = output_shapes(layers, (self._n_features,))[-1] if len(layers) else (2,)
-        if len(shape) != 1 or shape[0] < 2:
+        if len(shape) != 1:
             raise ShapeError(
-                f"layer {len(layers)}, {layers[-1]!r}, must have two or more scores as its output, "
+                f"layer {len(layers)}, {layers[-1]!r}, must have one axis of scores as its output, "
                 f"got shape {shape}"
             )
         if not any(layer.parameters for layer in layers):
@@ -139,6 +139,8 @@ class Sequential(Network):
         array([1, 0])
         """
         model = cls(layers, n_features)
+        if model._classes < 2:
+            raise ShapeError(f"layers must give two or more scores, got one of {layers[-1]!r}")
         labels = np.arange(model._classes) if classes is None else plain_array(classes, "classes")
         model.classes_ = ordered_classes(labels, model._classes)
         model.layers = rewired(

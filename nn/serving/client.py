@@ -20,7 +20,7 @@ from mpc.core import wire
 from mpc.core.frames import Header, Kind
 from mpc.parties import configuration
 from mpc.transport.connection import exchange, printable
-from nn.core.checks import check_names, feature_matrix, in_order
+from nn.core.checks import check_names, feature_matrix, side_by_side
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
 from nn.serving.client_connections import ClientConnections, LaterError
@@ -67,6 +67,9 @@ class Client(ClientConnections):
         regressor "values"; of a model with several outputs "outputs".
     inputs_ : dict of str to int, or None
         Of a model with several inputs: their names, and how many features each has, in order.
+    outputs_ : dict of str to (str, tuple of int), or None
+        Of a model with several outputs: by their names "labels", "probabilities" or "values", which says
+        what the network's file has there, and the shape of a row of scores or values.
     input_range_ : (ndarray, ndarray)
         Least and largest value of the inputs, scalars or of shape (features,).
     feature_names_in_ : ndarray of str, of shape (features,)
@@ -150,6 +153,7 @@ class Client(ClientConnections):
         if model.feature_names is not None:
             self.feature_names_in_ = model.feature_names
         self.inputs_ = model.named_inputs
+        self.outputs_ = {head.name: (head.role, head.shape) for head in model.heads} or None
         if not {"values", "outputs"} & set(self.answers_):
             self.classes_ = model.classes
 
@@ -319,16 +323,7 @@ class Client(ClientConnections):
                 f"the parties answer with {', '.join(model.answers)} alone, not with {answer}"
             )
         if isinstance(X, dict):
-            parts = in_order(X, model.named_inputs)
-            X = np.concatenate(
-                [
-                    feature_matrix(f"X[{name!r}]", part, size)
-                    for part, (name, size) in zip(
-                        parts, (model.named_inputs or {}).items(), strict=True
-                    )
-                ],
-                axis=1,
-            )
+            X = side_by_side(X, model.named_inputs)
         check_names(X, model.feature_names)
         rows = feature_matrix("X", X, model.n_features, None).astype(np.float64)
         check_inside(rows, model.low, model.high)

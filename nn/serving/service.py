@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import HandshakeError, PartyError, PeerError, Session, SottoError
+from mpc import AuditError, HandshakeError, PartyError, PeerError, Session, SottoError
 from mpc.core import wire
 from mpc.core.errors import ConfigurationError
 from mpc.core.events import record
@@ -36,7 +36,16 @@ from mpc.core.frames import Kind
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.expiry import warn_of_certificates, watch_certificates
-from mpc.parties.handshake import COMPARE, HEALTH, NOTICES, RELOAD, SESSION, hear_hello
+from mpc.parties.handshake import (
+    COMPARE,
+    HEALTH,
+    NOTICES,
+    RELOAD,
+    SESSION,
+    audit_terms,
+    hear_hello,
+    terms,
+)
 from mpc.parties.joining import Joining, Links, Lobby
 from mpc.parties.metrics import present
 from mpc.parties.tls import own_contexts
@@ -124,6 +133,8 @@ class PartyService:
         self._lobby = Lobby()
         self._turns: Turns | None = None
         self._served = self._failures = 0
+        # What the auditor has found of the provider, until the configuration is read again.
+        self._wrong = ""
         self._stop_by = float("inf")
         self._reloads = threading.Lock()
         self._started = time.monotonic()
@@ -179,10 +190,15 @@ class PartyService:
     def health(self, asks: str) -> dict[str, Any]:
         """Return the state of the service, as far as the member `asks` may know it."""
         pending = () if asks in self.read.clients or self.state else self.files.pending
+        state = self.state
+        helpers = (self.read.provider, self.read.auditor)
+        if self.read.auditor and any(member and member.name == asks for member in helpers):
+            # Errors are not for them, see mpc.transport.remote.
+            state = f"{self.me} waits" if state else ""
         return {
             "role": "party",
             "me": self.me,
-            "state": self.state or "ready",
+            "state": state or "ready",
             "models": tuple(self.models_of(asks)),
             **({"pending": pending} if pending else {}),
             "waiting": len(self.book),
@@ -214,13 +230,15 @@ class PartyService:
         """
         if (read.names, read.format) != (self.read.names, self.read.format):
             raise PartyError("parties and format can change only when all services start again")
-        if (read.provider is None) != (self.read.provider is None):
+        helpers = [(r.provider is None, audit_terms(r)) for r in (read, self.read)]
+        if helpers[0] != helpers[1]:
             raise PartyError(
-                "whether there is a provider can change only when all services start again"
+                "whether there is a provider, its auditor and the rate can change only when all services"
+                " start again"
             )
         _, server = own_contexts(read, self.me)
         self.files.take(self.files.read(read))
-        self.read = read
+        self.read, self._wrong = read, ""
         self._listener.know(server, read.certificates())
         record("reload", me=self.me, clients=",".join(read.clients))
         warn_of_certificates(read)
@@ -241,6 +259,10 @@ class PartyService:
         record("start", role="party", me=self.me, models=",".join(self.files.names))
         try:
             while not self._stopping:
+                if self._wrong:
+                    # Who was caught does not get another try before somebody has looked.
+                    self._pause(_LONG_PAUSE_SECONDS)
+                    continue
                 try:
                     links = self._join()
                 except _StopError:
@@ -302,6 +324,8 @@ class PartyService:
                 record("ready", me=self.me, models=",".join(self.models))
                 print(f"{self.me} is ready: {', '.join(self.models) or 'no model'}", flush=True)
                 problem = f"{turns.run()} shuts down"
+        except AuditError as error:
+            problem = self._wrong = str(error)
         except PeerError as error:
             problem = wishes.explain(error)
         except Exception as error:
@@ -345,7 +369,7 @@ class PartyService:
         if peer in read.parties and purpose == COMPARE:
             return (
                 yield from self._lobby.answer_comparison(
-                    read, self.me, _PROGRAM, connection, greeting
+                    read, self.me, terms(read, _PROGRAM), connection, greeting
                 )
             )
         if peer in read.names[self._number + 1 :] and purpose in (SESSION, NOTICES):

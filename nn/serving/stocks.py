@@ -35,7 +35,10 @@ def answer_of(
         return model.answers(x, progress=progress)
     if answer in ("scores", "values"):
         return model(x, progress=progress).truncate()
-    return model.winners(x, one_hot=answer == "one-hot", progress=progress)
+    winners = model.winners(x, one_hot=answer == "one-hot", progress=progress)
+    # Clients get shares, so that making them of bits is part of what is planned and kept in stock.
+    _ = winners.shares
+    return winners
 
 
 def stock_of(folder: Path, me: str) -> Path:

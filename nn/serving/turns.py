@@ -273,14 +273,15 @@ class Turns:
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
         x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])
         answer = requests[0].answer
-        model.prepare(x, answer_of, answer=answer)
         try:
+            model.prepare(x, answer_of, answer=answer)
             result = answer_of(model, x, answer, self._progress).shares[0]
         except WorkerError as error:
             self._refuse(requests, error)
             return
         except RangeError as error:
-            # All parties have opened it. One request's rows must not cost the others their answers.
+            # All parties have it: they opened it, or it follows from public bounds. One request's rows
+            # must not cost the others their answers.
             if len(requests) > 1:
                 half = len(requests) // 2
                 self._evaluate(requests[:half])
@@ -290,11 +291,12 @@ class Turns:
             return
         spent = self.session.spent() - before
         first = 0
+        # Before the answers: a client that has one finds it counted.
+        self.served += len(requests)
         for request in requests:
             request.cost = spent.rounds, spent.bytes_sent
             request.finish(result[first : first + request.rows])
             first += request.rows
-        self.served += len(requests)
         self._seconds[requests[0].kind] = seconds = time.monotonic() - begin
         for request in requests:
             # Rounds and bytes are those of the whole evaluation.

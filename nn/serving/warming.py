@@ -42,7 +42,7 @@ def warm_up(model: SharedModel, evaluate: Callable[..., Any]) -> None:
     answers = answers_of(model)
     for answer, rows in [(answers[0], many), *((answer, 1) for answer in answers)]:
         x = model.rows_from_shares(np.repeat(row[None, None], rows, axis=1))
-        model.prepare(x, evaluate, answer=answer)
         # The low end of the range may be unlike any row, and leave limits that rows do not.
         with suppress(RangeError):
+            model.prepare(x, evaluate, answer=answer)
             evaluate(model, x, answer)

@@ -1,8 +1,9 @@
 """Checkpoints of a training on shares: each party's own shares, in files of its own.
 
-A file is a NumPy .npz archive without pickle. It holds the party's shares of the weights and of the
-optimizer's state, and a JSON header with the format's version, the settings, the epoch and the state
-of the generator that shuffles the rows, all of which are public. A file is written whole or not at
+A file is a NumPy .npz archive without pickle. It holds the party's shares of the weights, of the
+optimizer's state and of running statistics, and a JSON header with the format's version, the settings,
+the epoch and the states of the generators that shuffle the rows and drop elements, all of which are
+public. A file is written whole or not at
 all, readable by its owner alone (mode 600). One party's file says nothing about the weights; the
 files of all parties together are the weights.
 
@@ -36,7 +37,7 @@ __all__ = ["Progress", "load", "save"]
 Words = NDArray[np.uint64]
 
 _FORMAT = "sotto training checkpoint"
-_VERSION = 2
+_VERSION = 3
 # Length of the digest of a header, in a checkpoint's identity.
 _DIGEST_BYTES = 16
 # Checkpoints that a party holds: of the last epoch, and of the one before.
@@ -82,7 +83,7 @@ def save(
     """Write the checkpoint of each party that lives here into `folder`."""
     session = trainer.session
     form = session.format
-    arrays = {"weights": trainer.weights, **trainer.optimizer.state}
+    arrays = {"weights": trainer.weights, **trainer.optimizer.state, **trainer.statistics}
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -95,6 +96,7 @@ def save(
         "scores": done.scores,
         "losses": done.losses,
         "order": random.bit_generator.state,
+        "dropout": [each.bit_generator.state for each in trainer.generators],
         "arrays": {name: [x.frac_bits, x.bound] for name, x in arrays.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,19 +252,26 @@ def load(
                 f" got {value!r}"
             )
 
+    running = trainer.statistics
+
     def join(name: str) -> SharedArray:
         shares = np.stack([each.arrays[name] for each in read])
         frac_bits, bound = header["arrays"][name]
-        if shares.dtype != np.uint64 or shares.shape[1:] != trainer.weights.shape:
+        wanted = running.get(name, trainer.weights).shape
+        if shares.dtype != np.uint64 or shares.shape[1:] != wanted:
             raise DataError(f"{path}: {name} does not fit this network")
         return SharedArray(session, shares, frac_bits, bound)
 
-    weights = join("weights")
-    state = {name: join(name) for name in header["arrays"] if name != "weights"}
+    found = {name: join(name) for name in header["arrays"]}
+    weights = found.pop("weights")
+    statistics = {name: found.pop(name) for name in running}
+    generators = list(zip(trainer.generators, header["dropout"], strict=True))
     for number, each in zip(session.here, read, strict=True):
         # A later checkpoint that not all parties hold is overwritten.
         each.path.replace(_path(folder, session.parties[number]))
-    trainer.weights, trainer.optimizer.state = weights, state
+    trainer.weights, trainer.optimizer.state, trainer.statistics = weights, found, statistics
+    for generator, state in generators:
+        generator.bit_generator.state = state
     trainer.optimizer.steps = header["steps"]
     random.bit_generator.state = header["order"]
     return Progress(run, header["epoch"], header["scores"], header["losses"])

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mpc import Session
 from mpc.core.errors import SessionError
+from nn.core.checks import side_by_side
 from nn.fixed_point.audit import Fitted
 from nn.fixed_point.inputs import ScaledRows
 from nn.layers import Layer
@@ -18,9 +19,9 @@ from nn.layers.graph import names, run, run_all
 from nn.layers.normalisation import folded
 from nn.shared.model import SharedModel
 from ring import FixedPoint
-from ring.errors import ArgumentError, DtypeError, ShapeError
+from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 
-__all__ = ["Comparison", "LayerDifference", "compare", "observe"]
+__all__ = ["Comparison", "LayerDifference", "compare", "observe", "room_problem"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class HasLayers(Protocol):
     layers: Sequence[Layer]
 
 
-def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Comparison:
+def compare(model: HasLayers, secret_model: SharedModel, X: Any) -> Comparison:
     """Reveal every layer's output in a local session, and compare it with the plain model's.
 
     For debugging: it reveals secrets, so it refuses a session whose parties are not all in this
@@ -97,8 +98,8 @@ def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Compar
     model : MLP, Classifier or Regressor
     secret_model : SharedModel
         The result of ``model.share``.
-    X : array_like of shape (rows, features)
-        At least one row, inside the range of `secret_model`.
+    X : array_like of shape (rows, features), or dict of str to array_like
+        At least one row, inside the range of `secret_model`; of several inputs by their names, too.
 
     Returns
     -------
@@ -137,6 +138,8 @@ def compare(model: HasLayers, secret_model: SharedModel, X: ArrayLike) -> Compar
             f"model and secret_model must have the same layers, got {layers} and "
             f"{secret_model.layers}"
         )
+    if isinstance(X, dict):
+        X = side_by_side(X, secret_model.inputs_)
     rows = secret_model.share_rows(X, owner=session.parties[0])
     x: Any = np.asarray(X, dtype=np.float64)
     if not len(x):
@@ -162,6 +165,36 @@ def _revealed(model: SharedModel, rows: Any) -> list[tuple[str, NDArray[Any]]]:
     return [
         (name, output.reveal()) for name, output in zip(names(model.layers), outputs, strict=True)
     ]
+
+
+def room_problem(
+    share: Callable[[Session, str, Fitted], SharedModel], fitted: Fitted, form: FixedPoint
+) -> str | None:
+    """Return why protocols have no room in a format for a model's values; None if they have.
+
+    What a protocol needs depends on the public bounds of values, which a plan of an evaluation knows.
+
+    Parameters
+    ----------
+    share : callable
+        As for :func:`observe`.
+    fitted : Fitted
+    form : FixedPoint
+    """
+    if not any(layer.sums_squares for layer in fitted.layers):
+        return None
+
+    def program(planned: Session) -> None:
+        owner = planned.parties[0]
+        secret = share(planned, owner, fitted)
+        secret.evaluated(secret.share_rows(None, owner=owner, rows=1), n_jobs=1)
+
+    with Session(frac_bits=form.frac_bits, int_bits=form.int_bits) as session:
+        try:
+            session.plan(program)
+        except RangeError as error:
+            return f"frac_bits={form.frac_bits}, int_bits={form.int_bits}: {error}"
+    return None
 
 
 def observe(

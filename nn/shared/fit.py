@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,17 @@ from nn.layers import Layer
 from nn.layers.graph import names, rewired
 from nn.layers.initialisation import RandomState, generator
 from nn.layers.layer import check_described, check_trains_on_shares
+from nn.layers.normalisation import BatchNorm, folded, frozen
 from nn.shared.bounds import largest_inputs
 from nn.shared.checkpoint import Progress, load, save
 from nn.shared.model import SharedModel
 from nn.shared.optimizers import on_shares
+from nn.shared.start import finished_model, meant, named_start, started
 from nn.shared.training import SharedTrainer
+from nn.training.optimizers import Optimizer
 from nn.training.steps import FitSettings, stalled
+from nn.training.tasks import OF_CLASSES, one_hot_columns, right
+from nn.training.weights import UNWEIGHTED, named_weights, shared_weights
 from ring.real_arrays import plain_array
 
 __all__ = ["Untrained", "fit_shared"]
@@ -33,10 +40,11 @@ __all__ = ["Untrained", "fit_shared"]
 
 @dataclass(frozen=True)
 class _Data:
-    """Rows, of shape (rows, features), and their one-hot targets, of shape (rows, outputs)."""
+    """Rows, of shape (rows, features), and their targets, of shape (rows, outputs)."""
 
     X: SharedArray
     targets: SharedArray
+    weights: SharedArray | None = None
 
 
 def _data(name: str, X: Any, y: Any, network: Untrained) -> _Data:
@@ -54,9 +62,12 @@ def _data(name: str, X: Any, y: Any, network: Untrained) -> _Data:
         raise SessionError(f"{name}X and {name}y belong to different sessions")
     if X.ndim != 2 or X.shape[1] != features or not len(X):
         raise ShapeError(f"{name}X must have the shape (rows, {features}), got {X.shape}")
+    if outputs == 1 and y.ndim == 1:
+        y = y.reshape(-1, 1)
     if y.shape != (len(X), outputs):
         raise ShapeError(
-            f"{name}y must hold one-hot rows, of shape {(len(X), outputs)}, got {y.shape}"
+            f"{name}y must hold {'one-hot rows or numbers' if outputs > 1 else 'numbers'}, of shape"
+            f" {(len(X), outputs)}, got {y.shape}"
         )
     return _Data(X, y)
 
@@ -85,21 +96,36 @@ class Untrained:
     random_state : int, None, numpy.random.Generator or numpy.random.RandomState
     fresh_layers : callable
         ``fresh_layers(generator, dtype)`` returns the layers with initial weights.
+    task : callable
+        ``task(settings)`` returns what the network learns, see :mod:`nn.training.tasks`.
     """
 
     n_features: int
     outputs: int
     random_state: RandomState
     fresh_layers: Callable[[np.random.Generator, np.dtype[Any]], Sequence[Layer]]
+    task: Callable[[FitSettings], str]
 
 
 def fit_shared(network: Untrained, X: Any, y: Any, settings: FitSettings) -> SharedModel:
     """Train a network on shares; see :meth:`nn.MLP.fit`."""
     data = _data("", X, y, network)
-    classes = np.arange(network.outputs)
+    task = network.task(settings)
+    count = 2 if task == "two classes" else network.outputs
+    classes = np.arange(count)
     if settings.classes is not None:
+        if task not in OF_CLASSES:
+            raise ArgumentError(f"classes is for a training of classes, not of {task}")
         classes = plain_array(settings.classes, "classes")
-    classes = ordered_classes(classes, network.outputs)
+    elif task in OF_CLASSES and hasattr(settings.start, "classes_"):
+        classes = settings.start.classes_
+    classes = ordered_classes(classes, count)
+    if settings.class_weight is not None and task not in OF_CLASSES:
+        raise ArgumentError(f"class_weight is for a training of classes, not of {task}")
+    if settings.class_weight is not None or settings.sample_weight is not None:
+        counted = one_hot_columns(data.targets) if task == "two classes" else data.targets
+        weights = shared_weights(counted, classes, settings.class_weight, settings.sample_weight)
+        data = replace(data, weights=weights)
     held_out = None
     if settings.validation is not None:
         held_out = _held_out(settings.validation, network, data)
@@ -120,6 +146,17 @@ def _held_out(validation: Any, network: Untrained, data: _Data) -> _Data:
     return held_out
 
 
+def _seed(random_state: Any) -> int | None:
+    """Return what parties must have alike of `random_state`: an int where they are apart."""
+    return int(random_state) if isinstance(random_state, (int, np.integer)) else None
+
+
+def _exactly(rule: Optimizer) -> str:
+    """Return an optimizer with all digits of its settings."""
+    settings = {k: v for k, v in sorted(vars(rule).items()) if not k.startswith("_")}
+    return f"{type(rule).__name__}({', '.join(f'{k}={v!r}' for k, v in settings.items())})"
+
+
 class _Fit:
     """One call of ``fit`` on shares."""
 
@@ -135,7 +172,10 @@ class _Fit:
         self.session = session = data.X.session
         self.random = _generator(session, network.random_state)
         rows = len(data.X)
+        self.task = network.task(settings)
         layers = network.fresh_layers(self.random, np.dtype(np.float64))
+        if settings.start is not None:
+            layers = started(session, self.task, layers, network.fresh_layers, settings.start)
         check_described(layers)
         check_trains_on_shares(layers)
         self.trainer = SharedTrainer(
@@ -150,25 +190,43 @@ class _Fit:
         if data.X.bound == session.format.bound and data.X.frac_bits:
             self.limit = session.format.limit  # without the rounding of `bound`
         self._check_room(network.outputs)
+        weights = UNWEIGHTED
+        if settings.class_weight is not None or settings.sample_weight is not None:
+            weights = named_weights(settings.class_weight, settings.sample_weight, classes)
         # A resumed run must agree with the run that wrote the checkpoint in all of these.
         self.common = {
             "layers": names(self.trainer.layers), "rows": rows,
+            "options": json.dumps([x.description() for x in layers], default=float),
             "epochs": settings.epochs, "batch_size": settings.batch_size,
-            "optimizer": repr(settings.rule), "schedule": settings.schedule,
-            "loss": settings.loss_record.name,
+            "optimizer": _exactly(settings.rule), "schedule": settings.schedule,
+            "loss": settings.loss_record.name, "task": self.task,
+            "classes": str(classes.tolist()),
+            **weights,
+            "start": "public" if settings.start is None else named_start(settings.start),
         }  # fmt: skip
+        # Parties that were given other ones are noticed here.
+        shared_start = [] if settings.start is None else meant(settings.start)
+        session.note(
+            "fit", sorted(self.common.items()), _seed(network.random_state), shared_start,
+            [settings.patience, bool(settings.check_range), 0 if held_out is None else len(held_out.X)],
+        )  # fmt: skip
         self.advice = (
             f"a lower learning_rate may help than {settings.rule!r}, or inputs that are scaled down"
         )
         self.done = Progress(_run(session))
+        normed = any(layer.only_trains for layer in layers)
+        shown = folded(frozen(layers, made=False)) if normed else layers
+        # A training reveals what its parties agree to; a model that was shared with less keeps to it.
         self.model = SharedModel(
-            session, self.trainer.layers, classes, network.n_features, -self.limit, self.limit,
-            link=settings.loss_record.link, scores=True,
+            session, shown, classes, network.n_features, -self.limit, self.limit,
+            link=settings.loss_record.link, scores=getattr(settings.start, "scores", True),
         )  # fmt: skip
 
     def _check_room(self, outputs: int) -> None:
         """Raise RangeError if public sizes alone show that a step cannot fit the ring."""
         size = self.settings.batch_size
+        if self.data.weights is not None:
+            size *= math.ceil(self.data.weights.bound / 2**self.data.weights.frac_bits)
         room = 2.0 ** (truncation.OFFSET_BITS - 2 * self.session.format.frac_bits)
         if size * self.limit >= room:
             raise RangeError(
@@ -208,7 +266,7 @@ class _Fit:
         try:
             for rows in self.trainer.epoch(
                 data.X, data.targets, self.settings.batch_size, self.random,
-                self.settings.rate(len(data.X)),
+                self.settings.rate(len(data.X)), data.weights,
             ):  # fmt: skip
                 bar.update(rows)
         except RangeError as error:
@@ -227,24 +285,28 @@ class _Fit:
 
     def _validate(self, bar: Any) -> None:
         assert self.held_out is not None
+        self.model.layers = self.trainer.evaluated()
         try:
-            _validate(self.model, self.trainer, self.held_out, self.done)
+            _validate(self.model, self.trainer, self.held_out, self.done, self.task)
         except RangeError as error:
             raise RangeError(f"after epoch {self.done.epoch}, {error}; {self.advice}") from None
-        accuracy = f"{self.done.scores[-1]:.2%}"
-        bar.set_postfix(epoch=self.done.epoch, accuracy=accuracy, refresh=False)
+        score = self.done.scores[-1]
+        shown = f"{score:.4g}" if self.task == "values" else f"{score:.2%}"
+        bar.set_postfix(epoch=self.done.epoch, score=shown, refresh=False)
 
     def _trained(self) -> SharedModel:
         """Return the model, with the largest input range for which no layer leaves the format."""
         trainer, model = self.trainer, self.model
-        trainer.place()
-        model.layers = rewired(
-            trainer.layers, [layer.with_parameters(layer.parameters) for layer in trainer.layers]
-        )
+        layers = trainer.evaluated()
+        if any(isinstance(layer, BatchNorm) for layer in trainer.layers) and not trainer.in_range():
+            raise RangeError(
+                f"the running statistics of a batch normalisation are out of range; {self.advice}"
+            )
+        model.layers = rewired(layers, [x.with_parameters(x.parameters) for x in layers])
         limit = largest_inputs(self.session, model.layers, model.n_features_in_, self.limit)
         model.low, model.high = np.asarray(-limit), np.asarray(limit)
         model.validation_scores_, model.validation_losses_ = self.done.scores, self.done.losses
-        return model
+        return model if self.task == "classes" else finished_model(self.task, model)
 
 
 def _run(session: Session) -> str:
@@ -253,7 +315,9 @@ def _run(session: Session) -> str:
     return f"{session.session_id.hex() or secrets.token_hex(16)}-{session.cost().total.rounds}"
 
 
-def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress) -> None:
+def _validate(
+    model: SharedModel, trainer: SharedTrainer, held_out: _Data, done: Progress, task: str
+) -> None:
     """Reveal accuracy and mean loss on the validation data, and add them to `done`."""
     session = model.session
     rows = len(held_out.X)
@@ -264,13 +328,17 @@ def _validate(model: SharedModel, trainer: SharedTrainer, held_out: _Data, done:
         for start in range(0, rows, model.rows_at_once()):
             piece = slice(start, start + model.rows_at_once())
             scores, targets = model(held_out.X[piece]), held_out.targets[piece]
-            hits.append((scores.argmax(axis=1, one_hot=True) * targets).sum())
+            if task == "classes":
+                hits.append((scores.argmax(axis=1, one_hot=True) * targets).sum())
+            elif task != "values":
+                hits.append(right(scores, targets))
             losses.append(trainer.loss.shared_value(scores, targets))
         model.range = None
         if not trainer.in_range():
             raise RangeError("activations for the validation rows have left the range")
-        accuracy = _total(hits).reveal() / rows
         loss = _total(losses).reveal() / rows
+        labels = rows * (held_out.targets.shape[1] if task == "labels" else 1)
+        accuracy = _total(hits).reveal() / labels if hits else -loss
     done.scores.append(float(accuracy))
     done.losses.append(float(loss))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,6 +101,10 @@ class SharedModel(ModelInputs):
     ) -> None:
         self.session = session
         self.layers = rewired(layers, layers)
+        for parameter in parameters(layers):
+            # Before a training on shares they are public.
+            if isinstance(parameter, SharedArray):
+                parameter.kept = True
         self.classes_ = classes
         self.n_features_in_ = n_features
         self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
@@ -159,9 +163,9 @@ class SharedModel(ModelInputs):
 
         Notes
         -----
-        A hidden layer with ReLU takes 5 rounds: one opens the layer's input under a mask, four are
-        truncation and ReLU together. With sigmoid or tanh in place of ReLU it takes 9. Max pooling
-        of 2x2 adds 8 rounds, average pooling 1. The weights are opened under their masks once a
+        A hidden layer with ReLU takes 4 rounds: one opens the layer's input under a mask, three are
+        truncation and ReLU together. With sigmoid or tanh in place of ReLU it takes 8. Max pooling
+        of 2x2 adds 6 rounds, average pooling 1. The weights are opened under their masks once a
         session. A model with `bounds` takes 5 rounds more, 8 for rows that no party
         has given; without a provider 7 to 14.
         """
@@ -185,7 +189,7 @@ class SharedModel(ModelInputs):
         n_jobs = self.session.worker_count(n_jobs, len(array))
         if n_jobs != 1:
             return evaluate(self, array, "scores", n_jobs, batch_size=batch_size, progress=progress)
-        self.prepare(X, SharedModel.evaluated, batch_size=batch_size, progress=False)
+        self.prepare(X, SharedModel.evaluated, batch_size=batch_size, progress=False, n_jobs=1)
         rows = array.shape[0]
         size = self.rows_at_once() if batch_size is None else integer("batch_size", batch_size, 1)
         if rows <= size:
@@ -227,9 +231,8 @@ class SharedModel(ModelInputs):
     ) -> SharedArray:
         """Return the output of a layer: here, and nowhere else, values of an evaluation are made."""
         form = self.session.format
-        name = f"{index + 1} {layer!r}"
         # Values stay in range: checked before sharing, proven, or watched during a training.
-        with self.session.layer(name), self.session.range_policy.vouched():
+        with self.session.layer(self._names[index]), self.session.range_policy.vouched():
             if proof is not None:
                 return proof.through(index, x, self.through)
             output = self.through(index, x)
@@ -248,8 +251,15 @@ class SharedModel(ModelInputs):
 
     def rows_at_once(self) -> int:
         """Return how many rows fit in the session's memory limit."""
-        words = words_at_once(self.layers, (self.n_features_in_,), self.session.size)
-        return max(1, self.session.memory_limit // (8 * words))
+        return max(1, self.session.memory_limit // (8 * self._row_words))
+
+    @cached_property
+    def _row_words(self) -> int:
+        return words_at_once(self.layers, (self.n_features_in_,), self.session.size)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [f"{number} {layer!r}" for number, layer in enumerate(self.layers, start=1)]
 
     def reveal(self, to: str | None = None) -> Any:
         """Reveal the weights to one party or to all, as a plain model.
@@ -292,14 +302,13 @@ class SharedModel(ModelInputs):
             part.reshape(a.shape)
             for part, a in zip(np.split(flat, stops[:-1]), arrays, strict=True)
         ]
-        if self.inputs is not None:
-            pieces[:2] = self.inputs.unfold(*pieces[:2])
         remaining = iter(pieces)
         revealed = [
             layer.with_parameters([next(remaining) for _ in layer.parameters])
             for layer in self.layers
         ]
-        return rewired(self.layers, revealed)
+        plain = rewired(self.layers, revealed)
+        return plain if self.inputs is None else self.inputs.unfold(plain)
 
     def winners(
         self,
@@ -437,6 +446,8 @@ class SharedModel(ModelInputs):
             the next call: a method or a function of a module, no lambda.
         **arguments : hashable
         """
+        if not self.session.prepares():
+            return
         parts = (
             X.values() if isinstance(X, dict) else [X.scaled if isinstance(X, ScaledRows) else X]
         )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session, SharedArray
-from mpc.core.errors import DtypeError, RangeError, SessionError, ShapeError
+from mpc.core.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
 from mpc.protocols import linear
 from nn.core.checks import check_names, columns_of, in_order
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows, check_inside
+from nn.layers import Layer
+from nn.layers.graph import flat_rows
+from nn.shared.columns import SharedColumns, column_numbers, join
 from ring.real_arrays import real_array
 
 __all__ = ["ModelInputs", "Rows"]
@@ -36,6 +40,7 @@ class ModelInputs:
         Names of the features, if the plain model has them.
     inputs_ : dict of str to int, or None
         Of a model with several inputs: their names, and how many features each has, in order.
+    layers : sequence of Layer
     """
 
     session: Session
@@ -45,23 +50,32 @@ class ModelInputs:
     inputs: InputScale | None
     feature_names_in_: NDArray[Any] | None = None
     inputs_: dict[str, int] | None = None
+    layers: Sequence[Layer]
 
-    def share_rows(self, X: Any, owner: str, *, rows: int | None = None) -> Any:
+    def share_rows(
+        self, X: Any, owner: str, *, rows: int | None = None, columns: Sequence[Any] | None = None
+    ) -> Any:
         """Share rows of input, after checking them against the range of the model.
+
+        Rows of several owners are joined by ``np.concatenate``, columns by :meth:`join_columns`.
 
         Parameters
         ----------
         X : array_like of shape (rows, features), or dict of str to array_like
+            Images, or other rows with several axes, where the model begins with a Reshape to these.
             Of a model with several inputs, a dict has those of them that `owner` shares, by name.
             None in processes where `owner` does not live.
         owner : str
             The data owner, a computing party.
         rows : int, optional
             Number of rows; needed where `X` is None.
+        columns : sequence of int or str, optional
+            Where `owner` has some of the features alone: their numbers, or their names if the model has
+            names. `X` has these columns, in this order. All parties give the same.
 
         Returns
         -------
-        SharedArray or ScaledRows, or dict of str to SharedArray for a dict
+        SharedArray or ScaledRows, dict of str to SharedArray for a dict, SharedColumns with `columns`
             ScaledRows for a model with a range for each feature: the owner shifts every feature and
             divides it by a power of two, so that it lies in [-1, 1]. Both numbers are public.
 
@@ -72,23 +86,81 @@ class ModelInputs:
         ShapeError
             If the rows do not have the model's features.
         ArgumentError
-            If the rows are a table whose columns have other names, or another order.
+            If the rows are a table whose columns have other names, or another order; or `columns`
+            are not features of the model, each once.
         PartyError
             If `owner` is no party of the session.
         """
         if isinstance(X, dict):
+            if columns is not None:
+                raise ArgumentError("columns are for rows of one input, not for a dict of several")
             return {n: self._share_input(n, part, owner, rows) for n, part in X.items()}
-        shape = None if rows is None else (rows, self.n_features_in_)
+        if columns is None:
+            X = flat_rows(X, self.layers)
+        chosen: Any = slice(None)
+        features, names = self.n_features_in_, self.feature_names_in_
+        if columns is not None:
+            chosen = column_numbers(columns, names, features)
+            features, names = len(chosen), None if names is None else names[list(chosen)]
+            chosen = list(chosen)
+        shape = None if rows is None else (rows, features)
         if X is not None:
-            check_names(X, self.feature_names_in_)
+            check_names(X, names)
             values = real_array(X, "X")
             if values.dtype.kind != "f":
                 values = values.astype(np.float64)
-            self._check_shape(values.shape)
-            check_inside(values, self.low, self.high)
-            X = values if self.inputs is None else self.inputs.apply(values)
+            self._check_shape(values.shape, features)
+            check_inside(
+                values, *(end[chosen] if end.ndim else end for end in (self.low, self.high))
+            )
+            X = values if self.inputs is None else self.inputs.of_columns(chosen).apply(values)
         shared = self.session.share(X, owner, shape=shape, bound=self.row_bound(), name="X")
+        if columns is not None:
+            return SharedColumns(shared, tuple(chosen), self.inputs)
         return shared if self.inputs is None else ScaledRows(shared, self.inputs)
+
+    def join_columns(self, parts: Sequence[SharedColumns]) -> SharedArray | ScaledRows:
+        """Join the features of several owners to whole rows; nothing is sent.
+
+        Row k of each part belongs to the same row.
+
+        Parameters
+        ----------
+        parts : sequence of SharedColumns
+            From :meth:`share_rows` with `columns`; together they have each feature once.
+
+        Returns
+        -------
+        SharedArray or ScaledRows
+            As :meth:`share_rows` returns whole rows.
+
+        Raises
+        ------
+        ArgumentError
+            If a feature is missing or there twice, or there are no parts.
+        DtypeError
+            If a part was not made by ``share_rows(..., columns=...)``.
+        SessionError
+            If a part was shared for a model with another range.
+        ShapeError
+            If the parts have different numbers of rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import mpc, nn
+        >>> model = nn.MLP.from_parameters([np.eye(2), np.zeros(2)])
+        >>> with mpc.Session(["alice", "bob"]) as session:
+        ...     secret_model = model.share(session, owner="alice", low=0, high=1)
+        ...     first = secret_model.share_rows([[0.25], [1.0]], owner="alice", columns=[0])
+        ...     second = secret_model.share_rows([[0.5], [0.75]], owner="bob", columns=[1])
+        ...     rows = secret_model.join_columns([first, second])
+        ...     secret_model.predict(rows).tolist()
+        [1, 0]
+        """
+        rows = join(list(parts), self.feature_names_in_, self.n_features_in_)
+        self.check_rows(rows)
+        return rows
 
     def _share_input(
         self, name: str, X: ArrayLike | None, owner: str, rows: int | None
@@ -138,9 +210,10 @@ class ModelInputs:
             ends = [self.inputs.apply(end) for end in ends]
         return float(np.max(np.abs(ends), initial=2.0**-self.session.format.frac_bits))
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != 2 or shape[1] != self.n_features_in_:
-            raise ShapeError(f"X must have the shape (rows, {self.n_features_in_}), got {shape}")
+    def _check_shape(self, shape: tuple[int, ...], features: int | None = None) -> None:
+        wanted = self.n_features_in_ if features is None else features
+        if len(shape) != 2 or shape[1] != wanted:
+            raise ShapeError(f"X must have the shape (rows, {wanted}), got {shape}")
 
     def check_rows(self, X: Rows) -> SharedArray:
         """Return the shared array of rows, after checking session, scale, shape and bound."""
@@ -162,8 +235,9 @@ class ModelInputs:
 
     def _check_bound(self, array: SharedArray) -> None:
         """Raise RangeError if the public bound of rows is beyond the range of the model."""
-        limit, form = self.row_bound(), self.session.format
+        form = self.session.format
         if array.bound << form.frac_bits > self._most() << array.frac_bits:
+            limit = self.row_bound()
             raise RangeError(
                 f"X must lie in [{self.low.min():g}, {self.high.max():g}], the range this model was"
                 f" shared for, but its public bound is {array.bound / 2**array.frac_bits:g}; share"

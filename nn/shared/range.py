@@ -8,11 +8,11 @@ limit L. The check on shares reveals one bit an epoch:
    Each block has 16 sums of its numbers times public coins, which are 0 with probability 1/2, 1 and
    -1 with probability 1/4 each. A block is in range if all 16 sums lie in [-L / 2, L / 2) modulo 2^64. The
    coins are drawn anew each epoch, from a seed that the parties open.
-2. After every 16 steps compare these sums with the limits: 4 rounds, on all 64 bits, since a value
+2. After every 16 steps compare these sums with the limits: 3 rounds, on all 64 bits, since a value
    that has wrapped around may be any word. The number of sums outside stays secret.
-   Adam has its second moment compared with its limit in every step (4 rounds), and if beta_2 is below
+   Adam has its second moment compared with its limit in every step (3 rounds), and if beta_2 is below
    0.996 the gradient, too, so that the second moment cannot have wrapped around unseen.
-3. After each epoch compare every weight with the format's limit (4 rounds), and open one bit: whether
+3. After each epoch compare every weight with the format's limit (3 rounds), and open one bit: whether
    the number of weights and sums outside is 0 (4 rounds).
 What is missed:
 - A number at L or beyond, modulo 2^64, is missed with probability at most 2^-16: with all other coins
@@ -45,7 +45,7 @@ from mpc import Session, SharedArray
 from mpc.core.errors import RangeError
 from mpc.core.ranges import LARGEST
 from mpc.protocols import linear
-from nn.layers import Layer, MatMul, Weighted
+from nn.layers import BatchNorm, Layer, MatMul, Scale, Weighted
 from ring import Stream, matmul
 
 __all__ = ["LONG_BLOCK", "RangeWatch", "anywhere"]
@@ -171,6 +171,8 @@ class RangeWatch:
             self._below(self._top(a) * self._top(b) * a.shape[-1], room, f"the products of {name}")
             self._below(self._top(output), limit, f"the output of {name}")
         elif self.sees_values and layer.may_grow:
+            if isinstance(layer, (BatchNorm, Scale)):
+                self._single(*_terms(layer, x), f"the products of {name}")
             self._below(self._top(output), limit, f"the output of {name}")
         if layer.parameters or layer.may_grow:
             self.add_sums(output, limit)
@@ -179,15 +181,49 @@ class RangeWatch:
         """Check the products of a layer's backward pass, of its input x and the output's gradient."""
         if self.sees_values and isinstance(layer, Weighted):
             top = self._top(gradient)
-            bits = x.frac_bits + self.session.format.frac_bits
+            form = self.session.format
+            # What has more places than a product takes is truncated first.
+            kept = x.frac_bits <= form.frac_bits + form.guard_bits
+            bits = (x.frac_bits if kept else form.frac_bits) + form.frac_bits
             places = gradient.size // layer.bias.shape[0]
             reach = places * top * max(self._top(x), 1.0)
             self._below(reach, 2.0 ** (62 - bits), f"the gradients of {name}")
-            bits = layer.weights.frac_bits + self.session.format.frac_bits
+            bits = layer.weights.frac_bits + form.frac_bits
             room = 2.0 ** (62 - bits)
             self._products(
                 gradient, layer.weights, -2, room, f"the gradient at the input of {name}"
             )
+        elif self.sees_values and isinstance(layer, (BatchNorm, Scale)):
+            rows, factor = _terms(layer, x)
+            form, size = self.session.format, gradient.size // factor.size
+            top = self._top(gradient)
+            if isinstance(layer, BatchNorm):
+                # The way back subtracts the gradient's mean, and the rows times the mean of both's
+                # products; the mean magnitude of normalised rows is at most 1.
+                top *= 2 + self._top(rows)
+                reach = self._top(factor) * self._top(layer.inverse)
+            else:
+                reach = self._top(factor)
+            room = 2.0 ** (62 - form.guard_bits - 2 * form.frac_bits)
+            self._below(reach * max(1.0, top), room, f"the gradient at the input of {name}")
+            room = 2.0 ** (62 - 2 * form.frac_bits)
+            reach = size * self._top(gradient) * max(1.0, self._top(rows))
+            self._below(reach, room, f"the gradients of {name}")
+
+    def normalisation(self, layer: BatchNorm, factor: SharedArray, summand: SharedArray) -> None:
+        """Check the factor and summand that a batch normalisation ends as."""
+        limit = 2.0**self.session.format.int_bits
+        if self.sees_values:
+            self._single(layer.mean, factor, f"the running statistics of {layer!r}")
+        for x in (factor, summand):
+            self.below(x, limit, f"what running statistics of {layer!r} multiply or add")
+            self.compare(x, limit)
+
+    def _single(self, x: SharedArray, factor: SharedArray, what: str) -> None:
+        """Check products of single elements, one of them with guard bits."""
+        form = self.session.format
+        room = 2.0 ** (62 - 2 * form.frac_bits - form.guard_bits)
+        self._below(self._top(x) * self._top(factor), room, what)
 
     def _products(
         self, x: SharedArray, weights: SharedArray, axis: int, room: float, what: str
@@ -234,6 +270,11 @@ class RangeWatch:
             raise RangeError(
                 f"{what} must stay below {limit:g} in magnitude on shares, but can be larger"
             )
+
+
+def _terms(layer: BatchNorm | Scale, x: SharedArray) -> tuple[SharedArray, SharedArray]:
+    """Return what a layer multiplies element by element, for its input x."""
+    return layer.terms if isinstance(layer, BatchNorm) else (x, layer.factor)
 
 
 def anywhere(x: SharedArray) -> SharedArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from mpc import Session
 from nn.fixed_point.audit import check_fits
@@ -22,8 +22,8 @@ def share_layers(
     session: Session,
     layers: Sequence[Layer],
     owner: str,
-    low: ArrayLike,
-    high: ArrayLike,
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
     inputs: InputScale | None = None,
     bounds: Bounds | None = None,
 ) -> Sequence[Layer]:
@@ -38,7 +38,7 @@ def share_layers(
         Of the plain model; with `inputs`, its scale is folded into the first one already.
     owner : str
         The party that has the parameters.
-    low, high : array_like, scalars or of shape (features,)
+    low, high : float64 array of shape (features,)
         Range of the rows as they are shared, so scaled if `inputs` is given.
     inputs : InputScale, optional
         The scale of the rows.
@@ -58,14 +58,13 @@ def share_layers(
         shared then.
     """
     session.number(owner, "owner")
-    lows, highs = np.asarray(low, np.float64), np.asarray(high, np.float64)
     layers = folded(layers)
-    check_fits(layers, lows, highs, session.format, inputs, bounds)
+    check_fits(layers, low, high, session.format, inputs, bounds)
     shared = [
         layer.with_parameters(
             [
                 session.share(p, owner, name=f"a parameter of layer {number}, {layer!r}")
-                for p in layer.parameters
+                for p in layer.on_grid(session.format.frac_bits)
             ]
         )
         for number, layer in enumerate(layers, start=1)

@@ -18,8 +18,10 @@ from mpc import Session, SharedArray
 from mpc.protocols import linear
 from mpc.protocols.masking import mask_ahead
 from nn.layers import Layer
+from nn.layers.dropout import Dropout
 from nn.layers.graph import backward, rewired, run
 from nn.layers.layer import parameters
+from nn.layers.normalisation import BatchNorm, folded, frozen
 from nn.losses.loss import Loss
 from nn.shared.optimizers import SharedOptimizer
 from nn.shared.range import RangeWatch
@@ -63,6 +65,8 @@ class SharedTrainer:
         self.session = session
         self.range = RangeWatch(session) if check_range else None
         self.layers = rewired(layers, [layer.with_parameters(layer.parameters) for layer in layers])
+        for layer in self._norms():
+            layer.on_shares(session)
         self.loss = loss
         self.optimizer = optimizer
         self.shapes = [tuple(array.shape) for array in parameters(layers)]
@@ -86,17 +90,55 @@ class SharedTrainer:
 
     def place(self) -> None:
         """Mask ``weights``, and set the layers' parameters to views of it."""
+        # They may be the last step's, which the model keeps.
+        self.weights.kept = True
         with self.session.protocol("masking"):
             mask_ahead(self.weights)
         views = iter(self.views())
         for layer in self.layers:
             layer.parameters = [next(views) for _ in layer.parameters]
 
-    def step(self, x: SharedArray, targets: SharedArray, scale: float) -> None:
+    def _norms(self) -> list[BatchNorm]:
+        return [layer for layer in self.layers if isinstance(layer, BatchNorm)]
+
+    @property
+    def statistics(self) -> dict[str, SharedArray]:
+        """The running statistics of batch normalisations, by name, as checkpoints keep them."""
+        return {
+            f"{name} {number}": getattr(layer, name)
+            for number, layer in enumerate(self._norms(), start=1)
+            for name in ("mean", "variance")
+        }
+
+    @statistics.setter
+    def statistics(self, values: dict[str, SharedArray]) -> None:
+        for number, layer in enumerate(self._norms(), start=1):
+            layer.mean, layer.variance = values[f"mean {number}"], values[f"variance {number}"]
+
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """Those that draw what is dropped."""
+        return [layer.random for layer in self.layers if isinstance(layer, Dropout)]
+
+    def evaluated(self) -> Sequence[Layer]:
+        """Return the layers that predict: running statistics folded in, no dropout."""
+        self.place()
+        if not any(layer.only_trains for layer in self.layers):
+            return self.layers
+        with self.session.layer("batch normalisation"), self.session.range_policy.vouched():
+            layers = frozen(self.layers)
+            for old, new in zip(self.layers, layers, strict=True):
+                if isinstance(old, BatchNorm) and self.range is not None:
+                    self.range.normalisation(old, *new.parameters)
+        return folded(layers)
+
+    def step(
+        self, x: SharedArray, targets: SharedArray, scale: float, weights: SharedArray | None = None
+    ) -> None:
         """Make one step on a batch of rows; `scale` is a factor on the learning rate."""
         # The range watch checks these values, if `fit` was asked to.
         with self.session.range_policy.vouched():
-            self.gradients(x, targets)
+            self.gradients(x, targets, weights)
             found = [g.reshape(-1) for layer in self.layers for g in layer.gradients]
             gradient = linear.concatenate(found)
             updated = self.optimizer.step(self.weights, gradient, len(x), scale, self.range)
@@ -106,12 +148,16 @@ class SharedTrainer:
     def _limit(self) -> float:
         return float(2.0**self.session.format.int_bits)
 
-    def gradients(self, x: SharedArray, targets: SharedArray) -> None:
+    def gradients(
+        self, x: SharedArray, targets: SharedArray, weights: SharedArray | None = None
+    ) -> None:
         """Compute the gradients of the loss, summed over the rows, into each layer's ``gradients``."""
         self.place()
         inputs: list[Any] = []
         scores = self.forward(x, inputs)
         gradient: Any = self.loss.shared_gradient(scores, targets)
+        if weights is not None:
+            gradient = gradient.truncate() * weights
 
         def check(index: int, layer: Layer, gradient: SharedArray) -> None:
             if self.range is not None:
@@ -133,7 +179,8 @@ class SharedTrainer:
                 x: SharedArray = layer.forward(before)
                 if self.range is not None:
                     self.range.forward(_layer_name(index + 1, layer), layer, before, x)
-                if layer.parameters or (layer.joins and layer.may_grow):
+                grows = layer.may_grow and (layer.joins or layer.only_trains)
+                if layer.parameters or grows:
                     # Assumed; the range watch checks it.
                     x = x.with_integer_bound(form.bound << (x.frac_bits - form.frac_bits))
             return x
@@ -162,6 +209,7 @@ class SharedTrainer:
         batch_size: int,
         random: np.random.Generator,
         scale: Callable[[int], float],
+        weights: SharedArray | None = None,
     ) -> Iterator[int]:
         """Train on every row once.
 
@@ -174,6 +222,8 @@ class SharedTrainer:
             Shuffles the rows.
         scale : callable
             Takes a step's number and returns the factor on the learning rate.
+        weights : SharedArray of shape (rows, 1), optional
+            Factors on the rows' loss.
 
         Yields
         ------
@@ -181,15 +231,22 @@ class SharedTrainer:
             Number of rows, after each step.
         """
         X.mask_data()
+        if weights is not None:
+            weights.mask_data()
         if self.range is not None:
             self.range.begin()
         batches = list(shuffled_batches(len(X), batch_size, random))
 
         def steps(
-            trainer: SharedTrainer, x: SharedArray, y: SharedArray, first: int
+            trainer: SharedTrainer,
+            x: SharedArray,
+            y: SharedArray,
+            w: SharedArray | None,
+            first: int,
         ) -> Iterator[int]:
             for rows in batches[first : first + _STEPS_AHEAD]:
-                trainer.step(x[rows], y[rows], scale(trainer.optimizer.steps))
+                rate = scale(trainer.optimizer.steps)
+                trainer.step(x[rows], y[rows], rate, None if w is None else w[rows])
                 yield len(rows)
             if trainer.range is not None:
                 trainer.range.gather()
@@ -197,10 +254,16 @@ class SharedTrainer:
         for first in range(0, len(batches), _STEPS_AHEAD):
             self.session.prepare(
                 lambda planned, first=first: sum(  # type: ignore[misc]
-                    steps(self.twin(planned), planned.twin(X), planned.twin(targets), first)
+                    steps(
+                        self.twin(planned),
+                        planned.twin(X),
+                        planned.twin(targets),
+                        None if weights is None else planned.twin(weights),
+                        first,
+                    )
                 )
             )
-            yield from steps(self, X, targets, first)
+            yield from steps(self, X, targets, weights, first)
 
     def twin(self, planned: Session) -> SharedTrainer:
         """Return this trainer in a plan's session, see :meth:`mpc.Session.prepare`."""
@@ -210,6 +273,7 @@ class SharedTrainer:
         twin.range = None if self.range is None else self.range.twin(planned)
         copies = [layer.with_parameters(layer.parameters) for layer in self.layers]
         twin.layers = rewired(self.layers, copies)
+        twin.statistics = {name: planned.twin(x) for name, x in self.statistics.items()}
         twin.optimizer = copy.copy(self.optimizer)
         twin.optimizer.state = {n: planned.twin(x) for n, x in self.optimizer.state.items()}
         return twin

@@ -19,6 +19,7 @@ from nn.layers.graph import backward, run
 from nn.layers.layer import parameters
 from nn.losses import LOSSES, Loss
 from nn.training.optimizers import SCHEDULES, Optimizer, choose_optimizer
+from nn.training.weights import mean_value
 from ring.errors import ArgumentError
 
 __all__ = [
@@ -69,6 +70,10 @@ class FitSettings:
     resume: bool
     check_range: bool
     progress: bool | None
+    class_weight: Any = None
+    sample_weight: Any = None
+    start: Any = None
+    numbers: bool = False
     loss_record: Loss = field(init=False)
     rule: Optimizer = field(init=False)
     folder: Path | None = field(init=False)
@@ -105,7 +110,19 @@ class FitSettings:
         put("folder", folder)
         if self.resume and self.checkpoint is None:
             raise ArgumentError("resume needs checkpoint, the folder to go on from")
+        if not isinstance(self.numbers, bool):
+            raise ArgumentError(f"numbers must be True or False, got {self.numbers!r}")
+        if self.numbers and loss.link != "normalised":
+            raise ArgumentError(
+                f"numbers needs a loss of numbers, such as 'squared_error' or 'huber', got {self.loss!r}"
+            )
         put("rule", choose_optimizer(self.optimizer, self.learning_rate, self.momentum))
+
+    def task(self, outputs: int) -> str:
+        """Return what a network with so many outputs learns, see :mod:`nn.training.tasks`."""
+        if self.loss_record is LOSSES["binary_cross_entropy"]:
+            return "labels" if outputs > 1 else "two classes"
+        return "classes" if outputs > 1 and not self.numbers else "values"
 
     def rate(self, rows: int) -> Callable[[int], float]:
         """Return the function from a step's number to the schedule's factor, for `rows` rows."""
@@ -166,8 +183,9 @@ def train(
     targets: NDArray[Any],
     settings: FitSettings,
     random: np.random.Generator,
+    weights: NDArray[np.float64] | None = None,
 ) -> Iterator[float]:
-    """Train `layers` in place, yielding the mean loss of each epoch."""
+    """Train `layers` in place, yielding the mean loss of each epoch, with the rows' weights if given."""
     loss, optimizer, batch_size = settings.loss_record, settings.rule, settings.batch_size
     steps = settings.epochs * -(-len(X) // batch_size)
     rate = settings.rate(len(X))
@@ -181,8 +199,12 @@ def train(
                 for rows in shuffled_batches(len(X), batch_size, random):
                     scores = forward(layers, X[rows])
                     wanted = targets[rows]
-                    total += loss.value(scores, wanted) * len(rows)
-                    backward(layers, loss.gradient(scores, wanted))
+                    given = None if weights is None else weights[rows]
+                    total += mean_value(loss.value, scores, wanted, given) * len(rows)
+                    gradient = loss.gradient(scores, wanted)
+                    if given is not None:
+                        gradient = gradient * given[:, None].astype(gradient.dtype)
+                    backward(layers, gradient)
                     update(layers, optimizer, rate(step))
                     step += 1
                     bar.update()

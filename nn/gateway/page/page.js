@@ -200,19 +200,32 @@ const number = (value) => value.toLocaleString("en");
 
 function text(result) {
   const one = (v) => (typeof v === "number" && !Number.isInteger(v) ? v.toPrecision(6) : String(v));
+  if (result && result.outputs) {
+    return Object.entries(result.outputs).map(([name, part]) => `${name}: ${text(part)}`).join("; ");
+  }
   return Array.isArray(result) ? result.map(one).join(", ") : one(result);
 }
 
+// An entry a row: of several outputs what each has for the row.
+function byRow(told) {
+  if (Array.isArray(told.result)) return told.result;
+  const outputs = Object.entries(told.result);
+  return Array.from({ length: told.rows }, (_, k) => (
+    { outputs: Object.fromEntries(outputs.map(([name, part]) => [name, part[k]])) }
+  ));
+}
+
 function show(told, drawn, name) {
+  const results = byRow(told);
   if (told.rows === 1) {
-    const label = text(told.result[0]);
+    const label = text(results[0]);
     $("answer").replaceChildren(made("p", label, label.length > 4 ? "label long" : "label"));
   } else {
     const table = made("table");
     const head = made("tr");
     head.append(made("th", "Row"), made("th", told.answer === "labels" ? "Label" : "Value"));
     table.append(head);
-    told.result.slice(0, SHOWN_ROWS).forEach((result, k) => {
+    results.slice(0, SHOWN_ROWS).forEach((result, k) => {
       const line = made("tr");
       line.append(made("td", number(k + 1)), made("td", text(result)));
       table.append(line);

@@ -65,7 +65,7 @@ def test_no_error_exceeds_its_bound(activation, frac_bits):
 def test_errors_of_two_dense_layers_in_a_row():
     # Between them values are truncated, which costs a unit.
     eye = Dense(np.eye(2), np.zeros(2))
-    low, high = np.float64(0), np.float64(1)
+    low, high = np.zeros(2), np.ones(2)
     errors = error_bounds([eye, eye], low, high, 16)
     assert [float(np.max(e)) * 2**16 for e in errors] == [0.5, 0.5, 2.5]
 

@@ -74,18 +74,18 @@ def test_the_limit_itself_is_too_much():
 def test_hidden_layers_are_checked_before_the_rectifier_hides_them():
     layers = [Dense(np.array([[-100.0]]), np.array([0.0])), ReLU()]
     with pytest.raises(RangeError, match=r"layer 1, Dense\(1, 1\): its output .* reach 200 "):
-        check_range(layers, 0, 2, limit=150)
+        check_range(layers, [0], 2, limit=150)
 
 
 def test_parameters_are_checked_even_where_inputs_keep_outputs_small():
     layers = [Dense(np.array([[300.0], [-1.0]]), np.array([0.0]))]
-    check_range(layers, 0, 0.1, limit=301)
+    check_range(layers, [0, 0], 0.1, limit=301)
     with pytest.raises(
         RangeError, match=r"parameter of shape \(2, 1\) .*element \(0, 0\) can reach 300"
     ):
-        check_range(layers, 0, 0.1, limit=256)
+        check_range(layers, [0, 0], 0.1, limit=256)
     with pytest.raises(RangeError, match=r"parameter of shape \(1,\) .*element 0 can reach 256"):
-        check_range([Dense(np.array([[1.0]]), np.array([-256.0]))], 256 - 1, 256 - 1, limit=256)
+        check_range([Dense(np.array([[1.0]]), np.array([-256.0]))], [255], [255], limit=256)
 
 
 def test_the_input_is_checked():
@@ -117,7 +117,7 @@ def test_bad_input_ranges():
 def test_layers_that_do_not_fit_together():
     layers = [Dense(np.ones((2, 3)), np.ones(3)), Dense(np.ones((2, 1)), np.ones(1))]
     with pytest.raises(ShapeError, match="have 2 entries"):
-        interval_bounds(layers, 0, 1)
+        interval_bounds(layers, [0, 0], 1)
 
 
 def test_input_ranges_of_different_shapes():

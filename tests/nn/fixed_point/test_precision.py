@@ -8,7 +8,7 @@ import nn
 from mpc.protocols.sigmoid import ERROR_BOUNDS, by_pieces, error_bound
 from nn.fixed_point import precision
 from nn.fixed_point.precision import output_scale, precision_problem
-from nn.layers import Dense, ReLU
+from nn.layers import Dense, ReLU, Softmax, Step
 from nn.layers.activations import Sigmoid, Tanh
 from nn.models.predictors import Classifier, Regressor
 from ring import FixedPoint
@@ -60,6 +60,16 @@ def test_errors_are_those_on_shares(activation, frac_bits, monkeypatch):
         return found is not None
 
     assert refused(seen / 4 * 2**11) and not refused(seen * 4 * 2**11)
+
+
+def test_votes_are_judged_by_what_they_are_decided_by():
+    """No row of those tried is near enough to the threshold for its vote to change."""
+    votes = Dense(np.array([[-1.0, 1.0]]), np.array([1.0, 0.0]))
+    first = Dense(np.array([[2.0**-12]]), np.array([1.2 * 2.0**-12]))
+    model = Classifier([first, Step(), votes], ["down", "up"], 1, (-1, 1))
+    audit = model.audit()
+    assert "what a step decides by would be off" in audit.problem
+    assert audit.suggestion.frac_bits > 16
 
 
 def test_products_lose_what_is_below_a_unit():
@@ -142,6 +152,17 @@ def test_outputs_that_hardly_vary_are_taken_or_a_format_is_named_that_takes_them
         secret = model.share(s, owner="alice")
         off = np.abs(secret.predict(secret.share_rows(X, owner="bob")) - model.predict(X))
     assert off.max() <= error_bound(activation.protocol, form.frac_bits) + 4 * 2.0**-form.frac_bits
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-5, 1e-6])
+def test_a_softmax_that_hardly_varies_has_a_format(scale):
+    random = np.random.default_rng(12)
+    weights = scale * random.normal(size=(4, 16))
+    layers = [Dense(random.normal(size=(8, 4)), np.zeros(4)), Tanh()]
+    model = Regressor([*layers, Dense(weights, random.normal(size=16)), Softmax()], 8, (-1, 1))
+    form = model.audit().suggestion
+    assert form is not None
+    assert model.audit(frac_bits=form.frac_bits, int_bits=form.int_bits).fits
 
 
 def test_values_that_no_format_holds_are_refused_still():

@@ -73,6 +73,22 @@ def test_other_spellings(kind, body):
     np.testing.assert_array_equal(read_rows(kind, body, 2), [[1, 2], [3, 4]])
 
 
+def test_rows_by_the_names_of_inputs():
+    table = read_rows(JSON, b'{"inputs": {"a": [[1, 2], [3, 4]], "b": [[5], [6]]}}', 4)
+    assert len(table) == 2 and list(table.inputs) == ["a", "b"]
+    np.testing.assert_array_equal(table.inputs["b"], [[5], [6]])
+    with pytest.raises(HttpError, match="413"):
+        read_rows(JSON, b'{"inputs": {"a": [[1, 2], [3, 4]], "b": [[5], [6]]}}', 3)
+    lists = b'{"inputs": {"a": [' + b"[]," * 1_000_000 + b"[]]}}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError, match="413"):
+            read_rows(JSON, lists, 1000)
+        assert tracemalloc.get_traced_memory()[1] < len(lists)
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("kind", BODIES)
 def test_no_rows(kind):
     empty = {
@@ -98,6 +114,12 @@ REFUSED = [
     (JSON, b'{"rows": [[[1]]]}', "row 0, column 0"),
     (JSON, b'{"rows": 3}', "list of lists"),
     (JSON, b'{"rows": [], "more": 1}', "an object with rows"),
+    (JSON, b'{"inputs": []}', "inputs must be an object"),
+    (JSON, b'{"inputs": {}}', "inputs must be an object"),
+    (JSON, b'{"inputs": {"a": [[1]]}, "rows": [[1]]}', "an object with rows"),
+    (JSON, b'{"inputs": {"a": [[1]], "b": []}}', "as many rows"),
+    (JSON, b'{"inputs": {"a": {"b": [[1]]}}}', "one object"),
+    (JSON, b'{"inputs": {"a": [["x"]]}}', r"inputs\['a'\] must hold numbers alone"),
     (JSON, b'{"rows": [[1]], "columns": [1]}', "list of strings"),
     (JSON, b'{"rows": [[1]], "columns": ["a", "b"]}', "names 2 columns"),
     (CSV, b"\xff", "UTF-8"),
@@ -172,6 +194,8 @@ def test_mutated_bodies_are_read_or_refused(kind, data):
         status = error.status
     else:
         status = 400 if table.rows.ndim == 2 and table.rows.dtype.kind in "biuf" else 500
+        for part in (table.inputs or {}).values():
+            status = 400 if part.ndim == 2 and len(part) == len(table) else status + 500
     assert status in (400, 413)
 
 

@@ -16,7 +16,7 @@ from nn.layers import (
     Softmax,
 )
 from nn.layers.layer import described, layers_of
-from ring.errors import ArgumentError, DataError, DtypeError, ShapeError
+from ring.errors import DataError, DtypeError, ShapeError
 from tests.helpers.gradients import finite_differences
 
 UNIT = 2.0**-16
@@ -83,21 +83,15 @@ def test_on_shares(case, kind):
     layer, function, off = CASES[case]
     x = rows(len(case), 3, 2, 4, 3)
     gradient = rows(1, *function(x).shape)
-    trains = case not in ("log softmax", "max", "max of two", "min")
-    if trains:
-        layer.forward(x)
-    at_input = layer.backward(gradient) if trains else None
+    layer.forward(x)
+    at_input = layer.backward(gradient)
     seen = []
 
     def program(s):
         secret = s.share(x, owner="bob")
         seen[:] = [layer(secret).reveal(), layer(secret * 0.5 * 2).reveal()]
-        if trains:
-            layer.forward(secret)
-            seen.append(layer.backward(s.share(gradient, owner="alice")).reveal())
-        else:
-            with pytest.raises(ArgumentError, match="trained in the clear only"):
-                layer.forward(secret)
+        layer.forward(secret)
+        seen.append(layer.backward(s.share(gradient, owner="alice")).reveal())
 
     names, provider = ("alice", "bob", "carol")[: kind or 2], "crypto" if kind else None
     with mpc.Session(names, provider=provider) as s:
@@ -108,8 +102,17 @@ def test_on_shares(case, kind):
         np.testing.assert_allclose(found, function(x), atol=off + 2 * UNIT)
     error = layer.fixed_point_error(np.abs(x[0]), np.zeros(x.shape[1:]), 16)
     assert (np.abs(seen[0] - function(x)) <= error + UNIT).all()
-    if trains:
-        np.testing.assert_allclose(seen[2], at_input, atol=6 * off + 8 * UNIT)
+    np.testing.assert_allclose(seen[2], at_input, atol=6 * off + 8 * UNIT)
+
+
+@pytest.mark.parametrize("case", ["log softmax", "max of two", "min"])
+def test_reach_of_magnitudes_holds_what_the_layer_gives(case):
+    layer, function, _ = CASES[case]
+    x = rows(3, 6, 2, 4, 3)
+    with mpc.Session() as s:
+        reach = layer.reach(s.share(np.abs(x), owner="bob")).reveal()
+    largest = np.abs(function(x))
+    assert (reach >= largest - UNIT).all() and (reach < 12 * largest.max()).all()
 
 
 @pytest.mark.parametrize(

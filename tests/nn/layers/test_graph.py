@@ -25,8 +25,9 @@ from nn.layers import (
     Take,
     Transpose,
 )  # fmt: skip
+from nn.layers.dropout import Dropout
 from nn.layers.graph import backward, inputs_of, output_shapes, run, words_at_once
-from nn.layers.normalisation import BatchNorm, Dropout, folded
+from nn.layers.normalisation import BatchNorm, folded
 from nn.training.steps import forward
 from ring.errors import ArgumentError, DtypeError, ShapeError
 

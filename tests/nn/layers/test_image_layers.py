@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nn.layers import Dense, ReLU
 from nn.layers.convolution import Convolution
-from nn.layers.normalisation import BatchNorm, Dropout, folded
+from nn.layers.dropout import Dropout
+from nn.layers.normalisation import BatchNorm, folded
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.scale import Scale
 from nn.layers.shaping import Flatten, Reshape, Transpose

@@ -7,7 +7,7 @@ import pytest
 
 import mpc
 from mpc.protocols.pooling import cost_of_maximum
-from mpc.protocols.sign import count_nibbles
+from mpc.protocols.sign import count_bits
 from nn.layers import AveragePool, Convolution, MaxPool, Resize, TransposedConvolution
 from nn.layers.layer import described, layers_of
 from tests.helpers.gradients import finite_differences
@@ -202,11 +202,11 @@ def test_overlapping_windows_compare_each_axis_on_its_own():
     x = np.zeros((1, 9, 9, 8))
     with mpc.Session() as s:
         plan = s.plan(lambda s: MaxPool(3, 1)(s.share(x, owner="bob")))
-        nibbles = count_nibbles(2 * s.share(x, owner="bob").bound)
-    wanted = cost_of_maximum(2, 3, 9 * 7 * 8, nibbles) + cost_of_maximum(2, 3, 7 * 7 * 8, nibbles)
+        window = count_bits(2 * s.share(x, owner="bob").bound)
+    wanted = cost_of_maximum(2, 3, 9 * 7 * 8, window) + cost_of_maximum(2, 3, 7 * 7 * 8, window)
     assert plan.cost.total == wanted
     # All at once they would compare eight pairs a window.
-    assert wanted.bytes_sent < 0.6 * cost_of_maximum(2, 9, 7 * 7 * 8, nibbles).bytes_sent
+    assert wanted.bytes_sent < 0.6 * cost_of_maximum(2, 9, 7 * 7 * 8, window).bytes_sent
 
 
 def test_a_depthwise_convolution_takes_products_of_its_own_channel_alone():

@@ -10,7 +10,8 @@ import nn
 from nn.layers import Dense, Layer, ReLU
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
-from nn.layers.normalisation import BatchNorm, Dropout
+from nn.layers.dropout import Dropout
+from nn.layers.normalisation import BatchNorm
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.shaping import Flatten, Reshape
 from nn.models.predictors import Classifier, Regressor

@@ -223,6 +223,35 @@ def test_a_deep_residual_network(session, tmp_path):
             assert plan.cost.rounds == (s.cost() - before).rounds
 
 
+def test_rows_of_any_number_type_and_owner(session):
+    model, rng = residual_network(12 if session.pair is None else 2)
+    X = rng.random((7, 16))
+    bounds = model.calibrate(X.astype(np.float32), margin=4)
+    bounds = nn.Bounds(bounds.limits, bounds.reaches, 2.0**40, bounds.room)
+    first, last = session.parties[0], session.parties[-1]
+    secret = model.share(session, first, scores=True, bounds=bounds)
+    wanted = model.decision_function(X)
+
+    def scores(rows, **how):
+        return secret(rows, **how).reveal()
+
+    near = 2e-3 * np.abs(wanted).max()
+    for count in (0, 1, 7):
+        for kind in (np.float32, np.float64):
+            rows = secret.share_rows(X[:count].astype(kind), last)
+            np.testing.assert_allclose(scores(rows), wanted[:count], atol=near)
+    np.testing.assert_allclose(scores(secret.share_rows(X, last), batch_size=3), wanted, atol=near)
+    both = [secret.share_rows(X[:4], first), secret.share_rows(X[4:], last)]
+    np.testing.assert_allclose(scores(np.concatenate(both)), wanted, atol=near)
+    # A unit beyond the range: refused by its owner, before anything is shared.
+    high = float(np.max(secret.high)) + UNIT
+    with pytest.raises(RangeError, match="must lie in"):
+        secret.share_rows(np.full((1, 16), high), last)
+    assert len(secret.outputs(secret.check_rows(secret.share_rows(X[:2], last)))) == len(
+        secret.layers
+    )
+
+
 def test_rows_that_came_with_a_graph_are_its_default(tmp_path):
     model, rng = residual_network(20)
     X = rng.random((20, 16))

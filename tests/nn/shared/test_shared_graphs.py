@@ -1,5 +1,7 @@
 """Graphs on shares: the same values as in the clear, one mask a value, batches, files, plans, workers."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,14 @@ import mpc
 import nn
 from nn.layers import (
     Add,
+    BatchNorm,
     Concat,
     Dense,
+    Dropout,
     Graph,
+    LayerNorm,
+    LocalResponseNorm,
+    LogSoftmax,
     MatMul,
     Maximum,
     Mean,
@@ -18,14 +25,17 @@ from nn.layers import (
     Pad,
     ReLU,
     Reshape,
+    RMSNorm,
     Scale,
     Shift,
     Subtract,
     Take,
 )  # fmt: skip
+from nn.layers.layer import parameters
+from nn.layers.normalisation import folded, frozen
 from nn.models.heads import Head, HeadsModel
 from nn.models.predictors import Classifier, Regressor
-from ring.errors import ArgumentError, RangeError
+from ring.errors import ArgumentError, DtypeError, RangeError
 
 random = np.random.default_rng(7)
 X = random.uniform(-1, 1, size=(12, 6))
@@ -151,6 +161,7 @@ def test_several_outputs_and_inputs_by_name(tmp_path):
             found = secret.predict(given)
             np.testing.assert_array_equal(found["kind"], plain["kind"])
             np.testing.assert_allclose(found["age"], plain["age"], atol=1e-3)
+        assert 0 < nn.compare(model, secret, parts).difference < 1e-3
         scores = secret.decision_function(rows)
         np.testing.assert_allclose(scores["kind"], model.decision_function(X)["kind"], atol=1e-3)
         with pytest.raises(ArgumentError, match="none called 'right'"):
@@ -185,6 +196,71 @@ def test_training_a_residual_network_in_the_clear_and_on_shares():
         )
         again = secret.reveal()
     assert abs(again.score(X_test, y_test) - accuracy) < 0.03
+
+
+def residual(norm):
+    return Graph(
+        [
+            (Dense.untrained(64, 16), 0), (norm(16), 1), (ReLU(), 2), (Dense.untrained(16, 16), 3),
+            (norm(16), 4), (Add(), (5, 3)), (ReLU(), 6), (Dense.untrained(16, 10), 7), (LogSoftmax(), 8),
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("parties", [("alice", "bob"), ("alice", "bob", "carol")], ids=len)
+def test_batch_normalisation_and_dropout_are_trained_on_shares_as_in_the_clear(parties):
+    X_train, _, y_train, _ = nn.load_digits_8x8()
+    X_train, y_train = X_train[:136], y_train[:136]  # the last batch has 8 rows
+
+    def network():
+        nodes = [(node.layer, node.inputs) for node in residual(BatchNorm.untrained).nodes]
+        nodes[-2:] = [(Dropout(0.25), 7), (nodes[-2][0], 8), (LogSoftmax(), 9)]
+        return nn.Sequential(Graph(nodes), 64, random_state=0)
+
+    settings = {"epochs": 3, "batch_size": 32, "learning_rate": 0.125}
+    plain = network().fit(X_train, y_train, validation=(X_train, y_train), **settings)
+    with mpc.Session(parties) as s:
+        data = s.share(X_train, owner="alice", bound=1), s.share(nn.one_hot(y_train), owner="bob")
+        secret = network().fit(*data, validation=data, **settings)
+        found = secret.reveal()
+        scores = secret(secret.share_rows(X_train, owner="bob")).reveal()
+    wanted = folded(frozen(plain.layers))
+    assert [type(layer) for layer in found.layers] == [type(layer) for layer in wanted]
+    for mine, other in zip(found.parameters, parameters(wanted), strict=True):
+        np.testing.assert_allclose(mine, other, atol=3e-3)
+    np.testing.assert_allclose(scores, plain.decision_function(X_train), atol=1e-2)
+    assert secret.validation_scores_ == pytest.approx(plain.validation_scores_, abs=0.01)
+    norm = plain.layers[1]
+    assert np.abs(norm.mean).max() > 0.1 and np.abs(norm.variance - 1).max() > 0.1
+
+
+def test_rounds_that_batch_normalisation_and_dropout_add_to_a_step():
+    def rounds(*between):
+        layers = [Dense.untrained(6, 4), *between, Dense.untrained(4, 2)]
+        with mpc.Session() as s:
+            rows, targets = s.share(X, owner="alice"), s.share(nn.one_hot([0, 1] * 6), owner="bob")
+            how = {"epochs": 1, "batch_size": 12, "check_range": False}
+            model = nn.Sequential(layers, 6, random_state=0).fit(rows, targets, **how)
+        return model.epoch_costs_[0].rounds
+
+    without = rounds(ReLU())
+    assert 40 <= rounds(BatchNorm.untrained(4), ReLU()) - without <= 50
+    assert [rounds(ReLU(), Dropout(rate)) - without for rate in (0.5, 0.75, 0.3)] == [1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [LayerNorm(np.ones(6), np.zeros(6)), RMSNorm(np.ones(6)), LocalResponseNorm(3)],
+    ids=repr,
+)
+def test_what_is_not_trained_on_shares_is_refused_by_name_and_before_it_starts(layer):
+    network = nn.Sequential([layer, Dense.untrained(6, 2)], 6, random_state=0)
+    with mpc.Session() as s:
+        rows, targets = s.share(X, owner="alice"), s.share(nn.one_hot([0, 1] * 6), owner="bob")
+        before = s.cost().total, s.last_id
+        with pytest.raises(DtypeError, match=re.escape(f"layer 1, {layer!r}, is not trained on")):
+            network.fit(rows, targets, epochs=1)
+        assert (s.cost().total, s.last_id) == before
 
 
 def test_what_has_no_way_back_is_refused_before_training():

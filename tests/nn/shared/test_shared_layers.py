@@ -6,7 +6,8 @@ import pytest
 import mpc
 from nn.layers import ReLU
 from nn.layers.convolution import Convolution
-from nn.layers.normalisation import BatchNorm, Dropout
+from nn.layers.dropout import Dropout
+from nn.layers.normalisation import BatchNorm
 from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.shaping import Flatten, Reshape
 
@@ -113,9 +114,55 @@ def test_backward_opens_only_the_gradient():
         assert spent.rounds == 1
 
 
-def test_trained_in_the_clear_only():
+@pytest.mark.parametrize("shape", [(9, 3), (2, 3, 2, 3)], ids=["rows", "images"])
+def test_batch_normalisation(shape):
+    """Output, gradients and running statistics; one channel hardly varies, one does widely."""
+    random = np.random.default_rng(0)
+    x = np.round((random.normal(size=shape) * [0.5, 0.01, 40] + [0, 3, -50]) / UNIT) * UNIT
+    gradient = np.round(random.normal(size=shape) / UNIT) * UNIT
+    for epsilon, momentum in ((1e-5, 0.9), (0.25, 0.0)):
+        options = {"epsilon": epsilon, "momentum": momentum}
+        plain = BatchNorm(np.array([1.5, -0.5, 2.0]), np.array([0.25, 0.0, -1.0]), **options)
+        with mpc.Session() as s:
+            layer = plain.with_parameters([s.share(p, owner="alice") for p in plain.parameters])
+            layer.on_shares(s)
+            wanted = plain.forward(x), plain.backward(gradient)
+            output = layer.forward(s.share(x, owner="bob"))
+            assert tuple(output.shape) == shape
+            back = layer.backward(s.share(gradient, owner="alice"))
+            # The error of the inputs is relative to the deviation.
+            np.testing.assert_allclose(output.reveal(), wanted[0], atol=2e-3)
+            largest = np.abs(wanted[1]).max(axis=tuple(range(len(shape) - 1)))
+            assert (np.abs(back.reveal() - wanted[1]) <= 2e-3 * largest).all()
+            for mine, other in zip(layer.gradients, plain.gradients, strict=True):
+                np.testing.assert_allclose(mine.reveal(), other, atol=4e-3)
+            np.testing.assert_allclose(layer.mean.reveal(), plain.mean, atol=2 * UNIT)
+            found = layer.variance.reveal()
+            np.testing.assert_allclose(found, plain.variance, rtol=1e-4, atol=3 * UNIT)
+            for mine, other in zip(layer.shared_affine(), plain.affine(), strict=True):
+                np.testing.assert_allclose(mine.reveal(), other, rtol=2e-3, atol=2 * UNIT)
+
+
+@pytest.mark.parametrize("bits", [(8, 26), (8, 22), (16, 18)])
+def test_a_format_without_room_for_squares_is_refused(bits):
+    """Also one with room for few of a variance's places: an eighth, for (16, 24)."""
+    with (
+        mpc.Session(frac_bits=bits[0], int_bits=bits[1]) as s,
+        pytest.raises(mpc.RangeError, match="fewer integer"),
+    ):
+        BatchNorm.untrained(3).on_shares(s)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.3])
+def test_dropout(rate):
+    x = np.round(np.random.default_rng(0).normal(size=(40, 5)) / UNIT) * UNIT
+    plain, layer = (Dropout(rate, np.random.default_rng(7)) for _ in range(2))
+    wanted = plain.forward(x), plain.backward(x[::-1])
     with mpc.Session() as s:
-        x = s.share(np.ones((2, 3)), owner="bob")
-        for layer in (BatchNorm.untrained(3), Dropout(0.5)):
-            with pytest.raises(mpc.ArgumentError, match="trained in the clear only"):
-                layer.forward(x)
+        before = s.cost()
+        output = layer.forward(s.share(x, owner="bob"))
+        spent = (s.cost() - before).rounds
+        np.testing.assert_allclose(output.reveal(), wanted[0], atol=1e-4)
+        found = layer.backward(s.share(x[::-1].copy(), owner="bob")).reveal()
+        np.testing.assert_allclose(found, wanted[1], atol=1e-4)
+    assert spent <= (rate == 0.3)

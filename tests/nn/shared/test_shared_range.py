@@ -8,7 +8,7 @@ import nn
 import nn.shared.training
 from mpc.protocols import linear
 from nn.fixed_point.bounds import interval_bounds
-from nn.layers import Dense, ReLU
+from nn.layers import BatchNorm, Dense, ReLU, Scale
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
 from nn.layers.pooling import AveragePool, MaxPool
@@ -194,8 +194,8 @@ def test_what_leaves_the_range_in_the_middle_of_an_epoch_and_comes_back(digits, 
     calls = []
 
     def spoil(step):
-        def spoiled(trainer, x, targets, scale):
-            step(trainer, x, targets, scale)
+        def spoiled(trainer, x, targets, scale, weights=None):
+            step(trainer, x, targets, scale, weights)
             if not trainer.session.here:
                 return
             calls.append(1)
@@ -253,8 +253,8 @@ def test_the_range_of_a_trained_model_is_one_that_it_was_found_right_for(digits,
         assert secret.low == -high
 
         def reach(end):
-            layers = secret.reveal().layers
-            return max(np.abs(b).max() for pair in interval_bounds(layers, -end, end) for b in pair)
+            layers, row = secret.reveal().layers, np.full(X.shape[1], end)
+            return max(np.abs(b).max() for pair in interval_bounds(layers, -row, row) for b in pair)
 
         assert reach(high) < LIMIT
         # Not more than it takes: the next larger would be too large, or was not asked for.
@@ -317,3 +317,33 @@ def test_where_values_are_looked_at_sums_do_not_decide(digits):
         assert watch.in_range()
         watch.compare(words(s, [2**62]), LIMIT)
         assert not watch.in_range()
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["values", "shares alone"])
+def test_running_statistics_that_leave_the_range_are_an_error(here, monkeypatch):
+    if not here:
+        monkeypatch.setattr(nn.shared.training, "RangeWatch", apart)
+    X = np.random.default_rng(0).uniform(-1, 1, (32, 2))
+    layers = [BatchNorm.untrained(2), Dense.untrained(2, 2)]
+    norm = BatchNorm(np.full(2, 100.0), np.zeros(2), np.full(2, 3e4), np.zeros(2), momentum=0.999)
+    model = nn.Sequential.from_layers([norm, Dense(np.eye(2) / 128, np.zeros(2))], n_features=2)
+    layers[0].momentum = 0.999
+    with mpc.Session() as s:
+        data = (
+            s.share(X, owner="alice", bound=1),
+            s.share(nn.one_hot((X[:, 0] > 0) * 1), owner="bob"),
+        )
+        how = {"epochs": 1, "batch_size": 32, "learning_rate": 2.0**-10, "start": model}
+        with pytest.raises(mpc.RangeError, match="running statistics of"):
+            nn.Sequential(layers, 2, random_state=0).fit(*data, **how)
+
+
+def test_products_of_a_scale_that_wrap_around_to_0_are_an_error():
+    X = np.full((8, 2), 4096.0)
+    scale = Scale(np.full(2, 4096.0), np.zeros(2))
+    start = nn.Sequential.from_layers([scale, Dense(np.eye(2) / 128, np.zeros(2))], n_features=2)
+    network = nn.Sequential(start.layers, 2, random_state=0)
+    with mpc.Session() as s:
+        data = s.share(X, owner="alice", bound=4096), s.share(nn.one_hot([0, 1] * 4), owner="bob")
+        with pytest.raises(mpc.RangeError, match=r"the products of layer 1, Scale\(2\)"):
+            network.fit(*data, epochs=1, batch_size=8, learning_rate=2.0**-10, start=start)
