@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 import ring
 from ring.bits import add_polynomials, count_words
-from ring.nibbles import add_tables, read_tables
+from ring.digits import add_tables, digits_of, read_tables
 
 LANES = 8
 CHAINS = 12
@@ -161,12 +161,13 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     generator = np.random.PCG64(0)
     add("AES-CTR words", "elements", out.size, lambda: stream.fill(out, 1),
         lambda: generator.random_raw(out.size), "PCG64", copy)  # fmt: skip
-    v, tables = words(1 << 20), words(2, 1 << 20)
+    v, digits = words(1 << 20), digits_of((6, 5, 5, 5, 5, 5), True)
+    tables = words(digits.count_table_words(1 << 20))
     planes = words(2, 8, count_words(1 << 20))
     add("comparison, tables dealt", "elements", v.size,
-        lambda: add_tables(v, 16, 8, True, tables), threads=both)  # fmt: skip
+        lambda: add_tables(v, 16, digits, tables), threads=both)  # fmt: skip
     add("comparison, tables read", "elements", v.size,
-        lambda: read_tables(v, 16, 8, True, tables, True, planes[0], planes[1]),
+        lambda: read_tables(v, 16, digits, tables, True, planes[0, :6], planes[1, :6]),
         threads=both)  # fmt: skip
     one = np.array([0, 1, 2, 3], np.int64)
     result = words(1, count_words(1 << 20))

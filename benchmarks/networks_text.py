@@ -218,7 +218,8 @@ def alone_text(networks: dict[str, Any]) -> list[str]:
         "`networks.py --no-provider`: two parties alone, who make everything for each other within the"
         " calls; bytes are those of both. Times: median [least-most], warm, one process that does the work"
         " of both, no network; sharing the images, argmax and revealing the label included. Weights that"
-        " few rows are multiplied with are encrypted in the first call, which is not timed.",
+        " few rows are multiplied with are encrypted in the first call, which is not timed. The networks"
+        " were trained for a short time only: what to compare is encrypted with plain.",
         "",
         markdown(alone_rows(networks)),
         "",

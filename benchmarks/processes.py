@@ -60,19 +60,27 @@ class Calls:
     repeats : int
     ports : dict of int to int
         Where a port is reached by another, that of a relay.
+    network : mpc.Network, optional
+        What the parties state of the network between them.
     """
 
     rows: tuple[int, ...]
     repeats: int
     ports: Mapping[int, int] = field(default_factory=dict)
+    network: mpc.Network | None = None
 
     def __call__(self, place: Place) -> list[dict[str, Any]] | None:
         """Evaluate in one party's process, or be the provider."""
-        if self.ports:
+        if self.ports or self.network is not None:
             own = place.path.with_name(f"{place.me}.toml")
             text = place.path.read_text()
             for port, other in self.ports.items():
                 text = text.replace(f':{port}"', f':{other}"')
+            if self.network is not None:
+                text += (
+                    f"\n[network]\nround_trip = {self.network.round_trip}"
+                    f"\nmegabits = {self.network.megabits}\n"
+                )
             own.write_text(text)
             place = replace(place, path=own)
         if place.me == "provider":

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import conversions
+import deep
+import functions
 import kernels
+import pretrained
 import processes
 import script
 import serving
@@ -44,6 +47,8 @@ BENCHMARKS = (
     "training",
     "training_seeds",
     "networks",
+    "deep",
+    "pretrained",
     "networks_alone",
     "main_alone",
     "conversions",
@@ -54,6 +59,8 @@ BENCHMARKS = (
     "serving",
     "soak",
     "peers",
+    "peers_deep",
+    "functions",
     "alone",
     "alone_training",
     "stock",
@@ -77,11 +84,13 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
             *(["--venvs", venvs] if venvs else []),
         ],
         "networks_alone": [
-            "networks.py", "--no-provider", "--data", data, "--epochs", "2", "--images", "2000",
-            "--repeats", "8", "--json",
+            "networks.py", "--no-provider", "--data", data, "--epochs", "2", "--train", "12000",
+            "--images", "1000", "--repeats", "8", "--memory", "--json",
         ],
         "main_alone": ["encrypted_mnist.py", "--no-provider", "--repeats", "7", "--json"],
         "conversions": ["conversions.py", "--json"],
+        "deep": ["deep.py", "--json"],
+        "pretrained": ["pretrained.py", "--json"],
         "stock": ["stock.py", "--json"],
         "processes": ["processes.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
@@ -90,9 +99,14 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "serving": ["serving.py", "--hostile", "all", "--json"],
         "soak": ["serving.py", "--no-load", "--soak", "1000000", "--json"],
         "peers": [
-            "peers/run.py", "--peers", *PEERS, "--work", "all", "--json", str(FILES / "peers.json"),
-            *(["--venvs", venvs] if venvs else []),
+            "peers/run.py", "--peers", *PEERS, "--work", "inference", "train_step_128",
+            "--json", str(FILES / "peers.json"), *(["--venvs", venvs] if venvs else []),
         ],
+        "peers_deep": [
+            "peers/run.py", "--peers", *PEERS, "--repeats", "2", "--work", "deep",
+            "--json", str(FILES / "peers_deep.json"), *(["--venvs", venvs] if venvs else []),
+        ],
+        "functions": ["functions.py", "--json", *(["--venvs", venvs] if venvs else [])],
         "alone": [
             "peers/run.py", "--peers", "spu-cheetah", "sotto-alone", "--no-sotto", "--repeats", "2",
             "--work", *ALONE, "--json", str(FILES / "alone.json"),
@@ -123,9 +137,14 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
+def sotto_in(peers: dict[str, Any]) -> str:
+    """Return which of the libraries is Sotto."""
+    return next(name for name in peers["libraries"] if name.startswith("sotto"))
+
+
 def peer_rows(peers: dict[str, Any]) -> list[list[str]]:
     """Return the comparison as a table: medians, spreads and ratios."""
-    us = "sotto" if "sotto" in peers["libraries"] else "sotto-alone"
+    us = sotto_in(peers)
     others = [name for name in peers["libraries"] if name != us]
     rows = [["work", "Sotto", *(TITLES.get(name, name) for name in others)]]
     for item in peers["work"]:
@@ -133,7 +152,7 @@ def peer_rows(peers: dict[str, Any]) -> list[list[str]]:
         for name in (us, *others):
             figures = item["libraries"].get(name, {})
             if "median" not in figures:
-                row.append("failed")
+                row.append("lacks it" if "lacks" in figures else "failed")
                 continue
             low, high = seconds(figures["min"]), seconds(figures["max"])
             cell = f"{seconds(figures['median'])} [{low}-{high}]"
@@ -151,7 +170,7 @@ TITLES = {
     "spu-cheetah": "SecretFlow SPU 0.9.5, CHEETAH",
 }
 # Which of the benchmarks are peers/run.py, that writes its file itself.
-PEERS_RUN = ("peers", "alone", "alone_training")
+PEERS_RUN = ("peers", "peers_deep", "alone", "alone_training")
 PEERS = ("spu", "crypten-default", "crypten")
 ALONE = ("network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m")
 
@@ -221,7 +240,7 @@ def alone_figures() -> str:
 def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     """Name every figure in which another library is better."""
     found = []
-    us = "sotto" if "sotto" in peers["libraries"] else "sotto-alone"
+    us = sotto_in(peers)
     for item in peers["work"]:
         ours = item["libraries"].get(us, {})
         for name, theirs in item["libraries"].items():
@@ -258,7 +277,9 @@ def beside(peers: dict[str, Any]) -> list[str]:
                 else "-"
             )
         costs.append(row)
-    included = dict.fromkeys(f"- {i['title']}: {i['included']}." for i in peers["work"])
+    included = {f"{i['title']}: {i['included']}": i["included"] for i in peers["work"]}
+    if len(included) > 1 and len(set(included.values())) == 1:
+        included = dict.fromkeys(included.values())
     settings = [
         f"- {TITLES.get(name, 'Sotto')}: {about['setting']}. Bytes: {about['bytes_are']}."
         if "setting" in about
@@ -277,7 +298,7 @@ def beside(peers: dict[str, Any]) -> list[str]:
         "",
         "Included:",
         "",
-        *included,
+        *(f"- {text}." for text in included),
         "",
         *settings,
         "",
@@ -375,6 +396,21 @@ def results() -> str:
         "## Beside other libraries",
         "",
         *beside(peers),
+        *(
+            ["## Deep networks beside other libraries", "", *beside(found["peers_deep"])]
+            if "peers_deep" in found
+            else []
+        ),
+        *(
+            [
+                "## Functions beside other libraries",
+                "",
+                *functions.functions_text(found["functions"], beside(found["functions"])),
+                "",
+            ]
+            if "functions" in found
+            else []
+        ),
         *(["## Two parties alone", "", *beside(found["alone"])] if "alone" in found else []),
         *alone_part(found),
         "## Training on shares",
@@ -389,6 +425,12 @@ def results() -> str:
         "",
         *networks_text(networks),
         "",
+        *(["## Deep networks", "", *deep.deep_text(found["deep"]), ""] if "deep" in found else []),
+        *(
+            ["## Pre-trained files", "", *pretrained.pretrained_text(found["pretrained"]), ""]
+            if "pretrained" in found
+            else []
+        ),
         *apart(),
         "## Workers",
         "",

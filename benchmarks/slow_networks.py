@@ -1,7 +1,8 @@
 """Network A over slow networks, beside the least that messages and bytes take there.
 
 Every party and the provider is a process of its own, behind a relay (relay.py) that gives each of
-them a line of the stated bandwidth in each direction, and every message half the round trip.
+them a line of the stated bandwidth in each direction, and every message half the round trip. Their
+configuration states the network, so that each ReLU takes two rounds where that pays.
 
 The floor of a call is its trips, messages that wait for one another and take half the round trip each,
 plus the bytes that the last party receives (it hears from all others and from the provider) over the
@@ -28,6 +29,7 @@ from machine import describe, facts, spread, table
 from processes import PARTIES, Calls, counted, slowest
 from relay import HOST, measured, relayed
 
+import mpc
 from mpc.launch import start
 
 ROUND_TRIPS = (0.2e-3, 20e-3, 60e-3)
@@ -52,6 +54,7 @@ def over(round_trip: float, bandwidth: float, repeats: int) -> list[dict[str, An
                 ROWS,
                 repeats,
                 {ports[to]: port for (caller, to), port in reached.items() if caller == name},
+                mpc.Network(round_trip, bandwidth / 1e6),
             )
             for name in MEMBERS
         }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
+import deep_networks as deep
 import numpy as np
 import parties
 import work
@@ -25,6 +27,8 @@ class CrypTenParty:
         "one process a party over loopback; default provider (party 0 sees every triple); an error"
         " near 1 is its decoding, which takes 1 too much from some values just above -1, -2, ..."
     )
+
+    dealt = 0
 
     def __init__(self, rank: int, addresses: list[str], threads: int) -> None:
         os.environ.update(
@@ -70,6 +74,9 @@ class CrypTenParty:
         arrays = work.inputs(item)
         if item.kind == "train":
             return self.training(item, *arrays)
+        if item.kind in work.DEEP:
+            return self.deep(item, *arrays)
+        function = item.function.of("crypten") if item.kind == "function" else None
         if item.kind == "network":
             self.model = self.network()
             self.model.eval()
@@ -79,6 +86,8 @@ class CrypTenParty:
                 shared = [self.share(array, 1 - at) for at, array in enumerate(arrays)]
                 if item.kind == "network":
                     result = self.model(shared[0])
+                elif function:
+                    result = function(*shared)
                 elif item.kind == "matmul":
                     result = shared[0].matmul(shared[1])
                 else:
@@ -86,6 +95,62 @@ class CrypTenParty:
                 return result.get_plain_text().numpy()
 
         return call
+
+    def deep(self, item: work.Item, rows: np.ndarray) -> parties.Call:
+        """Share a deep network and return its evaluation."""
+        shapes = [self.placed(array) for array in deep.arrays(item.kind)]
+        arrays = [self.share(array, 0) for array in shapes]
+        evaluate = self.resnet20 if item.kind == "resnet20" else self.encoder
+
+        def call() -> np.ndarray:
+            with self.crypten.no_grad():
+                return evaluate(self.share(rows, 1), iter(arrays)).get_plain_text().numpy()
+
+        return call
+
+    @staticmethod
+    def placed(array: np.ndarray) -> np.ndarray:
+        """Return a kernel as PyTorch has it, outputs first; any other array as it is."""
+        return array.transpose(3, 2, 0, 1).copy() if array.ndim == 4 else array
+
+    def resnet20(self, x: Any, arrays: Iterator[Any]) -> Any:
+        """Return the scores of ResNet-20."""
+
+        def convolution(x: Any, stride: int) -> Any:
+            y = x.conv2d(next(arrays), stride=stride, padding=1)
+            return y + next(arrays).reshape(1, -1, 1, 1)
+
+        first, *others = deep.strides()
+        x = convolution(x.reshape(-1, 32, 32, 3).permute(0, 3, 1, 2), first).relu()
+        for down, across in zip(others[::2], others[1::2], strict=True):
+            y = convolution(convolution(x, down).relu(), across)
+            more = (y.shape[1] - x.shape[1]) // 2
+            if more:
+                x = x[:, :, ::2, ::2].pad((0, 0, 0, 0, more, more))
+            x = (y + x).relu()
+        return x.mean(dim=(2, 3)).matmul(next(arrays)) + next(arrays)
+
+    def encoder(self, x: Any, arrays: Iterator[Any]) -> Any:
+        """Return the scores of the encoder."""
+
+        def norm(x: Any) -> Any:
+            centred = x - x.mean(dim=-1, keepdim=True)
+            variance = centred.square().mean(dim=-1, keepdim=True)
+            return centred * (variance + deep.EPSILON).inv_sqrt() * next(arrays) + next(arrays)
+
+        def dense(x: Any) -> Any:
+            return x.matmul(next(arrays)) + next(arrays)
+
+        wide = deep.WIDTH // deep.HEADS
+        x = x.reshape(-1, deep.LENGTH, deep.WIDTH) + next(arrays)
+        for _ in range(deep.DEPTH):
+            parts = dense(norm(x)).reshape(-1, deep.LENGTH, 3, deep.HEADS, wide)
+            parts = parts.permute(2, 0, 3, 1, 4)
+            weights = parts[0].matmul(parts[1].transpose(2, 3)).softmax(dim=-1)
+            mixed = weights.matmul(parts[2]).permute(0, 2, 1, 3)
+            x = x + dense(mixed.reshape(-1, deep.LENGTH, deep.WIDTH))
+            x = x + dense(dense(norm(x)).relu())
+        return dense(norm(x).mean(dim=1))
 
     def training(self, item: work.Item, images: np.ndarray, targets: np.ndarray) -> parties.Call:
         """Return a training step."""

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import work
+from secret_functions import LacksError
 
 Call = Callable[[], Any]
 Start = Callable[[int, list[str], int], "Party"]
@@ -29,10 +30,19 @@ _TCP_INFO_BYTES_SENT = 200  # offset of tcpi_bytes_sent in Linux's struct tcp_in
 
 
 class Party(Protocol):
-    """What a library's worker offers for one party."""
+    """What a library's worker offers for one party.
+
+    Attributes
+    ----------
+    setting : str
+    versions : dict of str to str
+    dealt : int
+        What a provider sent to the parties in the call that `rounds` has run; 0 where there is none.
+    """
 
     setting: str
     versions: dict[str, str]
+    dealt: int
 
     def prepare(self, item: work.Item) -> Call:
         """Share what is not timed and return the call that is."""
@@ -83,13 +93,17 @@ def run(start: Start, args: argparse.Namespace) -> None:
     try:
         for item in items:
             parts = _from_both(links, item.name)
+            if "lacks" in parts[0]:
+                print(json.dumps({"item": item.name, "lacks": parts[0]["lacks"]}), flush=True)
+                continue
             sent = [part["bytes_sent"] for part in parts]
             line = {
                 "item": item.name,
                 "seconds": np.max([part["seconds"] for part in parts], axis=0).tolist(),
                 "bytes_by_party": sent,
-                "bytes_sent": None if None in sent else sum(sent),
-                "bytes_are": "what the kernel counts on both parties' connections",
+                "bytes_sent": None if None in sent else sum(sent) + parts[0]["dealt"],
+                "bytes_are": "what the kernel counts on both parties' connections"
+                + (", and the provider's corrections" if parts[0]["dealt"] else ""),
                 "rounds": max(part["rounds"] or 0 for part in parts) or None,
                 "max_abs_error": max(part["max_abs_error"] for part in parts),
                 "setting": f"{parts[0]['setting']}; {_threads(args.threads)}",
@@ -126,7 +140,10 @@ def bytes_sent() -> int | None:
 
 def measure(party: Party, item: work.Item, repeats: int) -> dict[str, Any]:
     """Check one call, count in a second (both warm up), then time the others."""
-    call = party.prepare(item)
+    try:
+        call = party.prepare(item)
+    except LacksError as error:
+        return {"lacks": str(error)}
     answer = call()
     if item.kind == "train":
         answer = party.parameters()
@@ -146,6 +163,7 @@ def measure(party: Party, item: work.Item, repeats: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "bytes_sent": None if before is None or after is None else after - before,
+        "dealt": party.dealt,
         "rounds": rounds,
         "max_abs_error": error,
         "setting": party.setting,

@@ -89,12 +89,18 @@ LIBRARIES = {
     "spu-cheetah": Library(
         "spu_worker.py", "spu", SPU, 0, "SecretFlow SPU, CHEETAH: two parties alone", ("--cheetah",)
     ),
-    # Beside it with --no-sotto: ratios are to this one then.
+    # Beside it with --no-sotto: ratios are to one of these then.
     "sotto-alone": Library(
         "sotto_pair_worker.py", threads=CORES_A_PARTY, about="Sotto without a provider, over TLS"
     ),
-}
+    "sotto-processes": Library(
+        "sotto_pair_worker.py", threads=CORES_A_PARTY, arguments=("--provider",),
+        about="Sotto with a provider, over TLS",
+    ),
+}  # fmt: skip
 SOTTO = Library("sotto_worker.py")
+# What others are compared with: the first of these that takes part.
+OURS = ("sotto", "sotto-processes", "sotto-alone")
 
 
 class PeerError(Exception):
@@ -114,9 +120,9 @@ def main() -> None:
         "--work",
         nargs="+",
         default=["inference"],
-        choices=[*work.ITEMS, *work.GROUPS],
         metavar="ITEM",
-        help=f"items ({', '.join(work.ITEMS)}) or groups of them ({', '.join(work.GROUPS)})",
+        help=f"items ({', '.join(work.ITEMS)}) or groups of them ({', '.join(work.GROUPS)}); of functions"
+        " with a number of elements: sqrt:1000",
     )
     parser.add_argument("--turns", type=int, default=3, help="turns of each library")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of an item in a turn")
@@ -129,6 +135,10 @@ def main() -> None:
     for name in ("turns", "repeats"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    try:
+        work.choose(args.work)
+    except ValueError as error:
+        parser.error(f"--work: {error}")
     results = compare(args)
     print(report(results))
     if args.json:
@@ -275,10 +285,10 @@ def summary(item: work.Item, lines: dict[str, list[list[dict[str, Any]]]]) -> di
     found: dict[str, dict[str, Any]] = {}
     for name, turns in lines.items():
         mine = [line for one in turns for line in one if line["item"] == item.name]
-        good = [line for line in mine if "error" not in line]
+        good = [line for line in mine if "seconds" in line]
         if not good:
             if mine:
-                found[name] = {"error": mine[-1]["error"]}
+                found[name] = {key: mine[-1][key] for key in ("error", "lacks") if key in mine[-1]}
             continue
         seconds = [value for line in good for value in line["seconds"]]
         last = good[-1]
@@ -293,7 +303,7 @@ def summary(item: work.Item, lines: dict[str, list[list[dict[str, Any]]]]) -> di
             "rounds": last["rounds"],
             "max_abs_error": max(line["max_abs_error"] for line in good),
         }
-    us = next((name for name in ("sotto", "sotto-alone") if name in lines), "")
+    us = next((name for name in OURS if name in lines), "")
     ours = found.get(us, {}).get("median")
     ratios = {
         name: figures["median"] / ours
@@ -311,7 +321,7 @@ def summary(item: work.Item, lines: dict[str, list[list[dict[str, Any]]]]) -> di
 
 def about_library(turns: list[list[dict[str, Any]]], failure: str | None) -> dict[str, Any]:
     """Return a library's versions, its setting and why it failed, if it did."""
-    good = [line for one in turns for line in one if "error" not in line]
+    good = [line for one in turns for line in one if "seconds" in line]
     about: dict[str, Any] = {"failure": failure}
     if good:
         about |= {key: good[-1][key] for key in ("versions", "setting", "bytes_are")}
@@ -379,6 +389,8 @@ def report(results: dict[str, Any]) -> str:
             text.append(f"{name} failed: {about['failure']}")
         errors = [(r["title"], r["libraries"].get(name, {}).get("error")) for r in results["work"]]
         text += [f"{name} failed: {line}" for line in grouped(errors)]
+        lacking = [(r["title"], r["libraries"].get(name, {}).get("lacks")) for r in results["work"]]
+        text += [f"{name} lacks: {line}" for line in grouped(lacking)]
     text.append("Included in the time:")
     sentences = [(row["title"], row["included"]) for row in results["work"]]
     text += [f"    {line}." for line in grouped(sentences)]
@@ -396,6 +408,8 @@ def grouped(said: list[tuple[str, str | None]]) -> list[str]:
 
 def clock(figures: dict[str, Any] | None, library: dict[str, Any]) -> str:
     """Return a cell with a median and its spread, or what became of it."""
+    if figures and "lacks" in figures:
+        return "lacks it"
     if not figures or "median" not in figures:
         return "failed" if figures or library["failure"] else "-"
     return "{} [{}-{}]".format(*(f"{figures[key]:.3g}" for key in ("median", "min", "max")))

@@ -1,8 +1,12 @@
-"""Sotto without a provider: alice and bob in processes of their own over TLS, and nobody else."""
+"""Sotto over TLS: alice and bob in processes of their own, and nobody else.
+
+With ``--provider`` the process that starts them is the crypto provider.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -13,25 +17,31 @@ import sotto_worker
 import work
 
 import mpc
+from mpc.parties import configuration
 from mpc.parties.configuration import write_example
+from mpc.provider.service import ProviderService
+from mpc.session_setup import PROVIDER
 from ring import set_num_threads
 
 NAMES = ("alice", "bob")
+ALONE = (
+    "two parties alone: oblivious transfers and ring-LWE, all made within the call; the model's weights are"
+    " encrypted for products of few rows in the first call, which is not timed"
+)
+DEALT = "a crypto provider in a third process, which deals within the call"
 
 
 class SottoParty:
     """One party: alice (rank 0) owns the model and the right operand, bob (rank 1) the rest."""
 
-    setting = (
-        "one process a party over loopback, TLS 1.3; two parties alone: oblivious transfers and"
-        " ring-LWE, all made within the call; the model's weights are encrypted for products of few"
-        " rows in the first call, which is not timed"
-    )
-
-    def __init__(self, rank: int, addresses: list[str], threads: int, path: Path) -> None:
+    def __init__(
+        self, rank: int, addresses: list[str], threads: int, path: Path, provider: bool
+    ) -> None:
         if threads:
             set_num_threads(threads)
-        self.session = mpc.Session(path, me=NAMES[rank], provider=None)
+        self.session = mpc.Session(path, me=NAMES[rank], provider=PROVIDER if provider else None)
+        self.setting = f"one process a party over loopback, TLS 1.3; {DEALT if provider else ALONE}"
+        self.dealt = 0
         self.versions = {
             name: metadata.version(name) for name in ("numpy", "numba", "cryptography")
         }
@@ -48,9 +58,11 @@ class SottoParty:
 
     def rounds(self, call: parties.Call) -> int:
         """Count rounds by the session's own account."""
-        before = self.session.cost().rounds
+        before = self.session.cost()
         call()
-        return self.session.cost().rounds - before
+        spent = self.session.cost() - before
+        self.dealt = spent.correction_bytes
+        return spent.rounds
 
     def barrier(self) -> None:
         """Wait for the other party: a round."""
@@ -63,11 +75,23 @@ class SottoParty:
 
 def main() -> None:
     """Write a configuration, and run both parties."""
-    args = parties.arguments(__doc__)
+    parser = parties.parser(__doc__)
+    parser.add_argument("--provider", action="store_true", help="with a crypto provider")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sotto-") as folder:
-        ports = [int(address.rpartition(":")[2]) for address in parties.free_addresses(2)]
-        path = write_example(Path(folder) / "parties", NAMES, (), ports=ports, provider=False)
-        parties.run(partial(SottoParty, path=path), args)
+        count = len(NAMES) + args.provider
+        ports = [int(address.rpartition(":")[2]) for address in parties.free_addresses(count)]
+        path = write_example(
+            Path(folder) / "parties", NAMES, (), ports=ports, provider=args.provider
+        )
+        start = partial(SottoParty, path=path, provider=args.provider)
+        if not args.provider:
+            parties.run(start, args)
+            return
+        if args.threads:
+            set_num_threads(args.threads)
+        with closing(ProviderService(configuration.load(path))):
+            parties.run(start, args)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import deep_networks as deep
 import numpy as np
 import parties
 import work
@@ -23,6 +24,8 @@ FRACTION_BITS = 18
 
 class SpuParty:
     """One party. Alice (rank 0) owns the model and the right operand, bob (rank 1) the rest."""
+
+    dealt = 0
 
     def __init__(self, rank: int, addresses: list[str], threads: int, cheetah: bool) -> None:
         import jax
@@ -123,12 +126,17 @@ class SpuParty:
         """Share the model where there is one and return the call to time."""
         import jax.numpy as jnp
 
-        model = {
-            f"p{at}": part
-            for at, part in enumerate(part for layer in work.layers() for part in layer)
-        }
+        function = item.function.of("jax") if item.kind == "function" else None
+        arrays = (
+            deep.arrays(item.kind)
+            if item.kind in work.DEEP
+            else [part for layer in work.layers() for part in layer]
+        )
+        model = {f"p{at}": part for at, part in enumerate(arrays)}
         data = {f"x{at}": array for at, array in enumerate(work.inputs(item))}
-        if item.kind == "matmul":
+        if function:
+            program = self.compiled(partial(function, jnp), data, ["y"])
+        elif item.kind == "matmul":
             program = self.compiled(jnp.matmul, data, ["y"])
         elif item.kind == "relu":
             program = self.compiled(lambda x: jnp.maximum(x, 0), data, ["y"])
@@ -138,14 +146,14 @@ class SpuParty:
                 share = self.share(part, owner=0)
                 for runtime in (self.plain_runtime, self.counting_runtime):
                     runtime.set_var(name, share)
-            function, outputs = (
-                (_train_step(item.loss), self.names) if item.kind == "train" else (_network, ["y"])
-            )
+            function, outputs = _EVALUATE.get(item.kind, _network), ["y"]
+            if item.kind == "train":
+                function, outputs = _train_step(item.loss), self.names
             program = self.compiled(function, model | data, outputs)
 
         def call() -> np.ndarray | None:
             for at, (name, array) in enumerate(data.items()):
-                owner = 0 if item.kind == "matmul" and at == 1 else 1
+                owner = 0 if item.kind in ("matmul", "function") and at == 1 else 1
                 self.runtime.set_var(name, self.share(array, owner))
             self.runtime.run(program)
             return None if item.kind == "train" else self.reveal("y")
@@ -199,6 +207,61 @@ def _train_step(kind: str) -> Callable[..., Any]:
 
     return step
 
+
+def _resnet20(*arguments: Any) -> Any:
+    """Return the scores of ResNet-20."""
+    import jax.numpy as jnp
+    from jax import lax
+
+    *model, x = arguments
+    arrays = iter(model)
+
+    def convolution(x: Any, stride: int) -> Any:
+        y = lax.conv_general_dilated(
+            x, next(arrays), (stride, stride), [(1, 1), (1, 1)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        return y + next(arrays)
+
+    first, *others = deep.strides()
+    x = jnp.maximum(convolution(x.reshape(-1, 32, 32, 3), first), 0)
+    for down, across in zip(others[::2], others[1::2], strict=True):
+        y = convolution(jnp.maximum(convolution(x, down), 0), across)
+        more = (y.shape[3] - x.shape[3]) // 2
+        if more:
+            x = jnp.pad(x[:, ::2, ::2], ((0, 0),) * 3 + ((more, more),))
+        x = jnp.maximum(y + x, 0)
+    return x.mean(axis=(1, 2)) @ next(arrays) + next(arrays)
+
+
+def _encoder(*arguments: Any) -> Any:
+    """Return the scores of the encoder."""
+    import jax
+    import jax.numpy as jnp
+
+    *model, x = arguments
+    arrays = iter(model)
+
+    def norm(x: Any) -> Any:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = (centred**2).mean(axis=-1, keepdims=True)
+        scaled = centred * jax.lax.rsqrt(variance + deep.EPSILON)
+        return scaled * next(arrays) + next(arrays)
+
+    def dense(x: Any) -> Any:
+        return x @ next(arrays) + next(arrays)
+
+    x = x.reshape(-1, deep.LENGTH, deep.WIDTH) + next(arrays)
+    for _ in range(deep.DEPTH):
+        parts = dense(norm(x)).reshape(-1, deep.LENGTH, 3, deep.HEADS, deep.WIDTH // deep.HEADS)
+        queries, keys, values = parts.transpose(2, 0, 3, 1, 4)
+        mixed = jax.nn.softmax(queries @ keys.swapaxes(2, 3)) @ values
+        x = x + dense(mixed.transpose(0, 2, 1, 3).reshape(x.shape))
+        x = x + dense(jnp.maximum(dense(norm(x)), 0))
+    return dense(norm(x).mean(axis=1))
+
+
+_EVALUATE = {"resnet20": _resnet20, "encoder": _encoder}
 
 if __name__ == "__main__":
     parser = parties.parser(__doc__)

@@ -7,10 +7,12 @@ import this module from its folder, so it needs nothing but NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import deep_networks as deep
 import numpy as np
+import secret_functions
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -31,10 +33,10 @@ class Item:
         How the command line and the results call it.
     title : str
         How the table calls it.
-    kind : {"network", "matmul", "relu", "train"}
+    kind : {"network", "matmul", "relu", "train", "resnet20", "encoder", "function"}
         What is computed.
     rows : int
-        Rows of the first operand (elements, for "relu").
+        Rows of the first operand (elements, for "relu" and functions).
     burst : int
         Timed calls for each repeat asked for: short work is called more often.
     loss : {"", "softmax", "mse"}
@@ -53,6 +55,11 @@ class Item:
         """What the clock covers."""
         return INCLUDED[self.kind]
 
+    @property
+    def function(self) -> secret_functions.Function:
+        """The function that is computed, of a "function"."""
+        return secret_functions.FUNCTIONS[self.name.partition(":")[0]]
+
 
 INCLUDED = {
     "network": (
@@ -60,11 +67,25 @@ INCLUDED = {
         " model (784-128-128-10, ReLU) and the images are secret; not: process start,"
         " compilation, sharing the model"
     ),
+    "resnet20": (
+        "sharing the images, all correlated randomness, the network, revealing the scores; the model"
+        " (ResNet-20 of 32x32x3, batch normalisation folded into the convolutions) and the images are"
+        " secret; not: process start, compilation, sharing the model"
+    ),
+    "encoder": (
+        "sharing the vectors, all correlated randomness, the network, revealing the scores; the model"
+        " (4 layers, 128 wide, 4 heads, inner width 512, sequence of 32; layer normalisation, softmax,"
+        " ReLU) and the vectors are secret; not: process start, compilation, sharing the model"
+    ),
     "matmul": (
         "sharing both operands (one from each party), all correlated randomness, product,"
         " truncation, revealing the product"
     ),
     "relu": "sharing the elements, all correlated randomness, comparison and choice, revealing",
+    "function": (
+        "sharing the operands (the first is bob's, a second alice's), all correlated randomness, the"
+        " function, revealing the result to both; not: process start, compilation"
+    ),
     "train": (
         "sharing the images and the targets, all correlated randomness, forward and backward"
         " pass and the update of every weight (SGD); nothing is revealed; the model, images and"
@@ -82,23 +103,49 @@ ITEMS = {
         Item("relu_1m", "ReLU of 1,000,000", "relu", 1_000_000),
         Item("train_softmax_128", "training step, 128, softmax", "train", 128, loss="softmax"),
         Item("train_mse_128", "training step, 128, squared error", "train", 128, loss="mse"),
+        Item("resnet20_1", "ResNet-20, 1 image", "resnet20", 1),
+        Item("resnet20_8", "ResNet-20, 8 images", "resnet20", 8),
+        Item("encoder_1", "transformer encoder, 1 sequence", "encoder", 1),
+        *(
+            Item(one.name, f"{one.title}, {one.elements:,}", "function", one.elements)
+            for one in secret_functions.FUNCTIONS.values()
+        ),
     )
 }
+DEEP = ("resnet20", "encoder")
 GROUPS = {
-    "inference": [name for name, item in ITEMS.items() if item.kind != "train"],
+    "inference": [
+        name for name, item in ITEMS.items() if item.kind in ("network", "matmul", "relu")
+    ],
     "train_step_128": [name for name, item in ITEMS.items() if item.kind == "train"],
+    "deep": [name for name, item in ITEMS.items() if item.kind in DEEP],
+    "functions": [name for name, item in ITEMS.items() if item.kind == "function"],
     "all": list(ITEMS),
 }
 
 
 def choose(names: Sequence[str]) -> list[Item]:
-    """Return the items that `names` ask for; a name may be an item or a group of items."""
-    wanted: list[str] = []
-    for name in names:
-        if name not in ITEMS and name not in GROUPS:
-            raise ValueError(f"no work is called {name!r}; there is {', '.join([*ITEMS, *GROUPS])}")
-        wanted += GROUPS.get(name, [name])
-    return [ITEMS[name] for name in dict.fromkeys(wanted)]
+    """Return the items that `names` ask for; a name may be an item or a group of items.
+
+    Of functions a name may say how many elements: ``sqrt:1000``, ``functions:1000``.
+    """
+    wanted: dict[str, Item] = {}
+    for given in names:
+        name, _, elements = given.partition(":")
+        items = [ITEMS[one] for one in GROUPS.get(name, [name]) if one in ITEMS]
+        sized = all(item.kind == "function" for item in items) and elements.isdecimal()
+        if not items or (given != name and not (sized and int(elements))):
+            raise ValueError(
+                f"no work is called {given!r}; there is {', '.join([*ITEMS, *GROUPS])}"
+            )
+        for item in items:
+            wanted[item.name] = _sized(item, int(elements)) if elements else item
+    return list(wanted.values())
+
+
+def _sized(item: Item, elements: int) -> Item:
+    title = f"{item.function.title}, {elements:,}"
+    return replace(item, name=f"{item.name}:{elements}", title=title, rows=elements)
 
 
 def layers() -> Layers:
@@ -111,8 +158,12 @@ def layers() -> Layers:
 
 
 def inputs(item: Item) -> tuple[Array, ...]:
-    """Return what is shared in each call: images, operands, elements, or images and targets."""
+    """Return what is shared in each call: images, vectors, operands, or images and targets."""
     rng = np.random.default_rng((SEED, item.rows))
+    if item.kind == "function":
+        return item.function.inputs(item.rows)
+    if item.kind in DEEP:
+        return (deep.rows(item.kind, item.rows, 0),)
     if item.kind == "relu":
         return (rng.uniform(-8.0, 8.0, item.rows),)
     images = rng.uniform(0.0, 1.0, (item.rows, SIZES[0]))
@@ -126,12 +177,16 @@ def inputs(item: Item) -> tuple[Array, ...]:
 def expected(item: Item) -> Array:
     """Return the answer of the first call in float64 (all weights after a step, in one vector)."""
     first, *others = inputs(item)
+    if item.kind == "function":
+        return np.asarray(item.function.numpy(first, *others), np.float64)
     if item.kind == "relu":
         return np.maximum(first, 0.0)
     if item.kind == "matmul":
         return first @ others[0]
     if item.kind == "train":
         return flatten(train_step(first, others[0], layers(), item.loss))
+    if item.kind in DEEP:
+        return deep.scores(item.kind, first)
     return network(first, layers())
 
 

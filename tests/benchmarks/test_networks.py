@@ -23,7 +23,7 @@ def images(count):
     return X.reshape(count, 784), y
 
 
-@pytest.mark.parametrize(("name", "rounds"), [("B", 39), ("D", 18)])
+@pytest.mark.parametrize(("name", "rounds"), [("B", 29), ("D", 13)])
 def test_measures(networks, name, rounds):
     X, y = images(200)
     options = argparse.Namespace(

@@ -25,11 +25,11 @@ def test_digits(parties):
         assert e["seconds"] > 0
         assert e["bytes_sent_per_party"] > 0
         assert e["correction_bytes"] > 0
-    # 11 steps, each a mask of the weights, 4 rounds for a ReLU, 1 for its output's mask, 24 for the
+    # 11 steps, each a mask of the weights, 3 rounds for a ReLU, 1 for its output's mask, 9 for the
     # softmax, 1 for its gradient's mask, 2 back through the ReLU, 1 for the update. Once an epoch the
     # check of the range: a seed, sums, the weights, whether none is outside.
-    steps = 11 * (1 + 4 + 1 + 24 + 1 + 2 + 1)
-    assert result["epochs"][1]["rounds"] == steps + 1 + 4 + 4 + 4
+    steps = 11 * (1 + 3 + 1 + 9 + 1 + 2 + 1)
+    assert result["epochs"][1]["rounds"] == steps + 1 + 3 + 3 + 4
     assert result["epochs"][-1]["encrypted_accuracy"] > 0.8
 
 
