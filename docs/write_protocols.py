@@ -88,11 +88,14 @@ def cost_table() -> list[str]:
     sessions.append(mpc.Session(NAMES[:2], provider=None))
     for check in CHECKS:
         two, three = (check.cost(session) for session in sessions[:2])
-        alone = cost_alone(sessions[2], check)
         size = check.expected.size
         sent = (two.bytes_sent, three.bytes_sent, two.correction_bytes)
-        cells = [str(two.rounds), *(f"{count / size:.1f}" for count in sent), str(alone.rounds)]
-        cells += [f"{count / size:.1f}" for count in alone.sent]
+        cells = [str(two.rounds), *(f"{count / size:.1f}" for count in sent)]
+        if check.dealt:
+            cells += ["needs a provider", "", ""]
+        else:
+            alone = cost_alone(sessions[2], check)
+            cells += [str(alone.rounds), *(f"{count / size:.1f}" for count in alone.sent)]
         name = f"[{check.name.replace('_', ' ')}](#{check.name.replace('_', '-')})"
         rows.append(f"| {name} | {check.what} | " + " | ".join(cells) + " |")
     for session in sessions:

@@ -24,6 +24,16 @@ def benchmark(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.fixture
+def peers(benchmark, monkeypatch):
+    """Import a file of benchmarks/peers, and forget all of them afterwards."""
+    folder = ROOT / "benchmarks" / "peers"
+    monkeypatch.syspath_prepend(str(folder))
+    yield benchmark
+    for name in {path.stem for path in folder.glob("*.py")} & set(sys.modules):
+        del sys.modules[name]
+
+
 def free_port(first=20_000, last=60_000):
     """Return the first of three ports in a row that are free."""
     # Processes that test at the same time begin far from each other.

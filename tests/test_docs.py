@@ -114,6 +114,13 @@ def test_the_protocols_page_is_what_the_code_says():
         assert "Source: " in path.read_text() or path.stem == "linear"
 
 
+def test_the_page_of_numpy_s_functions_is_what_the_tests_say():
+    spec = importlib.util.spec_from_file_location("write_numpy", DOCS / "write_numpy_functions.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (DOCS / "numpy-functions.md").read_text() == module.page()
+
+
 def test_security_has_the_parameters_that_the_code_has():
     spec = importlib.util.spec_from_file_location("write_security", DOCS / "write_security.py")
     module = importlib.util.module_from_spec(spec)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import mpc
 
@@ -26,6 +27,14 @@ def run(name, *arguments, cwd):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def imported(name):
+    """Return an example as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def accuracies(printed):
@@ -56,6 +65,33 @@ def test_two_owners(tmp_path):
     assert found["alice"] == found["bob"] > 0.8
 
 
+def test_private_statistics(tmp_path):
+    """Over processes, beside SciPy on the rows of both."""
+    printed = run("private_statistics.py", cwd=tmp_path)
+    pattern = r"^(\w+): \[?([^\]\n]*)\]?$"
+    found = {
+        name: np.array(values.split(), float)
+        for name, values in re.findall(pattern, printed, re.MULTILINE)
+    }
+    rows = np.concatenate([imported("private_statistics").patients(o) for o in ("alice", "bob")])
+    age, dose, treated, change = rows[rows[:, 0] >= 50].T
+    groups = change[treated == 1], change[treated == 0]
+    design = np.column_stack([age, dose, np.ones(len(age))])
+    exact = {
+        "patients": [len(group) for group in groups],
+        "mean": [group.mean() for group in groups],
+        "deviation": [group.std(ddof=1) for group in groups],
+        "t": [stats.ttest_ind(*groups, equal_var=False).statistic],
+        "correlation": [stats.pearsonr(dose, change).statistic],
+        "slopes": np.linalg.lstsq(design, change)[0][:2],
+    }
+    # As the program states, and half of the last place that it prints.
+    error = {"patients": 0, "t": 5e-3}
+    assert found.keys() == exact.keys()
+    for name, values in exact.items():
+        assert found[name] == pytest.approx(values, rel=0, abs=error.get(name, 1e-3) + 6e-4), name
+
+
 @pytest.mark.parametrize("options", [[], ["--no-provider"]], ids=["provider", "alone"])
 def test_serve(tmp_path, port, options):
     printed = run("serve.py", "trial", "--port", str(port), *options, cwd=tmp_path)
@@ -79,10 +115,7 @@ def test_own_protocol(tmp_path):
 
 @pytest.fixture(scope="module")
 def own_protocol():
-    spec = importlib.util.spec_from_file_location("own_protocol", ROOT / "examples/own_protocol.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported("own_protocol")
 
 
 @pytest.mark.parametrize("parties", [("alice", "bob"), ("a", "b", "c")])

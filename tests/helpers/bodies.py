@@ -18,7 +18,6 @@ from mpc.transport.remote import RemoteTransport
 from ring import FixedPoint
 
 FORMAT = (("frac_bits", 16), ("int_bits", 15))
-MOST_PARAMETERS = 2
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,9 +44,9 @@ def fixed_local_streams(parties):
 class Witness:
     """A pytest plugin that keeps, for each test, its outcome and a digest of what it has opened."""
 
-    def __init__(self, provider=True):
+    def __init__(self, share, provider=True):
         self.found = {}
-        self.provider = provider
+        self.share, self.provider = share, provider
         self.digest = hashlib.sha256()
 
     def note(self, arrays):
@@ -78,21 +77,20 @@ class Witness:
         )
         hypothesis.settings.load_profile("same")
 
+    @pytest.hookimpl(trylast=True)  # after -k
     def pytest_collection_modifyitems(self, items):
         # A tap sees what all parties deal and send: there is no such place here.
         items[:] = [item for item in items if "tap" not in item.fixturenames]
-        # Every body runs; of many parameters a few, unless all are asked for.
+        # Some of the bodies, with one of their parameters, unless all are asked for.
         if not self.provider:
             items[:] = [item for item in items if "[alone" in item.nodeid]
-        bodies, most = {}, MOST_PARAMETERS if self.provider else 1
+        bodies = {}
         for item in items:
             bodies.setdefault((item.path, item.originalname), []).append(item)
         if not os.environ.get("SOTTO_EVERY_PARAMETER"):
-            items[:] = [
-                item
-                for group in bodies.values()
-                for item in group[:: max(1, -(-len(group) // most))]
-            ]
+            every, first = self.share
+            groups = list(bodies.values())[first::every]
+            items[:] = [group[len(group) // 2] for group in groups]
         # What Hypothesis tries depends on the modules that are loaded, which differ from a local run.
         self.generated = {
             item.nodeid for item in items if getattr(item.obj, "is_hypothesis_test", False)
@@ -113,7 +111,9 @@ class Witness:
         transport.open = listening
         if transport is LocalTransport:
             # Only one party sees what is revealed to one.
-            transport.open_to = lambda this, party, shares: deliver(this, [(shares, "sum")])[0]
+            transport.open_to = lambda this, _, shares, opening: deliver(this, [(shares, opening)])[
+                0
+            ]
 
 
 def _run(arguments, witness):
@@ -136,24 +136,27 @@ def _run(arguments, witness):
 
 @dataclass(frozen=True)
 class Processes:
-    """Run pytest in each party's process."""
+    """Run pytest in each party's process: of each `share[0]` bodies the one at `share[1]`."""
 
     arguments: tuple
     parties: tuple
+    share: tuple
     provider: bool = True
 
     def __call__(self, place):
         import mpc.parties.joining
-        import mpc.provider.service
+        import mpc.provider.meetings
 
-        mpc.parties.joining.pair_key = mpc.provider.service.pair_key = fixed_key
+        mpc.parties.joining.pair_key = mpc.provider.meetings.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
-        witness = Witness(self.provider)
+        witness = Witness(self.share, self.provider)
         witness.listen(RemoteTransport)
 
         def session(parties=("alice", "bob"), **options):
             provider = options.pop("provider", "crypto") is not None
+            if options.pop("network", None) is not None:
+                pytest.skip("a network is stated in parties.toml, for all sessions")
             if tuple(parties) != self.parties or provider != self.provider:
                 pytest.skip("needs other parties than were launched")
             form = [options.pop(name, default) for name, default in FORMAT]
@@ -169,10 +172,10 @@ class Local:
     """Run pytest with local sessions, in a process of its own, to compare with."""
 
     arguments: tuple
+    share: tuple
 
     def __call__(self):
         mpc.session_setup.fresh_streams = fixed_local_streams
-        witness = Witness()
-        listen = Witness.listen
-        listen(witness, LocalTransport)
+        witness = Witness(self.share)
+        witness.listen(LocalTransport)
         return _run(self.arguments, witness)

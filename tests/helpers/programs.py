@@ -12,21 +12,25 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mpc.provider.meetings
 import mpc.provider.service
 import nn
 import nn.shared.fit
 from mpc.core.correlation import MaskRef, Part
+from mpc.launch import HELPERS
 from mpc.protocols import product, range_check
 from mpc.protocols.b2a import RandomBits
 from mpc.protocols.product import ProductTerm
+from mpc.provider.dealer import Provider
 from mpc.transport import waiting
 from mpc.transport.connection import Connection
-from nn.layers import Add, Concat, Dense, Graph, ReLU, Take
+from nn.layers import Add, BatchNorm, Concat, Dense, Dropout, Graph, ReLU, Take
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.convolution import Convolution
 from nn.layers.pooling import AveragePool, MaxPool
@@ -167,6 +171,24 @@ def classify_again(session, batches, x=None):
     return [classify(session, None if x is None else x[:rows], rows) for rows in batches]
 
 
+class OverAKnownNetwork:
+    """The parties' configuration states a network so slow that two rounds pay for every ReLU."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __call__(self, place):
+        own = place.path.with_name(f"{place.me}.toml")
+        text = place.path.read_text()
+        own.write_text(f"{text}\n[network]\nround_trip = 1\nmegabits = 1000\n")
+        place = replace(place, path=own)
+        if place.me == "provider":
+            return place.provide()
+        with place.session() as session:
+            mine = self.rows if place.me == session.parties[-1] else None
+            return classify(session, mine, len(self.rows))
+
+
 def several(session, x):
     """What the local session cannot show: who learns what, and large openings both ways."""
     first, last = session.parties[0], session.parties[-1]
@@ -208,11 +230,12 @@ def work(session, times):
     return float(x.sum().reveal())
 
 
-def fit(session, X, y, *, network, folder=None, **how):
+def fit(session, X, y, *, network, folder=None, columns=10, **how):
     """Train on alice's rows and the last party's labels, and reveal all that came of it."""
     last = session.parties[-1]
     rows = session.share(X, owner="alice", shape=(DIGITS, 64), bound=1)
-    targets = session.share(y, owner=last, shape=(DIGITS, 10), dtype=np.int64, bound=1)
+    kind = np.int64 if columns > 1 else np.float64
+    targets = session.share(y, owner=last, shape=(DIGITS, columns), dtype=kind, bound=1)
     held_out = rows[:50], targets[:50]
     model = network().fit(rows, targets, validation=held_out, checkpoint=folder, **how)
     parameters = [p.reveal() for layer in model.layers for p in layer.parameters]
@@ -227,14 +250,31 @@ def digits():
     return X[:DIGITS], nn.one_hot(y[:DIGITS], 10)
 
 
+def numbers():
+    """Rows of digits, and a number for each: how bright it is."""
+    X, _ = digits()
+    return X, X.mean(axis=1, keepdims=True) * 2
+
+
+def one_output():
+    return nn.MLP((64, 16, 1), random_state=3)
+
+
+def normalised():
+    layers = [
+        Dense.untrained(64, 16), BatchNorm.untrained(16), ReLU(), Dropout(0.25), Dense.untrained(16, 1)
+    ]  # fmt: skip
+    return nn.Sequential(layers, 64, random_state=3)
+
+
 def small_mlp():
     return nn.MLP((64, 16, 10), random_state=3)
 
 
 def small_convolutions():
     layers = [
-        Reshape(8, 8, 1), Convolution.untrained(1, 4, kernel=3), MaxPool(2), ReLU(), Flatten(),
-        Dense.untrained(36, 10),
+        Reshape(8, 8, 1), Convolution.untrained(1, 4, kernel=3), BatchNorm.untrained(4), MaxPool(2),
+        ReLU(), Flatten(), Dropout(0.25), Dense.untrained(36, 10),
     ]  # fmt: skip
     return nn.Sequential(layers, 64, random_state=3)
 
@@ -333,7 +373,7 @@ class Fit:
         import mpc.parties.joining
         from tests.helpers.bodies import fixed_key
 
-        mpc.parties.joining.pair_key = mpc.provider.service.pair_key = fixed_key
+        mpc.parties.joining.pair_key = mpc.provider.meetings.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
         save = nn.shared.fit.save
@@ -456,10 +496,15 @@ class Slow:
         waiting.REPORT_SECONDS = self.seconds / 4
         with place.session() as session:
             work(session, 2)
+            stopped = self.path.with_suffix(".stopped")
             if session.me == "bob":
                 provider = int(self.path.read_text())
                 os.kill(provider, signal.SIGSTOP)
                 threading.Timer(self.seconds, os.kill, (provider, signal.SIGCONT)).start()
+                stopped.touch()
+            # What alice asks for earlier would be dealt before the provider stops.
+            while not stopped.exists():
+                time.sleep(0.01)
             return work(session, 2), messages
 
 
@@ -710,3 +755,22 @@ def kind_of_transfers(session):
     """Return how the two parties of a session extend their transfers."""
     (kind,) = {type(each).__name__ for each in session.pair.extensions}
     return kind
+
+
+class Cheat(Provider):
+    """Deals every correction wrongly."""
+
+    def correct(self, id, correlation, out):
+        super().correct(id, correlation, out)
+        out += np.uint64(1 << 40)
+
+
+def audited(place):
+    """Run one process of a launch whose provider cheats."""
+    if place.me == "provider":
+        mpc.provider.service.Provider = Cheat
+    if place.me in HELPERS:
+        return place.provide()
+    with place.session() as session:
+        x = session.share(np.ones(3) if session.me == "alice" else None, "alice", shape=(3,))
+        return x.relu().reveal()

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -127,6 +128,17 @@ class Services:
     def lines(self, name, event):
         """Return the lines of one kind that a service has logged."""
         return [line for line in self.told(name).splitlines() if f"event={event} " in line]
+
+    def wait_for(self, name, event, text="", count=1):
+        """Return the lines of one kind with a text, once there are `count`.
+
+        An answer goes out before its line is written.
+        """
+        end = time.monotonic() + 60
+        while len(found := [x for x in self.lines(name, event) if text in x]) < count:
+            assert time.monotonic() < end, (text, self.lines(name, event))
+            time.sleep(0.01)
+        return found
 
     def _run(self, arguments, **options):
         key, value = self.mark.split("=")

@@ -136,6 +136,15 @@ def models(session):
     }
 
 
+def predicts(session):
+    """Predict with two workers: labels and scores."""
+    mine, last = session.me, session.parties[-1]
+    model = network() if mine == "alice" else network().outline()
+    secret = model.share(session, owner="alice", low=0, high=1, scores=True)
+    x = secret.share_rows(images() if mine == last else None, owner=last, rows=ROWS)
+    return secret.predict(x, n_jobs=2), secret.decision_function(x, n_jobs=2)
+
+
 def by_default(session, secret, x):
     """As a service does it: prepared, and spread because parties.toml says so."""
     read = session.configuration
@@ -148,6 +157,7 @@ def by_default(session, secret, x):
         # In the run, in the plan if one is made, and not for few rows.
         times = spreading.call_count
         few = secret.predict(x[: ROWS - 1])
+        secret(x, n_jobs=1)
         times_in_all = spreading.call_count
     session.configuration = read
     return labels, few, times, times_in_all
