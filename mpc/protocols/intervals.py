@@ -10,13 +10,14 @@ For words that somebody outside has given, such as a client's rows: they may be 
 4. For each four digits, G = g_3 ^ p_3 (g_2 ^ p_2 (g_1 ^ p_1 g_0)) and P = p_3 p_2 p_1 p_0; then the same of
    the four (G, P): 2 rounds (:mod:`mpc.protocols.bits`). Short digits and a round more take a sixth of
    what 64 bits take in one round.
-5. The seed expands to 40 public coins for each of a group's bits of step 2, which are 1 outside. Of the bits
-   whose coin is 1, each of the group's 40 XORs is local. The words were given before the seed was known.
+5. The seed expands to 40 public coins for each of a group's bits of step 2, which are 1 outside. Of the
+   bits whose coin is 1, each of the group's 40 XORs is local. The words were given before the seed was
+   known.
 6. B2A of the 40 bits of each group, and their sum. For each group, whether it is 0 is opened: one bit.
 A group with a word outside passes with probability 2^-40; one within the limits never fails. Nothing is
 opened of which words are outside, nor how many.
 Without a provider, step 4 is :mod:`mpc.protocols.sign`'s, and the seed takes a round of its own.
-Cost: 6 rounds, 15.8 (n - 1) bytes a word and 6.1 (n - 1) a group; correction 55 bytes a word, 336 a group.
+Cost: 6 rounds, 16.5 (n - 1) bytes a word and 16 (n - 1) a group; correction 57.8 bytes a word, 328 a group.
 
 Source: two levels of the carry as a prefix over blocks (Damgard, Fitzi, Kiltz, Nielsen, Toft 2006, section
 6), on the tables of :mod:`mpc.protocols.sign`; steps 5 and 6 as in :mod:`mpc.protocols.limits`.
@@ -162,9 +163,7 @@ def groups_inside(
         return _verdicts(x, planes, seed)
 
 
-def _top_bits(
-    x: Secret, offsets: Sequence[Words], draws: bool
-) -> tuple[bytes | None, Words]:
+def _top_bits(x: Secret, offsets: Sequence[Words], draws: bool) -> tuple[bytes | None, Words]:
     """Steps 1 to 4: the seed, if it `draws` one, and XOR shares (p, 2, words) of the top bits."""
     session, size = x.session, x.size
     shares = session.correlated(WordTables(size))
