@@ -344,8 +344,9 @@ class Book:
             late = time.monotonic() - self._patience
             while self._since and next(iter(self._since.values())) < late:
                 self._drop(next(iter(self._since)), DIFFERENT)
-            refused = self._to_refuse[:PER_TURN]
-            del self._to_refuse[:PER_TURN]
+            # There is always room for requests beside them.
+            refused = self._to_refuse[: PER_TURN // 2]
+            del self._to_refuse[: PER_TURN // 2]
             chosen: list[Request] = []
             taken: set[Hashable] = set()
             left = _SECONDS_OF_A_TURN
