@@ -45,7 +45,5 @@ __all__ = [
     "PartyError", "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
     "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "StockError",
-    "TemporaryError",
-    "WorkerError",
-    "join", "launch", "split",
+    "TemporaryError", "WorkerError", "join", "launch", "split",
 ]  # fmt: skip

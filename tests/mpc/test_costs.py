@@ -388,8 +388,8 @@ CASES = [
     Case(
         "intervals",
         two_computed,
-        lambda x, y: intervals.groups_inside(x, np.int64(-9), np.int64(9), [x.size - 1, 1]),
-        lambda n, e: intervals.cost(n, e, 2),
+        lambda x, y: intervals.groups_inside(x, np.int64(-9), np.int64(9), [x.size]),
+        lambda n, e: intervals.cost(n, e, 1),
     ),
     Case("reveal", two, lambda x, y: x.reveal(), sharing.cost_of_reveal),
     Case("reveal to one", two, lambda x, y: x.reveal(to="bob"), lambda n, e: Spent(1, 8 * e, 0)),

@@ -81,7 +81,8 @@ def test_a_plan_says_what_it_takes(session):
     before = session.spent()
     assert groups_inside(x, np.int64(-1), np.int64(1), [5, 15]).all()
     spent = session.spent() - before
-    assert plan.cost().total.rounds == spent.rounds
+    assert plan.cost.total.rounds == spent.rounds
+    assert plan.cost.total.bytes_sent == spent.bytes_sent
 
 
 @pytest.mark.parametrize("counts", [[19], [21], [20, 0], [-1, 21], []])
