@@ -347,10 +347,6 @@ class Turns:
                     low = one.encoded_range[0].view(np.uint64)
                     first = self.session.first_row is not None
                     words[place : place + request.rows] = low if first else 0
-                    record(
-                        "outside", warning=True, client=request.client, model=request.model,
-                        rows=request.rows,
-                    )  # fmt: skip
                     request.finish(None, OUTSIDE, RANGE)
                 place += request.rows
             x = model.rows_from_shares(words[None])
