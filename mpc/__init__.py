@@ -16,6 +16,7 @@ from mpc.core.errors import (
     FrameError,
     HandshakeError,
     LaunchError,
+    LimitError,
     MissingExtraError,
     PartyError,
     PeerClosedError,
@@ -39,11 +40,10 @@ from mpc.split import join, split
 __all__ = [
     "ArgumentError", "AuditError", "CertificateError", "ConfigurationError", "Cost", "DataError",
     "DtypeError",
-    "FrameError", "HandshakeError", "LaunchError", "MissingExtraError", "Network",
+    "FrameError", "HandshakeError", "LaunchError", "LimitError",
+    "MissingExtraError", "Network",
     "PartyError", "PeerClosedError",
     "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
     "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "StockError",
-    "TemporaryError",
-    "WorkerError",
-    "join", "launch", "split",
+    "TemporaryError", "WorkerError", "join", "launch", "split",
 ]  # fmt: skip

@@ -96,11 +96,17 @@ def test_console_blocks_run(page, shell):
 
 def test_the_configuration_is_what_sotto_init_writes(tmp_path):
     assert main(["init", str(tmp_path / "trial")]) == 0
-    (shown,) = [c for language, c, _ in blocks(DOCS / "deployment.md") if language == "toml"]
+    client, shown = [c for language, c, _ in blocks(DOCS / "deployment.md") if language == "toml"]
     path = tmp_path / "trial" / "parties.toml"
     assert shown == path.read_text()
     assert tomllib.loads(shown)
     assert configuration.load(path).names == ("alice", "bob")
+    # With a client's table as the page has it.
+    head = "".join(client.splitlines(keepends=True)[:2])
+    assert shown.count(head) == 1
+    path.write_text(shown.replace(head, client))
+    carol = configuration.load(path).clients["carol"]
+    assert (carol.models, carol.trusted, len(carol.own_limits)) == (("digits",), True, 2)
 
 
 def test_the_protocols_page_is_what_the_code_says():

@@ -19,6 +19,7 @@ from mpc.protocols import (
     combination,
     convolution,
     exponential,
+    intervals,
     inverse_root,
     largest_score,
     limits,
@@ -213,6 +214,11 @@ def _sum_in_range(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
     return np.full(SIZE, range_check.verdict(claim))
 
 
+def _rows_inside(x: SharedArray, y: SharedArray) -> NDArray[np.bool_]:
+    ends = np.array([-7 << 16, 9 << 16])
+    return np.repeat(intervals.groups_inside(x, ends[0], ends[1], (CLASSES,) * ROWS), CLASSES)
+
+
 def _within_limits(z: SharedArray) -> NDArray[np.bool_]:
     excess = limits.Excess(z.session)
     y = limits.truncate_within(z, 64 << 16, excess)
@@ -275,6 +281,8 @@ CHECKS = (
           ("relu", "sign", "bits", "b2a")),
     Check("limits", "whether |x y| stayed below 64", _product, _within_limits, np.ones(SIZE), 0,
           ("truncation", "sign", "b2a", "range_check")),
+    Check("intervals", f"whether {ROWS} rows of {CLASSES} lie in [-7, 9]", _computed, _rows_inside,
+          np.ones(SIZE), 0, ("sign", "bits", "b2a", "limits")),
     Check("comparison", "x < y", _computed, lambda x, y: x < y, _X < _Y, 0,
           ("sign", "bits", "b2a")),
     Check("comparison", "x == y", _computed, lambda x, y: x == y, _X == _Y, 0,

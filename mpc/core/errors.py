@@ -20,6 +20,7 @@ __all__ = [
     "FrameError",
     "HandshakeError",
     "LaunchError",
+    "LimitError",
     "MissingExtraError",
     "PartyError",
     "PeerClosedError",
@@ -95,6 +96,23 @@ class HandshakeError(PeerError):
 
 class AuditError(PeerError):
     """The provider has dealt other corrections than follow from the keys; names it, and for which ids."""
+
+
+class LimitError(PeerError):
+    """A client has asked for more than it may in an hour; names the party, the client and the limit.
+
+    Attributes
+    ----------
+    retry_after : float or None
+        Seconds after which the parties would take the same request; None if never, as it is too large.
+    """
+
+    def __init__(self, message: str, retry_after: float | None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class WorkerError(SottoError, RuntimeError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from mpc.core.errors import ConfigurationError
-from mpc.core.limits import Limits
+from mpc.core.limits import AN_HOUR, Limits
 from mpc.core.network import Network
 from mpc.parties.example import write_example
 from mpc.parties.members import Member, check_name
@@ -99,6 +99,16 @@ class Configuration:
         names = [*self.names, *(name for name, member in helpers.items() if member is not None)]
         return f"{', '.join(names[:-1])} and {names[-1]}"
 
+    def limits_of(self, client: str) -> Limits:
+        """Return the limits of a client: its own where it has them, else those of all."""
+        member = self.clients.get(client)
+        return self.limits if member is None else replace(self.limits, **member.own_limits)
+
+    @property
+    def checks_rows(self) -> bool:
+        """Whether there is a client whose rows are checked, as it is not trusted."""
+        return not all(client.trusted for client in self.clients.values())
+
     def lacks_provider(self) -> ConfigurationError:
         """Return the error to raise where a provider is needed and the parties do without."""
         return ConfigurationError(
@@ -169,6 +179,7 @@ class _Reader(ProviderText, SettingsText):
             *(("address", "listen") if listens else ()), "certificate", "successor", "key",
             *(("scheduler",) if computes else ()), *(("models",) if computes or not listens else ()),
             *(("rate", "signed") if table == ("auditor",) else ()),
+            *(() if listens else ("trusted", *AN_HOUR)),
         )  # fmt: skip
         values = self.table(table, keys)
         try:
@@ -179,10 +190,13 @@ class _Reader(ProviderText, SettingsText):
             if key not in values:
                 raise self.error(table, None, f"{name} needs {key} = ...")
         for key, value in values.items():
-            if key not in ("models", "rate", "signed") and (
+            if key not in ("models", "rate", "signed", "trusted", *AN_HOUR) and (
                 not isinstance(value, str) or not value
             ):
                 raise self.error(table, key, f"{key} must be a string, got {value!r}")
+        trusted = values.get("trusted", False)
+        if type(trusted) is not bool:
+            raise self.error(table, "trusted", f"trusted must be true or false, got {trusted!r}")
         address = self.address(table, "address", values) if listens else None
         return Member(
             name,
@@ -197,6 +211,8 @@ class _Reader(ProviderText, SettingsText):
             values.get("scheduler"),
             model_folders(self, table, values) if computes else {},
             None if listens else allowed_models(self, table, values),
+            trusted,
+            self.own_limits(table, values, AN_HOUR),
         )
 
     def certificate(

@@ -37,6 +37,10 @@ class Member:
         The folders of a party's shares, by model.
     models : tuple of str, optional
         The models that a client may request; None for all.
+    trusted : bool
+        Whether the rows of a client are believed to be in range; others' are checked on shares.
+    own_limits : dict of str to int
+        The limits of a client that are its own, by name, in place of those of all.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Member:
     scheduler: str | None = None
     folders: Mapping[str, Path] = field(default_factory=dict)
     models: tuple[str, ...] | None = None
+    trusted: bool = False
+    own_limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def accepted(self) -> tuple[bytes, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mpc.core.errors import SottoError
 from mpc.core.limits import Limits
@@ -96,12 +97,19 @@ class SettingsText(TomlText):
     def limits(self) -> Limits:
         table, defaults = ("limits",), Limits.defaults()
         values = self.table(table, tuple(defaults))
-        for key, value in values.items():
+        return Limits(**{**defaults, **self.own_limits(table, values, tuple(defaults))})
+
+    def own_limits(
+        self, table: tuple[str, ...], values: Mapping[str, Any], names: tuple[str, ...]
+    ) -> dict[str, int]:
+        """Return the limits among the values of a table, by name."""
+        found = {key: value for key, value in values.items() if key in names}
+        for key, value in found.items():
             if type(value) is not int or value < 1:
                 raise self.error(
                     table, key, f"{key} must be a whole number of at least 1, got {value!r}"
                 )
-        return Limits(**{**defaults, **values})
+        return found
 
     def network(self) -> Network | Literal["measured"] | None:
         table, keys = ("network",), ("round_trip", "megabits")

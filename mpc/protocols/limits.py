@@ -46,9 +46,13 @@ from ring.bits import WORD_BITS
 __all__ = [
     "COMBINATIONS",
     "Excess",
+    "combined",
     "cost",
     "failures",
+    "open_seed",
     "relu_within",
+    "seed_of",
+    "seed_words",
     "truncate_within",
     "words_within",
 ]
@@ -132,25 +136,34 @@ def failures(like: Secret, excess: Excess) -> Secret:
     """Steps 2 and 3 but for the opening: how many of the XORs are 1, a whole number of no axes."""
     session = excess.session
     with session.protocol("limits"):
-        seed = _seed(session)
-        planes = _combined(excess.planes, seed, len(session.here))
+        seed = open_seed(session)
+        planes = combined(excess.planes, seed, len(session.here))
         bits = b2a.convert(session, planes, COMBINATIONS)
     total = bits.sum(axis=(1, 2), dtype=np.uint64)
     return like.derive(total, frac_bits=0, bound=COMBINATIONS)
 
 
-def _seed(session: Runtime) -> bytes | None:
-    """Open 16 random bytes that no party has known alone; None in a plan."""
+def seed_words(session: Runtime) -> Words:
+    """Return shares (p, 2), to be opened by "sum", of 16 random bytes that no party knows alone."""
     # Not from a stream: the provider has the keys of masks, and would know the coins ahead.
     words = np.empty((len(session.here), 2), np.uint64)
     for row in words:
         row[:] = np.frombuffer(fresh_key(), np.uint64)
-    opened = session.open((words, "sum"))[0]
+    return words
+
+
+def seed_of(opened: Words) -> bytes | None:
+    """Return the seed that was opened; None in a plan."""
     return opened[0].tobytes() if len(opened) else None
 
 
-def _combined(planes: Sequence[Words], seed: bytes | None, rows: int) -> Words:
-    """Return shares of the 40 XORs, (p, 1, 1), one in each bit of a word."""
+def open_seed(session: Runtime) -> bytes | None:
+    """Open a seed: 1 round; None in a plan."""
+    return seed_of(session.open((seed_words(session), "sum"))[0])
+
+
+def combined(planes: Sequence[Words], seed: bytes | None, rows: int) -> Words:
+    """Return XOR shares of the 40 XORs of planes (p, words), one in each bit of a word: (p, 1, 1)."""
     out = np.zeros((rows, 1, 1), np.uint64)
     if seed is None or not planes:
         return out

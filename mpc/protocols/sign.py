@@ -472,12 +472,15 @@ def negative_bits(x: SecretValue) -> Words:
     return own_shares.sign(pair, flat(x), count_bits(x.bound))[0][:, 0]
 
 
-def zero_bits(x: SecretValue) -> Words:
-    """Compute XOR shares of [x = 0], (p, words)."""
-    pair = x.session.pair
+def zero_bits(x: SecretValue, window: int | None = None) -> Words:
+    """Compute XOR shares of [x = 0], (p, words).
+
+    `window` is how many of the lowest bits decide it: by default all that the bound of x allows.
+    """
+    pair, window = x.session.pair, count_bits(x.bound) if window is None else window
     if pair is None:
-        return open_zero(x, "none").bit
-    return own_shares.is_zero(pair, flat(x), count_bits(x.bound))
+        return _open(x.session, x, 0, window, False, "none").bit
+    return own_shares.is_zero(pair, flat(x), window)
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:

@@ -15,9 +15,13 @@ from typing import Any, NamedTuple
 from mpc.core import wire
 from mpc.core.correlation import Correlation
 from mpc.core.errors import ShapeError
+from mpc.protocols.intervals import WordTables
 
 __all__ = ["Block", "Request", "RequestedPart", "read"]
 
+# What services ask for and no array does: the wire knows a class once its file is imported, so also at a
+# provider's workers.
+_OF_SERVICES: tuple[type[Correlation], ...] = (WordTables,)
 # Requests in one frame, and words of their corrections (more only if one has more): a part, which an
 # auditor checks or not.
 _PER_FRAME = 128

@@ -26,6 +26,7 @@ _PROBLEMS = {
     "415": "A form of body that there is not.",
     "421": "A Host that the gateway is not called.",
     "422": "Rows that the model does not take.",
+    "429": "More than the client may ask for in an hour: Retry-After says when to try again.",
     "503": "Parties that are away, or too many requests: Retry-After says when to try again.",
     "504": "Parties that did not answer in time.",
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any
 
 from mpc.core.errors import (
     ArgumentError,
     DtypeError,
+    LimitError,
     PeerError,
     RangeError,
     SessionError,
@@ -55,6 +57,9 @@ def as_problem(error: Exception) -> HttpError:
     kind = type(error).__name__
     if isinstance(error, HttpError):
         return error
+    if isinstance(error, LimitError):
+        wait = None if error.retry_after is None else math.ceil(error.retry_after)
+        return HttpError(429, str(error), kind, wait)
     if isinstance(error, (PeerError, SessionError)):
         return HttpError(503, str(error), kind, _RETRY_SECONDS)
     if isinstance(error, (ArgumentError, DtypeError, RangeError, ShapeError)):

@@ -1,15 +1,19 @@
 """Agreement on requests: the parties compute those that every party has received.
 
-A request's key is a digest of client, id, model, answer and number of rows, so parties that have
-received the same request have the same key. The last party is the leader. The others send the leader
-the keys of their requests; the leader chooses among the keys that all parties have. A request that
-some parties lack delays no other: it is refused when it has waited too long, or at once if another
-party has refused it or has its id under another key.
+A request's key is a digest of client, id, model, answer, number of rows and whether the client is trusted,
+so parties that have received the same request, and say the same of its client, have the same key. The last
+party is the leader. The others send the leader the keys of their requests; the leader chooses among the
+keys that all parties have. A request that some parties lack delays no other: it is refused when it has
+waited too long, or at once if another party has refused it or has its id under another key.
+
+Every party counts what a client asks for in an hour, and refuses on its own what is beyond the limit; then
+all refuse it. A request that is refused without being computed is not counted, at any party.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import threading
 import time
@@ -21,7 +25,9 @@ from numpy.typing import NDArray
 
 from mpc.core.limits import Allowance, Limits
 
-__all__ = ["KEY_BYTES", "PER_TURN", "Book", "Request"]
+__all__ = [
+    "ERROR", "KEY_BYTES", "LATER", "LIMIT", "PER_TURN", "RANGE", "STATUSES", "Book", "Request",
+]  # fmt: skip
 
 Words = NDArray[np.uint64]
 
@@ -35,9 +41,13 @@ _SECONDS_OF_A_TURN = 0.25
 # Tags of refused requests that the leader remembers, since other parties may receive them later.
 _KEPT = 4096
 
+STATUSES = ERROR, LATER, LIMIT, RANGE = "error", "later", "limit", "range"
+"""Why a request has no result: it can have none; the parties cannot answer now; its client has asked for
+too much in an hour; one of its rows is outside the model's range."""
+
 DIFFERENT = (
     "not every party has got this request alike: it must go to all of them, with the same id, model,"
-    " answer and number of rows"
+    " answer and number of rows, and all must say the same in parties.toml of whether its client is trusted"
 )
 
 
@@ -60,30 +70,43 @@ class Request:
         Rounds and bytes of the evaluation, which other requests may have shared.
     arrived : float
         Time of arrival, by :func:`time.monotonic`.
-    later : bool
-        Whether the client may send the same rows again with success.
+    status : str
+        Of an answer without a result, see :data:`STATUSES`.
+    wait : float
+        Seconds after which a request beyond a limit may be sent again.
+    trusted : bool
+        Whether this party believes that the client's rows are in range.
     """
 
     __slots__ = (
-        "answer", "arrived", "client", "cost", "done", "id", "key", "kind", "later", "model",
-        "problem", "result", "rows", "shares", "version", "wake",
+        "answer", "arrived", "client", "cost", "done", "id", "key", "kind", "model", "problem",
+        "result", "rows", "shares", "status", "trusted", "version", "wait", "wake",
     )  # fmt: skip
 
     def __init__(
         self, client: str, id: bytes, model: str, version: bytes, answer: str, rows: int,
-        shares: Words, wake: Callable[[], None], kind: Hashable,
+        shares: Words, wake: Callable[[], None], kind: Hashable, trusted: bool = False,
     ) -> None:  # fmt: skip
         self.client, self.id, self.model, self.answer, self.rows = client, id, model, answer, rows
         self.version, self.shares, self.wake, self.kind = version, shares, wake, kind
-        self.done, self.later, self.problem = False, False, ""
+        self.done, self.status, self.problem, self.wait = False, "", "", 0.0
         self.result: Words | None = None
-        self.cost, self.arrived = (0, 0), time.monotonic()
-        whole = _joined(client.encode(), id, model.encode(), version, answer.encode(), b"%d" % rows)
+        self.cost, self.arrived, self.trusted = (0, 0), time.monotonic(), trusted
+        whole = _joined(
+            client.encode(), id, model.encode(), version, answer.encode(), b"%d" % rows,
+            b"trusted" if trusted else b"",
+        )  # fmt: skip
         self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 
-    def finish(self, result: Words | None, problem: str = "", *, later: bool = False) -> None:
+    @property
+    def later(self) -> bool:
+        """Whether the client may send the same rows again at once."""
+        return self.status == LATER
+
+    def finish(self, result: Words | None, problem: str = "", status: str = "error") -> None:
         """Set result or problem, and wake the conversation that answers the client."""
-        self.result, self.problem, self.later, self.done = result, problem, later, True
+        self.result, self.problem, self.done = result, problem, True
+        self.status = "" if result is not None else status
         self.wake()
 
 
@@ -117,7 +140,8 @@ class Book:
         self.changed = threading.Condition()
         self._waiting: dict[bytes, Request] = {}
         self._in_progress: Counter[str] = Counter()
-        self._allowances: dict[str, Allowance] = {}
+        # Of requests and of rows, by client. They outlive sessions.
+        self._allowances: dict[str, tuple[Allowance, Allowance]] = {}
         # Not yet sent to the leader: keys of requests received, and keys of requests refused.
         self._has: list[bytes] = []
         self._has_not: list[bytes] = []
@@ -150,13 +174,15 @@ class Book:
         with self.changed:
             self._closed = problem
             waiting = list(self._waiting.values())
+            for request in waiting:
+                self._give_back(request)
             self._waiting.clear()
             self._in_progress.clear()
             self._has.clear()
             self._has_not.clear()
             self._forget_all()
         for request in waiting:
-            request.finish(None, problem, later=True)
+            request.finish(None, problem, LATER)
 
     # Requests of clients, and keys that other parties send.
 
@@ -164,23 +190,20 @@ class Book:
         """Accept a request, or answer it with the reason for refusing it."""
         client, key = request.client, request.key
         with self.changed:
-            problem, later = self._closed, True
+            problem, status = self._closed, LATER
             if problem:
                 self._refuse(key)
             elif key in self._waiting:
-                problem, later = "this request is in progress already", False
+                problem, status = "this request is in progress already", ERROR
             elif self._in_progress[client] >= limits.requests:
                 problem = (
                     f"{client} has {limits.requests} requests in progress, and may have no more"
                 )
                 self._refuse(key)
+            elif problem := self._beyond(request, limits):
+                status = LIMIT
+                self._refuse(key)
             else:
-                allowance = self._allowances.setdefault(client, Allowance())
-                if not allowance.take(request.rows, limits.rows_an_hour):
-                    problem = f"{client} may ask for {limits.rows_an_hour} rows an hour"
-                    later = False
-                    self._refuse(key)
-            if not problem:
                 self._waiting[key] = request
                 self._in_progress[client] += 1
                 if self._leads:
@@ -188,7 +211,33 @@ class Book:
                 else:
                     self._has.append(key)
         if problem:
-            request.finish(None, problem, later=later)
+            request.finish(None, problem, status)
+
+    def _beyond(self, request: Request, limits: Limits) -> str:
+        """Take a request out of its client's allowances; return why not, if one has not as much."""
+        client = request.client
+        requests, rows = self._allowances.setdefault(client, (Allowance(), Allowance()))
+        waits = {
+            f"{limits.requests_an_hour} requests": requests.wait_for(1, limits.requests_an_hour),
+            f"{limits.rows_an_hour} rows": rows.wait_for(request.rows, limits.rows_an_hour),
+        }
+        what, request.wait = max(waits.items(), key=lambda each: each[1])
+        if not request.wait:
+            requests.take(1)
+            rows.take(request.rows)
+            return ""
+        when = (
+            f"this request has {request.rows}" if math.isinf(request.wait)
+            else f"ask again in {math.ceil(request.wait)} s"
+        )  # fmt: skip
+        return f"{client} may ask for {what} an hour: {when}"
+
+    def _give_back(self, request: Request) -> None:
+        """Put back what a request has taken that is answered without being computed."""
+        for allowance, count in zip(
+            self._allowances.get(request.client, ()), (1, request.rows), strict=False
+        ):
+            allowance.give_back(count)
 
     def news(self) -> tuple[bytes, bytes]:
         """Return the keys of requests received and refused since the last call."""
@@ -261,8 +310,9 @@ class Book:
     def _finish(self, key: bytes, problem: str) -> None:
         request = self._pop(key)
         if request is not None:
-            # `later`: for an honest client this happens at the beginning or end of a session only.
-            request.finish(None, problem, later=True)
+            self._give_back(request)
+            # LATER: for an honest client this happens at the beginning or end of a session only.
+            request.finish(None, problem, LATER)
 
     def _pop(self, key: bytes) -> Request | None:
         request = self._waiting.pop(key, None)
@@ -294,8 +344,9 @@ class Book:
             late = time.monotonic() - self._patience
             while self._since and next(iter(self._since.values())) < late:
                 self._drop(next(iter(self._since)), DIFFERENT)
-            refused = self._to_refuse[:PER_TURN]
-            del self._to_refuse[:PER_TURN]
+            # There is always room for requests beside them.
+            refused = self._to_refuse[: PER_TURN // 2]
+            del self._to_refuse[: PER_TURN // 2]
             chosen: list[Request] = []
             taken: set[Hashable] = set()
             left = _SECONDS_OF_A_TURN

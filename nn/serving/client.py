@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from mpc import (
     ArgumentError,
     ConfigurationError,
     DataError,
+    LimitError,
     PeerError,
+    RangeError,
     ShapeError,
+    SottoError,
 )
 from mpc.core import wire
 from mpc.core.frames import Header, Kind
@@ -23,6 +27,7 @@ from mpc.transport.connection import exchange, printable
 from nn.core.checks import check_names, feature_matrix, side_by_side
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
+from nn.serving.agreement import ERROR, LATER, LIMIT, RANGE, STATUSES
 from nn.serving.client_connections import ClientConnections, LaterError
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
@@ -232,6 +237,10 @@ class Client(ClientConnections):
             If `X` is not (rows, features), has a value outside the model's range or NaN, is no array
             of reals, or is a table whose columns have other names or another order. Nothing is sent
             then.
+        LimitError
+            If this client has asked for more requests or rows than it may in an hour; its `retry_after`
+            says in how many seconds it may ask again. Rows of more requests than one, see
+            `last_exchange_`, may be refused after some of them were answered, and none is returned then.
         PeerError
             If a party is lost.
         """
@@ -366,22 +375,15 @@ class Client(ClientConnections):
         # The parties answer within a turn, whose timeout is `party`.
         exchange(self._connections, 2 * self._read.timeouts.party, busy=False)
         total = np.zeros(shape, np.uint64)
-        problem: PeerError | None = None
+        refusals: list[_Refusal] = []
         for connection in self._connections:
             incoming = connection.take()
             if incoming.header.words:
                 total += incoming.arrays()[0]
                 continue
-            status, reason = "error", "an answer that is malformed"
-            try:
-                status, reason = wire.decode(incoming.data.data)
-            except (ShapeError, TypeError, ValueError):
-                pass
-            text = f"{connection.peer}: {printable(str(reason).encode())[:500]}"
-            if problem is None or status != "later":
-                problem = LaterError(text) if status == "later" else PeerError(text)
-        if problem is not None:
-            raise problem
+            refusals.append(_Refusal.read(connection.peer, incoming.data.data))
+        if refusals:
+            raise max(refusals, key=lambda each: each.weight).error()
         seen = tuple(
             Seen(c.peer, k < len(before) - 1, c.sent_bytes - a, c.received_bytes - b, row)
             for k, (c, (a, b), row) in enumerate(
@@ -392,6 +394,49 @@ class Client(ClientConnections):
         past = self.last_exchange_
         self.last_exchange_ = exchanged if past is None else past + exchanged
         return total
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A party's reason for an answer without a result.
+
+    Attributes
+    ----------
+    status : str
+        One of :data:`nn.serving.agreement.STATUSES`.
+    text : str
+    wait : int or None
+        Seconds after which a request beyond a limit may be sent again; None if never.
+    """
+
+    status: str
+    text: str
+    wait: int | None
+
+    @classmethod
+    def read(cls, peer: str, data: Any) -> _Refusal:
+        """Read the answer of a party, which may be anything."""
+        status, reason, wait = ERROR, "an answer that is malformed", ()
+        try:
+            status, reason, *wait = wire.decode(data)
+        except (ShapeError, TypeError, ValueError):
+            pass
+        known = status if status in STATUSES else ERROR
+        seconds = wait[0] if wait and type(wait[0]) is int else None
+        return cls(known, f"{peer}: {printable(str(reason).encode())[:500]}", seconds)
+
+    @property
+    def weight(self) -> tuple[int, float]:
+        """The refusal to tell of several is the largest: others may follow from it."""
+        wait = float("inf") if self.wait is None else self.wait
+        return (LATER, ERROR, RANGE, LIMIT).index(self.status), wait
+
+    def error(self) -> SottoError:
+        """Return the exception."""
+        if self.status == LIMIT:
+            return LimitError(self.text, self.wait)
+        kinds = {LATER: LaterError, RANGE: RangeError}
+        return kinds.get(self.status, PeerError)(self.text)
 
 
 def _expect(shape: tuple[int, ...]) -> Any:

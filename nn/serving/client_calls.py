@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Hashable
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from mpc.parties.configuration import Configuration
 from mpc.parties.handshake import Greeting, client_terms, disagreement, send_hello
 from mpc.transport.connection import Connection
 from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
-from nn.serving.agreement import Book, Request
+from nn.serving.agreement import LIMIT, Book, Request
 from nn.serving.model_description import Description, answers_of
 from nn.serving.model_files import ModelFiles
 from nn.shared.model import SharedModel
@@ -61,6 +62,9 @@ class Service(Protocol):
 
     def models_of(self, client: str) -> dict[str, SharedModel]:
         """Return the models that a client may ask for now."""
+
+    def trusts(self, client: str) -> bool:
+        """Return whether a client's rows are believed to be in range."""
 
     def health(self, asks: str) -> dict[str, Any]:
         """Return the state of the service, as far as the member `asks` may know it."""
@@ -227,6 +231,7 @@ class Calls:
             Stream(seed).fill(shares, CLIENT_STREAM)
         loop, seat = service.loop, service.loop.current
         assert seat is not None
+        trusted = service.trusts(connection.peer)
         request = Request(
             connection.peer,
             id,
@@ -236,16 +241,17 @@ class Calls:
             rows,
             shares,
             lambda: loop.wake(seat),
-            (service.kinds.get(name), answer),
+            (service.kinds.get(name), answer, trusted),
+            trusted,
         )
-        service.book.add(request, service.read.limits)
+        service.book.add(request, service.read.limits_of(connection.peer))
         # Turns, or the end of the session, answer every request.
         while not request.done:
             yield ASLEEP
         if request.result is None:
-            word = "later" if request.later else "error"
             record("unanswered", client=request.client, model=name, why=request.problem)
-            yield from self._reply(connection, word, request.problem[:1000])
+            told = request.status, request.problem[:1000], *_seconds(request)
+            yield from self._reply(connection, *told)
             return
         self._costs[request.client, id] = request.cost
         if len(self._costs) > _COSTS_KEPT:
@@ -273,6 +279,13 @@ class Calls:
         connection.expect(accept)
         yield service.read.timeouts.answer
         return connection.take().arrays()[0]
+
+
+def _seconds(request: Request) -> tuple[int, ...]:
+    """Return after how many seconds a request beyond a limit may be sent again; nothing if never."""
+    if request.status != LIMIT or math.isinf(request.wait):
+        return ()
+    return (math.ceil(request.wait),)
 
 
 _CALLS: dict[str, Callable[..., Answering]] = {

@@ -18,27 +18,13 @@ from mpc.parties import configuration
 from mpc.parties.model_table import check_model_name
 from nn.core.progress import progress_bar
 from nn.models.saved_shares import load_shares
+from nn.serving.answers import answer_of, checked_answer
 from nn.serving.model_description import answers_of
-from nn.shared.heads import SharedHeads
 from nn.shared.model import SharedModel
 
-__all__ = ["add_stock_command", "answer_of", "stock_of", "use_stocks"]
+__all__ = ["add_stock_command", "stock_of", "use_stocks"]
 
 _TOGETHER = 1000
-
-
-def answer_of(
-    model: SharedModel, x: Any, answer: str, progress: bool | None = False
-) -> Any:  # fmt: skip
-    """Return the answer of a model for rows, as a shared array."""
-    if isinstance(model, SharedHeads):
-        return model.answers(x, progress=progress)
-    if answer in ("scores", "values"):
-        return model(x, progress=progress).truncate()
-    winners = model.winners(x, one_hot=answer == "one-hot", progress=progress)
-    # Clients get shares, so that making them of bits is part of what is planned and kept in stock.
-    _ = winners.shares
-    return winners
 
 
 def stock_of(folder: Path, me: str) -> Path:
@@ -46,23 +32,28 @@ def stock_of(folder: Path, me: str) -> Path:
     return folder / f"{me}.stock"
 
 
-def _program(model: SharedModel, rows: int) -> Callable[[Any], object]:
-    """Return what answers so many rows, to be planned."""
+def _program(model: SharedModel, rows: int, checked: bool) -> Callable[[Any], object]:
+    """Return what answers so many rows, `checked` as a client's who is not trusted, to be planned."""
+    evaluate = checked_answer if checked else answer_of
 
     def run(planned: Any) -> object:
         twin = model.twin(planned)
         x = twin.rows_from_shares(np.empty((0, rows, model.n_features_in_), np.uint64))
-        return answer_of(twin, x, answers_of(model)[0])
+        return evaluate(twin, x, answers_of(model)[0])
 
     return run
 
 
 def use_stocks(
-    session: Session, models: Mapping[str, SharedModel], folders: Mapping[str, Path]
+    session: Session,
+    models: Mapping[str, SharedModel],
+    folders: Mapping[str, Path],
+    checked: bool,
 ) -> None:
     """Take from the stocks of models of which both parties have one; log why if one will not do.
 
-    All parties call it with models of the same names in the same order.
+    All parties call it with models of the same names in the same order. `checked` says whether rows are
+    checked of any client.
     """
     if session.pair is None:
         return
@@ -73,7 +64,7 @@ def use_stocks(
         if not all(int(each[0]) for each in found):
             continue
         try:
-            session.use_stock(path, _program(model, 1))
+            session.use_stock(path, _program(model, 1, checked))
             record("stock", me=session.me, model=name, path=str(path))
         except StockError as error:
             record("stock", warning=True, me=session.me, model=name, problem=str(error))
@@ -137,7 +128,7 @@ def _prepare(options: argparse.Namespace) -> int:
         model = load_shares(session, folder)
         with progress_bar(times * together, f"stock of {name}", "row", None) as bar:
             session.prepare_ahead(
-                _program(model, together), times, path=path,
+                _program(model, together, read.checks_rows), times, path=path,
                 progress=lambda made: bar.update(made * together),
             )  # fmt: skip
     size = path.stat().st_size

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from mpc import FrameError, PeerError, RangeError, Session, WorkerError
 from mpc.core.events import record
 from nn.models.saved_shares import SharesFile, shared_model
-from nn.serving.agreement import KEY_BYTES, PER_TURN, Book, Request
+from nn.serving.agreement import ERROR, KEY_BYTES, LATER, PER_TURN, RANGE, Book, Request
+from nn.serving.answers import OUTSIDE, answer_of, checked_answer, prepare_check, requests_inside
 from nn.serving.model_files import ModelFiles
-from nn.serving.stocks import answer_of, use_stocks
+from nn.serving.stocks import use_stocks
 from nn.serving.warming import warm_up
 from nn.shared.model import SharedModel
 from nn.shared.side_by_side import architecture, side_by_side
@@ -89,6 +91,8 @@ class Turns:
     wishes : Wishes
     progress : bool or None
         As for :meth:`SharedModel.__call__`.
+    checks : bool
+        Whether there is a client whose rows are checked.
 
     Attributes
     ----------
@@ -110,11 +114,13 @@ class Turns:
         files: ModelFiles,
         wishes: Wishes,
         progress: bool | None,
+        checks: bool,
     ) -> None:
         assert session.me is not None
         self.session, self._provider, self._me = session, provider, session.me
         self._leads = session.here[0] == session.size - 1
         self._book, self._files, self._wishes, self._progress = book, files, wishes, progress
+        self._checks = checks
         self.models: dict[str, SharedModel] = {}
         self.sets: dict[str, bytes] = {}
         self.kinds: dict[str, Hashable] = {}
@@ -149,10 +155,11 @@ class Turns:
                 models[name] = self.models[name]
             else:
                 models[name] = shared_model(self.session, [file])
-                warm_up(models[name], answer_of)
+                warm_up(models[name], checked_answer if self._checks else answer_of)
                 new[name] = models[name]
             sets[name], used[name] = row, file
-        use_stocks(self.session, new, {name: file.path.parent for name, file in used.items()})
+        folders = {name: file.path.parent for name, file in used.items()}
+        use_stocks(self.session, new, folders, self._checks)
         self._files.settle(used)
         for name in files:
             if name not in models:
@@ -199,7 +206,7 @@ class Turns:
             problem = self._wishes.explain(error)
             for request in requests:
                 if not request.done:
-                    request.finish(None, problem, later=True)
+                    request.finish(None, problem, LATER)
             raise
         if flags & _RELOAD:
             self.agree_on_models()
@@ -238,14 +245,14 @@ class Turns:
             if self.sets.get(request.model) == request.version:
                 found.append(request)
             else:
-                request.finish(None, "the model was replaced or removed meanwhile", later=True)
+                request.finish(None, "the model was replaced or removed meanwhile", LATER)
         return found
 
     def _groups(self, requests: Sequence[Request]) -> list[list[Request]]:
         """Return the requests of a turn by evaluation; in each, those of a model follow one another."""
         kinds: dict[Hashable, dict[str, list[Request]]] = {}
         for request in requests:
-            kind = self.kinds[request.model], request.answer
+            kind = self.kinds[request.model], request.answer, request.trusted
             kinds.setdefault(kind, {}).setdefault(request.model, []).append(request)
         groups: list[list[Request]] = []
         for models in kinds.values():
@@ -271,34 +278,42 @@ class Turns:
         for request in requests:
             rows[request.model] += request.rows
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
-        x = model.rows_from_shares(np.concatenate([request.shares for request in requests])[None])
+        words = np.concatenate([request.shares for request in requests])
         answer = requests[0].answer
         try:
-            model.prepare(x, answer_of, answer=answer)
+            x = self._checked(model, words, requests)
+            if x is None:
+                return
             result = answer_of(model, x, answer, self._progress).shares[0]
         except WorkerError as error:
             self._refuse(requests, error)
             return
         except RangeError as error:
             # All parties have it: they opened it, or it follows from public bounds. One request's rows
-            # must not cost the others their answers.
-            if len(requests) > 1:
-                half = len(requests) // 2
-                self._evaluate(requests[:half])
-                self._evaluate(requests[half:])
+            # must not cost the others their answers; nor must those that stand in for refused ones.
+            left = [request for request in requests if not request.done]
+            if len(left) == len(requests) == 1:
+                left[0].finish(None, str(error), ERROR)
             else:
-                requests[0].finish(None, str(error))
+                half = len(left) // 2 if len(left) == len(requests) else 0
+                for some in (left[:half], left[half:]):
+                    if some:
+                        self._evaluate(some)
             return
         spent = self.session.spent() - before
-        first = 0
+        places = np.cumsum([0, *(request.rows for request in requests)]).tolist()
+        answered = [
+            (request, result[place : place + request.rows])
+            for request, place in zip(requests, places[:-1], strict=True)
+            if not request.done
+        ]
         # Before the answers: a client that has one finds it counted.
-        self.served += len(requests)
-        for request in requests:
+        self.served += len(answered)
+        for request, own in answered:
             request.cost = spent.rounds, spent.bytes_sent
-            request.finish(result[first : first + request.rows])
-            first += request.rows
+            request.finish(own)
         self._seconds[requests[0].kind] = seconds = time.monotonic() - begin
-        for request in requests:
+        for request, _ in answered:
             # Rounds and bytes are those of the whole evaluation.
             record(
                 "request", id=request.id.hex()[:8], client=request.client, model=request.model,
@@ -306,6 +321,42 @@ class Turns:
                 together=len(requests), rounds=spent.rounds, bytes=spent.bytes_sent,
                 waited=begin - request.arrived, seconds=seconds,
             )  # fmt: skip
+
+    def _checked(self, model: SharedModel, words: Words, requests: Sequence[Request]) -> Any:
+        """Refuse requests with rows out of range, and return the rows to evaluate, None if none are.
+
+        All requests are of clients who are trusted, or none. Rows of refused ones are replaced by the low
+        end of the range: nothing that was made ready for the others changes, nor how long they take.
+        """
+        x, answer = model.rows_from_shares(words[None]), requests[0].answer
+        if requests[0].trusted:
+            model.prepare(x, answer_of, answer=answer)
+            return x
+        # Two parties alone make products with the rows themselves ahead, so for those that are in range.
+        apart = self.session.pair is not None
+        if apart:
+            prepare_check(model, x, len(requests))
+        else:
+            model.prepare(x, checked_answer, answer=answer, requests=len(requests))
+        models = [self.models[request.model] for request in requests]
+        inside = requests_inside(models, [request.rows for request in requests], x)
+        if not inside.all():
+            words, place = words.copy(), 0
+            for request, one, good in zip(requests, models, inside, strict=True):
+                if not good:
+                    low = one.encoded_range[0].view(np.uint64)
+                    first = self.session.first_row is not None
+                    words[place : place + request.rows] = low if first else 0
+                    request.finish(None, OUTSIDE, RANGE)
+                place += request.rows
+            x = model.rows_from_shares(words[None])
+        if not inside.any():
+            if not apart:
+                self.session.drop_prepared()
+            return None
+        if apart:
+            model.prepare(x, answer_of, answer=answer)
+        return x
 
     def _refuse(self, requests: Sequence[Request], error: WorkerError) -> None:
         """Answer requests with an error of the workers. All parties do so, and go on serving."""

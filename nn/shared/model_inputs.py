@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,23 @@ class ModelInputs:
         if self.inputs is not None:
             ends = [self.inputs.apply(end) for end in ends]
         return float(np.max(np.abs(ends), initial=2.0**-self.session.format.frac_bits))
+
+    @cached_property
+    def encoded_range(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ends of the range of shared rows, as encoded values of shape () or (features,).
+
+        Rows in [low, high] are between them after scaling and encoding, which keep order.
+        """
+        form = self.session.format
+        ends = (self.low, self.high)
+        scaled = [end if self.inputs is None else self.inputs.apply(end) for end in ends]
+        low, high = (
+            np.rint(np.clip(np.ldexp(end, form.frac_bits), -form.bound, form.bound)).astype(
+                np.int64
+            )
+            for end in scaled
+        )
+        return low, high
 
     def _check_shape(self, shape: tuple[int, ...], features: int | None = None) -> None:
         wanted = self.n_features_in_ if features is None else features

@@ -13,6 +13,7 @@ from mpc.protocols import (
     b2a,
     bits,
     comparison,
+    intervals,
     limits,
     masking,
     product,
@@ -384,6 +385,12 @@ CASES = [
         lambda x, y: range_check.is_none(limits.failures(x, excess_of(x))),
         lambda n, e: limits.cost(n),
     ),
+    Case(
+        "intervals",
+        two_computed,
+        lambda x, y: intervals.groups_inside(x, np.int64(-9), np.int64(9), [x.size]),
+        lambda n, e: intervals.cost(n, e, 1),
+    ),
     Case("reveal", two, lambda x, y: x.reveal(), sharing.cost_of_reveal),
     Case("reveal to one", two, lambda x, y: x.reveal(to="bob"), lambda n, e: Spent(1, 8 * e, 0)),
     Case("sums and views", two, lambda x, y: (x + y * 3 - 1)[:1].sum(), lambda n, e: Spent()),
@@ -713,6 +720,10 @@ def test_costs_that_the_files_state():
     assert (limited.rounds, 8 * limited.bytes_sent) == (0, 10 * 6400)
     assert 8 * limited.correction_bytes == 83 * 6400
     assert limits.cost(2) == Spent(5, 56, 336)
+    rows = intervals.cost(2, 6400, 64)
+    assert rows.rounds == 6
+    assert 8 * rows.bytes_sent == 132 * 6400 + 8 * (16 * 64 + 24)
+    assert 8 * rows.correction_bytes == 462 * 6400 + 8 * 328 * 64
     unshifted = relu.cost(2, 6400, 0, 32)
     assert one.correction_bytes - unshifted.correction_bytes == 12 * 6400
     order = comparison.cost(2, 6400, 33, True)

@@ -18,7 +18,9 @@ class Parties:
         for book in self.books:
             book.open()
 
-    def send(self, client, id, *, to=None, rows=1, model="m", version=b"v", limits=LIMITS):
+    def send(
+        self, client, id, *, to=None, rows=1, model="m", version=b"v", limits=LIMITS, trusted=False
+    ):
         """Send a request to parties; return what became of it there."""
         sent = []
         for k in range(len(self.books)) if to is None else to:
@@ -32,6 +34,7 @@ class Parties:
                 SHARES,
                 lambda: None,
                 model,
+                trusted,
             )
             self.books[k].add(request, limits)
             sent.append(request)
@@ -191,27 +194,111 @@ def test_one_client_has_no_more_requests_in_progress_than_it_may():
     assert len(parties.turn()) == 1
 
 
+def used_up(count, an_hour):
+    """Return an allowance of which `count` are left."""
+    allowance = Allowance()
+    allowance.take(an_hour - count)
+    return allowance
+
+
 def test_one_party_alone_that_refuses_has_it_refused_by_all():
-    parties = Parties()
+    parties, limits = Parties(), Limits(rows_an_hour=10)
     for refusing in range(3):
-        parties.books[refusing]._allowances["carol"] = full = Allowance()
-        assert full.take(10, 10)
-        sent = parties.send("carol", f"to {refusing}", limits=Limits(rows_an_hour=10))
+        for k, book in enumerate(parties.books):
+            book._allowances["carol"] = Allowance(), used_up(0 if k == refusing else 10, 10)
+        sent = parties.send("carol", f"to {refusing}", limits=limits)
         assert parties.turn() + parties.turn() == []
         assert all(request.done and request.result is None for request in sent)
-        assert "may ask for 10 rows an hour" in sent[refusing].problem
-        parties.books[refusing]._allowances.clear()
+        assert sent[refusing].status == agreement.LIMIT
+        assert "carol may ask for 10 rows an hour: ask again in 3" in sent[refusing].problem
+        assert 0 < sent[refusing].wait <= 360
+        # Nobody has counted what nobody has computed.
+        for k, book in enumerate(parties.books):
+            requests, rows = book._allowances["carol"]
+            if k != refusing:
+                assert requests.wait_for(1, 1) == rows.wait_for(10, 10) == 0
+            requests.take(1)
+            assert requests.wait_for(1, 1) > 0
+
+
+def test_requests_are_counted_beside_rows_and_per_client():
+    parties, limits = Parties(), Limits(requests_an_hour=2, rows_an_hour=100)
+    for number in range(2):
+        parties.send("carol", str(number), rows=30, limits=limits)
+    assert len(parties.turn()) == 2
+    for request in parties.send("carol", "third", limits=limits):
+        assert request.status == agreement.LIMIT and "2 requests an hour" in request.problem
+        assert 1700 < request.wait <= 1800
+    # What would have to wait for both, waits for the later one; what is too large for ever.
+    for rows, wait in ((90, 1800), (101, np.inf)):
+        for request in parties.send("carol", f"rows {rows}", rows=rows, limits=limits):
+            assert request.wait == pytest.approx(wait, abs=60)
+    parties.send("dora", "a", limits=limits)
+    # The leader tells, with the next, what was refused.
+    assert parties.turn() + parties.turn() == [("dora", "a", 1)]
+
+
+def test_a_thousand_requests_that_are_refused_leave_room_for_an_honest_client():
+    parties, limits = Parties(), Limits(requests_an_hour=5)
+    refused = 0
+    for number in range(1000):
+        sent = parties.send("mallory", str(number), limits=limits)
+        refused += all(request.status == agreement.LIMIT for request in sent)
+        if number % 100 == 0:
+            parties.send("carol", str(number))
+            assert ("carol", str(number), 1) in parties.turn()
+    assert refused == 995
+    assert all(len(book) == 0 for book in parties.books)
+
+
+def test_refusals_leave_room_in_a_turn_for_requests():
+    parties = Parties()
+    for number in range(3 * PER_TURN):
+        parties.send("mallory", str(number), to=[0, 2], limits=Limits(requests=10**4))
+        parties.send("mallory", str(number), to=[1], rows=2, limits=Limits(requests=10**4))
+    parties.send("carol", "a")
+    assert parties.turn() == [("carol", "a", 1)]
+
+
+def test_what_ends_with_a_session_is_not_counted():
+    parties, limits = Parties(), Limits(requests_an_hour=1)
+    for name in "abc":
+        sent = parties.send("carol", name, limits=limits)
+        assert not any(request.done for request in sent)
+        for book in parties.books:
+            book.close("bob shuts down")
+            book.open()
+        assert all(request.later for request in sent)
+    parties.send("carol", "d", limits=limits)
+    assert parties.turn() == [("carol", "d", 1)]
+    assert parties.send("carol", "e", limits=limits)[0].status == agreement.LIMIT
+
+
+def test_parties_that_do_not_say_the_same_of_a_client_refuse_it():
+    parties = Parties()
+    sent = parties.send("carol", "a", to=[0, 2]) + parties.send("carol", "a", to=[1], trusted=True)
+    assert parties.turn() + parties.turn() == []
+    assert all(r.done and r.result is None for r in sent)
+    assert any(
+        "the same in parties.toml of whether its client is trusted" in r.problem for r in sent
+    )
 
 
 def test_rows_come_back_in_an_hour(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("mpc.core.limits.time.monotonic", lambda: now[0])
     allowance = Allowance()
-    assert allowance.take(100, 100) and not allowance.take(1, 100)
+    assert allowance.wait_for(100, 100) == 0
+    allowance.take(100)
+    assert allowance.wait_for(1, 100) == 36 and allowance.wait_for(101, 100) == np.inf
     now[0] = 1800.0
-    assert allowance.take(50, 100) and not allowance.take(1, 100)
-    now[0] = 10000.0
-    assert not allowance.take(101, 100) and allowance.take(100, 100)
+    assert allowance.wait_for(50, 100) == 0 and allowance.wait_for(51, 100) == pytest.approx(36)
+    allowance.take(50)
+    wait = allowance.wait_for(7, 100)
+    now[0] += wait
+    assert allowance.wait_for(7, 100) == 0
+    now[0] = 20000.0
+    assert allowance.wait_for(101, 100) == np.inf and allowance.wait_for(100, 100) == 0
 
 
 @pytest.mark.parametrize("late", [0, 2])

@@ -38,6 +38,7 @@ LOCAL_ONLY = {
     "test_secrecy": "all parties' shares side by side",
     "test_sorting": "all parties' shares side by side; of it test_numpy_functions has more",
     "test_domains": "makes all parties' shares by hand",
+    "test_intervals": "makes all parties' shares by hand",
     "test_normalised": "makes all parties' shares by hand",
     "test_truncated_product": "makes all parties' shares by hand",
     "refused_by_their_values": "checks on the values of all parties",

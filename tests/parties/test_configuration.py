@@ -120,6 +120,17 @@ def test_the_example_is_not_overwritten(example):
         ("[format]", "[auditor]\nrate = 2\n[format]", "rate", "above 0 and at most 1, got 2"),
         ("[format]", "[auditor]\nrating = 1\n[format]", "rating", "no 'rating' goes here"),
         ("[format]", "[auditor]\nrate = 1\n[format]", "[auditor]", "auditor needs certificate = "),
+        *(
+            ("[clients.carol]", f"[clients.carol]\n{key} = {value}", key, message)
+            for key, value, message in (
+                ("trusted", '"yes"', "trusted must be true or false, got 'yes'"),
+                ("trusted", "1", "trusted must be true or false, got 1"),
+                ("rows_an_hour", "0", "rows_an_hour must be a whole number of at least 1, got 0"),
+                ("requests_an_hour", "true", "requests_an_hour must be a whole number"),
+                ("connections", "5", "no 'connections' goes here"),
+            )
+        ),
+        ("[parties.bob]", "[parties.bob]\ntrusted = true", "trusted", "no 'trusted' goes here"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(example, old, new, line, message):
@@ -264,3 +275,17 @@ def test_listening_apart_from_the_address(example):
     alice, bob = configuration.load(example).parties.values()
     assert (alice.address, alice.listen) == (("127.0.0.1", 9001), ("::", 8000))
     assert bob.listen == bob.address
+
+
+def test_a_client_may_be_trusted_and_have_limits_of_its_own(example):
+    text = example.read_text()
+    read = configuration.load(example)
+    assert not read.clients["carol"].trusted and read.checks_rows
+    assert read.limits_of("carol") == read.limits
+    own = "[clients.carol]\ntrusted = true\nrequests_an_hour = 5"
+    example.write_text(text.replace("[clients.carol]", own) + "[limits]\nrows_an_hour = 70\n")
+    read = configuration.load(example)
+    assert read.clients["carol"].trusted and not read.checks_rows
+    limits = read.limits_of("carol")
+    assert (limits.requests_an_hour, limits.rows_an_hour) == (5, 70)
+    assert read.limits.requests_an_hour > 5

@@ -14,6 +14,7 @@ from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bit_injection import GatePair
 from mpc.protocols.bits import MaskProducts
 from mpc.protocols.exponential import PowerWindow
+from mpc.protocols.intervals import WordTables
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.range_check import MaskShifts
 from mpc.protocols.sign import Window
@@ -106,6 +107,8 @@ CORRELATIONS = planned()
         PowerWindow(64, 63, 8),
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         GatePair(128, 16, MaskRef(0, Part((2,), "xor"))),
+        WordTables(1 << 60),
+        WordTables(-64),
         MaskShifts(MaskRef(1, Part((4,))), 5, (16,)),
         MaskShifts(MaskRef(1, Part((4,))), 4, (16, 62)),
         MaskShifts(MaskRef(1, Part((4,))), 4, (0,)),

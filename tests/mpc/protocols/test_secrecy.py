@@ -18,6 +18,7 @@ from scipy.special import chdtrc
 import mpc
 from mpc.core.correlation import cut
 from mpc.protocols import (
+    intervals,
     inverse_root,
     limits,
     masking,
@@ -431,6 +432,9 @@ VERDICTS = {
     "what is given": verdict_on(on_what_is_given),
     "sums": verdict_on(on_sums),
     "limits": on_limits,
+    "intervals": lambda s, a: intervals.groups_inside(
+        computed(s, a[:SOME]), np.int64(-100), np.int64(100), [SOME]
+    )[0],
 }
 
 

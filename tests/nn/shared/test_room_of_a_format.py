@@ -52,7 +52,12 @@ class WithoutRoom:
 
     def __init__(self):
         self.session = SimpleNamespace(
-            format=mpc.Session().format, here=(1,), size=2, note=lambda *_: None, spent=lambda: 0
+            format=mpc.Session().format,
+            here=(1,),
+            size=2,
+            note=lambda *_: None,
+            spent=lambda: 0,
+            pair=None,
         )
 
     def rows_from_shares(self, words):
