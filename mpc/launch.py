@@ -165,6 +165,7 @@ def launch(
     transfers: str = "softspoken",
     auditor: bool = False,
     audit_rate: float = RATE,
+    evidence: Path | str | None = None,
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -201,6 +202,9 @@ def launch(
         Whether an auditor, in one more process, checks what the provider deals.
     audit_rate : float, default=0.1
         Which part of it.
+    evidence : path, optional
+        With an auditor: a folder where it writes what shows a cheat to others; the provider signs what
+        it deals then.
 
     Returns
     -------
