@@ -235,7 +235,16 @@ class Session(SessionWithStock):
 
     def __repr__(self) -> str:
         bits = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
-        return f"Session(parties={self.parties}, {bits}{', closed' if self._closed else ''})"
+        read = self.configuration
+        audited = (
+            f", auditor='{read.auditor.name}' (rate {read.audit_rate:g}"
+            f"{', signed' if read.audit_signed else ''})"
+            if read is not None and read.auditor is not None
+            else ""
+        )
+        return (
+            f"Session(parties={self.parties}, {bits}{audited}{', closed' if self._closed else ''})"
+        )
 
     def __reduce__(self) -> Any:
         # A copy would use the same masks for other values.
