@@ -269,10 +269,14 @@ def launch(
     if not isinstance(audit_signed, bool):
         raise ArgumentError(f"audit_signed must be True or False, got {audit_signed!r}")
     if audit_signed and not auditor:
-        raise ArgumentError("audit_signed=True is for auditor=True: the auditor shows what is signed")
+        raise ArgumentError(
+            "audit_signed=True is for auditor=True: the auditor shows what is signed"
+        )
     if evidence is not None:
         if not audit_signed:
-            raise ArgumentError("evidence is of what the provider has signed: say audit_signed=True")
+            raise ArgumentError(
+                "evidence is of what the provider has signed: say audit_signed=True"
+            )
         evidence = Path(evidence).resolve()
         if not evidence.is_dir():
             raise ArgumentError(f"evidence must be a folder that exists, got {str(evidence)!r}")

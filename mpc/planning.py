@@ -170,7 +170,7 @@ class Repeats:
         self._programs: OrderedDict[Hashable, _Repeated] = OrderedDict()
 
     def begin(self, key: Hashable | None) -> tuple[int, Bundle] | None:
-        """Return where the ids begin that were set aside for a run now, and its bundle; None if none were."""
+        """Return where the ids that were set aside for a run now begin, and its bundle, or None."""
         try:
             found = None if key is None else self._programs.get(key)
         except TypeError:  # a key that is not hashable
@@ -182,7 +182,7 @@ class Repeats:
         return base, found.bundle
 
     def ask(self, key: Hashable | None, bundle: Bundle, base: int) -> int:
-        """Ask for the next runs of a program that runs now, if it is time to; return how many ids they take.
+        """Ask for the next runs of a program that runs now, if it is time to; return how many ids that is.
 
         Parameters
         ----------
@@ -212,9 +212,7 @@ class Repeats:
     def _make_room(self) -> None:
         """Drop what waits for programs that have not run for long; the one that runs now stays."""
         held = sum(len(each.bases) * each.bundle.words for each in self._programs.values())
-        while len(self._programs) > 1 and (
-            held > _AHEAD_WORDS or len(self._programs) > _PROGRAMS
-        ):
+        while len(self._programs) > 1 and (held > _AHEAD_WORDS or len(self._programs) > _PROGRAMS):
             _, oldest = self._programs.popitem(last=False)
             held -= len(oldest.bases) * oldest.bundle.words
             self._drop(oldest)

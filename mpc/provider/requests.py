@@ -178,7 +178,9 @@ def read(data: bytes | bytearray | memoryview) -> Iterator[Request]:
         times, ids = frame[2:]
         frame = frame[:2]
     if not _is_pair(frame) or frame[0] < 0 or times < 1 or ids < 1:
-        raise ShapeError("requests must come as a base and a block, and how often if more than once")
+        raise ShapeError(
+            "requests must come as a base and a block, and how often if more than once"
+        )
     base, piece = frame
     pairs = (_read_kept if len(piece) <= _LARGEST_KEPT else _read)(piece)
     if times > 1 and times * len(pairs) > _PER_FRAME:

@@ -1,4 +1,4 @@
-"""Programs that run again and again in audited sessions: what they need is asked for, and checked, ahead."""
+"""Programs that run again and again in audited sessions: what they need is checked ahead."""
 
 import time
 import warnings
@@ -186,7 +186,7 @@ def test_a_provider_that_cheats_ahead_is_caught_before_it_matters(start, ahead, 
 
     def program(session):
         results[session.me] = found = []
-        for k in range(40):
+        for _ in range(40):
             x = give(session, VALUES, "alice")
             session.prepare(lambda s, x=x: s.twin(x).relu().reveal(), "relu")
             found.append(x.relu().reveal())
