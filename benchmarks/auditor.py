@@ -2,9 +2,9 @@
 
 Every party, the provider and its auditor run in a process of their own. The same processes hold two
 sessions, one with the auditor and one without, and evaluate in them in turns, some calls each. A call
-shares the images, evaluates the network and reveals the scores; its time is that of the party that takes longest.
-CPU is what a process has used while calls ran. Which parts the auditor computes again is drawn, so their
-share is given beside it. Model and images are random. For Linux, whose clocks show other processes' CPU.
+shares the images, evaluates the network and reveals the scores; its time is that of the party that takes
+longest. CPU is what a process has used while calls ran. Which parts the auditor computes again is drawn, so
+their share is given beside it. Model and images are random. For Linux, whose clocks show other processes' CPU.
 """
 
 from __future__ import annotations
@@ -257,8 +257,9 @@ def auditor_text(result: dict[str, Any]) -> list[str]:
     calls = ", ".join(f"{batch['calls']} of {batch['rows']:,}" for batch in result["batches"])
     return [
         "`auditor.py`: network A, every party, the provider and the auditor in a process of its own over"
-        f" TLS on the loopback, rate {result['rate']:g}. The same processes hold a session with the auditor and"
-        f" one without, and evaluate in turns: {result['chunks']} times so many calls each, {calls} images."
+        f" TLS on the loopback, rate {result['rate']:g}. The same processes hold a session with the auditor"
+        f" and one without, and evaluate in turns: {result['chunks']} times so many calls each, {calls}"
+        " images."
         " Medians of a turn's calls [least-most]; ratios are of turns that follow each other. A call"
         " shares the images, evaluates and reveals the scores. CPU is a mean a call.",
         "",
