@@ -4,7 +4,7 @@ Every party, the provider and its auditor run in a process of their own. The sam
 sessions, one with the auditor and one without, and evaluate in them in turns, some calls each. A call
 shares the images, evaluates the network and reveals the scores; its time is that of the party that takes
 longest. CPU is what a process has used while calls ran. Which parts the auditor computes again is drawn, so
-their share is given beside it. Model and images are random. For Linux, whose clocks show other processes' CPU.
+their share is given beside it. Model and images are random. For Linux, whose clocks show the CPU of others.
 """
 
 from __future__ import annotations
