@@ -23,6 +23,8 @@ _KEPT = 256
 # Programs whose randomness is asked for ahead, and how many words of it wait at most.
 _PROGRAMS = 16
 _AHEAD_WORDS = 1 << 22
+# What waits for a program that has not run for so many runs of others is dropped, if there is no room.
+_PATIENCE = 64
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class _Repeated:
 
     bundle: Bundle
     runs: int = 0
+    last: int = 0
     bases: deque[int] = field(default_factory=deque)
 
 
@@ -168,6 +171,7 @@ class Repeats:
     def __init__(self, source: CorrelationSource) -> None:
         self._source = source
         self._programs: OrderedDict[Hashable, _Repeated] = OrderedDict()
+        self._runs = 0
 
     def begin(self, key: Hashable | None) -> tuple[int, Bundle] | None:
         """Return where the ids that were set aside for a run now begin, and its bundle, or None."""
@@ -200,22 +204,30 @@ class Repeats:
             return 0
         self._programs.move_to_end(key)
         found.runs += 1
-        times = min(most, found.runs // 2)
-        if not times or len(found.bases) > times // 2:
-            self._make_room()
+        self._runs += 1
+        found.last = self._runs
+        if len(self._programs) > _PROGRAMS:
+            self._drop(self._programs.popitem(last=False)[1])
+        limit = min(most, found.runs // 2)
+        if not limit or len(found.bases) > limit // 2:
+            return 0
+        times = min(most, found.runs // 2 - len(found.bases))
+        if not self._has_room(times * bundle.words):
             return 0
         self._source.announce_repeats(base, bundle.asked, times, bundle.ids)
         found.bases.extend(base + k * bundle.ids for k in range(times))
-        self._make_room()
         return times * bundle.ids
 
-    def _make_room(self) -> None:
-        """Drop what waits for programs that have not run for long; the one that runs now stays."""
-        held = sum(len(each.bases) * each.bundle.words for each in self._programs.values())
-        while len(self._programs) > 1 and (held > _AHEAD_WORDS or len(self._programs) > _PROGRAMS):
-            _, oldest = self._programs.popitem(last=False)
+    def _has_room(self, words: int) -> bool:
+        """Whether so many words may wait, too; drop what waits for programs that have not run for long."""
+        held = words + sum(len(each.bases) * each.bundle.words for each in self._programs.values())
+        while held > _AHEAD_WORDS:
+            oldest = next(iter(self._programs.values()))
+            if self._runs - oldest.last < _PATIENCE:
+                return False
             held -= len(oldest.bases) * oldest.bundle.words
-            self._drop(oldest)
+            self._drop(self._programs.popitem(last=False)[1])
+        return True
 
     def _drop(self, program: _Repeated) -> None:
         for base in program.bases:

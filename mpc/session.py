@@ -397,15 +397,15 @@ class Session(SessionWithStock):
             Everything that the plan depends on; an array x is represented by ``x.outline()``. With a
             key equal to that of an earlier call, that call's plan is used again.
 
-        Notes
-        -----
-        With an auditor all parties have to call it alike. What a program with a key has used twice or
-        more is asked for ahead of its next runs, so that the auditor has checked it before they begin.
-
         Raises
         ------
         SessionError
             From the program that runs next, if it uses other correlations.
+
+        Notes
+        -----
+        With an auditor all parties have to call it alike. What a program with a key has used twice or
+        more is asked for ahead of its next runs, so that the auditor has checked it before they begin.
 
         Examples
         --------

@@ -109,7 +109,9 @@ class RemoteProvider(ProviderSource):
         """Request a block `times` over, and keep what comes until it is used or dropped."""
         for first in range(base, base + times * ids, ids):
             self._later.update(self._expect_of(first, bundle))
-        self._request(bundle.repeated(base, times, ids))
+        # What is signed is one statement, of which the auditor needs all that it is about.
+        together = self._audit is not None and not self._audit.signs
+        self._request(bundle.repeated(base, times, ids, together=together))
 
     def begin_repeat(self, base: int, bundle: Block) -> None:
         """Drop what the program before has not used, and no longer keep what this one is about to use."""

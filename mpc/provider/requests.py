@@ -72,14 +72,20 @@ class Block:
             return 0
         return max(1, min(_PER_FRAME // len(self.correlations), _WORDS_AHEAD // self.words))
 
-    def repeated(self, base: int, times: int, ids: int) -> Iterator[RequestedPart]:
-        """Yield what the frames ask for that request the block `times` over, with bases `ids` apart."""
-        if times > 1:
+    def repeated(
+        self, base: int, times: int, ids: int, *, together: bool = True
+    ) -> Iterator[RequestedPart]:
+        """Yield what the frames ask for that request the block `times` over, with bases `ids` apart.
+
+        In one frame, if that is possible and `together` is true.
+        """
+        if together and times > 1 and len(self._pieces) == 1:
             ((piece, count, last),) = self._pieces
             frame = wire.encode((base, piece, times, ids))
-            yield RequestedPart(frame, times * count, base + (times - 1) * ids + last)
-        else:
-            yield from self.parts(base)
+            yield RequestedPart(frame, times * count, base + (times - 1) * ids + last, times)
+            return
+        for k in range(times):
+            yield from self.parts(base + k * ids)
 
     def frames(self, base: int) -> Iterator[bytes]:
         """Yield the contents of the frames of requests for a base."""
@@ -102,11 +108,14 @@ class RequestedPart(NamedTuple):
         How many there are.
     last : int
         The id of the last one.
+    runs : int
+        For how many runs of a program they are. An auditor checks each of them or not.
     """
 
     frame: bytes
     requests: int
     last: int
+    runs: int = 1
 
 
 def _cut(

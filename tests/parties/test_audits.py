@@ -147,12 +147,12 @@ def test_an_error_of_the_program_tells_the_provider_nothing(start, logged):
     ("lie", "said"),
     [
         (
-            ("open", bytes(16), (0,), ()),
+            ("open", bytes(16), (0,), (0,), ()),
             "asked for keys of blocks that are not those of the next part",
         ),
         (("clear", 10**6), "cleared corrections that it was not told of"),
         (("clear", 0), "sent a message that is malformed"),
-        (("open", bytes(16), (1, 1), ()), "sent a message that is malformed"),
+        (("open", bytes(16), (0,), (1, 1), ()), "sent a message that is malformed"),
         (("left",), "sent a message that is malformed"),
     ],
 )
@@ -204,9 +204,9 @@ def test_the_auditor_ends_a_session_in_which_a_party_lies(start, monkeypatch, li
 def test_a_party_that_does_not_open_ends_the_session(start, monkeypatch, sent, said):
     opens = AuditLink._open
 
-    def refuse(self, tag, blocks):
+    def refuse(self, tags, picked, blocks):
         if type(self) is not AuditLink:
-            opens(self, tag, blocks)
+            opens(self, tags, picked, blocks)
         elif sent is not None:
             self._post(("keys", *sent))
 
@@ -323,13 +323,13 @@ def test_nothing_is_computed_from_keys_that_the_provider_has_not_signed(start, m
 
     def lying(self, said):
         hashes, *rest = said
-        own = hashes_of([self._keys(self._needed(self._requested[0]))])
+        own = hashes_of([self._keys(self._needed(self._requested[0], (0,)))])
         forged = sha256(bytes(16)).digest() * (len(own) // 32)
         bind(self, (hashes.replace(own, forged), *rest))
 
-    def open_forged(self, tag, blocks):
+    def open_forged(self, tags, picked, blocks):
         if type(self) is AuditLink:
-            opens(self, tag, blocks)
+            opens(self, tags, picked, blocks)
         else:
             self._post(("keys", bytes(16 * len(blocks.masks)), b""))
 
@@ -367,12 +367,12 @@ def test_keys_that_differ_accuse_nobody(start, monkeypatch):
     """Where a party opens another key than the provider has signed, the auditor cannot tell who lies."""
     opens = AuditLink._open
 
-    def lying(self, tag, blocks):
+    def lying(self, tags, picked, blocks):
         if type(self) is AuditLink:
             forged = bytes(16 * len(blocks.masks)), bytes(48 * len(blocks.corrections))
             self._post(("keys", *forged))
         else:
-            opens(self, tag, blocks)
+            opens(self, tags, picked, blocks)
 
     monkeypatch.setattr(AuditLink, "_open", lying)
     for error in start(signed=True).run(two_steps).values():

@@ -2,6 +2,8 @@
 
 import time
 import warnings
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,17 +113,25 @@ def test_programs_that_run_again(start, ahead, parties, programs):
 def test_a_program_that_ends_early_and_one_that_is_forgotten(start, ahead, monkeypatch):
     """What was asked for ahead is dropped, at all parties, and no id serves twice."""
     rests, programs = (6, 13), (product,) * 8 + (larger,) * 8
-    monkeypatch.setattr(mpc.planning, "_AHEAD_WORDS", 1 << 10)
+    monkeypatch.setattr(mpc.planning, "_AHEAD_WORDS", 1 << 11)
+    monkeypatch.setattr(mpc.planning, "_PATIENCE", 3)
+    dropped, drop = [], RemoteProvider.drop_repeat
+
+    def noted(self, base, bundle):
+        dropped.append(base)
+        drop(self, base, bundle)
+
+    monkeypatch.setattr(RemoteProvider, "drop_repeat", noted)
     trial = start(rate=0.5)
     check(trial.run(lambda session: again(session, programs, rests)), programs, rests)
-    assert ahead
+    assert ahead and dropped
 
 
 def test_more_is_never_asked_for_than_half_of_what_was_used(start, ahead):
     programs = (product,) * 9
     trial = start(rate=1e-12)
     trial.run(lambda session: again(session, programs))
-    assert 0 < sum(ahead) <= 9 + 4
+    assert 0 < sum(ahead) < 9 + 9 // 2
 
 
 def test_parties_that_prepare_other_programs_notice(start):
@@ -196,6 +206,57 @@ def test_a_provider_that_cheats_ahead_is_caught_before_it_matters(start, ahead, 
     assert ahead and all(results.values())
     for each in results.values():
         assert all(np.abs(result - np.maximum(VALUES, 0)).max() < 2e-3 for result in each)
+
+
+class CheatOnce(Cheat):
+    """Deals one correction wrongly, of a run that is asked for with others."""
+
+    def correct(self, id, correlation, out):
+        self.dealt = getattr(self, "dealt", 0) + 1
+        if self.dealt == 30:
+            super().correct(id, correlation, out)
+        else:
+            super(Cheat, self).correct(id, correlation, out)
+
+
+def test_of_runs_that_were_asked_for_together_the_wrong_one_is_named(start, ahead, monkeypatch):
+    monkeypatch.setattr(mpc.provider.service, "Provider", CheatOnce)
+    convicted = []
+    convict = auditor._Auditing._convict
+
+    def noted(self, first, last, evidence):
+        convicted.append((first, last, len(self._parts[0].tags) // 16, self._parts[0].last))
+        return convict(self, first, last, evidence)
+
+    monkeypatch.setattr(auditor._Auditing, "_convict", noted)
+
+    def program(session):
+        for _ in range(40):
+            x = give(session, VALUES, "alice")
+            session.prepare(lambda s, x=x: s.twin(x).relu().reveal(), "relu")
+            x.relu().reveal()
+
+    for error in start().run(program).values():
+        assert isinstance(error, AuditError)
+    ((first, last, runs, end),) = convicted
+    assert runs > 2 and last - first < 8 and last <= end
+    assert f"for ids {first} to {last} " in str(error)
+
+
+def test_each_run_of_a_part_has_a_coin_of_its_own():
+    """As parts that are asked for one by one have; within sampling error of the rate."""
+    read = SimpleNamespace(audit_rate=0.1, audit_signed=False, provider=None)
+    meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
+    auditing = auditor._Auditing(
+        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16)
+    )
+    for k in range(100):
+        auditing._bind("bob", b"", k + 1, bytes(16 * 100))
+    picked = [len(part.picked) for part in auditing._parts]
+    # Five standard deviations, of all and of how many a part has.
+    assert abs(sum(picked) - 1000) < 5 * 30
+    assert len(set(picked)) > 1 and max(picked) < 10 + 5 * 6
+    assert [part.number for part in auditing._parts] == list(range(0, 10_000, 100))
 
 
 @pytest.mark.parametrize("when", ["after the part", "in place of the next"])
