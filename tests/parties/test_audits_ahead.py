@@ -303,6 +303,21 @@ def test_an_auditor_that_disappears_is_named(start, ahead):
         assert isinstance(error, mpc.PeerError) and "auditor" in str(error)
 
 
+def test_a_launch_has_an_auditor_that_writes_evidence(tmp_path):
+    found = mpc.launch(repr, auditor=True, audit_signed=True, evidence=tmp_path)
+    assert all("auditor='auditor' (rate 0.1, signed)" in text for text in found.values())
+    for said, options in {
+        "audit_signed=True is for auditor=True": {"audit_signed": True},
+        "audit_signed must be True or False, got 1": {"auditor": True, "audit_signed": 1},
+        "evidence is of what the provider has signed": {"auditor": True, "evidence": tmp_path},
+        "evidence must be a folder that exists": {
+            "auditor": True, "audit_signed": True, "evidence": tmp_path / "none"
+        },
+    }.items():  # fmt: skip
+        with pytest.raises(mpc.ArgumentError, match=said):
+            mpc.launch(repr, **options)
+
+
 def test_a_session_says_who_watches(start):
     found = start(rate=0.25, signed=True).run(repr)
     assert all("auditor='auditor' (rate 0.25, signed)" in text for text in found.values())
