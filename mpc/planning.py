@@ -175,6 +175,8 @@ class Repeats:
 
     def begin(self, key: Hashable | None) -> tuple[int, Bundle] | None:
         """Return where the ids that were set aside for a run now begin, and its bundle, or None."""
+        if not self._programs:
+            return None  # as without an auditor: a key takes long to hash
         try:
             found = None if key is None else self._programs.get(key)
         except TypeError:  # a key that is not hashable
