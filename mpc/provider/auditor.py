@@ -299,7 +299,7 @@ class _Auditing:
         if last <= self._last:
             raise FrameError(f"{name} announced a part whose ids were announced already")
         self._last = last
-        self._pending_bytes += _size(frame, *signed)
+        self._pending_bytes += _size(frame, tags, *signed)
         if self._pending_bytes > _MOST_PENDING_BYTES:
             raise FrameError(f"{name} announced more parts than can wait for a verdict")
         counts = self._meeting.counts
@@ -348,7 +348,7 @@ class _Auditing:
                 if (wrong := self._wrong(part)) is not None:
                     return self._convict(*wrong)
             self._parts.popleft()
-            self._pending_bytes -= _size(part.frame, *part.signed)
+            self._pending_bytes -= _size(part.frame, part.tags, *part.signed)
             self._cleared = part.last
         self._clear()
         return None

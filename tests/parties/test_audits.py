@@ -342,7 +342,7 @@ def test_nothing_is_computed_from_keys_that_the_provider_has_not_signed(start, m
 
 
 def test_parts_that_wait_are_bounded_whatever_they_hold(monkeypatch):
-    monkeypatch.setattr(auditor, "_MOST_PENDING_BYTES", 1 << 14)
+    monkeypatch.setattr(auditor, "_MOST_PENDING_BYTES", 16 * (1024 + 16))
     read = SimpleNamespace(audit_rate=1.0, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
