@@ -1,7 +1,6 @@
 """An auditor's cost, measured in turns with and without one."""
 
 import json
-import statistics
 
 import pytest
 
@@ -20,9 +19,8 @@ def test_calls_with_an_auditor_are_measured_beside_calls_without(benchmark):
     _, provider, again = auditor.cpu_of(batch, "audited")
     assert auditor.share_of(batch) == pytest.approx(again / provider)
     assert auditor.cpu_of(batch, "plain")[1] > 0
-    text = auditor.auditor_text(result)
-    assert any(line.startswith("| 40 |") for line in text)
-    assert statistics.median(plain) > 0
+    (text,) = [line for line in auditor.auditor_text(result) if line.startswith("| images")]
+    assert "| 40 |" in text and min(plain) > 0
 
 
 @pytest.mark.parametrize("line", [["--rate", "2"], ["--chunks", "0"], ["--rows", "0"]])
