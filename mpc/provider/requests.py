@@ -192,8 +192,10 @@ def read(data: bytes | bytearray | memoryview) -> Iterator[Request]:
         )
     base, piece = frame
     pairs = (_read_kept if len(piece) <= _LARGEST_KEPT else _read)(piece)
-    if times > 1 and times * len(pairs) > _PER_FRAME:
-        raise ShapeError(f"at most {_PER_FRAME} requests may be repeated in a frame")
+    if times > 1 and not 0 < times * len(pairs) <= _PER_FRAME:
+        raise ShapeError(
+            f"1 to {_PER_FRAME} requests may come from those that are repeated in a frame"
+        )
     for k in range(times):
         first = base + k * ids
         for id, encoded in pairs:
