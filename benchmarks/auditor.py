@@ -193,7 +193,7 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = script.parser(__doc__)
     parser.add_argument("--rows", default=",".join(map(str, processes.ROWS)), metavar="N,N")
     parser.add_argument(
-        "--chunks", type=int, default=40, help="of calls, of each kind (default: 40)"
+        "--chunks", type=int, default=100, help="of calls, of each kind (default: 100)"
     )
     parser.add_argument("--rate", type=float, default=RATE, help="of the audit (default: 0.1)")
     script.add_output(parser)
