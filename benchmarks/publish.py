@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import auditor
 import conversions
 import deep
 import functions
@@ -37,6 +38,7 @@ README = HERE.parent / "README.md"
 RESULTS = HERE / "RESULTS.md"
 SCALING = HERE.parent / "docs" / "scaling.md"
 RUNNING = HERE.parent / "docs" / "running.md"
+SECURITY = HERE.parent / "docs" / "security-models.md"
 FILES = HERE / "results"
 
 
@@ -64,6 +66,7 @@ BENCHMARKS = (
     "alone",
     "alone_training",
     "stock",
+    "auditor",
 )
 
 
@@ -92,6 +95,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "deep": ["deep.py", "--json"],
         "pretrained": ["pretrained.py", "--json"],
         "stock": ["stock.py", "--json"],
+        "auditor": ["auditor.py", "--json"],
         "processes": ["processes.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
@@ -432,6 +436,11 @@ def results() -> str:
             else []
         ),
         *apart(),
+        *(
+            ["## An auditor", "", *auditor.auditor_text(found["auditor"]), ""]
+            if "auditor" in found
+            else []
+        ),
         "## Workers",
         "",
         workers_text(found["workers"]),
@@ -535,6 +544,13 @@ def with_sizing(page: str) -> str:
     return between(page, "figures: sizing", sizing_text(read("sizing")))
 
 
+def with_auditor(page: str) -> str:
+    """Return the page on security models with its figures filled in, where they have been measured."""
+    if not (FILES / "auditor.json").exists():
+        return between(page, "figures: auditor", "Not measured yet: `benchmarks/auditor.py`.")
+    return between(page, "figures: auditor", "\n".join(auditor.auditor_text(read("auditor"))))
+
+
 def with_paper(page: str) -> str:
     """Return the page on scaling with its figures filled in."""
     measured = read("workers")
@@ -578,6 +594,7 @@ def main() -> int:
     RESULTS.write_text(results())
     SCALING.write_text(with_paper(SCALING.read_text()))
     RUNNING.write_text(with_sizing(RUNNING.read_text()))
+    SECURITY.write_text(with_auditor(SECURITY.read_text()))
     return 0
 
 

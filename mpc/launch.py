@@ -108,13 +108,23 @@ class Place:
         links = join_parties(read, self.me, named, self.sock.dup(), memory_limit)
         return Session.from_links(read, self.me, links, ranges)
 
-    def provide(self) -> None:
-        """Be the provider, or its auditor, until the launch is over."""
+    def provide(self, evidence: Path | None = None) -> None:
+        """Be the provider, or its auditor, until the launch is over.
+
+        Parameters
+        ----------
+        evidence : Path, optional
+            A folder where the auditor writes what shows a cheat.
+        """
         from mpc.provider.auditor import AuditorService
         from mpc.provider.service import ProviderService
 
-        kind = AuditorService if self.me == "auditor" else ProviderService
-        service = kind(configuration.load(self.path), sock=self.sock)
+        read = configuration.load(self.path)
+        service: AuditorService | ProviderService
+        if self.me == "auditor":
+            service = AuditorService(read, sock=self.sock, evidence=evidence)
+        else:
+            service = ProviderService(read, sock=self.sock)
         try:
             self.pipe.recv()  # nothing is ever sent: waits until the parent closes it or is gone
         except (EOFError, OSError):
@@ -131,15 +141,16 @@ class _Program:
     prepare: bool
     memory_limit: int
     ranges: str
+    evidence: Path | None = None
 
     def only_for(self, name: str) -> _Program:
         """Return a copy with the inputs of `name` alone, so that no others reach its process."""
         inputs = {name: self.inputs[name]} if name in self.inputs else {}
-        return _Program(self.program, inputs, self.prepare, self.memory_limit, self.ranges)
+        return replace(self, inputs=inputs)
 
     def __call__(self, place: Place) -> Any:
         if place.me in HELPERS:
-            return place.provide()
+            return place.provide(self.evidence)
         inputs = self.inputs.get(place.me, ())
         program = fingerprint(self.program)
         with place.session(program, self.memory_limit, ranges=self.ranges) as session:
@@ -165,6 +176,8 @@ def launch(
     transfers: str = "softspoken",
     auditor: bool = False,
     audit_rate: float = RATE,
+    audit_signed: bool = False,
+    evidence: str | Path | None = None,
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -201,6 +214,10 @@ def launch(
         Whether an auditor, in one more process, checks what the provider deals.
     audit_rate : float, default=0.1
         Which part of it.
+    audit_signed : bool, default=False
+        Whether the provider signs what it deals, so that a cheat can be shown to others.
+    evidence : path, optional
+        With ``audit_signed=True``: an existing folder, where the auditor writes what shows a cheat.
 
     Returns
     -------
@@ -249,6 +266,20 @@ def launch(
         raise ArgumentError(
             "auditor=True is for provider='crypto': it checks what a provider deals"
         )
+    if not isinstance(audit_signed, bool):
+        raise ArgumentError(f"audit_signed must be True or False, got {audit_signed!r}")
+    if audit_signed and not auditor:
+        raise ArgumentError(
+            "audit_signed=True is for auditor=True: the auditor shows what is signed"
+        )
+    if evidence is not None:
+        if not audit_signed:
+            raise ArgumentError(
+                "evidence is of what the provider has signed: say audit_signed=True"
+            )
+        evidence = Path(evidence).resolve()
+        if not evidence.is_dir():
+            raise ArgumentError(f"evidence must be a folder that exists, got {str(evidence)!r}")
     if transfers != "softspoken" and provider is not None:
         raise ArgumentError(f"transfers is for provider=None, got {transfers!r}")
     _check_program(program)
@@ -258,6 +289,7 @@ def launch(
         prepare,
         memory_limit,
         ranges,
+        evidence,
     )
     return start(
         run.only_for,
@@ -270,6 +302,7 @@ def launch(
         transfers=transfers,
         auditor=auditor,
         audit_rate=check_rate(audit_rate),
+        audit_signed=audit_signed,
     )
 
 
@@ -303,6 +336,7 @@ def start(
     transfers: str = "softspoken",
     auditor: bool = False,
     audit_rate: float = RATE,
+    audit_signed: bool = False,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
@@ -330,6 +364,7 @@ def start(
                 transfers=transfers,
                 auditor=auditor,
                 audit_rate=audit_rate,
+                audit_signed=audit_signed,
             )
             tasks = [
                 (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members

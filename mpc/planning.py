@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +14,17 @@ from mpc.core.correlation import Correlation
 from mpc.core.cost import Cost, Ledger
 from mpc.core.interfaces import CorrelationSource
 
-__all__ = ["Bundle", "Bundles", "Plan", "Recorded"]
+__all__ = ["Bundle", "Bundles", "Plan", "Recorded", "Repeats"]
 
 Words = NDArray[np.uint64]
 
 # The number of bundles that a session keeps.
 _KEPT = 256
+# Programs whose randomness is asked for ahead, and how many words of it wait at most.
+_PROGRAMS = 16
+_AHEAD_WORDS = 1 << 22
+# What waits for a program that has not run for so many runs of others is dropped, if there is no room.
+_PATIENCE = 64
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,13 @@ class Bundle:
         How many ids the program uses.
     asked : Any
         The correlations, packed by :meth:`mpc.core.interfaces.CorrelationSource.bundle`.
+    words : int
+        How many words of corrections they have.
     """
 
     ids: int
     asked: Any
+    words: int = 0
 
 
 class Bundles:
@@ -137,3 +145,98 @@ class Bundles:
     def clear(self) -> None:
         """Forget all."""
         self._held.clear()
+
+
+@dataclass
+class _Repeated:
+    """A program that runs again and again: where its next runs are, and how often it has run."""
+
+    bundle: Bundle
+    runs: int = 0
+    last: int = 0
+    bases: deque[int] = field(default_factory=deque)
+
+
+class Repeats:
+    """Ids that are set aside for programs that run again and again, whose randomness is asked for ahead.
+
+    What it decides follows from the programs' keys and plans alone, so all parties decide alike. Not more
+    is asked for ahead than half of what a program has used.
+
+    Parameters
+    ----------
+    source : CorrelationSource
+    """
+
+    def __init__(self, source: CorrelationSource) -> None:
+        self._source = source
+        self._programs: OrderedDict[Hashable, _Repeated] = OrderedDict()
+        self._runs = 0
+
+    def begin(self, key: Hashable | None) -> tuple[int, Bundle] | None:
+        """Return where the ids that were set aside for a run now begin, and its bundle, or None."""
+        if not self._programs:
+            return None  # as without an auditor: a key takes long to hash
+        try:
+            found = None if key is None else self._programs.get(key)
+        except TypeError:  # a key that is not hashable
+            return None
+        if found is None or not found.bases:
+            return None
+        base = found.bases.popleft()
+        self._source.begin_repeat(base, found.bundle.asked)
+        return base, found.bundle
+
+    def ask(self, key: Hashable | None, bundle: Bundle, base: int) -> int:
+        """Ask for the next runs of a program that runs now, if it is time to; return how many ids that is.
+
+        Parameters
+        ----------
+        key : hashable or None
+        bundle : Bundle
+        base : int
+            Ids from the next one on are not used yet.
+        """
+        most = self._source.repeats(bundle.asked)
+        try:
+            if key is None or not most:
+                return 0
+            found = self._programs.setdefault(key, _Repeated(bundle))
+        except TypeError:
+            return 0
+        self._programs.move_to_end(key)
+        found.runs += 1
+        self._runs += 1
+        found.last = self._runs
+        if len(self._programs) > _PROGRAMS:
+            self._drop(self._programs.popitem(last=False)[1])
+        limit = min(most, found.runs // 2)
+        if not limit or len(found.bases) > limit // 2:
+            return 0
+        times = min(most, found.runs // 2 - len(found.bases))
+        if not self._has_room(times * bundle.words):
+            return 0
+        self._source.announce_repeats(base, bundle.asked, times, bundle.ids)
+        found.bases.extend(base + k * bundle.ids for k in range(times))
+        return times * bundle.ids
+
+    def _has_room(self, words: int) -> bool:
+        """Whether so many words may wait, too; drop what waits for programs that have not run for long."""
+        held = words + sum(len(each.bases) * each.bundle.words for each in self._programs.values())
+        while held > _AHEAD_WORDS:
+            oldest = next(iter(self._programs.values()))
+            if self._runs - oldest.last < _PATIENCE:
+                return False
+            held -= len(oldest.bases) * oldest.bundle.words
+            self._drop(self._programs.popitem(last=False)[1])
+        return True
+
+    def _drop(self, program: _Repeated) -> None:
+        for base in program.bases:
+            self._source.drop_repeat(base, program.bundle.asked)
+
+    def clear(self) -> None:
+        """Drop all."""
+        for program in self._programs.values():
+            self._drop(program)
+        self._programs.clear()

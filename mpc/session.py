@@ -28,7 +28,7 @@ from mpc.core.runtime import MEMORY_LIMIT, Setup
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
-from mpc.planning import Bundle, Bundles, Plan, Recorded
+from mpc.planning import Bundle, Bundles, Plan, Recorded, Repeats
 from mpc.protocols import sharing
 from mpc.session_setup import agreed
 from mpc.stock import SessionWithStock
@@ -192,6 +192,7 @@ class Session(SessionWithStock):
         # None where all parties live in this process.
         self.configuration = read
         self._bundles = Bundles()
+        self._repeats = Repeats(setup.source)
         # The last id for which correlations were announced to the source.
         self._announced = 0
         if setup.source.own_shares and self.here:
@@ -234,7 +235,16 @@ class Session(SessionWithStock):
 
     def __repr__(self) -> str:
         bits = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
-        return f"Session(parties={self.parties}, {bits}{', closed' if self._closed else ''})"
+        read = self.configuration
+        audited = (
+            f", auditor='{read.auditor.name}' (rate {read.audit_rate:g}"
+            f"{', signed' if read.audit_signed else ''})"
+            if read is not None and read.auditor is not None
+            else ""
+        )
+        return (
+            f"Session(parties={self.parties}, {bits}{audited}{', closed' if self._closed else ''})"
+        )
 
     def __reduce__(self) -> Any:
         # A copy would use the same masks for other values.
@@ -392,6 +402,11 @@ class Session(SessionWithStock):
         SessionError
             From the program that runs next, if it uses other correlations.
 
+        Notes
+        -----
+        With an auditor all parties have to call it alike. What a program with a key has used twice or
+        more is asked for ahead of its next runs, so that the auditor has checked it before they begin.
+
         Examples
         --------
         >>> import mpc
@@ -403,13 +418,24 @@ class Session(SessionWithStock):
         """
         if not self.prepares():
             return
-        base = self.last_id
-        bundle = self._bundle(program, key, base)
-        self._announced = base + bundle.ids
+        self._return()
+        base = behind = self.last_id
+        kept = self._repeats.begin(key)
+        if kept is not None:
+            self.last_id, bundle = kept
+        else:
+            bundle = self._bundle(program, key, base)
+            behind += bundle.ids
+        self._announced = self.last_id + bundle.ids
         if self.pair is not None:
             joint.make_at_once(self, bundle.asked)
-        else:
+        elif kept is None:
             self.source.announce(base, bundle.asked)
+        behind += self._repeats.ask(key, bundle, behind)
+        if behind != self._announced:
+            # The next ids are set aside for other runs: who runs another program must notice.
+            self._detour = self._announced, behind
+            self.note("ahead", self.last_id, behind)
 
     def prepares(self) -> bool:
         """Return whether :meth:`prepare` asks for anything now; if not, it need not be called."""
@@ -423,7 +449,9 @@ class Session(SessionWithStock):
 
         All parties call it, at the same place. Ids that were announced to the provider are not used.
         """
-        own = [np.array([max(self._announced, self.last_id)], np.uint64) for _ in self.here]
+        self._repeats.clear()
+        used, self._detour = max(self._announced, self.last_id, *(self._detour or ())), None
+        own = [np.array([used], np.uint64) for _ in self.here]
         said = [int(last[0]) for last in self.tell(own, booked=False)]
         for party, last in zip(self.parties, said, strict=True):
             if last >= OWN_IDS:
@@ -449,7 +477,8 @@ class Session(SessionWithStock):
             asked = self.source.bundle(recorded.asked, base, last)
         else:
             asked = planned.pair.taken
-        bundle = Bundle(last - base, asked)
+        words = sum(correlation.corrected_words for _, correlation in recorded.asked)
+        bundle = Bundle(last - base, asked, words)
         self._bundles.add(key, bundle)
         return bundle
 

@@ -406,7 +406,9 @@ class StreamBlocks(_Blocks[Stream]):
 
     def fill(self, out: NDArray[np.uint64], id: int, start: int = 0) -> None:
         """Write words of stream `id` into `out`, see :meth:`ring.streams.Stream.fill`."""
-        self.at(id).fill(out, id, start)
+        # As `at`, which a call of a single row is long enough to notice.
+        block = id >> _BLOCK_SHIFT if id < OWN_IDS else id
+        (self._made.get(block) or self._make(id)).fill(out, id, start)
 
     def fill_rows(
         self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0

@@ -104,6 +104,8 @@ def test_figures_are_those_of_the_result_files(benchmark):
     assert publish.with_paper(text) == text
     text = (ROOT / "docs" / "running.md").read_text()
     assert publish.with_sizing(text) == text
+    text = (ROOT / "docs" / "security-models.md").read_text()
+    assert publish.with_auditor(text) == text
 
 
 def test_training_reaches_what_is_asked_of_it(benchmark):

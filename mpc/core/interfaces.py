@@ -165,6 +165,25 @@ class CorrelationSource(ABC):
     def announce(self, base: int, bundle: Any) -> None:  # noqa: B027 - it need not
         """Begin to deal a bundle for a program whose ids begin at base + 1; returns at once."""
 
+    def repeats(self, bundle: Any) -> int:
+        """Return how often to ask at a time for what a program needs that runs again and again.
+
+        0 if it is asked for when it runs. Must be the same at all parties.
+        """
+        return 0
+
+    def announce_repeats(self, base: int, bundle: Any, times: int, ids: int) -> None:  # noqa: B027
+        """Begin to deal a bundle `times` over, for ids from base + 1, base + ids + 1, ... on.
+
+        It is kept until :meth:`begin_repeat` or :meth:`drop_repeat` is called for each base.
+        """
+
+    def begin_repeat(self, base: int, bundle: Any) -> None:  # noqa: B027 - there may be none
+        """Note that the program runs now for which a bundle was announced ahead, at a base."""
+
+    def drop_repeat(self, base: int, bundle: Any) -> None:  # noqa: B027 - there may be none
+        """Drop what was announced ahead and no program will use."""
+
     def book_bundle(self, bundle: Any, ledger: Ledger) -> None:  # noqa: B027 - it may be free
         """Book, in a plan, the bytes of the requests for a bundle."""
 

@@ -150,6 +150,8 @@ class Runtime:
         self._ledger = setup.ledger
         self._endings: dict[Callable[[], None], None] = {}
         self.last_id = last_id
+        # Where ids go on behind those of a program that were set aside before others were used.
+        self._detour: tuple[int, int] | None = None
         self._closed = False
         self._owner = Owner()
         self._began = time.monotonic()
@@ -216,6 +218,8 @@ class Runtime:
         With `kept` for a mask that has a key of its own, see :mod:`mpc.core.keys`.
         """
         self.check_open()
+        if self._detour is not None:
+            self._return()
         if self.last_id >= OWN_IDS - 1:
             # From there on ids are those of masks that are kept.
             raise SessionError(
@@ -223,6 +227,11 @@ class Runtime:
             )
         self.last_id += 1
         return OWN_IDS + self.last_id if kept else self.last_id
+
+    def _return(self) -> None:
+        """Go on where ids went before those that were set aside, once these are used."""
+        if self._detour is not None and self.last_id == self._detour[0]:
+            self.last_id, self._detour = self._detour[1], None
 
     def note(self, *step: object) -> None:
         """Enter a step into the checksum by which the parties notice that their programs differ."""

@@ -3,7 +3,8 @@
 1. The last party has all corrections of a part, the requests of one frame. It sends the auditor the
    requests, and a tag of the corrections: GMAC under a key of these two, with the part's number as the
    nonce. The provider does not know the key, so other corrections have the same tag with a probability
-   of at most 2^-128 times their blocks of 16 bytes.
+   of at most 2^-128 times their blocks of 16 bytes. Where a frame asks for several runs of a program,
+   each run is a part of its own, with its own tag and number, and a coin of its own.
 2. Then the auditor draws whether it checks the part. If so, each party sends it the keys of the blocks
    that the requests, and the masks that they refer to, are in: its own, as far as they are needed.
 3. The auditor computes the corrections as the provider does, and compares the tag. It tells every party
@@ -20,8 +21,9 @@ Source: covert security (Aumann, Lindell 2007).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -45,6 +47,7 @@ __all__ = [
     "blocks_needed",
     "draw",
     "requests_of",
+    "runs_of",
     "tag_key",
 ]
 
@@ -111,14 +114,37 @@ def requests_of(frame: bytes, limit: int) -> list[tuple[int, Correlation]]:
     ShapeError
         If the provider would have refused them.
     """
-    found: list[tuple[int, Correlation]] = []
-    for request in read(frame):
-        if found and request.id <= found[-1][0]:
-            raise ShapeError("ids must ascend, none serves twice")
-        found.append((request.id, request.correlation(limit)))
-    if not found:
-        raise ShapeError("a part must have a request")
-    return found
+    return runs_of(frame, limit, 1, (0,))[-1][0]
+
+
+def runs_of(
+    frame: bytes, limit: int, runs: int, picked: Sequence[int]
+) -> tuple[int, int, list[list[tuple[int, Correlation]]]]:
+    """Read the requests of the runs that were picked of a frame; nothing is decoded of the others.
+
+    Returns
+    -------
+    first, last : int
+        The first and the last id of the frame.
+    list of list of (int, Correlation)
+        Of each run that was picked.
+
+    Raises
+    ------
+    ShapeError
+        If the provider would have refused them, or they are not for so many runs.
+    """
+    asked = list(read(frame))
+    if not asked or len(asked) % runs:
+        raise ShapeError("a part must have a request, and each run as many as the others")
+    if any(a.id >= b.id for a, b in pairwise(asked)):
+        raise ShapeError("ids must ascend, none serves twice")
+    each = len(asked) // runs
+    found = [
+        [(request.id, request.correlation(limit)) for request in asked[k * each : (k + 1) * each]]
+        for k in picked
+    ]
+    return asked[0].id, asked[-1].id, found
 
 
 def blocks_needed(requests: Sequence[tuple[int, Correlation]], parties: int) -> list[Needed]:
@@ -163,7 +189,7 @@ class Recomputation:
         requests: Sequence[tuple[int, Correlation]],
         needed: Sequence[Needed],
         opened: Sequence[tuple[bytes, bytes]],
-    ) -> Iterator[Words]:
+    ) -> Generator[Words, None, None]:
         """Yield the corrections of a part, one at a time: whoever asks for many gets no more memory.
 
         Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from mpc.core import wire
 from mpc.core.errors import AuditError, FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.core.frames import Kind
 from mpc.core.keys import PartyStreams
-from mpc.provider.audit import CorrectionTag, Needed, blocks_needed, requests_of
+from mpc.provider.audit import CorrectionTag, Needed, blocks_needed, requests_of, runs_of
 from mpc.provider.requests import RequestedPart
 from mpc.provider.signed import SignedParts, hashes_of, own_hashes
 from mpc.transport.connection import Connection, exchange
@@ -107,10 +108,10 @@ class AuditLink:
             self._clear(rest[0])
         elif (
             what == "open"
-            and [type(value) for value in rest] == [bytes, tuple, tuple]
+            and [type(value) for value in rest] == [bytes, tuple, tuple, tuple]
             and all(map(_is_ascending, rest[1:]))
         ):
-            self._open(rest[0], Needed(*rest[1:]))
+            self._open(rest[0], rest[1], Needed(*rest[2:]))
         elif (
             what == "signed"
             and [type(value) for value in rest] == [tuple, tuple, bytes]
@@ -140,7 +141,7 @@ class AuditLink:
     def _clear(self, id: int) -> None:
         self.cleared = id
 
-    def _open(self, tag: bytes, blocks: Needed) -> None:
+    def _open(self, tags: bytes, picked: tuple[int, ...], blocks: Needed) -> None:
         """Send the keys of blocks. Whoever has them learns of these blocks what the provider knows."""
         masks, corrections = self._keys(blocks)
         self._post(("keys", b"".join(masks), b"".join(corrections)))
@@ -189,6 +190,8 @@ class LastPartyLink(AuditLink):
         self._requested: deque[RequestedPart] = deque()
         self._bound: deque[tuple[RequestedPart, bytes]] = deque()
         self._tag: CorrectionTag | None = None
+        # Of the runs of the part that come before.
+        self._tags = b""
         self._arrived = self._numbers = 0
         self._signed: SignedParts | None = None
         self.bound = 0
@@ -197,6 +200,11 @@ class LastPartyLink(AuditLink):
     def check_signatures(self, session: bytes, certificates: Sequence[bytes]) -> None:
         """Have the provider, whose certificates these are, sign each part."""
         self._signed = SignedParts(session, certificates)
+
+    @property
+    def signs(self) -> bool:
+        """Whether the provider signs each part."""
+        return self._signed is not None
 
     @property
     def awaits_signature(self) -> bool:
@@ -219,8 +227,17 @@ class LastPartyLink(AuditLink):
         self._arrived += 1
         if self._signed is not None:
             self._signed.add(words)
-        elif self._is_whole():
-            self._bind(())
+            return
+        part = self._requested[0]
+        if self._arrived % (part.requests // part.runs) == 0:
+            self._end_run()
+            if self._is_whole():
+                self._bind(())
+
+    def _end_run(self) -> None:
+        """End the tag of a run: the next correction belongs to another."""
+        assert self._tag is not None
+        self._tags, self._tag = self._tags + self._tag.end(), None
 
     def signed(self, data: Any) -> None:
         """Take in the provider's signature of a part, and send it on with the tag.
@@ -238,15 +255,15 @@ class LastPartyLink(AuditLink):
         except ShapeError as error:
             raise FrameError(f"{self._provider} sent {error}") from None
         self._compare(needed[-1], own_hashes(hashes, needed, self._parties - 1))
+        self._end_run()
         self._bind((hashes, digest, signature))
 
     def _bind(self, signed: tuple[bytes, ...]) -> None:
         """Send the auditor a part whose corrections are here."""
-        assert self._tag is not None
-        part, tag = self._requested.popleft(), self._tag.end()
-        self._bound.append((part, tag))
-        self._post(("part", part.frame, part.last, tag, *signed))
-        self._tag, self._arrived, self.bound = None, 0, part.last
+        part, tags = self._requested.popleft(), self._tags
+        self._bound.append((part, tags))
+        self._post(("part", part.frame, part.last, tags, *signed))
+        self._tags, self._arrived, self.bound = b"", 0, part.last
 
     def _clear(self, id: int) -> None:
         if id > self.bound:
@@ -255,17 +272,24 @@ class LastPartyLink(AuditLink):
         while self._bound and self._bound[0][0].last <= id:
             self._bound.popleft()
 
-    def _open(self, tag: bytes, blocks: Needed) -> None:
-        # Who can name the tag has not asked before the corrections were bound.
+    def _open(self, tags: bytes, picked: tuple[int, ...], blocks: Needed) -> None:
+        # Who can name the tags has not asked before the corrections were bound.
         part, bound = self._bound[0] if self._bound else (None, b"")
-        if part is None or tag != bound or blocks != self._needed(part):
+        if (
+            part is None
+            or tags != bound
+            or not picked
+            or picked[-1] >= part.runs
+            or blocks != self._needed(part, picked)
+        ):
             raise FrameError(
                 f"{self.connection.peer} asked for keys of blocks that are not those of the next part"
             )
-        super()._open(tag, blocks)
+        super()._open(tags, picked, blocks)
 
-    def _needed(self, part: RequestedPart) -> Needed:
-        return blocks_needed(requests_of(part.frame, _WORDS), self._parties)[-1]
+    def _needed(self, part: RequestedPart, picked: Sequence[int]) -> Needed:
+        *_, runs = runs_of(part.frame, _WORDS, part.runs, picked)
+        return blocks_needed(list(chain.from_iterable(runs)), self._parties)[-1]
 
 
 def _are_numbers(values: Sequence[Any], count: int) -> bool:

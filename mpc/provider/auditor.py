@@ -10,8 +10,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from mpc.provider.audit import (
     Recomputation,
     blocks_needed,
     draw,
-    requests_of,
+    runs_of,
     tag_key,
 )
 from mpc.provider.evidence import Evidence
@@ -55,6 +57,8 @@ _LARGEST_MESSAGE = 1 << 23
 # Of requests of parts that wait for a verdict. The last party's keys come behind them, so all are read.
 _MOST_PENDING_BYTES = 1 << 28
 _PART_BYTES = 1 << 10
+# Of a part, as a frame of requests may have.
+_MOST_RUNS = 128
 _LOOK_SECONDS = 0.25
 # When the service is to stop, a session in which nothing comes for so long is ended.
 _STOP_SECONDS = 3.0
@@ -158,14 +162,16 @@ class AuditorService(MeetingService):
 class _Part:
     """A part whose corrections are bound, until the parties are told of it."""
 
+    # Of its first run, and the tags and the places of the runs that a coin has fallen for.
     number: int
     frame: bytes
     last: int
-    tag: bytes
-    picked: bool
+    tags: bytes
+    picked: tuple[int, ...]
     # Hashes of keys, digest of the corrections and signature, where the provider signs.
     signed: tuple[bytes, ...]
-    requests: list[tuple[int, Correlation]] = field(default_factory=list)
+    # Of each run that is picked.
+    runs: list[list[tuple[int, Correlation]]] = field(default_factory=list)
     needed: list[Needed] = field(default_factory=list)
 
 
@@ -285,19 +291,22 @@ class _Auditing:
         else:
             raise FrameError(f"{name} sent a message that is malformed")
 
-    def _bind(self, name: str, frame: bytes, last: int, tag: bytes, *signed: bytes) -> None:
-        """Draw whether to audit a part, now that its corrections are bound."""
-        if last <= self._last or len(tag) != TAG_BYTES:
+    def _bind(self, name: str, frame: bytes, last: int, tags: bytes, *signed: bytes) -> None:
+        """Draw whether to audit a part, or each run of it, now that its corrections are bound."""
+        runs, rest = divmod(len(tags), TAG_BYTES)
+        if not 1 <= runs <= (1 if self._signs else _MOST_RUNS) or rest:
+            raise FrameError(f"{name} sent tags that are malformed")
+        if last <= self._last:
             raise FrameError(f"{name} announced a part whose ids were announced already")
         self._last = last
-        self._pending_bytes += _size(frame, *signed)
+        self._pending_bytes += _size(frame, tags, *signed)
         if self._pending_bytes > _MOST_PENDING_BYTES:
             raise FrameError(f"{name} announced more parts than can wait for a verdict")
         counts = self._meeting.counts
-        picked = draw(self._rate)
-        part = _Part(counts["parts"], frame, last, tag, picked, signed)
+        picked = tuple(k for k in range(runs) if draw(self._rate))
+        part = _Part(counts["parts"], frame, last, tags, picked, signed)
         self._parts.append(part)
-        counts["parts"] += 1
+        counts["parts"] += runs
         if self._signs:
             self._show_hashes(part)
 
@@ -337,9 +346,9 @@ class _Auditing:
                 if len(self._opened) < len(self._names):
                     break
                 if (wrong := self._wrong(part)) is not None:
-                    return self._convict(part, wrong)
+                    return self._convict(*wrong)
             self._parts.popleft()
-            self._pending_bytes -= _size(part.frame, *part.signed)
+            self._pending_bytes -= _size(part.frame, part.tags, *part.signed)
             self._cleared = part.last
         self._clear()
         return None
@@ -353,24 +362,28 @@ class _Auditing:
         """Ask all parties for the keys that a part's corrections follow from."""
         # The last party opens keys for the first part that it holds to be open.
         self._clear()
-        part.requests = self._requests(part)
-        if part.requests[0][0] <= self._cleared:
+        first, part.runs = self._requests(part)
+        if first <= self._cleared:
             raise self._other_ids()
-        part.needed = blocks_needed(part.requests, len(self._names))
+        part.needed = blocks_needed(list(chain.from_iterable(part.runs)), len(self._names))
         self._asked_at = time.monotonic()
         for name, needed in zip(self._names, part.needed, strict=True):
             if name in self._here:
-                self._send(name, ("open", part.tag, needed.masks, needed.corrections))
+                asked = needed.masks, needed.corrections
+                self._send(name, ("open", part.tags, part.picked, *asked))
 
-    def _requests(self, part: _Part) -> list[tuple[int, Correlation]]:
+    def _requests(self, part: _Part) -> tuple[int, list[list[tuple[int, Correlation]]]]:
+        """Return the first id of a part, and the requests of the runs that are picked."""
         try:
-            requests = requests_of(part.frame, self._service.limit)
+            first, end, runs = runs_of(
+                part.frame, self._service.limit, len(part.tags) // TAG_BYTES, part.picked or (0,)
+            )
         except ShapeError as error:
             last = self._names[-1]
             raise FrameError(f"{last} announced requests that are malformed: {error}") from None
-        if requests[-1][0] != part.last:
+        if end != part.last:
             raise self._other_ids()
-        return requests
+        return first, runs
 
     def _other_ids(self) -> FrameError:
         return FrameError(f"{self._names[-1]} announced a part of other ids than its requests have")
@@ -380,7 +393,7 @@ class _Auditing:
 
         Otherwise a provider could sign other hashes wherever it deals wrongly, and be accused of nothing.
         """
-        needed = blocks_needed(self._requests(part), len(self._names))
+        needed = blocks_needed(self._requests(part)[1][0], len(self._names))
         # The last party has compared its own.
         for party, name in enumerate(self._names[:-1]):
             hashes = own_hashes(part.signed[0], needed, party)
@@ -388,25 +401,29 @@ class _Auditing:
                 blocks = needed[party]
                 self._send(name, ("signed", blocks.masks, blocks.corrections, hashes))
 
-    def _wrong(self, part: _Part) -> str | None:
-        """Compute a part's corrections again, and compare; return where evidence is if they are wrong."""
+    def _wrong(self, part: _Part) -> tuple[int, int, str] | None:
+        """Compute a part's corrections again, and compare; return ids and evidence if they are wrong."""
         opened = [self._opened[name] for name in self._names]
         self._opened = {}
-        self._meeting.counts["audited"] += 1
+        self._meeting.counts["audited"] += len(part.picked)
         certificate = b""
         if self._signs:
             # Before anything is computed: masks that follow from forged keys must not get into the cache.
             certificate = self._signer_of(part)
             self._compare_keys(part, opened)
-        tag = CorrectionTag(self._key, part.number)
-        digest = sha256()
-        for words in self._recomputation.corrections(part.requests, part.needed, opened):
-            tag.add(words)
-            if self._signs:
-                digest.update(words.astype("<u8", copy=False).data)
-        if tag.end() == part.tag:
-            return None
-        return self._evidence(part, digest.digest(), certificate) if self._signs else ""
+        digest, asked = sha256(), list(chain.from_iterable(part.runs))
+        with closing(self._recomputation.corrections(asked, part.needed, opened)) as computed:
+            for k, run in zip(part.picked, part.runs, strict=True):
+                tag = CorrectionTag(self._key, part.number + k)
+                for words in islice(computed, len(run)):
+                    tag.add(words)
+                    if self._signs:
+                        digest.update(words.astype("<u8", copy=False).data)
+                if tag.end() != part.tags[k * TAG_BYTES : (k + 1) * TAG_BYTES]:
+                    said = digest.digest()
+                    shown = self._evidence(part, said, certificate) if self._signs else ""
+                    return run[0][0], run[-1][0], shown
+        return None
 
     def _compare_keys(self, part: _Part, opened: Sequence[tuple[bytes, bytes]]) -> None:
         """Compare the keys that were opened with those that the provider has signed."""
@@ -442,10 +459,9 @@ class _Auditing:
         )  # fmt: skip
         return self._service.keep(evidence)
 
-    def _convict(self, part: _Part, evidence: str) -> AuditError:
+    def _convict(self, first: int, last: int, evidence: str) -> AuditError:
         """Tell all parties that the provider has dealt wrongly, and wait for them to leave."""
         self._meeting.counts["wrong"] += 1
-        first, last = part.requests[0][0], part.last
         self._tell(("wrong", first, last))
         self._over = True
         self._until = time.monotonic() + _LEAVE_SECONDS

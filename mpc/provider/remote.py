@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from mpc.core.errors import PeerError, SessionError
 from mpc.core.frames import Kind
 from mpc.core.keys import PartyStreams
 from mpc.provider.audit_link import LastPartyLink
-from mpc.provider.requests import Block
+from mpc.provider.requests import Block, RequestedPart
 from mpc.provider.sources import ProviderSource, book_request, expand_masks
 from mpc.transport.connection import Connection, exchange
 from mpc.transport.remote import located
@@ -62,6 +62,7 @@ class RemoteProvider(ProviderSource):
         audit: LastPartyLink | None = None,
     ) -> None:
         self._streams, self._audit = streams, audit
+        self.audited = audit is not None
         self.connection = connection
         self._timeout = timeout
         self._ledger = ledger
@@ -74,6 +75,9 @@ class RemoteProvider(ProviderSource):
         # Of correlations whose masks are in use: what has not been taken from `ahead`, and what has.
         self._begun: set[int] = set()
         self._kept: dict[int, Words] = {}
+        # Ids of programs that will run later, and those of the one that runs with what was kept for it.
+        self._later: set[int] = set()
+        self._now: frozenset[int] = frozenset()
         self._ready_bytes = 0
 
     @property
@@ -92,11 +96,43 @@ class RemoteProvider(ProviderSource):
                     "the program asks for other randomness than the one that was prepared"
                 )
             del self._asked[id]
-            self._begun.add(id)
+            if id not in self._kept:
+                self._begun.add(id)
         return expand_masks(self._streams, id, correlation)
 
     def announce(self, base: int, bundle: Block) -> None:
         """Send the requests of a block for ids from base + 1 on, without waiting; ids must be new."""
+        self._expect_of(base, bundle)
+        self._request(bundle.parts(base))
+
+    def announce_repeats(self, base: int, bundle: Block, times: int, ids: int) -> None:
+        """Request a block `times` over, and keep what comes until it is used or dropped."""
+        for first in range(base, base + times * ids, ids):
+            self._later.update(self._expect_of(first, bundle))
+        # What is signed is one statement, of which the auditor needs all that it is about.
+        together = self._audit is not None and not self._audit.signs
+        self._request(bundle.repeated(base, times, ids, together=together))
+
+    def begin_repeat(self, base: int, bundle: Block) -> None:
+        """Drop what the program before has not used, and no longer keep what this one is about to use."""
+        self._forget(self._now)
+        self._now = frozenset(base + id for id, _ in bundle.correlations)
+        self._later.difference_update(self._now)
+
+    def drop_repeat(self, base: int, bundle: Block) -> None:
+        """Drop a block, as far as it is here; what is still to come is dropped when it comes."""
+        self._forget([base + id for id, _ in bundle.correlations])
+
+    def _forget(self, ids: Iterable[int]) -> None:
+        self._later.difference_update(ids)
+        for id in ids:
+            # Of those whose masks are in use the correction may be asked for later.
+            if self._asked.pop(id, None) is not None and id in self._kept:
+                self._ready_bytes -= self._kept.pop(id).nbytes
+
+    def _expect_of(self, base: int, bundle: Block) -> list[int]:
+        """Enter the correlations of a block as asked for; return their ids."""
+        ids = []
         for id, correlation in bundle.at(base):
             if id <= self._last:
                 raise SessionError(
@@ -106,7 +142,11 @@ class RemoteProvider(ProviderSource):
             self._last = id
             self._asked[id] = correlation
             self._due.append((id, correlation))
-        for part in bundle.parts(base):
+            ids.append(id)
+        return ids
+
+    def _request(self, parts: Iterable[RequestedPart]) -> None:
+        for part in parts:
             book_request(self._ledger, len(part.frame))
             if self._audit is not None:
                 self._audit.requested(part)
@@ -124,9 +164,9 @@ class RemoteProvider(ProviderSource):
             while not self.ahead:
                 self._receive()
             first, words = self.ahead.popleft()
-            if first in self._begun:
+            if first in self._begun or first in self._later or first in self._now:
                 # Perhaps that of a correlation whose masks are in use, and which will be asked for later.
-                self._begun.remove(first)
+                self._begun.discard(first)
                 self._kept[first] = words
             else:
                 # A correction that was requested ahead and is not used after all is dropped.

@@ -26,6 +26,10 @@ _OF_SERVICES: tuple[type[Correlation], ...] = (WordTables,)
 # auditor checks or not.
 _PER_FRAME = 128
 _WORDS_PER_FRAME = 1 << 21
+# Of a program that runs again and again: how many words are asked for at a time, ahead of need; and the
+# most that one run may take, if nothing is to be asked for ahead.
+_WORDS_AHEAD = 1 << 20
+_MOST_WORDS_AHEAD = 1 << 22
 # Decoded requests and frames of at most so many bytes are cached.
 _LARGEST_KEPT = 1 << 12
 
@@ -40,10 +44,13 @@ class Block:
         Those with corrections; ids are relative to the base.
     ids : int
         How many ids the program uses, those of masks and of correlations without corrections included.
+    words : int
+        How many words the corrections have.
     """
 
     correlations: tuple[tuple[int, Correlation], ...]
     ids: int
+    words: int
     _pieces: tuple[tuple[bytes, int, int], ...]
 
     @classmethod
@@ -54,12 +61,35 @@ class Block:
         for some in _cut(counted):
             encoded = wire.encode(tuple((id, wire.encode(c)) for id, c in some))
             pieces.append((encoded, len(some), some[-1][0]))
-        return cls(tuple(counted), last - base, tuple(pieces))
+        words = sum(correlation.corrected_words for _, correlation in counted)
+        return cls(tuple(counted), last - base, words, tuple(pieces))
 
     def at(self, base: int) -> Iterator[tuple[int, Correlation]]:
         """Yield ids and correlations of the block for a base."""
         for id, correlation in self.correlations:
             yield base + id, correlation.placed_at(base)
+
+    @property
+    def repeats(self) -> int:
+        """How often to ask for the block at a time, ahead of need; 0 if it is too large for that."""
+        if not self.correlations or self.words > _MOST_WORDS_AHEAD:
+            return 0
+        return max(1, min(_PER_FRAME // len(self.correlations), _WORDS_AHEAD // self.words))
+
+    def repeated(
+        self, base: int, times: int, ids: int, *, together: bool = True
+    ) -> Iterator[RequestedPart]:
+        """Yield what the frames ask for that request the block `times` over, with bases `ids` apart.
+
+        In one frame, if that is possible and `together` is true.
+        """
+        if together and times > 1 and len(self._pieces) == 1:
+            ((piece, count, last),) = self._pieces
+            frame = wire.encode((base, piece, times, ids))
+            yield RequestedPart(frame, times * count, base + (times - 1) * ids + last, times)
+            return
+        for k in range(times):
+            yield from self.parts(base + k * ids)
 
     def frames(self, base: int) -> Iterator[bytes]:
         """Yield the contents of the frames of requests for a base."""
@@ -82,11 +112,14 @@ class RequestedPart(NamedTuple):
         How many there are.
     last : int
         The id of the last one.
+    runs : int
+        For how many runs of a program they are. An auditor checks each of them or not.
     """
 
     frame: bytes
     requests: int
     last: int
+    runs: int = 1
 
 
 def _cut(
@@ -150,14 +183,27 @@ def read(data: bytes | bytearray | memoryview) -> Iterator[Request]:
     Raises
     ------
     ShapeError
-        If the bytes are not what :meth:`Block.frames` yields.
+        If the bytes are not what :meth:`Block.frames` yields or :meth:`Block.repeated` has.
     """
     frame = wire.decode(data)
-    if not _is_pair(frame) or frame[0] < 0:
-        raise ShapeError("requests must come as a base and a block")
+    times = ids = 1
+    if type(frame) is tuple and [type(value) for value in frame[2:]] == [int, int]:
+        times, ids = frame[2:]
+        frame = frame[:2]
+    if not _is_pair(frame) or frame[0] < 0 or times < 1 or ids < 1:
+        raise ShapeError(
+            "requests must come as a base and a block, and how often if more than once"
+        )
     base, piece = frame
-    for id, encoded in (_read_kept if len(piece) <= _LARGEST_KEPT else _read)(piece):
-        yield Request(base, base + id, encoded)
+    pairs = (_read_kept if len(piece) <= _LARGEST_KEPT else _read)(piece)
+    if times > 1 and not 0 < times * len(pairs) <= _PER_FRAME:
+        raise ShapeError(
+            f"1 to {_PER_FRAME} requests may come from those that are repeated in a frame"
+        )
+    for k in range(times):
+        first = base + k * ids
+        for id, encoded in pairs:
+            yield Request(first, first + id, encoded)
 
 
 def _read(piece: bytes) -> tuple[tuple[int, bytes], ...]:

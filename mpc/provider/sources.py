@@ -34,6 +34,13 @@ Words = NDArray[np.uint64]
 class ProviderSource(CorrelationSource):
     """Base of the three sources: books corrections and requests."""
 
+    # With an auditor programs that run again and again have their corrections checked before they run.
+    audited = False
+
+    def repeats(self, bundle: Block) -> int:
+        """Return how often to ask at a time for what a program needs; 0 without an auditor."""
+        return bundle.repeats if self.audited else 0
+
     def makes(self, kind: type[Correlation]) -> bool:
         """Whether a provider deals correlations of a class: of every one."""
         return True
@@ -126,6 +133,8 @@ class FromKeys(ProviderSource):
         audit: AuditLink | None = None,
     ) -> None:
         self._streams, self._audit = streams, audit
+        # It asks for nothing, but sets the same ids aside as the last party.
+        self.audited = self.works_ahead = audit is not None
         self._link, self._where = link, where
         self._leaves = False
         if link is not None:

@@ -765,12 +765,12 @@ class Cheat(Provider):
         out += np.uint64(1 << 40)
 
 
-def audited(place):
-    """Run one process of a launch whose provider cheats."""
+def audited(evidence, place):
+    """Run one process of a launch whose provider cheats; `evidence` is the auditor's folder for it."""
     if place.me == "provider":
         mpc.provider.service.Provider = Cheat
     if place.me in HELPERS:
-        return place.provide()
+        return place.provide(evidence)
     with place.session() as session:
         x = session.share(np.ones(3) if session.me == "alice" else None, "alice", shape=(3,))
         return x.relu().reveal()

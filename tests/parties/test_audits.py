@@ -1,11 +1,11 @@
 """An auditor beside parties and a provider that talk over TLS: all in threads of one process."""
 
-import socket
 import threading
 import time
 import warnings
 from collections import Counter
 from dataclasses import fields, replace
+from functools import partial
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -19,21 +19,17 @@ from mpc.core import events
 from mpc.core.errors import AuditError
 from mpc.core.keys import fresh_streams
 from mpc.launch import start as start_processes
-from mpc.parties import configuration
-from mpc.parties.configuration import Timeouts
 from mpc.parties.handshake import HandshakeError
 from mpc.parties.health import ask
-from mpc.parties.joining import join_parties
 from mpc.provider import auditor, signed
 from mpc.provider.audit_link import AuditLink, LastPartyLink
-from mpc.provider.auditor import AuditorService
 from mpc.provider.evidence import load_evidence
-from mpc.provider.service import ProviderService
 from mpc.provider.signed import hashes_of
 from mpc.workers.pool import FAILURE, Part
 from mpc.workers.spread import _SpreadCall
 from nn.command import main
 from nn.serving.service import PartyService
+from tests.helpers.audit_trials import give, trials_in
 from tests.helpers.programs import Cheat, audited
 
 VALUES = np.linspace(-4, 4, 24)
@@ -41,71 +37,9 @@ VALUES = np.linspace(-4, 4, 24)
 NEVER = 1e-12
 
 
-class Trial:
-    """Two or three parties, a provider and an auditor, with a configuration for all."""
-
-    def __init__(self, folder, parties=("alice", "bob"), rate=1.0, answer=20.0, signed=False):
-        self.parties, self.folder = parties, folder
-        members = (*parties, "provider", "auditor")
-        self.sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in members}
-        path = configuration.write_example(
-            folder / "trial", parties, ("carl",),
-            ports=[sock.getsockname()[1] for sock in self.sockets.values()],
-            timeouts=Timeouts(connect=40, answer=answer),
-            auditor=True, audit_rate=rate, audit_signed=signed,
-        )  # fmt: skip
-        self.read = configuration.load(path)
-        self.reads = dict.fromkeys(parties, self.read)
-        self.provider = ProviderService(self.read, sock=self.sockets["provider"])
-        self.audit()
-
-    def audit(self):
-        evidence = self.folder if self.read.audit_signed else None
-        self.auditor = AuditorService(
-            self.read, sock=self.sockets["auditor"].dup(), evidence=evidence
-        )
-
-    def _party(self, me, program, found):
-        try:
-            read = self.reads[me]
-            links = join_parties(read, me, "trial", self.sockets[me].dup())
-            with mpc.Session.from_links(read, me, links) as session:
-                found[me] = program(session)
-        except Exception as error:
-            found[me] = error
-
-    def run(self, program):
-        """Return what the program returns or raises at each party."""
-        found = {}
-        threads = [
-            threading.Thread(target=self._party, args=(name, program, found), daemon=True)
-            for name in self.parties
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert found.keys() == set(self.parties)
-        return found
-
-    def close(self):
-        self.auditor.close(0.2)
-        self.provider.close(0.2)
-        for sock in self.sockets.values():
-            sock.close()
-
-
 @pytest.fixture
 def start(tmp_path):
-    trials = []
-
-    def make(*arguments, **options):
-        trials.append(Trial(tmp_path, *arguments, **options))
-        return trials[-1]
-
-    yield make
-    for trial in trials:
-        trial.close()
+    yield from trials_in(tmp_path)
 
 
 @pytest.fixture
@@ -115,11 +49,6 @@ def logged(monkeypatch):
     hear = [lambda event, _, fields: found.append((event, dict(fields)))]
     monkeypatch.setattr(events, "_hearers", hear)
     return found
-
-
-def give(session, values, owner):
-    mine = session.me in (owner, None)
-    return session.share(values if mine else None, owner, shape=values.shape, bound=8)
 
 
 def two_steps(session):
@@ -170,12 +99,18 @@ def test_a_cheat_ends_the_session_at_every_party(start, monkeypatch, logged):
     assert session["problem"] == "-"
 
 
-def test_a_cheat_in_a_process_of_its_own():
+def test_a_cheat_in_a_process_of_its_own(tmp_path):
     with pytest.raises(mpc.LaunchError) as caught:
-        start_processes(lambda _: audited, ("alice", "bob"), auditor=True, audit_rate=1.0)
+        start_processes(
+            lambda _: partial(audited, tmp_path),
+            ("alice", "bob"), auditor=True, audit_rate=1.0, audit_signed=True,
+        )  # fmt: skip
     errors = caught.value.errors
     assert set(errors) == {"alice", "bob"}
     assert all("AuditError: provider has dealt wrongly for ids" in text for text in errors.values())
+    (path,) = tmp_path.glob("*.audit")
+    found = load_evidence(path)
+    assert found.problems([found.provider], [found.auditor]) == []
 
 
 def test_a_cheat_whom_nobody_looks_at_is_not_found(start, monkeypatch):
@@ -212,12 +147,12 @@ def test_an_error_of_the_program_tells_the_provider_nothing(start, logged):
     ("lie", "said"),
     [
         (
-            ("open", bytes(16), (0,), ()),
+            ("open", bytes(16), (0,), (0,), ()),
             "asked for keys of blocks that are not those of the next part",
         ),
         (("clear", 10**6), "cleared corrections that it was not told of"),
         (("clear", 0), "sent a message that is malformed"),
-        (("open", bytes(16), (1, 1), ()), "sent a message that is malformed"),
+        (("open", bytes(16), (0,), (1, 1), ()), "sent a message that is malformed"),
         (("left",), "sent a message that is malformed"),
     ],
 )
@@ -269,9 +204,9 @@ def test_the_auditor_ends_a_session_in_which_a_party_lies(start, monkeypatch, li
 def test_a_party_that_does_not_open_ends_the_session(start, monkeypatch, sent, said):
     opens = AuditLink._open
 
-    def refuse(self, tag, blocks):
+    def refuse(self, tags, picked, blocks):
         if type(self) is not AuditLink:
-            opens(self, tag, blocks)
+            opens(self, tags, picked, blocks)
         elif sent is not None:
             self._post(("keys", *sent))
 
@@ -388,13 +323,13 @@ def test_nothing_is_computed_from_keys_that_the_provider_has_not_signed(start, m
 
     def lying(self, said):
         hashes, *rest = said
-        own = hashes_of([self._keys(self._needed(self._requested[0]))])
+        own = hashes_of([self._keys(self._needed(self._requested[0], (0,)))])
         forged = sha256(bytes(16)).digest() * (len(own) // 32)
         bind(self, (hashes.replace(own, forged), *rest))
 
-    def open_forged(self, tag, blocks):
+    def open_forged(self, tags, picked, blocks):
         if type(self) is AuditLink:
-            opens(self, tag, blocks)
+            opens(self, tags, picked, blocks)
         else:
             self._post(("keys", bytes(16 * len(blocks.masks)), b""))
 
@@ -407,7 +342,7 @@ def test_nothing_is_computed_from_keys_that_the_provider_has_not_signed(start, m
 
 
 def test_parts_that_wait_are_bounded_whatever_they_hold(monkeypatch):
-    monkeypatch.setattr(auditor, "_MOST_PENDING_BYTES", 1 << 14)
+    monkeypatch.setattr(auditor, "_MOST_PENDING_BYTES", 16 * (1024 + 16))
     read = SimpleNamespace(audit_rate=1.0, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
@@ -432,12 +367,12 @@ def test_keys_that_differ_accuse_nobody(start, monkeypatch):
     """Where a party opens another key than the provider has signed, the auditor cannot tell who lies."""
     opens = AuditLink._open
 
-    def lying(self, tag, blocks):
+    def lying(self, tags, picked, blocks):
         if type(self) is AuditLink:
             forged = bytes(16 * len(blocks.masks)), bytes(48 * len(blocks.corrections))
             self._post(("keys", *forged))
         else:
-            opens(self, tag, blocks)
+            opens(self, tags, picked, blocks)
 
     monkeypatch.setattr(AuditLink, "_open", lying)
     for error in start(signed=True).run(two_steps).values():

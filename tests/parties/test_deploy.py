@@ -154,6 +154,14 @@ def test_units_run_what_the_compose_file_runs_but_on_the_loopback(unit, service)
     assert arguments == COMPOSE[service]["command"]
 
 
+def test_the_auditor_runs_like_the_provider():
+    provider, auditor = command_of("sotto-provider"), command_of("sotto-auditor")
+    assert (provider.pop(0), auditor.pop(0)) == ("provider", "auditor")
+    assert auditor == provider
+    same = [set(UNITS[unit].splitlines()) for unit in ("sotto-provider", "sotto-auditor")]
+    assert all(line.startswith(("#", "ExecStart=", "Description=")) for line in same[0] ^ same[1])
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_are_hardened(unit):
     lines = UNITS[unit].splitlines()

@@ -9,6 +9,7 @@ from mpc.core.correlation import MaskRef, Part
 from mpc.core.errors import ShapeError
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.truncation import TruncationPair
+from mpc.provider.audit import runs_of
 from mpc.provider.requests import Block, Request, read
 from ring.streams import OWN_IDS
 
@@ -48,6 +49,28 @@ def test_a_block_serves_wherever_the_program_stands():
     assert list(block.frames(77)) == frames(77)
     (first,), (second,) = frames(50), frames(60)
     assert wire.decode(first)[1] == wire.decode(second)[1]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_block_that_is_repeated_asks_for_what_its_runs_ask_for(together):
+    block = Block.of(program(100), 100, 107)
+    assert block.repeats == 128 // 5
+    parts = list(block.repeated(100, 3, 9, together=together))
+    assert [part.runs for part in parts] == ([3] if together else [1, 1, 1])
+    assert sum(part.requests for part in parts) == 15 and parts[-1].last == 125
+    got = [request for part in parts for request in read(part.frame)]
+    wanted = [each for base in (100, 109, 118) for each in program(base)]
+    # A mask from before all runs stays where it is; own ones are those of each run.
+    assert [(request.id, request.correlation(1 << 10)) for request in got] == wanted
+
+
+def test_what_is_too_large_is_not_asked_for_ahead():
+    assert Block.of([(1, TruncationPair(1 << 22, 16))], 0, 1).repeats == 0
+    assert Block.of([(1, TruncationPair(1 << 19, 16))], 0, 1).repeats == 1
+    assert Block.of([], 0, 1).repeats == 0
+    many = Block.of([(k, TruncationPair(k, 16)) for k in range(1, 301)], 0, 300)
+    assert many.repeats == 1
+    assert [part.runs for part in many.repeated(0, 2, 300)] == [1] * 6
 
 
 def test_many_requests_take_several_frames():
@@ -121,3 +144,25 @@ def test_an_outline_has_all_that_a_plan_depends_on():
         assert s.share(np.zeros(5), owner="bob").outline() == x.outline()
         narrow = x + 0
         assert narrow.with_integer_bound(7).outline() != narrow.outline()
+
+
+@pytest.mark.parametrize(
+    ("times", "ids"), [(0, 9), (-1, 9), (3, 0), (27, 9), (1 << 40, 9), (2, b""), (b"", 9)]
+)
+def test_a_frame_cannot_be_repeated_without_end(times, ids):
+    """What a provider, or an auditor, would have to do for a few bytes is bounded."""
+    ((piece, *_),) = Block.of(program(100), 100, 107)._pieces
+    with pytest.raises(ShapeError):
+        list(read(wire.encode((100, piece, times, ids))))
+    # Nothing, again and again.
+    with pytest.raises(ShapeError):
+        list(read(wire.encode((100, wire.encode(()), 1 << 40, 9))))
+
+
+def test_ids_of_runs_that_overlap_are_refused():
+    ((piece, *_),) = Block.of(program(100), 100, 107)._pieces
+    with pytest.raises(ShapeError, match="ids must ascend"):
+        runs_of(wire.encode((100, piece, 2, 3)), 1 << 10, 2, (0,))
+    with pytest.raises(ShapeError, match="each run as many as the others"):
+        runs_of(wire.encode((100, piece, 2, 9)), 1 << 10, 3, (0,))
+    assert runs_of(wire.encode((100, piece, 2, 9)), 1 << 10, 2, (1,)) == (102, 116, [program(109)])

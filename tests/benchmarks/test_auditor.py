@@ -1,0 +1,30 @@
+"""An auditor's cost, measured in turns with and without one."""
+
+import json
+
+import pytest
+
+import mpc
+
+
+def test_calls_with_an_auditor_are_measured_beside_calls_without(benchmark):
+    auditor = benchmark("auditor")
+    result = auditor.run((40,), chunks=2, rate=1.0, warm_up=1)
+    assert json.loads(json.dumps(result)) == json.loads(json.dumps(result))
+    (batch,) = result["batches"]
+    plain, audited = (batch["medians"][kind] for kind in auditor.KINDS)
+    assert batch["ratios"] == [pytest.approx(b / a) for a, b in zip(plain, audited, strict=True)]
+    # What it computes again is what the provider has computed: the clocks are those of the right processes.
+    assert 0 < batch["audited"] <= batch["parts"]
+    _, provider, again = auditor.cpu_of(batch, "audited")
+    assert auditor.share_of(batch) == pytest.approx(again / provider)
+    assert auditor.cpu_of(batch, "plain")[1] > 0
+    (text,) = [line for line in auditor.auditor_text(result) if line.startswith("| images")]
+    assert "| 40 |" in text and min(plain) > 0
+
+
+@pytest.mark.parametrize("line", [["--rate", "2"], ["--chunks", "0"], ["--rows", "0"]])
+def test_options_that_make_no_sense(benchmark, line):
+    auditor = benchmark("auditor")
+    with pytest.raises((ValueError, mpc.ArgumentError)):
+        auditor.job(auditor.arguments(line))
