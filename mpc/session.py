@@ -25,11 +25,12 @@ from mpc.core.errors import (
 from mpc.core.network import Network
 from mpc.core.ranges import MODES
 from mpc.core.runtime import MEMORY_LIMIT, Setup
+from mpc.core.watching import MALICIOUS, SECURITY
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
 from mpc.planning import Bundle, Bundles, Plan, Recorded
-from mpc.protocols import sharing
+from mpc.protocols import masking, sharing
 from mpc.session_setup import agreed
 from mpc.stock import SessionWithStock
 from mpc.transport.local import LocalTransport
@@ -129,6 +130,7 @@ class Session(SessionWithStock):
         provider: str | None = session_setup.DEFAULT,
         transfers: str | None = None,
         network: Network | None = None,
+        security: str | None = None,
     ) -> None:
         if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
             raise ArgumentError(
@@ -150,6 +152,8 @@ class Session(SessionWithStock):
                 )
         if network is not None and not isinstance(network, Network):
             raise DtypeError(f"network must be an mpc.Network, got {network!r}")
+        if security is not None and security not in SECURITY:
+            raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
         if me is None:
             if program is not None:
                 raise ArgumentError("program is for a session with me=")
@@ -163,6 +167,7 @@ class Session(SessionWithStock):
                     provider,
                     transfers or "softspoken",
                     network,
+                    security == MALICIOUS,
                 )
             )
             return
@@ -183,6 +188,11 @@ class Session(SessionWithStock):
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
         session_setup.check_provider(read, provider)
+        if security not in (None, read.security):
+            raise ArgumentError(
+                f"security with me= is what the configuration says: {read.path} has"
+                f" security = {read.security!r}, got {security!r}"
+            )
         ranges = ranges or "warn"
         links = join_parties(read, me, agreed(program, ranges), memory_limit=memory_limit)
         self._begin(session_setup.joined(read, me, links, ranges), read)
@@ -234,7 +244,8 @@ class Session(SessionWithStock):
 
     def __repr__(self) -> str:
         bits = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
-        return f"Session(parties={self.parties}, {bits}{', closed' if self._closed else ''})"
+        security = "" if self.watch is None else f", security={self.security!r}"
+        return f"Session(parties={self.parties}, {bits}{security}{', closed' if self._closed else ''})"
 
     def __reduce__(self) -> Any:
         # A copy would use the same masks for other values.
@@ -306,6 +317,9 @@ class Session(SessionWithStock):
         plaintext, frac_bits, largest, binary = sharing.share(
             self, x, self.number(owner, "owner"), shape=shape, dtype=dtype, bound=bound, name=name
         )
+        if self.watch is not None:
+            mask = masking.mask_input(plaintext)
+            return SharedArray(self, None, frac_bits, largest, mask=mask, binary=binary)
         return SharedArray(self, None, frac_bits, largest, plaintext=plaintext, binary=binary)
 
     def reveal(self, x: SharedArray, to: str | None = None) -> Any:
@@ -423,7 +437,7 @@ class Session(SessionWithStock):
 
         All parties call it, at the same place. Ids that were announced to the provider are not used.
         """
-        own = [np.array([max(self._announced, self.last_id)], np.uint64) for _ in self.here]
+        own = [np.array([max(self._announced, self.last_id)], np.uint64) for _ in self.residents]
         said = [int(last[0]) for last in self.tell(own, booked=False)]
         for party, last in zip(self.parties, said, strict=True):
             if last >= OWN_IDS:
@@ -467,7 +481,7 @@ class Session(SessionWithStock):
             ledger=Ledger(self.size),
             # A copy of the places: the run warns again of what a plan has warned of.
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
-            network=self.network,
+            network=self.network, watch=None if self.watch is None else self.watch.planned(),
         )  # fmt: skip
         planned = SessionAt(setup, self.configuration, last_id)
         joint.begin_plan(planned, self, ahead=ahead)

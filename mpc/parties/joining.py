@@ -76,6 +76,9 @@ class Links:
     auditor_key : bytes, optional
     notices : dict of str to Connection
         Of a service: a second connection to each party, for messages beside the session's.
+    watched : (bytes, bytes), optional
+        Of a watched party (:mod:`mpc.core.watching`): the key of the next role with the provider, and
+        its input key with the role that it does not hold.
     """
 
     session: bytes
@@ -88,6 +91,7 @@ class Links:
     auditor: Connection | None = None
     auditor_key: bytes | None = None
     notices: dict[str, Connection] = field(default_factory=dict)
+    watched: tuple[bytes, bytes] | None = None
 
     @property
     def connections(self) -> tuple[Connection, ...]:

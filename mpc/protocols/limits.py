@@ -141,10 +141,15 @@ def failures(like: Secret, excess: Excess) -> Secret:
 
 def _seed(session: Runtime) -> bytes | None:
     """Open 16 random bytes that no party has known alone; None in a plan."""
-    # Not from a stream: the provider has the keys of masks, and would know the coins ahead.
+    # Not from a stream: the provider has the keys of masks, and would know the coins ahead. But watched
+    # parties send nothing that their watchers cannot compute.
     words = np.empty((len(session.here), 2), np.uint64)
-    for row in words:
-        row[:] = np.frombuffer(fresh_key(), np.uint64)
+    number = None if session.watch is None else session.fresh_id()
+    for row, party in zip(words, session.here, strict=True):
+        if number is None:
+            row[:] = np.frombuffer(fresh_key(), np.uint64)
+        else:
+            session.streams[party].masks.fill(row, number)
     opened = session.open((words, "sum"))[0]
     return opened[0].tobytes() if len(opened) else None
 
