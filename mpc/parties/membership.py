@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mpc.core.errors import ArgumentError, ConfigurationError
-from mpc.parties.configuration import WITHOUT, check_name, check_text, head
+from mpc.parties.configuration import check_name, check_text
+from mpc.parties.example import WITHOUT, head
 from mpc.parties.toml_text import decode, quoted, replace_file
 from mpc.parties.without_provider import ALONE
 from mpc.transport.certificates import Certificate, load_certificate, write_new

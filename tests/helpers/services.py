@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from random import randrange
 
 import mpc
 import nn
@@ -38,7 +40,11 @@ MODELS = {
 
 
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Return ports that nobody listens at, below those that systems give to outgoing connections."""
+    sockets = []
+    while len(sockets) < count:
+        with suppress(OSError):
+            sockets.append(socket.create_server(("127.0.0.1", randrange(10_000, 32_000))))
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
         sock.close()
