@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 from mpc.core.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
 from mpc.core.own_process import tune_memory
 from mpc.core.runtime import MEMORY_LIMIT
+from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST
 from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
 from mpc.parties.without_provider import RATE, check_rate, check_two
-from mpc.session_setup import PROVIDER
+from mpc.session_setup import PROVIDER, check_watched
 from mpc.two_party.joint import check_transfers
 from ring import FixedPoint, set_num_threads
 
@@ -165,6 +166,7 @@ def launch(
     transfers: str = "softspoken",
     auditor: bool = False,
     audit_rate: float = RATE,
+    security: str = SEMI_HONEST,
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -201,6 +203,8 @@ def launch(
         Whether an auditor, in one more process, checks what the provider deals.
     audit_rate : float, default=0.1
         Which part of it.
+    security : {"semi-honest", "malicious"}
+        As for :class:`mpc.Session`; "malicious" is for three parties.
 
     Returns
     -------
@@ -249,6 +253,14 @@ def launch(
         raise ArgumentError(
             "auditor=True is for provider='crypto': it checks what a provider deals"
         )
+    if security not in SECURITY:
+        raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
+    if security == MALICIOUS:
+        check_watched(names, provider)
+        if auditor:
+            raise ArgumentError(
+                "security='malicious' does not go with auditor=True yet: choose one of them"
+            )
     if transfers != "softspoken" and provider is not None:
         raise ArgumentError(f"transfers is for provider=None, got {transfers!r}")
     _check_program(program)
@@ -270,6 +282,7 @@ def launch(
         transfers=transfers,
         auditor=auditor,
         audit_rate=check_rate(audit_rate),
+        security=security,
     )
 
 
@@ -303,6 +316,7 @@ def start(
     transfers: str = "softspoken",
     auditor: bool = False,
     audit_rate: float = RATE,
+    security: str = SEMI_HONEST,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
@@ -330,6 +344,7 @@ def start(
                 transfers=transfers,
                 auditor=auditor,
                 audit_rate=audit_rate,
+                security=security,
             )
             tasks = [
                 (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members

@@ -504,6 +504,8 @@ class Session(SessionWithStock):
             live in this process.
         StockError
             If it asks for workers while there is something that was made ahead, or to make it.
+        SessionError
+            If it asks for workers with ``security="malicious"``.
         """
         stock = self.pair is not None and self.pair.in_advance
         if n_jobs is None:
@@ -515,6 +517,8 @@ class Session(SessionWithStock):
             raise ArgumentError(
                 f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}"
             )
+        if n_jobs != 1:
+            self.refuse_watched("workers", "leave n_jobs out")
         if n_jobs != 1 and len(self.here) > 1:
             raise ArgumentError(
                 f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"

@@ -24,9 +24,8 @@ from mpc.provider.remote import RemoteProvider
 from mpc.provider.requests import Block
 from mpc.provider.sources import book_request, expand_corrected
 from mpc.transport.connection import Connection
-from ring.streams import KEY_BYTES
 
-__all__ = ["Requests", "WatchedSource", "keys_for", "read_keys", "watched_provider"]
+__all__ = ["HOLDERS", "Requests", "WatchedSource", "keys_for", "watched_provider"]
 
 Words = NDArray[np.uint64]
 
@@ -44,14 +43,6 @@ def watched_provider(keys: Sequence[bytes]) -> Provider:
 def keys_for(keys: Sequence[bytes], party: int) -> bytes:
     """Return what a party is given: the key of the role that it watches, and its last input key."""
     return keys[(party + 1) % PARTIES] + input_key(keys[(party + 2) % PARTIES], party)
-
-
-def read_keys(data: bytes) -> tuple[bytes, bytes]:
-    """Return the two keys that :func:`keys_for` has put together."""
-    return data[:KEY_BYTES], data[KEY_BYTES:]
-
-
-KEYS_BYTES = 2 * KEY_BYTES
 
 
 class Requests:
@@ -78,8 +69,8 @@ class Requests:
         return agreed
 
     def ahead(self, party: int) -> int:
-        """Return how many frames of a party wait for the others."""
-        return len(self._waiting[party])
+        """Return how many bytes of a party's frames wait for the others."""
+        return sum(map(len, self._waiting[party]))
 
 
 class WatchedSource(RemoteProvider):

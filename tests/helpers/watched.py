@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpc.core.cost import Ledger
-from mpc.core.errors import ABORTED, AbortError
+from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
 from mpc.core.runtime import Setup
 from mpc.core.watching import PARTIES, Watch, input_key, role_streams
@@ -41,6 +41,7 @@ class Message:
     number: int
     step: int
     arrays: list[np.ndarray]
+    public: bool
 
 
 class Network:
@@ -65,12 +66,23 @@ class LocalWatched(Watched):
     def __init__(self, me, pair_keys, network):
         super().__init__(me, pair_keys)
         self.network, self.count, self.closed = network, 0, False
+        self.accepted, self.public = 0, False
+
+    def tell(self, words):
+        self.public = True
+        told = super().tell(words)
+        self.public = False
+        return told
+
+    def check(self):
+        super().check()
+        self.accepted += 1
 
     def _exchange(self, kind, sent, wanted):
         network = self.network
         for q, arrays in sent.items():
             copies = [np.array(each, np.uint64) for each in arrays]
-            message = Message(kind, self.me, q, self.count, self._steps, copies)
+            message = Message(kind, self.me, q, self.count, self._steps, copies, self.public)
             self.count += 1
             if network.tamper is not None:
                 network.tamper(message)
@@ -88,7 +100,8 @@ class LocalWatched(Watched):
             if isinstance(message, str):
                 network.queues[q, self.me].put(message)
                 raise AbortError if message == ABORTED else Lost(message)
-            assert (message.kind, message.step) == (kind, self._steps), "programs differ"
+            if (message.kind, message.step) != (kind, self._steps):
+                raise FrameError("programs differ")
             assert tuple(a.shape for a in message.arrays) == shapes
             came[q] = message.arrays
         return came
@@ -114,7 +127,9 @@ class Keys:
         )
 
 
-def session_of(me, keys, network, provider=None, ranges="warn", form=(16, 15), memory_limit=1 << 28):
+def session_of(
+    me, keys, network, provider=None, ranges="warn", form=(16, 15), transport=LocalWatched
+):
     """Return the session of one party, which has no key but its own."""
     here = (me, (me + 1) % PARTIES)
     streams = {role: role_streams(keys.roles[role]) for role in here}
@@ -122,8 +137,8 @@ def session_of(me, keys, network, provider=None, ranges="warn", form=(16, 15), m
     pair_keys = {q: keys.pairs[me, q] for q in range(PARTIES) if q != me}
     source = InProcess(streams, PARTIES, provider or watched_provider(keys.roles), copies=2)
     setup = Setup(
-        parties=NAMES, here=here, format=FixedPoint(*form), memory_limit=memory_limit,
-        streams=streams, source=source, transport=LocalWatched(me, pair_keys, network),
+        parties=NAMES, here=here, format=FixedPoint(*form), memory_limit=1 << 28,
+        streams=streams, source=source, transport=transport(me, pair_keys, network),
         ledger=Ledger(PARTIES), range_policy=policy(ranges, here), watch=Watch(me, {me: inputs}),
     )  # fmt: skip
     return SessionAt(setup)
@@ -142,8 +157,11 @@ class Outcome:
         return [result for result in self.results if isinstance(result, BaseException)]
 
 
-def run(program, tamper=None, keys=None, provider_of=None, **options):
-    """Run `program(session)` at three parties. `provider_of(keys)` makes each one's provider."""
+def run(program, tamper=None, keys=None, provider_of=None, transports=None, **options):
+    """Run `program(session)` at three parties.
+
+    `provider_of(keys)` makes each one's provider, `transports` are those of parties that cheat.
+    """
     keys = keys or Keys.fresh()
     network = Network(tamper)
     outcome = Outcome([None] * PARTIES, network, [None] * PARTIES)
@@ -152,7 +170,10 @@ def run(program, tamper=None, keys=None, provider_of=None, **options):
         with network.baton:
             try:
                 provider = None if provider_of is None else provider_of(keys.roles)
-                session = outcome.sessions[me] = session_of(me, keys, network, provider, **options)
+                session = outcome.sessions[me] = session_of(
+                    me, keys, network, provider,
+                    transport=(transports or {}).get(me, LocalWatched), **options,
+                )  # fmt: skip
                 with session:
                     outcome.results[me] = program(session)
             except BaseException as error:
