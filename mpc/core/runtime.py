@@ -157,6 +157,7 @@ class Runtime:
         # Where there is no provider, a mpc.two_party.pair.Pair: what both parties make for each other.
         self.pair: Any = None
         self._ledger = setup.ledger
+        self._ledger.security = self.security
         self._endings: dict[Callable[[], None], None] = {}
         self.last_id = last_id
         self._closed = False

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mpc.core.errors import AbortError, FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.core.frames import Kind
 from mpc.core.keys import provider_streams
-from mpc.core.watching import MALICIOUS
+from mpc.core.watching import MALICIOUS, SEMI_HONEST
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import SIGNED
 from mpc.provider.correction_pool import CorrectionPool, check_workers
@@ -94,6 +94,13 @@ class ProviderService(MeetingService):
     def terms(self) -> dict[str, Any]:
         """Return the terms on which the provider and every party must agree."""
         return {**super().terms(), "security": self.read.security}
+
+    def health(self) -> dict[str, Any]:
+        """Return what the service tells of itself, and whether the parties watch one another."""
+        told = super().health()
+        if self.read.security != SEMI_HONEST:
+            told["security"] = self.read.security
+        return told
 
     def figures(self) -> dict[str, int]:
         """Return the figures that metrics show of this service, beside those counted from events."""

@@ -33,7 +33,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::mpc.RangeWarning")
 
 X = np.random.default_rng(0).random((4, 6))
 Y = np.arange(4) % 3
-MODEL = nn.MLP((6, 5, 3), random_state=0).fit(X, Y, epochs=1)
+_DRAWN = np.random.default_rng(3)
+MODEL = nn.MLP.from_parameters(
+    [_DRAWN.normal(0, 1, shape) for shape in ((6, 5), (5,), (5, 3), (3,))]
+)
 
 
 METHODS = ("open", "open_to", "tell", "give", "open_more", "begin_with")
@@ -590,6 +593,7 @@ def test_a_local_session_opens_the_same_and_counts_the_same():
         assert session.security == "malicious" and "security='malicious'" in repr(session)
         assert same(inference(session), outcome.results[0])
         spent = session.cost()
+        assert str(spent).endswith("security  malicious")
         plan = session.plan(inference).cost
     for each in outcome.sessions:
         assert each.cost().total.rounds == spent.total.rounds
@@ -601,7 +605,7 @@ def test_a_local_session_opens_the_same_and_counts_the_same():
 def test_a_semi_honest_session_says_nothing_of_it():
     with mpc.Session(security="semi-honest") as session:
         assert session.security == "semi-honest" and "security" not in repr(session)
-        assert session.watch is None
+        assert session.watch is None and "security" not in str(session.cost())
         x = session.share(X, owner="alice")
         assert x.plaintext is not None
 
