@@ -245,7 +245,9 @@ class Session(SessionWithStock):
     def __repr__(self) -> str:
         bits = f"frac_bits={self.format.frac_bits}, int_bits={self.format.int_bits}"
         security = "" if self.watch is None else f", security={self.security!r}"
-        return f"Session(parties={self.parties}, {bits}{security}{', closed' if self._closed else ''})"
+        return (
+            f"Session(parties={self.parties}, {bits}{security}{', closed' if self._closed else ''})"
+        )
 
     def __reduce__(self) -> Any:
         # A copy would use the same masks for other values.

@@ -227,7 +227,10 @@ def _watched(
     here = (me, (me + 1) % PARTIES)
     streams = {role: role_streams(key) for role, key in zip(here, (own, watched), strict=True)}
     # Of the role that this party does not hold, its input key alone.
-    inputs = [*(StreamBlocks(input_key(key, me)) for key in (own, watched)), StreamBlocks(last_input)]
+    inputs = [
+        *(StreamBlocks(input_key(key, me)) for key in (own, watched)),
+        StreamBlocks(last_input),
+    ]
     source = WatchedSource(streams, link, limits.answer, ledger)
     transport = RemoteWatched(
         me, links.peers, links.pair_keys, link, limits.party, ledger.where, source

@@ -287,9 +287,7 @@ class Runtime:
     def open_more(self, *messages: tuple[Words, int]) -> list[Words]:
         """Open more of a message that is sent in pieces: these belong to the round before."""
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
-        self._ledger.add_round(
-            *_bytes_of_round(shapes, self.size, self.size - 1), continued=True
-        )
+        self._ledger.add_round(*_bytes_of_round(shapes, self.size, self.size - 1), continued=True)
         return self._deliver(messages)
 
     def _deliver(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:

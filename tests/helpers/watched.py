@@ -27,7 +27,7 @@ from ring.streams import StreamBlocks
 NAMES = ("alice", "bob", "carol")
 
 
-class Lost(Exception):
+class LostError(Exception):
     """Another party has stopped."""
 
 
@@ -99,7 +99,7 @@ class LocalWatched(Watched):
                 network.baton.acquire()
             if isinstance(message, str):
                 network.queues[q, self.me].put(message)
-                raise AbortError if message == ABORTED else Lost(message)
+                raise AbortError if message == ABORTED else LostError(message)
             if (message.kind, message.step) != (kind, self._steps):
                 raise FrameError("programs differ")
             assert tuple(a.shape for a in message.arrays) == shapes
@@ -123,7 +123,8 @@ class Keys:
     def fresh(cls):
         pairs = {(a, b): fresh_key() for a in range(PARTIES) for b in range(a)}
         return cls(
-            [fresh_key() for _ in range(PARTIES)], pairs | {(b, a): k for (a, b), k in pairs.items()}
+            [fresh_key() for _ in range(PARTIES)],
+            pairs | {(b, a): k for (a, b), k in pairs.items()},
         )
 
 

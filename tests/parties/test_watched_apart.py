@@ -143,9 +143,7 @@ class Cheating:
 
 
 def test_cheats_are_caught_in_processes():
-    found = start(
-        lambda _: Cheating(), NAMES, timeout=200, answer_timeout=20, security="malicious"
-    )
+    found = start(lambda _: Cheating(), NAMES, timeout=200, answer_timeout=20, security="malicious")
     right, stopped = MODEL.predict(X), 0
     assert len(set(right)) > 1
     for name, outcomes in found.items():
