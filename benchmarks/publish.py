@@ -28,6 +28,7 @@ import sizing
 import slow_networks
 import stock
 import training_seeds
+import watched
 import workers
 from machine import describe, markdown
 from networks_text import alone_text, networks_text, seconds, training_text
@@ -64,6 +65,7 @@ BENCHMARKS = (
     "alone",
     "alone_training",
     "stock",
+    "watched",
 )
 
 
@@ -93,6 +95,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "pretrained": ["pretrained.py", "--json"],
         "stock": ["stock.py", "--json"],
         "processes": ["processes.py", "--json"],
+        "watched": ["watched.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
         "sizing": ["sizing.py", "--json"],
@@ -432,6 +435,7 @@ def results() -> str:
             else []
         ),
         *apart(),
+        *watched_part(found.get("watched")),
         "## Workers",
         "",
         workers_text(found["workers"]),
@@ -461,6 +465,20 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def watched_part(measured: dict[str, Any] | None) -> list[str]:
+    """Return the chapter on three parties of which one may deviate, if it has been measured."""
+    if measured is None:
+        return []
+    return [
+        "## One party may deviate",
+        "",
+        markdown(watched.rows_of(measured)),
+        "",
+        *watched.watched_text(measured),
+        "",
+    ]
 
 
 def alone_part(found: dict[str, Any]) -> list[str]:
