@@ -46,7 +46,8 @@ class Session(SessionWithStock):
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
-    them short of all may collude, and the provider, if there is one, colludes with nobody. Keys are
+    them short of all may collude, and the provider, if there is one, colludes with nobody; `security`
+    can have one of three parties deviate in any way. Keys are
     fresh from the operating system's generator. A session serves one process, and in it one thread at
     a time, see :meth:`hand_over`; threads and processes that work side by side make a session each.
 
@@ -87,11 +88,17 @@ class Session(SessionWithStock):
         what a session over that network takes. With `me`, ``[network]`` of the configuration says it, or
         that it is measured.
         Default: as many as go with the fewest bytes.
+    security : {"semi-honest", "malicious"}, optional
+        What the parties are trusted to do. "semi-honest", the default without `me`: to run the program.
+        "malicious", for three parties and a provider: one of them may deviate in any way, and then the
+        session ends at the others with an :class:`mpc.AbortError` before anything is revealed. Any two
+        of them together see everything. With `me`, ``security`` of the configuration says it.
 
     Raises
     ------
     PartyError
-        Fewer than two parties, one named twice, or more than two without a provider.
+        Fewer than two parties, one named twice, more than two without a provider, or other than three
+        with ``security="malicious"``.
     RangeError
         A format whose products do not fit the ring.
     ConfigurationError
@@ -111,6 +118,14 @@ class Session(SessionWithStock):
     Alice and bob, and nobody else:
 
     >>> with mpc.Session(provider=None) as s:
+    ...     x = s.share([1.5, -2.0], owner="alice")
+    ...     y = s.share([2.0, 4.0], owner="bob")
+    ...     (x * y).reveal()
+    array([ 3., -8.])
+
+    Three, of whom one may deviate:
+
+    >>> with mpc.Session(("alice", "bob", "carol"), security="malicious") as s:
     ...     x = s.share([1.5, -2.0], owner="alice")
     ...     y = s.share([2.0, 4.0], owner="bob")
     ...     (x * y).reveal()
@@ -313,7 +328,7 @@ class Session(SessionWithStock):
         Notes
         -----
         No rounds, no bytes: every other party expands its share from a key that it shares with the
-        owner.
+        owner. With ``security="malicious"`` 1 round, in which the owner sends 16 bytes an element.
         """
         self.check_open()
         plaintext, frac_bits, largest, binary = sharing.share(
@@ -341,6 +356,8 @@ class Session(SessionWithStock):
         Notes
         -----
         1 round, 8 bytes an element to each party that learns the value; 16 if `x` is truncated for it.
+        With ``security="malicious"`` 1 round of 32 bytes before it and another one after it, in which
+        the parties check each other.
         Without a provider truncation takes rounds of its own. In a plan the result is all zeros.
 
         If a product z is truncated to be revealed, a computing party that learns the result learns

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
-from math import prod
 from threading import get_ident
 from typing import Any, Literal
 
@@ -18,12 +16,12 @@ from mpc.core.correlation import Correlation, Opening, cut
 from mpc.core.cost import Cost, Ledger, Spent
 from mpc.core.errors import PartyError, PeerError, SessionError
 from mpc.core.events import record
-from mpc.core.frames import framing
 from mpc.core.interfaces import CorrelationSource, Transport
 from mpc.core.keys import PartyStreams
 from mpc.core.network import Network
 from mpc.core.owner import Owner
 from mpc.core.ranges import RangePolicy
+from mpc.core.round_bytes import bytes_of_frames, bytes_of_opening_to, bytes_of_round
 from mpc.core.watching import MALICIOUS, SEMI_HONEST, Watch, senders_to
 from ring import FixedPoint, processes
 from ring.streams import OWN_IDS
@@ -270,10 +268,10 @@ class Runtime:
         self.check_open()
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
         if self.watch is None:
-            self._ledger.add_round(*_bytes_of_round(shapes, self.size, self.size - 1))
+            self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1))
         else:
             self._count_reveal()
-            self._ledger.add_round(*_bytes_of_round(shapes, self.size, 1))
+            self._ledger.add_round(*bytes_of_round(shapes, self.size, 1))
         try:
             return self.transport.open(messages)
         except PeerError as error:
@@ -287,7 +285,7 @@ class Runtime:
     def open_more(self, *messages: tuple[Words, int]) -> list[Words]:
         """Open more of a message that is sent in pieces: these belong to the round before."""
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
-        self._ledger.add_round(*_bytes_of_round(shapes, self.size, self.size - 1), continued=True)
+        self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1), continued=True)
         return self._deliver(messages)
 
     def _deliver(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
@@ -306,14 +304,12 @@ class Runtime:
         """
         self.check_open()
         senders = tuple([p for p in range(self.size) if p != party])
-        private = True
+        private = False
         if self.watch is not None:
             private = self._revealed >= 0
             senders = senders_to(party, private)
             self._count_reveal()
-        self._ledger.add_round(
-            *_bytes_of_opening_to(senders, shares.shape[1:], self.size), to=party
-        )
+        self._ledger.add_round(*bytes_of_opening_to(senders, shares.shape[1:], self.size), to=party)
         try:
             deliver = self.transport.reveal_to if private else self.transport.open_to
             return deliver(party, shares, opening)
@@ -325,7 +321,7 @@ class Runtime:
         """Deliver what watched party `owner` says freely, (1, ...) where it lives, to all: 1 round."""
         self.check_open()
         self._ledger.add_round(
-            *_bytes_of_round(((words.shape[1:], owner),), self.size, self.size - 1)
+            *bytes_of_round(((words.shape[1:], owner),), self.size, self.size - 1)
         )
         try:
             return self.transport.give(owner, words)
@@ -353,7 +349,7 @@ class Runtime:
         """Check what all parties have sent since the last time: 1 round."""
         self.check_open()
         with self._ledger.protocol("check"):
-            self._ledger.add_round(*_bytes_of_frames([[(2,)]] * self.size, self.size - 1))
+            self._ledger.add_round(*bytes_of_frames([[(2,)]] * self.size, self.size - 1))
         try:
             self.transport.check()
         except PeerError as error:
@@ -392,7 +388,7 @@ class Runtime:
             words[party] = sent[None]
         if booked:
             messages = tuple([(tuple(shape), party) for party, shape in enumerate(shapes)])
-            self._ledger.add_round(*_bytes_of_round(messages, self.size, self.size - 1))
+            self._ledger.add_round(*bytes_of_round(messages, self.size, self.size - 1))
         try:
             received = self.transport.tell(words)
         except PeerError as error:
@@ -527,40 +523,3 @@ class _Protocol:
         if isinstance(error, PeerError):
             self._runtime._end(str(error))
         self._booking.__exit__(None, None, None)
-
-
-@lru_cache(maxsize=1024)
-def _bytes_of_round(
-    messages: tuple[tuple[tuple[int, ...], Opening], ...], parties: int, receivers: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes that each party sends in a round of messages (shape, opening): words, framing.
-
-    What a party sends goes to so many receivers: watched parties send to one.
-    """
-    frames = [
-        [shape for shape, opening in messages if opening in ("sum", "xor", party)]
-        for party in range(parties)
-    ]
-    return _bytes_of_frames(frames, receivers)
-
-
-@lru_cache(maxsize=1024)
-def _bytes_of_opening_to(
-    senders: tuple[int, ...], shape: tuple[int, ...], parties: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes that each party sends to open an array to one party: words, framing."""
-    return _bytes_of_frames([[shape] if p in senders else [] for p in range(parties)], 1)
-
-
-def _bytes_of_frames(
-    frames: list[list[tuple[int, ...]]], receivers: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes (words, framing) that each party sends if its frame goes to `receivers` parties.
-
-    A frame is a list of shapes; a party with an empty one sends nothing.
-    """
-    contents = [[(len(shape), 8 * prod(shape)) for shape in frame] for frame in frames]
-    return (
-        tuple(receivers * sum(size for _, size in content) for content in contents),
-        tuple(receivers * framing(content) if content else 0 for content in contents),
-    )
