@@ -29,6 +29,7 @@ import sizing
 import slow_networks
 import stock
 import training_seeds
+import watched
 import workers
 from machine import describe, markdown
 from networks_text import alone_text, networks_text, seconds, training_text
@@ -67,6 +68,7 @@ BENCHMARKS = (
     "alone_training",
     "stock",
     "auditor",
+    "watched",
 )
 
 
@@ -97,6 +99,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "stock": ["stock.py", "--json"],
         "auditor": ["auditor.py", "--json"],
         "processes": ["processes.py", "--json"],
+        "watched": ["watched.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
         "workers": ["workers.py", "--images", "10000", "--json"],
         "sizing": ["sizing.py", "--json"],
@@ -441,6 +444,7 @@ def results() -> str:
             if "auditor" in found
             else []
         ),
+        *watched_part(found.get("watched")),
         "## Workers",
         "",
         workers_text(found["workers"]),
@@ -470,6 +474,20 @@ def results() -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def watched_part(measured: dict[str, Any] | None) -> list[str]:
+    """Return the chapter on three parties of which one may deviate, if it has been measured."""
+    if measured is None:
+        return []
+    return [
+        "## One party may deviate",
+        "",
+        markdown(watched.rows_of(measured)),
+        "",
+        *watched.watched_text(measured),
+        "",
+    ]
 
 
 def alone_part(found: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ sotto_mpc.check(__name__)
 from mpc.array.shared_array import SharedArray
 from mpc.core.cost import Cost
 from mpc.core.errors import (
+    AbortError,
     ArgumentError,
     AuditError,
     CertificateError,
@@ -38,8 +39,8 @@ from mpc.session import Plan, Session
 from mpc.split import join, split
 
 __all__ = [
-    "ArgumentError", "AuditError", "CertificateError", "ConfigurationError", "Cost", "DataError",
-    "DtypeError",
+    "AbortError", "ArgumentError", "AuditError", "CertificateError", "ConfigurationError", "Cost",
+    "DataError", "DtypeError",
     "FrameError", "HandshakeError", "LaunchError", "LimitError",
     "MissingExtraError", "Network",
     "PartyError", "PeerClosedError",

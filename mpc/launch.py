@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 from mpc.core.errors import ArgumentError, LaunchError, PartyError, PeerError, SottoError
 from mpc.core.own_process import tune_memory
 from mpc.core.runtime import MEMORY_LIMIT
+from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST
 from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
 from mpc.parties.without_provider import RATE, check_rate, check_two
-from mpc.session_setup import PROVIDER
+from mpc.session_setup import PROVIDER, check_watched
 from mpc.two_party.joint import check_transfers
 from ring import FixedPoint, set_num_threads
 
@@ -178,6 +179,7 @@ def launch(
     audit_rate: float = RATE,
     audit_signed: bool = False,
     evidence: str | Path | None = None,
+    security: str = SEMI_HONEST,
 ) -> dict[str, Any]:
     """Run `program` with every party and the provider in a process of its own.
 
@@ -218,6 +220,8 @@ def launch(
         Whether the provider signs what it deals, so that a cheat can be shown to others.
     evidence : path, optional
         With ``audit_signed=True``: an existing folder, where the auditor writes what shows a cheat.
+    security : {"semi-honest", "malicious"}
+        As for :class:`mpc.Session`; "malicious" is for three parties.
 
     Returns
     -------
@@ -280,6 +284,14 @@ def launch(
         evidence = Path(evidence).resolve()
         if not evidence.is_dir():
             raise ArgumentError(f"evidence must be a folder that exists, got {str(evidence)!r}")
+    if security not in SECURITY:
+        raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
+    if security == MALICIOUS:
+        check_watched(names, provider)
+        if auditor:
+            raise ArgumentError(
+                "security='malicious' does not go with auditor=True yet: choose one of them"
+            )
     if transfers != "softspoken" and provider is not None:
         raise ArgumentError(f"transfers is for provider=None, got {transfers!r}")
     _check_program(program)
@@ -303,6 +315,7 @@ def launch(
         auditor=auditor,
         audit_rate=check_rate(audit_rate),
         audit_signed=audit_signed,
+        security=security,
     )
 
 
@@ -337,6 +350,7 @@ def start(
     auditor: bool = False,
     audit_rate: float = RATE,
     audit_signed: bool = False,
+    security: str = SEMI_HONEST,
 ) -> dict[str, Any]:
     """Start a process for each party and the provider, which call ``call_of(name)(place)``.
 
@@ -365,6 +379,7 @@ def start(
                 auditor=auditor,
                 audit_rate=audit_rate,
                 audit_signed=audit_signed,
+                security=security,
             )
             tasks = [
                 (name, path, sockets[name], each, _packed(name, call_of(name))) for name in members

@@ -25,11 +25,12 @@ from mpc.core.errors import (
 from mpc.core.network import Network
 from mpc.core.ranges import MODES
 from mpc.core.runtime import MEMORY_LIMIT, Setup
+from mpc.core.watching import MALICIOUS, SECURITY
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
 from mpc.planning import Bundle, Bundles, Plan, Recorded, Repeats
-from mpc.protocols import sharing
+from mpc.protocols import masking, sharing
 from mpc.session_setup import agreed
 from mpc.stock import SessionWithStock
 from mpc.transport.local import LocalTransport
@@ -45,7 +46,8 @@ class Session(SessionWithStock):
     Without `me`, all of them live in this process, in lock step: for notebooks, tests and first
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
-    them short of all may collude, and the provider, if there is one, colludes with nobody. Keys are
+    them short of all may collude, and the provider, if there is one, colludes with nobody; `security`
+    can have one of three parties deviate in any way. Keys are
     fresh from the operating system's generator. A session serves one process, and in it one thread at
     a time, see :meth:`hand_over`; threads and processes that work side by side make a session each.
 
@@ -86,11 +88,17 @@ class Session(SessionWithStock):
         what a session over that network takes. With `me`, ``[network]`` of the configuration says it, or
         that it is measured.
         Default: as many as go with the fewest bytes.
+    security : {"semi-honest", "malicious"}, optional
+        What the parties are trusted to do. "semi-honest", the default without `me`: to run the program.
+        "malicious", for three parties and a provider: one of them may deviate in any way, and then the
+        session ends at the others with an :class:`mpc.AbortError` before anything is revealed. Any two
+        of them together see everything. With `me`, ``security`` of the configuration says it.
 
     Raises
     ------
     PartyError
-        Fewer than two parties, one named twice, or more than two without a provider.
+        Fewer than two parties, one named twice, more than two without a provider, or other than three
+        with ``security="malicious"``.
     RangeError
         A format whose products do not fit the ring.
     ConfigurationError
@@ -114,6 +122,14 @@ class Session(SessionWithStock):
     ...     y = s.share([2.0, 4.0], owner="bob")
     ...     (x * y).reveal()
     array([ 3., -8.])
+
+    Three, of whom one may deviate:
+
+    >>> with mpc.Session(("alice", "bob", "carol"), security="malicious") as s:
+    ...     x = s.share([1.5, -2.0], owner="alice")
+    ...     y = s.share([2.0, 4.0], owner="bob")
+    ...     (x * y).reveal()
+    array([ 3., -8.])
     """
 
     def __init__(
@@ -129,6 +145,7 @@ class Session(SessionWithStock):
         provider: str | None = session_setup.DEFAULT,
         transfers: str | None = None,
         network: Network | None = None,
+        security: str | None = None,
     ) -> None:
         if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
             raise ArgumentError(
@@ -150,6 +167,8 @@ class Session(SessionWithStock):
                 )
         if network is not None and not isinstance(network, Network):
             raise DtypeError(f"network must be an mpc.Network, got {network!r}")
+        if security is not None and security not in SECURITY:
+            raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
         if me is None:
             if program is not None:
                 raise ArgumentError("program is for a session with me=")
@@ -163,6 +182,7 @@ class Session(SessionWithStock):
                     provider,
                     transfers or "softspoken",
                     network,
+                    security == MALICIOUS,
                 )
             )
             return
@@ -183,6 +203,11 @@ class Session(SessionWithStock):
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
         session_setup.check_provider(read, provider)
+        if security not in (None, read.security):
+            raise ArgumentError(
+                f"security with me= is what the configuration says: {read.path} has"
+                f" security = {read.security!r}, got {security!r}"
+            )
         ranges = ranges or "warn"
         links = join_parties(read, me, agreed(program, ranges), memory_limit=memory_limit)
         self._begin(session_setup.joined(read, me, links, ranges), read)
@@ -242,8 +267,10 @@ class Session(SessionWithStock):
             if read is not None and read.auditor is not None
             else ""
         )
+        security = "" if self.watch is None else f", security={self.security!r}"
         return (
-            f"Session(parties={self.parties}, {bits}{audited}{', closed' if self._closed else ''})"
+            f"Session(parties={self.parties}, {bits}{security}{audited}"
+            f"{', closed' if self._closed else ''})"
         )
 
     def __reduce__(self) -> Any:
@@ -310,12 +337,15 @@ class Session(SessionWithStock):
         Notes
         -----
         No rounds, no bytes: every other party expands its share from a key that it shares with the
-        owner.
+        owner. With ``security="malicious"`` 1 round, in which the owner sends 16 bytes an element.
         """
         self.check_open()
         plaintext, frac_bits, largest, binary = sharing.share(
             self, x, self.number(owner, "owner"), shape=shape, dtype=dtype, bound=bound, name=name
         )
+        if self.watch is not None:
+            mask = masking.mask_input(plaintext)
+            return SharedArray(self, None, frac_bits, largest, mask=mask, binary=binary)
         return SharedArray(self, None, frac_bits, largest, plaintext=plaintext, binary=binary)
 
     def reveal(self, x: SharedArray, to: str | None = None) -> Any:
@@ -335,6 +365,8 @@ class Session(SessionWithStock):
         Notes
         -----
         1 round, 8 bytes an element to each party that learns the value; 16 if `x` is truncated for it.
+        With ``security="malicious"`` 1 round of 32 bytes before it and another one after it, in which
+        the parties check each other.
         Without a provider truncation takes rounds of its own. In a plan the result is all zeros.
 
         If a product z is truncated to be revealed, a computing party that learns the result learns
@@ -451,7 +483,7 @@ class Session(SessionWithStock):
         """
         self._repeats.clear()
         used, self._detour = max(self._announced, self.last_id, *(self._detour or ())), None
-        own = [np.array([used], np.uint64) for _ in self.here]
+        own = [np.array([used], np.uint64) for _ in self.residents]
         said = [int(last[0]) for last in self.tell(own, booked=False)]
         for party, last in zip(self.parties, said, strict=True):
             if last >= OWN_IDS:
@@ -496,7 +528,7 @@ class Session(SessionWithStock):
             ledger=Ledger(self.size),
             # A copy of the places: the run warns again of what a plan has warned of.
             range_policy=session_setup.policy(policy.mode, (), set(policy.places)),
-            network=self.network,
+            network=self.network, watch=None if self.watch is None else self.watch.planned(),
         )  # fmt: skip
         planned = SessionAt(setup, self.configuration, last_id)
         joint.begin_plan(planned, self, ahead=ahead)
@@ -519,6 +551,8 @@ class Session(SessionWithStock):
             live in this process.
         StockError
             If it asks for workers while there is something that was made ahead, or to make it.
+        SessionError
+            If it asks for workers with ``security="malicious"``.
         """
         stock = self.pair is not None and self.pair.in_advance
         if n_jobs is None:
@@ -530,6 +564,8 @@ class Session(SessionWithStock):
             raise ArgumentError(
                 f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}"
             )
+        if n_jobs != 1:
+            self.refuse_watched("workers", "leave n_jobs out")
         if n_jobs != 1 and len(self.here) > 1:
             raise ArgumentError(
                 f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"

@@ -16,6 +16,7 @@ from mpc.core.network import Network
 from mpc.core.ranges import RangePolicy
 from mpc.core.runtime import Setup
 from mpc.core.secret_value import SecretValue
+from mpc.core.watching import PARTIES, Watch, input_key, input_streams, role_streams
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links
 from mpc.parties.without_provider import check_two
@@ -25,12 +26,24 @@ from mpc.provider.audit_link import AuditLink, LastPartyLink
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
 from mpc.provider.sources import FromKeys, InProcess
+from mpc.provider.watched import WatchedSource, watched_provider
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
+from mpc.transport.watched import RemoteWatched
 from mpc.two_party.joint import OwnShares
 from ring import FixedPoint
+from ring.streams import StreamBlocks
 
-__all__ = ["DEFAULT", "PROVIDER", "agreed", "check_provider", "joined", "local", "policy"]
+__all__ = [
+    "DEFAULT",
+    "PROVIDER",
+    "agreed",
+    "check_provider",
+    "check_watched",
+    "joined",
+    "local",
+    "policy",
+]
 
 
 PROVIDER = "crypto"
@@ -102,25 +115,51 @@ def local(
     provider: str | None = DEFAULT,
     transfers: str = "softspoken",
     network: Network | None = None,
+    watched: bool = False,
 ) -> Setup:
-    """Return the setup of a session whose parties all live in this process, with fresh keys."""
+    """Return the setup of a session whose parties all live in this process, with fresh keys.
+
+    If they are `watched`, it computes what three processes would, in lock step and each role once: what is
+    opened, and what it costs. A party that deviates is not in it, so checks compare nothing.
+    """
     names = _check_parties(parties)
+    if watched:
+        check_watched(names, provider)
     fixed_point = FixedPoint(
         16 if frac_bits is None else frac_bits, 15 if int_bits is None else int_bits
     )
     source: CorrelationSource
     each, provider_keys = fresh_streams(len(names))
     streams, here = dict(enumerate(each)), tuple(range(len(names)))
+    watch = None
+    if watched:
+        streams = {role: role_streams(key) for role, key in enumerate(provider_keys)}
+        watch = Watch(None, {j: input_streams(provider_keys, j) for j in here})
     if provider is None:
         check_two(names)
         source = OwnShares(transfers)
+    elif watched:
+        source = InProcess(streams, len(names), watched_provider(provider_keys), copies=2)
     else:
         source = InProcess(streams, len(names), Provider(provider_keys))
     return Setup(
         parties=names, here=here, format=fixed_point, memory_limit=memory_limit, streams=streams,
         source=source, transport=LocalTransport(), ledger=Ledger(len(names)),
-        range_policy=policy(ranges, here), network=network,
+        range_policy=policy(ranges, here), network=network, watch=watch,
     )  # fmt: skip
+
+
+def check_watched(names: tuple[str, ...], provider: str | None) -> None:
+    """Raise unless these parties, with this provider, can watch one another."""
+    if len(names) != PARTIES:
+        raise PartyError(
+            f"security='malicious' is for three computing parties, got {len(names)}:"
+            f" {', '.join(names)}; a third one need not own any data"
+        )
+    if provider is None:
+        raise ArgumentError(
+            "security='malicious' needs a crypto provider, got provider=None: leave it out"
+        )
 
 
 def check_provider(read: Configuration, provider: str | None) -> None:
@@ -136,6 +175,8 @@ def joined(read: Configuration, me: str, links: Links, ranges: str = "warn") -> 
     """Return the setup of a session of party `me`, over connections whose handshake is done."""
     number, limits = read.names.index(me), read.timeouts
     ledger = Ledger(len(read.names))
+    if links.watched is not None:
+        return _watched(read, number, links, links.watched, ledger, ranges)
     link, key = links.provider, links.provider_key
     source: CorrelationSource
     background: RemoteProvider | AuditLink | None = None
@@ -168,4 +209,35 @@ def joined(read: Configuration, me: str, links: Links, ranges: str = "warn") -> 
         parties=read.names, here=(number,), format=read.format, memory_limit=links.memory_limit,
         streams=streams, source=source, transport=transport, ledger=ledger,
         range_policy=policy(ranges, (number,)), session_id=links.session, network=links.network,
+    )  # fmt: skip
+
+
+def _watched(
+    read: Configuration,
+    me: int,
+    links: Links,
+    keys: tuple[bytes, bytes],
+    ledger: Ledger,
+    ranges: str,
+) -> Setup:
+    """Return the setup of a watched party, with the key of the next role and one of its input keys."""
+    link, own, limits = links.provider, links.provider_key, read.timeouts
+    assert link is not None and own is not None
+    watched, last_input = keys
+    here = (me, (me + 1) % PARTIES)
+    streams = {role: role_streams(key) for role, key in zip(here, (own, watched), strict=True)}
+    # Of the role that this party does not hold, its input key alone.
+    inputs = [
+        *(StreamBlocks(input_key(key, me)) for key in (own, watched)),
+        StreamBlocks(last_input),
+    ]
+    source = WatchedSource(streams, link, limits.answer, ledger)
+    transport = RemoteWatched(
+        me, links.peers, links.pair_keys, link, limits.party, ledger.where, source
+    )
+    return Setup(
+        parties=read.names, here=here, format=read.format, memory_limit=links.memory_limit,
+        streams=streams, source=source, transport=transport, ledger=ledger,
+        range_policy=policy(ranges, here), session_id=links.session, network=links.network,
+        watch=Watch(me, {me: inputs}),
     )  # fmt: skip

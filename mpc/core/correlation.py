@@ -126,7 +126,8 @@ class MaskRef:
 
     def counted_from(self, base: int) -> MaskRef:
         """Return a copy whose id counts from `base`; a mask from before the base gets -id."""
-        number = self.id if self.id < OWN_IDS else self.id - OWN_IDS
+        # Without what says which key the mask has: of its own, or of an input (mpc.core.watching).
+        number = self.id % OWN_IDS
         return replace(self, id=self.id - base if number > base else -self.id)
 
     def placed_at(self, base: int) -> MaskRef:

@@ -90,6 +90,8 @@ class Cost:
     forms : dict of str to str
         Where the session knows its network: by layer, in how many rounds its last ReLU or maximum went, and
         why. Likewise no part of ``==``.
+    security : str
+        What the parties are trusted to do, see :class:`mpc.Session`. Likewise no part of ``==``.
     """
 
     total: Spent
@@ -98,6 +100,7 @@ class Cost:
     framing: tuple[int, ...] = field(default=(), compare=False)
     correction_framing: int = field(default=0, compare=False)
     forms: dict[str, str] = field(default_factory=dict, compare=False)
+    security: str = field(default="semi-honest", compare=False)
 
     @property
     def rounds(self) -> int:
@@ -170,6 +173,7 @@ class Cost:
             tuple(a - b for a, b in zip(self.framing, earlier.framing, strict=True)),
             self.correction_framing - earlier.correction_framing,
             dict(self.forms),
+            self.security,
         )
 
     def __str__(self) -> str:
@@ -190,6 +194,8 @@ class Cost:
         if self.forms:
             lines.append("relu")
             lines += [f"  {name}  {said}" for name, said in self.forms.items()]
+        if self.security != "semi-honest":
+            lines.append(f"security  {self.security}")
         return "\n".join(lines)
 
 
@@ -240,6 +246,8 @@ class Ledger:
         self._framing = [0] * parties
         self._correction_framing = 0
         self._forms: dict[str, str] = {}
+        # What the session's parties are trusted to do, for the report.
+        self.security = "semi-honest"
 
     def _key(self) -> tuple[str, str]:
         key = (self._protocol, self._layer)
@@ -399,6 +407,7 @@ class Ledger:
             tuple(self._framing),
             self._correction_framing,
             dict(self._forms),
+            self.security,
         )
 
 

@@ -11,6 +11,8 @@ from ring.errors import (
 )
 
 __all__ = [
+    "ABORTED",
+    "AbortError",
     "ArgumentError",
     "AuditError",
     "CertificateError",
@@ -92,6 +94,20 @@ class FrameError(PeerError):
 
 class HandshakeError(PeerError):
     """The processes do not agree on what they are about to run."""
+
+
+ABORTED = "the session has ended: a check between the parties has failed"
+"""All that anybody is told of a failed check: which one it was would tell a cheater something."""
+
+
+class AbortError(PeerError):
+    """In a session with ``security="malicious"``, somebody has deviated from the program.
+
+    Always with the same text, at every party; nothing was revealed that depends on the deviation.
+    """
+
+    def __init__(self, *_: object) -> None:
+        super().__init__(ABORTED)
 
 
 class AuditError(PeerError):

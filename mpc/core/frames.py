@@ -4,7 +4,7 @@ A frame is a header, the shapes of the arrays it carries, and their raw words:
 
     length    4 bytes  elements behind the shapes: words, or bytes for a message
     sequence  4 bytes  counts the frames of one direction of a connection
-    step      4 bytes  of OPEN and REVEAL a checksum of the program's steps so far; of CORRECTION an
+    step      4 bytes  of OPEN, REVEAL and CHECK a checksum of the program's steps so far; of CORRECTION an
                        id; else 0
     kind      1 byte
     dtype     1 byte   0 bytes, 1 words of 64 bits
@@ -70,6 +70,8 @@ class Kind(IntEnum):
     PROBE = 13
     AUDIT = 14
     SIGNED = 15
+    CHECK = 16
+    KEYS = 17
 
 
 _KINDS = frozenset(Kind)

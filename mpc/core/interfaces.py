@@ -55,6 +55,21 @@ class Transport(ABC):
         """
         return self.open([(each, party) for party, each in enumerate(words)])
 
+    def reveal_to(self, party: int, shares: Words, opening: Literal["sum", "xor"]) -> Words:
+        """Open one array to the process of one party, as a result; returns as :meth:`open_to`.
+
+        Among watched parties :meth:`open_to` is for the party's role, which has two holders.
+        """
+        return self.open_to(party, shares, opening)
+
+    def give(self, owner: int, words: Words) -> Words:
+        """Deliver what one party says freely: (1, ...) where it lives, else (0, ...). Returns (1, ...)."""
+        return self.open([(words, owner)])[0]
+
+    def check(self) -> None:
+        """Among watched parties, raise AbortError if one has deviated: see mpc.core.watching."""
+        raise SessionError("a transport of semi-honest parties has nothing to check")
+
     @abstractmethod
     def close(self, problem: str | None) -> None:
         """End the connections, if any; send the other parties `problem`, or None for a regular end."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
-from math import prod
 from threading import get_ident
 from typing import Any, Literal
 
@@ -18,12 +16,13 @@ from mpc.core.correlation import Correlation, Opening, cut
 from mpc.core.cost import Cost, Ledger, Spent
 from mpc.core.errors import PartyError, PeerError, SessionError
 from mpc.core.events import record
-from mpc.core.frames import framing
 from mpc.core.interfaces import CorrelationSource, Transport
 from mpc.core.keys import PartyStreams
 from mpc.core.network import Network
 from mpc.core.owner import Owner
 from mpc.core.ranges import RangePolicy
+from mpc.core.round_bytes import bytes_of_frames, bytes_of_opening_to, bytes_of_round
+from mpc.core.watching import MALICIOUS, SEMI_HONEST, Watch, senders_to
 from ring import FixedPoint, processes
 from ring.streams import OWN_IDS
 
@@ -58,6 +57,9 @@ class Setup:
         As agreed with the other parties; empty where all parties live in this process.
     network : Network, optional
         As all parties have it; forms of protocols are chosen by it.
+    watch : Watch, optional
+        Of parties that watch one another, one of whom may deviate, see :mod:`mpc.core.watching`. Then a
+        process holds the rows of two roles, its own and the next one's.
     """
 
     parties: tuple[str, ...]
@@ -71,6 +73,7 @@ class Setup:
     range_policy: RangePolicy
     session_id: bytes = b""
     network: Network | None = None
+    watch: Watch | None = None
 
 
 class CorrelatedShares:
@@ -136,6 +139,10 @@ class Runtime:
 
     def __init__(self, setup: Setup, last_id: int = 0) -> None:
         self.parties, self.here = setup.parties, setup.here
+        self.watch = setup.watch
+        watches = setup.watch is not None and setup.watch.me is not None
+        # The parties whose processes this one is: all whose roles are here, but those that it watches.
+        self.residents = setup.here[:1] if watches else setup.here
         self.format, self.memory_limit = setup.format, setup.memory_limit
         self.session_id, self.network = setup.session_id, setup.network
         # The row of party 0 on the party axis, which adds public values to its share; None if it
@@ -148,6 +155,7 @@ class Runtime:
         # Where there is no provider, a mpc.two_party.pair.Pair: what both parties make for each other.
         self.pair: Any = None
         self._ledger = setup.ledger
+        self._ledger.security = self.security
         self._endings: dict[Callable[[], None], None] = {}
         self.last_id = last_id
         # Where ids go on behind those of a program that were set aside before others were used.
@@ -155,6 +163,18 @@ class Runtime:
         self._closed = False
         self._owner = Owner()
         self._began = time.monotonic()
+        # How many openings a reveal has made, -1 outside of one.
+        self._revealed = -1
+
+    @property
+    def security(self) -> str:
+        """What the parties are trusted to do: "semi-honest" or "malicious", see :class:`mpc.Session`."""
+        return SEMI_HONEST if self.watch is None else MALICIOUS
+
+    def refuse_watched(self, what: str, way_out: str) -> None:
+        """Raise SessionError if the parties watch one another: `what` is not made for that."""
+        if self.watch is not None:
+            raise SessionError(f"{what} do not work with security='malicious' yet: {way_out}")
 
     @property
     def size(self) -> int:
@@ -164,7 +184,7 @@ class Runtime:
     @property
     def me(self) -> str | None:
         """The party that lives in this process, or None if several or none do."""
-        return self.parties[self.here[0]] if len(self.here) == 1 else None
+        return self.parties[self.residents[0]] if len(self.residents) == 1 else None
 
     @property
     def bytes_on_the_wire(self) -> tuple[int, int]:
@@ -256,7 +276,11 @@ class Runtime:
         """
         self.check_open()
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
-        self._ledger.add_round(*_bytes_of_round(shapes, self.size))
+        if self.watch is None:
+            self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1))
+        else:
+            self._count_reveal()
+            self._ledger.add_round(*bytes_of_round(shapes, self.size, 1))
         try:
             return self.transport.open(messages)
         except PeerError as error:
@@ -270,7 +294,7 @@ class Runtime:
     def open_more(self, *messages: tuple[Words, int]) -> list[Words]:
         """Open more of a message that is sent in pieces: these belong to the round before."""
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
-        self._ledger.add_round(*_bytes_of_round(shapes, self.size), continued=True)
+        self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1), continued=True)
         return self._deliver(messages)
 
     def _deliver(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
@@ -282,11 +306,61 @@ class Runtime:
             raise
 
     def open_to(self, party: int, shares: Words, opening: Literal["sum", "xor"] = "sum") -> Words:
-        """Open one array to one party: the other parties send it their shares."""
+        """Open one array to one party: the other parties send it their shares.
+
+        Among watched parties, within :meth:`revealing`, to the party's process; else to both holders of
+        its role, of whom each lacks some of the masks that hide the value.
+        """
         self.check_open()
-        self._ledger.add_round(*_bytes_of_opening_to(party, shares.shape[1:], self.size), to=party)
+        senders = tuple([p for p in range(self.size) if p != party])
+        private = False
+        if self.watch is not None:
+            private = self._revealed >= 0
+            senders = senders_to(party, private)
+            self._count_reveal()
+        self._ledger.add_round(*bytes_of_opening_to(senders, shares.shape[1:], self.size), to=party)
         try:
-            return self.transport.open_to(party, shares, opening)
+            deliver = self.transport.reveal_to if private else self.transport.open_to
+            return deliver(party, shares, opening)
+        except PeerError as error:
+            self._end(str(error))
+            raise
+
+    def give(self, owner: int, words: Words) -> Words:
+        """Deliver what watched party `owner` says freely, (1, ...) where it lives, to all: 1 round."""
+        self.check_open()
+        self._ledger.add_round(
+            *bytes_of_round(((words.shape[1:], owner),), self.size, self.size - 1)
+        )
+        try:
+            return self.transport.give(owner, words)
+        except PeerError as error:
+            self._end(str(error))
+            raise
+
+    # Revealing.
+
+    def revealing(self) -> AbstractContextManager[None]:
+        """Check the parties before and after what the ``with`` block opens without a mask, at once.
+
+        Among semi-honest parties there is nothing to check. Among watched ones it takes 2 rounds of 32
+        bytes, and raises AbortError, with which the session ends, if one has deviated.
+        """
+        return _NOTHING if self.watch is None else _Revealing(self)
+
+    def _count_reveal(self) -> None:
+        """Within a reveal, allow one opening alone: what it opens was checked before."""
+        if self._revealed > 0:
+            raise SessionError("what is revealed must be all that is opened between two checks")
+        self._revealed += self._revealed >= 0
+
+    def _check(self) -> None:
+        """Check what all parties have sent since the last time: 1 round."""
+        self.check_open()
+        with self._ledger.protocol("check"):
+            self._ledger.add_round(*bytes_of_frames([[(2,)]] * self.size, self.size - 1))
+        try:
+            self.transport.check()
         except PeerError as error:
             self._end(str(error))
             raise
@@ -319,11 +393,11 @@ class Runtime:
         if shapes is None:
             shapes = [own[0].shape] * self.size
         words = [np.empty((0, *shape), np.uint64) for shape in shapes]
-        for party, sent in zip(self.here, own, strict=True):
+        for party, sent in zip(self.residents, own, strict=True):
             words[party] = sent[None]
         if booked:
             messages = tuple([(tuple(shape), party) for party, shape in enumerate(shapes)])
-            self._ledger.add_round(*_bytes_of_round(messages, self.size))
+            self._ledger.add_round(*bytes_of_round(messages, self.size, self.size - 1))
         try:
             received = self.transport.tell(words)
         except PeerError as error:
@@ -425,6 +499,25 @@ class Runtime:
             ending()
 
 
+_NOTHING = nullcontext()
+
+
+class _Revealing:
+    __slots__ = ("_runtime",)
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __enter__(self) -> None:
+        self._runtime._check()
+        self._runtime._revealed = 0
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._runtime._revealed = -1
+        if error is None:
+            self._runtime._check()
+
+
 class _Protocol:
     __slots__ = ("_booking", "_runtime")
 
@@ -439,37 +532,3 @@ class _Protocol:
         if isinstance(error, PeerError):
             self._runtime._end(str(error))
         self._booking.__exit__(None, None, None)
-
-
-@lru_cache(maxsize=1024)
-def _bytes_of_round(
-    messages: tuple[tuple[tuple[int, ...], Opening], ...], parties: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes that each party sends in a round of messages (shape, opening): words, framing."""
-    frames = [
-        [shape for shape, opening in messages if opening in ("sum", "xor", party)]
-        for party in range(parties)
-    ]
-    return _bytes_of_frames(frames, parties - 1)
-
-
-@lru_cache(maxsize=1024)
-def _bytes_of_opening_to(
-    receiver: int, shape: tuple[int, ...], parties: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes that each party sends to open an array to one party: words, framing."""
-    return _bytes_of_frames([[] if p == receiver else [shape] for p in range(parties)], 1)
-
-
-def _bytes_of_frames(
-    frames: list[list[tuple[int, ...]]], receivers: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes (words, framing) that each party sends if its frame goes to `receivers` parties.
-
-    A frame is a list of shapes; a party with an empty one sends nothing.
-    """
-    contents = [[(len(shape), 8 * prod(shape)) for shape in frame] for frame in frames]
-    return (
-        tuple(receivers * sum(size for _, size in content) for content in contents),
-        tuple(receivers * framing(content) if content else 0 for content in contents),
-    )

@@ -10,6 +10,7 @@ from typing import Literal
 from mpc.core.errors import ConfigurationError
 from mpc.core.limits import AN_HOUR, Limits
 from mpc.core.network import Network
+from mpc.core.watching import SEMI_HONEST
 from mpc.parties.example import write_example
 from mpc.parties.members import Member, check_name
 from mpc.parties.model_table import allowed_models, model_folders
@@ -28,6 +29,7 @@ __all__ = [
     "check_name",
     "check_text",
     "load",
+    "refuse_watched",
     "write_example",
 ]
 
@@ -59,6 +61,8 @@ class Configuration:
         Which part of it.
     audit_signed : bool, default=False
         Whether the provider signs what it deals.
+    security : {"semi-honest", "malicious"}
+        What the parties are trusted to do, see :class:`mpc.Session`.
     """
 
     path: Path
@@ -74,6 +78,7 @@ class Configuration:
     auditor: Member | None = None
     audit_rate: float = RATE
     audit_signed: bool = False
+    security: str = SEMI_HONEST
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,6 +157,15 @@ def load(path: str | Path) -> Configuration:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     return _Reader(path, decode(path, data)).configuration()
+
+
+def refuse_watched(read: Configuration) -> None:
+    """Raise ConfigurationError, for services and their clients, if the parties watch one another."""
+    if read.security != SEMI_HONEST:
+        raise ConfigurationError(
+            f'{read.path} says security = "{read.security}", with which services for clients do not'
+            " work yet: delete that line, or run a program with mpc.Session(me=...)"
+        )
 
 
 def check_text(path: Path, text: str) -> None:
@@ -263,6 +277,7 @@ class _Reader(ProviderText, SettingsText):
             members.get(("auditor",)),
             self.audit_rate(),
             self.audit_signed(),
+            self.security(),
         )
         # Last: the line may have got into one of the tables, which is a better thing to say.
         self.check_provider()
@@ -273,7 +288,7 @@ class _Reader(ProviderText, SettingsText):
             (),
             (
                 "format", "timeouts", "workers", "limits", "network", "provider", "transfers",
-                "auditor", "parties", "clients",
+                "auditor", "parties", "clients", "security",
             ),
         )  # fmt: skip
 

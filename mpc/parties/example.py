@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mpc.core.errors import ConfigurationError
+from mpc.core.watching import SEMI_HONEST
 from mpc.parties.members import check_name
 from mpc.parties.settings import Timeouts
 from mpc.parties.without_provider import ALONE, RATE, check_two
@@ -21,6 +22,7 @@ PROVIDER = (
 )
 AUDITOR = "# The auditor: computes a part of what the provider deals again. It must work with none of them."
 WITHOUT = "# Two parties without a crypto provider: they make their randomness with each other."
+WATCHED = "# One of the three parties may deviate from the program in any way: the others notice."
 PARTIES = "# The computing parties, in this order."
 CLIENTS = "# Who may ask for predictions."
 
@@ -31,6 +33,7 @@ def head(
     timeouts: Timeouts | None = None,
     provider: bool = True,
     transfers: str = "softspoken",
+    security: str = SEMI_HONEST,
 ) -> list[str]:
     """Return the first lines of a configuration: a comment, the format, the timeouts."""
     fixed_point, limits = format or FixedPoint(), timeouts or Timeouts()
@@ -39,7 +42,8 @@ def head(
         "",
         *(() if provider else (WITHOUT, ALONE)),
         *(() if transfers == "softspoken" else (f'transfers = "{transfers}"',)),
-        *(() if provider else ("",)),
+        *(() if security == SEMI_HONEST else (WATCHED, f'security = "{security}"')),
+        *(() if provider and security == SEMI_HONEST else ("",)),
         "[format]",
         f"frac_bits = {fixed_point.frac_bits}",
         f"int_bits = {fixed_point.int_bits}",
@@ -64,6 +68,7 @@ def write_example(
     auditor: bool = False,
     audit_rate: float = RATE,
     audit_signed: bool = False,
+    security: str = SEMI_HONEST,
 ) -> Path:
     """Write a complete configuration for a trial on one machine, with fresh keys.
 
@@ -84,6 +89,8 @@ def write_example(
         Whether the provider has one.
     audit_rate : float, default=0.1
     audit_signed : bool, default=False
+    security : {"semi-honest", "malicious"}
+        As for :class:`Configuration`.
 
     Returns
     -------
@@ -129,6 +136,7 @@ def write_example(
         timeouts,
         provider,
         transfers,
+        security,
     )
     if provider:
         lines += ["", PROVIDER]

@@ -8,7 +8,8 @@
    random bytes over names and session id: fresh if either side's generator is.
 4. Everybody sends everybody READY, with the first disagreement it has found. So one that only two
    can see is an error for all.
-5. If all say so, the first party measures the network: :mod:`mpc.parties.measuring`.
+5. If the parties watch one another, the provider sends each of them two keys: mpc.provider.watched.
+6. If all say so, the first party measures the network: :mod:`mpc.parties.measuring`.
 
 In step 1 each party waits for the ones after it, so two parties whose configurations list the parties in
 different orders could wait for each other for ever. A party that waits for long therefore asks the other
@@ -92,6 +93,7 @@ def terms(
         # Forms, batches and so words follow from it; as a number that a frame has room for.
         "memory_limit": min(memory_limit, 1 << 62),
         "auditor": audit_terms(configuration),
+        "security": configuration.security,
     }
 
 
@@ -105,7 +107,7 @@ def audit_terms(configuration: Configuration) -> str:
 def client_terms(configuration: Configuration) -> dict[str, Any]:
     """Return the terms on which a client and a party must agree: a client does not know the program."""
     found = terms(configuration, None)
-    for name in ("program", "transfers", "network", "memory_limit", "auditor"):
+    for name in ("program", "transfers", "network", "memory_limit", "auditor", "security"):
         del found[name]
     return found
 

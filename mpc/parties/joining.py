@@ -16,10 +16,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mpc.core.errors import HandshakeError, PeerClosedError, PeerError, PeerTimeoutError
+from mpc.core.errors import (
+    FrameError,
+    HandshakeError,
+    PeerClosedError,
+    PeerError,
+    PeerTimeoutError,
+)
 from mpc.core.frames import Kind
 from mpc.core.network import MEASURED, Network
 from mpc.core.runtime import MEMORY_LIMIT
+from mpc.core.watching import MALICIOUS
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import (
     COMPARE,
@@ -46,7 +53,7 @@ from mpc.transport.connection import Connection, wait
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Talk, farewell
 from mpc.transport.waiting import Report
-from ring.streams import fresh_key
+from ring.streams import KEY_BYTES, fresh_key
 
 __all__ = ["Joining", "Links", "Lobby", "join_parties"]
 
@@ -76,6 +83,9 @@ class Links:
     auditor_key : bytes, optional
     notices : dict of str to Connection
         Of a service: a second connection to each party, for messages beside the session's.
+    watched : (bytes, bytes), optional
+        Of a watched party (:mod:`mpc.core.watching`): the key of the next role with the provider, and
+        its input key with the role that it does not hold.
     """
 
     session: bytes
@@ -88,6 +98,7 @@ class Links:
     auditor: Connection | None = None
     auditor_key: bytes | None = None
     notices: dict[str, Connection] = field(default_factory=dict)
+    watched: tuple[bytes, bytes] | None = None
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -260,6 +271,7 @@ class Joining:
             if auditor is not None and not self._others_have_no_auditor:
                 self._reach(auditor)
             self._agree()
+            watched = self._watched_keys()
             network = self._network()
             if notices:
                 for name in self._names[: self._number]:
@@ -283,6 +295,7 @@ class Joining:
             None if auditor is None else found[auditor.name],
             None if auditor is None else self._keys[auditor.name],
             self._notices,
+            watched,
         )
 
     def _left(self, most: float = float("inf")) -> float:
@@ -360,6 +373,18 @@ class Joining:
         say_ready(self._connections, self._problem)
         self._exchange(tuple(self._connections.values()))
         read_ready(self._connections, self._problem)
+
+    def _watched_keys(self) -> tuple[bytes, bytes] | None:
+        """Receive from the provider what a watched party has beside its own key."""
+        if self._read.security != MALICIOUS or self._read.provider is None:
+            return None
+        link = self._connections[self._read.provider.name]
+        link.expect_bytes([Kind.KEYS], 2 * KEY_BYTES)
+        self._exchange((link,))
+        keys = link.take().data.tobytes()
+        if len(keys) != 2 * KEY_BYTES:
+            raise FrameError(f"{link.peer} sent {len(keys)} bytes where two keys were to come")
+        return keys[:KEY_BYTES], keys[KEY_BYTES:]
 
     def _exchange(self, connections: Sequence[Connection]) -> None:
         """Send and receive what is queued and expected, calling `look` meanwhile."""

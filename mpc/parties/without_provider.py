@@ -1,4 +1,4 @@
-"""What parties.toml says of a provider: a table that names it and its auditor, or that two do without."""
+"""What parties.toml says of trust: of a provider and its auditor, or of none, and of the parties."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpc.core.errors import ArgumentError, ConfigurationError, PartyError
+from mpc.core.watching import MALICIOUS, PARTIES, SECURITY, SEMI_HONEST
 from mpc.parties.toml_text import TomlText
 from mpc.two_party.joint import check_transfers
 
@@ -101,6 +102,30 @@ class ProviderText(TomlText):
         if not isinstance(says, bool):
             raise self.error(("auditor",), "signed", f"signed must be true or false, got {says!r}")
         return says
+
+    def security(self) -> str:
+        """Return what the parties are trusted to do, and refuse what does not go with it."""
+        says = self.data.get("security", SEMI_HONEST)
+        if says not in SECURITY:
+            either = " or ".join(f'"{each}"' for each in SECURITY)
+            raise self.error((), "security", f"security must be {either}, got {says!r}")
+        if says == SEMI_HONEST:
+            return SEMI_HONEST
+        count = len(self.data.get("parties", {}))
+        problem = ""
+        if self.alone():
+            problem = f"needs a crypto provider: name one in a table [provider] in place of {ALONE}"
+        elif "auditor" in self.data:
+            problem = "does not go with an [auditor] yet: delete that table, or this line"
+        elif self.data.get("workers", {}).get("n_jobs", 1) != 1:
+            problem = "does not go with [workers] yet: delete n_jobs there, or this line"
+        elif count != PARTIES:
+            problem = (
+                f"is for three computing parties, got {count}: a third one need not own any data"
+            )
+        if problem:
+            raise self.error((), "security", f'security = "{MALICIOUS}" {problem}')
+        return MALICIOUS
 
     def check_parties(self, parties: Collection[str]) -> None:
         """Refuse more parties without a provider than two."""

@@ -145,10 +145,15 @@ def failures(like: Secret, excess: Excess) -> Secret:
 
 def seed_words(session: Runtime) -> Words:
     """Return shares (p, 2), to be opened by "sum", of 16 random bytes that no party knows alone."""
-    # Not from a stream: the provider has the keys of masks, and would know the coins ahead.
+    # Not from a stream: the provider has the keys of masks, and would know the coins ahead. But watched
+    # parties send nothing that their watchers cannot compute.
     words = np.empty((len(session.here), 2), np.uint64)
-    for row in words:
-        row[:] = np.frombuffer(fresh_key(), np.uint64)
+    number = None if session.watch is None else session.fresh_id()
+    for row, party in zip(words, session.here, strict=True):
+        if number is None:
+            row[:] = np.frombuffer(fresh_key(), np.uint64)
+        else:
+            session.streams[party].masks.fill(row, number)
     return words
 
 

@@ -16,6 +16,8 @@ Party j sees x under the masks of all others, so it learns nothing unless all of
 others see nothing. Nobody may open x - lambda to a party other than j: between two parties, lambda is what
 the other one holds. So for a product with any other operand, x is masked afresh as above.
 Cost: 1 round, 8 bytes an element to party j; none for further products with what party j gave.
+Watched parties (:mod:`mpc.core.watching`) mask an input when it is shared, and under words of every role: a
+mask that is the owner's alone would be known to its watcher.
 A data set is opened in pieces of rows, a round each, and shares of its mask are not kept: a batch of
 rows expands the shares of its own rows when it needs them. Its mask has a key of its own, and so have
 those of a model's weights (:mod:`mpc.core.keys`).
@@ -36,12 +38,14 @@ from numpy.typing import NDArray
 from mpc.core.correlation import MaskRef, Opening, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import SessionError
-from mpc.core.known import Mask, expand_mask
+from mpc.core.known import Mask, Plaintext, expand_mask
 from mpc.core.runtime import Runtime
 from mpc.core.secret_value import SecretValue
+from mpc.core.watching import input_id
 
 __all__ = [
-    "cost", "mask_ahead", "mask_and_ask", "mask_data", "mask_to", "mask_together", "rows_at_once",
+    "cost", "mask_ahead", "mask_and_ask", "mask_data", "mask_input", "mask_to", "mask_together",
+    "rows_at_once",
 ]  # fmt: skip
 
 Words = NDArray[np.uint64]
@@ -122,6 +126,23 @@ def mask_and_ask(x: SecretValue, ask: Callable[[MaskRef], Asked]) -> tuple[Mask,
     mask = Mask(ref, rows, lam, delta)
     x.set_mask(mask)
     return mask, asked
+
+
+def mask_input(plaintext: Plaintext) -> Mask:
+    """Return the mask of an input of a watched party, which opens it under its input keys: 1 round."""
+    base = plaintext.base
+    session, owner, shape = base.session, base.owner, base.encoded.shape[1:]
+    watch = session.watch
+    assert watch is not None
+    ref = MaskRef(input_id(owner, base.id), Part(shape))
+    rows = tuple(range(len(session.here)))
+    lam = expand_mask(session, ref, rows)
+    delta = base.encoded
+    if len(delta):
+        delta = delta - watch.whole_mask(owner, ref.id, shape)
+    with session.protocol("masking"):
+        delta = session.give(owner, delta)
+    return Mask(ref, rows, lam, delta)
 
 
 def mask_to(x: SecretValue, party: int) -> MaskRef:

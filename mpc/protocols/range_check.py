@@ -504,5 +504,6 @@ def cost_of_none(parties: int, bound: int) -> Spent:
 def is_none(count: SecretValue) -> bool:
     """Open whether a secret whole number, of no axes, is 0. In a plan it is."""
     none = sign.zero_bits(count) & np.uint64(1)
-    opened = count.session.open((none, "xor"))[0]
+    with count.session.revealing():
+        (opened,) = count.session.open((none, "xor"))
     return not len(opened) or bool(opened[0, 0])

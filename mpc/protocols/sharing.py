@@ -17,6 +17,8 @@ in the same round and to those who learn x: see :mod:`mpc.protocols.truncation`.
 From a truncated product these parties learn 2^s x + (c mod 2^s) = z + U exactly, with c as truncation
 opened it and U = r mod 2^s, uniform in [0, 2^s): less than one unit of x. See
 :mod:`mpc.protocols.truncation`.
+Parties that watch one another (security="malicious") check what all have sent before this, and again
+before the result is used: :mod:`mpc.core.watching`.
 Cost: 1 round; 8 (n - 1) bytes an element to reveal to all, 8 to reveal to one; twice as many for a product
 that is truncated on the way, and truncation's correction.
 
@@ -160,7 +162,7 @@ def share(
             raise ShapeError(f"{name} must have the shape {tuple(shape)}, got {values.shape}")
         sizes, held = values.shape, values.dtype
     else:
-        if owner in session.here:
+        if owner in session.residents:
             raise ArgumentError(
                 f"{name} must be given by its owner {session.parties[owner]}, got None"
             )
@@ -183,7 +185,7 @@ def share(
     if kind == "b":
         largest = 1
     encoded = np.empty((0, *sizes), np.uint64)
-    if x is not None and owner in session.here:
+    if x is not None and owner in session.residents:
         encoded = encode(values, frac_bits, int_bits=int_bits, name=name)[np.newaxis]
         if bound is not None:
             _check_bound(values, encoded[0], largest, bound, name)
@@ -212,15 +214,16 @@ def reveal(x: SecretValue, to: str | None) -> Any:
     party = None if to is None else session.number(to, "to")
     x = round_later(x)
     with session.protocol("reveal"):
-        if x.pending is not None:
-            opened = x.pending.reveal(party)
-        else:
-            shares = x.shares
-            opened = (
-                session.open((shares, "sum"))[0]
-                if party is None
-                else session.open_to(party, shares)
-            )
+        # Before the check: what shares are made of may have to be opened.
+        shares = None if x.pending is not None else x.shares
+        with session.revealing():
+            if shares is None:
+                assert x.pending is not None
+                opened = x.pending.reveal(party)
+            elif party is None:
+                (opened,) = session.open((shares, "sum"))
+            else:
+                opened = session.open_to(party, shares)
     if session.here and not len(opened):
         return None
     words = opened[0] if len(opened) else np.zeros(x.shape, np.uint64)

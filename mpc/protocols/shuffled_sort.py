@@ -108,7 +108,9 @@ class _Comparer:
             a, b = first[start : start + self._most], second[start : start + self._most]
             words = self._keys[:, a] - self._keys[:, b]
             d = self._like.derive(words, frac_bits=0, bound=self._bound)
-            opened = session.open((sign.negative_bits(d), "xor"))[0]
+            bits = sign.negative_bits(d)
+            with session.revealing():
+                (opened,) = session.open((bits, "xor"))
             words = opened[0] if len(opened) else np.zeros(opened.shape[1:], np.uint64)
             found.append(unpack_bits(words, len(a)).astype(bool))
         return np.concatenate(found)

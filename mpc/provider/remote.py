@@ -147,7 +147,7 @@ class RemoteProvider(ProviderSource):
 
     def _request(self, parts: Iterable[RequestedPart]) -> None:
         for part in parts:
-            book_request(self._ledger, len(part.frame))
+            self._book_request(len(part.frame))
             if self._audit is not None:
                 self._audit.requested(part)
             self.connection.post_bytes(Kind.REQUEST, part.frame)
@@ -155,6 +155,9 @@ class RemoteProvider(ProviderSource):
             self.connection.push()
         except PeerError as error:
             raise located(error, self._ledger.where()) from None
+
+    def _book_request(self, count: int) -> None:
+        book_request(self._ledger, count)
 
     def corrected(self, id: int, correlation: Correlation) -> Words:
         """Return the corrected parts: the provider's correction, for which this waits."""

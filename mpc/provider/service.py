@@ -14,13 +14,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.errors import FrameError, PeerClosedError, PeerError, ShapeError
+from mpc.core.errors import AbortError, FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.core.frames import Kind
 from mpc.core.keys import provider_streams
+from mpc.core.watching import MALICIOUS, SEMI_HONEST
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import SIGNED
 from mpc.provider.correction_pool import CorrectionPool, check_workers
@@ -28,6 +30,7 @@ from mpc.provider.dealer import Provider
 from mpc.provider.meetings import Meeting, MeetingService
 from mpc.provider.requests import Request, read
 from mpc.provider.signed import ProviderSignatures
+from mpc.provider.watched import HOLDERS, Requests, keys_for, watched_provider
 from mpc.transport.connection import Connection, wait
 from mpc.transport.signatures import Signer
 
@@ -88,6 +91,17 @@ class ProviderService(MeetingService):
             raise read.lacks_provider()
         return read.provider
 
+    def terms(self) -> dict[str, Any]:
+        """Return the terms on which the provider and every party must agree."""
+        return {**super().terms(), "security": self.read.security}
+
+    def health(self) -> dict[str, Any]:
+        """Return what the service tells of itself, and whether the parties watch one another."""
+        told = super().health()
+        if self.read.security != SEMI_HONEST:
+            told["security"] = self.read.security
+        return told
+
     def figures(self) -> dict[str, int]:
         """Return the figures that metrics show of this service, beside those counted from events."""
         return {
@@ -99,6 +113,9 @@ class ProviderService(MeetingService):
     def hold(self, meeting: Meeting, connections: Mapping[str, Connection]) -> None:
         """Deal for a session until its last party says goodbye."""
         keys = [meeting.keys[name] for name in connections]
+        if any(terms.get("security") == MALICIOUS for terms in meeting.terms.values()):
+            _WatchedDealing(self, meeting, list(connections.values()), keys).run()
+            return
         dealing = _Dealing(self, meeting, list(connections.values()), keys)
         if any(str(terms.get("auditor")).endswith(SIGNED) for terms in meeting.terms.values()):
             key = self.member(self.read).key
@@ -124,10 +141,14 @@ class _Dealing:
         self._service, self._meeting = service, meeting
         self._connections, self._last = connections, connections[-1]
         self._keys = tuple(keys)
-        self._provider = Provider(keys)
+        self._provider = self._provider_of(keys)
         self._pending: deque[Request] = deque()
         self._last_id = 0
         self._signatures: ProviderSignatures | None = None
+
+    @staticmethod
+    def _provider_of(keys: list[bytes]) -> Provider:
+        return Provider(keys)
 
     def sign(self, signer: Signer) -> None:
         """Sign each part from now on."""
@@ -204,16 +225,19 @@ class _Dealing:
         try:
             frame = last.take().data.tobytes()
             before = len(self._pending)
-            for request in read(frame):
-                if request.id <= self._last_id:
-                    raise ShapeError("ids must ascend, none serves twice")
-                self._last_id = request.id
-                self._pending.append(request)
+            self._take_in(frame)
             if self._signatures is not None:
                 self._signatures.requested(frame, len(self._pending) - before)
         except ShapeError as error:
             raise FrameError(f"{last.peer} sent a request that is malformed: {error}") from None
         return True
+
+    def _take_in(self, frame: bytes) -> None:
+        for request in read(frame):
+            if request.id <= self._last_id:
+                raise ShapeError("ids must ascend, none serves twice")
+            self._last_id = request.id
+            self._pending.append(request)
 
     def _deal(self) -> Iterator[tuple[Words, int]]:
         """Compute the next correction, or the next few with several workers."""
@@ -236,3 +260,80 @@ class _Dealing:
         corrections = service.pool.deal(self._keys, some)
         for request, correction in zip(some, corrections, strict=True):
             yield correction, request.id
+
+
+class _WatchedDealing(_Dealing):
+    """As _Dealing, for three parties who watch one another: :mod:`mpc.provider.watched`."""
+
+    def __init__(
+        self,
+        service: ProviderService,
+        meeting: Meeting,
+        connections: list[Connection],
+        keys: list[bytes],
+    ) -> None:
+        super().__init__(service, meeting, connections, keys)
+        self._left = dict(enumerate(connections))
+        self._requests = Requests()
+
+    @staticmethod
+    def _provider_of(keys: list[bytes]) -> Provider:
+        return watched_provider(keys)
+
+    def run(self) -> None:
+        """Send each party its keys, and serve until all have said goodbye."""
+        service = self._service
+        for party, connection in self._left.items():
+            connection.post_bytes(Kind.KEYS, keys_for(self._keys, party))
+        holders = [self._connections[party] for party in HOLDERS]
+        quiet_since = time.monotonic()
+        while self._left:
+            busy = bool(self._pending) and all(
+                holder.outgoing_bytes <= service.ahead for holder in holders
+            )
+            came = self._receive(0.0 if busy else _LOOK_SECONDS)
+            if busy:
+                self._answer()
+            now = time.monotonic()
+            if came or busy or not service.stopping:
+                quiet_since = now
+            elif now >= service.deadline or now >= quiet_since + _STOP_SECONDS:
+                raise PeerClosedError(f"{service.me} shuts down")
+
+    def _answer(self) -> None:
+        for correction, id in self._deal():
+            for party in HOLDERS:
+                if party in self._left:
+                    self._left[party].post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
+                    self._push(party)
+            os.sched_yield()
+            self._meeting.counts["corrections"] += 1
+
+    def _push(self, party: int) -> None:
+        try:
+            self._left[party].push()
+        except PeerClosedError:
+            del self._left[party]
+
+    def _receive(self, seconds: float) -> bool:
+        """Move frames; take in what all parties have asked for. Returns whether anything came."""
+        for party, connection in self._left.items():
+            if not connection.expecting and self._requests.ahead(party) <= _LARGEST_REQUEST:
+                connection.expect_bytes([Kind.REQUEST], _LARGEST_REQUEST)
+        try:
+            ready = wait(tuple(self._left.values()), seconds)
+        except PeerError:
+            # Parties finish one after another.
+            if not any(connection.ended for connection in self._left.values()):
+                raise
+            self._left = {p: c for p, c in self._left.items() if not c.ended}
+            return True
+        for party, connection in self._left.items():
+            if connection in ready:
+                for frame in self._requests.add(party, connection.take().data.tobytes()):
+                    try:
+                        self._take_in(frame)
+                    except ShapeError:
+                        # Two parties at least are honest, and they have sent it: no frame was read.
+                        raise AbortError from None
+        return bool(ready)

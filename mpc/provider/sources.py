@@ -26,13 +26,21 @@ from mpc.provider.requests import Block
 from mpc.transport.connection import Connection, wait
 from mpc.transport.remote import located
 
-__all__ = ["FromKeys", "InProcess", "ProviderSource"]
+__all__ = ["FromKeys", "InProcess", "ProviderSource", "expand_corrected"]
 
 Words = NDArray[np.uint64]
 
 
 class ProviderSource(CorrelationSource):
-    """Base of the three sources: books corrections and requests."""
+    """Base of the sources: books corrections and requests.
+
+    Attributes
+    ----------
+    copies : int
+        To how many parties the provider sends each correction.
+    """
+
+    copies = 1
 
     # With an auditor programs that run again and again have their corrections checked before they run.
     audited = False
@@ -49,7 +57,9 @@ class ProviderSource(CorrelationSource):
         """Book the correction that the provider sends."""
         corrected = correlation.layout.corrected_words
         if corrected:
-            ledger.add_correction(8 * corrected, _framing(8 * corrected))
+            ledger.add_correction(
+                self.copies * 8 * corrected, self.copies * _framing(8 * corrected)
+            )
 
     def bundle(self, asked: Sequence[tuple[int, Correlation]], base: int, last: int) -> Block:
         """Return the requests, as a block."""
@@ -71,12 +81,18 @@ class InProcess(ProviderSource):
     parties : int
         The number of parties.
     provider : Provider
+    copies : int, default=1
+        To how many parties it would send each correction.
     """
 
     def __init__(
-        self, streams: Mapping[int, PartyStreams], parties: int, provider: Provider
+        self,
+        streams: Mapping[int, PartyStreams],
+        parties: int,
+        provider: Provider,
+        copies: int = 1,
     ) -> None:
-        self._streams = streams
+        self._streams, self.copies = streams, copies
         self._last = parties - 1
         self.provider: Provider | None = provider
 
@@ -91,7 +107,7 @@ class InProcess(ProviderSource):
             return words
         for row, (party, streams) in zip(words, self._streams.items(), strict=True):
             if party < self._last:
-                _expand_corrected(streams, id, correlation, row)
+                expand_corrected(streams, id, correlation, row)
             else:
                 self._dealer().correct(id, correlation, row)
         return words
@@ -149,7 +165,7 @@ class FromKeys(ProviderSource):
         words = np.empty((len(self._streams), correlation.layout.corrected_words), np.uint64)
         if words.size:
             for row, streams in zip(words, self._streams.values(), strict=True):
-                _expand_corrected(streams, id, correlation, row)
+                expand_corrected(streams, id, correlation, row)
             if self._audit is not None:
                 try:
                     self._audit.wait(id)
@@ -176,9 +192,10 @@ class FromKeys(ProviderSource):
         return self._leaves
 
 
-def book_request(ledger: Ledger, count: int) -> None:
-    """Book a request of `count` bytes from the last party to the provider."""
-    ledger.add_framing(-1, count + framing([(1, count)]))
+def book_request(ledger: Ledger, count: int, parties: Sequence[int] = (-1,)) -> None:
+    """Book a request of `count` bytes from the last party, or others, to the provider."""
+    for party in parties:
+        ledger.add_framing(party, count + framing([(1, count)]))
 
 
 def expand_masks(streams: Mapping[int, PartyStreams], id: int, correlation: Correlation) -> Words:
@@ -190,7 +207,7 @@ def expand_masks(streams: Mapping[int, PartyStreams], id: int, correlation: Corr
     return words
 
 
-def _expand_corrected(streams: PartyStreams, id: int, correlation: Correlation, row: Words) -> None:
+def expand_corrected(streams: PartyStreams, id: int, correlation: Correlation, row: Words) -> None:
     """Fill `row` with a party's shares of the corrected parts; it is not the last party."""
     corrections = streams.corrections.at(id)
     corrections.fill(row, corrections.place(name_of(id, correlation)))

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core import frames
-from mpc.core.errors import CertificateError, FrameError, PeerClosedError, PeerError, ShapeError
+from mpc.core.errors import (
+    ABORTED,
+    AbortError,
+    CertificateError,
+    FrameError,
+    PeerClosedError,
+    PeerError,
+    ShapeError,
+)
 from mpc.core.frames import Header, Kind
 from mpc.transport.tls_session import Tls
 from mpc.transport.waiting import Background, exchange, wait
@@ -344,7 +352,10 @@ class Connection:
         self._header, self._data, self._target = None, None, memoryview(b"")
         if header.kind in _LAST_WORDS:
             if header.kind == Kind.ABORT:
-                self._fail(PeerError(f"{self.peer} stopped: {printable(data.tobytes())}"))
+                said = printable(data.tobytes())
+                self._fail(
+                    AbortError() if said == ABORTED else PeerError(f"{self.peer} stopped: {said}")
+                )
             self.ended = True
             self._fail(PeerClosedError(f"{self.peer} ended the session"))
         self._accept = None

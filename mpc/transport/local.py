@@ -30,6 +30,9 @@ class LocalTransport(Transport):
     def note(self, *step: object) -> None:
         """Do nothing: all parties run the same program."""
 
+    def check(self) -> None:
+        """Do nothing: one process has computed all messages, once."""
+
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
         """Combine the rows of each message."""
         opened = []

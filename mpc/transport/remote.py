@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.correlation import Opening
-from mpc.core.errors import AuditError, PeerError
+from mpc.core.errors import AbortError, AuditError, PeerError
 from mpc.core.frames import Kind, Shapes
 from mpc.core.interfaces import Transport
 from mpc.transport.connection import Background, Connection, exchange
@@ -23,7 +23,8 @@ Words = NDArray[np.uint64]
 
 def located(error: PeerError, where: str) -> PeerError:
     """Return an error of a peer with `where`, the round and the step, added to its text."""
-    return type(error)(f"{error} in {where}")
+    # Of a failed check nothing is told but that it has failed.
+    return error if isinstance(error, AbortError) else type(error)(f"{error} in {where}")
 
 
 class Route(NamedTuple):

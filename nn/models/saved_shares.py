@@ -112,6 +112,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     ['alice.npz', 'bob.npz'] SharedModel([Dense(1, 2)], inputs=[0, 1], parties=alice, bob)
     """
     session = model.session
+    session.refuse_watched("saved shares", "reveal the model to its owner, who shares it again")
     shape = _output_shape(model.layers, model.n_features_in_)
     if shape != (len(model.classes_),):
         raise DataError(
@@ -259,6 +260,7 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     ...         secret_model.predict(secret_model.share_rows([[2.0], [-3.0]], owner="bob"))
     array([0, 1])
     """
+    session.refuse_watched("saved shares", "let the model's owner share it")
     root = local_path("folder", folder)
     files = [SharesFile(session.parties, session.format, party, root) for party in session.here]
     if not files:

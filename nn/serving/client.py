@@ -23,6 +23,7 @@ from mpc import (
 from mpc.core import wire
 from mpc.core.frames import Header, Kind
 from mpc.parties import configuration
+from mpc.parties.configuration import refuse_watched
 from mpc.transport.connection import exchange, printable
 from nn.core.checks import check_names, feature_matrix, side_by_side
 from nn.fixed_point.inputs import check_inside
@@ -108,6 +109,7 @@ class Client(ClientConnections):
         patience: float | None = None,
     ) -> None:
         self._read = configuration.load(parties)
+        refuse_watched(self._read)
         self._me = me if me is not None else self._only_client()
         if self._me not in self._read.clients:
             raise ConfigurationError(

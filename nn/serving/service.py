@@ -34,7 +34,7 @@ from mpc.core.errors import ConfigurationError
 from mpc.core.events import record
 from mpc.core.frames import Kind
 from mpc.parties import configuration
-from mpc.parties.configuration import Configuration
+from mpc.parties.configuration import Configuration, refuse_watched
 from mpc.parties.expiry import warn_of_certificates, watch_certificates
 from mpc.parties.handshake import (
     COMPARE,
@@ -119,6 +119,7 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
+        refuse_watched(read)
         address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)

@@ -124,7 +124,7 @@ def _secret(session: Session, fresh: Sequence[Layer], draw: Draw) -> Sequence[La
     total: SharedArray | None = None
     for number, party in enumerate(session.parties):
         part = None
-        if number in session.here:
+        if number in session.residents:
             own = [a for a, found in zip(drawn(), random, strict=True) if found]
             part = np.concatenate([a.reshape(-1) for a in own]) / math.sqrt(session.size)
         shared = session.share(part, owner=party, shape=(sum(sizes),))

@@ -1,5 +1,6 @@
 """The benchmarks' pages: self-contained, with the run's figures and nothing else."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -116,6 +117,18 @@ def test_processes(tmp_path):
         assert any(
             float(found[2]) == pytest.approx(float(word), rel=0.01) for word in numbers(text)
         )
+
+
+def test_watched():
+    done = run("watched", "--rows", 1, 2, "--turns", 1, "--repeats", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    for each in measured["batches"]:
+        plain, checked = each["semi-honest"], each["malicious"]
+        assert checked["rounds"] == plain["rounds"] + 2
+        assert checked["bytes_sent"] < 0.9 * plain["bytes_sent"]
+        assert checked["bytes_in_all"] < 0.85 * plain["bytes_in_all"]
+        assert checked["correction_bytes"] == 2 * plain["correction_bytes"]
 
 
 def test_slow_networks(tmp_path, benchmark, monkeypatch, capsys):

@@ -96,6 +96,7 @@ class Read:
     transfers = "softspoken"
     network = None
     auditor = None
+    security = "semi-honest"
 
 
 TERMS = terms(Read, "a program")

@@ -1,0 +1,169 @@
+"""Network A with three parties: semi-honest, and watched (security="malicious"), in turns.
+
+Every party is a process of its own, and the provider another. A call shares the images, evaluates the
+network and reveals the scores to the owner of the images. CPU is that of the party's whole process, on one
+thread; processes go to sleep at once when they wait, so that waiting is not counted as work. Model and
+images are random: neither cost depends on them. What is revealed is compared with the plain model.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import processes
+import script
+from machine import describe, facts, table
+
+import mpc
+from mpc.launch import HELPERS, Place, start
+from mpc.transport import waiting
+
+PARTIES = ("alice", "bob", "carol")
+SECURITY = ("semi-honest", "malicious")
+ROWS = (1, 128, 1000)
+COUNTED = ("rounds", "bytes_sent", "bytes_in_all", "correction_bytes")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How often each batch is evaluated; a callable for :func:`mpc.launch.start`."""
+
+    rows: tuple[int, ...]
+    repeats: int
+
+    def __call__(self, place: Place) -> list[dict[str, Any]] | None:
+        """Evaluate in one party's process, or be the provider."""
+        waiting._AWAKE_SECONDS = 0.0
+        if place.me in HELPERS:
+            place.provide()
+            return None
+        with place.session("watched") as session:
+            return [self.measured(session, rows) for rows in self.rows]
+
+    def measured(self, session: mpc.Session, rows: int) -> dict[str, Any]:
+        """Measure one batch: the model is alice's, the images are carol's."""
+        model, X = processes.network(), processes.images(rows)
+        secret = model.share(session, "alice", low=0, high=1, scores=True)
+
+        def call() -> Any:
+            mine = X if session.me == "carol" else None
+            return secret.decision_function(secret.share_rows(mine, "carol", rows=rows), to="carol")
+
+        for _ in range(processes.warm_up(rows)):
+            scores = call()
+        if scores is not None:
+            error = np.max(np.abs(scores - model.decision_function(X)))
+            if error > processes.TOLERANCE:
+                raise mpc.SessionError("the scores are not those of the plain model")
+        before, seconds, cpu = session.cost(), [], []
+        for _ in range(self.repeats):
+            begin, work = time.perf_counter(), time.process_time()
+            call()
+            cpu.append(time.process_time() - work)
+            seconds.append(time.perf_counter() - begin)
+        cost = session.cost() - before
+        return {
+            "rows": rows,
+            "seconds": seconds,
+            "cpu": cpu,
+            "rounds": cost.rounds / self.repeats,
+            "bytes_sent": cost.bytes_sent_per_party / self.repeats,
+            "bytes_in_all": sum(cost.total.sent) / self.repeats,
+            "correction_bytes": cost.correction_bytes / self.repeats,
+        }
+
+
+def measure(rows: Sequence[int], turns: int, repeats: int) -> list[dict[str, Any]]:
+    """Run both, in turns; return for each batch and both kinds what the busiest party takes."""
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SECURITY}
+    for _ in range(turns):
+        for kind in SECURITY:
+            calls = Calls(tuple(rows), repeats)
+            runs[kind].append(
+                start(lambda _, calls=calls: calls, PARTIES, threads=1, security=kind)
+            )
+    found = []
+    for k, count in enumerate(rows):
+        of: dict[str, Any] = {"rows": count}
+        for kind in SECURITY:
+            parties = [{name: each[k] for name, each in run.items()} for run in runs[kind]]
+            first = parties[0]["alice"]
+            of[kind] = {
+                # Of each party the median call over all turns, and of these the largest.
+                key: max(
+                    statistics.median([value for run in parties for value in run[name][key]])
+                    for name in PARTIES
+                )
+                for key in ("cpu", "seconds")
+            }
+            of[kind] |= {key: first[key] for key in COUNTED}
+        found.append(of)
+    return found
+
+
+def rows_of(measured: dict[str, Any]) -> list[list[str]]:
+    """Return a table of what was measured."""
+    head = ["images", "security", "CPU of the busiest party", "seconds", "rounds"]
+    lines = [[*head, "bytes sent by the busiest", "by all", "corrections"]]
+
+    def beside(kind: str, key: str, each: dict[str, Any]) -> str:
+        ratio = each[kind][key] / each[SECURITY[0]][key]
+        return "" if kind == SECURITY[0] else f" ({ratio:.2f}x)"
+
+    for each in measured["batches"]:
+        for kind in SECURITY:
+            of = each[kind]
+            lines.append(
+                [
+                    f"{each['rows']:,}",
+                    kind,
+                    f"{of['cpu'] * 1e3:.2f} ms{beside(kind, 'cpu', each)}",
+                    f"{of['seconds']:.4f}",
+                    f"{of['rounds']:g}",
+                    f"{of['bytes_sent']:,.0f}{beside(kind, 'bytes_sent', each)}",
+                    f"{of['bytes_in_all']:,.0f}{beside(kind, 'bytes_in_all', each)}",
+                    f"{of['correction_bytes']:,.0f}",
+                ]
+            )
+    return lines
+
+
+def watched_text(measured: dict[str, Any]) -> list[str]:
+    """Return the chapter of RESULTS.md, but for its table."""
+    return [
+        "Network 784-128-128-10, three parties and the provider as processes of one machine, in turns;"
+        " medians"
+        f" of {measured['turns']} times {measured['repeats']} calls, on one thread."
+        " Bytes are those that parties send to one another, corrections all that the provider sends.",
+        "",
+        f"Machine: {describe(measured['machine'])}.",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a table or JSON."""
+    parser = script.parser(__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="images of a call")
+    parser.add_argument("--turns", type=int, default=3, help="how often both run (default: 3)")
+    parser.add_argument("--repeats", type=int, default=20, help="calls of a turn (default: 20)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    measured = {
+        "batches": measure(options.rows, options.turns, options.repeats),
+        "turns": options.turns,
+        "repeats": options.repeats,
+        **facts(),
+    }
+    print(json.dumps(measured, indent=1) if options.json else table(rows_of(measured)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The provider among watched parties: it deals what all three ask for, once, to both who need it.
+
+A request is a message like any other. The correction to a forged one could be the words that hide another
+party's message, so nobody alone may ask: every process sends each request, and the provider deals
+those that all have sent, byte by byte the same and with ascending ids. If they differ, it ends the session
+with the text of a failed check. Corrections are of the last role, which two processes hold.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpc.core.correlation import Correlation
+from mpc.core.cost import Ledger
+from mpc.core.errors import AbortError
+from mpc.core.keys import PartyStreams
+from mpc.core.watching import PARTIES, input_key, role_streams
+from mpc.provider.dealer import Provider
+from mpc.provider.remote import RemoteProvider
+from mpc.provider.requests import Block
+from mpc.provider.sources import book_request, expand_corrected
+from mpc.transport.connection import Connection
+
+__all__ = ["HOLDERS", "Requests", "WatchedSource", "keys_for", "watched_provider"]
+
+Words = NDArray[np.uint64]
+
+_LAST = PARTIES - 1
+HOLDERS = (_LAST - 1, _LAST)
+"""The processes that hold the last role, to which corrections go."""
+
+
+def watched_provider(keys: Sequence[bytes]) -> Provider:
+    """Return the provider of three roles with these keys."""
+    streams = [role_streams(key) for key in keys]
+    return Provider.of([(each.masks, each.corrections) for each in streams])
+
+
+def keys_for(keys: Sequence[bytes], party: int) -> bytes:
+    """Return what a party is given: the key of the role that it watches, and its last input key."""
+    return keys[(party + 1) % PARTIES] + input_key(keys[(party + 2) % PARTIES], party)
+
+
+class Requests:
+    """The requests that a provider has received from each of three parties."""
+
+    def __init__(self) -> None:
+        self._waiting: list[deque[bytes]] = [deque() for _ in range(PARTIES)]
+
+    def add(self, party: int, frame: bytes) -> list[bytes]:
+        """Add a party's next frame; return those that all have sent by now, in their order.
+
+        Raises
+        ------
+        AbortError
+            If a party has sent another one than the others.
+        """
+        self._waiting[party].append(frame)
+        agreed = []
+        while all(self._waiting):
+            frames = [waiting.popleft() for waiting in self._waiting]
+            if len(set(frames)) > 1:
+                raise AbortError
+            agreed.append(frames[0])
+        return agreed
+
+    def ahead(self, party: int) -> int:
+        """Return how many bytes of a party's frames wait for the others."""
+        return sum(map(len, self._waiting[party]))
+
+
+class WatchedSource(RemoteProvider):
+    """A watched party's source: it sends all requests, and gets the corrections of the last role.
+
+    Parameters
+    ----------
+    streams : dict of int to PartyStreams
+        Of its own role and of the one that it watches.
+    connection : Connection
+    timeout : float
+    ledger : Ledger
+        As for :class:`RemoteProvider`.
+    """
+
+    copies = len(HOLDERS)
+
+    def __init__(
+        self,
+        streams: Mapping[int, PartyStreams],
+        connection: Connection,
+        timeout: float,
+        ledger: Ledger,
+    ) -> None:
+        super().__init__(streams, connection, timeout, ledger)
+        self._receives = _LAST in streams
+
+    def announce(self, base: int, bundle: Block) -> None:
+        """Send the requests of a block for ids from base + 1 on, without waiting; ids must be new."""
+        super().announce(base, bundle)
+        if not self._receives:
+            self._due.clear()
+
+    def _book_request(self, count: int) -> None:
+        book_request(self._ledger, count, range(PARTIES))
+
+    def book_bundle(self, bundle: Block, ledger: Ledger) -> None:
+        """Book the requests that all parties send."""
+        for frame in bundle.frames(0):
+            book_request(ledger, len(frame), range(PARTIES))
+
+    def corrected(self, id: int, correlation: Correlation) -> Words:
+        """Return the corrected parts of both roles; for those of the last one this waits."""
+        words = np.empty((len(self._streams), correlation.layout.corrected_words), np.uint64)
+        if not words.size:
+            return words
+        for row, (role, streams) in zip(words, self._streams.items(), strict=True):
+            if role == _LAST:
+                row[:] = super().corrected(id, correlation)[0]
+            else:
+                expand_corrected(streams, id, correlation, row)
+        if not self._receives:
+            self._begun.discard(id)
+            # As the holders of the last role drop what was announced before this and is not used.
+            while self._asked and next(iter(self._asked)) < id:
+                self._asked.popitem(last=False)
+        return words

@@ -1,0 +1,260 @@
+"""Three watched parties in processes of their own: honest runs, cheats, the provider, and refusals."""
+
+import socket
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+import mpc
+import nn
+from mpc.array.shared_array import SharedArray
+from mpc.command.self_test import CHECKS
+from mpc.core import wire
+from mpc.core.errors import ABORTED
+from mpc.core.frames import Kind
+from mpc.launch import HELPERS, start
+from mpc.parties import configuration
+from mpc.parties.configuration import write_example
+from mpc.parties.health import ask, table
+from mpc.parties.joining import join_parties
+from mpc.provider.service import ProviderService
+from nn.serving.service import PartyService
+
+NAMES = ("alice", "bob", "carol")
+X = np.random.default_rng(0).random((4, 6))
+_DRAWN = np.random.default_rng(3)
+MODEL = nn.MLP.from_parameters(
+    [_DRAWN.normal(0, 1, shape) for shape in ((6, 5), (5,), (5, 3), (3,))]
+)
+SOME = CHECKS[::5]
+
+
+def small(session):
+    secret = MODEL.share(session, owner="alice")
+    rows = secret.share_rows(X, owner="bob")
+    return secret(rows).argmax(axis=1).reveal()
+
+
+def honest(session):
+    """Return what is right, and how many bytes were sent beyond those that the session has counted."""
+    found = []
+    for check in SOME:
+        value = check.run(*check.make(session))
+        value = value.reveal() if isinstance(value, SharedArray) else value
+        error = np.abs(np.asarray(value, float) - check.expected).max()
+        found.append((check.name, bool(error <= check.tolerance)))
+    before = session.bytes_on_the_wire[0], session.cost()
+    labels = small(session)
+    cost = session.cost() - before[1]
+    sent = session.bytes_on_the_wire[0] - before[0]
+    mine = NAMES.index(session.me)
+    one = session.share([1.0, -2.0], owner="bob").relu().reveal(to="carol")
+    return found, labels, one, session.security, repr(session), sent - cost.wire_bytes[mine]
+
+
+def test_honest_parties_in_processes_are_right():
+    for name, (found, labels, one, security, text, uncounted) in mpc.launch(
+        honest, NAMES, security="malicious", timeout=120
+    ).items():
+        assert all(right for _, right in found), (name, found)
+        assert np.array_equal(labels, MODEL.predict(X))
+        assert (one is None) == (name != "carol")
+        assert security == "malicious" and "security='malicious'" in text
+        assert uncounted == 0, name
+
+
+def test_a_program_that_is_prepared_asks_ahead():
+    found = mpc.launch(small, NAMES, security="malicious", prepare=True, timeout=120)
+    assert all(np.array_equal(each, MODEL.predict(X)) for each in found.values())
+
+
+def flips(session, number, kind=Kind.OPEN):
+    """Change the top bit of one word of the message `number` of a kind."""
+    transport, count = session.transport, [0]
+    deliver = transport._exchange
+
+    def cheating(sort, sent, wanted):
+        if sort is kind and sent:
+            count[0] += 1
+            if count[0] == number:
+                sent = {q: [np.array(each) for each in arrays] for q, arrays in sent.items()}
+                next(iter(sent.values()))[0].reshape(-1)[:1] ^= np.uint64(1 << 63)
+        return deliver(sort, sent, wanted)
+
+    transport._exchange = cheating
+
+
+def asks(session, forge):
+    """Send the provider other requests: `forge(number, frame)` gives those in place of one."""
+    link, count = session.source.connection, [0]
+    post = link.post_bytes
+
+    def cheating(kind, data, step=0):
+        frames = [data]
+        if kind is Kind.REQUEST:
+            frames = forge(count[0], data)
+            count[0] += 1
+        for each in frames:
+            post(kind, each, step)
+
+    link.post_bytes = cheating
+
+
+def later(number, frame):
+    base, piece = wire.decode(frame)
+    return [wire.encode((base + (number == 1), piece))]
+
+
+CHEATS = {
+    "an input": lambda s: flips(s, 1),
+    "an opening": lambda s: flips(s, 5),
+    "a check": lambda s: flips(s, 1, Kind.CHECK),
+    "the last check": lambda s: flips(s, 2, Kind.CHECK),
+    "a request for another id": lambda s: asks(s, later),
+    "a request sent twice": lambda s: asks(s, lambda k, f: [f, f] if k == 0 else [f]),
+    "a request that is malformed": lambda s: asks(s, lambda k, f: [b"x"] if k == 1 else [f]),
+    "a request of its own": lambda s: asks(s, lambda k, f: [f, b"x"] if k == 0 else [f]),
+}
+
+
+@dataclass(frozen=True)
+class Cheating:
+    """In each process: a session for every cheat at every party, and what came of it."""
+
+    def __call__(self, place):
+        if place.me in HELPERS:
+            return place.provide()
+        found = {}
+        for cheater in (*NAMES, "nobody", "all"):
+            for name, cheat in CHEATS.items():
+                if cheater == "nobody" and name != "an input":
+                    continue
+                if cheater == "all" and name != "a request sent twice":
+                    continue
+                try:
+                    with place.session("cheats") as session:
+                        if cheater in (place.me, "all"):
+                            cheat(session)
+                        found[cheater, name] = small(session)
+                except mpc.PeerError as error:
+                    found[cheater, name] = (type(error).__name__, str(error))
+        return found
+
+
+def test_cheats_are_caught_in_processes():
+    found = start(lambda _: Cheating(), NAMES, timeout=200, answer_timeout=20, security="malicious")
+    right, stopped = MODEL.predict(X), 0
+    assert len(set(right)) > 1
+    for name, outcomes in found.items():
+        for (cheater, cheat), outcome in outcomes.items():
+            where = (name, cheater, cheat, outcome)
+            if cheater == "nobody":
+                assert np.array_equal(outcome, right), where
+            elif name != cheater:
+                if "check" in cheat and isinstance(outcome, np.ndarray):
+                    # The one that was told the truth in the last check.
+                    assert cheat == "the last check" and np.array_equal(outcome, right), where
+                    continue
+                assert isinstance(outcome, tuple) and outcome == ("AbortError", ABORTED), where
+                stopped += 1
+    assert stopped >= 2 * 3 * len(CHEATS) - 3
+
+
+@dataclass(frozen=True)
+class Disagreeing:
+    """Alice has another configuration than the others."""
+
+    def __call__(self, place):
+        if place.me in HELPERS:
+            return place.provide()
+        read = configuration.load(place.path)
+        if place.me == "alice":
+            read = replace(read, security="semi-honest")
+        try:
+            join_parties(read, place.me, "p", place.sock.dup())
+        except mpc.HandshakeError as error:
+            return str(error)
+
+
+def test_who_disagrees_on_security_is_told_so_in_the_handshake():
+    found = start(lambda _: Disagreeing(), NAMES, timeout=60, security="malicious")
+    for text in found.values():
+        assert "security" in text and "malicious" in text and "semi-honest" in text
+
+
+def test_health_of_the_provider_says_it(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        ports = [1, 2, 3, sock.getsockname()[1]]
+        path = write_example(tmp_path / "c", NAMES, (), ports=ports, security="malicious")
+        service = ProviderService(configuration.load(path), sock=sock.dup())
+        try:
+            (found,) = ask(configuration.load(path), "provider", of="provider")
+        finally:
+            service.close(0.1)
+    assert found.told["security"] == "malicious"
+    assert "security malicious" in "\n".join(table([found]))
+
+
+# parties.toml.
+
+
+def written(folder, line, **options):
+    path = write_example(folder, NAMES, (), **options)
+    path.write_text(path.read_text().replace("[format]", f"{line}\n\n[format]", 1))
+    return path
+
+
+def test_the_configuration_says_it_and_the_default_does_not(tmp_path):
+    assert configuration.load(write_example(tmp_path / "a", NAMES, ())).security == "semi-honest"
+    path = write_example(tmp_path / "b", NAMES, (), security="malicious")
+    assert configuration.load(path).security == "malicious"
+    assert 'security = "malicious"' in path.read_text()
+    with pytest.raises(mpc.ArgumentError, match=r"security = 'malicious', got 'semi-honest'"):
+        mpc.Session(path, me="alice", security="semi-honest")
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "match"),
+    [
+        ('security = "covert"', {}, 'security must be "semi-honest" or "malicious"'),
+        ('security = "malicious"', {"auditor": True}, r"does not go with an \[auditor\] yet"),
+        ('security = "malicious"\n[workers]\nn_jobs = 2', {}, r"does not go with \[workers\] yet"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused_with_its_line(tmp_path, line, options, match):
+    path = written(tmp_path / "c", line, **options)
+    with pytest.raises(mpc.ConfigurationError, match=rf"line \d+: .*{match}"):
+        configuration.load(path)
+
+
+@pytest.mark.parametrize("names", [("alice", "bob"), ("alice", "bob", "carol", "dave")])
+def test_other_numbers_of_parties_are_refused(tmp_path, names):
+    path = write_example(tmp_path / "c", names, ())
+    path.write_text(path.read_text().replace("[format]", 'security = "malicious"\n[format]', 1))
+    with pytest.raises(mpc.ConfigurationError, match="third one need not own any data"):
+        configuration.load(path)
+    with pytest.raises(mpc.PartyError, match="third one need not own any data"):
+        mpc.launch(small, names, security="malicious")
+
+
+def test_two_parties_alone_are_refused(tmp_path):
+    path = write_example(tmp_path / "c", ("alice", "bob"), (), provider=False)
+    path.write_text(path.read_text().replace("[format]", 'security = "malicious"\n[format]', 1))
+    with pytest.raises(mpc.ConfigurationError, match="needs a crypto provider"):
+        configuration.load(path)
+    with pytest.raises(mpc.ArgumentError, match="needs a crypto provider"):
+        mpc.launch(small, NAMES, provider=None, security="malicious")
+    with pytest.raises(mpc.ArgumentError, match="auditor=True yet"):
+        mpc.launch(small, NAMES, auditor=True, security="malicious")
+    with pytest.raises(mpc.ArgumentError, match="security must be one of"):
+        mpc.launch(small, NAMES, security="covert")
+
+
+def test_services_and_their_clients_are_refused(tmp_path):
+    path = write_example(tmp_path / "c", NAMES, ("dora",), security="malicious")
+    read = configuration.load(path)
+    with pytest.raises(mpc.ConfigurationError, match="services for clients do not work yet"):
+        PartyService(read, "alice", {})
+    with pytest.raises(mpc.ConfigurationError, match="services for clients do not work yet"):
+        nn.Client(path, me="dora")
