@@ -699,12 +699,16 @@ def test_the_table(fresh_session):
 def test_costs_that_the_files_state():
     # Bits that an element opens for a prefix, and those that are dealt for it.
     for count in range(1, 11):
-        for signed in (True, False):
-            form = sign.structure_for(count, signed)
-            assert (len(form.opened), len(form.subsets)) == sign.count_planes(count, signed)
+        for signed, rounds in ((True, 1), (True, 2), (False, 1)):
+            form = bits.prefix_rounds(count, signed, rounds)
+            found = (
+                sum(len(each.opened) for each in form),
+                sum(len(each.subsets) for each in form),
+            )
+            assert found == bits.count_planes(count, signed, rounds)
     digits = sign.digits_for(32, True)
     assert (digits.widths, digits.table_bits) == ((6, 5, 5, 5, 5, 5), 8 * 28)
-    assert sign.count_planes(6, True) == (10, 83)
+    assert bits.count_planes(6, True) == (10, 83)
     one = relu.cost(2, 6400, 16, 32)
     assert one.rounds == 3
     assert 8 * one.bytes_sent == 75 * 6400
