@@ -85,7 +85,7 @@ class Session(SessionWithStock):
         A network to choose by how many rounds each ReLU takes, see ``session.cost().forms``: for plans of
         what a session over that network takes. With `me`, ``[network]`` of the configuration says it, or
         that it is measured.
-        Default: as many as go with the fewest bytes.
+        Default: three, or four of very many elements at once.
 
     Raises
     ------
