@@ -29,6 +29,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.core.correlation import MaskRef
 from mpc.core.cost import Spent
 from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
@@ -103,7 +104,7 @@ def of_positive(
 def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
     """Return max(x, 0) and the bit [max(x, 0) > 0]; by default truncated to the session's format."""
     x, shift = _started(x, truncate)
-    y, bit, _ = _relu(x, shift, (1,), sign_products.choose(x, shift, derivative=True) - 2)
+    y, bit, _ = _relu(x, shift, (1,), _rounds(x, shift, derivative=True) - 2)
     return y, bit
 
 
@@ -113,6 +114,28 @@ def _started(x: Secret, truncate: bool) -> tuple[Secret, int]:
         return x, 0
     x = truncation.kept(x)
     return x, max(0, x.frac_bits - x.session.format.frac_bits)
+
+
+def _rounds(x: Secret, shift: int, *, derivative: bool) -> int:
+    """Return in how many rounds to take ReLU, and book why: see :mod:`mpc.protocols.sign_products`."""
+    session = x.session
+    if session.pair is not None:
+        return 3
+    _, term = x.split_cross_term()
+    refs = [] if term is None else [ref for ref in vars(term).values() if isinstance(ref, MaskRef)]
+    hidden = {ref.without if ref.owner is None else 1 - ref.owner for ref in refs}
+    rounds, said = sign_products.fastest(
+        x.size,
+        shift,
+        sign.window_of(-(-x.bound >> shift), shift, (1,)),
+        session.network,
+        one_is_behind=session.size == 2 and hidden == {0, 1},
+        derivative=derivative,
+        memory=session.memory_limit,
+    )
+    if session.network is not None or rounds != 3:
+        session.book_form(said)
+    return rounds
 
 
 def relu_below(x: Secret, limit: int) -> tuple[Secret, Words]:
@@ -164,7 +187,7 @@ def _keep(x: Secret, shift: int, opened: sign.Opened | sign_products.Chosen) -> 
 def relu(x: Secret, *, truncate: bool = True) -> Secret:
     """Return max(x, 0); by default with at most the session's fractional bits."""
     x, shift = _started(x, truncate)
-    rounds = sign_products.choose(x, shift, derivative=False)
+    rounds = _rounds(x, shift, derivative=False)
     if rounds == 2:
         return _in_two_rounds(x, shift)
     return _relu(x, shift, (1,), rounds - 2)[0]

@@ -42,7 +42,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
+from mpc.core.correlation import Correlation, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.network import Network
 from mpc.core.runtime import CorrelatedShares
@@ -59,7 +59,7 @@ from ring.bits import count_words, fold_of, pack_bits
 from ring.digits import WIDEST, Digits, add_tables, digits_of, read_tables, split_evenly
 from ring.masked_products import add_masked_products, count_sets, deal_sets
 
-__all__ = ["Chosen", "SignProducts", "choose", "cost", "digits_for", "open_sign"]
+__all__ = ["Chosen", "SignProducts", "cost", "digits_for", "fastest", "open_sign"]
 
 Words = NDArray[np.uint64]
 
@@ -263,43 +263,43 @@ def _corrections(size: int, shift: int, window: int) -> dict[int, int]:
     return {rounds: 8 * form.corrected_words for rounds, form in forms.items()}
 
 
-def _one_is_behind(x: SecretValue) -> bool:
-    """Return whether each of two parties masks what the other does not know, so that one waits."""
-    _, term = x.split_cross_term()
-    refs = [] if term is None else [ref for ref in vars(term).values() if isinstance(ref, MaskRef)]
-    hidden = {ref.without if ref.owner is None else 1 - ref.owner for ref in refs}
-    return x.session.size == 2 and hidden == {0, 1}
+@lru_cache(maxsize=1024)
+def fastest(
+    size: int,
+    shift: int,
+    window: int,
+    network: Network | None,
+    *,
+    one_is_behind: bool,
+    derivative: bool,
+    memory: int,
+) -> tuple[int, str]:
+    """Return in how many rounds to take ReLU, 2, 3 or 4, and why.
 
-
-def choose(x: SecretValue, shift: int, *, derivative: bool) -> int:
-    """Return in how many rounds to take ReLU of x / 2^shift, 2, 3 or 4, and book why."""
-    session = x.session
-    if session.pair is not None:
-        return 3
-    network = session.network or _NOMINAL
-    window = window_of(-(-x.bound >> shift), shift, (1,))
-    corrections = _corrections(x.size, shift, window)
+    `one_is_behind` says whether each of two parties has masked what the other does not know. `memory` is
+    the session's limit.
+    """
+    corrections = _corrections(size, shift, window)
     # At once: of a model's batch that is no more than it may take.
-    held = corrections[2] <= min(_LARGEST, session.memory_limit)
-    two = session.network is not None and not derivative and held
-    step = 2 if session.network is not None and _one_is_behind(x) else 1
+    held = corrections[2] <= min(_LARGEST, memory)
+    two = network is not None and not derivative and held
+    step = 2 if network is not None and one_is_behind else 1
+    over = network or _NOMINAL
     seconds = {}
     for rounds in (2, 3, 4) if two else (3, 4):
-        trips = -(-rounds // step) * step * network.round_trip / 2
-        work = {2: _SECONDS * x.size, 3: 0.0, 4: _ROUND_SECONDS}[rounds]
-        seconds[rounds] = trips, work + _WAITED_FOR * network.seconds(corrections[rounds])
+        trips = -(-rounds // step) * step * over.round_trip / 2
+        work = {2: _SECONDS * size, 3: 0.0, 4: _ROUND_SECONDS}[rounds]
+        seconds[rounds] = trips, work + _WAITED_FOR * over.seconds(corrections[rounds])
     # Of two that take as long, the one with fewer rounds.
     chosen = min(seconds, key=lambda rounds: (sum(seconds[rounds]), rounds))
-    if session.network is not None or chosen == 4:
-        said = [
-            f"{rounds}{' rounds' if rounds == chosen else ''}: {1e3 * trips:.3g} ms of trips,"
-            f" {1e3 * rest:.3g} ms for {corrections[rounds]:,} bytes of correction"
-            for rounds, (trips, rest) in seconds.items()
-        ]
-        said.insert(0, said.pop(list(seconds).index(chosen)))
-        if not held:
-            said.append(f"2: a correction of {corrections[2]:,} bytes would be held at once")
-        if session.network is None:
-            said.append(f"with {network}, as no network is stated")
-        session.book_form("; ".join(said))
-    return chosen
+    said = [
+        f"{rounds}{' rounds' if rounds == chosen else ''}: {1e3 * trips:.3g} ms of trips,"
+        f" {1e3 * rest:.3g} ms for {corrections[rounds]:,} bytes of correction"
+        for rounds, (trips, rest) in seconds.items()
+    ]
+    said.insert(0, said.pop(list(seconds).index(chosen)))
+    if not held:
+        said.append(f"2: a correction of {corrections[2]:,} bytes would be held at once")
+    if network is None:
+        said.append(f"over {over}, as no network is stated")
+    return chosen, "; ".join(said)
