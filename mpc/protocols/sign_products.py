@@ -27,8 +27,9 @@ holds it up once more: two rounds take two trips, three and four take four.
 That is so from a model's second call in a session on, if what follows is again multiplied with such
 weights: the first call opens weights on the way. How far a party is behind no plan knows, so it does not
 count. Two rounds are never taken where nobody states a network, without a provider, where the derivative is
-needed, and where the correction would have more than 32 MB, or `memory_limit`. Where nobody states one,
-four are taken of so many elements at once that they would pay at 20 ms and 1 Gbit/s, a trip for each round.
+needed, and where the correction would have more than 32 MB, or `memory_limit`. Where nobody states one, it
+is three or four, as at 20 ms and 1 Gbit/s: four of thousands of elements where that takes no trip more, and
+of tens of thousands where it does.
 
 Source: ours; the tables as in :mod:`mpc.protocols.sign`.
 """
@@ -283,7 +284,7 @@ def fastest(
     # At once: of a model's batch that is no more than it may take.
     held = corrections[2] <= min(_LARGEST, memory)
     two = network is not None and not derivative and held
-    step = 2 if network is not None and one_is_behind else 1
+    step = 2 if one_is_behind else 1
     over = network or _NOMINAL
     seconds = {}
     for rounds in (2, 3, 4) if two else (3, 4):
