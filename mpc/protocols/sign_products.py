@@ -28,8 +28,8 @@ That is so from a model's second call in a session on, if what follows is again 
 weights: the first call opens weights on the way. How far a party is behind no plan knows, so it does not
 count. Two rounds are never taken where nobody states a network, without a provider, where the derivative is
 needed, and where the correction would have more than 32 MB, or `memory_limit`. Where nobody states one, it
-is three or four, as at 20 ms and 1 Gbit/s: four of thousands of elements where that takes no trip more, and
-of tens of thousands where it does.
+is three or four, as at 20 ms and 1 Gbit/s, with 2.5 ms for a round more: four of at least ten thousand
+elements where that takes no trip more, and of many more where it does.
 
 Source: ours; the tables as in :mod:`mpc.protocols.sign`.
 """
@@ -73,7 +73,8 @@ _LARGEST = 1 << 25
 _WAITED_FOR = 0.9
 _ROUND_SECONDS = 3e-4
 _SECONDS = 1e-7
-# Where nobody states one.
+# Where nobody states a network: one to go by, and what a round more takes.
+_UNKNOWN_ROUND_SECONDS = 2.5e-3
 _NOMINAL = Network(round_trip=0.02, megabits=1000)
 
 
@@ -289,7 +290,8 @@ def fastest(
     seconds = {}
     for rounds in (2, 3, 4) if two else (3, 4):
         trips = -(-rounds // step) * step * over.round_trip / 2
-        work = {2: _SECONDS * size, 3: 0.0, 4: _ROUND_SECONDS}[rounds]
+        more = _UNKNOWN_ROUND_SECONDS if network is None else _ROUND_SECONDS
+        work = {2: _SECONDS * size, 3: 0.0, 4: more}[rounds]
         seconds[rounds] = trips, work + _WAITED_FOR * over.seconds(corrections[rounds])
     # Of two that take as long, the one with fewer rounds.
     chosen = min(seconds, key=lambda rounds: (sum(seconds[rounds]), rounds))

@@ -236,13 +236,19 @@ def test_the_derivative_takes_three_rounds_or_four():
 @pytest.mark.parametrize("provider", ["crypto", None])
 def test_of_very_many_elements_four_rounds_are_taken_where_no_network_is_stated(provider):
     with mpc.Session(provider=provider) as s:
-        cost = {size: s.plan(lambda p, n=size: large(p, n)).cost for size in (50_000, 70_000)}
+        cost = {size: s.plan(lambda p, n=size: large(p, n)).cost for size in (60_000, 90_000)}
         if provider is None:
             assert all(each.forms == {} for each in cost.values())
             return
         assert [each.by_protocol["relu"].rounds for each in cost.values()] == [3, 4]
-        assert cost[50_000].forms == {}
-        assert "as no network is stated" in cost[70_000].forms["-"]
+        assert cost[60_000].forms == {}
+        assert "as no network is stated" in cost[90_000].forms["-"]
+
+
+def test_where_no_network_is_stated_a_trip_counts_too():
+    with mpc.Session() as s:
+        assert [rounds_of(s, size, True)[0] for size in (10_000, 20_000)] == [3, 4]
+        assert [rounds_of(s, size, False)[0] for size in (10_000, 20_000)] == [3, 3]
 
 
 def large(session, size):
