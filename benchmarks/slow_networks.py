@@ -2,7 +2,7 @@
 
 Every party and the provider is a process of its own, behind a relay (relay.py) that gives each of
 them a line of the stated bandwidth in each direction, and every message half the round trip. Their
-configuration states the network, so that each ReLU takes two rounds where that pays.
+configuration states the network, so that each ReLU takes as many rounds as are the fastest there.
 
 The floor of a call is its trips, messages that wait for one another and take half the round trip each,
 plus the bytes that the last party receives (it hears from all others and from the provider) over the

@@ -87,7 +87,7 @@ class Session(SessionWithStock):
         A network to choose by how many rounds each ReLU takes, see ``session.cost().forms``: for plans of
         what a session over that network takes. With `me`, ``[network]`` of the configuration says it, or
         that it is measured.
-        Default: as many as go with the fewest bytes.
+        Default: three, or four of very many elements at once.
     security : {"semi-honest", "malicious"}, optional
         What the parties are trusted to do. "semi-honest", the default without `me`: to run the program.
         "malicious", for three parties and a provider: one of them may deviate in any way, and then the

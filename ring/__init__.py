@@ -11,6 +11,7 @@ from ring.bits import pack_bits, unpack_bits
 from ring.errors import SottoError
 from ring.fixed_point import FixedPoint, decode, encode
 from ring.matmul import matmul
+from ring.memory import keep_freed
 from ring.streams import Stream, fresh_key
 from ring.threads import get_num_threads, set_num_threads
 
@@ -27,3 +28,5 @@ __all__ = [
     "set_num_threads",
     "unpack_bits",
 ]
+
+keep_freed()

@@ -118,7 +118,7 @@ class PairTables(Correlation):
     @property
     def rounds(self) -> list[tuple[bits.Structure, int]]:
         """The rounds of steps 2 and 3, each with the words of a plane."""
-        compare = sign.structure_for(len(self.digits.widths), True)
+        (compare,) = bits.prefix_rounds(len(self.digits.widths), True)
         words = count_words(self.rows * self.values)
         return [(compare, count_words(self.pairs)), *((win, words) for win in _wins(self.values))]
 

@@ -34,8 +34,11 @@ __all__ = [
     "add_terms",
     "all_of",
     "cost",
+    "count_planes",
     "deal_products",
     "evaluate",
+    "prefix",
+    "prefix_rounds",
     "structure_of",
     "tree",
 ]
@@ -141,6 +144,72 @@ def structure_of(polynomials: tuple[Polynomial, ...]) -> Structure:
         _Terms.of(public),
         _Terms.of(secret),
     )
+
+
+def prefix(greater: Sequence[int], equal: Sequence[int]) -> Polynomial:
+    """Return g_(D - 1) ^ p_(D - 1) (g_(D - 2) ^ ...), given the numbers of the planes, the lowest first."""
+    count = len(greater)
+    return tuple((*equal[:j:-1], greater[j]) for j in range(count - 1, -1, -1))
+
+
+@lru_cache(maxsize=64)
+def prefix_rounds(count: int, signed: bool, rounds: int = 1) -> tuple[Structure, ...]:
+    """Return how a comparison goes on from its digits: a prefix if signed, else all digits' equality.
+
+    Plane j is g_j, plane count + j is p_j, the lowest first. With two rounds the first makes of each group
+    of digits the g and the p of a digit, and the second goes on from these.
+    """
+    equal = tuple(range(count, 2 * count))
+    if not signed:
+        return (structure_of(((equal,),)),)
+    if rounds == 1:
+        return (structure_of((prefix(range(count), equal),)),)
+    groups: list[Polynomial] = []
+    of_greater: list[int] = []
+    of_equal: list[int] = []
+    start = 0
+    for size in _groups_for(count):
+        stop = start + size
+        of_greater.append(len(groups))
+        groups.append(prefix(range(start, stop), equal[start:stop]))
+        # The lowest p is in no prefix.
+        of_equal.append(len(groups) if start else -1)
+        if start:
+            groups.append((equal[start:stop],))
+        start = stop
+    return structure_of(tuple(groups)), structure_of((prefix(of_greater, of_equal),))
+
+
+@lru_cache(maxsize=64)
+def _groups_for(count: int) -> tuple[int, ...]:
+    """Return the sizes of the groups, the lowest first, that take the fewest planes in two rounds."""
+    tried = (
+        tuple(count // n + (k < count % n) for k in range(n))
+        for n in range(1, count + 1)
+    )  # fmt: skip
+    return min(tried, key=lambda groups: sum(_count_grouped(groups)))
+
+
+def _count_grouped(groups: Sequence[int]) -> tuple[int, int]:
+    opened, products = count_planes(len(groups), True)
+    for k, size in enumerate(groups):
+        some = count_planes(size, True)
+        # p of a group needs the lowest p, too, and its products.
+        more = k > 0 and size > 1
+        opened += some[0] + more
+        products += some[1] + (2 ** (size - 1) - 1 if more else 0)
+    return opened, products
+
+
+def count_planes(count: int, signed: bool, rounds: int = 1) -> tuple[int, int]:
+    """Return how many planes :func:`prefix_rounds` opens, and how many products are dealt for it."""
+    if count == 1:
+        return 0, 0
+    if rounds == 2:
+        return _count_grouped(_groups_for(count))
+    opened = 2 * (count - 1) if signed else count
+    sets = 3 * (2 ** (count - 1) - 1) if signed else 2**count - 1
+    return opened, sets - opened
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import bits, linear, relu, truncation
-from mpc.protocols.sign import check_window, count_bits, flat, prefix
+from mpc.protocols.sign import check_window, count_bits, flat
 from mpc.protocols.truncation import OFFSET_BITS, open_masked
 from mpc.two_party import exponential as own_shares
 from mpc.two_party.exponential import E_BITS, M_BITS
@@ -150,8 +150,8 @@ def _times(x: bits.Polynomial, y: bits.Polynomial) -> bits.Polynomial:
 def _structure(count: int) -> bits.Structure:
     """Return step 2 for `count` digits. Plane j is [v_j > u_j], plane count + j is [v_j = u_j]."""
     greater, equal = range(count), range(count, 2 * count)
-    borrow = prefix(greater[:_LOW_DIGITS], equal[:_LOW_DIGITS])
-    upper = prefix(greater[_LOW_DIGITS:], equal[_LOW_DIGITS:])
+    borrow = bits.prefix(greater[:_LOW_DIGITS], equal[:_LOW_DIGITS])
+    upper = bits.prefix(greater[_LOW_DIGITS:], equal[_LOW_DIGITS:])
     msb = upper + _times((tuple(equal[_LOW_DIGITS:]),), borrow)
     a_1 = borrow + _times(msb, borrow)
     # Equal products cancel out.

@@ -12,11 +12,13 @@
 The derivative is 1 - msb = (1 ^ delta) ^ beta, a masked bit at no further cost; it is 0 at 0, as in plain
 training.
 Over a slow network ReLU without its derivative takes 2 rounds, where all parties know that it pays: see
-:mod:`mpc.protocols.sign_products`, which also says when.
+:mod:`mpc.protocols.sign_products`, which also says when. Where bytes count for more than rounds, the
+products of :mod:`mpc.protocols.sign` take one round more, and less is dealt: 4 rounds.
 With an upper limit B on y, <y < B + 1> is read from the same opening: :mod:`mpc.protocols.limits`.
-Cost at L = 32: 3 rounds, about 9.4 (n - 1) bytes an element; correction about 66 bytes. Numbers that are
-multiplied by kappa need s bits only, 2 bytes for s <= 16. With s = 0, [r >> s] is the mask [r] itself and
-kappa vanishes, which saves 12 bytes of correction.
+Cost at L = 32: 3 rounds, about 9.4 (n - 1) bytes an element; correction about 66 bytes. 4 rounds: about
+11 (n - 1) bytes; correction about 43 bytes. Numbers that are multiplied by kappa need s bits only, 2 bytes
+for s <= 16. With s = 0, [r >> s] is the mask [r] itself and kappa vanishes, which saves 12 bytes of
+correction.
 
 Source: the truncation of Escudero et al. 2020 and Dalskov et al. 2020; the product with a masked
 bit as in ABY2.0's bit injection (Patra, Schneider, Suresh, Yalame 2021, section 4).
@@ -27,6 +29,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mpc.core.correlation import MaskRef
 from mpc.core.cost import Spent
 from mpc.core.known import MaskedBit, SecretBit, SharedBit
 from mpc.core.secret_value import Secret
@@ -41,6 +44,7 @@ __all__ = [
     "of_positive",
     "relu",
     "relu_below",
+    "relu_in_four_rounds",
     "relu_in_two_rounds",
     "relu_with_derivative",
 ]
@@ -72,10 +76,15 @@ def _finish(
         out[i] = y_beta if negative else y - y_beta
 
 
-def cost(parties: int, size: int, shift: int, window: int, thresholds: int = 1) -> Spent:
-    """Declare the cost for `size` elements; with an upper limit there are two thresholds."""
+def cost(
+    parties: int, size: int, shift: int, window: int, thresholds: int = 1, ands: int = 1
+) -> Spent:
+    """Declare the cost for `size` elements; with an upper limit there are two thresholds.
+
+    `ands` is 2 for four rounds.
+    """
     delta = Spent(1, 8 * (parties - 1) * count_words(size), 0)
-    return sign.cost(parties, size, shift, window, True, "relu", thresholds) + delta
+    return sign.cost(parties, size, shift, window, True, "relu", thresholds, ands) + delta
 
 
 def of_positive(
@@ -95,7 +104,7 @@ def of_positive(
 def relu_with_derivative(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
     """Return max(x, 0) and the bit [max(x, 0) > 0]; by default truncated to the session's format."""
     x, shift = _started(x, truncate)
-    y, bit, _ = _relu(x, shift, (1,))
+    y, bit, _ = _relu(x, shift, (1,), _rounds(x, shift, derivative=True) - 2)
     return y, bit
 
 
@@ -105,6 +114,28 @@ def _started(x: Secret, truncate: bool) -> tuple[Secret, int]:
         return x, 0
     x = truncation.kept(x)
     return x, max(0, x.frac_bits - x.session.format.frac_bits)
+
+
+def _rounds(x: Secret, shift: int, *, derivative: bool) -> int:
+    """Return in how many rounds to take ReLU, and book why: see :mod:`mpc.protocols.sign_products`."""
+    session = x.session
+    if session.pair is not None:
+        return 3
+    _, term = x.split_cross_term()
+    refs = [] if term is None else [ref for ref in vars(term).values() if isinstance(ref, MaskRef)]
+    hidden = {ref.without if ref.owner is None else 1 - ref.owner for ref in refs}
+    rounds, said = sign_products.fastest(
+        x.size,
+        shift,
+        sign.window_of(-(-x.bound >> shift), shift, (1,)),
+        session.network,
+        one_is_behind=session.size == 2 and hidden == {0, 1},
+        derivative=derivative,
+        memory=session.memory_limit,
+    )
+    if session.network is not None or rounds != 3:
+        session.book_form(said)
+    return rounds
 
 
 def relu_below(x: Secret, limit: int) -> tuple[Secret, Words]:
@@ -118,7 +149,9 @@ def relu_below(x: Secret, limit: int) -> tuple[Secret, Words]:
     return y, planes[:, 1]
 
 
-def _relu(x: Secret, shift: int, thresholds: tuple[int, ...]) -> tuple[Secret, SecretBit, Words]:
+def _relu(
+    x: Secret, shift: int, thresholds: tuple[int, ...], ands: int = 1
+) -> tuple[Secret, SecretBit, Words]:
     """Return max(y, 0), its derivative, and [y < t], (p, thresholds, words); the first t is 1."""
     session = x.session
     bound = -(-x.bound >> shift)
@@ -135,7 +168,7 @@ def _relu(x: Secret, shift: int, thresholds: tuple[int, ...]) -> tuple[Secret, S
                 words.reshape(len(words), *x.shape), frac_bits=x.frac_bits - shift, bound=bound
             )
             return y, SharedBit(planes, x.size, session.first_row), lower
-        opened = sign.open_sign(x, shift, "relu", thresholds)
+        opened = sign.open_sign(x, shift, "relu", thresholds, ands)
         assert opened.beta is not None and opened.ref is not None
         lower = opened.bit.reshape(len(opened.bit), len(thresholds), count_words(x.size))
         delta = session.open((lower[:, 0] ^ opened.beta, "xor"))[0]
@@ -153,16 +186,26 @@ def _keep(x: Secret, shift: int, opened: sign.Opened | sign_products.Chosen) -> 
 
 def relu(x: Secret, *, truncate: bool = True) -> Secret:
     """Return max(x, 0); by default with at most the session's fractional bits."""
-    network = x.session.network
-    if network is not None and sign_products.chosen(*_started(x, truncate), network):
-        return relu_in_two_rounds(x, truncate=truncate)
-    return relu_with_derivative(x, truncate=truncate)[0]
+    x, shift = _started(x, truncate)
+    rounds = _rounds(x, shift, derivative=False)
+    if rounds == 2:
+        return _in_two_rounds(x, shift)
+    return _relu(x, shift, (1,), rounds - 2)[0]
+
+
+def relu_in_four_rounds(x: Secret, *, truncate: bool = True) -> tuple[Secret, SecretBit]:
+    """Return :func:`relu_with_derivative` with two rounds of products, whatever the network."""
+    y, bit, _ = _relu(*_started(x, truncate), (1,), 2)
+    return y, bit
 
 
 def relu_in_two_rounds(x: Secret, *, truncate: bool = True) -> Secret:
     """Return :func:`relu` by :mod:`mpc.protocols.sign_products`, whatever the network."""
+    return _in_two_rounds(*_started(x, truncate))
+
+
+def _in_two_rounds(x: Secret, shift: int) -> Secret:
     session = x.session
-    x, shift = _started(x, truncate)
     with session.protocol("relu"):
         opened = sign_products.open_sign(x, shift)
         out = of_positive(opened, opened.delta, shift, session.first_row)

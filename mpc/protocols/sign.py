@@ -16,7 +16,10 @@ s = 0 and L = 64, z may be any value below 2^63 in magnitude, such as the differ
 The result is an XOR-shared bit. :mod:`mpc.protocols.relu`, `comparison` and `argmax` go on from it.
 D is what takes the fewest bits in all: a table of w bits has 2^w, and 3 2^(D - 1) - 2 D - 1 products are
 dealt for each threshold. The tables serve any number of thresholds.
-Cost at L = 32: 2 rounds, 8 bytes and 10 bits an element; correction 28 bytes and 83 bits.
+Step 3 in two rounds takes digits of two to four bits: the first makes g and p of each group of digits,
+g_b ^ p_b g_a and so on and the product of all p, and the second goes on from these as from digits.
+Cost at L = 32: 2 rounds, 8 bytes and 10 bits an element; correction 28 bytes and 83 bits. With two rounds
+for step 3: 3 rounds, 8 bytes and 23 bits; correction 10 bytes and 38 bits.
 
 Source: the carry as a prefix over blocks (Damgard, Fitzi, Kiltz, Nielsen, Toft 2006, section 6), the
 public-input lookup on shared tables (Ishai, Kushilevitz, Meldgaard, Orlandi, Paskin-Cherniavsky
@@ -26,7 +29,7 @@ section 3.1.4).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
@@ -64,7 +67,6 @@ __all__ = [
     "check_window",
     "cost",
     "count_bits",
-    "count_planes",
     "deal_rings",
     "digits_for",
     "flat",
@@ -74,9 +76,7 @@ __all__ = [
     "open_top_bits",
     "open_zero",
     "own_words",
-    "prefix",
     "signs_and_value",
-    "structure_for",
     "window_of",
     "zero_bits",
 ]
@@ -142,6 +142,8 @@ class Window(Correlation):
         How many thresholds each element is compared with.
     cross_term : Correlation, optional
         C, if z is a product whose cross term is taken into r.
+    ands : int
+        How many rounds step 3 takes, if it takes any: 1, or 2 for a sign.
     """
 
     size: int
@@ -151,6 +153,7 @@ class Window(Correlation):
     extras: Extras
     thresholds: int = 1
     cross_term: Correlation | None = None
+    ands: int = 1
 
     def masks(self) -> tuple[Part, ...]:
         return self._parts[0]
@@ -165,12 +168,12 @@ class Window(Correlation):
     @property
     def digits(self) -> Digits:
         """The digits of step 2."""
-        return digits_for(self.window, self.signed, self.thresholds)
+        return digits_for(self.window, self.signed, self.thresholds, self.ands)
 
     @property
-    def structure(self) -> bits.Structure:
-        """Step 3: the planes to open and the products of masks to deal."""
-        return structure_for(len(self.digits.widths), self.signed)
+    def rounds(self) -> tuple[bits.Structure, ...]:
+        """Step 3: for each round the planes to open and the products of masks to deal."""
+        return bits.prefix_rounds(len(self.digits.widths), self.signed, self.ands)
 
     @property
     def words(self) -> int:
@@ -198,6 +201,8 @@ class Window(Correlation):
         check_window(self.window, self.shift)
         if self.thresholds < 1:
             raise ShapeError(f"a window must have at least 1 threshold, got {self.thresholds}")
+        if self.ands not in ((1, 2) if self.signed else (1,)):
+            raise ShapeError(f"a window takes 1 round of products, or 2 if signed, got {self.ands}")
         super().check(limit)
         check_cross_term(self.cross_term, self.size, limit)
 
@@ -210,8 +215,18 @@ class Window(Correlation):
         elif self.ring_parts:
             deal_high(dealt.r, self.shift, dealt.rings[0])
         deal_tops(dealt.r, self.shift, dealt.tops, dealt.beta)
-        if self.structure.subsets:
-            bits.deal_products(self.structure.subsets, dealt.lam, dealt.products)
+        for structure, lam, products in self.of_rounds(dealt.lam, dealt.products):
+            if structure.subsets:
+                bits.deal_products(structure.subsets, lam, products)
+
+    def of_rounds(
+        self, lam: Words, products: Words
+    ) -> Iterator[tuple[bits.Structure, Words, Words]]:
+        """Cut :attr:`Dealt.lam` and :attr:`Dealt.products` into those of each round of step 3."""
+        for structure in self.rounds:
+            opened, dealt = len(structure.opened), len(structure.subsets)
+            yield structure, lam[..., :opened, :], products[..., :dealt, :]
+            lam, products = lam[..., opened:, :], products[..., dealt:, :]
 
     def shares(self, shares: CorrelatedShares) -> Dealt:
         """Name the parts of this process's shares, with the corrected ones."""
@@ -226,19 +241,19 @@ class Window(Correlation):
 @lru_cache(maxsize=256)
 def _parts_of(window: Window) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """Return the uniform and the corrected parts, for a window without a cross term."""
-    structure, words = window.structure, window.words
+    rounds, words = window.rounds, window.words
     tops = {"none": 0, "bit": 0, "truncation": 1, "relu": 2}[window.extras] if window.shift else 0
     return (
         (
             Part((window.size,)),
             *((window.beta,) if window.has_beta else ()),
-            Part((len(structure.opened), words), "xor"),
+            Part((sum(len(each.opened) for each in rounds), words), "xor"),
         ),
         (
             Part((window.digits.count_table_words(window.size),), "xor"),
             Part((window.ring_parts, window.size)),
             tops_part(tops, window.size, window.shift),
-            Part((len(structure.subsets), words), "xor"),
+            Part((sum(len(each.subsets) for each in rounds), words), "xor"),
         ),
     )
 
@@ -309,43 +324,28 @@ def check_window(window: int, shift: int) -> None:
 
 
 @lru_cache(maxsize=512)
-def digits_for(window: int, signed: bool, thresholds: int = 1) -> Digits:
-    """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits."""
+def digits_for(window: int, signed: bool, thresholds: int = 1, ands: int = 1) -> Digits:
+    """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits.
+
+    `ands` is how many rounds of products step 3 takes if it takes any: 1, or 2 for a sign.
+    """
 
     def count(digits: Digits) -> int:
         number = len(digits.widths)
+        opened, products = bits.count_planes(number, signed, ands)
+        if ands == 2:
+            # As they are packed: of 64 elements so many words, of one so many bits.
+            return digits.count_table_words(WORD_BITS) + thresholds * (opened + products)
         if number == 1:
             return digits.table_bits
-        opened, products = count_planes(number, signed)
         # A digit more than one takes a round.
         return digits.table_bits + thresholds * (opened + products) + WORD_BITS
 
     below = window - signed
-    # Digits of fewer than four bits would open more bits than they save.
-    tried = range(-(-below // WIDEST), min(-(-below // 4), _MOST_DIGITS) + 1)
+    # In one round, digits of fewer than four bits would open more bits than they save.
+    narrow, most = (2, below) if ands == 2 else (4, _MOST_DIGITS)
+    tried = range(-(-below // WIDEST), min(-(-below // narrow), most) + 1)
     return min((digits_of(split_evenly(below, n), signed) for n in tried), key=count)
-
-
-def count_planes(count: int, signed: bool) -> tuple[int, int]:
-    """Return how many planes step 3 opens with `count` digits, and how many products are dealt."""
-    if count == 1:
-        return 0, 0
-    opened = 2 * (count - 1) if signed else count
-    sets = 3 * (2 ** (count - 1) - 1) if signed else 2**count - 1
-    return opened, sets - opened
-
-
-def prefix(greater: Sequence[int], equal: Sequence[int]) -> bits.Polynomial:
-    """Return g_(D - 1) ^ p_(D - 1) (g_(D - 2) ^ ...), given the numbers of the planes, the lowest first."""
-    count = len(greater)
-    return tuple((*equal[:j:-1], greater[j]) for j in range(count - 1, -1, -1))
-
-
-@lru_cache(maxsize=64)
-def structure_for(count: int, signed: bool) -> bits.Structure:
-    """Return step 3 for `count` digits. Plane j is g_j, plane count + j is p_j, the lowest first."""
-    equal = range(count, 2 * count)
-    return bits.structure_of((prefix(range(count), equal) if signed else (tuple(equal),),))
 
 
 def cost(
@@ -356,15 +356,15 @@ def cost(
     signed: bool,
     extras: Extras,
     thresholds: int = 1,
+    ands: int = 1,
 ) -> Spent:
     """Declare the cost for `size` elements, each against so many thresholds."""
-    correlation = Window(size, shift, window, signed, extras, thresholds)
-    opening = bits.cost(parties, correlation.structure, correlation.words)
-    return Spent(
-        1 + opening.rounds,
-        8 * (parties - 1) * size + opening.bytes_sent,
-        8 * correlation.corrected_words,
-    )
+    correlation = Window(size, shift, window, signed, extras, thresholds, None, ands)
+    total = Spent(1, 8 * (parties - 1) * size, 8 * correlation.corrected_words)
+    for structure in correlation.rounds:
+        opening = bits.cost(parties, structure, correlation.words)
+        total += Spent(opening.rounds, opening.bytes_sent)
+    return total
 
 
 def _open(
@@ -375,11 +375,12 @@ def _open(
     signed: bool,
     extras: Extras,
     thresholds: Sequence[int | Words] = (0,),
+    ands: int = 1,
 ) -> Opened:
     size = x.size
     # For s = 0, ReLU uses shares of r as [r >> s], so r must not take in a cross term.
     x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
-    correlation = Window(size, shift, window, signed, extras, len(thresholds), cross_term)
+    correlation = Window(size, shift, window, signed, extras, len(thresholds), cross_term, ands)
     shares = session.correlated(correlation)
 
     c = open_masked(session, x, shares.masks[0])
@@ -399,21 +400,23 @@ def _open(
                 each[i, :count, k], each[i, count:, k], rest,
             )  # fmt: skip
     planes = each.reshape(len(dealt.r), 2 * count, correlation.words)
-    planes = bits.evaluate(session, planes, correlation.structure, (dealt.lam, dealt.products))
+    for structure, *masks in correlation.of_rounds(dealt.lam, dealt.products):
+        planes = bits.evaluate(session, planes, structure, (masks[0], masks[1]))
     bit = planes[:, 0]
     ref = MaskRef(shares.id, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
 
 
 def open_sign(
-    x: SecretValue, shift: int, extras: Extras, thresholds: Sequence[int] = (0,)
+    x: SecretValue, shift: int, extras: Extras, thresholds: Sequence[int] = (0,), ands: int = 1
 ) -> Opened:
     """Compute XOR shares of [y < t] for y = x / 2^shift, rounded as truncation rounds it.
 
     The thresholds t are at least 0. [y < 1] costs no more than [y < 0]: y - 1 fits L bits if y does.
+    Step 3 takes `ands` rounds, 1 or 2.
     """
     window = window_of(-(-x.bound >> shift), shift, thresholds)
-    return _open(x.session, x, shift, window, True, extras, thresholds)
+    return _open(x.session, x, shift, window, True, extras, thresholds, ands)
 
 
 def window_of(bound: int, shift: int, thresholds: Sequence[int]) -> int:

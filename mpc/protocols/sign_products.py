@@ -18,15 +18,18 @@ bits, of which s count. With s = 0, R is r itself and there is no T. Rounding is
 the same bits of r.
 Cost at L = 32: 2 rounds, 8 bytes and 7 bits an element to each other party, correction 536 bytes.
 
-Whether a ReLU takes two rounds or three follows from what all parties know alike: its size, L, and round
-trip and bandwidth of `[network]` in parties.toml. Two rounds save one trip; two trips where two parties
-multiply what each masks for itself, as with rows of one and weights of the other, since one of the two is
-behind then and its openings hold nobody up. That is so from a model's second call in a session on, if
-what follows is again multiplied with such weights: the first call opens weights on the way, and saves one.
-How far a party is behind no plan knows, so it does not count. The time saved is compared with the time
-that the larger correction takes, nine tenths of it: some of it comes while the parties talk. Where nobody
-states a network, without a provider, where the derivative is needed, and where the correction would have
-more than 32 MB, or `memory_limit`, it is three.
+Whether a ReLU takes two rounds, three or four (:mod:`mpc.protocols.relu`) follows from what all parties
+know alike: its size, L, and round trip and bandwidth of `[network]` in parties.toml. The fewer rounds, the
+more bytes are dealt. Of each form the time is its trips, and nine tenths of the transfer of its correction:
+some of it comes while the parties talk. A round is a trip. But where two parties multiply what each masks
+for itself, as with rows of one and weights of the other, one of the two is behind then, and an odd round
+holds it up once more: two rounds take two trips, three and four take four.
+That is so from a model's second call in a session on, if what follows is again multiplied with such
+weights: the first call opens weights on the way. How far a party is behind no plan knows, so it does not
+count. Two rounds are never taken where nobody states a network, without a provider, where the derivative is
+needed, and where the correction would have more than 32 MB, or `memory_limit`. Where nobody states one, it
+is three or four, as at 20 ms and 1 Gbit/s, with 2.5 ms for a round more: four of at least ten thousand
+elements where that takes no trip more, and of many more where it does.
 
 Source: ours; the tables as in :mod:`mpc.protocols.sign`.
 """
@@ -40,7 +43,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
+from mpc.core.correlation import Correlation, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.network import Network
 from mpc.core.runtime import CorrelatedShares
@@ -57,7 +60,7 @@ from ring.bits import count_words, fold_of, pack_bits
 from ring.digits import WIDEST, Digits, add_tables, digits_of, read_tables, split_evenly
 from ring.masked_products import add_masked_products, count_sets, deal_sets
 
-__all__ = ["Chosen", "SignProducts", "chosen", "cost", "digits_for", "open_sign"]
+__all__ = ["Chosen", "SignProducts", "cost", "digits_for", "fastest", "open_sign"]
 
 Words = NDArray[np.uint64]
 
@@ -65,9 +68,14 @@ _ONE = np.uint64(1)
 # More digits than that never take fewer bytes.
 _MOST_DIGITS = 8
 _LARGEST = 1 << 25
-# The part of a correction's transfer that counts, and what the products take to compute, an element.
+# The part of a correction's transfer that counts. What a party does for a round more, and for the products
+# of two rounds, an element.
 _WAITED_FOR = 0.9
+_ROUND_SECONDS = 3e-4
 _SECONDS = 1e-7
+# Where nobody states a network: one to go by, and what a round more takes.
+_UNKNOWN_ROUND_SECONDS = 2.5e-3
+_NOMINAL = Network(round_trip=0.02, megabits=1000)
 
 
 class _Dealt(NamedTuple):
@@ -247,38 +255,54 @@ def open_sign(x: SecretValue, shift: int) -> Chosen:
 
 
 @lru_cache(maxsize=1024)
-def _corrections(size: int, shift: int, window: int) -> tuple[int, int]:
-    """Return the bytes of the correction for two rounds and for three."""
-    both = SignProducts(size, shift, window), Window(size, shift, window, True, "relu")
-    return 8 * both[0].corrected_words, 8 * both[1].corrected_words
+def _corrections(size: int, shift: int, window: int) -> dict[int, int]:
+    """Return the bytes of the correction, by the number of rounds."""
+    forms = {
+        2: SignProducts(size, shift, window),
+        3: Window(size, shift, window, True, "relu"),
+        4: Window(size, shift, window, True, "relu", ands=2),
+    }
+    return {rounds: 8 * form.corrected_words for rounds, form in forms.items()}
 
 
-def _trips(x: SecretValue) -> int:
-    """Return how many trips two rounds save, once weights are opened."""
-    _, term = x.split_cross_term()
-    refs = [] if term is None else [ref for ref in vars(term).values() if isinstance(ref, MaskRef)]
-    # Where each mask hides something from the party that does not make it: one and then the other.
-    hidden = {ref.without if ref.owner is None else 1 - ref.owner for ref in refs}
-    return 2 if x.session.size == 2 and hidden == {0, 1} else 1
+@lru_cache(maxsize=1024)
+def fastest(
+    size: int,
+    shift: int,
+    window: int,
+    network: Network | None,
+    *,
+    one_is_behind: bool,
+    derivative: bool,
+    memory: int,
+) -> tuple[int, str]:
+    """Return in how many rounds to take ReLU, 2, 3 or 4, and why.
 
-
-def chosen(x: SecretValue, shift: int, network: Network) -> bool:
-    """Return whether ReLU of x / 2^shift takes two rounds on a network, and book why."""
-    session = x.session
-    if session.pair is not None:
-        return False
-    window = window_of(-(-x.bound >> shift), shift, (1,))
-    correction, before = _corrections(x.size, shift, window)
-    more = correction - before
-    saved = _trips(x) * network.round_trip / 2
-    spent = _WAITED_FOR * network.seconds(more) + _SECONDS * x.size
+    `one_is_behind` says whether each of two parties has masked what the other does not know. `memory` is
+    the session's limit.
+    """
+    corrections = _corrections(size, shift, window)
     # At once: of a model's batch that is no more than it may take.
-    held = correction <= min(_LARGEST, session.memory_limit)
-    two = spent < saved and held
-    said = (
-        f"{saved * 1e3:.3g} ms of trips, {spent * 1e3:.3g} ms for {more:,} more bytes of correction"
-    )
+    held = corrections[2] <= min(_LARGEST, memory)
+    two = network is not None and not derivative and held
+    step = 2 if one_is_behind else 1
+    over = network or _NOMINAL
+    seconds = {}
+    for rounds in (2, 3, 4) if two else (3, 4):
+        trips = -(-rounds // step) * step * over.round_trip / 2
+        more = _UNKNOWN_ROUND_SECONDS if network is None else _ROUND_SECONDS
+        work = {2: _SECONDS * size, 3: 0.0, 4: more}[rounds]
+        seconds[rounds] = trips, work + _WAITED_FOR * over.seconds(corrections[rounds])
+    # Of two that take as long, the one with fewer rounds.
+    chosen = min(seconds, key=lambda rounds: (sum(seconds[rounds]), rounds))
+    said = [
+        f"{rounds}{' rounds' if rounds == chosen else ''}: {1e3 * trips:.3g} ms of trips,"
+        f" {1e3 * rest:.3g} ms for {corrections[rounds]:,} bytes of correction"
+        for rounds, (trips, rest) in seconds.items()
+    ]
+    said.insert(0, said.pop(list(seconds).index(chosen)))
     if not held:
-        said = f"a correction of {correction:,} bytes would be held at once"
-    session.book_form(f"{2 if two else 3} rounds: {said}")
-    return two
+        said.append(f"2: a correction of {corrections[2]:,} bytes would be held at once")
+    if network is None:
+        said.append(f"over {over}, as no network is stated")
+    return chosen, "; ".join(said)

@@ -706,16 +706,25 @@ def test_the_table(fresh_session):
 def test_costs_that_the_files_state():
     # Bits that an element opens for a prefix, and those that are dealt for it.
     for count in range(1, 11):
-        for signed in (True, False):
-            form = sign.structure_for(count, signed)
-            assert (len(form.opened), len(form.subsets)) == sign.count_planes(count, signed)
+        for signed, rounds in ((True, 1), (True, 2), (False, 1)):
+            form = bits.prefix_rounds(count, signed, rounds)
+            found = (
+                sum(len(each.opened) for each in form),
+                sum(len(each.subsets) for each in form),
+            )
+            assert found == bits.count_planes(count, signed, rounds)
     digits = sign.digits_for(32, True)
     assert (digits.widths, digits.table_bits) == ((6, 5, 5, 5, 5, 5), 8 * 28)
-    assert sign.count_planes(6, True) == (10, 83)
+    assert bits.count_planes(6, True) == (10, 83)
     one = relu.cost(2, 6400, 16, 32)
     assert one.rounds == 3
     assert 8 * one.bytes_sent == 75 * 6400
     assert 8 * one.correction_bytes == (8 * 56 + 83) * 6400
+    four = relu.cost(2, 6400, 16, 32, ands=2)
+    assert (four.rounds, 8 * four.bytes_sent) == (4, 88 * 6400)
+    assert 8 * four.correction_bytes == (8 * 38 + 38) * 6400
+    assert sign.digits_for(32, True, 1, 2).widths == (3,) * 9 + (2, 2)
+    assert bits.count_planes(11, True, 2) == (23, 38)
     limited = relu.cost(2, 6400, 16, 32, 2) - one
     assert (limited.rounds, 8 * limited.bytes_sent) == (0, 10 * 6400)
     assert 8 * limited.correction_bytes == 83 * 6400

@@ -14,7 +14,7 @@ from mpc.core.keys import fresh_streams
 from mpc.core.known import SharedBit
 from mpc.core.runtime import Setup
 from mpc.protocols.masking import mask_ahead
-from mpc.protocols.relu import relu_in_two_rounds, relu_with_derivative
+from mpc.protocols.relu import relu_in_four_rounds, relu_in_two_rounds, relu_with_derivative
 from mpc.protocols.sigmoid import sigmoid
 from mpc.provider.dealer import Provider
 from mpc.provider.sources import FromKeys, InProcess
@@ -120,7 +120,7 @@ def relu(s):
     held = (bit.planes,) if isinstance(bit, SharedBit) else (bit.beta, bit.delta)
     if s.pair is None:
         held += tuple(relu_in_two_rounds(v, truncate=False) for v in (x * y, x - y))
-        held += (relu_in_two_rounds(x * y),)
+        held += (relu_in_two_rounds(x * y), relu_in_four_rounds(x * y)[0])
     return x.relu(), (x - y).relu(), z, *held
 
 

@@ -78,7 +78,7 @@ def test_all_choose_by_what_the_first_party_has_measured(trial, monkeypatch):
     network, y, as_planned, said = alice
     assert network == mpc.Network(0.02, 1000)
     assert y == [1.5, 0.0] and as_planned
-    assert said["-"].startswith("2 rounds: 10 ms of trips")
+    assert said["-"].startswith("2 rounds: 20 ms of trips")
 
 
 def test_what_is_measured_is_a_network_that_all_have(trial):

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
-from mpc.protocols import comparison
-from mpc.protocols.relu import relu_with_derivative
+from mpc.core import correlation
+from mpc.protocols import comparison, relu, sign
+from mpc.protocols.relu import relu_in_four_rounds, relu_with_derivative
+from ring.digits import digits_of, split_evenly
 
 UNIT = 2.0**-16
 
@@ -108,26 +110,63 @@ def edges_of(window, shift):
     return sorted(z for z in zs if abs(z) <= min(top << shift, 2**62 - 1))
 
 
+def check_words(session, share_integers, integers, tap, form, window, shift, size):
+    """Compare ReLU of edge values and its derivative with what follows from the masks that were dealt."""
+    z = np.resize(np.array(edges_of(window, shift)), size)
+    bound = max(1, min((2 ** (window - 1) - 1) << shift, 2**62 - 1))
+    x = share_integers(session, z, frac_bits=16 + shift, bound=bound)
+    with tap(session) as heard:
+        y, derivative = form(x)
+    asked, words = heard.dealt[0][1:]
+    assert asked.ands == (2 if form is relu_in_four_rounds else 1)
+    r = words[:, :size].sum(axis=0, dtype=np.uint64)
+    c = [(int(v) + 2**62 + int(mask)) % 2**64 for v, mask in zip(z, r, strict=True)]
+    expected = []
+    for opened, mask in zip(c, map(int, r), strict=True):
+        kappa = (1 - (opened >> 63)) << 64 - shift if shift else 0
+        word = (opened >> shift) - 2 ** (62 - shift) - (mask >> shift) + kappa * (mask >> 63)
+        expected.append((word + 2**63) % 2**64 - 2**63)
+    assert integers(y).tolist() == [max(v, 0) for v in expected]
+    bits = comparison.bit_array(x, derivative)
+    assert bits.reveal().tolist() == [int(v > 0) for v in expected]
+
+
 @pytest.mark.dealt
+@pytest.mark.parametrize("form", [relu_with_derivative, relu_in_four_rounds])
 @pytest.mark.parametrize("shift", [0, 1, 16, 17, 40])
 @pytest.mark.parametrize("window", [2, 5, 8, 20, 24, 33, 47])
-def test_the_words_follow_from_the_mask(session, share_integers, integers, tap, shift, window):
+def test_the_words_follow_from_the_mask(
+    session, share_integers, integers, tap, form, shift, window
+):
     """Truncation and ReLU of z under the mask r, whatever the digits: y of section 4, or 0."""
-    window = min(window, 64 - shift)
-    some = edges_of(window, shift)
     for size in (1, 63, 64, 65):
-        z = np.resize(np.array(some), size)
-        bound = max(1, min((2 ** (window - 1) - 1) << shift, 2**62 - 1))
-        x = share_integers(session, z, frac_bits=16 + shift, bound=bound)
-        with tap(session) as heard:
-            y, derivative = relu_with_derivative(x)
-        r = heard.dealt[0][2][:, :size].sum(axis=0, dtype=np.uint64)
-        c = [(int(v) + 2**62 + int(mask)) % 2**64 for v, mask in zip(z, r, strict=True)]
-        expected = []
-        for opened, mask in zip(c, map(int, r), strict=True):
-            kappa = (1 - (opened >> 63)) << 64 - shift if shift else 0
-            word = (opened >> shift) - 2 ** (62 - shift) - (mask >> shift) + kappa * (mask >> 63)
-            expected.append((word + 2**63) % 2**64 - 2**63)
-        assert integers(y).tolist() == [max(v, 0) for v in expected]
-        bits = comparison.bit_array(x, derivative)
-        assert bits.reveal().tolist() == [int(v > 0) for v in expected]
+        check_words(
+            session, share_integers, integers, tap, form, min(window, 64 - shift), shift, size
+        )
+
+
+@pytest.mark.dealt
+@pytest.mark.parametrize("digits", [1, 2, 3, 4, 5, 7, 10, 13, 17, 23])
+def test_any_number_of_digits_in_four_rounds(
+    session, share_integers, integers, tap, monkeypatch, digits
+):
+    window = min(1 + 8 * digits, 24)
+    chosen = digits_of(split_evenly(window - 1, digits), True)
+    monkeypatch.setattr(sign, "digits_for", lambda *asked: chosen)
+    monkeypatch.setattr(correlation, "_layouts", {})
+    sign._parts_of.cache_clear()
+    try:
+        check_words(session, share_integers, integers, tap, relu_in_four_rounds, window, 16, 65)
+    finally:
+        sign._parts_of.cache_clear()
+
+
+@pytest.mark.dealt
+@pytest.mark.parametrize("size", [0, 1, 64, 1000])
+def test_four_rounds_cost_what_is_stated(session, share_integers, spent, size):
+    for shift, bound in ((0, 2**31 - 1), (16, 2**47 - 1), (40, 2**62 - 1)):
+        x = share_integers(session, np.zeros(size), frac_bits=16 + shift, bound=bound)
+        window = sign.window_of(-(-bound >> shift), shift, (1,))
+        found = spent(session, lambda x=x: relu_in_four_rounds(x))
+        assert found == relu.cost(session.size, size, shift, window, ands=2)
+        assert found.trips == found.rounds == 4

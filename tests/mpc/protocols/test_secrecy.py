@@ -279,6 +279,10 @@ PROGRAMS = {
     "relu of what is given": lambda s, a: given(s, a).relu(),
     "relu of a product": lambda s, a: (computed(s, a) * 0.5).relu(),
     "relu of a product in two rounds": lambda s, a: relu.relu_in_two_rounds(computed(s, a) * 0.5),
+    "relu of a product in four rounds": lambda s, a: relu.relu_in_four_rounds(computed(s, a) * 0.5)[
+        0
+    ],
+    "relu in four rounds": lambda s, a: relu.relu_in_four_rounds(computed(s, a))[0],
     "relu in two rounds": lambda s, a: relu.relu_in_two_rounds(computed(s, a)),
     "order": lambda s, a: computed(s, a) < 0.5,
     "equality": lambda s, a: given(s, a) == 0,
