@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from threading import get_ident
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,15 @@ from mpc.core.ranges import RangePolicy
 from ring import FixedPoint, processes
 from ring.streams import OWN_IDS
 
-__all__ = ["MEMORY_LIMIT", "CorrelatedShares", "Runtime", "Setup"]
+__all__ = ["MEMORY_LIMIT", "Beside", "CorrelatedShares", "Runtime", "Setup", "Steps"]
 
 MEMORY_LIMIT = 1 << 28
 """Bytes that a batch may take by default."""
 
 Words = NDArray[np.uint64]
+T = TypeVar("T")
+# A protocol by its rounds: it yields what it opens, and is sent what was opened.
+Steps = Generator[tuple[Words, Opening], Words, T]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -149,6 +153,7 @@ class Runtime:
         self.pair: Any = None
         self._ledger = setup.ledger
         self._endings: dict[Callable[[], None], None] = {}
+        self._beside: list[Beside[Any]] = []
         self.last_id = last_id
         self._closed = False
         self._owner = Owner()
@@ -246,13 +251,38 @@ class Runtime:
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
+        others = [other for other in self._beside if other.message is not None]
+        count = len(messages)
+        messages += tuple([other.message for other in others if other.message is not None])
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
         self._ledger.add_round(*_bytes_of_round(shapes, self.size))
         try:
-            return self.transport.open(messages)
+            opened = self.transport.open(messages)
         except PeerError as error:
             self._end(str(error))
             raise
+        for other, words in zip(others, opened[count:], strict=True):
+            other.go_on(words)
+        return opened[:count]
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry out a protocol that is written as :data:`Steps`, each of its rounds alone."""
+        with self.beside(steps) as protocol:
+            pass
+        return protocol.value
+
+    def beside(self, steps: Steps[T]) -> Beside[T]:
+        """Carry out a protocol while that of the ``with`` block runs, in the same rounds.
+
+        Each opening of the block takes along what `steps` opens next; what is left at the end of the block
+        has rounds of its own. The first step is taken at once.
+
+        Returns
+        -------
+        Beside
+            Its `value` is what `steps` returns, known after the block.
+        """
+        return Beside(self, steps)
 
     def begin_with(self, *messages: tuple[Words, int]) -> list[Words]:
         """Deliver messages as :meth:`open` does, as a part of the session's start: nothing is booked."""
@@ -414,6 +444,51 @@ class Runtime:
         self.transport.close(problem)
         for ending in self._endings:
             ending()
+
+
+class Beside(Generic[T]):
+    """A protocol that is carried out beside another one, see :meth:`Runtime.beside`.
+
+    Attributes
+    ----------
+    message : (words, opening) or None
+        What it opens next.
+    value : object
+        What it has found, once it has no message any more.
+    """
+
+    __slots__ = ("_session", "_steps", "message", "value")
+
+    value: T
+
+    def __init__(self, session: Runtime, steps: Steps[T]) -> None:
+        self._session, self._steps = session, steps
+        self.message: tuple[Words, Opening] | None = None
+
+    def __enter__(self) -> Beside[T]:
+        try:
+            self.message = next(self._steps)
+        except StopIteration as end:
+            self.value = end.value
+        self._session._beside.append(self)
+        return self
+
+    def go_on(self, opened: Words) -> None:
+        """Take the step after the opening of `message`."""
+        try:
+            self.message = self._steps.send(opened)
+        except StopIteration as end:
+            self.message, self.value = None, end.value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self.message is not None:
+                self._session.open()
+        finally:
+            self._session._beside.remove(self)
+            self._steps.close()
 
 
 class _Protocol:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.known import MaskedBit, SecretBit, SharedBit
-from mpc.core.runtime import Runtime
+from mpc.core.runtime import Runtime, Steps
 from mpc.two_party import convert as own_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run
 
-__all__ = ["Masked", "convert", "cost", "mask_bits", "to_number"]
+__all__ = ["Masked", "convert", "cost", "mask_bits", "steps", "to_number"]
 
 Words = NDArray[np.uint64]
 
@@ -116,13 +116,18 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
     uint64 array of shape (p, planes, size)
         Additive shares of zeros and ones.
     """
+    return session.run(steps(session, planes, size))
+
+
+def steps(session: Runtime, planes: Words, size: int) -> Steps[Words]:
+    """Convert bit planes as :func:`convert` does; without a provider before the first step."""
     pair, count, words_each = session.pair, planes.shape[1], planes.shape[2]
     if pair is not None:
         whole = planes.reshape(len(planes), count * words_each)
         found = own_shares.to_number(pair, whole, WORD_BITS * count * words_each)
         return found.reshape(len(planes), count, WORD_BITS * words_each)[..., :size]
     masked = Masked(session, planes, size)
-    return masked.numbers(session.open((masked.message, "xor"))[0])
+    return masked.numbers((yield masked.message, "xor"))
 
 
 def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:

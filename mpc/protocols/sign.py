@@ -38,7 +38,7 @@ from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
 from mpc.core.ranges import LARGEST
-from mpc.core.runtime import CorrelatedShares, Runtime
+from mpc.core.runtime import CorrelatedShares, Runtime, Steps
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
@@ -47,7 +47,7 @@ from mpc.protocols.truncation import (
     deal_high,
     deal_tops,
     finish,
-    open_masked,
+    masked,
     take_in,
     tops_part,
 )
@@ -77,8 +77,10 @@ __all__ = [
     "prefix",
     "signs_and_value",
     "structure_for",
+    "top_bits_steps",
     "window_of",
     "zero_bits",
+    "zero_steps",
 ]
 
 Words = NDArray[np.uint64]
@@ -87,6 +89,7 @@ Words = NDArray[np.uint64]
 Extras = Literal["none", "bit", "truncation", "relu"]
 # With more, the products of masks cost more than any tables save.
 _MOST_DIGITS = 12
+_WIDEST_ALONE = 20
 
 
 class Dealt(NamedTuple):
@@ -165,7 +168,7 @@ class Window(Correlation):
     @property
     def digits(self) -> Digits:
         """The digits of step 2."""
-        return digits_for(self.window, self.signed, self.thresholds)
+        return digits_for(self.window, self.signed, self.thresholds, self.size == 1)
 
     @property
     def structure(self) -> bits.Structure:
@@ -309,8 +312,15 @@ def check_window(window: int, shift: int) -> None:
 
 
 @lru_cache(maxsize=512)
-def digits_for(window: int, signed: bool, thresholds: int = 1) -> Digits:
-    """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits."""
+def digits_for(
+    window: int, signed: bool, thresholds: int = 1, alone: bool = False
+) -> Digits:
+    """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits.
+
+    For one number `alone`, equal to zero or not, a round is more than any table up to 128 kB.
+    """
+    if alone and not signed and window <= _WIDEST_ALONE:
+        return digits_of((window,), signed)
 
     def count(digits: Digits) -> int:
         number = len(digits.widths)
@@ -367,7 +377,7 @@ def cost(
     )
 
 
-def _open(
+def _steps(
     session: Runtime,
     x: SecretValue,
     shift: int,
@@ -375,14 +385,14 @@ def _open(
     signed: bool,
     extras: Extras,
     thresholds: Sequence[int | Words] = (0,),
-) -> Opened:
+) -> Steps[Opened]:
     size = x.size
     # For s = 0, ReLU uses shares of r as [r >> s], so r must not take in a cross term.
     x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
     correlation = Window(size, shift, window, signed, extras, len(thresholds), cross_term)
     shares = session.correlated(correlation)
 
-    c = open_masked(session, x, shares.masks[0])
+    c = yield masked(session, x, shares.masks[0]), "sum"
     dealt = correlation.shares(shares)
     digits = correlation.digits
     count = len(digits.widths)
@@ -399,7 +409,9 @@ def _open(
                 each[i, :count, k], each[i, count:, k], rest,
             )  # fmt: skip
     planes = each.reshape(len(dealt.r), 2 * count, correlation.words)
-    planes = bits.evaluate(session, planes, correlation.structure, (dealt.lam, dealt.products))
+    planes = yield from bits.steps(
+        session, planes, correlation.structure, (dealt.lam, dealt.products)
+    )
     bit = planes[:, 0]
     ref = MaskRef(shares.id, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
@@ -413,7 +425,7 @@ def open_sign(
     The thresholds t are at least 0. [y < 1] costs no more than [y < 0]: y - 1 fits L bits if y does.
     """
     window = window_of(-(-x.bound >> shift), shift, thresholds)
-    return _open(x.session, x, shift, window, True, extras, thresholds)
+    return x.session.run(_steps(x.session, x, shift, window, True, extras, thresholds))
 
 
 def window_of(bound: int, shift: int, thresholds: Sequence[int]) -> int:
@@ -426,7 +438,7 @@ def open_signs(
     x: SecretValue, shift: int, window: int, extras: Extras, thresholds: Sequence[int]
 ) -> Opened:
     """Compute XOR shares of [y < t] for y = x / 2^shift and each t; `window` bits hold y - t."""
-    return _open(x.session, x, shift, window, True, extras, thresholds)
+    return x.session.run(_steps(x.session, x, shift, window, True, extras, thresholds))
 
 
 def own_words(x: SecretValue, shift: int) -> Words:
@@ -474,13 +486,24 @@ def negative_bits(x: SecretValue) -> Words:
 
 def zero_bits(x: SecretValue) -> Words:
     """Compute XOR shares of [x = 0], (p, words)."""
+    return x.session.run(zero_steps(x))
+
+
+def zero_steps(x: SecretValue) -> Steps[Words]:
+    """Compute XOR shares of [x = 0], (p, words); without a provider before the first step."""
     pair = x.session.pair
-    if pair is None:
-        return open_zero(x, "none").bit
-    return own_shares.is_zero(pair, flat(x), count_bits(x.bound))
+    if pair is not None:
+        return own_shares.is_zero(pair, flat(x), count_bits(x.bound))
+    opened = yield from _steps(x.session, x, 0, count_bits(x.bound), False, "none")
+    return opened.bit
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
+    """Compute XOR shares of the top bits of words less offsets, see :func:`top_bits_steps`."""
+    return x.session.run(top_bits_steps(x, offsets))
+
+
+def top_bits_steps(x: SecretValue, offsets: Sequence[Words]) -> Steps[Words]:
     """Compute XOR shares of the top bit of (w - t) mod 2^64 for the words w of x, from one opening.
 
     Each t of `offsets` is an array of public words, one an element. The words of x may be anything,
@@ -489,10 +512,10 @@ def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     pair = x.session.pair
     if pair is not None:
         return own_shares.sign(pair, flat(x), WORD_BITS, 0, offsets)[0]
-    opened = _open(x.session, x, 0, WORD_BITS, True, "none", offsets)
+    opened = yield from _steps(x.session, x, 0, WORD_BITS, True, "none", offsets)
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
 def open_zero(x: SecretValue, extras: Extras) -> Opened:
     """Compute XOR shares of [x = 0]."""
-    return _open(x.session, x, 0, count_bits(x.bound), False, extras)
+    return x.session.run(_steps(x.session, x, 0, count_bits(x.bound), False, extras))
