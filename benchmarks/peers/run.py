@@ -76,6 +76,11 @@ CRYPTEN: Sequence[Step] = (
     (("numpy==2.4.6", "omegaconf==2.4.0", "onnx==1.23.2", "PyYAML==6.0.3"),),
 )
 SPU: Sequence[Step] = ((("spu==0.9.5", "jax==0.4.34", "jaxlib==0.4.34", "numpy==1.26.4"),),)
+# For fitted models alone, see fitted_models.py.
+CONCRETE: Sequence[Step] = (
+    (("torch==2.3.1+cpu",), ("torch==2.3.1",)),
+    (("concrete-ml==1.9.0",),),
+)
 CORES_A_PARTY = max(1, (os.cpu_count() or 1) // 2)
 
 LIBRARIES = {

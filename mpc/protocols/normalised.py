@@ -11,7 +11,7 @@ Pieces, coefficients and K depend on the format and on the bound of x: :mod:`mpc
 3. The cubic, with the bits of the format and those of d behind the point: 2 rounds, its truncations and
    the last product being one (:mod:`mpc.protocols.truncated_product`).
 4. Whether a value is outside of the domain is known to the pieces. With ranges="check" and "error", the
-   number of such values is compared with zero, and that bit is opened: 5 rounds with a few words. With
+   number of such values is compared with zero, and that bit is opened, in the rounds of steps 2 and 3. With
    "values" the values themselves are looked at, before.
 Domain: every x with a result in the format. For 1 / x and other negative p, |x| > 2^(-i / |p|), i being
 the format's integer bits; for negative x if p is -1; for positive p, 0 <= x < 2^(i / p); for log x > 0;

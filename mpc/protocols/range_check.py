@@ -21,7 +21,8 @@ bounds and a result R over the integers, which may be far beyond 2^64:
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
-Cost of steps 4 and 5: 6 rounds, 11.8 (n - 1) bytes a claim; correction 348 bytes. A product of two operands
+Cost of steps 4 and 5: 5 rounds, 6 for more than 2^18 claims; 11.8 (n - 1) bytes a claim; correction 349
+bytes. Functions carry them out beside their own rounds, in the same openings. A product of two operands
 of 62 bits has four claims an element, and before them 2 rounds, one of which the product itself then saves,
 32 (n - 1) bytes an element of the operands, correction 28 bytes, and 72 an element of the result.
 

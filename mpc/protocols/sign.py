@@ -55,7 +55,7 @@ from mpc.two_party import sign as own_shares
 from mpc.two_party.joint import fresh_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
-from ring.digits import WIDEST, Digits, add_tables, digits_of, read_tables, split_evenly
+from ring.digits import WIDEST, Digits, add_tables, digits_of, read_all_tables, read_tables, split_evenly
 from ring.threads import run
 
 __all__ = [
@@ -397,16 +397,19 @@ def _steps(
     digits = correlation.digits
     count = len(digits.widths)
     each = np.empty((len(dealt.r), 2 * count, len(thresholds), count_words(size)), np.uint64)
+    # Thresholds that differ by element are subtracted from c; the shift is 0 then.
+    own = [k for k, t in enumerate(thresholds) if isinstance(t, np.ndarray)]
+    numbers = tuple(t for t in thresholds if not isinstance(t, np.ndarray))
     for i in range(len(each)):
-        for k, threshold in enumerate(thresholds):
-            # Thresholds that differ by element are subtracted from c; the shift is 0 then.
-            if isinstance(threshold, np.ndarray):
-                seen, rest = c[0] - threshold, 0
-            else:
-                seen, rest = c[0], threshold
+        for k in own:
             read_tables(
-                seen, shift, digits, dealt.tables[i], i == session.first_row,
-                each[i, :count, k], each[i, count:, k], rest,
+                c[0] - thresholds[k], shift, digits, dealt.tables[i], i == session.first_row,
+                each[i, :count, k], each[i, count:, k],
+            )  # fmt: skip
+        if numbers:
+            read_all_tables(
+                c[0], shift, digits, dealt.tables[i], i == session.first_row,
+                each[i, :count], each[i, count:], numbers,
             )  # fmt: skip
     planes = each.reshape(len(dealt.r), 2 * count, correlation.words)
     planes = yield from bits.steps(
