@@ -30,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import work
 from tqdm import tqdm
 
@@ -315,9 +316,12 @@ def summary(item: work.Item, lines: dict[str, list[list[dict[str, Any]]]]) -> di
         for name, figures in found.items()
         if ours and name != us and "median" in figures
     }
+    # Of a function, what an error is measured by.
+    largest = float(np.abs(work.expected(item)).max()) if item.kind == "function" else None
     return {
         "item": item.name,
         "title": item.title,
+        "largest_result": largest,
         "included": item.included,
         "libraries": found,
         "ratio_to_sotto": ratios,
