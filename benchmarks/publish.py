@@ -106,7 +106,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
             "peers/run.py", "--peers", *PEERS, "--repeats", "2", "--work", "deep",
             "--json", str(FILES / "peers_deep.json"), *(["--venvs", venvs] if venvs else []),
         ],
-        "functions": ["functions.py", "--json", *(["--venvs", venvs] if venvs else [])],
+        "functions": ["functions.py", "--turns", "2", "--json", *(["--venvs", venvs] if venvs else [])],
         "alone": [
             "peers/run.py", "--peers", "spu-cheetah", "sotto-alone", "--no-sotto", "--repeats", "2",
             "--work", *ALONE, "--json", str(FILES / "alone.json"),

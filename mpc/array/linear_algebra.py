@@ -176,7 +176,7 @@ def _norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) ->
             raise ArgumentError(f"the norm 'fro' is of matrices, got axes {axes}")
         rows = along(x, axis)
         return kept_axes(products_along(rows, rows).sqrt(), x, axis, keepdims)
-    if len(axes) > 2 or ord not in (0, 1, np.inf, -np.inf) or (matrix and ord == 0):
+    if not 1 <= len(axes) <= 2 or ord not in (0, 1, np.inf, -np.inf) or (matrix and ord == 0):
         raise ArgumentError(
             f"np.linalg.norm of a secret has ord None, 2, 1, 0, inf and -inf of vectors, and 'fro', 1"
             f" and inf of matrices, got ord={ord!r} along {len(axes)} axes"
