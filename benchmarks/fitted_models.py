@@ -2,10 +2,10 @@
 
     python benchmarks/fitted_models.py --models logistic,tree
 
-The same models, see peers/fitted.py: on shares by two parties, each in a process of its own over TLS, with a
-provider in a third; and by Concrete ML 1.9, one process, which encrypts rows homomorphically, quantised to a few
-bits. Its virtual environment (about 6 GB) is made on the first run. What both do is not the same: there the
-party that computes knows the model, here it is secret from those who have the rows, and needs a second party.
+The same models, see peers/fitted.py: on shares by two parties, each in a process of its own over TLS,
+with a provider in a third; and by Concrete ML 1.9, one process, which encrypts rows homomorphically,
+quantised to a few bits. Its virtual environment (about 6 GB) is made on the first run. What both do is not
+the same: there the party that computes knows the model, here the model is secret, and there are two.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def theirs(names: Sequence[str], venvs: Path, timeout: float) -> dict[str, dict[
     for name in names:
         line = [interpreter, str(PEERS / CONCRETE.worker), name]
         try:
-            done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False)
+            done = subprocess.run(
+                line, capture_output=True, text=True, timeout=timeout, check=False
+            )
         except subprocess.TimeoutExpired:
             found[name] = {"error": f"did not finish within {timeout:g} s"}
             continue
@@ -111,7 +113,14 @@ def rows_of(found: dict[str, Any]) -> list[list[str]]:
             continue
         before = other["seconds_compiling"] + other["seconds_keys"]
         rows.append(
-            [*row, f"{other['quality']:.3f}", one, many, clock(other["seconds_row"]), f"{before:.1f} s"]
+            [
+                *row,
+                f"{other['quality']:.3f}",
+                one,
+                many,
+                clock(other["seconds_row"]),
+                f"{before:.1f} s",
+            ]
         )
     return rows
 
@@ -132,7 +141,7 @@ def notes(found: dict[str, Any]) -> list[str]:
             text.append(f"Concrete ML, {item['title']}: {other['error']}")
         elif not item["same_model"]:
             text.append(
-                f"{item['title']}: the libraries' versions of scikit-learn fit models that differ in some row"
+                f"{item['title']}: the two versions of scikit-learn fit models that differ in some row"
             )
     return text
 
@@ -142,11 +151,11 @@ def fitted_text(found: dict[str, Any]) -> list[str]:
     versions = found["versions"]
     bits = ", ".join(f"{item['title']} {item['bits']}" for item in found["models"])
     return [
-        "`fitted_models.py`: the part of held-out rows that get their class, or R^2, and seconds a row, median"
-        " [least-most]. Sotto: model and rows secret, two parties and a provider in processes of their own over"
-        f" TLS. Concrete ML {versions.get('concrete-ml', '1.9.0')}: homomorphic encryption in one process that"
-        " knows the model, numbers quantised; its accuracy is that of the quantised model in the clear, which the"
-        " encrypted rows were compared with, and compiling and keys come before."
+        "`fitted_models.py`: the part of held-out rows that get their class, or R^2, and seconds a row,"
+        " median [least-most]. Sotto: model and rows secret, two parties and a provider in processes of"
+        f" their own over TLS. Concrete ML {versions.get('concrete-ml', '1.9.0')}: homomorphic encryption in"
+        " one process that knows the model, numbers quantised; its accuracy is that of the quantised model"
+        " in the clear, which the encrypted rows were compared with, and compiling and keys come before."
         f" Bits there: {bits}.",
         "",
         markdown(rows_of(found)),
@@ -164,8 +173,12 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
         "--models", default=",".join(fitted.MODELS), metavar="NAME,NAME",
         help=f"of {', '.join(fitted.MODELS)} (default: all)",
     )  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls of Sotto's (default: 5)")
-    parser.add_argument("--timeout", type=float, default=240, help="seconds for a model of the peer's")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed calls of Sotto's (default: 5)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=240, help="seconds for a model of the peer's"
+    )
     parser.add_argument("--no-peer", action="store_true", help="Sotto alone")
     parser.add_argument("--venvs", type=Path, default=PEERS / ".venvs", help="where the peer lives")
     script.add_output(parser)
@@ -177,7 +190,9 @@ def job(options: argparse.Namespace) -> int:
     script.at_least_one(options, "repeats")
     names = options.models.split(",")
     if unknown := [name for name in names if name not in fitted.MODELS]:
-        raise ValueError(f"--models must be of {', '.join(fitted.MODELS)}, got {', '.join(unknown)}")
+        raise ValueError(
+            f"--models must be of {', '.join(fitted.MODELS)}, got {', '.join(unknown)}"
+        )
     mine = ours(names, options.repeats)
     absent = {name: {"error": "not measured"} for name in names}
     other = absent if options.no_peer else theirs(names, options.venvs, options.timeout)

@@ -26,7 +26,15 @@ from ring.bits import WORD_BITS, count_lane_words, count_words, fold_of
 from ring.compile import kernel
 from ring.threads import run
 
-__all__ = ["WIDEST", "Digits", "add_tables", "digits_of", "read_all_tables", "read_tables", "split_evenly"]
+__all__ = [
+    "WIDEST",
+    "Digits",
+    "add_tables",
+    "digits_of",
+    "read_all_tables",
+    "read_tables",
+    "split_evenly",
+]
 
 Words = NDArray[np.uint64]
 
@@ -322,9 +330,7 @@ def read_tables(
     threshold: int = 0,
 ) -> None:
     """Do what :func:`read_all_tables` does for one threshold; planes have the shape (digits, words)."""
-    read_all_tables(
-        c, shift, digits, tables, flip, greater[:, None], equal[:, None], (threshold,)
-    )
+    read_all_tables(c, shift, digits, tables, flip, greater[:, None], equal[:, None], (threshold,))
 
 
 def read_all_tables(

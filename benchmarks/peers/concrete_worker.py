@@ -29,9 +29,7 @@ def compiled(model: fitted.Fitted, estimator: Any, rows: fitted.Rows) -> tuple[A
     return quantised.predict, lambda x: quantised.predict(x, fhe="execute"), circuit
 
 
-def _network(
-    model: fitted.Fitted, estimator: Any, rows: fitted.Rows
-) -> tuple[Any, Any, Any]:
+def _network(model: fitted.Fitted, estimator: Any, rows: fitted.Rows) -> tuple[Any, Any, Any]:
     import torch
     from concrete.ml.torch.compile import compile_torch_model
 
@@ -56,7 +54,9 @@ def _network(
 def measure(model: fitted.Fitted) -> dict[str, Any]:
     """Fit, compile, and predict."""
     estimator, rows, test, wanted = fitted.fitted(model)
-    (clear, encrypted, circuit), compiling = fitted.timed(lambda: compiled(model, estimator, rows), 1)
+    (clear, encrypted, circuit), compiling = fitted.timed(
+        lambda: compiled(model, estimator, rows), 1
+    )
     _, keys = fitted.timed(lambda: circuit.client.keygen(force=True), 1)
     answers = np.asarray(clear(test)).reshape(-1)
     seconds, same = [], 0
@@ -82,7 +82,9 @@ def main() -> None:
     parser.add_argument("models", nargs="+", choices=fitted.MODELS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    versions = {name: metadata.version(name) for name in ("concrete-ml", "concrete-python", "scikit-learn")}
+    versions = {
+        name: metadata.version(name) for name in ("concrete-ml", "concrete-python", "scikit-learn")
+    }
     for name in options.models:
         try:
             found = measure(fitted.MODELS[name])

@@ -1,8 +1,8 @@
 """Fitted models that are timed, for every library: the data, the estimators, what is measured.
 
-Every library's process fits them itself, with the same rows and seeds, and tells what the estimator predicts
-in the clear, so that whoever compares sees whether the models are the same. Workers import this module from
-its folder; it needs scikit-learn.
+Every library's process fits them itself, with the same rows and seeds, and tells what the estimator
+predicts in the clear, so that whoever compares sees whether the models are the same. Workers import this
+module from its folder; it needs scikit-learn.
 """
 
 from __future__ import annotations

@@ -56,7 +56,11 @@ def prepare(session: mpc.Session, item: work.Item) -> parties.Call:
 
 def prepare_function(session: mpc.Session, item: work.Item) -> parties.Call:
     """Return the call of a function."""
-    function, arrays, bounds = item.function.of("sotto"), work.inputs(item), item.function.bounds(item.rows)
+    function, arrays, bounds = (
+        item.function.of("sotto"),
+        work.inputs(item),
+        item.function.bounds(item.rows),
+    )
 
     def call() -> np.ndarray:
         owners = ("bob", "alice")

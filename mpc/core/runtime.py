@@ -481,7 +481,10 @@ class Beside(Generic[T]):
             self.message, self.value = None, end.value
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             while kind is None and self.message is not None:

@@ -105,9 +105,7 @@ class Masked:
         (number,), first = self._shares.corrected, self._session.first_row
         out = np.empty((len(number), number.shape[1], self._size), np.uint64)
         for i in range(len(out)):
-            run(
-                _to_number, self._size, 4 * out.shape[1], delta[0], number[i], i == first, out[i]
-            )
+            run(_to_number, self._size, 4 * out.shape[1], delta[0], number[i], i == first, out[i])
         return out
 
 

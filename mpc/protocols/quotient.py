@@ -9,11 +9,11 @@ Y is the encoded value of y, v = c Y in [1, 2) with c as in :mod:`mpc.protocols.
 The result has 22 fractional bits more than n; n has the format's and 4 more, or fewer in large formats.
 Domain: y not 0, and |c X| within the format's limit and below 2^62, which holds if |x / y| is below half
 of the limit, and implies that x / y is below the limit. Where f + i exceeds 31, 2^62 is the smaller limit.
-With ranges="check" and "error" both are checked on shares: one bit is opened for all. |c X| is within a limit
-if and only if |X| is within t, the limit divided by the power of two |c| and rounded down. t is chosen by
-the [b_k] as well, and that no X - t is positive, and no X + t negative, is found as in
-:mod:`mpc.protocols.range_check` while steps 2 to 4 are carried out, beside the number of zeros. Where bounds
-do not show that c X is in range, "error" refuses it.
+With ranges="check" and "error" both are checked on shares: one bit is opened for all. |c X| is within a
+limit if and only if |X| is within t, the limit divided by the power of two |c| and rounded down. t is chosen
+by the [b_k] as well, and that no X - t is positive, and no X + t negative, is found as in
+:mod:`mpc.protocols.range_check` while steps 2 to 4 are carried out, beside the number of zeros. Where
+bounds do not show that c X is in range, "error" refuses it.
 Formats with f + i above 38, which leave n fewer bits than the format's, are refused.
 Cost for Y of L bits: 7 rounds, 8 with the check on shares; K = 12 L - 10 thresholds.
 
@@ -154,7 +154,7 @@ def _limits(plan: Plan, limit: int) -> NDArray[np.int64]:
 def _claims(x: Secret, y: Secret, limits: Words) -> list[range_check.Claim]:
     """Claim that |X| is within limits t, of which shares are given, one for each element of y.
 
-    With M = 2^62 - 1 the words t - X - M and t + X - M do not exceed M, and are -M at least if the claim holds.
+    With M = 2^62 - 1 the words t - X - M and t + X - M do not exceed M, and are -M at least if it holds.
     """
     shape = linear.broadcast("/", x.shape, y.shape)
     rows, size = len(limits), prod(shape)
@@ -168,9 +168,7 @@ def _claims(x: Secret, y: Secret, limits: Words) -> list[range_check.Claim]:
     return [range_check.Claim(x, words.reshape(rows, 2 * size), most)]
 
 
-def _ended(
-    x: Secret, y: Secret, words: Words, chosen: Words, plan: Plan, cut: int
-) -> Secret:
+def _ended(x: Secret, y: Secret, words: Words, chosen: Words, plan: Plan, cut: int) -> Secret:
     """Steps 2 to 4."""
     session = x.session
     c_, m, *a = chosen

@@ -55,7 +55,15 @@ from mpc.two_party import sign as own_shares
 from mpc.two_party.joint import fresh_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
-from ring.digits import WIDEST, Digits, add_tables, digits_of, read_all_tables, read_tables, split_evenly
+from ring.digits import (
+    WIDEST,
+    Digits,
+    add_tables,
+    digits_of,
+    read_all_tables,
+    read_tables,
+    split_evenly,
+)
 from ring.threads import run
 
 __all__ = [
@@ -312,9 +320,7 @@ def check_window(window: int, shift: int) -> None:
 
 
 @lru_cache(maxsize=512)
-def digits_for(
-    window: int, signed: bool, thresholds: int = 1, alone: bool = False
-) -> Digits:
+def digits_for(window: int, signed: bool, thresholds: int = 1, alone: bool = False) -> Digits:
     """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits.
 
     For one number `alone`, equal to zero or not, a round is more than any table up to 128 kB.

@@ -1,4 +1,4 @@
-"""Odd uses of NumPy's functions on secrets: empty arrays, no axes, tuples of axes, other kinds, public halves.
+"""Odd uses of NumPy's functions on secrets: empty arrays, no axes, several, other kinds, public halves.
 
 A use is a function, its arrays and its options, drawn from a seed. NumPy's answer is the reference: shapes
 are the same and values within the stated error, or the library refuses with an error of its own.
@@ -14,8 +14,21 @@ import mpc
 from tests.helpers.numpy_cases import CASES, UNIT, parts
 
 SHAPES = [
-    (), (0,), (1,), (3,), (5,), (1, 1), (2, 3), (1, 4), (3, 1), (0, 3), (3, 0), (2, 1, 3), (2, 0, 2), (1, 2, 2, 2),
-]  # fmt: skip
+    (),
+    (0,),
+    (1,),
+    (3,),
+    (5,),
+    (1, 1),
+    (2, 3),
+    (1, 4),
+    (3, 1),
+    (0, 3),
+    (3, 0),
+    (2, 1, 3),
+    (2, 0, 2),
+    (1, 2, 2, 2),
+]
 ERRORS = {case.function: (case.units, case.relative) for case in CASES}
 
 
@@ -67,7 +80,7 @@ def shape_of(random, least=0):
 
 
 def axis_of(random, shape):
-    """Return an axis as users write them: none, from the end, several; and sometimes one that is not there."""
+    """Return an axis as users write them: none, from the end, several; sometimes one that is not there."""
     if random.random() < 0.05:
         return len(shape) + 1
     choices = [None]
@@ -81,16 +94,39 @@ def axis_of(random, shape):
 
 def reductions(random):
     function = pick(
-        random, np.sum, np.mean, np.var, np.std, np.prod, np.max, np.min, np.ptp, np.any, np.all, np.argmax,
-        np.argmin, np.count_nonzero, np.median, np.quantile, np.percentile, np.cumsum, np.cumprod, np.average,
+        random,
+        np.sum,
+        np.mean,
+        np.var,
+        np.std,
+        np.prod,
+        np.max,
+        np.min,
+        np.ptp,
+        np.any,
+        np.all,
+        np.argmax,
+        np.argmin,
+        np.count_nonzero,
+        np.median,
+        np.quantile,
+        np.percentile,
+        np.cumsum,
+        np.cumprod,
+        np.average,
         np.linalg.norm,
-    )  # fmt: skip
+    )
     shape = shape_of(random)
     small = function in (np.prod, np.cumprod)
     kind = "bool" if function in (np.any, np.all) else "any"
     low, high = (-1.0, 1.0) if small else (-8.0, 8.0)
     options = {"axis": axis_of(random, shape)}
-    if isinstance(options["axis"], tuple) and function in (np.argmax, np.argmin, np.cumsum, np.cumprod):
+    if isinstance(options["axis"], tuple) and function in (
+        np.argmax,
+        np.argmin,
+        np.cumsum,
+        np.cumprod,
+    ):
         options["axis"] = options["axis"][0]
     if random.random() < 0.4 and function not in (np.cumsum, np.cumprod):
         options["keepdims"] = bool(random.integers(2))
@@ -116,10 +152,29 @@ def reductions(random):
 
 def elementwise(random):
     function = pick(
-        random, np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.less, np.less_equal,
-        np.greater, np.greater_equal, np.equal, np.not_equal, np.logical_and, np.logical_or, np.logical_xor,
-        np.bitwise_and, np.hypot, np.isclose, np.where, np.array_equal, np.allclose,
-    )  # fmt: skip
+        random,
+        np.add,
+        np.subtract,
+        np.multiply,
+        np.divide,
+        np.maximum,
+        np.minimum,
+        np.less,
+        np.less_equal,
+        np.greater,
+        np.greater_equal,
+        np.equal,
+        np.not_equal,
+        np.logical_and,
+        np.logical_or,
+        np.logical_xor,
+        np.bitwise_and,
+        np.hypot,
+        np.isclose,
+        np.where,
+        np.array_equal,
+        np.allclose,
+    )
     bits = function in (np.logical_and, np.logical_or, np.logical_xor, np.bitwise_and)
     first = shape_of(random)
     second = pick(random, first, (), (1,), first[1:], shape_of(random))
@@ -144,13 +199,32 @@ def elementwise(random):
 
 def of_one(random):
     function, low, high = pick(
-        random, (np.reciprocal, 0.25, 8.0), (np.square, -8.0, 8.0), (np.sqrt, 0.0, 64.0), (np.exp, -12.0, 8.0),
-        (np.log, 0.0625, 64.0), (np.log1p, -0.5, 8.0), (np.sin, -8.0, 8.0), (np.cos, -8.0, 8.0),
-        (np.tanh, -8.0, 8.0), (np.negative, -8.0, 8.0), (np.absolute, -8.0, 8.0), (np.sign, -8.0, 8.0),
-        (np.floor, -8.0, 8.0), (np.ceil, -8.0, 8.0), (np.rint, -8.0, 8.0), (np.trunc, -8.0, 8.0),
-        (np.round, -8.0, 8.0), (np.clip, -8.0, 8.0), (np.power, 0.25, 4.0), (np.exp2, -8.0, 8.0),
-        (np.degrees, -8.0, 8.0), (np.logical_not, 0.0, 1.0), (np.expm1, 1.0, 4.0), (np.log2, 0.0625, 64.0),
-    )  # fmt: skip
+        random,
+        (np.reciprocal, 0.25, 8.0),
+        (np.square, -8.0, 8.0),
+        (np.sqrt, 0.0, 64.0),
+        (np.exp, -12.0, 8.0),
+        (np.log, 0.0625, 64.0),
+        (np.log1p, -0.5, 8.0),
+        (np.sin, -8.0, 8.0),
+        (np.cos, -8.0, 8.0),
+        (np.tanh, -8.0, 8.0),
+        (np.negative, -8.0, 8.0),
+        (np.absolute, -8.0, 8.0),
+        (np.sign, -8.0, 8.0),
+        (np.floor, -8.0, 8.0),
+        (np.ceil, -8.0, 8.0),
+        (np.rint, -8.0, 8.0),
+        (np.trunc, -8.0, 8.0),
+        (np.round, -8.0, 8.0),
+        (np.clip, -8.0, 8.0),
+        (np.power, 0.25, 4.0),
+        (np.exp2, -8.0, 8.0),
+        (np.degrees, -8.0, 8.0),
+        (np.logical_not, 0.0, 1.0),
+        (np.expm1, 1.0, 4.0),
+        (np.log2, 0.0625, 64.0),
+    )
     kind = "bool" if function is np.logical_not else pick(random, "float", "float", "int")
     if kind == "int" and function in (np.log, np.log2, np.sqrt):
         low = 1.0
@@ -161,9 +235,13 @@ def of_one(random):
     options, units, relative = {}, *ERRORS[function]
     if function is np.clip:
         options = pick(
-            random, {"a_min": -1, "a_max": 2}, {"a_min": None, "a_max": 1.5}, {"a_min": 0, "a_max": None},
-            {"min": -0.5}, {"a_min": np.float64(-1), "a_max": np.int8(3)},
-        )  # fmt: skip
+            random,
+            {"a_min": -1, "a_max": 2},
+            {"a_min": None, "a_max": 1.5},
+            {"a_min": 0, "a_max": None},
+            {"min": -0.5},
+            {"a_min": np.float64(-1), "a_max": np.int8(3)},
+        )
     if function is np.round:
         options = {"decimals": int(random.integers(-1, 3))}
     if function is np.power:
@@ -179,7 +257,9 @@ def of_one(random):
 
 
 def products(random):
-    function = pick(random, np.matmul, np.dot, np.inner, np.outer, np.vdot, np.tensordot, np.kron, np.einsum)
+    function = pick(
+        random, np.matmul, np.dot, np.inner, np.outer, np.vdot, np.tensordot, np.kron, np.einsum
+    )
     a_shape, b_shape = shape_of(random), shape_of(random)
     options, before = {}, ()
     if function in (np.matmul, np.dot) and random.random() < 0.8:
@@ -195,10 +275,18 @@ def products(random):
         b_shape = pick(random, a_shape, a_shape[::-1], b_shape)
     if function is np.einsum:
         words, a_shape, b_shape = pick(
-            random, ("ij,jk", (2, 3), (3, 2)), ("ij,ij->i", (2, 3), (2, 3)), ("i,i", (3,), (3,)), ("i,j->ij", (2,), (0,)),
-            ("...i,i", (2, 3), (3,)), ("ii,i->i", (3, 3), (3,)), ("ij,j->ji", (2, 3), (3,)), (",i->i", (), (3,)),
-            ("ijk,k->", (2, 1, 3), (3,)), ("bij,bjk->bik", (2, 2, 3), (2, 3, 1)),
-        )  # fmt: skip
+            random,
+            ("ij,jk", (2, 3), (3, 2)),
+            ("ij,ij->i", (2, 3), (2, 3)),
+            ("i,i", (3,), (3,)),
+            ("i,j->ij", (2,), (0,)),
+            ("...i,i", (2, 3), (3,)),
+            ("ii,i->i", (3, 3), (3,)),
+            ("ij,j->ji", (2, 3), (3,)),
+            (",i->i", (), (3,)),
+            ("ijk,k->", (2, 1, 3), (3,)),
+            ("bij,bjk->bik", (2, 2, 3), (2, 3, 1)),
+        )
         before = (words,)
     a, b = array(random, a_shape), array(random, b_shape)
     secret = pick(random, [True, True], [True, False], [False, True])
@@ -213,32 +301,58 @@ def moves(random):
     one = axis[0] if isinstance(axis, tuple) else axis
     calls = [
         (np.reshape, {"shape": pick(random, -1, (1, -1), (size,), (size, 1), (2, -1))}),
-        (np.ravel, {}), (np.transpose, {"axes": pick(random, None, tuple(range(n))[::-1])}),
-        (np.squeeze, {"axis": axis}), (np.expand_dims, {"axis": pick(random, 0, -1, n, (0, n + 1))}),
-        (np.flip, {"axis": axis}), (np.roll, {"shift": pick(random, 0, 1, -2, 7), "axis": one}),
-        (np.repeat, {"repeats": pick(random, 0, 1, 2), "axis": one}), (np.tile, {"reps": pick(random, 0, 2, (1, 2), ())}),
+        (np.ravel, {}),
+        (np.transpose, {"axes": pick(random, None, tuple(range(n))[::-1])}),
+        (np.squeeze, {"axis": axis}),
+        (np.expand_dims, {"axis": pick(random, 0, -1, n, (0, n + 1))}),
+        (np.flip, {"axis": axis}),
+        (np.roll, {"shift": pick(random, 0, 1, -2, 7), "axis": one}),
+        (np.repeat, {"repeats": pick(random, 0, 1, 2), "axis": one}),
+        (np.tile, {"reps": pick(random, 0, 2, (1, 2), ())}),
         (np.diff, {"n": pick(random, 0, 1, 2), "axis": pick(random, -1, 0, one or 0)}),
         (np.diff, {"prepend": 0, "axis": pick(random, -1, 0)}),
-        (np.swapaxes, {"axis1": 0, "axis2": -1}), (np.moveaxis, {"source": 0, "destination": -1}),
-        (np.diagonal, {"offset": pick(random, -1, 0, 1)}), (np.trace, {"offset": pick(random, -1, 0, 1)}),
-        (np.tril, {"k": pick(random, -1, 0, 1)}), (np.triu, {"k": pick(random, -1, 0, 5)}), (np.diag, {"k": pick(random, -1, 0, 2)}),
-        (np.pad, {"pad_width": pick(random, 0, 1, (1, 2), ((1, 0),) * max(n, 1)),
-                  "mode": pick(random, "constant", "edge", "reflect", "wrap", "symmetric")}),
+        (np.swapaxes, {"axis1": 0, "axis2": -1}),
+        (np.moveaxis, {"source": 0, "destination": -1}),
+        (np.diagonal, {"offset": pick(random, -1, 0, 1)}),
+        (np.trace, {"offset": pick(random, -1, 0, 1)}),
+        (np.tril, {"k": pick(random, -1, 0, 1)}),
+        (np.triu, {"k": pick(random, -1, 0, 5)}),
+        (np.diag, {"k": pick(random, -1, 0, 2)}),
+        (
+            np.pad,
+            {
+                "pad_width": pick(random, 0, 1, (1, 2), ((1, 0),) * max(n, 1)),
+                "mode": pick(random, "constant", "edge", "reflect", "wrap", "symmetric"),
+            },
+        ),
         (np.take, {"indices": pick(random, 0, -1, [0, 0], [[0]], []), "axis": one}),
         (np.split, {"indices_or_sections": pick(random, 1, 2, [1], []), "axis": one or 0}),
         (np.array_split, {"indices_or_sections": pick(random, 1, 3, [0, 2]), "axis": one or 0}),
         (np.broadcast_to, {"shape": pick(random, (2, *shape), shape, (3, 2, 3))}),
-        (np.rot90, {"k": pick(random, 0, 1, -1)}), (np.atleast_1d, {}), (np.atleast_3d, {}), (np.delete, {"obj": pick(random, 0, -1, [0], []), "axis": one}),
-        (np.copy, {}), (np.zeros_like, {}), (np.ones_like, {}), (np.full_like, {"fill_value": pick(random, 0, 1.5, -2)}),
-        (np.cumsum, {"axis": one}), (np.ediff1d, {}), (np.resize, {"new_shape": pick(random, (2, 2), 5, 0)}),
-        (np.size, {}), (np.ndim, {}), (np.shape, {}), (np.matrix_transpose, {}),
-    ]  # fmt: skip
+        (np.rot90, {"k": pick(random, 0, 1, -1)}),
+        (np.atleast_1d, {}),
+        (np.atleast_3d, {}),
+        (np.delete, {"obj": pick(random, 0, -1, [0], []), "axis": one}),
+        (np.copy, {}),
+        (np.zeros_like, {}),
+        (np.ones_like, {}),
+        (np.full_like, {"fill_value": pick(random, 0, 1.5, -2)}),
+        (np.cumsum, {"axis": one}),
+        (np.ediff1d, {}),
+        (np.resize, {"new_shape": pick(random, (2, 2), 5, 0)}),
+        (np.size, {}),
+        (np.ndim, {}),
+        (np.shape, {}),
+        (np.matrix_transpose, {}),
+    ]
     function, options = calls[random.integers(len(calls))]
     return Use(function, [array(random, shape)], [True], options)
 
 
 def joins(random):
-    function = pick(random, np.concatenate, np.stack, np.hstack, np.vstack, np.dstack, np.column_stack)
+    function = pick(
+        random, np.concatenate, np.stack, np.hstack, np.vstack, np.dstack, np.column_stack
+    )
     shape = shape_of(random)
     count = int(random.integers(1, 4))
     shapes = [shape if random.random() < 0.85 else shape_of(random) for _ in range(count)]
@@ -250,20 +364,43 @@ def joins(random):
 
 
 def orders(random):
-    function = pick(random, np.sort, np.argsort, np.histogram, np.digitize, np.cov, np.corrcoef, np.take_along_axis)
+    function = pick(
+        random,
+        np.sort,
+        np.argsort,
+        np.histogram,
+        np.digitize,
+        np.cov,
+        np.corrcoef,
+        np.take_along_axis,
+    )
     shape = shape_of(random)
     a = array(random, shape)
     axis = pick(random, -1, 0, None, len(shape) - 1)
     if function is np.histogram:
         bins, options = pick(
-            random, ([-1, 0, 1], {}), (4, {"range": (-2, 2)}), ([0], {}), (np.array([0.5, 0.25]), {}), (1, {"range": (0, 8)})
-        )  # fmt: skip
+            random,
+            ([-1, 0, 1], {}),
+            (4, {"range": (-2, 2)}),
+            ([0], {}),
+            (np.array([0.5, 0.25]), {}),
+            (1, {"range": (0, 8)}),
+        )
         return Use(lambda x: np.histogram(x, bins, **options)[0], [a], [True])
     if function is np.digitize:
         bins = pick(random, [0.0], [-1, 0, 3], [3, 1, 0], [], [1, 1])
-        return Use(np.digitize, [a], [True], {"bins": np.array(bins, float), "right": bool(random.integers(2))})
+        return Use(
+            np.digitize,
+            [a],
+            [True],
+            {"bins": np.array(bins, float), "right": bool(random.integers(2))},
+        )
     if function in (np.cov, np.corrcoef):
-        options = pick(random, {}, {"rowvar": False}, {"ddof": 0}, {"bias": True}) if function is np.cov else {}
+        options = (
+            pick(random, {}, {"rowvar": False}, {"ddof": 0}, {"bias": True})
+            if function is np.cov
+            else {}
+        )
         if function is np.corrcoef:
             a = np.linspace(-4, 4, a.size).reshape(shape) + array(random, shape, "float", -1, 1)
             a = np.rint(a / UNIT) * UNIT
@@ -276,7 +413,12 @@ def orders(random):
         wanted = list(shape)
         wanted[at] = int(random.integers(0, 4))
         places = random.integers(0, shape[at], wanted)
-        return Use(function, [a, places], pick(random, [True, True], [True, False], [False, True]), {"axis": at})
+        return Use(
+            function,
+            [a, places],
+            pick(random, [True, True], [True, False], [False, True]),
+            {"axis": at},
+        )
     options = {"axis": axis} | ({"kind": "stable"} if function is np.argsort else {})
     return Use(function, [a], [True], options)
 

@@ -60,7 +60,9 @@ def test_the_check_on_shares_refuses_the_quotients_that_the_check_of_values_does
 
             def quotient(session, x=x, y=y):
                 try:
-                    return (session.share(x, owner="alice") / session.share(y, owner="bob")).reveal()
+                    return (
+                        session.share(x, owner="alice") / session.share(y, owner="bob")
+                    ).reveal()
                 except mpc.RangeError:
                     return None
 
