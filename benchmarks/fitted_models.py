@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -153,9 +152,9 @@ def fitted_text(found: dict[str, Any]) -> list[str]:
     return [
         "`fitted_models.py`: the part of held-out rows that get their class, or R^2, and seconds a row,"
         " median [least-most]. Sotto: model and rows secret, two parties and a provider in processes of"
-        f" their own over TLS. Concrete ML {versions.get('concrete-ml', '1.9.0')}: homomorphic encryption in"
-        " one process that knows the model, numbers quantised; its accuracy is that of the quantised model"
-        " in the clear, which the encrypted rows were compared with, and compiling and keys come before."
+        f" their own over TLS. Concrete ML {versions.get('concrete-ml', '1.9.0')}: homomorphic encryption"
+        " in one process that knows the model, numbers quantised. Its accuracy is that of the quantised model"
+        " in the clear, which the rows that were timed were compared with; compiling and keys come before."
         f" Bits there: {bits}.",
         "",
         markdown(rows_of(found)),
@@ -221,8 +220,4 @@ def without_answers(found: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Processes that are spawned look for modules where this one does.
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(PEERS), str(PEERS.parent), os.environ.get("PYTHONPATH", "")))
-    )
     sys.exit(script.main(job, arguments()))

@@ -10,8 +10,8 @@ The result has 22 fractional bits more than n; n has the format's and 4 more, or
 Domain: y not 0, and |c X| within the format's limit and below 2^62, which holds if |x / y| is below half
 of the limit, and implies that x / y is below the limit. Where f + i exceeds 31, 2^62 is the smaller limit.
 With ranges="check" and "error" both are checked on shares: one bit is opened for all. |c X| is within a
-limit if and only if |X| is within t, the limit divided by the power of two |c| and rounded down. t is chosen
-by the [b_k] as well, and that no X - t is positive, and no X + t negative, is found as in
+limit if and only if |X| is within t, the limit divided by the power of two |c| and rounded down. t is
+chosen by the [b_k] as well, and that no X - t is positive, and no X + t negative, is found as in
 :mod:`mpc.protocols.range_check` while steps 2 to 4 are carried out, beside the number of zeros. Where
 bounds do not show that c X is in range, "error" refuses it.
 Formats with f + i above 38, which leave n fewer bits than the format's, are refused.
@@ -118,7 +118,9 @@ def divide(x: Secret, y: Secret) -> Secret:
             pairs = [(left[part], right[part]) for part in parts]
         else:
             pairs = [(x, y)]
-        zeros, claims, results = np.zeros(len(session.here), np.uint64), [], []
+        zeros = np.zeros(len(session.here), np.uint64)
+        claims: list[range_check.Claim] = []
+        results: list[Secret] = []
         for a, b in pairs:
             chosen, words, numbers = _begun(b, plan)
             if check:
