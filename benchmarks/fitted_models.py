@@ -152,9 +152,10 @@ def fitted_text(found: dict[str, Any]) -> list[str]:
     return [
         "`fitted_models.py`: the part of held-out rows that get their class, or R^2, and seconds a row,"
         " median [least-most]. Sotto: model and rows secret, two parties and a provider in processes of"
-        f" their own over TLS. Concrete ML {versions.get('concrete-ml', '1.9.0')}: homomorphic encryption"
-        " in one process that knows the model, numbers quantised. Its accuracy is that of the quantised model"
-        " in the clear, which the rows that were timed were compared with; compiling and keys come before."
+        f" their own over TLS. Concrete ML {versions.get('concrete-ml', '1.9.0')}: homomorphic"
+        " encryption in one process that knows the model, numbers quantised. Its accuracy is that of the"
+        " quantised model in the clear, which the rows that were timed were compared with; compiling and"
+        " keys come before."
         f" Bits there: {bits}.",
         "",
         markdown(rows_of(found)),
