@@ -148,7 +148,7 @@ def notes(found: dict[str, Any]) -> list[str]:
 def fitted_text(found: dict[str, Any]) -> list[str]:
     """Return what RESULTS.md says."""
     versions = found["versions"]
-    bits = ", ".join(f"{item['title']} {item['bits']}" for item in found["models"])
+    bits = "; ".join(f"{item['title']}: {item['bits']}" for item in found["models"])
     return [
         "`fitted_models.py`: the part of held-out rows that get their class, or R^2, and seconds a row,"
         " median [least-most]. Sotto: model and rows secret, two parties and a provider in processes of"
@@ -177,7 +177,7 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
         "--repeats", type=int, default=5, help="timed calls of Sotto's (default: 5)"
     )
     parser.add_argument(
-        "--timeout", type=float, default=240, help="seconds for a model of the peer's"
+        "--timeout", type=float, default=180, help="seconds for a model of the peer's"
     )
     parser.add_argument("--no-peer", action="store_true", help="Sotto alone")
     parser.add_argument("--venvs", type=Path, default=PEERS / ".venvs", help="where the peer lives")

@@ -44,7 +44,7 @@ class Fitted:
     make: Callable[[], Any]
     concrete: str
     bits: int
-    rows: int = 5
+    rows: int = 3
 
     @property
     def regression(self) -> bool:
