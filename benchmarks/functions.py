@@ -27,6 +27,8 @@ import mpc
 RUN = Path(__file__).resolve().parent / "peers" / "run.py"
 US = "sotto-processes"
 PEERS = ("spu", "crypten")
+# A result that is off by more of the largest one (1 at least) is called wrong.
+WRONG = 0.01
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -74,22 +76,34 @@ def sorting(elements: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def is_wrong(item: dict[str, Any], figures: dict[str, Any]) -> bool:
+    """Whether a library's results are off by more than a hundredth of the largest."""
+    return bool(figures.get("max_abs_error", 0) > WRONG * max(1.0, item["largest_result"]))
+
+
 def verdict(found: dict[str, Any]) -> list[str]:
-    """Say where Sotto is the fastest, where it is not, and what a library lacks."""
-    faster, slower, lacking = 0, [], {}
+    """Say where Sotto is the fastest, where it is not, who is wrong, and what a library lacks."""
+    faster, right, slower, lacking = 0, 0, [], {}
+    wrong: dict[str, list[str]] = {}
     for item in found["work"]:
         mine = item["libraries"][US]["median"]
         others = {n: f for n, f in item["libraries"].items() if n != US}
         for name, figures in others.items():
             if "lacks" in figures:
                 lacking.setdefault((name, figures["lacks"]), []).append(item["title"])
+            if is_wrong(item, figures):
+                said = f"{item['title']} by {figures['max_abs_error']:.2g}"
+                wrong.setdefault(name, []).append(f"{said} of {item['largest_result']:.3g}")
         quicker = [n for n, f in others.items() if f.get("median", mine) < mine]
         faster += not quicker
+        right += all(is_wrong(item, others[name]) for name in quicker)
         slower += [f"{item['title']} ({', '.join(quicker)})"] if quicker else []
     rows = len(found["work"])
     lost = f"; not in {'; '.join(slower)}" if slower else ""
     return [
         f"Sotto is the fastest in {faster} of {rows} rows{lost}.",
+        f"Of libraries whose results are right within 1 % of the largest, it is in {right} of {rows}.",
+        *(f"{name} is wrong in {', '.join(titles)}." for name, titles in wrong.items()),
         *(f"{name} lacks {', '.join(titles)}: {why}." for (name, why), titles in lacking.items()),
     ]
 
@@ -110,7 +124,8 @@ def functions_text(found: dict[str, Any], beside: Sequence[str]) -> list[str]:
     return [
         "`functions.py`: every party of every library in a process of its own, over the loopback interface;"
         " Sotto's over TLS, with a provider in a third process, whose bytes are counted. Inputs are the"
-        " same, multiples of 2^-10.",
+        " same, multiples of 2^-10. Sotto is told the public bound of each operand, by which its costs go;"
+        " the others have no such argument.",
         "",
         *(f"- {line}" for line in verdict(found)),
         "",

@@ -19,6 +19,7 @@ from typing import Any
 import auditor
 import conversions
 import deep
+import fitted_models
 import functions
 import kernels
 import pretrained
@@ -64,6 +65,7 @@ BENCHMARKS = (
     "peers",
     "peers_deep",
     "functions",
+    "fitted_models",
     "alone",
     "alone_training",
     "stock",
@@ -113,7 +115,8 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
             "peers/run.py", "--peers", *PEERS, "--repeats", "2", "--work", "deep",
             "--json", str(FILES / "peers_deep.json"), *(["--venvs", venvs] if venvs else []),
         ],
-        "functions": ["functions.py", "--json", *(["--venvs", venvs] if venvs else [])],
+        "functions": ["functions.py", "--turns", "2", "--json", *(["--venvs", venvs] if venvs else [])],
+        "fitted_models": ["fitted_models.py", "--json", *(["--venvs", venvs] if venvs else [])],
         "alone": [
             "peers/run.py", "--peers", "spu-cheetah", "sotto-alone", "--no-sotto", "--repeats", "2",
             "--work", *ALONE, "--json", str(FILES / "alone.json"),
@@ -416,6 +419,16 @@ def results() -> str:
                 "",
             ]
             if "functions" in found
+            else []
+        ),
+        *(
+            [
+                "## Fitted models beside Concrete ML",
+                "",
+                *fitted_models.fitted_text(found["fitted_models"]),
+                "",
+            ]
+            if "fitted_models" in found
             else []
         ),
         *(["## Two parties alone", "", *beside(found["alone"])] if "alone" in found else []),

@@ -26,7 +26,15 @@ from ring.bits import WORD_BITS, count_lane_words, count_words, fold_of
 from ring.compile import kernel
 from ring.threads import run
 
-__all__ = ["WIDEST", "Digits", "add_tables", "digits_of", "read_tables", "split_evenly"]
+__all__ = [
+    "WIDEST",
+    "Digits",
+    "add_tables",
+    "digits_of",
+    "read_all_tables",
+    "read_tables",
+    "split_evenly",
+]
 
 Words = NDArray[np.uint64]
 
@@ -202,10 +210,10 @@ def _read_tables(
     start: int, stop: int,
     c: Words, shift: int, places: NDArray[np.int64], steps: Words, signed: bool, bits: int,
     whole: int, fold: int, tables: Words, flip: bool, greater: Words, equal: Words,
-    threshold: np.uint64,
+    thresholds: Words, alike: NDArray[np.int64],
 ) -> None:  # fmt: skip
     size, count = c.size, places.shape[0]
-    offset = (_ONE << np.uint64(62 - shift)) + threshold
+    offset = _ONE << np.uint64(62 - shift)
     u, table, step = (
         np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64),
     )  # fmt: skip
@@ -218,7 +226,8 @@ def _read_tables(
         for e in range(width, WORD_BITS):
             u[e] = table[e] = np.uint64(0)
         for j in range(count):
-            greater[j, block] = equal[j, block] = np.uint64(0)
+            for k in range(thresholds.size):
+                greater[j, k, block] = equal[j, k, block] = np.uint64(0)
         for word in range(steps.shape[0]):
             others, cyclic = steps[word, 0], steps[word, 2]
             before = steps[word, 1] if flip else np.uint64(0)
@@ -256,32 +265,58 @@ def _read_tables(
             for j in range(count):
                 at, digit = np.uint64(places[j, 0]), places[j, 1]
                 place = places[j, 2] - WORD_BITS * word
-                g = np.uint64(0)
-                p = np.uint64(0)
                 mask = (_ONE << np.uint64(digit)) - _ONE
-                if 0 <= place < WORD_BITS and digit <= 6:
-                    lane = np.uint64(place)
-                    for e in range(WORD_BITS):
-                        bit = (u[e] >> at & mask) + lane
-                        g |= (table[e] >> bit & _ONE) << np.uint64(e)
-                        p |= (step[e] >> bit & _ONE) << np.uint64(e)
-                elif digit > 6 and place <= 0 and place > -(1 << digit):
-                    this = np.uint64(-place) >> _SIX
-                    for e in range(WORD_BITS):
-                        number = u[e] >> at & mask
-                        bit = number & _LAST
-                        one = _ONE if number >> _SIX == this else np.uint64(0)
-                        g |= (table[e] >> bit & one) << np.uint64(e)
-                        p |= (step[e] >> bit & one) << np.uint64(e)
-                else:
+                narrow = 0 <= place < WORD_BITS and digit <= 6
+                if not narrow and not (digit > 6 and place <= 0 and place > -(1 << digit)):
                     continue
-                greater[j, block] |= g
-                equal[j, block] |= p
+                for k in range(thresholds.size):
+                    if alike[k, j] != k:
+                        continue
+                    less = thresholds[k]
+                    g = np.uint64(0)
+                    p = np.uint64(0)
+                    if narrow:
+                        lane = np.uint64(place)
+                        for e in range(WORD_BITS):
+                            bit = (u[e] - less >> at & mask) + lane
+                            g |= (table[e] >> bit & _ONE) << np.uint64(e)
+                            p |= (step[e] >> bit & _ONE) << np.uint64(e)
+                    else:
+                        this = np.uint64(-place) >> _SIX
+                        for e in range(WORD_BITS):
+                            number = u[e] - less >> at & mask
+                            bit = number & _LAST
+                            one = _ONE if number >> _SIX == this else np.uint64(0)
+                            g |= (table[e] >> bit & one) << np.uint64(e)
+                            p |= (step[e] >> bit & one) << np.uint64(e)
+                    greater[j, k, block] |= g
+                    equal[j, k, block] |= p
+        for k in range(thresholds.size):
+            for j in range(count):
+                greater[j, k, block] = greater[j, alike[k, j], block]
+                equal[j, k, block] = equal[j, alike[k, j], block]
         if signed and flip:
-            g = np.uint64(0)
-            for e in range(WORD_BITS):
-                g |= (u[e] >> np.uint64(bits - 1) & _ONE) << np.uint64(e)
-            greater[count - 1, block] ^= g
+            for k in range(thresholds.size):
+                less = thresholds[k]
+                g = np.uint64(0)
+                for e in range(WORD_BITS):
+                    g |= (u[e] - less >> np.uint64(bits - 1) & _ONE) << np.uint64(e)
+                greater[count - 1, k, block] ^= g
+
+
+@lru_cache(maxsize=256)
+def _alike(thresholds: tuple[int, ...], digits: Digits) -> tuple[Words, NDArray[np.int64]]:
+    """Return thresholds as words, and for each and each digit the first one with the same lower bits.
+
+    That digit of u less a threshold depends on the threshold's bits up to the digit's last alone, and many
+    thresholds end in zeros.
+    """
+    alike = np.empty((len(thresholds), len(digits.widths)), np.int64)
+    for j, (at, width, _) in enumerate(digits.places.tolist()):
+        first: dict[int, int] = {}
+        for k, threshold in enumerate(thresholds):
+            alike[k, j] = first.setdefault(threshold % (1 << at + width), k)
+    return np.array([t % 2**64 for t in thresholds], np.uint64), alike
 
 
 def read_tables(
@@ -294,7 +329,21 @@ def read_tables(
     equal: Words,
     threshold: int = 0,
 ) -> None:
-    """Read the tables at the digits of ``u = (c >> shift) - 2^(62 - shift) - threshold``.
+    """Do what :func:`read_all_tables` does for one threshold; planes have the shape (digits, words)."""
+    read_all_tables(c, shift, digits, tables, flip, greater[:, None], equal[:, None], (threshold,))
+
+
+def read_all_tables(
+    c: Words,
+    shift: int,
+    digits: Digits,
+    tables: Words,
+    flip: bool,
+    greater: Words,
+    equal: Words,
+    thresholds: tuple[int, ...],
+) -> None:
+    """Read the tables at the digits of ``u = (c >> shift) - 2^(62 - shift) - t`` for some thresholds t.
 
     Parameters
     ----------
@@ -307,14 +356,15 @@ def read_tables(
     flip : bool
         Whether to add the constants of the affine map, T[-1] = 1 and m_u, to this share: true for one
         party.
-    greater, equal : uint64 arrays of shape (digits, ceil(n / 64))
+    greater, equal : uint64 arrays of shape (digits, thresholds, ceil(n / 64))
         Filled with this share of the planes of [v_j > u_j], for the highest digit of a signed window
         of [v_j > u_j] ^ m_u ^ m_v; and of [v_j = u_j].
-    threshold : int
-        A public number to subtract: the same tables serve every u, and so any number of thresholds.
+    thresholds : tuple of int
+        Public numbers to subtract: the same tables serve every u.
     """
+    less, alike = _alike(thresholds, digits)
     run(
-        _read_tables, count_words(c.size), WORD_BITS * 4 * len(digits.widths),
+        _read_tables, count_words(c.size), WORD_BITS * 4 * len(digits.widths) * len(thresholds),
         c, shift, digits.places, digits.steps, digits.signed, digits.bits, digits.whole, digits.fold,
-        tables, flip, greater, equal, np.uint64(threshold % 2**64),
+        tables, flip, greater, equal, less, alike,
     )  # fmt: skip

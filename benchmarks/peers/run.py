@@ -30,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import work
 from tqdm import tqdm
 
@@ -76,6 +77,11 @@ CRYPTEN: Sequence[Step] = (
     (("numpy==2.4.6", "omegaconf==2.4.0", "onnx==1.23.2", "PyYAML==6.0.3"),),
 )
 SPU: Sequence[Step] = ((("spu==0.9.5", "jax==0.4.34", "jaxlib==0.4.34", "numpy==1.26.4"),),)
+# For fitted models alone, see fitted_models.py.
+CONCRETE: Sequence[Step] = (
+    (("torch==2.3.1+cpu",), ("torch==2.3.1",)),
+    (("concrete-ml==1.9.0",),),
+)
 CORES_A_PARTY = max(1, (os.cpu_count() or 1) // 2)
 
 LIBRARIES = {
@@ -310,9 +316,12 @@ def summary(item: work.Item, lines: dict[str, list[list[dict[str, Any]]]]) -> di
         for name, figures in found.items()
         if ours and name != us and "median" in figures
     }
+    # Of a function, what an error is measured by.
+    largest = float(np.abs(work.expected(item)).max()) if item.kind == "function" else None
     return {
         "item": item.name,
         "title": item.title,
+        "largest_result": largest,
         "included": item.included,
         "libraries": found,
         "ratio_to_sotto": ratios,

@@ -52,8 +52,6 @@ class Function:
         Whether no two inputs are equal, so that an order has one answer; they may be out of the range.
     elements : int
         Of an operand, if no other number is asked for.
-    bound : float, optional
-        The bound of the inputs that Sotto is told, where its format has no room without one.
     """
 
     name: str
@@ -68,7 +66,6 @@ class Function:
     layout: str = "vector"
     different: bool = False
     elements: int = 100_000
-    bound: float | None = None
 
     def shape(self, elements: int) -> tuple[int, ...]:
         """Return the shape of an operand of about so many elements."""
@@ -90,6 +87,13 @@ class Function:
             rng.integers(round(low / STEP), round(high / STEP), shape, endpoint=True) * STEP
             for low, high in ranges
         )
+
+    def bounds(self, elements: int) -> tuple[float, ...]:
+        """Return the public bound of each operand, which Sotto is told: its costs depend on them."""
+        if self.different:
+            return (int(np.prod(self.shape(elements))) * STEP,)
+        ranges = ((self.low, self.high), *self.others)
+        return tuple(max(abs(low), abs(high)) for low, high in ranges)
 
     def of(self, library: str) -> Callable[..., Any]:
         """Return the expression of "sotto", "jax" or "crypten"; raise LacksError where there is none."""
@@ -160,17 +164,17 @@ FUNCTIONS = {
                  layout="rows", different=True),
         # CrypTen divides by n where it is told unbiased=True, and by n - 1 where it is not.
         Function("var", "variance of each 100", lambda x: x.var(1), lambda x: x.var(axis=1),
-                 lambda jnp, x: x.var(1), lambda x: x.var(1, unbiased=True), layout="rows", bound=8),
+                 lambda jnp, x: x.var(1), lambda x: x.var(1, unbiased=True), layout="rows"),
         # CrypTen's root is right for squares that add up to less than 200 or so.
         Function("norm", "norm of each 100", lambda x: np.linalg.norm(x, axis=1),
                  lambda x: np.linalg.norm(x, axis=1), lambda jnp, x: jnp.linalg.norm(x, axis=1),
-                 lambda x: x.norm(dim=1), layout="rows", low=-1, high=1, bound=1),
+                 lambda x: x.norm(dim=1), layout="rows", low=-1, high=1),
         Function("cumsum", "cumulated sum of each 100", lambda x: x.cumsum(1),
                  lambda x: x.cumsum(axis=1), lambda jnp, x: x.cumsum(1), lambda x: x.cumsum(1),
                  layout="rows"),
         Function("matmul", "product of 256 x 256 matrices", np.matmul, np.matmul,
                  lambda jnp, x, y: x @ y, lambda x, y: x.matmul(y), low=-1, high=1,
-                 others=((-1.0, 1.0),), layout="square", elements=256**2, bound=1),
+                 others=((-1.0, 1.0),), layout="square", elements=256**2),
         Function("histogram", "histogram of 8 bins", _counts,
                  lambda x: np.histogram(x, EDGES)[0], _jax_counts, _crypten_counts),
         Function("sort", "sort", np.sort, np.sort, lambda jnp, x: jnp.sort(x), NO_SORT,

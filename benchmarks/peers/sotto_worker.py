@@ -56,13 +56,17 @@ def prepare(session: mpc.Session, item: work.Item) -> parties.Call:
 
 def prepare_function(session: mpc.Session, item: work.Item) -> parties.Call:
     """Return the call of a function."""
-    function, arrays, bound = item.function.of("sotto"), work.inputs(item), item.function.bound
+    function, arrays, bounds = (
+        item.function.of("sotto"),
+        work.inputs(item),
+        item.function.bounds(item.rows),
+    )
 
     def call() -> np.ndarray:
         owners = ("bob", "alice")
         shared = [
             session.share(array, owner=owner, bound=bound)
-            for array, owner in zip(arrays, owners, strict=False)
+            for array, owner, bound in zip(arrays, owners, bounds, strict=False)
         ]
         return np.asarray(function(*shared).reveal(), np.float64)
 

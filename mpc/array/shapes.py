@@ -233,8 +233,10 @@ def _diagflat(v: Any, k: int = 0) -> Any:
 
 def _triangle(keep: Callable[..., Any]) -> Callable[..., Any]:
     def apply(m: Any, k: int = 0) -> Any:
-        if m.ndim < 2:
-            raise ShapeError(f"a triangle needs at least two axes, got shape {m.shape}")
+        if not m.ndim:
+            raise ShapeError(f"a triangle needs at least one axis, got shape {m.shape}")
+        # As NumPy has it: every row is m.
+        m = m if m.ndim > 1 else FUNCTIONS[np.broadcast_to](m, (len(m), len(m)))
         mask = keep(np.ones(m.shape[-2:], np.int64), k)
         return linear.multiply_integers(m, mask)
 

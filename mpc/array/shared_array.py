@@ -136,6 +136,8 @@ class SharedArray(ArrayMethods):
             exponent = exponent.item()
         if isinstance(exponent, (SharedArray, bool)) or not isinstance(exponent, numbers.Real):
             raise DtypeError(f"exponent must be a public number, got {exponent!r}")
+        if exponent == 0:
+            return linear.zeros_like(self) + 1
         power = int(exponent) if float(exponent).is_integer() else 0
         if power < 1:
             return self.power(float(exponent))
@@ -239,9 +241,10 @@ class SharedArray(ArrayMethods):
         values. At most 2 rounds, for the division by their number.
         """
         total = self.sum(axis)
-        if not total.size or not self.size:
+        if total.size and not self.size:
             raise ShapeError(f"the mean needs at least one element, got shape {self.shape}")
-        found = scaling.divide(total, self.size // total.size, "mean")
+        # Of no rows there are no means.
+        found = scaling.divide(total, self.size // total.size, "mean") if total.size else total
         kept: SharedArray = linear.kept_axes(found, self, axis, keepdims)
         return kept
 

@@ -181,7 +181,7 @@ def quantiles(a: Any, q: Any, axis: Axis, method: str, keepdims: bool) -> Any:
         found = found + (values[..., np.minimum(low + 1, count - 1)] - found) * rest
     if fractions.ndim:
         found = shapes.FUNCTIONS[np.moveaxis](found, -1, 0)
-        each = kept_axes(found[0], a, axis, keepdims).shape
+        each = kept_axes(rows[..., 0], a, axis, keepdims).shape
         return found.reshape((*fractions.shape, *each))
     return kept_axes(found.reshape(found.shape[:-1]), a, axis, keepdims)
 

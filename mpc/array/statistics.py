@@ -202,7 +202,7 @@ def multiplied(x: Any, axis: Axis = None) -> Any:
     """Multiply along an axis, in pairs."""
     rows = along(x, axis)
     if not rows.shape[-1]:
-        raise ShapeError(f"the product needs at least one element, got shape {x.shape}")
+        return rows.sum(-1) + 1
     while rows.shape[-1] > 1:
         pairs = rows.shape[-1] // 2
         most = product.multiply(rows[..., :pairs], rows[..., pairs : 2 * pairs])
@@ -224,11 +224,19 @@ def _cumprod(a: Any, axis: int | None = None) -> Any:
     return np.moveaxis(rows, -1, place)
 
 
-def _diff(a: Any, n: int = 1, axis: int = -1) -> Any:
+def _diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     if not isinstance(n, (int, np.integer)) or n < 0:
         raise ArgumentError(f"n must be a whole number of at least 0, got {n!r}")
     place = check_axis(axis, a.ndim)
     before = (slice(None),) * place
+    if n and not (prepend is None and append is None):
+        one = (*a.shape[:place], 1, *a.shape[place + 1 :])
+        ends = [
+            np.broadcast_to(end, one) if end is not None and not np.ndim(end) else end
+            for end in (prepend, append)
+        ]
+        parts = [part for part in (ends[0], a, ends[1]) if part is not None]
+        a = np.concatenate(parts, axis=place)
     for _ in range(n):
         a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
     return a
@@ -308,8 +316,6 @@ def _histogram(
         edges = _edges(bins, "bins")
     if len(edges) < 2:
         raise ArgumentError(f"bins need at least two edges, got {len(edges)}")
-    if not a.size:
-        raise ShapeError(f"np.histogram needs at least one element, got shape {a.shape}")
     if weights is not None and np.shape(weights) != a.shape:
         raise ShapeError(f"weights must have the shape {a.shape}, got {np.shape(weights)}")
     places = _encoded_edges(a, edges, True)
@@ -334,7 +340,10 @@ def _histogram(
 def _digitize(x: Any, bins: Any, right: bool = False) -> Any:
     if is_shared(bins) or not is_shared(x):
         raise DtypeError("np.digitize takes a secret x and public bins")
-    edges = _edges(bins, "bins")
+    given = real_array(bins, "bins")
+    if given.ndim == 1 and len(given) > 1 and given[0] > given[-1]:
+        return len(given) - _digitize(x, given[::-1], right)
+    edges = _edges(given, "bins")
     exact = [Fraction(edge.item()) * (1 << x.frac_bits) for edge in edges]
     found = [math.floor(t) + 1 if right else math.ceil(t) for t in exact]
     places = [max(-x.bound, min(x.bound + 1, t)) for t in found]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import get_ident
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,24 @@ from mpc.core.watching import MALICIOUS, SEMI_HONEST, Watch, senders_to
 from ring import FixedPoint, processes
 from ring.streams import OWN_IDS
 
-__all__ = ["MEMORY_LIMIT", "CorrelatedShares", "Runtime", "Setup"]
+__all__ = ["MEMORY_LIMIT", "Beside", "CorrelatedShares", "Result", "Runtime", "Setup", "Steps"]
 
 MEMORY_LIMIT = 1 << 28
 """Bytes that a batch may take by default."""
 
 Words = NDArray[np.uint64]
+T = TypeVar("T")
+
+
+class Result(NamedTuple):
+    """What a protocol in :data:`Steps` opens without a mask, see :meth:`Runtime.revealing`."""
+
+    words: Words
+    opening: Opening
+
+
+# A protocol by its rounds: it yields what it opens, and is sent what was opened.
+Steps = Generator[tuple[Words, Opening] | Result, Words, T]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -157,6 +170,7 @@ class Runtime:
         self._ledger = setup.ledger
         self._ledger.security = self.security
         self._endings: dict[Callable[[], None], None] = {}
+        self._beside: list[Beside[Any]] = []
         self.last_id = last_id
         # Where ids go on behind those of a program that were set aside before others were used.
         self._detour: tuple[int, int] | None = None
@@ -275,6 +289,10 @@ class Runtime:
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
+        # What is revealed among watched parties is all that is opened then.
+        others = [other for other in self._beside if other.joins] if self._revealed < 0 else []
+        count = len(messages)
+        messages += tuple([other.message for other in others if other.message is not None])
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
         if self.watch is None:
             self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1))
@@ -282,10 +300,33 @@ class Runtime:
             self._count_reveal()
             self._ledger.add_round(*bytes_of_round(shapes, self.size, 1))
         try:
-            return self.transport.open(messages)
+            opened = self.transport.open(messages)
         except PeerError as error:
             self._end(str(error))
             raise
+        for other, words in zip(others, opened[count:], strict=True):
+            other.go_on(words)
+        return opened[:count]
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry out a protocol that is written as :data:`Steps`, each of its rounds alone."""
+        with self.beside(steps) as protocol:
+            pass
+        return protocol.value
+
+    def beside(self, steps: Steps[T]) -> Beside[T]:
+        """Carry out a protocol while that of the ``with`` block runs, in the same rounds.
+
+        Each opening of the block takes along what `steps` opens next; what is left at the end of the block
+        has rounds of its own. The first step is taken at once. Among watched parties a
+        :class:`Result` waits for the end of the block, to be checked.
+
+        Returns
+        -------
+        Beside
+            Its `value` is what `steps` returns, known after the block.
+        """
+        return Beside(self, steps)
 
     def begin_with(self, *messages: tuple[Words, int]) -> list[Words]:
         """Deliver messages as :meth:`open` does, as a part of the session's start: nothing is booked."""
@@ -516,6 +557,66 @@ class _Revealing:
         self._runtime._revealed = -1
         if error is None:
             self._runtime._check()
+
+
+class Beside(Generic[T]):
+    """A protocol that is carried out beside another one, see :meth:`Runtime.beside`.
+
+    Attributes
+    ----------
+    message : (words, opening) or None
+        What it opens next.
+    value : object
+        What it has found, once it has no message any more.
+    """
+
+    __slots__ = ("_session", "_steps", "message", "value")
+
+    value: T
+
+    def __init__(self, session: Runtime, steps: Steps[T]) -> None:
+        self._session, self._steps = session, steps
+        self.message: tuple[Words, Opening] | Result | None = None
+
+    def __enter__(self) -> Beside[T]:
+        try:
+            self.message = next(self._steps)
+        except StopIteration as end:
+            self.value = end.value
+        self._session._beside.append(self)
+        return self
+
+    @property
+    def joins(self) -> bool:
+        """Whether there is a message that an opening of others may take along."""
+        if isinstance(self.message, Result):
+            return self._session.watch is None
+        return self.message is not None
+
+    def go_on(self, opened: Words) -> None:
+        """Take the step after the opening of `message`."""
+        try:
+            self.message = self._steps.send(opened)
+        except StopIteration as end:
+            self.message, self.value = None, end.value
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            while kind is None and self.message is not None:
+                if self.joins:
+                    self._session.open()
+                    continue
+                with self._session.revealing():
+                    (opened,) = self._session.open(self.message)
+                self.go_on(opened)
+        finally:
+            self._session._beside.remove(self)
+            self._steps.close()
 
 
 class _Protocol:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.known import MaskedBit, SecretBit, SharedBit
-from mpc.core.runtime import Runtime
+from mpc.core.runtime import Runtime, Steps
 from mpc.two_party import convert as own_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
 from ring.threads import run
 
-__all__ = ["Masked", "convert", "cost", "mask_bits", "to_number"]
+__all__ = ["Masked", "convert", "cost", "mask_bits", "steps", "to_number"]
 
 Words = NDArray[np.uint64]
 
@@ -45,23 +45,27 @@ class RandomBits(Correlation):
         return (Part((self.planes, self.size)),)
 
     def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
-        for plane, beta in zip(masks[0], out[0], strict=True):
-            run(_subtract_from_bits, self.size, 4, plane, beta)
+        run(_subtract_from_bits, self.size, 4 * self.planes, masks[0], out[0])
 
 
 @kernel
-def _subtract_from_bits(start: int, stop: int, plane: Words, out: Words) -> None:
-    for e in range(start, stop):
-        i = np.uint64(e)
-        out[i] = (plane[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)) - out[i]
+def _subtract_from_bits(start: int, stop: int, planes: Words, out: Words) -> None:
+    for k in range(len(planes)):
+        plane, row = planes[k], out[k]
+        for e in range(start, stop):
+            i = np.uint64(e)
+            row[i] = (plane[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)) - row[i]
 
 
 @kernel
 def _to_number(start: int, stop: int, delta: Words, beta: Words, first: bool, out: Words) -> None:
-    for e in range(start, stop):
-        i = np.uint64(e)
-        bit = delta[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
-        out[i] = (bit if first else np.uint64(0)) + (np.uint64(1) - (bit + bit)) * beta[i]
+    # Rows one after another: each is read and written once, in order.
+    for k in range(len(delta)):
+        plane, number, row = delta[k], beta[k], out[k]
+        for e in range(start, stop):
+            i = np.uint64(e)
+            bit = plane[i >> np.uint64(6)] >> (i & np.uint64(63)) & np.uint64(1)
+            row[i] = (bit if first else np.uint64(0)) + (np.uint64(1) - (bit + bit)) * number[i]
 
 
 def cost(parties: int, planes: int, size: int) -> Spent:
@@ -75,7 +79,10 @@ def to_number(session: Runtime, bit: SecretBit) -> Words:
         return convert(session, bit.planes[:, None], bit.size)[:, 0]
     out = np.empty_like(bit.beta)
     for i in range(len(out)):
-        run(_to_number, out.shape[1], 4, bit.delta[0], bit.beta[i], i == session.first_row, out[i])
+        run(
+            _to_number, out.shape[1], 4,
+            bit.delta, bit.beta[i : i + 1], i == session.first_row, out[i : i + 1],
+        )  # fmt: skip
     return out
 
 
@@ -98,8 +105,7 @@ class Masked:
         (number,), first = self._shares.corrected, self._session.first_row
         out = np.empty((len(number), number.shape[1], self._size), np.uint64)
         for i in range(len(out)):
-            for k in range(out.shape[1]):
-                run(_to_number, self._size, 4, delta[0, k], number[i, k], i == first, out[i, k])
+            run(_to_number, self._size, 4 * out.shape[1], delta[0], number[i], i == first, out[i])
         return out
 
 
@@ -116,13 +122,18 @@ def convert(session: Runtime, planes: Words, size: int) -> Words:
     uint64 array of shape (p, planes, size)
         Additive shares of zeros and ones.
     """
+    return session.run(steps(session, planes, size))
+
+
+def steps(session: Runtime, planes: Words, size: int) -> Steps[Words]:
+    """Convert bit planes as :func:`convert` does; without a provider before the first step."""
     pair, count, words_each = session.pair, planes.shape[1], planes.shape[2]
     if pair is not None:
         whole = planes.reshape(len(planes), count * words_each)
         found = own_shares.to_number(pair, whole, WORD_BITS * count * words_each)
         return found.reshape(len(planes), count, WORD_BITS * words_each)[..., :size]
     masked = Masked(session, planes, size)
-    return masked.numbers(session.open((masked.message, "xor"))[0])
+    return masked.numbers((yield masked.message, "xor"))
 
 
 def mask_bits(session: Runtime, bits: Words, size: int) -> SecretBit:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import Correlation, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
-from mpc.core.runtime import Runtime
+from mpc.core.runtime import Runtime, Steps
 from ring.bits import add_polynomials
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "evaluate",
     "prefix",
     "prefix_rounds",
+    "steps",
     "structure_of",
     "tree",
 ]
@@ -276,6 +277,13 @@ def evaluate(
     uint64 array of shape (p, outputs, words)
         XOR shares of the polynomials.
     """
+    return session.run(steps(session, planes, structure, dealt))
+
+
+def steps(
+    session: Runtime, planes: Words, structure: Structure, dealt: tuple[Words, Words] | None = None
+) -> Steps[Words]:
+    """Evaluate polynomials as :func:`evaluate` does, for :meth:`mpc.core.runtime.Runtime.beside`."""
     words = planes.shape[2]
     out = np.zeros((len(planes), structure.outputs, words), np.uint64)
     for output, literal in structure.linear:
@@ -286,12 +294,12 @@ def evaluate(
         return out
     if dealt is not None:
         lam, products = dealt
-        m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
+        m = yield planes.take(structure.order, axis=1) ^ lam, "xor"
     else:
         correlation = MaskProducts(len(structure.opened), structure.subsets, words)
         shares = session.correlated(correlation)
         (lam,) = shares.masks
-        m = session.open((planes.take(structure.order, axis=1) ^ lam, "xor"))[0]
+        m = yield planes.take(structure.order, axis=1) ^ lam, "xor"
         (products,) = shares.corrected
     for i in range(len(planes)):
         add_terms(structure, m[0], lam[i], products[i], i == session.first_row, out[i])

@@ -49,7 +49,7 @@ Integers = NDArray[np.int64]
 _BLOCK = 4
 _DIGITS: Digits = digits_of(split_evenly(WORD_BITS - 1, _BLOCK * _BLOCK), True)
 # Plane j is g_j, plane 4 + j is p_j.
-_CARRY = (sign.prefix(range(_BLOCK), range(_BLOCK, 2 * _BLOCK)),)
+_CARRY = (bits.prefix(range(_BLOCK), range(_BLOCK, 2 * _BLOCK)),)
 _INNER = bits.structure_of((*_CARRY, (tuple(range(_BLOCK, 2 * _BLOCK)),)))
 _OUTER = bits.structure_of(_CARRY)
 # Both ends of an interval.
@@ -215,7 +215,8 @@ def _verdicts(
     if groups % WORD_BITS:
         none = none.copy()
         none[:, -1] &= np.uint64((1 << groups % WORD_BITS) - 1)
-    opened = session.open((none, "xor"))[0]
+    with session.revealing():
+        (opened,) = session.open((none, "xor"))
     if not len(opened):
         return np.ones(groups, np.bool_)
     inside = np.unpackbits(opened[0].view(np.uint8), bitorder="little")[:groups]

@@ -22,7 +22,7 @@ checked, |z| is at most the limit times the largest sum of |w|, and if that is b
 that there are, which their owner works out, z has not wrapped around. Then the reading of z is right, and
 checks the next inputs, and so on from the first layer to the last.
 Cost: for each limit of an element at L = 32, 10 bits sent (n - 1) times, and 83 bits of correction, no
-round; steps 2 and 3 once: 5 rounds, 56 (n - 1) bytes, correction 336 bytes.
+round; steps 2 and 3 once: 4 rounds, 40 (n - 1) bytes, correction 336 bytes.
 
 Source: random linear combinations as a batched check of zeros, as in the MAC checks of SPDZ (Damgard,
 Keller, Larraia, Pastro, Scholl, Smart 2013, section 3.2), here over GF(2); that limits prove the next

@@ -11,7 +11,7 @@ Pieces, coefficients and K depend on the format and on the bound of x: :mod:`mpc
 3. The cubic, with the bits of the format and those of d behind the point: 2 rounds, its truncations and
    the last product being one (:mod:`mpc.protocols.truncated_product`).
 4. Whether a value is outside of the domain is known to the pieces. With ranges="check" and "error", the
-   number of such values is compared with zero, and that bit is opened: 5 rounds with a few words. With
+   number of such values is compared with zero, and that bit is opened, in the rounds of steps 2 and 3. With
    "values" the values themselves are looked at, before.
 Domain: every x with a result in the format. For 1 / x and other negative p, |x| > 2^(-i / |p|), i being
 the format's integer bits; for negative x if p is -1; for positive p, 0 <= x < 2^(i / p); for log x > 0;
@@ -110,13 +110,19 @@ def cut_to(v: Secret, plan: Plan) -> Secret:
     return truncation.truncate(v, cut) if cut else v
 
 
-def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Words, Words]:
-    """Steps 1 to 3; also shares of the number of values outside of the domain, (p,), and of y."""
-    session, place = x.session, x.frac_bits - shift
+def _begun(x: Secret, shift: int, plan: Plan) -> tuple[Words, Words, Words]:
+    """Step 1: c, m and a_0 to a_3, (6, p, size); how many values are outside, (p,); and y."""
+    session = x.session
     bits, y = sign.signs_and_value(x, shift, plan.thresholds)
     numbers = b2a.convert(session, bits, x.size)
-    c, m, *a = choose(session, numbers, plan.rows).transpose(1, 0, 2)
     outside = choose(session, numbers, plan.outside).sum(axis=(1, 2), dtype=np.uint64)
+    return choose(session, numbers, plan.rows).transpose(1, 0, 2), outside, y
+
+
+def _ended(x: Secret, y: Words, chosen: Words, curve: Curve, shift: int, plan: Plan) -> Secret:
+    """Steps 2 and 3."""
+    session, place = x.session, x.frac_bits - shift
+    c, m, *a = chosen
     if curve.normalises:
         # The bound of the product is what counts: below 2^(Q + 1).
         left = x.derive(y, frac_bits=plan.v_bits, bound=1)
@@ -127,7 +133,7 @@ def _part(x: Secret, curve: Curve, shift: int, plan: Plan) -> tuple[Secret, Word
     a0, a1, a2, a3 = a
     total, _ = piecewise.cubic(x, d, (a0, a1, a2, a3), plan.d_bits, plan.sizes, at_once=True)
     frac_bits = session.format.frac_bits + plan.d_bits
-    return linear.placed(total, frac_bits, total.bound), outside, y
+    return linear.placed(total, frac_bits, total.bound)
 
 
 def _domain(curve: Curve, plan: Plan, place: int) -> str:
@@ -169,14 +175,20 @@ def evaluate(x: Secret, curve: Curve) -> Secret:
         flat = x.view(("reshape", (x.size,)))
         parts = slices(session, x.size, len(plan.thresholds))
         parts_of_x = [flat[part] for part in parts] if len(parts) > 1 else [flat]
-        found = [_part(part, curve, shift, plan) for part in parts_of_x]
-        truncation.keep(x, np.concatenate([y for _, _, y in found], axis=1), shift)
-        if check:
-            outside = found[0][1]
-            for _, more, _ in found[1:]:
-                outside = outside + more
-            if not range_check.is_none(x.derive(outside, frac_bits=0, bound=x.size)):
-                raise RangeError(f"{curve.name}: a value is not in the domain, {domain}")
-        results = [result for result, _, _ in found]
+        outside = np.zeros(len(session.here), np.uint64)
+        values, results = [], []
+        for part in parts_of_x:
+            chosen, more, y = _begun(part, shift, plan)
+            outside += more
+            values.append(y)
+            if check and len(values) == len(parts_of_x):
+                count = x.derive(outside, frac_bits=0, bound=x.size)
+                with session.beside(range_check.none_steps(count)) as none:
+                    results.append(_ended(part, y, chosen, curve, shift, plan))
+                if not none.value:
+                    raise RangeError(f"{curve.name}: a value is not in the domain, {domain}")
+            else:
+                results.append(_ended(part, y, chosen, curve, shift, plan))
+        truncation.keep(x, np.concatenate(values, axis=1), shift)
         whole = results[0] if len(results) == 1 else linear.concatenate(results)
         return whole.view(("reshape", x.shape))

@@ -9,11 +9,13 @@ Y is the encoded value of y, v = c Y in [1, 2) with c as in :mod:`mpc.protocols.
 The result has 22 fractional bits more than n; n has the format's and 4 more, or fewer in large formats.
 Domain: y not 0, and |c X| within the format's limit and below 2^62, which holds if |x / y| is below half
 of the limit, and implies that x / y is below the limit. Where f + i exceeds 31, 2^62 is the smaller limit.
-With ranges="check" and "error" both are checked on shares, by the number of zeros and by c X: one bit is
-opened for all. Where bounds do not show that c X is in range, the check takes the product over the integers
-(:mod:`mpc.protocols.range_check`); with "error" it is refused.
+With ranges="check" and "error" both are checked on shares: one bit is opened for all. |c X| is within a
+limit if and only if |X| is within t, the limit divided by the power of two |c| and rounded down. t is
+chosen by the [b_k] as well, and that no X - t is positive, and no X + t negative, is found as in
+:mod:`mpc.protocols.range_check` while steps 2 to 4 are carried out, beside the number of zeros. Where
+bounds do not show that c X is in range, "error" refuses it.
 Formats with f + i above 38, which leave n fewer bits than the format's, are refused.
-Cost for Y of L bits: 7 rounds; K = 12 L - 10 thresholds.
+Cost for Y of L bits: 7 rounds, 8 with the check on shares; K = 12 L - 10 thresholds.
 
 Error: 2^-18.5 of the result, and 1.1 units of the format, up to 2 where f + i exceeds 34. x and y with more
 fractional bits than the format's are truncated first.
@@ -22,6 +24,8 @@ Source: as of :mod:`mpc.protocols.normalised`; the order of the products is Gold
 """
 
 from __future__ import annotations
+
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,42 +118,69 @@ def divide(x: Secret, y: Secret) -> Secret:
             pairs = [(left[part], right[part]) for part in parts]
         else:
             pairs = [(x, y)]
-        found = [_divide(a, b, plan, before - after, limit if check else None) for a, b in pairs]
-        if check:
-            zeros = found[0][1]
-            for _, more, _ in found[1:]:
-                zeros = zeros + more
-            failed = y.derive(zeros, frac_bits=0, bound=y.size)
-            claims = [claim for _, _, some in found for claim in some]
-            if not range_check.verdict(*claims, failed=failed):
-                raise RangeError(f"/: a quotient is not in the domain, {domain}")
-        results = [result for result, _, _ in found]
+        zeros = np.zeros(len(session.here), np.uint64)
+        claims: list[range_check.Claim] = []
+        results: list[Secret] = []
+        for a, b in pairs:
+            chosen, words, numbers = _begun(b, plan)
+            if check:
+                zeros += choose(session, numbers, plan.outside).sum(axis=(1, 2), dtype=np.uint64)
+                claims += _claims(a, b, choose(session, numbers, _limits(plan, limit))[:, 0])
+            if check and len(results) == len(pairs) - 1:
+                failed = y.derive(zeros, frac_bits=0, bound=y.size)
+                steps = range_check.verdict_steps(*claims, failed=failed)
+                with session.beside(steps) as inside_:
+                    results.append(_ended(a, b, words, chosen, plan, before - after))
+                if not inside_.value:
+                    raise RangeError(f"/: a quotient is not in the domain, {domain}")
+            else:
+                results.append(_ended(a, b, words, chosen, plan, before - after))
         whole = results[0] if len(results) == 1 else linear.concatenate(results)
         whole = whole.view(("reshape", shape))
         return linear.placed(whole, after + _P_BITS, 1 << form.int_bits + after + _P_BITS)
 
 
-def _divide(
-    x: Secret, y: Secret, plan: Plan, cut: int, limit: int | None
-) -> tuple[Secret, Words, list[range_check.Claim]]:
-    """Return the quotient, shares of the number of zeros, and claims that n is within `limit`."""
-    session = x.session
+def _begun(y: Secret, plan: Plan) -> tuple[Words, Words, Words]:
+    """Step 1: c, m and a_0 to a_3, (6, p, size); shares of Y, (p, size); and the [b_k]."""
+    session = y.session
     bits, words = sign.signs_and_value(y, 0, plan.thresholds)
     numbers = b2a.convert(session, bits, y.size)
-    c_, m, *a = choose(session, numbers, plan.rows).transpose(1, 0, 2)
-    zeros = choose(session, numbers, plan.outside).sum(axis=(1, 2), dtype=np.uint64)
+    return choose(session, numbers, plan.rows).transpose(1, 0, 2), words, numbers
+
+
+def _limits(plan: Plan, limit: int) -> NDArray[np.int64]:
+    """Return the largest |X| of which c X is within `limit`, for the c of each piece."""
+    return np.array([[limit // max(1, abs(int(c))) for c in plan.rows[0]]], np.int64)
+
+
+def _claims(x: Secret, y: Secret, limits: Words) -> list[range_check.Claim]:
+    """Claim that |X| is within limits t, of which shares are given, one for each element of y.
+
+    With M = 2^62 - 1 the words t - X - M and t + X - M do not exceed M, and are -M at least if it holds.
+    """
+    shape = linear.broadcast("/", x.shape, y.shape)
+    rows, size = len(limits), prod(shape)
+    words = np.empty((rows, 2, *shape), np.uint64)
+    t = linear.widen(limits.reshape(rows, *y.shape), len(shape))
+    left = linear.widen(x.shares, len(shape))
+    words[:, 0], words[:, 1] = t - left, t + left
+    if x.session.first_row is not None:
+        words[x.session.first_row] -= np.uint64(LARGEST)
+    most = np.full(2 * size, LARGEST, np.uint64)
+    return [range_check.Claim(x, words.reshape(rows, 2 * size), most)]
+
+
+def _ended(x: Secret, y: Secret, words: Words, chosen: Words, plan: Plan, cut: int) -> Secret:
+    """Steps 2 to 4."""
+    session = x.session
+    c_, m, *a = chosen
     # The bounds of the products are what counts.
     c = y.derive(c_.reshape(len(c_), *y.shape), frac_bits=0, bound=1 << plan.v_bits)
     left = y.derive(words.reshape(len(words), *y.shape), frac_bits=plan.v_bits, bound=1)
     mask_ahead(c, x, left)
-    claims = []
-    if limit is not None and x.bound * c.bound > LARGEST:
-        claims.append(range_check.bilinear(x, c, product.multiply, 1))
     # The domain, which is settled even where others vouch for products, says that n is in range.
     with session.range_policy.vouched():
         n = product.multiply(x, c, whole=True)
-    if limit is not None:
-        claims.append(range_check.magnitude(n, limit))
     v = product.multiply(left, c, whole=True)
     d = cut_to(v, plan).shares.reshape(m.shape)
     a0, a1, a2, a3 = a
@@ -161,5 +192,4 @@ def _divide(
         p = p.derive(words, frac_bits=p.frac_bits, bound=p.bound)
     # In range by the domain.
     wide = linear.rescale(n, 1 if cut else 2, max(cut, 1), LARGEST)
-    result = truncated_product.multiply(wide, max(cut, 1), p, plan.d_bits, LARGEST)
-    return result, zeros, claims
+    return truncated_product.multiply(wide, max(cut, 1), p, plan.d_bits, LARGEST)

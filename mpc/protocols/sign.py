@@ -41,7 +41,7 @@ from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part
 from mpc.core.cost import Spent
 from mpc.core.errors import ShapeError
 from mpc.core.ranges import LARGEST
-from mpc.core.runtime import CorrelatedShares, Runtime
+from mpc.core.runtime import CorrelatedShares, Runtime, Steps
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import bits
 from mpc.protocols.truncation import (
@@ -50,7 +50,7 @@ from mpc.protocols.truncation import (
     deal_high,
     deal_tops,
     finish,
-    open_masked,
+    masked,
     take_in,
     tops_part,
 )
@@ -58,7 +58,15 @@ from mpc.two_party import sign as own_shares
 from mpc.two_party.joint import fresh_shares
 from ring.bits import WORD_BITS, count_words
 from ring.compile import kernel
-from ring.digits import WIDEST, Digits, add_tables, digits_of, read_tables, split_evenly
+from ring.digits import (
+    WIDEST,
+    Digits,
+    add_tables,
+    digits_of,
+    read_all_tables,
+    read_tables,
+    split_evenly,
+)
 from ring.threads import run
 
 __all__ = [
@@ -77,8 +85,10 @@ __all__ = [
     "open_zero",
     "own_words",
     "signs_and_value",
+    "top_bits_steps",
     "window_of",
     "zero_bits",
+    "zero_steps",
 ]
 
 Words = NDArray[np.uint64]
@@ -87,6 +97,7 @@ Words = NDArray[np.uint64]
 Extras = Literal["none", "bit", "truncation", "relu"]
 # With more, the products of masks cost more than any tables save.
 _MOST_DIGITS = 12
+_WIDEST_ALONE = 20
 
 
 class Dealt(NamedTuple):
@@ -168,7 +179,7 @@ class Window(Correlation):
     @property
     def digits(self) -> Digits:
         """The digits of step 2."""
-        return digits_for(self.window, self.signed, self.thresholds, self.ands)
+        return digits_for(self.window, self.signed, self.thresholds, self.ands, self.size == 1)
 
     @property
     def rounds(self) -> tuple[bits.Structure, ...]:
@@ -324,11 +335,16 @@ def check_window(window: int, shift: int) -> None:
 
 
 @lru_cache(maxsize=512)
-def digits_for(window: int, signed: bool, thresholds: int = 1, ands: int = 1) -> Digits:
+def digits_for(
+    window: int, signed: bool, thresholds: int = 1, ands: int = 1, alone: bool = False
+) -> Digits:
     """Return the digits of a window, for a sign or for equality to zero: those with the fewest bits.
 
-    `ands` is how many rounds of products step 3 takes if it takes any: 1, or 2 for a sign.
+    `ands` is how many rounds of products step 3 takes if it takes any: 1, or 2 for a sign. For one number
+    `alone`, equal to zero or not, a round is more than any table up to 128 kB.
     """
+    if alone and not signed and window <= _WIDEST_ALONE:
+        return digits_of((window,), signed)
 
     def count(digits: Digits) -> int:
         number = len(digits.widths)
@@ -367,7 +383,7 @@ def cost(
     return total
 
 
-def _open(
+def _steps(
     session: Runtime,
     x: SecretValue,
     shift: int,
@@ -376,32 +392,35 @@ def _open(
     extras: Extras,
     thresholds: Sequence[int | Words] = (0,),
     ands: int = 1,
-) -> Opened:
+) -> Steps[Opened]:
     size = x.size
     # For s = 0, ReLU uses shares of r as [r >> s], so r must not take in a cross term.
     x, cross_term = x.split_cross_term() if shift or extras != "relu" else (x, None)
     correlation = Window(size, shift, window, signed, extras, len(thresholds), cross_term, ands)
     shares = session.correlated(correlation)
 
-    c = open_masked(session, x, shares.masks[0])
+    c = yield masked(session, x, shares.masks[0]), "sum"
     dealt = correlation.shares(shares)
     digits = correlation.digits
     count = len(digits.widths)
     each = np.empty((len(dealt.r), 2 * count, len(thresholds), count_words(size)), np.uint64)
+    # Thresholds that differ by element are subtracted from c; the shift is 0 then.
+    own = [k for k, t in enumerate(thresholds) if isinstance(t, np.ndarray)]
+    numbers = tuple(t for t in thresholds if not isinstance(t, np.ndarray))
     for i in range(len(each)):
-        for k, threshold in enumerate(thresholds):
-            # Thresholds that differ by element are subtracted from c; the shift is 0 then.
-            if isinstance(threshold, np.ndarray):
-                seen, rest = c[0] - threshold, 0
-            else:
-                seen, rest = c[0], threshold
+        for k in own:
             read_tables(
-                seen, shift, digits, dealt.tables[i], i == session.first_row,
-                each[i, :count, k], each[i, count:, k], rest,
+                c[0] - thresholds[k], shift, digits, dealt.tables[i], i == session.first_row,
+                each[i, :count, k], each[i, count:, k],
+            )  # fmt: skip
+        if numbers:
+            read_all_tables(
+                c[0], shift, digits, dealt.tables[i], i == session.first_row,
+                each[i, :count], each[i, count:], numbers,
             )  # fmt: skip
     planes = each.reshape(len(dealt.r), 2 * count, correlation.words)
     for structure, *masks in correlation.of_rounds(dealt.lam, dealt.products):
-        planes = bits.evaluate(session, planes, structure, (masks[0], masks[1]))
+        planes = yield from bits.steps(session, planes, structure, (masks[0], masks[1]))
     bit = planes[:, 0]
     ref = MaskRef(shares.id, correlation.beta, start=size) if correlation.has_beta else None
     return Opened(c, bit, dealt.r, dealt.beta, dealt.rings, dealt.tops, ref)
@@ -416,7 +435,7 @@ def open_sign(
     Step 3 takes `ands` rounds, 1 or 2.
     """
     window = window_of(-(-x.bound >> shift), shift, thresholds)
-    return _open(x.session, x, shift, window, True, extras, thresholds, ands)
+    return x.session.run(_steps(x.session, x, shift, window, True, extras, thresholds, ands))
 
 
 def window_of(bound: int, shift: int, thresholds: Sequence[int]) -> int:
@@ -429,7 +448,7 @@ def open_signs(
     x: SecretValue, shift: int, window: int, extras: Extras, thresholds: Sequence[int]
 ) -> Opened:
     """Compute XOR shares of [y < t] for y = x / 2^shift and each t; `window` bits hold y - t."""
-    return _open(x.session, x, shift, window, True, extras, thresholds)
+    return x.session.run(_steps(x.session, x, shift, window, True, extras, thresholds))
 
 
 def own_words(x: SecretValue, shift: int) -> Words:
@@ -480,13 +499,24 @@ def zero_bits(x: SecretValue, window: int | None = None) -> Words:
 
     `window` is how many of the lowest bits decide it: by default all that the bound of x allows.
     """
+    return x.session.run(zero_steps(x, window))
+
+
+def zero_steps(x: SecretValue, window: int | None = None) -> Steps[Words]:
+    """Compute what :func:`zero_bits` does; without a provider before the first step."""
     pair, window = x.session.pair, count_bits(x.bound) if window is None else window
-    if pair is None:
-        return _open(x.session, x, 0, window, False, "none").bit
-    return own_shares.is_zero(pair, flat(x), window)
+    if pair is not None:
+        return own_shares.is_zero(pair, flat(x), window)
+    opened = yield from _steps(x.session, x, 0, window, False, "none")
+    return opened.bit
 
 
 def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
+    """Compute XOR shares of the top bits of words less offsets, see :func:`top_bits_steps`."""
+    return x.session.run(top_bits_steps(x, offsets))
+
+
+def top_bits_steps(x: SecretValue, offsets: Sequence[Words]) -> Steps[Words]:
     """Compute XOR shares of the top bit of (w - t) mod 2^64 for the words w of x, from one opening.
 
     Each t of `offsets` is an array of public words, one an element. The words of x may be anything,
@@ -495,10 +525,10 @@ def open_top_bits(x: SecretValue, offsets: Sequence[Words]) -> Words:
     pair = x.session.pair
     if pair is not None:
         return own_shares.sign(pair, flat(x), WORD_BITS, 0, offsets)[0]
-    opened = _open(x.session, x, 0, WORD_BITS, True, "none", offsets)
+    opened = yield from _steps(x.session, x, 0, WORD_BITS, True, "none", offsets)
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
 
 
 def open_zero(x: SecretValue, extras: Extras) -> Opened:
     """Compute XOR shares of [x = 0]."""
-    return _open(x.session, x, 0, count_bits(x.bound), False, extras)
+    return x.session.run(_steps(x.session, x, 0, count_bits(x.bound), False, extras))

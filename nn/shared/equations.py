@@ -8,64 +8,39 @@ to the code. X has n rows, its public bound is B, and n <= 2^k.
 2. A = Z' W Z / 2^k for weights W of the rows, none or secret, at most 1. Exact without weights.
 3. Scale: D_j = 2^i for the largest i <= 12 with (A_jj + penalty_j) 4^i < 1, by comparisons. So
    D A D + D penalty D has a diagonal below 1.6 and no eigenvalue above 1.6 times the number of columns.
-4. Inverse: M of A + floor, whose eigenvalues lie in [floor, top], by Newton's iteration M (2 c - c^2 A M),
-   with c = 2 / (least + largest eigenvalue of A M), which takes the least one times 4 each time. All c are
-   public. For a floor of 2^-18 and 11 columns 13 steps of 4 rounds, whatever the values are.
-A matrix without an inverse is no danger: `floor` is added to it, and where its least eigenvalue is zero M
-has 1 / floor. Who takes M for steps towards a solution sees from the steps whether they have converged.
-
-Source: Newton 1933 as Schulz has it, scaled by the known interval of the eigenvalues (Pan, Schreiber 1991,
-section 4).
+4. Inverse: :func:`mpc.array.linear_algebra.inverse` of A + floor. For a floor of 2^-18 and 11 columns 13
+   steps of 4 rounds, whatever the values are. Who takes it for steps towards a solution sees from the steps
+   whether they have converged.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
-from mpc.protocols import linear, truncation
+from mpc.array.linear_algebra import A_BITS, product, shifted
+from mpc.protocols import linear
 from nn.shared.range import anywhere
 
 __all__ = [
-    "A_BITS", "M_BITS", "SUM_BITS", "Columns", "Scale", "are_none", "inverse", "outside", "product",
-    "shifted", "times", "whole",
+    "SUM_BITS", "Columns", "Scale", "are_none", "outside", "times", "whole",
 ]  # fmt: skip
 
-# Bits behind the point: of sums of products before they are scaled, of scaled ones, and of inverses.
-SUM_BITS, A_BITS, M_BITS = 58, 34, 16
-# Of A M, of 2 c - c^2 A M, and of c^2.
-_T_BITS, _G_BITS, _C_BITS = 24, 26, 2
+# Bits behind the point of sums of products before they are scaled.
+SUM_BITS = 58
 _SCALES = 12
 _LARGEST_WEIGHT = 12
 _DIAGONAL_BITS = 28
 # The bound on the words of a sum of products.
 _ROOM = 60
-# The least eigenvalue of A M at which M is near enough to an inverse.
-_NEAR = 0.97
 
 
 def whole(x: SharedArray, bound: int) -> SharedArray:
     """Return x as whole numbers: the same words."""
     return x.derive(x.shares, frac_bits=0, bound=bound, origins=(x,))
-
-
-def shifted(x: SharedArray, bits: int) -> SharedArray:
-    """Return x / 2^bits, rounded, or x * 2^-bits."""
-    if bits <= 0:
-        return linear.multiply_integers(x, np.array(1 << -bits))
-    return truncation.divide_by_power(x, bits, 0)
-
-
-def product(x: SharedArray, y: SharedArray, bits: int, bound: int) -> SharedArray:
-    """Return x @ y / 2^bits, rounded, of which the caller knows the bound before rounding."""
-    found = x @ y
-    return (
-        shifted(linear.placed(found, 0, bound), bits) if bits else found.with_integer_bound(bound)
-    )
 
 
 def outside(x: SharedArray, limit: int) -> SharedArray:
@@ -262,29 +237,3 @@ class Scale:
         encoded = np.rint(np.ldexp(penalty, SUM_BITS)).astype(np.int64).reshape(-1, 1)
         found = linear.placed(linear.multiply_integers(self.square, encoded), 0, 1 << SUM_BITS + 1)
         return shifted(found, SUM_BITS - A_BITS).reshape(-1)
-
-
-def inverse(a: SharedArray, floor: float, top: float) -> SharedArray:
-    """Return the inverse of a + floor with M_BITS, for a matrix with A_BITS and eigenvalues of 0 to top."""
-    size = len(a)
-    identity = np.eye(size, dtype=np.int64)
-    a = a + identity * round(math.ldexp(floor, A_BITS))
-    # The first step from a multiple of the identity is public: 2 c - c^2 A.
-    c = 2 / (floor + top + floor)
-    square = int(math.ldexp(c * c, _G_BITS))
-    m = shifted(linear.multiply_integers(a, np.array(-square)), A_BITS + _G_BITS - M_BITS)
-    m = m + identity * round(math.ldexp(2 * c, M_BITS))
-    least = c * floor * (2 - c * floor)
-    reach = 1 << M_BITS + math.ceil(-math.log2(floor)) + 1
-    while least < _NEAR:
-        best = 2 / (1 + least)
-        square = int(math.ldexp(best * best, _C_BITS))
-        c = math.sqrt(math.ldexp(square, -_C_BITS))
-        m = m.with_integer_bound(reach)
-        t = product(a, m, A_BITS + M_BITS - _T_BITS, 1 << A_BITS + M_BITS + 2)
-        g = linear.multiply_integers(t, np.array(-square))
-        g = g + identity * round(math.ldexp(2 * c, _G_BITS))
-        m = product(m, g, _G_BITS, reach << _G_BITS)
-        ends = [x * c * (2 - x * c) for x in (least, 1.0)]
-        least = min(ends)
-    return m

@@ -36,22 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
+from mpc.array.linear_algebra import A_BITS, M_BITS, inverse, product, shifted
 from mpc.core.errors import ArgumentError, RangeError
 from mpc.protocols import linear
-from nn.shared.equations import (
-    A_BITS,
-    M_BITS,
-    SUM_BITS,
-    Columns,
-    Scale,
-    are_none,
-    inverse,
-    outside,
-    product,
-    shifted,
-    times,
-    whole,
-)
+from nn.shared.equations import SUM_BITS, Columns, Scale, are_none, outside, times, whole
 
 __all__ = ["LARGEST_SYSTEM", "DependentColumnsError", "Logistic", "least_squares", "logistic"]
 

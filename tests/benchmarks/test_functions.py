@@ -76,11 +76,24 @@ def test_texts_name_what_is_lost_and_lacked(benchmark, measured):
     root["libraries"]["spu"] = mine | {"median": mine["median"] / 2, "rounds": mine["rounds"] + 1}
     root["ratio_to_sotto"] = {"spu": 0.5}
     sort["libraries"]["spu"] = {"lacks": "it has no sorting"}
+    far = {"max_abs_error": 0.011 * root["largest_result"], "median": mine["median"] / 3}
+    root["libraries"]["crypten"] = mine | far
+    root["ratio_to_sotto"]["crypten"] = 1 / 3
+    sort["libraries"]["crypten"] = sort["libraries"]["spu"]
+    found["libraries"]["crypten"] = found["libraries"]["sotto-processes"]
     found["libraries"]["spu"] = found["libraries"]["sotto-processes"]
     assert functions.verdict(found) == [
-        "Sotto is the fastest in 1 of 2 rows; not in square root, 600 (spu).",
+        "Sotto is the fastest in 1 of 2 rows; not in square root, 600 (spu, crypten).",
+        "Of libraries whose results are right within 1 % of the largest, it is in 1 of 2.",
+        f"crypten is wrong in square root, 600 by {far['max_abs_error']:.2g} of"
+        f" {root['largest_result']:.3g}.",
         "spu lacks sort, 600: it has no sorting.",
+        "crypten lacks sort, 600: it has no sorting.",
     ]
+    # Faster and wrong is no win, faster and right is one.
+    del root["libraries"]["spu"]
+    assert functions.verdict(found)[1].endswith("it is in 2 of 2.")
+    root["libraries"]["spu"] = mine | {"median": mine["median"] / 2, "rounds": mine["rounds"] + 1}
     text = "\n".join(functions.functions_text(found, publish.beside(found)))
     assert "| sort, 600 |" in text and "lacks it" in text and "Sorting 700 numbers" in text
     lost = text.partition("### Where Sotto loses")[2]

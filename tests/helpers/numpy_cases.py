@@ -185,9 +185,9 @@ PRODUCTS = [
     Case(np.linalg.norm, lambda x: np.linalg.norm(x, axis=1), 3, 2**-19, 1, 8, domain="squares below 2^30",
          error="2^-19 of the result and 3 units, from 1 on"),
     Case(np.linalg.solve, lambda x, y: np.linalg.solve(x, y), 2, make=positive_definite, shape=(3, 3),
-         domain="positive definite, up to 16 equations", error="2 units up to a condition of 10^4"),
+         domain="positive definite, up to 16 equations", error="2 units up to a condition of 1000"),
     Case(np.linalg.inv, lambda x: np.linalg.inv(x), 2, make=lambda r: positive_definite(r)[:1],
-         shape=(3, 3), domain="as linalg.solve", error="2 units up to a condition of 10^4"),
+         shape=(3, 3), domain="as linalg.solve", error="2 units up to a condition of 1000"),
 ]  # fmt: skip
 
 SHAPES = [

@@ -728,7 +728,7 @@ def test_costs_that_the_files_state():
     limited = relu.cost(2, 6400, 16, 32, 2) - one
     assert (limited.rounds, 8 * limited.bytes_sent) == (0, 10 * 6400)
     assert 8 * limited.correction_bytes == 83 * 6400
-    assert limits.cost(2) == Spent(5, 56, 336)
+    assert limits.cost(2) == Spent(4, 40, 336)
     rows = intervals.cost(2, 6400, 64)
     assert rows.rounds == 6
     assert 8 * rows.bytes_sent == 132 * 6400 + 8 * (16 * 64 + 24)
@@ -741,10 +741,10 @@ def test_costs_that_the_files_state():
     assert 8 * order.correction_bytes == (8 * 40 + 83) * 6400
     assert argmax.cost(2, 64, 10, 33).rounds == 3
     assert argmax.cost(2, 64, 10, 33, masked=True).rounds == 2
-    assert [range_check.cost(2, size).rounds for size in (2**14 - 1, 2**14)] == [6, 6]
+    assert [range_check.cost(2, size).rounds for size in (2**18 - 1, 2**18)] == [5, 6]
     claims = range_check.cost(2, 2**13)
     assert claims.bytes_sent / 2**13 < 11.8
-    assert claims.correction_bytes / 2**13 < 348
+    assert claims.correction_bytes / 2**13 < 349
     whole = range_check.cost_of_product(2, (640, 2**62), (640, 2**62), 1, 640)
     before = whole - range_check.cost(2, 4 * 640)
     assert before == Spent(2, 2 * 32 * 640, (2 * 28 + 72) * 640)

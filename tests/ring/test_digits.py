@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from ring import unpack_bits
 from ring.bits import count_words
-from ring.digits import WIDEST, add_tables, digits_of, read_tables, split_evenly
+from ring.digits import (
+    WIDEST,
+    add_tables,
+    digits_of,
+    read_all_tables,
+    read_tables,
+    split_evenly,
+)
 
 EDGES = [0, 1, 7, 8, 15, 16, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 SIZES = [0, 1, 2, 63, 64, 65, 128, 200]
@@ -280,3 +287,22 @@ def test_equality_to_zero(window):
     digits = digits_of(split_evenly(window, -(-window // 5)), False)
     _, equal = read(c, 0, digits, some_tables(r, 0, digits))
     assert equal.all(axis=0).tolist() == [z == 0 for z in values]
+
+
+@pytest.mark.parametrize(
+    "thresholds", [(0,), (5, 0, 5), (-8, 0, 32, 33, 64, 1 << 18, 3 << 18, (1 << 20) - 1)]
+)
+@pytest.mark.parametrize("widths", [(6, 5, 5, 4), (7, 3), (4,)])
+def test_many_thresholds_at_once_are_as_one_after_another(thresholds, widths):
+    random = np.random.default_rng(len(thresholds))
+    digits, size = digits_of(widths, True), 150
+    v = random.integers(0, 2**64, size, dtype=np.uint64)
+    c = random.integers(0, 2**64, size, dtype=np.uint64)
+    tables = some_tables(v, 3, digits)
+    shape = (len(widths), len(thresholds), count_words(size))
+    greater, equal = np.full(shape, 77, np.uint64), np.full(shape, 77, np.uint64)
+    read_all_tables(c, 3, digits, tables, True, greater, equal, thresholds)
+    for k, threshold in enumerate(thresholds):
+        one = read(c, 3, digits, tables, threshold=threshold)
+        assert np.array_equal(unpack_bits(greater[:, k], size), one[0])
+        assert np.array_equal(unpack_bits(equal[:, k], size), one[1])
