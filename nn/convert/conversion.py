@@ -16,6 +16,7 @@ from nn.layers import Clip, Exp, Largest, Multiply, Reciprocal, Sigmoid, Softmax
 from nn.models.trainable import NotFittedError
 
 __all__ = [
+    "LEAST_TOTAL",
     "Conversion",
     "Kinds",
     "Scores",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 # Below this a sum of one-vs-rest probabilities does not fall.
-_LEAST_TOTAL = 2.0**-7
+LEAST_TOTAL = 2.0**-7
 # The last digit of a column in the default format, what a piece may be off by, as a part of the deviation
 # of its heights, and the largest factor of a column.
 _UNIT, _SHOWS, _MOST_FACTOR = 2.0**-17, 2.0**-11, 2.0**12
@@ -214,7 +215,7 @@ class Conversion:
     def _normalised(self, values: Affine) -> Affine:
         total = values.map(np.ones((values.size, 1)))
         # A bound for the interval of the reciprocal; one class at least has a part of it.
-        total = self.build.apply(Clip(_LEAST_TOTAL, float(values.size)), total)
+        total = self.build.apply(Clip(LEAST_TOTAL, float(values.size)), total)
         total = self.build.apply(Reciprocal(), total)
         return self.build.apply(Multiply(), values, total.map(np.ones((1, values.size))))
 
@@ -223,7 +224,8 @@ class Conversion:
         found = self.scores(step, x)
         if found.decision is None:
             raise ConversionError(
-                f"the decision function of {type(step).__name__} is not converted"
+                f"the decision function of {type(self._final(step, x)[0]).__name__} is not converted: in"
+                " a stack, stack_method='predict' or 'predict_proba'"
             )
         return found.decision
 

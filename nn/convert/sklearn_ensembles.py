@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nn.convert.conversion import Conversion, Scores, Values, both, named_by
+from nn.convert.conversion import LEAST_TOTAL, Conversion, Scores, Values, both, named_by
 from nn.convert.expressions import Affine, joined
 from nn.convert.problems import ConversionError
 from nn.convert.sklearn_kernels import pairwise_scores
 from nn.convert.sklearn_linear import binary
-from nn.layers import Multiply, Sigmoid, Step
+from nn.layers import Multiply, ReLU, Sigmoid, Step
 
 __all__ = ["CLASSIFIERS", "INSIDE", "REGRESSORS"]
 
@@ -218,6 +218,11 @@ def _calibrated_member(c: Conversion, member: Any, x: Affine, classes: int) -> A
         values = c.build.apply(Sigmoid(), values)
     if classes == 2:
         return both(values)
+    if member.method == "isotonic":
+        # Of rows that no class claims, all are as likely.
+        lack = values.map(-np.ones((classes, 1)), [LEAST_TOTAL])
+        lack = c.build.apply(ReLU(), lack)
+        values = values + lack.map(np.full((1, classes), 1 / classes))
     return c.probabilities_of(Scores(values, np.arange(classes), "normalised"), "calibration")
 
 

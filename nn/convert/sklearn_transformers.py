@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nn.convert.conversion import Conversion
 from nn.convert.expressions import Affine, joined
 from nn.convert.problems import ConversionError
+from nn.convert.sklearn_kernels import kernel
 from nn.layers import (
     Abs,
     Clip,
@@ -266,6 +267,14 @@ def _boltzmann(c: Conversion, step: Any, x: Affine) -> Affine:
     return c.build.apply(Sigmoid(), x.map(matrix, np.asarray(step.intercept_hidden_, np.float64)))
 
 
+def _nystroem(c: Conversion, step: Any, x: Affine) -> Affine:
+    gamma = 1 / x.size if step.gamma is None else float(step.gamma)
+    offset = 1.0 if step.coef0 is None else float(step.coef0)
+    degree = 3 if step.degree is None else step.degree
+    found = kernel(c, x, step.kernel, step.components_, gamma, offset, degree)
+    return found.map(np.asarray(step.normalization_, np.float64).T)
+
+
 def select(c: Conversion, step: Any, x: Affine) -> Affine:
     """Convert whatever tells which features it keeps."""
     return x.take(np.flatnonzero(step.get_support()))
@@ -402,6 +411,7 @@ TRANSFORMERS = {
     "MinMaxScaler": _min_max_scaler,
     "NeighborhoodComponentsAnalysis": _components,
     "Normalizer": _normalizer,
+    "Nystroem": _nystroem,
     "OneHotEncoder": _one_hot_encoder,
     "OrdinalEncoder": _ordinal_encoder,
     "PCA": _pca,
