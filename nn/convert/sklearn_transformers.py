@@ -241,7 +241,6 @@ _FUNCTIONS = {
     np.log: lambda c, x: c.build.apply(Log(), x),
     np.log2: lambda c, x: c.build.apply(Log(), x) * (1 / np.log(2.0)),
     np.log10: lambda c, x: c.build.apply(Log(), x) * (1 / np.log(10.0)),
-    np.reciprocal: lambda c, x: c.build.apply(Reciprocal(), x),
     np.negative: lambda c, x: -x,
     np.tanh: lambda c, x: c.build.apply(Tanh(), x),
     np.log1p: lambda c, x: c.build.apply(Log(), x.map(np.ones(x.size), 1.0)),

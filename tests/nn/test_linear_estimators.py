@@ -1,13 +1,18 @@
 """Linear, ridge and logistic regression on shares: scikit-learn's answers, or a named refusal."""
 
+import pickle
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import datasets
+from sklearn import config_context, datasets
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import mpc
 import nn
@@ -430,3 +435,28 @@ def test_columns_that_are_no_numbers_are_named(model):
     model.fit(words.assign(city=1.0), SIGN)
     with pytest.raises(mpc.DtypeError, match="X must hold numbers.*'city'"):
         model.predict(words)
+
+
+@pytest.mark.parametrize(
+    "model", [nn.SecureRidge(), nn.SecureLinearRegression(), nn.SecureLogisticRegression(tol=0.1)]
+)
+def test_tools_of_scikit_learn_take_them(model):
+    """Searches, cross-validation, weights through a pipeline, tables from a scaler, clones, pickles."""
+    y = SIGN if isinstance(model, nn.SecureLogisticRegression) else VALUES
+    table = pd.DataFrame(X, columns=list("abcd"))
+    with config_context(enable_metadata_routing=True):
+        weighted = clone(model).set_fit_request(sample_weight=True)
+        weighted.set_score_request(sample_weight=False)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        search = GridSearchCV(
+            make_pipeline(scaler.set_output(transform="pandas"), weighted),
+            {f"{type(model).__name__.lower()}__fit_intercept": [True, False]}, cv=2,
+        ).fit(table, y, sample_weight=WEIGHTS)  # fmt: skip
+    best = search.best_estimator_[-1]
+    assert best.feature_names_in_.tolist() == list("abcd")
+    rows = search.best_estimator_[0].transform(table)
+    same = clone(best).fit(rows, y, sample_weight=WEIGHTS)
+    assert near(same.coef_, best.coef_) and not near(clone(best).fit(rows, y).coef_, best.coef_)
+    assert cross_val_score(model, table, y, cv=2).min() > 0.7
+    again = pickle.loads(pickle.dumps(best))
+    assert np.array_equal(again.coef_, best.coef_) and again.get_params() == best.get_params()
