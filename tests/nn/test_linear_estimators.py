@@ -446,7 +446,7 @@ def test_tools_of_scikit_learn_take_them(model):
     table = pd.DataFrame(X, columns=list("abcd"))
     with config_context(enable_metadata_routing=True):
         weighted = clone(model).set_fit_request(sample_weight=True)
-        weighted.set_score_request(sample_weight=False)
+        weighted.set_score_request(sample_weight=True)
         scaler = StandardScaler().set_fit_request(sample_weight=False)
         search = GridSearchCV(
             make_pipeline(scaler.set_output(transform="pandas"), weighted),
