@@ -352,8 +352,16 @@ def test_temperature_of_two_classes():
 def test_isotonic_calibration_of_three_classes():
     """Rows that no class claims get all classes alike."""
     X, y = load_iris(return_X_y=True)
-    inner = linear_model.LogisticRegression(max_iter=500)
-    original = calibration.CalibratedClassifierCV(inner, method="isotonic").fit(X, y)
+    inner = make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression())
+    original = calibration.CalibratedClassifierCV(inner, method="isotonic", cv=3).fit(X, y)
+    sums = [
+        sum(
+            one.predict(z)
+            for one, z in zip(part.calibrators, part.estimator.decision_function(X).T, strict=True)
+        )
+        for part in original.calibrated_classifiers_
+    ]
+    assert np.count_nonzero(np.array(sums) == 0)
     model = nn.from_sklearn(original, X)
     np.testing.assert_allclose(model.predict_proba(X), original.predict_proba(X), atol=1e-3)
     assert (on_shares(model, X) == original.predict(X)).mean() >= 0.995
