@@ -150,7 +150,7 @@ class SecureMLP(SecureEstimator):
             raise ArgumentError(
                 "early_stopping must be False for partial_fit, which trains for one epoch, got True"
             )
-        with self._names_kept():
+        with self._names_kept(X=X, y=y):
             X, y = validate_data(
                 self,
                 X,

@@ -26,7 +26,7 @@ from nn.layers import Dense
 from nn.layers.folding import dense
 from nn.layers.initialisation import RandomState
 from nn.models.predictors import Classifier, Regressor
-from nn.secure_estimator import SecureClassifier, SecureRegressor, Weights
+from nn.secure_estimator import SecureClassifier, SecureRegressor, Weights, standardised
 from nn.training.weights import plain_weights
 from ring.errors import ArgumentError
 
@@ -311,14 +311,11 @@ validation_scores_
         if going_on:
             middle, deviation = self._scale
         else:
-            # With a weight of 2 a row counts as if it was there twice.
-            middle = np.average(targets, axis=0, weights=weights)
-            deviation = np.sqrt(np.average((targets - middle) ** 2, axis=0, weights=weights))
+            middle, deviation = standardised(targets, weights)
         if targets.shape[1:] != middle.shape:
             raise ArgumentError(
                 f"y must have {len(middle)} outputs as in the fit before, got {targets.shape[1]}"
             )
-        deviation = np.where(deviation > 0, deviation, 1.0)
         scaled = ((targets - middle) / deviation).astype(X.dtype)
         *layers, last = self._train(X, scaled, "squared_error", weights, going_on, epochs)
         self._scale = middle, deviation

@@ -33,10 +33,11 @@ from nn.secure_estimator import (
     SecureRegressor,
     Weights,
     row_weights,
+    standardised,
     threads,
 )
 from nn.shared.linear_fit import fit_least_squares, fit_logistic
-from nn.shared.linear_models import least_squares, logistic
+from nn.shared.linear_models import DependentColumnsError, least_squares, logistic
 from ring import FixedPoint
 from ring.errors import ArgumentError, RangeError
 from ring.real_arrays import check_unmasked
@@ -45,6 +46,8 @@ __all__ = ["SecureLinearRegression", "SecureLogisticRegression", "SecureRidge"]
 
 # For `fit`: rows that are scaled to [-1, 1] have room for finer numbers than the default format's.
 _FORM = FixedPoint(20, 15)
+# The part of its largest value over which a column spreads; with less, its spread shows in few units.
+_LEAST_SPREAD = 2.0**-11
 
 
 class _Linear(SecureEstimator):
@@ -73,6 +76,7 @@ class _Linear(SecureEstimator):
         if not self.fit_intercept:
             reach = np.maximum(np.abs(low), np.abs(high))
             scale = InputScale(np.zeros_like(low), np.ceil(np.log2(reach)).astype(np.int64))
+            _check_spread(X, scale)
         # A column far smaller than its penalty is not brought to 1, for the sake of all others.
         largest = 1.0 if weights is None else float(weights.max())
         alpha = alpha / largest
@@ -92,6 +96,18 @@ class _Linear(SecureEstimator):
         with np.errstate(over="ignore", invalid="ignore"):
             (layer,) = scale.unfold([Dense(coefficients, bias)])
         return layer.parameters[0], layer.parameters[1]
+
+
+def _check_spread(X: NDArray[Any], scale: InputScale) -> None:
+    """Raise DependentColumnsError if the format shows columns that stay 0 apart as the same one."""
+    spread = np.ldexp(np.ptp(X, axis=0), -scale.power)
+    alike = np.flatnonzero(spread < _LEAST_SPREAD)
+    if len(alike) > 1 and spread[alike].any():
+        raise DependentColumnsError(
+            f"without an intercept, columns of X must not be far from 0 compared with their spread, got"
+            f" columns {alike[:5].tolist()} of up to {np.abs(X[:, alike]).max():g} with a spread of"
+            f" {np.ptp(X[:, alike], axis=0).max():g}: subtract their means, or fit_intercept=True"
+        )
 
 
 def _finite(layer: Dense) -> Dense:
@@ -124,6 +140,7 @@ class SecureRidge(SecureRegressor, _Linear):
     Attributes
     ----------
     coef_ : ndarray of shape (features,) or (outputs, features)
+        As in scikit-learn, of shape (features,) too for `y` of shape (rows, 1).
     intercept_ : float or ndarray of shape (outputs,)
     n_features_in_, feature_names_in_, model_
         As of :class:`nn.SecureMLPRegressor`.
@@ -169,6 +186,10 @@ class SecureRidge(SecureRegressor, _Linear):
         tags.target_tags.multi_output = True
         return tags
 
+    def _is_flat(self, shape: tuple[int, ...]) -> bool:
+        """Return whether predictions for targets of a shape have one axis, as scikit-learn's Ridge."""
+        return len(shape) == 1 or shape[1:] == (1,)
+
     def _solved(
         self, X: SharedArray, y: SharedArray, alpha: NDArray[np.float64], weights: Any
     ) -> tuple[SharedArray, SharedArray]:
@@ -208,36 +229,33 @@ class SecureRidge(SecureRegressor, _Linear):
         """
         alpha = float(getattr(self, "alpha", 0.0))
         if isinstance(X, SharedArray) or isinstance(y, SharedArray):
-            return fit_least_squares(X, y, alpha, bool(self.fit_intercept), sample_weight)
+            flat = self._is_flat(getattr(y, "shape", ()))
+            return fit_least_squares(X, y, alpha, bool(self.fit_intercept), sample_weight, flat)
         check_unmasked(X, "X")
         check_unmasked(y, "y")
-        with self._names_kept():
+        with self._names_kept(X=X, y=y):
             X, y = validate_data(
                 self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
             )
             X, y = np.asarray(X, np.float64), np.asarray(y)
             weights = row_weights(sample_weight, X)
             targets = np.asarray(y, np.float64).reshape(len(y), -1)
-            middle = np.zeros(targets.shape[1])
-            if self.fit_intercept:
-                middle = np.average(targets, axis=0, weights=weights)
-            with np.errstate(over="ignore"):
-                deviation = np.sqrt(np.average((targets - middle) ** 2, axis=0, weights=weights))
-            if not np.isfinite(deviation).all():
-                raise RangeError(f"y must be below about 1e154, got {np.abs(targets).max():g}")
-            deviation = np.where(deviation > 0, deviation, 1.0)
+            middle, deviation = standardised(targets, weights, centre=bool(self.fit_intercept))
             found, bias = self._on_shares(X, (targets - middle) / deviation, alpha, weights)
             with np.errstate(over="ignore", invalid="ignore"):
                 layer = _finite(Dense(found * deviation, bias * deviation + middle))
-            model = Regressor([layer], X.shape[1], flat=y.ndim == 1)
+            flat = self._is_flat(y.shape)
+            model = Regressor([layer], X.shape[1], flat=flat)
             model.take_rows(X)
         # The spread of the targets, which is better than the spread of the predictions.
         model.output_scale_ = deviation
         model.feature_names_in_ = getattr(self, "feature_names_in_", None)
         self.model_ = model
         coefficients, intercepts = layer.parameters[0].T, layer.parameters[1]
-        self.coef_ = coefficients[0] if y.ndim == 1 else coefficients
+        self.coef_ = coefficients[0] if flat else coefficients
         self.intercept_ = float(intercepts[0]) if y.ndim == 1 else intercepts
+        if not self.fit_intercept:
+            self.intercept_ = 0.0
         return self
 
 
@@ -289,6 +307,9 @@ class SecureLinearRegression(SecureRidge):
         _Linear.__init__(
             self, parties=parties, frac_bits=frac_bits, int_bits=int_bits, n_jobs=n_jobs
         )
+
+    def _is_flat(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == 1
 
 
 class SecureLogisticRegression(SecureClassifier, _Linear):
@@ -441,7 +462,7 @@ class SecureLogisticRegression(SecureClassifier, _Linear):
             raise ArgumentError(f"classes is for shared labels, got {classes!r}")
         check_unmasked(X, "X")
         check_unmasked(y, "y")
-        with self._names_kept():
+        with self._names_kept(X=X, y=y):
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
             X, y = np.asarray(X, np.float64), np.asarray(y)
             check_classification_targets(y)

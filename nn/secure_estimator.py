@@ -20,17 +20,19 @@ from nn.models.predictors import Classifier, Regressor
 from nn.shared.model import SharedModel
 from nn.training.weights import LARGEST
 from ring import FixedPoint, get_num_threads, set_num_threads
-from ring.errors import ArgumentError, RangeError
-from ring.real_arrays import check_unmasked
+from ring.errors import ArgumentError, RangeError, SottoError
+from ring.real_arrays import check_unmasked, plain_array
 
 __all__ = [
     "SecureClassifier", "SecureEstimator", "SecureRegressor", "Weights", "check_weights", "row_weights",
-    "threads",
+    "standardised", "threads",
 ]  # fmt: skip
 
 Weights = NDArray[np.float64] | None
 # What validate_data sets before the labels are checked.
 _NAMES = ("n_features_in_", "feature_names_in_")
+# From here on the deviation of targets may be why a model fits no format.
+_LARGE = 2.0**10
 
 
 class SecureEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
@@ -65,11 +67,15 @@ class SecureEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         return tags
 
     @contextmanager
-    def _names_kept(self) -> Iterator[None]:
-        """Restore what validate_data has set, if ``fit`` fails: it belongs to the model before."""
+    def _names_kept(self, **tables: Any) -> Iterator[None]:
+        """Restore what validate_data has set, if ``fit`` fails: it belongs to the model before.
+
+        Columns of `tables` that hold no numbers are named.
+        """
         known = {name: vars(self)[name] for name in _NAMES if name in vars(self)}
         try:
-            yield
+            with _columns_named(**tables):
+                yield
         except BaseException:
             for name in _NAMES:
                 self.__dict__.pop(name, None)
@@ -97,9 +103,9 @@ class SecureEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
         check_is_fitted(self)
         check_unmasked(X, "X")
-        return np.asarray(
-            validate_data(self, X, dtype=[np.float64, np.float32], reset=False), dtype=np.float64
-        )
+        with _columns_named(X=X):
+            rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return np.asarray(rows, dtype=np.float64)
 
     @contextmanager
     def _secret(
@@ -129,6 +135,8 @@ class SecureEstimator(BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
         except RangeError as error:
             form = f"frac_bits={session.format.frac_bits}, int_bits={session.format.int_bits}"
             text = str(error).replace("mpc.Session(", f"{type(self).__name__}(")
+            if isinstance(self, RegressorMixin) and np.max(self.model_.output_scale_) > _LARGE:
+                text += "; scale y, as by TransformedTargetRegressor with a StandardScaler"
             raise RangeError(f"{problem} {form}: {text}") from None
 
 
@@ -202,6 +210,41 @@ class SecureRegressor(RegressorMixin, SecureEstimator):  # type: ignore[misc]
         with self._secret(self._rows(X)) as (model, rows):
             values: NDArray[Any] = model.predict(rows)
         return values
+
+
+@contextmanager
+def _columns_named(**tables: Any) -> Iterator[None]:
+    """Raise DtypeError with the names of columns that hold no numbers, if a check of tables fails."""
+    try:
+        yield
+    except SottoError:
+        raise
+    except (TypeError, ValueError):
+        for name, table in tables.items():
+            if hasattr(table, "iloc"):
+                plain_array(table, name)
+        raise
+
+
+def standardised(
+    targets: NDArray[np.float64], weights: Weights, *, centre: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of each column, 0 without `centre`, and its deviation, 1 if it is constant.
+
+    With a weight of 2 a row counts as if it was there twice.
+    """
+    middle = np.zeros(targets.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        if centre:
+            middle = np.average(targets, axis=0, weights=weights)
+        rest = targets - middle
+        largest = np.abs(rest).max(axis=0)
+        # Squares of numbers near 1 alone.
+        rest = rest / np.where(largest > 0, largest, 1.0)
+        deviation = largest * np.sqrt(np.average(rest**2, axis=0, weights=weights))
+    if not (np.isfinite(middle).all() and np.isfinite(deviation).all()):
+        raise RangeError(f"y must be below about 1e307, got {np.abs(targets).max():g}")
+    return middle, np.where(deviation > 0, deviation, 1.0)
 
 
 def row_weights(sample_weight: Any, X: NDArray[Any]) -> Weights:

@@ -16,6 +16,7 @@ from nn.layers import Clip, Exp, Largest, Multiply, Reciprocal, Sigmoid, Softmax
 from nn.models.trainable import NotFittedError
 
 __all__ = [
+    "LEAST_TOTAL",
     "Conversion",
     "Kinds",
     "Scores",
@@ -27,7 +28,10 @@ __all__ = [
 ]
 
 # Below this a sum of one-vs-rest probabilities does not fall.
-_LEAST_TOTAL = 2.0**-7
+LEAST_TOTAL = 2.0**-7
+# The last digit of a column in the default format, what a piece may be off by, as a part of the deviation
+# of its heights, and the largest factor of a column.
+_UNIT, _SHOWS, _MOST_FACTOR = 2.0**-17, 2.0**-11, 2.0**12
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,15 @@ class Conversion:
         What the rows' owner does to its columns in the clear.
     names : array of str, or None
         Of the features of the rows.
+    stairs : bool
+        Whether lines became stairs, which are off by less than 1e-3 of a deviation.
     """
 
     def __init__(
         self, build: Builder, kinds: Kinds, columns: Columns, names: NDArray[Any] | None
     ) -> None:
         self.build, self._kinds, self.columns, self.names = build, kinds, columns, names
+        self.stairs = False
 
     def transform(self, step: Any, x: Affine) -> Affine:
         """Return what a transformer gives for `x`."""
@@ -208,7 +215,7 @@ class Conversion:
     def _normalised(self, values: Affine) -> Affine:
         total = values.map(np.ones((values.size, 1)))
         # A bound for the interval of the reciprocal; one class at least has a part of it.
-        total = self.build.apply(Clip(_LEAST_TOTAL, float(values.size)), total)
+        total = self.build.apply(Clip(LEAST_TOTAL, float(values.size)), total)
         total = self.build.apply(Reciprocal(), total)
         return self.build.apply(Multiply(), values, total.map(np.ones((1, values.size))))
 
@@ -217,7 +224,8 @@ class Conversion:
         found = self.scores(step, x)
         if found.decision is None:
             raise ConversionError(
-                f"the decision function of {type(step).__name__} is not converted"
+                f"the decision function of {type(self._final(step, x)[0]).__name__} is not converted: in"
+                " a stack, stack_method='predict' or 'predict_proba'"
             )
         return found.decision
 
@@ -237,6 +245,41 @@ class Conversion:
         values = np.zeros((2 * count, count))
         values[2 * np.arange(count) + 1, np.arange(count)] = 1.0
         return self.build.trees(table, x, values, np.zeros(count))
+
+    def polyline(self, z: Affine, places: Any, heights: Any) -> Affine:
+        """Return a function of one column, linear between places and constant outside.
+
+        A piece of rows that is so steep that their last digit would show becomes stairs, whose steps are
+        compared as exactly as thresholds of trees: off by 2^-11 of the heights' deviation, at most.
+        """
+        x, y = np.asarray(places, np.float64), np.asarray(heights, np.float64)
+        width, rise = np.diff(x), np.diff(y)
+        if not rise.any():
+            return self.build.constant(y[:1])
+        shows = float(y.std()) * _SHOWS
+        if set(z.terms) == {0}:
+            reach = float(x[-1] - x[0])
+            plain = np.abs(rise) * (reach * _UNIT) <= shows * width
+            plain &= reach <= width * _MOST_FACTOR
+        else:
+            plain = width * _MOST_FACTOR >= 1.0
+        total = self.build.constant(y[:1])
+        if plain.any():
+            # Each piece goes from 0 to 1: bends are as exact as heights are.
+            start, scale = x[:-1][plain], 1 / width[plain]
+            drawn = self.build.apply(Clip(0.0, 1.0), z.map(scale[None], -start * scale))
+            total = total + drawn.map(rise[plain][:, None])
+        steep = np.flatnonzero(~plain & (rise != 0))
+        if not len(steep):
+            return total
+        self.stairs = True
+        steps = np.ceil(np.abs(rise[steep]) / (2 * shows)).astype(np.int64)
+        limits = [
+            x[k] + width[k] * (np.arange(n) + 0.5) / n for k, n in zip(steep, steps, strict=True)
+        ]
+        each = np.repeat(rise[steep] / steps, steps)
+        passed = self.above(z.take(np.zeros(len(each), np.intp)), np.concatenate(limits))
+        return total + passed.map(each[:, None])
 
     def exponential(self, values: Affine, middle: Any) -> Affine:
         """Return e to the power of values that lie around `middle`, for which there is most room."""

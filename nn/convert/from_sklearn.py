@@ -42,6 +42,8 @@ __all__ = ["KINDS", "ConversionError", "from_sklearn"]
 
 # Rows on which the converted model is compared with the original.
 _ROWS = 256
+# By what part of a deviation stairs in place of lines may be off.
+_STAIRS = 1e-3
 
 
 def _own_classifier(c: Conversion, step: Any, x: Affine) -> Scores:
@@ -188,7 +190,7 @@ def from_sklearn(
     elif type(first).__name__ == "MinMaxScaler":
         made.input_range_ = public_range(np.stack([first.data_min_, first.data_max_]))
     if type(_last(estimator)).__module__.startswith(("sklearn.", "xgboost.", "lightgbm.")):
-        _check_agreement(estimator, made, X)
+        _check_agreement(estimator, made, X, _STAIRS if conversion.stairs else 0.0)
     return made
 
 
@@ -225,7 +227,9 @@ def _features(estimator: Any, first: Any) -> int:
     raise ConversionError(f"{type(first).__name__} does not say of how many features its rows are")
 
 
-def _check_agreement(original: Any, made: Classifier | Regressor, X: Any | None) -> None:
+def _check_agreement(
+    original: Any, made: Classifier | Regressor, X: Any | None, off: float
+) -> None:
     """Raise ConversionError unless both models predict the same for rows of `X`, or random rows."""
     if X is None:
         if made.preprocessing_ is not None:
@@ -250,7 +254,7 @@ def _check_agreement(original: Any, made: Classifier | Regressor, X: Any | None)
             odds = original.predict_proba(given) if hasattr(original, "predict_proba") else None
         except (AttributeError, TypeError, ValueError) as error:
             raise ConversionError(f"the estimator's own predict fails: {error}") from None
-        same = _same(made, rows, wanted, odds)
+        same = _same(made, rows, wanted, odds, off)
     different = np.size(same) - np.count_nonzero(same)
     # Which of points at the same distance are neighbours is not laid down.
     tolerated = 0.01 * np.size(same) if any(type(one) is Largest for one in made.layers) else 0
@@ -273,9 +277,16 @@ def _named(rows: NDArray[Any], names: NDArray[Any] | None) -> Any:
 
 
 def _same(
-    made: Classifier | Regressor, rows: NDArray[Any], wanted: NDArray[Any], odds: Any
+    made: Classifier | Regressor,
+    rows: NDArray[Any],
+    wanted: NDArray[Any],
+    odds: Any,
+    off: float,
 ) -> NDArray[np.bool_]:
-    """Return which predictions of a converted model are those of the original."""
+    """Return which predictions of a converted model are those of the original.
+
+    Values may be off by the part `off` of their deviation, and probabilities by as much of 1.
+    """
     if isinstance(made, Regressor):
         found = made.predict(rows)
         if found.shape != wanted.shape:
@@ -284,12 +295,12 @@ def _same(
         near = (1e-6 if wanted.dtype != np.float32 else 1e-5) * np.abs(wanted).max(
             axis=0, initial=np.finfo(np.float64).tiny
         )
-        return np.asarray(np.abs(found - wanted) <= near)
+        return np.asarray(np.abs(found - wanted) <= near + off * wanted.std(axis=0))
     scores = made.decision_function(rows)
     ranked = np.sort(scores, axis=1)
     lead = ranked[:, -1] - ranked[:, max(-2, -ranked.shape[1])]
     tied = lead <= 1e-6 * np.abs(scores).max(axis=1)
     same = (made.predict(rows) == wanted) | tied
     if odds is not None and made.link is not None:
-        same = same & (np.abs(made.predict_proba(rows) - odds) <= 1e-5).all(axis=1)
+        same = same & (np.abs(made.predict_proba(rows) - odds) <= max(1e-5, off)).all(axis=1)
     return np.asarray(same)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nn.convert.conversion import Conversion, Scores, Values, both, named_by
+from nn.convert.conversion import LEAST_TOTAL, Conversion, Scores, Values, both, named_by
 from nn.convert.expressions import Affine, joined
 from nn.convert.problems import ConversionError
 from nn.convert.sklearn_kernels import pairwise_scores
 from nn.convert.sklearn_linear import binary
-from nn.layers import Clip, Multiply, ReLU, Sigmoid, Step
+from nn.layers import Multiply, ReLU, Sigmoid, Step
 
 __all__ = ["CLASSIFIERS", "INSIDE", "REGRESSORS"]
 
@@ -26,9 +26,6 @@ INSIDE = {
     "RandomizedSearchCV": "best_estimator_",
     "SelfTrainingClassifier": "estimator_",
 }
-
-# Of rows in the default format, as a part of their range.
-_HALF_UNIT = 2.0**-18
 
 
 def _zero(c: Conversion, size: int) -> Affine:
@@ -206,8 +203,9 @@ def _calibrated_member(c: Conversion, member: Any, x: Affine, classes: int) -> A
             raise ConversionError(
                 "CalibratedClassifierCV with method='temperature' is converted for a decision function"
             )
-        scores = binary(found) if classes == 2 else found
+        scores = binary(found, True) if classes == 2 else found
         beta = float(member.calibrators[0].beta_)
+        # Of two classes the scores are -z and z.
         return c.probabilities_of(Scores(scores * beta, np.arange(classes), "softmax"), "softmax")
     if len(member.calibrators) != (1 if classes == 2 else classes):
         raise ConversionError(
@@ -220,43 +218,18 @@ def _calibrated_member(c: Conversion, member: Any, x: Affine, classes: int) -> A
         values = c.build.apply(Sigmoid(), values)
     if classes == 2:
         return both(values)
+    if member.method == "isotonic":
+        # Of rows that no class claims, all are as likely.
+        lack = values.map(-np.ones((classes, 1)), [LEAST_TOTAL])
+        lack = c.build.apply(ReLU(), lack)
+        values = values + lack.map(np.full((1, classes), 1 / classes))
     return c.probabilities_of(Scores(values, np.arange(classes), "normalised"), "calibration")
 
 
 def _calibrator(c: Conversion, one: Any, z: Affine) -> Affine:
     if hasattr(one, "a_"):
         return z.map([-float(one.a_)], [-float(one.b_)])
-    return polyline(c, z, one.X_thresholds_, one.y_thresholds_)
-
-
-def polyline(c: Conversion, z: Affine, places: Any, heights: Any, of_rows: bool = False) -> Affine:
-    """Return a function of one column, linear between places and constant outside.
-
-    With `of_rows` the column is a feature of rows, whose range is that of the places.
-    """
-    x, y = np.asarray(places, np.float64), np.asarray(heights, np.float64)
-    if len(x) < 2:
-        return c.build.constant(y[:1])
-    slopes = np.diff(y) / np.diff(x)
-    if of_rows and set(z.terms) == {0}:
-        # Each piece goes from 0 to 1: bends are as exact as heights are. Rows have a unit, though.
-        off = float(np.abs(slopes).max()) * float(x[-1] - x[0]) * _HALF_UNIT
-        if off > 1e-3 * float(y.std()):
-            raise ConversionError(
-                "isotonic regression is converted if a row's last digit changes its values by at most "
-                f"0.001 of their deviation; the steepest of its pieces by {off / float(y.std()):.2g}"
-            )
-        drawn = z.map(1 / np.diff(x)[None], -x[:-1] / np.diff(x))
-        return c.build.apply(Clip(0.0, 1.0), drawn).map(np.diff(y)[:, None], y[:1])
-    jumps = np.diff(np.concatenate([[0.0], slopes, [0.0]]))
-    largest = float(np.abs(jumps).max())
-    if largest > 2.0**12:
-        raise ConversionError(
-            "isotonic regression is converted if it rises by at most 4096 for each unit; this one has "
-            f"a slope of {largest:g}"
-        )
-    bends = c.build.apply(ReLU(), z.map(np.ones((1, len(x))), -x))
-    return bends.map(jumps[:, None], y[:1])
+    return c.polyline(z, one.X_thresholds_, one.y_thresholds_)
 
 
 def _threshold(c: Conversion, step: Any, x: Affine) -> Scores:
@@ -295,13 +268,22 @@ def _transformed_target(c: Conversion, step: Any, x: Affine) -> Values:
         values = _inverse_function(c, inverse.inverse_func, values, middle)
         return Values(values, step._training_dim == 1)
     # Whatever scales, undone: two points say how, a third that it is affine.
-    if name not in ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler"):
+    if not _scales(inverse):
         raise ConversionError(
-            f"TransformedTargetRegressor is converted with a scaler or a function, got {name}"
+            "TransformedTargetRegressor is converted with a scaler, a pipeline of scalers, or a function, "
+            f"got {name}"
         )
     rows = np.concatenate([np.zeros((1, values.size)), np.eye(values.size)])
     undone = np.asarray(inverse.inverse_transform(rows), np.float64)
     return Values(values.map(undone[1:] - undone[0], undone[0]), step._training_dim == 1)
+
+
+def _scales(step: Any) -> bool:
+    """Return whether a transformer is a scaler, or several."""
+    if named_by(step) == "Pipeline":
+        return all(one in (None, "passthrough") or _scales(one) for _, one in step.steps)
+    name = named_by(step)
+    return name in ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
 
 
 def _inverse_function(c: Conversion, function: Any, values: Affine, middle: Any) -> Affine:
@@ -332,8 +314,11 @@ def _chain(c: Conversion, step: Any, x: Affine) -> Values:
 
 def _isotonic(c: Conversion, step: Any, x: Affine) -> Values:
     if step.out_of_bounds != "clip":
-        raise ConversionError("IsotonicRegression is converted with out_of_bounds='clip'")
-    return Values(polyline(c, x.take([0]), step.X_thresholds_, step.y_thresholds_, True))
+        raise ConversionError(
+            "IsotonicRegression is converted with out_of_bounds='clip', got "
+            f"{step.out_of_bounds!r}: set_params(out_of_bounds='clip') does, without a new fit"
+        )
+    return Values(c.polyline(x.take([0]), step.X_thresholds_, step.y_thresholds_))
 
 
 CLASSIFIERS = {

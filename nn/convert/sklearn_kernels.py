@@ -136,11 +136,15 @@ def _gaussian_process(c: Conversion, step: Any, x: Affine) -> Values:
     from sklearn.gaussian_process import kernels
 
     factor, inner = 1.0, step.kernel_
+    # Noise is in the fit; between its rows and others there is none.
+    if isinstance(inner, kernels.Sum) and isinstance(inner.k2, kernels.WhiteKernel):
+        inner = inner.k1
     if isinstance(inner, kernels.Product) and isinstance(inner.k1, kernels.ConstantKernel):
         factor, inner = inner.k1.constant_value, inner.k2
     if not isinstance(inner, kernels.RBF):
         raise ConversionError(
-            f"GaussianProcessRegressor is converted with a constant times RBF, got {step.kernel_}"
+            "GaussianProcessRegressor is converted with a constant times RBF, and WhiteKernel after a "
+            f"plus, got {step.kernel_}"
         )
     scale = np.broadcast_to(np.asarray(inner.length_scale, np.float64), (x.size,))
     points = np.asarray(step.X_train_) / scale

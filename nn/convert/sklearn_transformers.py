@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nn.convert.conversion import Conversion
 from nn.convert.expressions import Affine, joined
 from nn.convert.problems import ConversionError
+from nn.convert.sklearn_kernels import kernel
 from nn.layers import (
     Abs,
     Clip,
@@ -19,9 +20,11 @@ from nn.layers import (
     Maximum,
     Multiply,
     Reciprocal,
+    ReLU,
     RMSNorm,
     Sigmoid,
     Sqrt,
+    Tanh,
 )  # fmt: skip
 
 __all__ = ["TRANSFORMERS", "normalised", "select"]
@@ -186,10 +189,60 @@ def _bins(c: Conversion, step: Any, x: Affine) -> Affine:
     return joined(parts)
 
 
+def _quantiles(c: Conversion, step: Any, x: Affine) -> Affine:
+    """Convert the uniform distribution: a line between quantiles, and jumps where some are equal."""
+    if step.output_distribution != "uniform":
+        raise ConversionError(
+            "QuantileTransformer is converted with output_distribution='uniform', got "
+            f"{step.output_distribution!r}"
+        )
+    heights, parts = np.asarray(step.references_, np.float64), []
+    for k, column in enumerate(np.asarray(step.quantiles_, np.float64).T):
+        z, (places, first) = x.take([k]), np.unique(column, return_index=True)
+        last = np.append(first[1:], len(column)) - 1
+        jumps = heights[last] - heights[first]
+        # Where a value has two heights it gets the middle; at the ends 0 and 1.
+        at = jumps / 2
+        at[-1], at[0] = jumps[-1], 0.0
+        part = c.polyline(z, places, heights[first] - np.cumsum(jumps) + jumps)
+        many = np.flatnonzero(jumps)
+        if len(many):
+            steps = np.concatenate([np.nextafter(places[many], -np.inf), places[many]])
+            rises = np.concatenate([at[many], jumps[many] - at[many]])
+            passed = c.above(z.take(np.zeros(len(steps), np.intp)), steps)
+            part = part + passed.map(rises[:, None])
+        parts.append(part)
+    return joined(parts)
+
+
+def _power(c: Conversion, step: Any, x: Affine) -> Affine:
+    """Convert (v^p - 1) / p, or log(v) for p = 0: of 1 + x and 1 - x, or of x itself."""
+    powers = np.asarray(step.lambdas_, np.float64)
+    if step.method == "box-cox":
+        values = _powers(c, x, powers)
+    else:
+        sides = c.build.apply(ReLU(), joined([x, -x]))
+        both = _powers(c, sides.map(np.ones(sides.size), 1.0), np.concatenate([powers, 2 - powers]))
+        values = both.take(np.arange(x.size)) - both.take(np.arange(x.size, 2 * x.size))
+    return _standard_scaler(c, step._scaler, values) if step.standardize else values
+
+
+def _powers(c: Conversion, x: Affine, powers: Floats) -> Affine:
+    logs = c.build.apply(Log(), x)
+    some = np.abs(powers) > np.finfo(np.float64).eps
+    factor = np.where(some, powers, 1.0)
+    raised = c.build.apply(Exp(), logs * np.where(some, powers, 0.0))
+    return raised.map(some / factor, -(some / factor)) + logs * ~some
+
+
 _FUNCTIONS = {
     np.exp: lambda c, x: c.build.apply(Exp(), x),
     np.expm1: lambda c, x: c.build.apply(Exp(), x).map(np.ones(x.size), -1.0),
     np.log: lambda c, x: c.build.apply(Log(), x),
+    np.log2: lambda c, x: c.build.apply(Log(), x) * (1 / np.log(2.0)),
+    np.log10: lambda c, x: c.build.apply(Log(), x) * (1 / np.log(10.0)),
+    np.negative: lambda c, x: -x,
+    np.tanh: lambda c, x: c.build.apply(Tanh(), x),
     np.log1p: lambda c, x: c.build.apply(Log(), x.map(np.ones(x.size), 1.0)),
     np.sqrt: lambda c, x: c.build.apply(Sqrt(), x),
     np.abs: lambda c, x: c.build.apply(Abs(), x),
@@ -211,6 +264,14 @@ def _function(c: Conversion, step: Any, x: Affine) -> Affine:
 def _boltzmann(c: Conversion, step: Any, x: Affine) -> Affine:
     matrix = np.asarray(step.components_, np.float64).T
     return c.build.apply(Sigmoid(), x.map(matrix, np.asarray(step.intercept_hidden_, np.float64)))
+
+
+def _nystroem(c: Conversion, step: Any, x: Affine) -> Affine:
+    gamma = 1 / x.size if step.gamma is None else float(step.gamma)
+    offset = 1.0 if step.coef0 is None else float(step.coef0)
+    degree = 3 if step.degree is None else step.degree
+    found = kernel(c, x, step.kernel, step.components_, gamma, offset, degree)
+    return found.map(np.asarray(step.normalization_, np.float64).T)
 
 
 def select(c: Conversion, step: Any, x: Affine) -> Affine:
@@ -349,6 +410,7 @@ TRANSFORMERS = {
     "MinMaxScaler": _min_max_scaler,
     "NeighborhoodComponentsAnalysis": _components,
     "Normalizer": _normalizer,
+    "Nystroem": _nystroem,
     "OneHotEncoder": _one_hot_encoder,
     "OrdinalEncoder": _ordinal_encoder,
     "PCA": _pca,
@@ -356,6 +418,8 @@ TRANSFORMERS = {
     "PLSRegression": _partial_least_squares,
     "Pipeline": _pipeline,
     "PolynomialFeatures": _polynomial,
+    "PowerTransformer": _power,
+    "QuantileTransformer": _quantiles,
     "RobustScaler": _robust_scaler,
     "SimpleImputer": _imputer,
     "SparseRandomProjection": _components,

@@ -465,7 +465,7 @@ def audit_layers(
         titles, weights, magnitudes, observed or nothing, bounds, errors or nothing, strict=True
     ):
         largest = max(bound, 0.0 if math.isnan(weight) else weight)
-        left = math.log2(form.limit / largest) if largest else float(form.int_bits)
+        left = math.log2(form.limit) - math.log2(largest) if largest else float(form.int_bits)
         found.append(LayerAudit(name, weight, bound, seen, left, error_bound, error))
     ends = accepted_range(low, high, fitted.inputs, form)
     finest = suggest_format(layers, *ends, FixedPoint(_MOST_FRAC_BITS, 1))

@@ -52,9 +52,12 @@ def _limit(session: Session, layer: Dense, X: SharedArray) -> float:
 
 
 def fit_least_squares(
-    X: Any, y: Any, alpha: float, intercept: bool, sample_weight: Any
+    X: Any, y: Any, alpha: float, intercept: bool, sample_weight: Any, flat: bool
 ) -> SharedRegressor:
-    """Return the model of a linear regression with penalty `alpha`; see :class:`nn.SecureRidge`."""
+    """Return the model of a linear regression with penalty `alpha`; see :class:`nn.SecureRidge`.
+
+    With `flat` predictions have one axis.
+    """
     _check(X, y)
     session, features = X.session, X.shape[1]
     columns = y.reshape(len(X), -1)
@@ -70,7 +73,7 @@ def fit_least_squares(
         )
     )
     limit = _limit(session, layer, X)
-    return SharedRegressor(session, [layer], outputs, features, -limit, limit, flat=y.ndim == 1)
+    return SharedRegressor(session, [layer], outputs, features, -limit, limit, flat=flat)
 
 
 def fit_logistic(

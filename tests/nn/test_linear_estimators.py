@@ -1,13 +1,18 @@
 """Linear, ridge and logistic regression on shares: scikit-learn's answers, or a named refusal."""
 
+import pickle
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import datasets
+from sklearn import config_context, datasets
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import mpc
 import nn
@@ -373,3 +378,85 @@ def test_bad_shares():
         ):  # fmt: skip
             with pytest.raises(error, match=match):
                 call()
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("outputs", [None, 1, 2])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(nn.SecureLinearRegression, LinearRegression), (nn.SecureRidge, Ridge)]
+)
+def test_shapes_are_those_of_scikit_learn(ours, theirs, outputs, intercept):
+    y = VALUES if outputs is None else np.column_stack([VALUES] * outputs)
+    found = [kind(fit_intercept=intercept).fit(X, y) for kind in (ours, theirs)]
+    for name in ("coef_", "intercept_"):
+        assert np.shape(getattr(found[0], name)) == np.shape(getattr(found[1], name))
+    assert found[0].predict(X).shape == found[1].predict(X).shape
+    with mpc.Session() as s:
+        rows, targets = share(s, y)
+        secret = ours(fit_intercept=intercept).fit(rows, targets)
+        assert secret.predict(rows).shape == found[1].predict(X).shape
+
+
+def test_columns_far_from_zero_without_an_intercept():
+    """Their spread does not show in any unit that they fit: refused, not a model of their means."""
+    for model in (nn.SecureRidge, nn.SecureLinearRegression, nn.SecureLogisticRegression):
+        y = SIGN if model is nn.SecureLogisticRegression else VALUES
+        for rows in (X + 1e8, np.column_stack([np.ones(60), X[:, 0] + 1e8])):
+            with pytest.raises(DependentColumnsError, match=r"columns \[0, 1.* subtract their"):
+                model(fit_intercept=False).fit(rows, y)
+    one = X + [1e8, 0, 0, 0]
+    rows, y = np.concatenate([one, np.eye(4)]), np.concatenate([VALUES, np.zeros(4)])
+    right = np.linalg.lstsq(rows, y, rcond=None)[0]
+    assert near(nn.SecureRidge(fit_intercept=False).fit(one, VALUES).coef_, right)
+    moved = nn.SecureRidge().fit(X + 1e8, VALUES)
+    assert near(moved.coef_, Ridge().fit(X, VALUES).coef_)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e150])
+def test_targets_of_any_size(size):
+    right = Ridge().fit(X, VALUES).coef_
+    assert near(nn.SecureRidge().fit(X, VALUES * size).model_.layers[0].weights[:, 0] / size, right)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.SecureRidge(), nn.SecureLogisticRegression(), nn.SecureMLPRegressor((2,), max_iter=1),
+        nn.SecureMLPClassifier((2,), max_iter=1),
+    ],
+    ids=lambda model: type(model).__name__,
+)  # fmt: skip
+def test_columns_that_are_no_numbers_are_named(model):
+    words = pd.DataFrame({"age": X[:, 0], "city": ["x"] * 60})
+    days = pd.DataFrame({"age": X[:, 0], "when": pd.date_range("2020-01-01", periods=60)})
+    for rows, name in ((words, "city"), (days, "when")):
+        with pytest.raises(mpc.DtypeError, match=f"X must hold numbers.*'{name}'"):
+            model.fit(rows, SIGN)
+    model.fit(words.assign(city=1.0), SIGN)
+    with pytest.raises(mpc.DtypeError, match="X must hold numbers.*'city'"):
+        model.predict(words)
+
+
+@pytest.mark.parametrize(
+    "model", [nn.SecureRidge(), nn.SecureLinearRegression(), nn.SecureLogisticRegression(tol=0.1)]
+)
+def test_tools_of_scikit_learn_take_them(model):
+    """Searches, cross-validation, weights through a pipeline, tables from a scaler, clones, pickles."""
+    y = SIGN if isinstance(model, nn.SecureLogisticRegression) else VALUES
+    table = pd.DataFrame(X, columns=list("abcd"))
+    with config_context(enable_metadata_routing=True):
+        weighted = clone(model).set_fit_request(sample_weight=True)
+        weighted.set_score_request(sample_weight=True)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        search = GridSearchCV(
+            make_pipeline(scaler.set_output(transform="pandas"), weighted),
+            {f"{type(model).__name__.lower()}__fit_intercept": [True, False]}, cv=2,
+        ).fit(table, y, sample_weight=WEIGHTS)  # fmt: skip
+    best = search.best_estimator_[-1]
+    assert best.feature_names_in_.tolist() == list("abcd")
+    rows = search.best_estimator_[0].transform(table)
+    same = clone(best).fit(rows, y, sample_weight=WEIGHTS)
+    assert near(same.coef_, best.coef_) and not near(clone(best).fit(rows, y).coef_, best.coef_)
+    assert cross_val_score(model, table, y, cv=2).min() > 0.7
+    again = pickle.loads(pickle.dumps(best))
+    assert np.array_equal(again.coef_, best.coef_) and again.get_params() == best.get_params()

@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import FunctionTransformer, Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, SplineTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
@@ -236,8 +236,8 @@ def test_pipelines_in_pipelines():
     model = nn.from_sklearn(original, X)
     assert repr(model.layers) == "[Dense(4, 3)]"
     np.testing.assert_allclose(model.predict_proba(X), original.predict_proba(X), atol=1e-10)
-    inner.steps[0] = ("s", QuantileTransformer(n_quantiles=10))
-    with pytest.raises(ConversionError, match="step 's', QuantileTransformer"):
+    inner.steps[0] = ("s", SplineTransformer())
+    with pytest.raises(ConversionError, match="step 's', SplineTransformer"):
         nn.from_sklearn(fit(make_pipeline(inner, LogisticRegression()), X, y))
 
 
@@ -442,10 +442,10 @@ class Odd(LogisticRegression):
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (QuantileTransformer(n_quantiles=10), "QuantileTransformer is not converted"),
+        (SplineTransformer(), "SplineTransformer is not converted"),
         (
-            make_pipeline(QuantileTransformer(n_quantiles=10), LinearSVC()),
-            "step 'quantiletransformer'",
+            make_pipeline(SplineTransformer(), LinearSVC()),
+            "step 'splinetransformer'",
         ),
         (make_pipeline(FunctionTransformer(np.sin), LinearSVC()), "np.log1p"),
         (make_pipeline(StandardScaler(), PCA(2)), "PCA is not converted as"),
@@ -458,7 +458,7 @@ def test_what_cannot_be_converted(estimator, message):
     X, y = DATA["iris"]
     with pytest.raises(ConversionError, match=message) as caught:
         nn.from_sklearn(fit(estimator, X, y), X)
-    if message == "QuantileTransformer is not converted":
+    if message == "SplineTransformer is not converted":
         for known in (
             "coef_",
             "MLPClassifier",

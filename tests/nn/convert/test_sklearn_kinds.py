@@ -12,19 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn import (
+    calibration,
     compose,
     decomposition,
     ensemble,
+    gaussian_process,
     impute,
     isotonic,
     kernel_ridge,
     linear_model,
     model_selection,
     naive_bayes,
+    neural_network,
     preprocessing,
     tree,
 )
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.gaussian_process import kernels
 from sklearn.pipeline import make_pipeline
 
 import mpc
@@ -276,18 +280,123 @@ def test_one_class_is_always_that_class():
         assert secret.predict(secret.share_rows(X, owner="bob")).tolist() == [7] * 12
 
 
-@pytest.mark.parametrize("width", [0.02, 1e-5])
-def test_isotonic_regression_is_exact_or_too_steep(width):
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("width", [0.02, 1e-5, 1e-7])
+def test_isotonic_regression_of_any_slope(width, sign):
+    """Lines, or stairs where the last digit of a row would show; at the ends of pieces it is exact."""
     X = np.array([0.0, 0.3, 0.3 + width, 0.7, 1.0])
-    y = np.array([0.0, 0.1, 0.8, 0.9, 1.0])
-    original = isotonic.IsotonicRegression(out_of_bounds="clip").fit(X, y)
-    if width == 1e-5:
-        with pytest.raises(ConversionError, match="a row's last digit changes its values"):
-            nn.from_sklearn(original, X[:, None])
-        return
-    rows = np.linspace(0, 1, 200)[:, None]
-    found = on_shares(nn.from_sklearn(original, rows), rows)
+    y = sign * np.array([0.0, 0.1, 0.8, 0.9, 1.0])
+    original = isotonic.IsotonicRegression(increasing=sign > 0, out_of_bounds="clip").fit(X, y)
+    rows = np.concatenate([X, np.linspace(0, 1, 200), np.linspace(0.3, 0.3 + width, 20)[1:-1]])
+    if width < 1e-6:
+        rows = rows[:205]  # no unit of rows divides so steep a piece
+    found = on_shares(nn.from_sklearn(original, rows[:, None]), rows[:, None])
     assert np.abs(found - original.predict(rows)).max() <= 1e-3 * y.std()
+    assert np.abs(found - original.predict(rows))[:5].max() <= 1e-4 * y.std()
+
+
+def test_isotonic_regression_that_refuses_rows_says_how():
+    original = isotonic.IsotonicRegression().fit([0.0, 1.0], [0.0, 1.0])
+    with pytest.raises(ConversionError, match="set_params"):
+        nn.from_sklearn(original, np.array([[0.0], [1.0]]))
+    made = nn.from_sklearn(original.set_params(out_of_bounds="clip"), np.array([[0.0], [1.0]]))
+    assert made.predict(np.array([[2.0], [0.5]])).tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        preprocessing.PowerTransformer(), preprocessing.PowerTransformer("box-cox", standardize=False),
+        preprocessing.QuantileTransformer(n_quantiles=9), preprocessing.QuantileTransformer(n_quantiles=90),
+        preprocessing.FunctionTransformer(np.log10), preprocessing.FunctionTransformer(np.tanh),
+        preprocessing.FunctionTransformer(np.negative),
+        preprocessing.FunctionTransformer(np.log2),
+    ],
+    ids=lambda step: getattr(step, "func", step).__class__.__name__ + str(getattr(step, "method", "")),
+)  # fmt: skip
+def test_functions_of_single_features(step):
+    random = np.random.default_rng(4)
+    X = np.column_stack(
+        [random.lognormal(size=90), random.integers(1, 5, 90), random.uniform(0.5, 2, 90)]
+    )
+    y = X @ [1.0, -2.0, 3.0] + random.normal(size=90)
+    original = make_pipeline(step, linear_model.Ridge(0.01)).fit(X, y)
+    fresh = np.column_stack(
+        [random.lognormal(size=40), random.integers(1, 5, 40), random.uniform(0.5, 2, 40)]
+    )
+    fresh = np.clip(fresh, X.min(axis=0), X.max(axis=0))
+    model = nn.from_sklearn(original, X)
+    form = model.audit().suggestion
+    found = on_shares(model, fresh, frac_bits=form.frac_bits, int_bits=form.int_bits)
+    assert np.abs(found - original.predict(fresh)).max() <= 1e-3 * y.std()
+
+
+def test_yeo_johnson_of_both_signs_and_special_powers():
+    X = np.linspace(-3, 3, 25)[:, None] * [1.0, 0.5, 1.0]
+    step = preprocessing.PowerTransformer(standardize=False).fit(X)
+    step.lambdas_ = np.array([0.0, 2.0, 1.3])
+    original = make_pipeline(step, linear_model.LinearRegression())
+    original.steps[1][1].fit(step.transform(X), X[:, 0])
+    found = on_shares(nn.from_sklearn(original, X), X)
+    assert np.abs(found - original.predict(X)).max() <= 1e-3 * X[:, 0].std()
+
+
+def test_temperature_of_two_classes():
+    X, y = load_breast_cancer(return_X_y=True)
+    inner = make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression())
+    original = calibration.CalibratedClassifierCV(inner, method="temperature", cv=3).fit(X, y)
+    model = nn.from_sklearn(original, X)
+    np.testing.assert_allclose(model.predict_proba(X), original.predict_proba(X), atol=1e-9)
+
+
+def test_isotonic_calibration_of_three_classes():
+    """Rows that no class claims get all classes alike."""
+    X, y = load_iris(return_X_y=True)
+    inner = make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression())
+    original = calibration.CalibratedClassifierCV(inner, method="isotonic", cv=3).fit(X, y)
+    sums = [
+        sum(
+            one.predict(z)
+            for one, z in zip(part.calibrators, part.estimator.decision_function(X).T, strict=True)
+        )
+        for part in original.calibrated_classifiers_
+    ]
+    assert np.count_nonzero(np.array(sums) == 0)
+    model = nn.from_sklearn(original, X)
+    np.testing.assert_allclose(model.predict_proba(X), original.predict_proba(X), atol=1e-3)
+    assert (on_shares(model, X) == original.predict(X)).mean() >= 0.995
+
+
+def test_gaussian_process_with_noise():
+    X = np.random.default_rng(5).normal(size=(40, 2))
+    y = np.sin(X[:, 0]) + X[:, 1]
+    kernel = kernels.ConstantKernel() * kernels.RBF() + kernels.WhiteKernel(0.1)
+    original = gaussian_process.GaussianProcessRegressor(
+        kernel, optimizer=None, normalize_y=True
+    ).fit(X, y)
+    found = on_shares(nn.from_sklearn(original, X), X)
+    assert np.abs(found - original.predict(X)).max() <= 1e-3 * y.std()
+
+
+def test_targets_scaled_by_several_steps():
+    X, y = load_diabetes(return_X_y=True)
+    scalers = make_pipeline(
+        preprocessing.MinMaxScaler(), "passthrough", preprocessing.RobustScaler()
+    )
+    original = compose.TransformedTargetRegressor(linear_model.Ridge(), transformer=scalers).fit(
+        X, y
+    )
+    np.testing.assert_allclose(nn.from_sklearn(original, X).predict(X), original.predict(X))
+
+
+def test_an_audit_of_values_without_bound_is_an_answer():
+    """A network of counts may reach e to any power: the audit says so."""
+    X, y = load_diabetes(return_X_y=True)
+    original = neural_network.MLPRegressor(
+        loss="poisson", hidden_layer_sizes=(4,), max_iter=5, random_state=0
+    )
+    model = nn.from_sklearn(original.fit(1e3 * X, y / 50), 1e3 * X)
+    assert "Exp" in str(model.audit())
 
 
 def test_kernel_ridge_of_sparse_features():
