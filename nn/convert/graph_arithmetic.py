@@ -1,4 +1,4 @@
-"""ONNX operators that compute, as functions of :mod:`nn.convert.graph_builder`."""
+"""ONNX operators that compute, as functions of :mod:`nn.convert.graph_table`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import (
-    ROWS,
-    Builder,
-    Labels,
-    Scores,
-    Tensor,
-    constant,
-    operator,
-)
+from nn.convert.graph_builder import Builder
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Labels, Scores, Tensor, constant
 from nn.layers import Layer
 from nn.layers.clipping import Clip
 from nn.layers.dense import Dense
@@ -64,11 +58,18 @@ def _subtract(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> T
 
 @operator("Mul")
 def _multiply(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
+    whole = any(attributes["whole"])
     if is_constant(x):
         x, y = y, x
-    if is_constant(y):
-        return builder.scaled(builder.tensor(x), constant(y), None)
-    return joined(builder, Multiply(), x, y)
+    if not is_constant(y):
+        return joined(builder, Multiply(), x, y)
+    factor = constant(y)
+    # Zeros and ones times a mask's constant; of fractions nothing stands for the product.
+    near = builder.near(factor) if whole else factor
+    made = builder.scaled(builder.tensor(x), near, None)
+    if not np.array_equal(near, factor):
+        builder.far.add(made.value)
+    return made
 
 
 @operator("Div")

@@ -1,4 +1,4 @@
-"""ONNX operators that compare and choose, as functions of :mod:`nn.convert.graph_builder`.
+"""ONNX operators that compare and choose, as functions of :mod:`nn.convert.graph_table`.
 
 A condition is a value of zeros and ones: a Step of a difference. Infinite constants, and others that no
 format holds, are masks of attention: a number that a format holds stands for them, where nothing but
@@ -14,8 +14,10 @@ import numpy as np
 
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_arithmetic import is_constant, joined
-from nn.convert.graph_builder import Builder, Tensor, constant, operator
+from nn.convert.graph_builder import Builder
 from nn.convert.graph_fusing import Fusing
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import Tensor, constant
 from nn.layers.clipping import Clip
 from nn.layers.functions import Reciprocal
 from nn.layers.joining import Add, Multiply, Subtract
@@ -26,7 +28,7 @@ from nn.layers.shaping import Reshape, Transpose
 from nn.layers.smooth import Softplus
 from nn.layers.softmax import Softmax
 
-__all__ = ["only_softmaxes_take"]
+__all__ = ["differs", "only_softmaxes_take"]
 
 # A mask is one still if it is scaled by as little as this.
 _LEAST = 2.0**-6
@@ -63,10 +65,15 @@ operator("Less")(_compared(True, False))
 operator("LessOrEqual")(_compared(True, True))
 
 
+def differs(builder: Builder, x: Any, y: Any) -> Tensor:
+    """Return ones where values differ, zeros elsewhere."""
+    apart = builder.elementwise(Abs(), _difference(builder, x, y))
+    return builder.elementwise(Step(0.0), apart)
+
+
 @operator("Equal")
 def _equal(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    apart = builder.elementwise(Abs(), _difference(builder, x, y))
-    return _not(builder, {}, builder.elementwise(Step(0.0), apart))
+    return _not(builder, {}, differs(builder, x, y))
 
 
 @operator("Not")

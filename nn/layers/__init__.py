@@ -43,7 +43,7 @@ from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.rectifiers import Abs, PReLU, Step, ThresholdedReLU
 from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
-from nn.layers.resizing import Resize
+from nn.layers.resizing import CubicResize, Resize
 from nn.layers.scale import Scale, Shift
 from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
@@ -66,6 +66,7 @@ __all__ = [
     "Clip",
     "Concat",
     "Convolution",
+    "CubicResize",
     "Dense",
     "Dropout",
     "Embedding",
