@@ -113,7 +113,7 @@ def _power(builder: Builder, attributes: dict[str, Any], x: Any, exponent: Any) 
     return result
 
 
-def _several(layer: Callable[[], Layer], plain: Callable[..., Any] | None) -> Callable[..., Tensor]:
+def _several(layer: Callable[[], Layer], plain: Callable[..., Any]) -> Callable[..., Tensor]:
     """Return the conversion of an operator with any number of inputs."""
 
     def convert(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor:
@@ -121,11 +121,10 @@ def _several(layer: Callable[[], Layer], plain: Callable[..., Any] | None) -> Ca
         public = [constant(p) for p in parts if is_constant(p)]
         if len(secret) == len(parts) == 1:
             return secret[0]
-        if public and plain is None:
-            raise ConversionError("needs inputs that depend on the graph's inputs")
         if public:
-            assert plain is not None
             total = plain(public)
+            if layer is Mean:
+                return _mean_with(builder, secret, total, len(parts))
             both = secret[0] if len(secret) == 1 else joined(builder, layer(), *secret)
             return _with_constant(builder, layer(), both, total)
         return joined(builder, layer(), *secret)
@@ -158,12 +157,17 @@ def _with_constant(builder: Builder, layer: Layer, x: Tensor, value: Any) -> Ten
     return joined(builder, layer, x, builder.scaled(x, 0.0, value))
 
 
+def _mean_with(builder: Builder, secret: list[Tensor], total: Any, count: int) -> Tensor:
+    both = secret[0] if len(secret) == 1 else joined(builder, Add(), *secret)
+    return builder.scaled(both, 1 / count, total / count)
+
+
 def _total(parts: list[Any]) -> Any:
     return sum(parts)
 
 
 operator("Sum")(_several(Add, _total))
-operator("Mean")(_several(Mean, None))
+operator("Mean")(_several(Mean, _total))
 operator("Max")(_several(Maximum, lambda parts: np.maximum.reduce(np.broadcast_arrays(*parts))))
 operator("Min")(_several(Minimum, lambda parts: np.minimum.reduce(np.broadcast_arrays(*parts))))
 

@@ -85,10 +85,9 @@ def _log_of_powers(builder: Builder, value: int) -> int:
     """Take the logarithm of the sum of powers of e: what a LogSoftmax takes off each element."""
     last = len(builder.sizes[value]) - 1
     log = builder.add(LogSoftmax(), value)
-    one, other = (
-        builder.add(Take(last, [0]), v) if builder.sizes[v][last] > 1 else v for v in (value, log)
-    )
-    return builder.add(Subtract(), one, other)
+    if builder.sizes[value][last] > 1:
+        value, log = (builder.add(Take(last, [0]), v) for v in (value, log))
+    return builder.add(Subtract(), value, log)
 
 
 summed = _by(ReduceSum)
@@ -270,7 +269,7 @@ def _one_hot(
     made = looked_up(builder, off + (on - off) * np.eye(count), 0, ids)
     axes, last = list(made.axes), made.axes[-1]
     place = int(attributes.get("axis", -1)) % len(axes)
-    return replace(made, axes=tuple([*axes[:-1][:place], last, *axes[:-1][place:]]))
+    return replace(made, axes=(*axes[:-1][:place], last, *axes[:-1][place:]))
 
 
 def looked_up(builder: Builder, table: NDArray[Any], axis: int, ids: Any) -> Tensor:

@@ -73,6 +73,8 @@ def _diagonals(builder: Builder, x: Any, name: str) -> tuple[Any, str]:
         axes = [k for k, other in enumerate(name) if other == a]
         if len(axes) == 1:
             continue
+        if not is_constant(x) and any(ROWS in x.axes[k] for k in axes):
+            raise ConversionError("takes diagonals along the rows, which are computed separately")
         shape = x.shape if is_constant(x) else [x.size(k) for k in range(len(x.axes))]
         sizes = {shape[k] for k in axes}
         if len(sizes) > 1:
@@ -85,10 +87,6 @@ def _diagonals(builder: Builder, x: Any, name: str) -> tuple[Any, str]:
             moved = np.moveaxis(x, axes, range(len(axes)))
             x = np.moveaxis(moved.reshape(-1, *moved.shape[len(axes) :])[places], 0, first)
         else:
-            if any(ROWS in x.axes[k] for k in axes):
-                raise ConversionError(
-                    "takes diagonals along the rows, which are computed separately"
-                )
             joined_up = tuple(part for k in axes for part in x.axes[k])
             groups = [
                 joined_up if k == first else g for k, g in enumerate(x.axes) if k not in others

@@ -334,7 +334,7 @@ def _resized(
         if value not in known:
             raise ConversionError(f"needs {name} {', '.join(known)}, got {name}={value}")
     keys: dict[str, Any] = {"coordinates": place, "mode": mode, "rounding": rounding}
-    kind = Resize
+    kind: type[Resize] = Resize
     if mode == "cubic":
         sharpness = float(f"{attributes.get('cubic_coeff_a', -0.75):.7g}")
         beyond = "leave" if attributes.get("exclude_outside", 0) else "repeat"

@@ -45,7 +45,7 @@ def _identity(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
 @operator("Cast", "to", "saturate", "round_mode")
 def _cast(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
     (to, whole) = attributes["to"], attributes["whole"][0]
-    if to == BOOL:
+    if to == BOOL and not isinstance(x, Labels):
         return x if attributes["truth"] else differs(builder, x, np.zeros(()))
     if to not in FLOATS and not (whole and to in INTEGERS):
         raise ConversionError("must cast to a float type: rounding to integers is not converted")

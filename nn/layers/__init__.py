@@ -23,7 +23,7 @@ from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
 from nn.layers.dropout import Dropout
 from nn.layers.embedding import Embedding
-from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
+from nn.layers.functions import Cos, Exp, Log, Pow, Reciprocal, Sin, Sqrt
 from nn.layers.graph import Graph
 from nn.layers.joining import (
     Add,
@@ -66,6 +66,7 @@ __all__ = [
     "Clip",
     "Concat",
     "Convolution",
+    "Cos",
     "CubicResize",
     "Dense",
     "Dropout",
@@ -109,6 +110,7 @@ __all__ = [
     "Shift",
     "SiLU",
     "Sigmoid",
+    "Sin",
     "Softmax",
     "Softplus",
     "Sqrt",

@@ -101,8 +101,10 @@ class Resize(Layer):
             )
         if self.size is not None:
             return (*self.size, shape[-1])
+        # In float32, as ONNX has scales: 10 pixels times its 0.7, which is less than 0.7, are 7.
         sizes = tuple(
-            math.floor(n * s) for n, s in zip(shape[:-1], self._scales(shape), strict=True)
+            math.floor(np.float32(n) * np.float32(s))
+            for n, s in zip(shape[:-1], self._scales(shape), strict=True)
         )
         if min(sizes) < 1:
             raise ShapeError(f"{self!r} leaves nothing of images of shape {shape}")
@@ -116,18 +118,19 @@ class Resize(Layer):
 
     def _places(self, old: int, new: int, scale: float) -> Floats:
         """Return where each new element lies among the old ones, from 0 to old - 1."""
-        k = np.arange(new, dtype=np.float64)
+        # In float32, as onnxruntime: of two places that are as near, it then repeats the same.
+        k, step = np.arange(new, dtype=np.float32), np.float32(scale)
         if self.coordinates == "align_corners":
             found = k * (old - 1) / (new - 1) if new > 1 else np.zeros(1)
         elif self.coordinates == "asymmetric":
-            found = k / scale
+            found = k / step
         elif self.coordinates == "pytorch_half_pixel" and new == 1:
             found = np.zeros(1)
         else:
-            found = (k + 0.5) / scale - 0.5
+            found = (k + 0.5) / step - 0.5
             if self.coordinates == "half_pixel_symmetric":  # new pixels lie around the same middle
-                found += old / 2 * (1 - new / (scale * old))
-        return found
+                found += np.float32(old / 2) * (1 - np.float32(new) / (step * np.float32(old)))
+        return found.astype(np.float64)
 
     def _nearest(self, old: int, new: int, scale: float) -> NDArray[np.int64]:
         """Return the old element that each new one repeats."""
