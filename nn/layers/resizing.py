@@ -121,7 +121,7 @@ class Resize(Layer):
         # In float32, as onnxruntime: of two places that are as near, it then repeats the same.
         k, step = np.arange(new, dtype=np.float32), np.float32(scale)
         if self.coordinates == "align_corners":
-            found = k * (old - 1) / (new - 1) if new > 1 else np.zeros(1)
+            found: NDArray[Any] = k * (old - 1) / (new - 1) if new > 1 else np.zeros(1)
         elif self.coordinates == "asymmetric":
             found = k / step
         elif self.coordinates == "pytorch_half_pixel" and new == 1:
