@@ -29,7 +29,7 @@ from nn.layers.selecting import Take
 from nn.layers.softmax import LogSoftmax, Softmax
 from nn.layers.standardising import LayerNorm, RMSNorm
 
-__all__ = ["looked_up", "summed"]
+__all__ = ["looked_up", "reduced_to_largest", "summed"]
 
 
 def _reduce(add: Callable[[Builder, int], int]) -> Any:
@@ -90,7 +90,7 @@ def _log_of_powers(builder: Builder, value: int) -> int:
     return builder.add(Subtract(), value, log)
 
 
-summed = _by(ReduceSum)
+summed, reduced_to_largest = _by(ReduceSum), _by(ReduceMax)
 operator("ReduceProd", "axes", "keepdims", "noop_with_empty_axes")(_reduce(_multiplied))
 operator("ReduceLogSumExp", "axes", "keepdims", "noop_with_empty_axes")(_reduce(_log_of_powers))
 operator("ReduceLogSum", "axes", "keepdims", "noop_with_empty_axes")(

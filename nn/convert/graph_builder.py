@@ -20,11 +20,11 @@ from nn.layers.scale import Constant, Scale, Shift
 from nn.layers.shaping import Reshape, Transpose
 from ring.errors import SottoError
 
-__all__ = ["Builder"]
+__all__ = ["FAR", "Builder"]
 
 # What stands for a mask: the softmax of scores that are not as large as this is 0 there, also if they are
 # scaled down somewhat.
-_FAR = 2.0**13
+FAR = 2.0**13
 
 
 @dataclass
@@ -41,6 +41,8 @@ class Builder:
         Shape of a row of every value.
     far : set of int
         Values with elements that stand for constants too large for any format, as masks have them.
+    infinite : bool
+        Whether some of them are infinite.
     exact : bool
         Whether such constants are taken as they are.
     whole : Whole
@@ -51,6 +53,7 @@ class Builder:
     nodes: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)
     sizes: list[Shape] = field(default_factory=list)
     far: set[int] = field(default_factory=set)
+    infinite: bool = False
     exact: bool = False
     whole: Whole = field(default_factory=Whole)
     _arranged: dict[Any, int] = field(default_factory=dict)
@@ -269,8 +272,9 @@ class Builder:
 
     def near(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return constants with those that no format holds as masks of softmaxes, unless `exact`."""
+        self.infinite |= bool(np.isinf(values).any())
         if not self.exact:
-            return np.asarray(np.clip(values, -_FAR, _FAR))
+            return np.asarray(np.clip(values, -FAR, FAR))
         if not np.isfinite(values).all():
             raise ConversionError("needs finite constants where anything but a softmax takes them")
         return values

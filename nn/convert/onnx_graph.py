@@ -53,6 +53,31 @@ RANDOM = (
 
 # Of operators that are not in the table; behind all blockers, the message lists those that are.
 _UNKNOWN = " cannot be converted"
+# Why not, where there is no hope.
+_WHY = {
+    **dict.fromkeys(
+        ("Compress", "NonMaxSuppression", "NonZero", "Unique"),
+        "how many elements it gives depends on secret values; keep an output ahead of it, by outputs=",
+    ),
+    **dict.fromkeys(
+        (
+            "BitShift",
+            "BitwiseAnd",
+            "BitwiseNot",
+            "BitwiseOr",
+            "BitwiseXor",
+            "Ceil",
+            "Floor",
+            "Mod",
+            "Round",
+        ),
+        "it rounds, or computes with bits, where fixed-point numbers on shares are off in the last place",
+    ),
+    **dict.fromkeys(
+        ("If", "Loop", "Scan", "SequenceMap"),
+        "what is computed must not depend on secret values: export the graph unrolled",
+    ),
+}
 # Operators that compute with whole numbers in the place of reals, without "quantize" in their names.
 _WHOLE = re.compile(
     r"QLinear\w+|\w+Integer|MatMulIntegerToFloat|QGemm|Q\w*Attention|QEmbed\w+|QMoE|\w+NBits|\w+BnB4|\w+Bnb4"
@@ -213,7 +238,8 @@ def _run(
     known = known_operators()
     if node.op_type not in known or node.domain not in ("", "ai.onnx"):
         domain = f"{node.domain}." if node.domain else ""
-        return f"{domain}{where}{_UNKNOWN}"
+        why = _WHY.get(node.op_type) if not node.domain else None
+        return f"{domain}{where}{_UNKNOWN}" + (f": {why}" if why else "")
     if any(isinstance(x, _Lost) for x in inputs):
         return None  # what made it is named
     entry = known[node.op_type]
