@@ -105,7 +105,12 @@ def fetched(file: File, folder: Path) -> Path:
 
 def scores(model: Any, X: Rows) -> Rows:
     """Return what a model's graph gives for rows, its outputs one after the other."""
-    return flat_outputs(getattr(model, "predict_proba", model.predict)(X), len(X))
+    found = model.predict(X)
+    if isinstance(found, dict):
+        found |= model.predict_proba(X)  # of those that have them
+    elif hasattr(model, "predict_proba"):
+        found = model.predict_proba(X)
+    return flat_outputs(found, len(X))
 
 
 def flat_outputs(found: Any, rows: int) -> Rows:

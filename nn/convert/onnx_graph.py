@@ -60,18 +60,8 @@ _WHY = {
         "how many elements it gives depends on secret values; keep an output ahead of it, by outputs=",
     ),
     **dict.fromkeys(
-        (
-            "BitShift",
-            "BitwiseAnd",
-            "BitwiseNot",
-            "BitwiseOr",
-            "BitwiseXor",
-            "Ceil",
-            "Floor",
-            "Mod",
-            "Round",
-        ),
-        "it rounds, or computes with bits, where fixed-point numbers on shares are off in the last place",
+        ("BitShift", "BitwiseAnd", "BitwiseOr", "Ceil", "Floor", "Mod", "Round"),
+        "it rounds, or computes with bits, and numbers on shares are off in the last place",
     ),
     **dict.fromkeys(
         ("If", "Loop", "Scan", "SequenceMap"),
