@@ -271,16 +271,23 @@ class _Wave(_Function):
     """Base class: sine and cosine."""
 
     may_grow = False
-    # In mpc.protocols.trigonometry.
+    # In mpc.protocols.trigonometry; and where it is 1.
     protocol: ClassVar[str]
+    peak: ClassVar[float]
 
     def reach(self, magnitude: SharedArray) -> float:
         return 1.0
 
     def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[Reals, Reals]:
         lows, highs = interval(low, high)
-        shape = np.broadcast_shapes(lows.shape, highs.shape)
-        return -np.ones(shape), np.ones(shape)
+        ends = self._exact(lows), self._exact(highs)
+
+        def reached(place: float) -> Reals:
+            turns = (lows - place) / (2 * np.pi), (highs - place) / (2 * np.pi)
+            return np.asarray(np.ceil(turns[0]) <= np.floor(turns[1]))
+
+        least = np.where(reached(self.peak + np.pi), -1.0, np.minimum(*ends))
+        return least, np.where(reached(self.peak), 1.0, np.maximum(*ends))
 
     def fixed_point_error(self, magnitude: Reals, error: Reals, frac_bits: int) -> Reals:
         return np.minimum(error, 2.0) + trigonometry.error_bound(self.protocol, frac_bits)
@@ -298,7 +305,7 @@ class Sin(_Wave):
     array([[0.    , 0.8415]])
     """
 
-    protocol = "sin"
+    protocol, peak = "sin", math.pi / 2
     named_elsewhere = NamedElsewhere(onnx="Sin")
 
     def _exact(self, x: Reals) -> Reals:
@@ -323,7 +330,7 @@ class Cos(_Wave):
     array([[1.    , 0.5403]])
     """
 
-    protocol = "cos"
+    protocol, peak = "cos", 0.0
     named_elsewhere = NamedElsewhere(onnx="Cos")
 
     def _exact(self, x: Reals) -> Reals:

@@ -227,7 +227,7 @@ class CubicResize(Resize):
     >>> import numpy as np
     >>> from nn.layers import CubicResize
     >>> CubicResize(2)(np.array([1.0, 1.0, 3.0, 3.0]).reshape(1, 4, 1))[0, :, 0].round(2)
-    array([1.  , 1.  , 0.79, 1.46, 2.54, 3.21, 3.  , 3.  ])
+    array([1.  , 0.93, 0.79, 1.45, 2.55, 3.21, 3.07, 3.  ])
     """
 
     options = ("scale", "size", "coordinates", "sharpness", "beyond")
