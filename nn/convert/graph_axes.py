@@ -84,10 +84,10 @@ def _multiplied(builder: Builder, value: int) -> int:
 def _log_of_powers(builder: Builder, value: int) -> int:
     """Take the logarithm of the sum of powers of e: what a LogSoftmax takes off each element."""
     last = len(builder.sizes[value]) - 1
-    log = builder.add(LogSoftmax(), value)
-    if builder.sizes[value][last] > 1:
-        value, log = (builder.add(Take(last, [0]), v) for v in (value, log))
-    return builder.add(Subtract(), value, log)
+    if builder.sizes[value][last] == 1:
+        return value
+    both = (value, builder.add(LogSoftmax(), value))
+    return builder.add(Subtract(), *(builder.add(Take(last, [0]), v) for v in both))
 
 
 summed, reduced_to_largest = _by(ReduceSum), _by(ReduceMax)
