@@ -84,6 +84,8 @@ class Drawn:
         ))  # fmt: skip
         shape = np.broadcast_shapes(self.shapes[x], self.shapes[y])
         op = self.random.choice(["Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean"])
+        if op == "Mean" and self.shapes[x] != shape:  # the evaluator's does not broadcast its first
+            op = "Sum"
         self.add(f"{op} {x} {y}", shape)
 
     def draw_concat(self):
