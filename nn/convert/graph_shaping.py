@@ -239,6 +239,9 @@ def _concat(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor
     if any(ROWS in x.axes[axis] for x in tensors):
         raise ConversionError("cannot join rows, which are computed separately")
     single = [builder.one_axis(x, axis) for x in tensors]
+    for other in range(len(single[0].axes)):
+        if other != axis:
+            single = builder.refined(single, other)
     # Aligned as if the axis had one element everywhere, then put at the end.
     whole = [
         builder.slim(replace(x, axes=(*x.axes[:axis], (), *x.axes[axis + 1 :]))) for x in single

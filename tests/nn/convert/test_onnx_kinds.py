@@ -275,3 +275,14 @@ def test_integers_are_no_reals(made, line, op):
     model = build(lines, inputs={"x": ("n", 4, 4)}, opset=18, c=normal(4, 4), two=np.array(2))
     with pytest.raises(ConversionError, match=rf"{op} \(node .*(integers|must cast to a float)"):
         nn.from_onnx(model)
+
+
+def test_parts_of_axes_that_consist_of_others():
+    """An axis of 8 that was one of 4 times 2 is joined with one that never was."""
+    lines = [
+        "Reshape x square -> v", ("Gather v turned -> w", {"axis": 1}),
+        ("Transpose w -> t", {"perm": [0, 2, 1]}), ("Concat t v -> y", {"axis": 2}),
+        "Relu y -> z",
+    ]  # fmt: skip
+    constants = {"square": whole(-1, 8, 8), "turned": np.arange(8)[::-1].copy()}
+    agrees(build(lines, outputs="z", inputs={"x": ("n", 4, 4, 4)}, opset=18, **constants))
