@@ -34,11 +34,9 @@ _MOVING = (
     "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth",
     "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze",
 )  # fmt: skip
-# Operators that make integers of integers, as they make reals of reals.
-_COMPUTING = (
-    "Abs", "Add", "CumSum", "Max", "Min", "Mul", "Neg", "ReduceMax", "ReduceMin", "ReduceSum", "Sign",
-    "Sub", "Sum", "Where",
-)  # fmt: skip
+# Operators that make integers of integers, as they make reals of reals; some may overflow.
+_ADDING = ("Abs", "Add", "CumSum", "Mul", "Neg", "ReduceSum", "Sub", "Sum")
+_CHOOSING = ("Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Sign", "Where")
 # Operators that take integers and give something else.
 _TAKING = ("ArgMax", "Cast", "OneHot", "Shape")
 
@@ -85,11 +83,11 @@ class Whole:
         pairs = [(n, x) for n, x in zip(names, inputs, strict=True) if n in data and x is not None]
         secret = [n for n, x in pairs if isinstance(x, (Labels, Scores, Tensor))]
         typed = [self.types[n] for n in secret if n in self.types]
-        if typed and op in _COMPUTING and not set(typed) <= set(_WIDE):
+        if typed and op in _ADDING and not set(typed) <= set(_WIDE):
             raise ConversionError(
                 "computes with integers that may overflow: cast them to int64, or to floats, first"
             )
-        if typed and op not in (*_TRUTHS, *_MOVING, *_COMPUTING, *_TAKING):
+        if typed and op not in (*_TRUTHS, *_MOVING, *_ADDING, *_CHOOSING, *_TAKING):
             raise ConversionError(
                 "computes with integers, in which it may differ from what it does with floats: cast them"
                 " to floats first"
@@ -105,7 +103,7 @@ class Whole:
                     self.enter(name, attributes["to"])
                 elif whole:
                     self.valued.add(name)
-            elif op in _MOVING or op in _COMPUTING:
+            elif op in (*_MOVING, *_ADDING, *_CHOOSING):
                 if whole:
                     self.valued.add(name)
                 kinds = typed or [7 for _, x in pairs if not secret and _integer(x)]
