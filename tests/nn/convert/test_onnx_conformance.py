@@ -38,7 +38,19 @@ ELEMENTWISE = (
 )  # fmt: skip
 ALL = bool(os.environ.get("SOTTO_ALL_ONNX_CASES"))
 # The modules whose cases are run every time.
-SHARE = ("add", "and_", "concat", "equal", "gemm", "lstm", "matmul", "slice", "split", "transpose", "where")
+SHARE = (
+    "add",
+    "and_",
+    "concat",
+    "equal",
+    "gemm",
+    "lstm",
+    "matmul",
+    "slice",
+    "split",
+    "transpose",
+    "where",
+)
 # Cases that onnxruntime computes as Sotto does, otherwise than the case says.
 DISPUTED = ("test_resize_downsample_scales_linear_align_corners",)
 
