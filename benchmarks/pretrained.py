@@ -70,8 +70,8 @@ FILES = (
     File("ddddocr", "1.6.1", "ddddocr/common.onnx", "text of a captcha, with an LSTM", (1, 64, 64)),
     File("ddddocr", "1.6.1", "ddddocr/common_det.onnx", "YOLOX detector", None, bits=None),
     File("ddddocr", "1.6.1", "ddddocr/common_old.onnx", "text of a captcha, quantised", (1, 64, 64)),
-    File("silero-vad", "6.2.3", f"{VAD}/silero_vad.onnx", "speech or none", None, "sound"),
-    File("silero-vad", "6.2.3", f"{VAD}/silero_vad_16k_op15.onnx", "speech or none", None, "sound"),
+    File("silero-vad", "6.2.3", f"{VAD}/silero_vad.onnx", "speech or none", (512,), "sound"),
+    File("silero-vad", "6.2.3", f"{VAD}/silero_vad_16k_op15.onnx", "speech or none", (512,), "sound"),
 )  # fmt: skip
 # What a row is made of: random elements of a shape, and their range.
 ROWS: dict[str, tuple[Callable[[np.random.Generator, tuple[int, ...]], Rows], float, float]] = {

@@ -144,7 +144,7 @@ def from_onnx(
         raise ConversionError("the graph must have an input, got none")
     check_reals(graph, [value.name for value in inputs])
     given = shape if isinstance(shape, Mapping) else {inputs[0].name: shape}
-    shapes = {value.name: _input_shape(value, given.get(value.name)) for value in inputs}
+    shapes = _input_shapes(inputs, given)
     made: Classifier | Regressor | HeadsModel
     try:
         for value in inputs:
@@ -274,6 +274,21 @@ def _check_integers(graph: Any, value: Any) -> None:
             f"input {value.name!r} must hold floats, or whole numbers that go into"
             f" {', '.join(_FROM_INTEGERS)} alone, got {other[0]}"
         )
+
+
+def _input_shapes(
+    inputs: Sequence[Any], given: Mapping[str, Sequence[int] | None]
+) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of the inputs by name; an error names all that cannot be converted."""
+    shapes, problems = {}, []
+    for value in inputs:
+        try:
+            shapes[value.name] = _input_shape(value, given.get(value.name))
+        except ConversionError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConversionError("; ".join(problems))
+    return shapes
 
 
 def _input_shape(value: Any, row: Sequence[int] | None) -> tuple[int, ...]:

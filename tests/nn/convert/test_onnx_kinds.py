@@ -315,3 +315,9 @@ def test_text_and_images_of_two_owners():
         np.testing.assert_allclose(secret.predict({**text, **images}), want, atol=1e-3)
         with pytest.raises(mpc.ShapeError, match=r"X\['img'\] must have the shape \(rows, 32\)"):
             secret.share_rows({"img": X["img"][:, :, :2]}, owner="carol")
+
+
+def test_all_inputs_that_cannot_be_taken_are_named():
+    model = build(["Mul x s -> y"], inputs={"x": ("n", 4), "s": (), "t": ("n",)}, opset=18)
+    with pytest.raises(ConversionError, match=r"input 's' must .*; input 't' must"):
+        nn.from_onnx(model)
