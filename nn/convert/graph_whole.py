@@ -92,7 +92,8 @@ class Whole:
                 "computes with integers, in which it may differ from what it does with floats: cast them"
                 " to floats first"
             )
-        whole = all(n in self.valued if n in secret else _whole(x) for n, x in pairs)
+        kept = op == "Cast" or op in (*_MOVING, *_ADDING, *_CHOOSING)
+        whole = kept and all(n in self.valued if n in secret else _whole(x) for n, x in pairs)
         for name in filter(None, node.output):
             if op in _TRUTHS:
                 self.enter(name, BOOL)
@@ -103,7 +104,7 @@ class Whole:
                     self.enter(name, attributes["to"])
                 elif whole:
                     self.valued.add(name)
-            elif op in (*_MOVING, *_ADDING, *_CHOOSING):
+            elif kept:
                 if whole:
                     self.valued.add(name)
                 kinds = typed or [7 for _, x in pairs if not secret and _integer(x)]
