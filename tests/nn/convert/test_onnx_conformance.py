@@ -247,4 +247,4 @@ def test_every_case_agrees_or_is_refused_for_a_reason():
         for name, reason in refused.items():
             print(f"{name}: {reason}")
         print(f"{len(agreed)} agree, {len(refused)} are refused")
-    assert len(agreed) >= (140 if ALL else 10)
+    assert len(agreed) >= (400 if ALL else 40)
