@@ -90,7 +90,7 @@ def test_a_training_of_numbers_goes_on_after_a_kill(tmp_path, initial, network):
     with pytest.raises(mpc.LaunchError, match="exit code -9"):
         apart(how, crash_after=1)
     resumed = apart({**how, "resume": True})
-    with mpc.Session(NAMES) as session:
+    with mpc.Session(NAMES, ranges="warn") as session:  # as between processes
         whole, *_ = fit(session, *numbers(), **{**how, "folder": None})
         rounds = session.cost().total.rounds
     for parameters, scores, losses, spent in (resumed[name] for name in NAMES):
