@@ -70,8 +70,8 @@ FILES = (
     File("ddddocr", "1.6.1", "ddddocr/common.onnx", "text of a captcha, with an LSTM", (1, 64, 64)),
     File("ddddocr", "1.6.1", "ddddocr/common_det.onnx", "YOLOX detector", None, bits=None),
     File("ddddocr", "1.6.1", "ddddocr/common_old.onnx", "text of a captcha, quantised", (1, 64, 64)),
-    File("silero-vad", "6.2.3", f"{VAD}/silero_vad.onnx", "speech or none", None, "sound"),
-    File("silero-vad", "6.2.3", f"{VAD}/silero_vad_16k_op15.onnx", "speech or none", None, "sound"),
+    File("silero-vad", "6.2.3", f"{VAD}/silero_vad.onnx", "speech or none", (512,), "sound"),
+    File("silero-vad", "6.2.3", f"{VAD}/silero_vad_16k_op15.onnx", "speech or none", (512,), "sound"),
 )  # fmt: skip
 # What a row is made of: random elements of a shape, and their range.
 ROWS: dict[str, tuple[Callable[[np.random.Generator, tuple[int, ...]], Rows], float, float]] = {
@@ -105,7 +105,12 @@ def fetched(file: File, folder: Path) -> Path:
 
 def scores(model: Any, X: Rows) -> Rows:
     """Return what a model's graph gives for rows, its outputs one after the other."""
-    return flat_outputs(getattr(model, "predict_proba", model.predict)(X), len(X))
+    found = model.predict(X)
+    if isinstance(found, dict):
+        found |= model.predict_proba(X)  # of those that have them
+    elif hasattr(model, "predict_proba"):
+        found = model.predict_proba(X)
+    return flat_outputs(found, len(X))
 
 
 def flat_outputs(found: Any, rows: int) -> Rows:

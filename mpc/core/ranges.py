@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,6 +126,19 @@ class RangePolicy:
     def vouched(self) -> AbstractContextManager[None]:
         """Skip checks inside the ``with`` block: the caller has shown that all results are in range."""
         return _Vouched(self)
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Check on shares inside the ``with`` block what would only be warned of.
+
+        For results that the library computes and the user does not: a warning would be of no use to her.
+        """
+        mode = self.mode
+        self.mode = "check" if mode == "warn" else mode
+        try:
+            yield
+        finally:
+            self.mode = mode
 
     def settle(self, operation: Operation) -> int:
         """Return a bound of at most LARGEST for the result, checked as the mode says.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nn.convert.from_sklearn import ConversionError
+from nn.convert.graph_whole import BOOL, FLOATS
 from nn.convert.knowing_rows import knowing
 from nn.convert.learned_graphs import learned_model, needed_nodes
 from nn.convert.onnx_graph import RANDOM, check_reals, graph_model
@@ -38,9 +39,7 @@ Model = TypeVar("Model", Classifier, Regressor, HeadsModel, Classifier | Regress
 _OLDEST_OPSET = 9
 # Operators that move elements of their first input (Concat: of all inputs) and compute nothing.
 _PLACING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
-# ONNX numbers of element types: float, float16, double, bfloat16; integers; and the operators that take
-# integers and return floats.
-_FLOATS = (1, 10, 11, 16)
+# ONNX numbers of the types of integers; and the operators that take integers and return floats.
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 _FROM_INTEGERS = (
     "Cast",
@@ -145,12 +144,16 @@ def from_onnx(
         raise ConversionError("the graph must have an input, got none")
     check_reals(graph, [value.name for value in inputs])
     given = shape if isinstance(shape, Mapping) else {inputs[0].name: shape}
-    shapes = {value.name: _input_shape(value, graph, given.get(value.name)) for value in inputs}
+    shapes = _input_shapes(inputs, given)
     made: Classifier | Regressor | HeadsModel
     try:
+        for value in inputs:
+            _check_integers(graph, value)
         made = _chain(onnx, graph, opsets, shapes, arrays, classes)
     except ConversionError as error:
         if any(node.domain == "ai.onnx.ml" for node in graph.node):
+            for value in inputs:
+                _check_integers(graph, value)
             made = learned_model(
                 onnx, graph, opsets, shapes, classes, _constants, secret_features=secret_features
             )
@@ -259,19 +262,42 @@ def _load(onnx: Any, model: Any) -> tuple[Any, Any]:
     return model.graph, model.opset_import
 
 
-def _input_shape(value: Any, graph: Any, row: Sequence[int] | None) -> tuple[int, ...]:
+def _check_integers(graph: Any, value: Any) -> None:
+    """Raise ConversionError for an input of integers that more is done with than a chain of layers does."""
+    if value.type.tensor_type.elem_type in FLOATS:
+        return
+    # Division and overflow of integers differ from those of floats; the outputs of these operators are
+    # floats.
+    other = _takers_of_integers(graph, value.name)
+    if other:
+        raise ConversionError(
+            f"input {value.name!r} must hold floats, or whole numbers that go into"
+            f" {', '.join(_FROM_INTEGERS)} alone, got {other[0]}"
+        )
+
+
+def _input_shapes(
+    inputs: Sequence[Any], given: Mapping[str, Sequence[int] | None]
+) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of the inputs by name; an error names all that cannot be converted."""
+    shapes, problems = {}, []
+    for value in inputs:
+        try:
+            shapes[value.name] = _input_shape(value, given.get(value.name))
+        except ConversionError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConversionError("; ".join(problems))
+    return shapes
+
+
+def _input_shape(value: Any, row: Sequence[int] | None) -> tuple[int, ...]:
     """Return the sizes of an input, 0 for an open number of rows, after checking them and its type."""
     kind = value.type.tensor_type.elem_type
-    if kind not in _FLOATS:
-        # Division and overflow of integers differ from those of floats; the outputs of these
-        # operators are floats.
-        other = _takers_of_integers(graph, value.name)
-        if kind not in _INTEGERS or other:
-            raise ConversionError(
-                f"input {value.name!r} must hold floats, or whole numbers that go into"
-                f" {', '.join(_FROM_INTEGERS)} alone, got element type {kind}"
-                f"{f' for {other[0]}' if other else ''}"
-            )
+    if kind not in (*FLOATS, *_INTEGERS, BOOL):
+        raise ConversionError(
+            f"input {value.name!r} must hold floats, whole numbers or truth values, got element type {kind}"
+        )
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if row is not None:
         wanted = [integer(f"shape[{k}]", n, 1) for k, n in enumerate(row)]

@@ -1,4 +1,4 @@
-"""ONNX operators that compute, as functions of :mod:`nn.convert.graph_builder`."""
+"""ONNX operators that compute, as functions of :mod:`nn.convert.graph_table`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import (
-    ROWS,
-    Builder,
-    Labels,
-    Scores,
-    Tensor,
-    constant,
-    operator,
-)
+from nn.convert.graph_builder import Builder
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Labels, Scores, Tensor, constant
 from nn.layers import Layer
 from nn.layers.clipping import Clip
 from nn.layers.dense import Dense
@@ -64,11 +58,18 @@ def _subtract(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> T
 
 @operator("Mul")
 def _multiply(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
+    whole = any(attributes["whole"])
     if is_constant(x):
         x, y = y, x
-    if is_constant(y):
-        return builder.scaled(builder.tensor(x), constant(y), None)
-    return joined(builder, Multiply(), x, y)
+    if not is_constant(y):
+        return joined(builder, Multiply(), x, y)
+    factor = constant(y)
+    # Zeros and ones times a mask's constant; of fractions nothing stands for the product.
+    near = builder.near(factor) if whole else factor
+    made = builder.scaled(builder.tensor(x), near, None)
+    if not np.array_equal(near, factor):
+        builder.far.add(made.value)
+    return made
 
 
 @operator("Div")
@@ -112,7 +113,7 @@ def _power(builder: Builder, attributes: dict[str, Any], x: Any, exponent: Any) 
     return result
 
 
-def _several(layer: Callable[[], Layer], plain: Callable[..., Any] | None) -> Callable[..., Tensor]:
+def _several(layer: Callable[[], Layer], plain: Callable[..., Any]) -> Callable[..., Tensor]:
     """Return the conversion of an operator with any number of inputs."""
 
     def convert(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor:
@@ -120,11 +121,10 @@ def _several(layer: Callable[[], Layer], plain: Callable[..., Any] | None) -> Ca
         public = [constant(p) for p in parts if is_constant(p)]
         if len(secret) == len(parts) == 1:
             return secret[0]
-        if public and plain is None:
-            raise ConversionError("needs inputs that depend on the graph's inputs")
         if public:
-            assert plain is not None
             total = plain(public)
+            if layer is Mean:
+                return _mean_with(builder, secret, total, len(parts))
             both = secret[0] if len(secret) == 1 else joined(builder, layer(), *secret)
             return _with_constant(builder, layer(), both, total)
         return joined(builder, layer(), *secret)
@@ -157,12 +157,17 @@ def _with_constant(builder: Builder, layer: Layer, x: Tensor, value: Any) -> Ten
     return joined(builder, layer, x, builder.scaled(x, 0.0, value))
 
 
+def _mean_with(builder: Builder, secret: list[Tensor], total: Any, count: int) -> Tensor:
+    both = secret[0] if len(secret) == 1 else joined(builder, Add(), *secret)
+    return builder.scaled(both, 1 / count, total / count)
+
+
 def _total(parts: list[Any]) -> Any:
     return sum(parts)
 
 
 operator("Sum")(_several(Add, _total))
-operator("Mean")(_several(Mean, None))
+operator("Mean")(_several(Mean, _total))
 operator("Max")(_several(Maximum, lambda parts: np.maximum.reduce(np.broadcast_arrays(*parts))))
 operator("Min")(_several(Minimum, lambda parts: np.minimum.reduce(np.broadcast_arrays(*parts))))
 

@@ -1,6 +1,6 @@
 """ONNX operators along axes: reductions, layer normalisation, clipping and slopes, tables.
 
-Functions of :mod:`nn.convert.graph_builder`.
+Functions of :mod:`nn.convert.graph_table`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_arithmetic import contracted, joined, limited
-from nn.convert.graph_builder import ROWS, Builder, Labels, Scores, Tensor, constant, operator
+from nn.convert.graph_builder import Builder
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Labels, Scores, Tensor, constant
 from nn.layers import Layer
 from nn.layers.comparing import Largest
 from nn.layers.embedding import Embedding
-from nn.layers.functions import Sqrt
-from nn.layers.joining import Multiply
+from nn.layers.functions import Log, Reciprocal, Sqrt
+from nn.layers.joining import Concat, Multiply, Subtract
 from nn.layers.leaky_relu import LeakyReLU
 from nn.layers.rectifiers import Abs, PReLU
 from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
@@ -27,10 +29,12 @@ from nn.layers.selecting import Take
 from nn.layers.softmax import LogSoftmax, Softmax
 from nn.layers.standardising import LayerNorm, RMSNorm
 
-__all__ = ["looked_up", "summed"]
+__all__ = ["looked_up", "reduced_to_largest", "summed"]
 
 
-def _reduce(kind: Callable[[int], Layer]) -> Any:
+def _reduce(add: Callable[[Builder, int], int]) -> Any:
+    """Return the conversion of a reduction; `add` takes a value's last axis to one of size 1."""
+
     def reduce(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
         x = builder.tensor(x)
         rank = len(x.axes)
@@ -45,7 +49,7 @@ def _reduce(kind: Callable[[int], Layer]) -> Any:
         last = tuple(p for a in reduced for p in x.axes[a])
         kept = [p for p in range(len(x.sizes)) if p not in last]
         # One axis of rows stays behind, of size 1.
-        value = builder.add(kind(-1), builder.arranged(x, [*((p,) for p in kept), last]))
+        value = add(builder, builder.arranged(x, [*((p,) for p in kept), last]))
         places = {p: k for k, p in enumerate(kept)} | {ROWS: ROWS}
         made = [
             () if a in reduced else tuple(places[p] for p in group)
@@ -58,12 +62,45 @@ def _reduce(kind: Callable[[int], Layer]) -> Any:
     return reduce
 
 
-summed = _reduce(ReduceSum)
+def _by(kind: Callable[[int], Layer]) -> Any:
+    return _reduce(lambda builder, value: builder.add(kind(-1), value))
+
+
+def _multiplied(builder: Builder, value: int) -> int:
+    """Multiply the elements of the last axis: halves of them, and halves of the products ..."""
+    last = len(builder.sizes[value]) - 1
+    while (size := builder.sizes[value][last]) > 1:
+        half, odd = size // 2, size % 2
+        first, second, rest = (
+            builder.add(Take(last, places), value) if len(places) else None
+            for places in (range(half), range(half, 2 * half), range(size - odd, size))
+        )
+        assert first is not None and second is not None
+        value = builder.add(Multiply(), first, second)
+        value = value if rest is None else builder.add(Concat(last), value, rest)
+    return value
+
+
+def _log_of_powers(builder: Builder, value: int) -> int:
+    """Take the logarithm of the sum of powers of e: what a LogSoftmax takes off each element."""
+    last = len(builder.sizes[value]) - 1
+    if builder.sizes[value][last] == 1:
+        return value
+    both = (value, builder.add(LogSoftmax(), value))
+    return builder.add(Subtract(), *(builder.add(Take(last, [0]), v) for v in both))
+
+
+summed, reduced_to_largest = _by(ReduceSum), _by(ReduceMax)
+operator("ReduceProd", "axes", "keepdims", "noop_with_empty_axes")(_reduce(_multiplied))
+operator("ReduceLogSumExp", "axes", "keepdims", "noop_with_empty_axes")(_reduce(_log_of_powers))
+operator("ReduceLogSum", "axes", "keepdims", "noop_with_empty_axes")(
+    _reduce(lambda builder, value: builder.add(Log(), builder.add(ReduceSum(-1), value)))
+)
 for _name, _kind in (
     ("ReduceSum", ReduceSum), ("ReduceMean", ReduceMean), ("ReduceMax", ReduceMax),
     ("ReduceMin", ReduceMin),
 ):  # fmt: skip
-    operator(_name, "axes", "keepdims", "noop_with_empty_axes")(_reduce(_kind))
+    operator(_name, "axes", "keepdims", "noop_with_empty_axes")(_by(_kind))
 
 
 _REDUCED = ("axes", "keepdims", "noop_with_empty_axes")
@@ -84,6 +121,24 @@ def _sum_square(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any 
 @operator("ReduceL2", *_REDUCED)
 def _reduce_l2(builder: Builder, attributes: dict[str, Any], x: Any, axes: Any = None) -> Tensor:
     return builder.elementwise(Sqrt(), _sum_square(builder, attributes, x, axes))
+
+
+@operator("LpNormalization", "axis", "p")
+def _divided(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+    x, p = builder.tensor(x), int(attributes.get("p", 2))
+    size = (_reduce_l1 if p == 1 else _reduce_l2)(
+        builder, {"keepdims": 1}, x, np.array([attributes.get("axis", -1)])
+    )
+    return joined(builder, Multiply(), x, builder.elementwise(Reciprocal(), size))
+
+
+@operator("Hardmax", "axis")
+def _hardmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+    x = builder.tensor(x)
+    axis = x.number(attributes.get("axis", -1 if attributes["opset"] >= 13 else 1))
+    if attributes["opset"] < 13:  # all axes from this one on, as one
+        return _along_last(builder, Largest(), x, axis)
+    return builder.along(Largest(), x, axis)
 
 
 @operator("CumSum", "exclusive", "reverse")
@@ -139,7 +194,6 @@ def _argmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Labels | Te
     found = contracted(builder, builder.along(Largest(), x, axis), axis, places[:, None])
     if not attributes.get("keepdims", 1):
         found = replace(found, axes=(*found.axes[:axis], *found.axes[axis + 1 :]))
-    builder.whole.add(found.value)
     return found
 
 
@@ -204,6 +258,18 @@ def _prelu(builder: Builder, attributes: dict[str, Any], x: Any, slope: Any) -> 
         made = builder.add(PReLU(whole.reshape(-1)), builder.images(x))
         return builder.from_images(made)
     return builder.from_rows(builder.add(PReLU(whole), builder.rows(x)))
+
+
+@operator("OneHot", "axis")
+def _one_hot(
+    builder: Builder, attributes: dict[str, Any], ids: Any, depth: Any, values: Any
+) -> Tensor:
+    """Ones where ids are; an id outside is refused in the clear and the nearest one on shares."""
+    count, (off, on) = int(constant(depth).reshape(())), constant(values).reshape(-1)
+    made = looked_up(builder, off + (on - off) * np.eye(count), 0, ids)
+    axes, last = list(made.axes), made.axes[-1]
+    place = int(attributes.get("axis", -1)) % len(axes)
+    return replace(made, axes=(*axes[:-1][:place], last, *axes[:-1][place:]))
 
 
 def looked_up(builder: Builder, table: NDArray[Any], axis: int, ids: Any) -> Tensor:

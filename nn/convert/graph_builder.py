@@ -1,24 +1,8 @@
-"""ONNX graphs node by node: the values of a conversion, and the graph that it builds.
-
-How an operator is added: write a function in a file of its own, ``nn/convert/graph_*.py``, with
-``@operator("Name", "attribute", ...)`` above it, naming every attribute that it uses or may ignore, and
-import the file in :mod:`nn.convert.onnx_graph`. The function takes the :class:`Builder`, the node's
-attributes as a dict, and the node's inputs (None for one that is left out); it returns the value of the
-output, or a tuple of them. An input is an array (a constant), :class:`Sizes` (shape arithmetic), or what
-depends on the graph's inputs, which ``builder.tensor(x)`` gives as a :class:`Tensor`. A layer is applied
-in one of four ways: ``builder.elementwise(layer, x)`` to each element; ``builder.images(x)`` is the
-number of the same value as rows (height, width, channels), or (width, channels), for ``builder.add(layer,
-number)``, whose result ``builder.from_images`` takes back; ``builder.along(layer, x, axis)`` applies a
-layer that works along the last axis of rows and keeps their shape; ``builder.rows(x)`` and
-``builder.from_rows`` do what ``images`` does for rows in ONNX's order of axes. ``builder.scaled``
-multiplies by a constant and adds one. A use that Sotto cannot compute raises ConversionError, whose
-message completes "Operator (node ...): ". An activation needs no function: ``named_elsewhere`` of its
-layer is enough.
-"""
+"""The graph that a conversion builds: layers are added, axes arranged, operands aligned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
@@ -28,146 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_sizes import Sizes
+from nn.convert.graph_values import ROWS, Labels, Scores, Shape, Tensor, cuts_of, places_of
+from nn.convert.graph_whole import Whole
 from nn.layers import LAYERS, Layer
 from nn.layers.graph import Graph
 from nn.layers.scale import Constant, Scale, Shift
 from nn.layers.shaping import Reshape, Transpose
 from ring.errors import SottoError
 
-__all__ = ["OPERATORS", "Builder", "Labels", "Scores", "Sizes", "Tensor", "constant", "operator"]
-
-Shape = tuple[int, ...]
-Convert = Callable[..., Any]
+__all__ = ["FAR", "Builder"]
 
 # What stands for a mask: the softmax of scores that are not as large as this is 0 there, also if they are
 # scaled down somewhat.
-_FAR = 2.0**13
-
-# Stands for the axis of the rows among the axes of a tensor.
-ROWS = -1
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """A value that depends on the graph's inputs, with ONNX's axes.
-
-    Attributes
-    ----------
-    value : int
-        Number of the value in the graph that is built.
-    sizes : tuple of int
-        Shape of a row of that value.
-    axes : tuple of tuple of int
-        For each of ONNX's axes: the axes of such a row that it consists of, in row-major order; ROWS
-        stands for the axis of the rows, and an empty tuple is an axis of size 1.
-    """
-
-    value: int
-    sizes: Shape
-    axes: tuple[tuple[int, ...], ...]
-
-    def size(self, axis: int) -> int:
-        """Return the size of one of ONNX's axes, without the factor of the rows."""
-        return prod(self.sizes[a] for a in self.axes[axis] if a != ROWS)
-
-    @property
-    def shape(self) -> Shape:
-        """The sizes of ONNX's axes but the first, which must be that of the rows."""
-        if not self.axes or self.axes[0] != (ROWS,):
-            raise ConversionError("needs rows along its first axis")
-        return tuple(self.size(k) for k in range(1, len(self.axes)))
-
-    def number(self, axis: int) -> int:
-        """Return an axis counted from the front."""
-        if not -len(self.axes) <= axis < len(self.axes):
-            raise ConversionError(f"needs an axis of {len(self.axes)}, got axis={axis}")
-        return axis % len(self.axes)
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Class probabilities that are not computed on shares unless something takes them.
-
-    Attributes
-    ----------
-    scores : Tensor
-    axis : int
-    log : bool
-        Whether the values are natural logarithms of the probabilities.
-    """
-
-    scores: Tensor
-    axis: int
-    log: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """The index of the first largest score of every row."""
-
-    scores: Tensor
-
-
-@dataclass(frozen=True)
-class Operator:
-    """An entry of the table: the function, and the attributes that it takes."""
-
-    convert: Convert
-    attributes: tuple[str, ...]
-
-
-OPERATORS: dict[str, Operator] = {}
-
-
-def operator(name: str, *attributes: str) -> Callable[[Convert], Convert]:
-    """Enter a function into the table of operators; a decorator."""
-
-    def enter(convert: Convert) -> Convert:
-        OPERATORS[name] = Operator(convert, attributes)
-        return convert
-
-    return enter
-
-
-def known_operators() -> dict[str, Operator]:
-    """Return the table, with the activations that are registered in :data:`nn.layers.LAYERS`."""
-    found = dict(OPERATORS)
-    for kind in LAYERS.values():
-        named = kind.named_elsewhere
-        if named is not None and named.onnx is not None and named.onnx not in found:
-            found[named.onnx] = Operator(_activation(kind), tuple(named.onnx_attributes))
-    return found
-
-
-def _activation(kind: type[Layer]) -> Convert:
-    def activate(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
-        assert kind.named_elsewhere is not None
-        options = {
-            argument: attributes.get(name, default)
-            for name, (argument, default) in kind.named_elsewhere.onnx_attributes.items()
-        }
-        # Strings of a graph are bytes.
-        plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in options.items()}
-        return builder.elementwise(kind(**plain), builder.tensor(x))
-
-    return activate
-
-
-def constant(value: Any) -> NDArray[np.float64]:
-    """Return a constant of numbers in float64.
-
-    An array that is the same for every row, made by a node that repeats it, has one row.
-    """
-    if isinstance(value, Sizes) and value.same_for_all_rows() is not None:
-        value = value.same_for_all_rows()
-    if isinstance(value, Sizes):
-        raise ConversionError(
-            "must not compute with the number of rows, which differs from call to call"
-        )
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-        raise ConversionError("needs a constant of numbers for its other operand")
-    return value.astype(np.float64)
+FAR = 2.0**13
 
 
 @dataclass
@@ -184,18 +41,21 @@ class Builder:
         Shape of a row of every value.
     far : set of int
         Values with elements that stand for constants too large for any format, as masks have them.
+    infinite : bool
+        Whether some of them are infinite.
     exact : bool
         Whether such constants are taken as they are.
-    whole : set of int
-        Values that are whole numbers, such as indices of largest elements.
+    whole : Whole
+        Which of the graph's values are whole numbers.
     """
 
     counts: tuple[int, int]
     nodes: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)
     sizes: list[Shape] = field(default_factory=list)
     far: set[int] = field(default_factory=set)
+    infinite: bool = False
     exact: bool = False
-    whole: set[int] = field(default_factory=set)
+    whole: Whole = field(default_factory=Whole)
     _arranged: dict[Any, int] = field(default_factory=dict)
 
     # Adding layers.
@@ -359,7 +219,7 @@ class Builder:
             for k, a in enumerate(a for a in widest.axes[axis] if a != ROWS)
         }
         order = list(parts)
-        placed = [_places(x) for x in widened]
+        placed = [places_of(x) for x in widened]
         for place in placed:
             if set(place) == set(parts):
                 order = sorted(parts, key=lambda part: place[part])
@@ -391,12 +251,12 @@ class Builder:
         cuts: set[tuple[bool, int]] = set()
         for x in tensors:
             if x.size(axis) > 1 or ROWS in x.axes[axis]:
-                cuts |= {cut for cut, _ in _cuts(x, axis)}
+                cuts |= {cut for cut, _ in cuts_of(x, axis)}
         found = []
         for x in tensors:
             factors: dict[int, Sequence[int]] = {}
             if x.size(axis) > 1:
-                for (rows, behind), a in _cuts(x, axis):
+                for (rows, behind), a in cuts_of(x, axis):
                     if a == ROWS:
                         continue
                     size = x.sizes[a]
@@ -412,8 +272,9 @@ class Builder:
 
     def near(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return constants with those that no format holds as masks of softmaxes, unless `exact`."""
+        self.infinite |= bool(np.isinf(values).any())
         if not self.exact:
-            return np.asarray(np.clip(values, -_FAR, _FAR))
+            return np.asarray(np.clip(values, -FAR, FAR))
         if not np.isfinite(values).all():
             raise ConversionError("needs finite constants where anything but a softmax takes them")
         return values
@@ -505,28 +366,6 @@ class Builder:
         places = self.places(value)
         nodes = [self.nodes[k - 1] for k in places if k]
         return Graph([(layer, tuple(places[k] for k in taken)) for layer, taken in nodes])
-
-
-def _places(x: Tensor) -> dict[tuple[int, int], int]:
-    """Return, for each part of ONNX's axes, the axis of a row that it is."""
-    return {
-        (axis, k): a
-        for axis, group in enumerate(x.axes)
-        for k, a in enumerate(a for a in group if a != ROWS)
-    }
-
-
-def _cuts(x: Tensor, axis: int) -> list[tuple[tuple[bool, int], int]]:
-    """Return for each part of one of ONNX's axes what is behind it: (rows, product), and the part."""
-    found: list[tuple[tuple[bool, int], int]] = []
-    rows, behind = False, 1
-    for a in reversed(x.axes[axis]):
-        found.append(((rows, behind), a))
-        if a == ROWS:
-            rows, behind = True, 1
-        else:
-            behind *= x.sizes[a]
-    return found
 
 
 def _leading(v: NDArray[Any]) -> int:

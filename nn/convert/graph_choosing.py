@@ -1,4 +1,4 @@
-"""ONNX operators that compare and choose, as functions of :mod:`nn.convert.graph_builder`.
+"""ONNX operators that compare and choose, as functions of :mod:`nn.convert.graph_table`.
 
 A condition is a value of zeros and ones: a Step of a difference. Infinite constants, and others that no
 format holds, are masks of attention: a number that a format holds stands for them, where nothing but
@@ -14,23 +14,29 @@ import numpy as np
 
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_arithmetic import is_constant, joined
-from nn.convert.graph_builder import Builder, Tensor, constant, operator
+from nn.convert.graph_axes import reduced_to_largest
+from nn.convert.graph_builder import FAR, Builder
 from nn.convert.graph_fusing import Fusing
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import Scores, Tensor, constant
 from nn.layers.clipping import Clip
 from nn.layers.functions import Reciprocal
 from nn.layers.joining import Add, Multiply, Subtract
 from nn.layers.rectifiers import Abs, Step
+from nn.layers.reducing import ReduceMax
 from nn.layers.scale import Scale, Shift
 from nn.layers.selecting import Take
 from nn.layers.shaping import Reshape, Transpose
 from nn.layers.smooth import Softplus
 from nn.layers.softmax import Softmax
 
-__all__ = ["only_softmaxes_take"]
+__all__ = ["differs", "only_softmaxes_take"]
 
 # A mask is one still if it is scaled by as little as this.
 _LEAST = 2.0**-6
-_KEEPING = (Add, Reshape, Shift, Subtract, Take, Transpose)
+_KEEPING = (Add, ReduceMax, Reshape, Shift, Subtract, Take, Transpose)
+# Says of the largest score whether there is one that is not masked.
+_ALL = (Step, -FAR / 2)
 # From here on softplus is x, to 1e-6.
 _STRAIGHT = 14.0
 
@@ -63,10 +69,15 @@ operator("Less")(_compared(True, False))
 operator("LessOrEqual")(_compared(True, True))
 
 
+def differs(builder: Builder, x: Any, y: Any) -> Tensor:
+    """Return ones where values differ, zeros elsewhere."""
+    apart = builder.elementwise(Abs(), _difference(builder, x, y))
+    return builder.elementwise(Step(0.0), apart)
+
+
 @operator("Equal")
 def _equal(builder: Builder, attributes: dict[str, Any], x: Any, y: Any) -> Tensor:
-    apart = builder.elementwise(Abs(), _difference(builder, x, y))
-    return _not(builder, {}, builder.elementwise(Step(0.0), apart))
+    return _not(builder, {}, differs(builder, x, y))
 
 
 @operator("Not")
@@ -114,6 +125,8 @@ def _chosen(builder: Builder, choose: Any, first: Any, second: Any) -> Tensor:
     choose = builder.tensor(choose)
     if _is_softplus(builder, choose, first, second):
         return builder.tensor(second)
+    if _is_never(builder, choose) and not is_constant(second) and choose.axes == second.axes:
+        return builder.tensor(second)
     if is_constant(first) and is_constant(second):
         return builder.scaled(choose, first - second, second)
     apart = _difference(builder, first, second)
@@ -135,7 +148,10 @@ def only_softmaxes_take(builder: Builder, value: int, *, then_softmax: bool) -> 
     for k in sorted(fused.needed()):
         layer, taken = fused.nodes[k]
         if not masked.isdisjoint(taken):
-            if isinstance(layer, Softmax):
+            if (
+                isinstance(layer, Softmax)
+                or (type(layer), getattr(layer, "threshold", None)) == _ALL
+            ):
                 continue
             scales = isinstance(layer, Scale) and np.abs(layer.factor).min() >= _LEAST
             # Not by `isinstance`: a Flatten, say, is a Reshape, but a Constant is no Shift of its input.
@@ -166,6 +182,20 @@ def _is_softplus(builder: Builder, choose: Tensor, x: Any, y: Any) -> bool:
         and isinstance(step, Step)
         and step.threshold >= _STRAIGHT
     )
+
+
+@operator("IsNaN")
+def _is_nan(builder: Builder, attributes: dict[str, Any], x: Any) -> Tensor:
+    """Ones where a softmax has nothing to choose from, since all is masked: 0 / 0 in floats."""
+    if not builder.infinite or not isinstance(x, Scores):
+        return builder.scaled(builder.tensor(x), 0.0, None)  # fixed-point numbers are finite
+    largest = reduced_to_largest(builder, {}, x.scores, np.array([x.axis]))
+    return _not(builder, {}, builder.elementwise(Step(-FAR / 2), largest))
+
+
+def _is_never(builder: Builder, choose: Tensor) -> bool:
+    layer = builder.nodes[choose.value - 1][0] if choose.value else None
+    return isinstance(layer, Scale) and not layer.factor.any() and not layer.summand.any()
 
 
 @operator("Sign")

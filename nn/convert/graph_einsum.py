@@ -1,4 +1,4 @@
-"""ONNX's Einsum as matrix products and sums of products, a function of :mod:`nn.convert.graph_builder`."""
+"""ONNX's Einsum as matrix products and sums of products, a function of :mod:`nn.convert.graph_table`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import numpy as np
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_arithmetic import contracted, is_constant, joined, product
 from nn.convert.graph_axes import summed
-from nn.convert.graph_builder import ROWS, Builder, Tensor, constant, operator
+from nn.convert.graph_builder import Builder
+from nn.convert.graph_shaping import take
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Tensor, constant
 from nn.layers.joining import Multiply
 
 __all__: list[str] = []
 
 # Names of the axes that an ellipsis stands for, the last one first: no letters, which are the user's.
 _MORE = "0123456789"
+# NumPy's names are letters.
+_DIGITS = str.maketrans(_MORE, "ÀÁÂÃÄÅÆÇÈÉ")
 
 
 def _parsed(equation: str, ranks: list[int]) -> tuple[list[str], str]:
@@ -45,17 +50,63 @@ def _einsum(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor
     operands: list[Any] = [constant(p) if is_constant(p) else builder.tensor(p) for p in parts]
     ranks = [x.ndim if is_constant(x) else len(x.axes) for x in operands]
     names, wanted = _parsed(attributes["equation"].decode(), ranks)
-    if len(parts) > 2 or any(len(set(n)) < len(n) for n in (*names, wanted)):
-        raise ConversionError("needs one or two operands, and every axis once in each")
+    if len(set(wanted)) < len(wanted):
+        raise ConversionError(f"needs every axis of its result once, got {wanted}")
     if set(wanted) - set("".join(names)):
         raise ConversionError(f"needs the axes of its result among those of operands, got {wanted}")
+    for k, (x, name) in enumerate(zip(operands, names, strict=True)):
+        operands[k], names[k] = _diagonals(builder, x, name)
+    x, name = operands[0], names[0]
+    for k in range(1, len(operands)):
+        later = set(wanted).union(*names[k + 1 :])
+        between = "".join(dict.fromkeys(a for a in name + names[k] if a in later))
+        x = _pair(
+            builder, [x, operands[k]], [name, names[k]], wanted if k + 1 == len(names) else between
+        )
+        name = between
+    return x if len(operands) > 1 else _pair(builder, operands, names, wanted)
+
+
+def _diagonals(builder: Builder, x: Any, name: str) -> tuple[Any, str]:
+    """Return an operand with every axis once: of those that have one name, the diagonal."""
+    for a in dict.fromkeys(name):
+        axes = [k for k, other in enumerate(name) if other == a]
+        if len(axes) == 1:
+            continue
+        if not is_constant(x) and any(ROWS in x.axes[k] for k in axes):
+            raise ConversionError("takes diagonals along the rows, which are computed separately")
+        shape = x.shape if is_constant(x) else [x.size(k) for k in range(len(x.axes))]
+        sizes = {shape[k] for k in axes}
+        if len(sizes) > 1:
+            raise ConversionError(f"needs axes of one size for {a}, got {sorted(sizes)}")
+        size = sizes.pop()
+        # All of them as one, of which every so many are taken.
+        places = np.arange(size) * sum(size**k for k in range(len(axes)))
+        first, others = axes[0], axes[1:]
+        if is_constant(x):
+            moved = np.moveaxis(x, axes, range(len(axes)))
+            x = np.moveaxis(moved.reshape(-1, *moved.shape[len(axes) :])[places], 0, first)
+        else:
+            joined_up = tuple(part for k in axes for part in x.axes[k])
+            groups = [
+                joined_up if k == first else g for k, g in enumerate(x.axes) if k not in others
+            ]
+            x = take(builder, replace(x, axes=tuple(groups)), first, places.tolist())
+        name = "".join(n for k, n in enumerate(name) if k not in others)
+    return x, name
+
+
+def _pair(builder: Builder, operands: list[Any], names: list[str], wanted: str) -> Any:
+    """Return what one or two operands with every axis once give."""
+    if all(map(is_constant, operands)):
+        return np.einsum(f"{','.join(names)}->{wanted}".translate(_DIGITS), *operands)
     for k, (x, name) in enumerate(zip(operands, names, strict=True)):
         others = set(wanted).union(*(n for j, n in enumerate(names) if j != k))
         gone = [axis for axis, a in enumerate(name) if a not in others]
         if gone:
             operands[k] = _without(builder, x, gone)
             names[k] = "".join(a for a in name if a in others)
-    if len(parts) == 1:
+    if len(operands) == 1:
         (x,), (name,) = operands, names
         made: Tensor = replace(x, axes=tuple(x.axes[name.index(a)] for a in wanted))
         return made

@@ -1,4 +1,4 @@
-"""ONNX operators on images and signals, as functions of :mod:`nn.convert.graph_builder`.
+"""ONNX operators on images and signals, as functions of :mod:`nn.convert.graph_table`.
 
 ONNX has channels first, the layers that are made have them last.
 """
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import ROWS, Builder, Tensor, constant, operator
+from nn.convert.graph_builder import Builder
 from nn.convert.graph_sizes import whole_sizes
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Tensor, constant
 from nn.layers import Layer
 from nn.layers.convolution import Convolution
 from nn.layers.pooling import AveragePool, MaxPool
-from nn.layers.resizing import COORDINATES, MODES, ROUNDINGS, Resize
+from nn.layers.resizing import COORDINATES, MODES, ROUNDINGS, CubicResize, Resize
 from nn.layers.standardising import GroupNorm, LocalResponseNorm
 from nn.layers.transposed import TransposedConvolution
 
@@ -326,11 +328,17 @@ def _resized(
 ) -> Tensor:  # fmt: skip
     mode = attributes.get("mode", b"nearest").decode()
     for name, value, known in (
-        ("mode", mode, MODES), ("coordinate_transformation_mode", place, COORDINATES),
+        ("mode", mode, (*MODES, "cubic")), ("coordinate_transformation_mode", place, COORDINATES),
         ("nearest_mode", rounding, ROUNDINGS),
     ):  # fmt: skip
         if value not in known:
             raise ConversionError(f"needs {name} {', '.join(known)}, got {name}={value}")
+    keys: dict[str, Any] = {"coordinates": place, "mode": mode, "rounding": rounding}
+    kind: type[Resize] = Resize
+    if mode == "cubic":
+        sharpness = float(f"{attributes.get('cubic_coeff_a', -0.75):.7g}")
+        beyond = "leave" if attributes.get("exclude_outside", 0) else "repeat"
+        kind, keys = CubicResize, {"coordinates": place, "sharpness": sharpness, "beyond": beyond}
     policy = attributes.get("keep_aspect_ratio_policy", b"stretch").decode()
     if attributes.get("antialias", 0):
         raise ConversionError("needs antialias=0")
@@ -344,7 +352,7 @@ def _resized(
         if any(wanted.get(a, 1) != 1 for a in (0, 1)):
             raise ConversionError(f"must keep rows and channels, got scales={wanted}")
         whole: Sequence[float] = [wanted.get(a, 1.0) for a in range(2, rank)]
-        layer = Resize(whole, mode=mode, coordinates=place, rounding=rounding)
+        layer = kind(whole, **keys)
         return _applied(builder, layer, value)
     if sizes is None:
         raise ConversionError("needs constant scales, or sizes")
@@ -364,5 +372,5 @@ def _resized(
             new[k] = round(scale * old[k])
             if not np.isclose(new[k], scale * old[k]):
                 raise ConversionError(f"needs sizes that keep the ratio, got {asked} for {old}")
-    layer = Resize(size=new, mode=mode, coordinates=place, rounding=rounding)
+    layer = kind(size=new, **keys)
     return _applied(builder, layer, value)

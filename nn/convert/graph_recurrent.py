@@ -1,4 +1,4 @@
-"""ONNX's recurrent operators, unrolled into nodes, as functions of :mod:`nn.convert.graph_builder`.
+"""ONNX's recurrent operators, unrolled into nodes, as functions of :mod:`nn.convert.graph_table`.
 
 The products with the inputs of all steps are one layer; each step then has the product with the state
 before it, the gates, and the new state. A state of zeros before the first step costs nothing.
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import ROWS, Builder, Scores, Tensor, constant, operator
+from nn.convert.graph_builder import Builder
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Scores, Tensor, constant
 from nn.layers import Layer
 from nn.layers.activations import Sigmoid, Tanh
 from nn.layers.clipping import Clip, HardSigmoid

@@ -1,4 +1,4 @@
-"""ONNX operators that move elements, as functions of :mod:`nn.convert.graph_builder`."""
+"""ONNX operators that move elements, as functions of :mod:`nn.convert.graph_table`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,16 @@ import numpy as np
 
 from nn.convert.from_sklearn import ConversionError
 from nn.convert.graph_axes import looked_up
-from nn.convert.graph_builder import (
-    ROWS,
-    Builder,
-    Labels,
-    Scores,
-    Sizes,
-    Tensor,
-    constant,
-    operator,
-)
-from nn.convert.graph_sizes import FREE, LINEAR, OPEN, sizes_for, whole_sizes
+from nn.convert.graph_builder import Builder
+from nn.convert.graph_choosing import differs
+from nn.convert.graph_sizes import FREE, LINEAR, OPEN, Sizes, sizes_for, whole_sizes
+from nn.convert.graph_table import operator
+from nn.convert.graph_values import ROWS, Labels, Scores, Tensor, constant
+from nn.convert.graph_whole import BOOL, FLOATS, INTEGERS
 from nn.layers.joining import Concat
 from nn.layers.selecting import Pad, Take
 
 __all__ = ["axes_of", "take"]
-
-_FLOATS = (1, 10, 11, 16)
-_INTEGERS = (5, 6, 7, 12, 13)
 
 
 def _integers(value: Any) -> list[int]:
@@ -52,9 +44,10 @@ def _identity(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
 
 @operator("Cast", "to", "saturate", "round_mode")
 def _cast(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
-    to = attributes["to"]
-    whole = isinstance(x, Labels) or (isinstance(x, Tensor) and x.value in builder.whole)
-    if to not in _FLOATS and not (whole and to in _INTEGERS):
+    (to, whole) = attributes["to"], attributes["whole"][0]
+    if to == BOOL and not isinstance(x, Labels):
+        return x if attributes["truth"] else differs(builder, x, np.zeros(()))
+    if to not in FLOATS and not (whole and to in INTEGERS):
         raise ConversionError("must cast to a float type: rounding to integers is not converted")
     return x
 
@@ -246,6 +239,9 @@ def _concat(builder: Builder, attributes: dict[str, Any], *parts: Any) -> Tensor
     if any(ROWS in x.axes[axis] for x in tensors):
         raise ConversionError("cannot join rows, which are computed separately")
     single = [builder.one_axis(x, axis) for x in tensors]
+    for other in range(len(single[0].axes)):
+        if other != axis:
+            single = builder.refined(single, other)
     # Aligned as if the axis had one element everywhere, then put at the end.
     whole = [
         builder.slim(replace(x, axes=(*x.axes[:axis], (), *x.axes[axis + 1 :]))) for x in single
@@ -372,6 +368,16 @@ def _split(
         take(builder, x, axis, range(stop - size, stop))
         for stop, size in zip(stops, parts, strict=True)
     )
+
+
+@operator("Trilu", "upper")
+def _triangle(builder: Builder, attributes: dict[str, Any], x: Any, shift: Any = None) -> Tensor:
+    x, k = builder.tensor(x), 0 if shift is None else int(constant(shift).reshape(()))
+    if len(x.axes) < 2 or any(ROWS in group for group in x.axes[-2:]):
+        raise ConversionError("needs two axes behind that of the rows")
+    ones = np.ones([x.size(len(x.axes) - 2), x.size(len(x.axes) - 1)])
+    kept = np.triu(ones, k) if attributes.get("upper", 1) else np.tril(ones, k)
+    return builder.scaled(x, kept, None)
 
 
 @operator("Expand")

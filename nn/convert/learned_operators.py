@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nn.convert.conversion import Scores
 from nn.convert.expressions import Affine, joined
+from nn.convert.graph_whole import FLOATS
 from nn.convert.learned_models import MODELS
 from nn.convert.learned_values import Context, Labelled, Numbers, Odds, computed, labels_of, numbers
 from nn.convert.problems import ConversionError
@@ -27,7 +28,7 @@ __all__ = ["operators"]
 Floats = NDArray[np.float64]
 Convert = Callable[..., Any]
 # ONNX's numbers of float types, and of float64.
-_FLOATS, _DOUBLE = (1, 10, 11, 16), 11
+_DOUBLE = 11
 
 
 def _constant(value: Any, size: int) -> Floats:
@@ -212,7 +213,7 @@ def _clip(
 
 
 def _cast(context: Context, attributes: dict[str, Any], x: Any) -> Any:
-    if not isinstance(x, Labelled) and attributes["to"] not in _FLOATS:
+    if not isinstance(x, Labelled) and attributes["to"] not in FLOATS:
         raise ConversionError("must cast to a float type: rounding to integers is not converted")
     if isinstance(x, Numbers) and context.double and attributes["to"] != _DOUBLE:
         return replace(x, paths=(None,) * len(x.paths))

@@ -2,7 +2,7 @@
 
 ONNX's own reference evaluator computes what does not depend on the graph's inputs; shape arithmetic it
 computes twice, for two numbers of rows, so that what depends on the number shows. The other nodes are
-converted by the table of :mod:`nn.convert.graph_builder`.
+converted by the table of :mod:`nn.convert.graph_table`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 from nn.convert import graph_arithmetic as _arithmetic  # noqa: F401  (for their entries in the table)
 from nn.convert import graph_axes as _axes  # noqa: F401
 from nn.convert import graph_einsum as _einsum  # noqa: F401
+from nn.convert import graph_exponents as _exponents  # noqa: F401
 from nn.convert import graph_images as _images  # noqa: F401
 from nn.convert import graph_recurrent as _recurrent  # noqa: F401
 from nn.convert import graph_shaping as _shaping  # noqa: F401
 from nn.convert.from_sklearn import ConversionError
-from nn.convert.graph_builder import (
-    ROWS,
-    Builder,
-    Labels,
-    Scores,
-    Sizes,
-    Tensor,
-    known_operators,
-)
+from nn.convert.graph_builder import Builder
 from nn.convert.graph_choosing import only_softmaxes_take
 from nn.convert.graph_folding import simplified
 from nn.convert.graph_fusing import fused
-from nn.convert.graph_sizes import OPEN, computed
+from nn.convert.graph_sizes import OPEN, Sizes, computed
+from nn.convert.graph_table import known_operators
+from nn.convert.graph_values import ROWS, Labels, Scores, Tensor
+from nn.convert.graph_whole import BOOL, FLOATS
 from nn.layers.activations import Sigmoid
 from nn.layers.dense import Dense
 from nn.layers.graph import Graph
@@ -57,6 +53,21 @@ RANDOM = (
 
 # Of operators that are not in the table; behind all blockers, the message lists those that are.
 _UNKNOWN = " cannot be converted"
+# Why not, where there is no hope.
+_WHY = {
+    **dict.fromkeys(
+        ("Compress", "NonMaxSuppression", "NonZero", "Unique"),
+        "how many elements it gives depends on secret values; keep an output ahead of it, by outputs=",
+    ),
+    **dict.fromkeys(
+        ("BitShift", "BitwiseAnd", "BitwiseOr", "Ceil", "Floor", "Mod", "Round"),
+        "it rounds, or computes with bits, and numbers on shares are off in the last place",
+    ),
+    **dict.fromkeys(
+        ("If", "Loop", "Scan", "SequenceMap"),
+        "what is computed must not depend on secret values: export the graph unrolled",
+    ),
+}
 # Operators that compute with whole numbers in the place of reals, without "quantize" in their names.
 _WHOLE = re.compile(
     r"QLinear\w+|\w+Integer|MatMulIntegerToFloat|QGemm|Q\w*Attention|QEmbed\w+|QMoE|\w+NBits|\w+BnB4|\w+Bnb4"
@@ -137,6 +148,9 @@ def _graph_model(
         raise ConversionError(f"all inputs must have as many rows, got shapes {dict(shapes)}")
     batch = given.pop()
     builder = Builder((batch or OPEN[0], OPEN[1]), exact=exact)
+    for value in graph.input:
+        if value.name in shapes and value.type.tensor_type.elem_type not in FLOATS:
+            builder.whole.enter(value.name, value.type.tensor_type.elem_type)
     columns = {name: prod(shape[1:]) for name, shape in shapes.items()}
     builder.sizes.append((sum(columns.values()),))
     start = 0
@@ -214,7 +228,8 @@ def _run(
     known = known_operators()
     if node.op_type not in known or node.domain not in ("", "ai.onnx"):
         domain = f"{node.domain}." if node.domain else ""
-        return f"{domain}{where}{_UNKNOWN}"
+        why = _WHY.get(node.op_type) if not node.domain else None
+        return f"{domain}{where}{_UNKNOWN}" + (f": {why}" if why else "")
     if any(isinstance(x, _Lost) for x in inputs):
         return None  # what made it is named
     entry = known[node.op_type]
@@ -223,7 +238,10 @@ def _run(
     if unknown:
         return f"{where}: must not have the attribute {', '.join(unknown)}"
     attributes |= {"opset": version, "outputs": len([name for name in node.output if name])}
+    attributes["whole"] = [name in builder.whole.valued for name in node.input]
+    attributes["truth"] = builder.whole.types.get(node.input[0]) == BOOL
     try:
+        builder.whole.follow(node, attributes, inputs)
         made = entry.convert(builder, attributes, *inputs)
     except ConversionError as error:
         return f"{where}: {error}"
@@ -247,9 +265,9 @@ def _branch(
     graph = next(a.g for a in node.attribute if a.name == name)
     inner = values | {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
     blockers = [_run(onnx, opsets, version, builder, one, inner, evaluate) for one in graph.node]
-    values.update(
-        {out: inner[made.name] for out, made in zip(node.output, graph.output, strict=True)}
-    )
+    for out, made in zip(node.output, graph.output, strict=True):
+        values[out] = inner[made.name]
+        builder.whole.rename(made.name, out)
     return "; ".join(filter(None, blockers)) or None
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nn.convert.from_sklearn import ConversionError
+from nn.convert.graph_whole import FLOATS, INTEGERS
 from nn.convert.onnx_images import IMAGE_OPERATORS
 from nn.convert.onnx_values import (
     Images,
@@ -35,10 +36,6 @@ __all__ = ["operators"]
 
 Floats = NDArray[np.float64]
 Operator = Callable[..., Value | tuple[Value, ...]]
-# ONNX numbers of element types: float, float16, double, bfloat16; and the integers that hold the index
-# of any class.
-_FLOATS = (1, 10, 11, 16)
-_INTEGERS = (5, 6, 7, 12, 13)
 
 
 def _identity(attributes: dict[str, Any], x: Value, *other: Value) -> Value:
@@ -295,7 +292,7 @@ def _array_feature_extractor(attributes: dict[str, Any], x: Value, y: Value) -> 
 
 def _cast(attributes: dict[str, Any], x: Value) -> Value:
     to = attributes["to"]
-    if to not in _FLOATS and not (isinstance(x, Labels) and to in _INTEGERS):
+    if to not in FLOATS and not (isinstance(x, Labels) and to in INTEGERS):
         raise ConversionError("must cast to a float type: rounding to integers is not converted")
     return x
 

@@ -23,7 +23,7 @@ from nn.layers.convolution import Convolution
 from nn.layers.dense import Dense
 from nn.layers.dropout import Dropout
 from nn.layers.embedding import Embedding
-from nn.layers.functions import Exp, Log, Pow, Reciprocal, Sqrt
+from nn.layers.functions import Cos, Exp, Log, Pow, Reciprocal, Sin, Sqrt
 from nn.layers.graph import Graph
 from nn.layers.joining import (
     Add,
@@ -43,7 +43,7 @@ from nn.layers.pooling import AveragePool, MaxPool
 from nn.layers.rectifiers import Abs, PReLU, Step, ThresholdedReLU
 from nn.layers.reducing import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from nn.layers.relu import ReLU
-from nn.layers.resizing import Resize
+from nn.layers.resizing import CubicResize, Resize
 from nn.layers.scale import Scale, Shift
 from nn.layers.selecting import Pad, Take
 from nn.layers.shaping import Flatten, Reshape, Transpose
@@ -66,6 +66,8 @@ __all__ = [
     "Clip",
     "Concat",
     "Convolution",
+    "Cos",
+    "CubicResize",
     "Dense",
     "Dropout",
     "Embedding",
@@ -108,6 +110,7 @@ __all__ = [
     "Shift",
     "SiLU",
     "Sigmoid",
+    "Sin",
     "Softmax",
     "Softplus",
     "Sqrt",

@@ -8,17 +8,18 @@ of the domain is refused there, as `ranges` of the session say. They are not tra
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
+from mpc.protocols import trigonometry
 from nn.core.checks import interval, real
 from nn.layers.layer import Layer, NamedElsewhere, Shape, register
 from ring.errors import ArgumentError, DtypeError
 
-__all__ = ["Exp", "Log", "Pow", "Reciprocal", "Sqrt"]
+__all__ = ["Cos", "Exp", "Log", "Pow", "Reciprocal", "Sin", "Sqrt"]
 
 Reals = NDArray[Any]
 # No format has a smaller positive number.
@@ -264,3 +265,79 @@ class Pow(_Function):
     def _defined(self, lows: Reals, highs: Reals) -> tuple[Reals, Reals]:
         least = 0 if self.exponent > 0 else _SMALLEST
         return np.maximum(lows, least), np.maximum(highs, least)
+
+
+class _Wave(_Function):
+    """Base class: sine and cosine."""
+
+    may_grow = False
+    # In mpc.protocols.trigonometry; and where it is 1.
+    protocol: ClassVar[str]
+    peak: ClassVar[float]
+
+    def reach(self, magnitude: SharedArray) -> float:
+        return 1.0
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[Reals, Reals]:
+        lows, highs = interval(low, high)
+        ends = self._exact(lows), self._exact(highs)
+
+        def reached(place: float) -> Reals:
+            turns = (lows - place) / (2 * np.pi), (highs - place) / (2 * np.pi)
+            return np.asarray(np.ceil(turns[0]) <= np.floor(turns[1]))
+
+        least = np.where(reached(self.peak + np.pi), -1.0, np.minimum(*ends))
+        return least, np.where(reached(self.peak), 1.0, np.maximum(*ends))
+
+    def fixed_point_error(self, magnitude: Reals, error: Reals, frac_bits: int) -> Reals:
+        return np.minimum(error, 2.0) + trigonometry.error_bound(self.protocol, frac_bits)
+
+
+@register
+class Sin(_Wave):
+    """The sine.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import Sin
+    >>> Sin()(np.array([[0.0, 1.0]])).round(4)
+    array([[0.    , 0.8415]])
+    """
+
+    protocol, peak = "sin", math.pi / 2
+    named_elsewhere = NamedElsewhere(onnx="Sin")
+
+    def _exact(self, x: Reals) -> Reals:
+        return np.asarray(np.sin(x))
+
+    def _shared(self, x: SharedArray) -> SharedArray:
+        return x.sin().truncate()
+
+    def _derivative(self, x: Reals) -> Reals:
+        return np.asarray(np.cos(x))
+
+
+@register
+class Cos(_Wave):
+    """The cosine.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import Cos
+    >>> Cos()(np.array([[0.0, 1.0]])).round(4)
+    array([[1.    , 0.5403]])
+    """
+
+    protocol, peak = "cos", 0.0
+    named_elsewhere = NamedElsewhere(onnx="Cos")
+
+    def _exact(self, x: Reals) -> Reals:
+        return np.asarray(np.cos(x))
+
+    def _shared(self, x: SharedArray) -> SharedArray:
+        return x.cos().truncate()
+
+    def _derivative(self, x: Reals) -> Reals:
+        return np.asarray(-np.sin(x))

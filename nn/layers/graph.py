@@ -17,6 +17,7 @@ from math import prod
 from typing import Any, overload
 
 from nn.layers.layer import Layer, Shape
+from nn.layers.selecting import Take
 from nn.layers.shaping import Reshape
 from ring.errors import ArgumentError, DataError, DtypeError, ShapeError, SottoError
 
@@ -136,16 +137,27 @@ def inputs_of(layers: Sequence[Layer]) -> list[tuple[int, ...]]:
     return [(number,) for number in range(len(layers))]
 
 
-def flat_rows(X: Any, layers: Sequence[Layer]) -> Any:
+def flat_rows(X: Any, layers: Sequence[Layer], columns: slice | None = None) -> Any:
     """Return images or sequences as rows of numbers, if their axes are those that the layers make.
 
     Rows with several axes are taken where the layers begin with a Reshape to these; axes of size 1 make
-    no difference. Anything else is returned as it is.
+    no difference. Anything else is returned as it is. Of one of several inputs, `columns` are its
+    features among those of the model.
     """
     shape = tuple(getattr(X, "shape", ()))
     if len(shape) < 3:
         return X
-    first = [layer for layer, taken in zip(layers, inputs_of(layers), strict=True) if 0 in taken]
+    pairs = list(zip(layers, inputs_of(layers), strict=True))
+    source = 0
+    if columns is not None:
+        own = Take(0, range(columns.start, columns.stop)).indices
+        places = [
+            k for k, (x, _) in enumerate(pairs, 1) if isinstance(x, Take) and x.indices == own
+        ]
+        if not places or pairs[places[0] - 1][1] != (0,):
+            return X
+        source = places[0]
+    first = [layer for layer, taken in pairs if source in taken]
     wanted = [n for n in shape[1:] if n != 1]
     made = [[n for n in getattr(layer, "shape", ()) if n != 1] for layer in first]
     if not first or not all(isinstance(layer, Reshape) for layer in first):

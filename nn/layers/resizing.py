@@ -14,7 +14,7 @@ from nn.core.checks import integer, interval, real
 from nn.layers.layer import Layer, Shape, register
 from ring.errors import ArgumentError, ShapeError
 
-__all__ = ["Resize"]
+__all__ = ["CubicResize", "Resize"]
 
 Floats = NDArray[np.float64]
 
@@ -101,8 +101,10 @@ class Resize(Layer):
             )
         if self.size is not None:
             return (*self.size, shape[-1])
+        # In float32, as ONNX has scales: 10 pixels times its 0.7, which is less than 0.7, are 7.
         sizes = tuple(
-            math.floor(n * s) for n, s in zip(shape[:-1], self._scales(shape), strict=True)
+            math.floor(np.float32(n) * np.float32(s))
+            for n, s in zip(shape[:-1], self._scales(shape), strict=True)
         )
         if min(sizes) < 1:
             raise ShapeError(f"{self!r} leaves nothing of images of shape {shape}")
@@ -116,18 +118,19 @@ class Resize(Layer):
 
     def _places(self, old: int, new: int, scale: float) -> Floats:
         """Return where each new element lies among the old ones, from 0 to old - 1."""
-        k = np.arange(new, dtype=np.float64)
+        # In float32, as onnxruntime: of two places that are as near, it then repeats the same.
+        k, step = np.arange(new, dtype=np.float32), np.float32(scale)
         if self.coordinates == "align_corners":
-            found = k * (old - 1) / (new - 1) if new > 1 else np.zeros(1)
+            found: NDArray[Any] = k * (old - 1) / (new - 1) if new > 1 else np.zeros(1)
         elif self.coordinates == "asymmetric":
-            found = k / scale
+            found = k / step
         elif self.coordinates == "pytorch_half_pixel" and new == 1:
             found = np.zeros(1)
         else:
-            found = (k + 0.5) / scale - 0.5
+            found = (k + 0.5) / step - 0.5
             if self.coordinates == "half_pixel_symmetric":  # new pixels lie around the same middle
-                found += old / 2 * (1 - new / (scale * old))
-        return found
+                found += np.float32(old / 2) * (1 - np.float32(new) / (step * np.float32(old)))
+        return found.astype(np.float64)
 
     def _nearest(self, old: int, new: int, scale: float) -> NDArray[np.int64]:
         """Return the old element that each new one repeats."""
@@ -192,6 +195,96 @@ class Resize(Layer):
             error = self(np.broadcast_to(error, np.shape(magnitude))[None])[0]
         # Each axis is right to the last place.
         return error + (4 if self.mode == "linear" else 0) * 2.0**-frac_bits
+
+
+@register
+class CubicResize(Resize):
+    """Make images larger or smaller, by public weighted means of four neighbouring pixels an axis.
+
+    Keys' cubic convolution, of which some weights are negative: results may leave the range of the pixels.
+
+    Parameters
+    ----------
+    scale : float or sequence of float, optional
+        New size divided by the old one, for each axis; above 0.
+    size : sequence of int, optional
+        New height and width, or length, in place of `scale`.
+    coordinates : {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric", \
+"align_corners"}
+        Where a new pixel lies among the old ones. Default "half_pixel": centres of pixels stay in place.
+    sharpness : float, default=-0.75
+        At least -1 and at most 0: ONNX's `cubic_coeff_a`.
+    beyond : {"repeat", "leave"}, default="repeat"
+        Whether the pixels at the border stand for those beyond it, or the others get their weight.
+
+    Raises
+    ------
+    ArgumentError, DtypeError
+        If neither or both of `scale` and `size` are given, or an argument is none of the above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nn.layers import CubicResize
+    >>> CubicResize(2)(np.array([1.0, 1.0, 3.0, 3.0]).reshape(1, 4, 1))[0, :, 0].round(2)
+    array([1.  , 0.93, 0.79, 1.45, 2.55, 3.21, 3.07, 3.  ])
+    """
+
+    options = ("scale", "size", "coordinates", "sharpness", "beyond")
+    may_grow = True
+
+    def __init__(
+        self, scale: Any = None, size: Any = None, coordinates: str = "half_pixel",
+        sharpness: float = -0.75, beyond: str = "repeat",
+    ) -> None:  # fmt: skip
+        super().__init__(scale, size, "linear", coordinates)
+        self.mode = "cubic"
+        self.sharpness = -real("-sharpness", -sharpness, least=0.0, below=1.0 + 2.0**-20)
+        self.beyond = _one_of("beyond", beyond, ("repeat", "leave"))
+
+    def _matrix(self, old: int, new: int, scale: float) -> Floats:
+        a, places = self.sharpness, self._places(old, new, scale)
+        whole, columns = np.zeros((old, new)), np.arange(new)
+        for step in range(-1, 3):
+            near = np.floor(places).astype(np.int64) + step
+            d = np.abs(near - places)
+            inner, outer = ((a + 2) * d - (a + 3)) * d * d + 1, (((d - 5) * d + 8) * d - 4) * a
+            weights = np.where(d <= 1, inner, np.where(d < 2, outer, 0))
+            if self.beyond == "leave":
+                weights = np.where((near < 0) | (near >= old), 0, weights)
+            whole[np.clip(near, 0, old - 1), columns] += weights
+        return whole if self.beyond == "repeat" else np.asarray(whole / whole.sum(axis=0))
+
+    def bounds(self, low: ArrayLike, high: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        lows, highs = (np.asarray(v, np.float64)[None] for v in interval(low, high))
+        if lows.ndim == 1:  # one range for all; sizes are not known
+            raise ShapeError(f"{self!r} needs bounds for every element of a row")
+        for axis, old, new, scale in self._axes(lows.shape[1:]):
+            matrix = self._matrix(old, new, scale)
+            up, down = np.maximum(matrix, 0), np.minimum(matrix, 0)
+            lows, highs = (
+                _times(lows, axis, up) + _times(highs, axis, down),
+                _times(highs, axis, up) + _times(lows, axis, down),
+            )
+        return lows[0], highs[0]
+
+    def reach(self, magnitude: SharedArray) -> SharedArray:
+        for axis, old, new, scale in self._axes(tuple(magnitude.shape)[1:]):
+            magnitude = _times(magnitude, axis, np.abs(self._matrix(old, new, scale)))
+        return magnitude
+
+    def fixed_point_error(
+        self, magnitude: NDArray[Any], error: NDArray[Any], frac_bits: int
+    ) -> NDArray[Any]:
+        off = np.broadcast_to(error, np.shape(magnitude))[None]
+        unit = 2.0**-frac_bits
+        size = np.asarray(magnitude, np.float64)[None]
+        for axis, old, new, scale in self._axes(size.shape[1:]):
+            matrix = np.abs(self._matrix(old, new, scale))
+            # Weights are rounded to half a unit, products to the last place.
+            off = _times(off, axis, matrix) + 4 * size.max() * unit / 2 + 2 * unit
+            size = _times(size, axis, matrix)
+        return np.asarray(off[0])
 
 
 def _times(x: Any, axis: int, matrix: NDArray[Any]) -> Any:

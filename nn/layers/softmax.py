@@ -126,8 +126,6 @@ class Softmax(_AlongAxis):
 class LogSoftmax(_AlongAxis):
     """The logarithm of the softmax along an axis.
 
-    On shares rows need two or more values along the axis.
-
     Parameters
     ----------
     axis : int, default=-1
@@ -149,7 +147,8 @@ class LogSoftmax(_AlongAxis):
     def __call__(self, x: Any) -> Any:
         columns, back = self._columns(x)
         if isinstance(x, SharedArray):
-            return back(columns.log_softmax())
+            # Of one value alone it is 0.
+            return back(columns.log_softmax() if columns.shape[1] > 1 else columns * 0)
         shifted = columns - columns.max(axis=1, keepdims=True)
         return back(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 

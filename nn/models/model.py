@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, feature_matrix, side_by_side
+from nn.core.checks import check_names, columns_of, feature_matrix, side_by_side
 from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
@@ -108,6 +108,7 @@ class Model(CalibratedModel):
 
     def _matrix(self, X: Any) -> NDArray[Any]:
         if isinstance(X, dict):
+            X = {n: flat_rows(x, self.layers, columns_of(self.inputs_, n)) for n, x in X.items()}
             X = side_by_side(X, self.inputs_)
         check_names(X, self.feature_names_in_)
         X = flat_rows(X, self.layers)

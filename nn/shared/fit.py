@@ -326,7 +326,8 @@ def _validate(
     held_out.X.mask_data()
     hits, losses = [], []
     model.range = trainer.range
-    with session.layer("validation"):
+    # The losses of scores near the format's limit would not fit.
+    with session.layer("validation"), session.range_policy.checked():
         for start in range(0, rows, model.rows_at_once()):
             piece = slice(start, start + model.rows_at_once())
             scores, targets = model(held_out.X[piece]), held_out.targets[piece]

@@ -170,7 +170,7 @@ class ModelInputs:
         columns = columns_of(self.inputs_, name)
         size = columns.stop - columns.start
         if X is not None:
-            values = real_array(X, f"X[{name!r}]")
+            values = real_array(flat_rows(X, self.layers, columns), f"X[{name!r}]")
             if values.ndim != 2 or values.shape[1] != size:
                 raise ShapeError(
                     f"X[{name!r}] must have the shape (rows, {size}), got {values.shape}"

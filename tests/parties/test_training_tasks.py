@@ -96,7 +96,7 @@ def test_a_training_of_numbers_goes_on_after_a_kill(tmp_path, initial, network):
         [np.load(tmp_path / f"checkpoint-{name}.npz")["weights"] for name in NAMES], axis=0
     )
     resumed = apart({**how, "resume": True})
-    with mpc.Session(NAMES) as session:
+    with mpc.Session(NAMES, ranges="warn") as session:  # as between processes
         whole, *_ = fit(session, *numbers(), **{**how, "folder": None})
         rounds = session.cost().total.rounds
         bits = session.format.frac_bits + session.format.guard_bits

@@ -61,7 +61,7 @@ def test_einsum_of_one_value(equation):
 @pytest.mark.parametrize(
     ("equation", "message"),
     [
-        ("bhtt->bh", "needs one or two operands"), ("bhtd->bx", "among those of operands, got bx"),
+        ("bhtb->bh", "diagonals along the rows"), ("bhtd->bx", "among those of operands, got bx"),
         ("bht->b", "operands of the axes that it names"), ("bhtd,b->b", "needs 2 operands, got 1"),
         ("bhtd->htd", "must keep axis 0"),
     ],

@@ -84,6 +84,8 @@ class Drawn:
         ))  # fmt: skip
         shape = np.broadcast_shapes(self.shapes[x], self.shapes[y])
         op = self.random.choice(["Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean"])
+        if op == "Mean" and self.shapes[x] != shape:  # the evaluator's does not broadcast its first
+            op = "Sum"
         self.add(f"{op} {x} {y}", shape)
 
     def draw_concat(self):
@@ -164,6 +166,35 @@ class Drawn:
         )
         if y is not None:
             self.add(f"MatMul {x} {y}", (*shape[:-1], self.shapes[y][-1]))
+
+    def draw_diagonal(self):
+        x = self.pick(lambda s: len(s) >= 2, lambda s: s[-1] == s[-2])
+        if x is not None:
+            shape = self.shapes[x]
+            equation = "...ii->...i" if len(shape) > 2 else "bii->bi"
+            self.add(f"Einsum {x}", shape[:-1], equation=equation)
+
+    def draw_triangle(self):
+        x = self.pick(lambda s: len(s) >= 2)
+        if x is not None:
+            shift = self.constant(np.array(int(self.random.integers(-1, 2))))
+            self.add(f"Trilu {x} {shift}", self.shapes[x], upper=int(self.random.integers(2)))
+
+    def draw_reduction(self):
+        x = self.pick()
+        axis = int(self.random.integers(len(self.shapes[x])))
+        op = self.random.choice(["ReduceProd", "ReduceLogSumExp", "ReduceMin", "ReduceSumSquare"])
+        shape = list(self.shapes[x])
+        shape[axis] = 1
+        self.add(f"{op} {x} {self.constant(np.array([axis + 1]))}", shape, keepdims=1)
+
+    def draw_function(self):
+        x = self.pick()
+        op, options = [
+            ("Sin", {}), ("Cos", {}), ("Elu", {"alpha": 0.03}), ("Selu", {"alpha": 0.5, "gamma": 1.5}),
+            ("Softplus", {}),
+        ][self.random.integers(5)]  # fmt: skip
+        self.add(f"{op} {x}", self.shapes[x], **options)
 
     def model(self):
         last = list(self.shapes)[-1]

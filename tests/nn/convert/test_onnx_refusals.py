@@ -183,11 +183,11 @@ def test_weights_alone_may_be_quantised():
 
 
 def test_operators_of_other_domains_are_all_named():
-    ends = [("Hardmax", "a", "b", {}), ("Gelu", "b", "o", {})]
+    ends = [("Det", "a", "b", {}), ("Gelu", "b", "o", {})]
     with pytest.raises(ConversionError) as caught:
         nn.from_onnx(of_microsoft(graph(FIRST, ("Relu", "h", "a", {}), *ends), "Gelu"))
     message = str(caught.value)
-    assert "Hardmax (" in message and "com.microsoft.Gelu (" in message
+    assert "Det (" in message and "com.microsoft.Gelu (" in message
     assert message.count("operators that can be: ") == 1
 
 
@@ -200,7 +200,7 @@ def test_whole_numbers_are_turned_into_floats_first():
     cast = made(("Cast", "x", "y", {"to": 1}), ("MatMul", "y v", "o", {}))
     rows = np.arange(8).reshape(2, 4)
     np.testing.assert_allclose(nn.from_onnx(cast).predict(rows), rows @ V, rtol=1e-4)
-    with pytest.raises(ConversionError, match=r"'x' must hold floats.*for Div"):
+    with pytest.raises(ConversionError, match=r"Div \(node .* computes with integers"):
         nn.from_onnx(made(("Div", "x two", "y", {}), ("MatMul", "y v", "o", {})))
 
 

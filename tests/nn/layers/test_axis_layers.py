@@ -168,3 +168,12 @@ def test_bad_input():
         Embedding(np.ones((2, 2)))(np.array([[0, 2]]))
     with pytest.raises(ShapeError, match="table must have two axes"):
         Embedding(np.ones(2))
+
+
+def test_softmaxes_of_one_value_alone():
+    with mpc.Session() as s:
+        x = s.share(np.array([[2.0], [-1.0]]), owner="alice")
+        np.testing.assert_array_equal(Softmax()(x).reveal(), [[1], [1]])
+        log = LogSoftmax()
+        np.testing.assert_array_equal(log.forward(x).reveal(), [[0], [0]])
+        np.testing.assert_array_equal(log.backward(x).reveal(), [[0], [0]])

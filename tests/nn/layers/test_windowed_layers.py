@@ -8,7 +8,7 @@ import pytest
 import mpc
 from mpc.protocols.pooling import cost_of_maximum
 from mpc.protocols.sign import count_bits
-from nn.layers import AveragePool, Convolution, MaxPool, Resize, TransposedConvolution
+from nn.layers import AveragePool, Convolution, CubicResize, MaxPool, Resize, TransposedConvolution
 from nn.layers.layer import described, layers_of
 from tests.helpers.gradients import finite_differences
 
@@ -66,6 +66,8 @@ CASES = {
     "mean dilated": (lambda r: AveragePool(2, 1, dilation=(2, 1)), (1, 5, 4, 1), False),
     "nearest": (lambda r: Resize(2), (2, 3, 2, 2), True),
     "nearest smaller": (lambda r: Resize((0.6, 2.5), rounding="floor"), (1, 5, 4, 1), False),
+    "cubic": (lambda r: CubicResize((1.5, 0.6), sharpness=-0.5), (2, 3, 5, 2), False),
+    "cubic size": (lambda r: CubicResize(size=(7,), beyond="leave"), (2, 4, 2), False),
     "linear": (lambda r: Resize(2, mode="linear"), (2, 3, 4, 2), True),
     "linear size": (lambda r: Resize(size=(5, 3), mode="linear"), (1, 3, 7, 2), False),
     "corners": (

@@ -526,3 +526,24 @@ def test_parties_apart_need_a_seed_they_agree_on(digits, monkeypatch):
         monkeypatch.setattr(s, "here", (0,))
         with pytest.raises(mpc.ArgumentError, match="random_state must be an int that all parties"):
             nn.MLP((64, 16, 10)).fit(*data)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_the_loss_of_held_out_rows_is_proven_to_fit_without_a_warning(digits, loss, recwarn):
+    X, _, y, _ = digits
+    how = {"epochs": 1, "batch_size": 64, "loss": loss, "numbers": loss == "squared_error"}
+    with mpc.Session(ranges="warn") as s:
+        data = share(s, X[:128], y[:128])
+        network().fit(*data, validation=share(s, X[128:192], y[128:192]), **how)
+    assert not [w for w in recwarn if issubclass(w.category, mpc.RangeWarning)]
+
+
+def test_the_loss_of_held_out_rows_that_does_not_fit_is_refused():
+    X, y = np.random.default_rng(0).uniform(size=(64, 4)), np.ones((64, 1))
+    how = {"epochs": 1, "batch_size": 64, "loss": "squared_error"}
+    with mpc.Session(ranges="warn") as s:
+        data = s.share(X, owner="alice"), s.share(y, owner="bob")
+        # The squares are below 2^30, their sum is not.
+        far = data[0], s.share(y * 32_000, owner="bob")
+        with pytest.raises(mpc.RangeError, match="after epoch 1, .*below 2\\^30"):
+            nn.MLP((4, 4, 1), random_state=0).fit(*data, validation=far, **how)
