@@ -130,7 +130,10 @@ class Session(SessionWithStock):
         transfers: str | None = None,
         network: Network | None = None,
     ) -> None:
-        if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
+        if provider is not None and (
+            not isinstance(provider, str)
+            or provider not in (session_setup.PROVIDER, session_setup.DEFAULT)
+        ):
             raise ArgumentError(
                 f"provider must be {session_setup.PROVIDER!r}, or None for two parties alone, got"
                 f" {provider!r}"
@@ -139,7 +142,7 @@ class Session(SessionWithStock):
             raise ArgumentError(
                 f"memory_limit must be a positive number of bytes, got {memory_limit!r}"
             )
-        if ranges is not None and ranges not in MODES:
+        if ranges is not None and not (isinstance(ranges, str) and ranges in MODES):
             raise ArgumentError(f"ranges must be one of {', '.join(MODES)}, got {ranges!r}")
         if transfers is not None:
             joint.check_transfers(transfers)

@@ -75,7 +75,7 @@ def join(shares: ArrayLike) -> Any:
     DtypeError, ShapeError
         If `shares` is not uint64, or holds fewer than two shares.
     """
-    words = np.asarray(shares)
+    words = plain_array(shares, "shares")
     if words.dtype != np.uint64:
         raise DtypeError(f"shares must be a uint64 array, got dtype {words.dtype}")
     if words.ndim < 1 or len(words) < 2:

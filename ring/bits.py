@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ring.compile import kernel
 from ring.errors import ArgumentError, DtypeError
+from ring.real_arrays import plain_array
 from ring.threads import run
 
 __all__ = [
@@ -57,7 +58,7 @@ def pack_bits(bits: ArrayLike) -> Words:
     >>> pack_bits([1, 0, 1])
     array([5], dtype=uint64)
     """
-    values = np.asarray(bits)
+    values = plain_array(bits, "bits")
     if values.dtype.kind not in "biu":
         raise DtypeError(f"bits must be bools or integers, got dtype {values.dtype}")
     if values.ndim == 0:
@@ -95,7 +96,7 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
     >>> unpack_bits(np.array([5], np.uint64), 3)
     array([1, 0, 1], dtype=uint8)
     """
-    words = np.asarray(words)
+    words = plain_array(words, "words")
     if words.dtype != np.uint64:
         raise DtypeError(f"words must be a uint64 array, got dtype {words.dtype}")
     if words.ndim == 0:
