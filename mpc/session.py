@@ -392,6 +392,8 @@ class Session(SessionWithStock):
 
         Raises
         ------
+        DtypeError
+            If `program` cannot be called.
         SessionError
             From the program that runs next, if it uses other correlations.
 
@@ -404,6 +406,8 @@ class Session(SessionWithStock):
         ...     x.relu().reveal()
         array([1.5, 0. ])
         """
+        if not callable(program):
+            raise DtypeError(f"program must take a session, got {program!r}")
         if not self.prepares():
             return
         base = self.last_id

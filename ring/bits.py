@@ -87,7 +87,7 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
     Raises
     ------
     DtypeError, ArgumentError
-        If `words` is not uint64, is a scalar, or holds fewer bits.
+        If `words` is not uint64, is a scalar, or holds fewer bits, or `count` is no whole number.
 
     Examples
     --------
@@ -101,6 +101,8 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
         raise DtypeError(f"words must be a uint64 array, got dtype {words.dtype}")
     if words.ndim == 0:
         raise ArgumentError("words must have at least one axis, got a scalar")
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+        raise DtypeError(f"count must be a whole number, got {count!r}")
     if not 0 <= count <= WORD_BITS * words.shape[-1]:
         raise ArgumentError(f"count must be in [0, {WORD_BITS * words.shape[-1]}], got {count}")
     flat = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
