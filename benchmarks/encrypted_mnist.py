@@ -253,8 +253,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(text, file=sys.stderr)
 
     name, (X_train, X_test, y_train, y_test) = load(options.data, say)
-    epochs = options.epochs or (30 if name == "digits" else 10)
-    hidden = [int(n) for n in options.layers.split(",") if n]
+    usual = 30 if name == "digits" else 10
+    epochs = usual if options.epochs is None else options.epochs
+    try:
+        hidden = [int(n) for n in options.layers.split(",") if n]
+    except ValueError:
+        raise mpc.ArgumentError(f"--layers must be numbers, got {options.layers!r}") from None
     classes = len(np.unique(y_train))
     layers = [X_train.shape[1], *hidden, classes]
     parties = options.parties.split(",")

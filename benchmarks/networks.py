@@ -253,7 +253,7 @@ def measure(name: str, options: argparse.Namespace, data: Any) -> dict[str, Any]
     X_train, X_test, y_train, y_test = data
     parties, provider = options.parties.split(","), _provider(options)
     epochs, rate = TRAINING[name]
-    epochs = options.epochs or epochs
+    epochs = epochs if options.epochs is None else options.epochs
     model = getattr(nn.networks, name)(random_state=options.seed)
     start = time.perf_counter()
     model.fit(

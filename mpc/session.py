@@ -147,7 +147,10 @@ class Session(SessionWithStock):
         network: Network | None = None,
         security: str | None = None,
     ) -> None:
-        if provider not in (None, session_setup.PROVIDER, session_setup.DEFAULT):
+        if provider is not None and (
+            not isinstance(provider, str)
+            or provider not in (session_setup.PROVIDER, session_setup.DEFAULT)
+        ):
             raise ArgumentError(
                 f"provider must be {session_setup.PROVIDER!r}, or None for two parties alone, got"
                 f" {provider!r}"
@@ -156,7 +159,7 @@ class Session(SessionWithStock):
             raise ArgumentError(
                 f"memory_limit must be a positive number of bytes, got {memory_limit!r}"
             )
-        if ranges is not None and ranges not in MODES:
+        if ranges is not None and not (isinstance(ranges, str) and ranges in MODES):
             raise ArgumentError(f"ranges must be one of {', '.join(MODES)}, got {ranges!r}")
         if transfers is not None:
             joint.check_transfers(transfers)
@@ -431,6 +434,8 @@ class Session(SessionWithStock):
 
         Raises
         ------
+        DtypeError
+            If `program` cannot be called.
         SessionError
             From the program that runs next, if it uses other correlations.
 
@@ -448,6 +453,8 @@ class Session(SessionWithStock):
         ...     x.relu().reveal()
         array([1.5, 0. ])
         """
+        if not callable(program):
+            raise DtypeError(f"program must take a session, got {program!r}")
         if not self.prepares():
             return
         self._return()

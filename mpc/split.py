@@ -31,7 +31,7 @@ def split(x: ArrayLike, parties: int = 2) -> NDArray[np.uint64]:
     Raises
     ------
     DtypeError, ArgumentError
-        If `x` holds no integers, or `parties` is below two.
+        If `x` holds no integers, or `parties` is below two or above 2^16.
 
     Examples
     --------
@@ -49,8 +49,8 @@ def split(x: ArrayLike, parties: int = 2) -> NDArray[np.uint64]:
         )
     if isinstance(parties, bool) or not isinstance(parties, int):
         raise DtypeError(f"parties must be a whole number, got {parties!r}")
-    if parties < 2:
-        raise ArgumentError(f"parties must be at least 2, got {parties}")
+    if not 2 <= parties <= 1 << 16:
+        raise ArgumentError(f"parties must be in [2, 2^16], got {parties}")
     words = values.astype(np.uint64)
     shares = np.empty((parties, *values.shape), np.uint64)
     random = np.frombuffer(os.urandom(8 * (parties - 1) * values.size), np.uint64)
@@ -75,7 +75,7 @@ def join(shares: ArrayLike) -> Any:
     DtypeError, ShapeError
         If `shares` is not uint64, or holds fewer than two shares.
     """
-    words = np.asarray(shares)
+    words = plain_array(shares, "shares")
     if words.dtype != np.uint64:
         raise DtypeError(f"shares must be a uint64 array, got dtype {words.dtype}")
     if words.ndim < 1 or len(words) < 2:

@@ -75,7 +75,7 @@ class SessionWithStock(Runtime):
         if path is None:
             joint.make_ahead(self, needs, times)
         else:
-            stock.write(self, Path(path), needs, times, progress)
+            stock.write(self, _place(path), needs, times, progress)
 
     def use_stock(self, path: str | Path, program: Callable[[Any], object]) -> None:
         """Take from this party's stock file what programs need, until the session ends.
@@ -104,7 +104,7 @@ class SessionWithStock(Runtime):
         -----
         3 rounds. Each call that is prepared (a model's evaluation is) writes to the disk once.
         """
-        stock.use(self, Path(path), self._needs(program))
+        stock.use(self, _place(path), self._needs(program))
 
     def _needs(self, program: Callable[[Any], object]) -> list[Correlation]:
         self.check_open()
@@ -121,3 +121,9 @@ class SessionWithStock(Runtime):
         program(planned)
         needs: list[Correlation] = planned.pair.taken
         return needs
+
+
+def _place(path: object) -> Path:
+    if not isinstance(path, (str, Path)):
+        raise DtypeError(f"path must be a str or a Path, got {path!r}")
+    return Path(path)

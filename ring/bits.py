@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ring.compile import kernel
 from ring.errors import ArgumentError, DtypeError
+from ring.real_arrays import plain_array
 from ring.threads import run
 
 __all__ = [
@@ -57,7 +58,7 @@ def pack_bits(bits: ArrayLike) -> Words:
     >>> pack_bits([1, 0, 1])
     array([5], dtype=uint64)
     """
-    values = np.asarray(bits)
+    values = plain_array(bits, "bits")
     if values.dtype.kind not in "biu":
         raise DtypeError(f"bits must be bools or integers, got dtype {values.dtype}")
     if values.ndim == 0:
@@ -86,7 +87,7 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
     Raises
     ------
     DtypeError, ArgumentError
-        If `words` is not uint64, is a scalar, or holds fewer bits.
+        If `words` is not uint64, is a scalar, or holds fewer bits, or `count` is no whole number.
 
     Examples
     --------
@@ -95,11 +96,13 @@ def unpack_bits(words: Words, count: int) -> NDArray[np.uint8]:
     >>> unpack_bits(np.array([5], np.uint64), 3)
     array([1, 0, 1], dtype=uint8)
     """
-    words = np.asarray(words)
+    words = plain_array(words, "words")
     if words.dtype != np.uint64:
         raise DtypeError(f"words must be a uint64 array, got dtype {words.dtype}")
     if words.ndim == 0:
         raise ArgumentError("words must have at least one axis, got a scalar")
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+        raise DtypeError(f"count must be a whole number, got {count!r}")
     if not 0 <= count <= WORD_BITS * words.shape[-1]:
         raise ArgumentError(f"count must be in [0, {WORD_BITS * words.shape[-1]}], got {count}")
     flat = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ring.compile import kernel
 from ring.errors import ArgumentError, DtypeError, RangeError
-from ring.real_arrays import real_array
+from ring.real_arrays import plain_array, real_array
 
 __all__ = ["FixedPoint", "decode", "encode"]
 
@@ -204,7 +204,7 @@ def decode(x: ArrayLike, frac_bits: int = 16) -> NDArray[np.float64]:
     >>> decode(np.array([2**64 - 32768], np.uint64))
     array([-0.5])
     """
-    words = np.asarray(x)
+    words = plain_array(x, "x")
     if words.dtype != np.uint64:
         raise DtypeError(f"x must be a uint64 array of ring elements, got dtype {words.dtype}")
     bits = _whole("frac_bits", frac_bits)

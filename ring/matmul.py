@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ring.compile import kernel
 from ring.errors import DtypeError, ShapeError
+from ring.real_arrays import plain_array
 from ring.threads import run
 from ring.vectors import LANES, WORD, Vectors
 
@@ -343,7 +344,7 @@ def matmul(a: ArrayLike, b: ArrayLike) -> Words:
     >>> matmul(minus_one, minus_one)
     array([[1]], dtype=uint64)
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = plain_array(a, "a"), plain_array(b, "b")
     for name, x in (("a", a), ("b", b)):
         if x.dtype != np.uint64:
             raise DtypeError(f"{name} must be a uint64 array of ring elements, got dtype {x.dtype}")

@@ -37,6 +37,8 @@ def plain_array(x: object, name: str) -> NDArray[Any]:
     ShapeError
         If x is nested unevenly.
     """
+    if type(x) is np.ndarray:
+        return x
     check_unmasked(x, name)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):  # SciPy's, without importing it
         raise DtypeError(f"{name} must be a dense array, got {type(x).__name__}: use x.toarray()")

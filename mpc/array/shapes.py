@@ -28,7 +28,7 @@ def rearranged(x: Any, name: str, function: Callable[..., Any]) -> Any:
         places = np.asarray(function(numbers))
     except SottoError:
         raise
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise ShapeError(f"{name} of shape {x.shape}: {error}") from None
     if places.size == x.size and np.array_equal(places.reshape(-1), numbers.reshape(-1)):
         return x.reshape(places.shape)
@@ -58,7 +58,7 @@ def _several(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         numbers = np.arange(x.size).reshape(x.shape)
         try:
             parts = function(numbers, *args, **kwargs)
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise ShapeError(f"{name} of shape {x.shape}: {error}") from None
         return [rearranged(x, name, lambda _, part=part: part) for part in parts]
 

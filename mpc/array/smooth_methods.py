@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mpc.core.errors import ArgumentError, DtypeError
+from mpc.core.errors import ArgumentError, DtypeError, SessionError, ShapeError
 from mpc.core.secret_value import SecretValue
 from mpc.protocols import (
     linear,
@@ -21,6 +21,9 @@ from mpc.protocols import (
 from ring.real_arrays import real_array
 
 __all__ = ["SmoothMethods"]
+
+# Far beyond what has few enough pieces; larger ones overflow before that is found.
+_LARGEST_EXPONENT = 1024
 
 
 class SmoothMethods(SecretValue):
@@ -115,8 +118,10 @@ class SmoothMethods(SecretValue):
 
         Raises
         ------
+        DtypeError, ShapeError
+            If `exponent` is no number.
         ArgumentError
-            If `exponent` is not finite, or so large that its pieces are too many.
+            If `exponent` is not finite, is 0, or is so large that its pieces are too many.
 
         Examples
         --------
@@ -126,9 +131,15 @@ class SmoothMethods(SecretValue):
         array([0.5, 2. ])
         """
         self.session.check_open()
-        value = float(exponent)
-        if not np.isfinite(value) or value == 0:
-            raise ArgumentError(f"exponent must be finite and not 0, got {exponent!r}")
+        number = real_array(exponent, "exponent")
+        if number.ndim:
+            raise ShapeError(f"exponent must be one number, got shape {number.shape}")
+        value = float(number)
+        if not 0 < abs(value) <= _LARGEST_EXPONENT:
+            raise ArgumentError(
+                f"exponent must be in [-{_LARGEST_EXPONENT}, {_LARGEST_EXPONENT}] and not 0, got"
+                f" {exponent!r}"
+            )
         return normalised.evaluate(self, normalised.power(value))
 
     def divided_by(self, divisor: Self) -> Self:
@@ -138,8 +149,19 @@ class SmoothMethods(SecretValue):
         results. Error at most 2^-18.5 of the result and 1.1 units. 7 rounds, 502 bytes for each element
         of y.
         Bounds of x and y that are smaller, see :meth:`SharedArray.with_bound`, take less.
+
+        Raises
+        ------
+        DtypeError
+            If `divisor` is public: ``x / 2`` takes that.
+        SessionError
+            If `divisor` is of another session.
         """
         self.session.check_open()
+        if not isinstance(divisor, SecretValue):
+            raise DtypeError(f"divisor must be a SharedArray, got {divisor!r}; x / y takes numbers")
+        if divisor.session is not self.session:
+            raise SessionError("operands belong to different sessions")
         return quotient.divide(self, divisor)
 
     def divided_into(self, dividend: object) -> Self:

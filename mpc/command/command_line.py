@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from mpc.core.errors import (
 )
 from mpc.core.events import record
 
-__all__ = ["CONFIGURATION", "add_command", "run", "serve_until_signal"]
+__all__ = ["CONFIGURATION", "add_command", "check_positive", "run", "serve_until_signal"]
 
 # Exit codes. Those above 63 are from sysexits.h, for supervisors such as systemd.
 _COMMAND_LINE = 2
@@ -29,6 +30,12 @@ _BUG = 70
 _LATER = 75
 # A fault in configuration or files: starting again does not help before it is corrected.
 CONFIGURATION = 78
+
+# What the operating system says of a path that somebody has to put right; the rest may pass.
+_OF_PATHS = {
+    errno.EACCES, errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 
 def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.ArgumentParser:
@@ -41,6 +48,13 @@ def add_command(commands: Any, name: str, summary: str, about: str) -> argparse.
         help="show where an error came from",
     )  # fmt: skip
     return added
+
+
+def check_positive(option: str, value: int) -> int:
+    """Return an option's value; raise ArgumentError if it is below 1."""
+    if value < 1:
+        raise ArgumentError(f"{option} must be at least 1, got {value}")
+    return value
 
 
 def serve_until_signal(close: Callable[[], None], reload: Callable[[], None], me: str) -> None:
@@ -74,6 +88,8 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
         if debug:
             raise
         problem, code = str(error), _code(error)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            problem = f"{error.filename}: {error.strerror}"
     except Exception as error:
         if debug:
             raise
@@ -88,5 +104,7 @@ def _code(error: Exception) -> int:
     if isinstance(error, TemporaryError):
         return _LATER
     if isinstance(error, ConfigurationError | DataError | MissingExtraError):
+        return CONFIGURATION
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:
         return CONFIGURATION
     return _COMMAND_LINE if isinstance(error, ArgumentError) else _LATER

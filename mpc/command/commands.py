@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpc.command.audit_commands import add_audit_commands
-from mpc.command.command_line import add_command, run, serve_until_signal
+from mpc.command.command_line import add_command, check_positive, run, serve_until_signal
 from mpc.command.key_commands import add_key_commands
 from mpc.command.terminal import paint
 from mpc.core.errors import ArgumentError
@@ -94,8 +94,8 @@ def _provider(options: argparse.Namespace) -> int:
     service = ProviderService(
         read,
         workers=options.workers,
-        memory_limit=options.memory_limit,
-        sessions=options.sessions,
+        memory_limit=check_positive("--memory-limit", options.memory_limit),
+        sessions=check_positive("--sessions", options.sessions),
     )
     return _serve(service, options.configuration)
 
@@ -106,8 +106,8 @@ def _auditor(options: argparse.Namespace) -> int:
     tune_memory()
     service = AuditorService(
         read,
-        memory_limit=options.memory_limit,
-        sessions=options.sessions,
+        memory_limit=check_positive("--memory-limit", options.memory_limit),
+        sessions=check_positive("--sessions", options.sessions),
         evidence=options.evidence,
     )
     return _serve(service, options.configuration)

@@ -207,7 +207,7 @@ class Runtime:
 
     def number(self, party: str, name: str = "party") -> int:
         """Return the number of a party, or raise PartyError."""
-        if party not in self.parties:
+        if not isinstance(party, str) or party not in self.parties:
             raise PartyError(f"{name} must be one of {', '.join(self.parties)}, got {party!r}")
         return self.parties.index(party)
 

@@ -94,7 +94,10 @@ def join(
         raise ArgumentError(
             f"a name, an address or a fingerprint is of one certificate, got {len(certificates)}"
         )
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
     change = _Change(path)
     if alone:
         change.do_without_provider()

@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc.core.errors import ArgumentError
+from mpc.core.errors import ArgumentError, DtypeError
 from mpc.core.secret_value import Secret
 from mpc.protocols import piecewise, scaling
 from mpc.protocols.piecewise import ONE, Pieces, rounding_of
@@ -116,6 +116,10 @@ def evaluate(x: Secret, name: str, alpha: float = 1.0) -> Secret:
     alpha : float
         Of elu and celu.
     """
+    if not isinstance(name, str):
+        raise DtypeError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)):
+        raise DtypeError(f"alpha must be a number, got {alpha!r}")
     y = piecewise.evaluate(x, pieces_of(name, alpha))
     if name != "selu":
         return y

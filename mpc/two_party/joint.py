@@ -40,9 +40,9 @@ TRANSFERS = {"softspoken": None, "ferret": "b11"}
 """How two parties extend their transfers, and with which set of :mod:`mpc.two_party.silent`."""
 
 
-def check_transfers(transfers: str) -> None:
+def check_transfers(transfers: object) -> None:
     """Raise ArgumentError unless two parties can extend their transfers so."""
-    if transfers not in TRANSFERS:
+    if not isinstance(transfers, str) or transfers not in TRANSFERS:
         raise ArgumentError(f"transfers must be one of {', '.join(TRANSFERS)}, got {transfers!r}")
 
 

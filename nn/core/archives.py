@@ -57,8 +57,10 @@ def write(
     FileExistsError
         If the file exists and may not be replaced.
     DataError
-        If the file cannot be written (no space, no permission). Then no part of it is left.
+        If the file cannot be written (no space, no permission, a folder). Then no part of it is left.
     """
+    if path.is_dir():
+        raise DataError(f"{path} cannot be written: it is a folder")
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -92,9 +94,14 @@ def read(path: Path) -> Arrays:
     FileNotFoundError
         If there is no such file.
     DataError
-        If the file is no archive, or damaged; the message begins with the path.
+        If the file cannot be read, is no archive, or is damaged; the message begins with the path.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     arrays: Arrays = {}
     left = len(content)
     try:

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mpc import SharedArray
+from mpc.core.runtime import Runtime
 from ring.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from ring.real_arrays import plain_array, real_array
 
 __all__ = [
     "check_names",
+    "check_session",
     "column_names",
     "columns_of",
+    "elements",
     "feature_matrix",
     "float_dtype",
     "in_order",
@@ -69,6 +72,22 @@ def real(
     if not ((number > above if above is not None else number >= least) and number < below):
         raise ArgumentError(f"{name} must be {low} and {high}, got {number!r}")
     return number
+
+
+def elements(name: str, value: Any) -> list[Any]:
+    """Return the elements of a list, a tuple or another iterable but text."""
+    if isinstance(value, (str, bytes)):
+        raise DtypeError(f"{name} must be a sequence, got {value!r}")
+    try:
+        return list(value)
+    except TypeError:
+        raise DtypeError(f"{name} must be a sequence, got {value!r}") from None
+
+
+def check_session(session: object) -> None:
+    """Raise DtypeError unless `session` is one."""
+    if not isinstance(session, Runtime):
+        raise DtypeError(f"session must be an mpc.Session, got {session!r}")
 
 
 def local_path(name: str, value: Any) -> Path:
@@ -252,7 +271,9 @@ def parameter_arrays(parameters: Sequence[ArrayLike]) -> list[NDArray[Any]]:
     RangeError
         If an array holds NaN or infinities.
     """
-    arrays = [plain_array(p, f"parameters[{i}]") for i, p in enumerate(parameters)]
+    arrays = [
+        plain_array(p, f"parameters[{i}]") for i, p in enumerate(elements("parameters", parameters))
+    ]
     for i, array in enumerate(arrays):
         if array.dtype.kind not in "biuf":
             raise DtypeError(f"parameters[{i}] must be real numbers, got {array.dtype}")

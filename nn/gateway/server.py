@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mpc.command.command_line import check_positive
 from mpc.command.terminal import paint
-from mpc.core.errors import ArgumentError
 from mpc.core.events import record
 from mpc.transport.addresses import bind, parse, show
 from nn.gateway.application import Limits, application
@@ -65,10 +65,10 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     host, port = parse(options.listen, "--listen", any_port=True)
     limits = Limits(
-        body=_positive("--largest-body", options.largest_body),
-        rows=_positive("--largest-rows", options.largest_rows),
-        seconds=float(_positive("--seconds", options.seconds)),
-        at_once=_positive("--at-once", options.at_once),
+        body=check_positive("--largest-body", options.largest_body),
+        rows=check_positive("--largest-rows", options.largest_rows),
+        seconds=float(check_positive("--seconds", options.seconds)),
+        at_once=check_positive("--at-once", options.at_once),
     )
     asking = Asking(Path(options.configuration), options.me, limits.at_once)
     sock = bind((host, port))
@@ -107,9 +107,3 @@ def _say(asking: Asking, host: str, port: int) -> None:
         "and answers travel there without encryption: put a proxy with TLS and a login before it.",
         file=sys.stderr, flush=True,
     )  # fmt: skip
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ArgumentError(f"{name} must be at least 1, got {value}")
-    return value

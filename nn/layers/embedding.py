@@ -14,6 +14,7 @@ from mpc.protocols import thresholds
 from nn.core.checks import interval
 from nn.layers.layer import Layer, Shape, register
 from ring.errors import DataError, ShapeError
+from ring.real_arrays import real_array
 
 __all__ = ["Embedding"]
 
@@ -49,6 +50,8 @@ class Embedding(Layer):
     """
 
     def __init__(self, table: Any) -> None:
+        if not hasattr(table, "shape"):
+            table = real_array(table, "table")
         if len(table.shape) != 2:
             raise ShapeError(f"table must have two axes (ids, width), got shape {table.shape}")
         super().__init__()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, overload
 
+from nn.core.checks import elements
 from nn.layers.layer import Layer, Shape
 from nn.layers.selecting import Take
 from nn.layers.shaping import Reshape
@@ -94,8 +95,13 @@ class Graph(Sequence[Layer]):
         self, nodes: Sequence[tuple[Layer, int | Sequence[int]]], n_features: int | None = None
     ) -> None:
         made = []
-        for number, (layer, inputs) in enumerate(nodes, start=1):
-            taken = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+        for number, node in enumerate(elements("nodes", nodes), start=1):
+            if not isinstance(node, (tuple, list)) or len(node) != 2:
+                raise DtypeError(
+                    f"node {number} must be a layer and numbers of values, got {node!r}"
+                )
+            layer, inputs = node
+            taken = tuple(inputs) if isinstance(inputs, (tuple, list, range)) else (inputs,)
             if not isinstance(layer, Layer) or not all(type(k) is int for k in taken):
                 raise DtypeError(
                     f"node {number} must be a layer and numbers of values, got {layer!r}"

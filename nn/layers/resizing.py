@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
-from nn.core.checks import integer, interval, real
+from nn.core.checks import elements, integer, interval, real
 from nn.layers.layer import Layer, Shape, register
 from ring.errors import ArgumentError, ShapeError
 
@@ -81,7 +81,9 @@ class Resize(Layer):
             self.scale = tuple(real("scale", s, above=0, below=math.inf) for s in scale)
         elif scale is not None:
             self.scale = real("scale", scale, above=0, below=math.inf)
-        self.size = None if size is None else tuple(integer("size", n, 1) for n in size)
+        self.size = (
+            None if size is None else tuple(integer("size", n, 1) for n in elements("size", size))
+        )
         self.mode = _one_of("mode", mode, MODES)
         self.coordinates = _one_of("coordinates", coordinates, COORDINATES)
         self.rounding = _one_of("rounding", rounding, ROUNDINGS)

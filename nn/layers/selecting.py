@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mpc import SharedArray
 from mpc.protocols import linear
-from nn.core.checks import integer, interval
+from nn.core.checks import elements, integer, interval, real
 from nn.layers.layer import Layer, Shape, register
 from ring.errors import ShapeError
 
@@ -145,11 +146,16 @@ class Pad(Layer):
 
     def __init__(self, widths: Sequence[Sequence[int]], value: float = 0.0) -> None:
         super().__init__()
+        pairs = [
+            elements(f"widths[{k}]", pair) for k, pair in enumerate(elements("widths", widths))
+        ]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ShapeError(f"widths must be pairs, got {widths!r}")
         self.widths = tuple(
             (integer(f"widths[{k}][0]", a, 0), integer(f"widths[{k}][1]", b, 0))
-            for k, (a, b) in enumerate(widths)
+            for k, (a, b) in enumerate(pairs)
         )
-        self.value = float(value)
+        self.value = real("value", value, above=-math.inf, below=math.inf)
 
     def __repr__(self) -> str:
         return f"Pad({self.widths}{f', {self.value:g}' if self.value else ''})"

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import Session
-from nn.core.checks import check_names, columns_of, feature_matrix, side_by_side
+from nn.core.checks import (
+    check_names,
+    check_session,
+    columns_of,
+    feature_matrix,
+    side_by_side,
+)
 from nn.fixed_point.audit import Audit, Fitted, audit_layers, find_format, fit_inputs
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import MOST_ROOM, Floats, check_inside, input_range, typical_range
@@ -207,6 +213,8 @@ class Model(CalibratedModel):
 
         Raises
         ------
+        DtypeError
+            If `session` is none.
         RangeError
             If a layer could leave the session's fixed-point range for inputs in [low, high], or the
             format is too coarse for the model's outputs. The message names the layer or output, the
@@ -218,6 +226,7 @@ class Model(CalibratedModel):
         PartyError
             If `owner` is no party of the session.
         """
+        check_session(session)
         session.number(owner, "owner")
         layers = folded(self.layers)
         lows, highs = self.range_for(low, high)

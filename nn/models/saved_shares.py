@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mpc import Session, SharedArray
 from mpc.core.ranges import LARGEST
 from nn.core import archives
-from nn.core.checks import local_path, named_inputs
+from nn.core.checks import check_session, local_path, named_inputs
 from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale, input_range
@@ -36,7 +36,7 @@ from nn.shared.heads import Head, SharedHeads
 from nn.shared.model import SharedModel
 from nn.shared.regressor import SharedRegressor
 from ring import FixedPoint
-from ring.errors import DataError, SottoError
+from ring.errors import DataError, DtypeError, SottoError
 
 __all__ = ["SharesFile", "load_shares", "save_shares", "shared_model"]
 
@@ -111,6 +111,8 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     ...     print([path.name for path in paths], nn.load_shares(s, folder))
     ['alice.npz', 'bob.npz'] SharedModel([Dense(1, 2)], inputs=[0, 1], parties=alice, bob)
     """
+    if not isinstance(model, SharedModel):
+        raise DtypeError(f"model must be a model on shares, got {model!r}")
     session = model.session
     session.refuse_watched("saved shares", "reveal the model to its owner, who shares it again")
     shape = _output_shape(model.layers, model.n_features_in_)
@@ -260,6 +262,7 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     ...         secret_model.predict(secret_model.share_rows([[2.0], [-3.0]], owner="bob"))
     array([0, 1])
     """
+    check_session(session)
     session.refuse_watched("saved shares", "let the model's owner share it")
     root = local_path("folder", folder)
     files = [SharesFile(session.parties, session.format, party, root) for party in session.here]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpc import ConfigurationError, Session, StockError
-from mpc.command.command_line import add_command
+from mpc.command.command_line import add_command, check_positive
 from mpc.command.terminal import paint
 from mpc.core.errors import ArgumentError
 from mpc.core.events import record
@@ -106,8 +106,7 @@ def _prepare(options: argparse.Namespace) -> int:
     check_model_name(name)
     together = min(rows, _TOGETHER) if options.together is None else options.together
     for option, value in (("--rows", rows), ("--together", together)):
-        if value < 1:
-            raise ArgumentError(f"{option} must be at least 1, got {value}")
+        check_positive(option, value)
     read = configuration.load(options.configuration)
     if me not in read.parties:
         raise ArgumentError(f"--me must be one of {', '.join(read.names)}, got {me!r}")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mpc import Session, SharedArray
 from mpc.core.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
 from mpc.protocols import linear
-from nn.core.checks import check_names, columns_of, in_order
+from nn.core.checks import check_names, columns_of, elements, in_order
 from nn.fixed_point.inputs import Floats, InputScale, ScaledRows, check_inside
 from nn.layers import Layer
 from nn.layers.graph import flat_rows
@@ -159,7 +159,7 @@ class ModelInputs:
         ...     secret_model.predict(rows).tolist()
         [1, 0]
         """
-        rows = join(list(parts), self.feature_names_in_, self.n_features_in_)
+        rows = join(elements("parts", parts), self.feature_names_in_, self.n_features_in_)
         self.check_rows(rows)
         return rows
 

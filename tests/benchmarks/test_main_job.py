@@ -79,6 +79,8 @@ def test_mnist():
         (("--parties", "a,b,c", "--no-provider"), "has two parties, got 3: a, b, c"),
         (("--parties", "alice,alice"), "'alice' twice"),
         (("--layers", "0"), "layer_sizes"),
+        (("--layers", "x"), "--layers must be numbers, got 'x'"),
+        (("--epochs", "0"), "epochs must be at least 1, got 0"),
         (("--data", "nowhere/at/all"), "nowhere"),
         (("--repeats", "0"), "--repeats must be at least 1, got 0"),
     ],

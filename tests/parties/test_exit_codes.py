@@ -36,6 +36,16 @@ CASES = {
     "no such option": (None, ["provider", "{}", "--nonsense"], 2),
     "an option's value": (None, ["provider", "{}", "--metrics", "x"], 78),
     "a model without a folder": (None, ["serve", "{}", "--me", "alice", "--model", "x"], 2),
+    "no sessions": (None, ["provider", "{}", "--sessions", "0"], 2),
+    "no memory": (None, ["auditor", "{}", "--memory-limit", "-1"], 2),
+    "no port": (None, ["init", "{}.new", "--port", "65535"], 2),
+    "a folder that is a file": (None, ["init", "{}"], 78),
+    "a folder for a key that is a file": (None, ["key", "dora", "--folder", "{}"], 78),
+    "a link to itself": (
+        lambda path: (path.parent / "link").symlink_to("link"),
+        ["join", "{folder}/link", "{folder}/alice.crt"],
+        78,
+    ),
     "nobody": (None, ["serve", "{}", "--me", "eve", "--model", "x=y"], 2),
     "no shares": (None, ["serve", "{}", "--me", "alice", "--model", "x=y"], 78),
     "no file": (lambda path: path.unlink(), ["provider", "{}"], 78),
@@ -55,7 +65,7 @@ def test_codes(example, case, capsys):
     if change is not None:
         change(example)
     try:
-        ended = main([each.format(example) for each in arguments])
+        ended = main([each.format(example, folder=example.parent) for each in arguments])
     except SystemExit as end:  # argparse's own
         ended = end.code
     assert ended == code, capsys.readouterr().err
@@ -69,7 +79,13 @@ def test_an_address_that_is_taken_may_be_free_later(example, capsys):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ZeroDivisionError(), 70), (OSError(28, "No space left"), 75), (PeerTimeoutError("bob"), 75)],
+    [
+        (ZeroDivisionError(), 70),
+        (OSError(28, "No space left"), 75),
+        (OSError(13, "Permission denied", "alice.key"), 78),
+        (OSError(30, "Read-only file system", "alice.key"), 78),
+        (PeerTimeoutError("bob"), 75),
+    ],
 )
 def test_codes_of_what_a_command_raises(monkeypatch, error, code):
     def fail():
