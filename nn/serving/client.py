@@ -241,8 +241,8 @@ class Client(ClientConnections):
             then.
         LimitError
             If this client has asked for more requests or rows than it may in an hour; its `retry_after`
-            says in how many seconds it may ask again. Rows of more requests than one, see
-            `last_exchange_`, may be refused after some of them were answered, and none is returned then.
+            says in how many seconds it may ask again. Rows that take several requests may have used up
+            the limit in part; nothing is returned then.
         PeerError
             If a party is lost.
         """

@@ -22,7 +22,8 @@ from mpc.transport import waiting
 from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.connection import exchange
 from nn.command import main
-from nn.serving.service import PartyService
+from nn.serving.service import CLIENT_STREAM, PartyService
+from ring import Stream
 from tests.helpers.dates import redate
 from tests.helpers.programs import network
 from tests.helpers.services import MODELS, PARTIES, Services
@@ -70,11 +71,13 @@ def greeted(services, party, me="erin"):
 
 
 def send(connection, id, rows):
-    """Send a request as a client does; the last party gets words and the other a seed."""
+    """Send a request for rows of zeros; the last party gets words and the other a seed."""
     call = ("predict", id, "network", "class", rows)
     if connection.peer == PARTIES[-1]:
         connection.post_bytes(Kind.CALL, wire.encode(call))
-        connection.post(Kind.SHARE, [np.zeros((rows, 64), np.uint64)])
+        share = np.empty((rows, 64), np.uint64)
+        Stream(bytes(16)).fill(share, CLIENT_STREAM)
+        connection.post(Kind.SHARE, [np.negative(share)])
     else:
         connection.post_bytes(Kind.CALL, wire.encode((*call, bytes(16))))
     connection.expect_bytes([Kind.ANSWER], 1 << 16)
