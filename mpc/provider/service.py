@@ -318,7 +318,9 @@ class _WatchedDealing(_Dealing):
     def _receive(self, seconds: float) -> bool:
         """Move frames; take in what all parties have asked for. Returns whether anything came."""
         for party, connection in self._left.items():
-            if not connection.expecting and self._requests.ahead(party) <= _LARGEST_REQUEST:
+            count, size = self._requests.ahead(party)
+            room = count < _MOST_PENDING and size <= _LARGEST_REQUEST
+            if room and not connection.expecting and len(self._pending) < _MOST_PENDING:
                 connection.expect_bytes([Kind.REQUEST], _LARGEST_REQUEST)
         try:
             ready = wait(tuple(self._left.values()), seconds)

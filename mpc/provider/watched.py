@@ -50,6 +50,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._waiting: list[deque[bytes]] = [deque() for _ in range(PARTIES)]
+        self._bytes = [0] * PARTIES
 
     def add(self, party: int, frame: bytes) -> list[bytes]:
         """Add a party's next frame; return those that all have sent by now, in their order.
@@ -60,17 +61,19 @@ class Requests:
             If a party has sent another one than the others.
         """
         self._waiting[party].append(frame)
+        self._bytes[party] += len(frame)
         agreed = []
         while all(self._waiting):
             frames = [waiting.popleft() for waiting in self._waiting]
+            self._bytes = [held - len(taken) for held, taken in zip(self._bytes, frames, strict=True)]
             if len(set(frames)) > 1:
                 raise AbortError
             agreed.append(frames[0])
         return agreed
 
-    def ahead(self, party: int) -> int:
-        """Return how many bytes of a party's frames wait for the others."""
-        return sum(map(len, self._waiting[party]))
+    def ahead(self, party: int) -> tuple[int, int]:
+        """Return how many frames of a party wait for the others, and their bytes: frames may be empty."""
+        return len(self._waiting[party]), self._bytes[party]
 
 
 class WatchedSource(RemoteProvider):
@@ -103,6 +106,12 @@ class WatchedSource(RemoteProvider):
         super().announce(base, bundle)
         if not self._receives:
             self._due.clear()
+
+    def advance(self) -> None:
+        """Send what is left of requests, and receive corrections, as far as possible without waiting."""
+        # Others wait for these requests, though this process may not be due anything for them.
+        self.connection.push()
+        super().advance()
 
     def _book_request(self, count: int) -> None:
         book_request(self._ledger, count, range(PARTIES))

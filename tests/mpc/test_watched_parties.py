@@ -573,11 +573,21 @@ def test_a_provider_deals_what_all_ask_for():
     requests = Requests()
     assert requests.add(0, b"one") == [] and requests.add(2, b"one") == []
     assert requests.add(0, b"two") == []
-    assert requests.ahead(0) == 6
+    assert requests.ahead(0) == (2, 6)
     assert requests.add(1, b"one") == [b"one"]
     assert requests.add(1, b"two") == []
     with pytest.raises(AbortError):
         requests.add(2, b"tvo")
+
+
+def test_frames_without_a_byte_count_as_ahead_too():
+    requests = Requests()
+    for count in range(1, 4):
+        assert requests.add(1, b"") == []
+        assert requests.ahead(1) == (count, 0)
+    requests.add(0, b"")
+    assert requests.add(2, b"") == [b""]
+    assert [requests.ahead(party) for party in range(3)] == [(0, 0), (2, 0), (0, 0)]
 
 
 @pytest.mark.parametrize("liar", range(3))

@@ -177,6 +177,43 @@ class Disagreeing:
             return str(error)
 
 
+def many_requests(session):
+    """Use correlations that take more bytes to ask for than a small socket holds."""
+    x = session.share(X.reshape(-1), owner="bob", bound=1)
+    y = session.share(X.reshape(-1), owner="alice", bound=1)
+    total = 0
+    for first in range(60):
+        rows = (np.arange(384) + first) % X.size
+        total = total + (x[rows] * y[rows]).sum()
+    return total.reveal()
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """In each session one party's socket to the provider holds little."""
+
+    def __call__(self, place):
+        if place.me in HELPERS:
+            return place.provide()
+        found = []
+        for slow in NAMES:
+            with place.session("slow") as session:
+                link = session.source.connection
+                if place.me == slow:
+                    link._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                session.prepare(many_requests)
+                found.append((bool(link.outgoing_bytes), float(many_requests(session))))
+        return found
+
+
+def test_requests_that_one_party_cannot_send_at_once_go_out_while_it_waits():
+    found = start(lambda _: Preparing(), NAMES, timeout=120, answer_timeout=20, security="malicious")
+    right = 384 * np.mean(X**2) * 60
+    for each in found.values():
+        assert all(abs(total - right) < 1 for _, total in each), (each, right)
+    assert all(found[name][k][0] for k, name in enumerate(NAMES)), "all was sent at once"
+
+
 def test_who_disagrees_on_security_is_told_so_in_the_handshake():
     found = start(lambda _: Disagreeing(), NAMES, timeout=60, security="malicious")
     for text in found.values():
