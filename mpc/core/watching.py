@@ -94,6 +94,10 @@ class RoleMasks(StreamBlocks):
         super().__init__(root)
         self._inputs = [StreamBlocks(key) for key in inputs]
 
+    def fill(self, out: Words, id: int, start: int = 0) -> None:
+        """Write words of stream `id` into `out`."""
+        self.at(id).fill(out, id, start)
+
     def at(self, id: int) -> Stream:
         """Return the stream of the block that `id` is in."""
         if id < _INPUTS:
