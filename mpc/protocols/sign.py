@@ -358,9 +358,9 @@ def digits_for(
         return digits.table_bits + thresholds * (opened + products) + WORD_BITS
 
     below = window - signed
-    # In one round, digits of fewer than four bits would open more bits than they save.
-    narrow, most = (2, below) if ands == 2 else (4, _MOST_DIGITS)
-    tried = range(-(-below // WIDEST), min(-(-below // narrow), most) + 1)
+    # Digits of fewer than four bits would open more bits than they save.
+    narrowest = -(-below // 4)
+    tried = range(-(-below // WIDEST), min(narrowest, narrowest if ands == 2 else _MOST_DIGITS) + 1)
     return min((digits_of(split_evenly(below, n), signed) for n in tried), key=count)
 
 
