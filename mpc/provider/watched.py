@@ -65,7 +65,9 @@ class Requests:
         agreed = []
         while all(self._waiting):
             frames = [waiting.popleft() for waiting in self._waiting]
-            self._bytes = [held - len(taken) for held, taken in zip(self._bytes, frames, strict=True)]
+            self._bytes = [
+                held - len(taken) for held, taken in zip(self._bytes, frames, strict=True)
+            ]
             if len(set(frames)) > 1:
                 raise AbortError
             agreed.append(frames[0])

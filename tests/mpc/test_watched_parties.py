@@ -387,6 +387,21 @@ def test_an_owner_who_gives_the_others_different_inputs_is_caught(sender):
     )
 
 
+@pytest.mark.parametrize("receivers", [(1,), (0, 1)])
+def test_who_says_that_it_has_used_other_ids_is_named(receivers):
+    """Else the others would go on with ids of which each has its own, or with none that are left."""
+
+    def ahead(message):
+        if message.sender == 2 and message.public and message.receiver in receivers:
+            message.arrays[0][:] = (1 << 48) - 1
+
+    outcome = run(told, ahead)
+    for party in receivers:
+        assert isinstance(outcome.results[party], FrameError)
+        assert str(outcome.results[party]).startswith("carol must have used ids up to 0, got 28147")
+    assert isinstance(outcome.results[0], (FrameError, LostError))
+
+
 class Rushing(LocalWatched):
     """A party that spoils an opening, and in the check speaks after it has heard the two others."""
 

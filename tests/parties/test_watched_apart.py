@@ -207,7 +207,9 @@ class Preparing:
 
 
 def test_requests_that_one_party_cannot_send_at_once_go_out_while_it_waits():
-    found = start(lambda _: Preparing(), NAMES, timeout=120, answer_timeout=20, security="malicious")
+    found = start(
+        lambda _: Preparing(), NAMES, timeout=120, answer_timeout=20, security="malicious"
+    )
     right = 384 * np.mean(X**2) * 60
     for each in found.values():
         assert all(abs(total - right) < 1 for _, total in each), (each, right)
