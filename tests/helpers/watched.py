@@ -81,7 +81,7 @@ class LocalWatched(Watched):
     def _exchange(self, kind, sent, wanted):
         network = self.network
         for q, arrays in sent.items():
-            copies = [np.array(each, np.uint64) for each in arrays]
+            copies = [np.array(each, np.uint64, order="C") for each in arrays]
             message = Message(kind, self.me, q, self.count, self._steps, copies, self.public)
             self.count += 1
             if network.tamper is not None:

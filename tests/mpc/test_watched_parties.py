@@ -17,6 +17,7 @@ from mpc.array.shared_array import SharedArray
 from mpc.command.self_test import CHECKS
 from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
+from mpc.core.runtime import Result
 from mpc.core.watching import Checks
 from mpc.provider.watched import Requests, watched_provider
 from tests.helpers.program_fuzz import programs
@@ -112,9 +113,29 @@ def honest():
         def tracing(session):
             for name in METHODS:
                 setattr(session, name, seen(session, getattr(session, name)))
+            beside = session.beside
+            session.beside = lambda steps: beside(stepping(steps))
             return program(session)
 
         return tracing
+
+    def stepping(steps):
+        """Take note of what a protocol in steps yields to be opened, and where."""
+        opened = None
+        while True:
+            try:
+                message = steps.send(opened)
+            except StopIteration as end:
+                return end.value
+            inner = steps
+            while inner.gi_yieldfrom is not None:
+                inner = inner.gi_yieldfrom
+            code = inner.gi_code
+            site = str(Path(code.co_filename).relative_to(ROOT)), code.co_name, "yield"
+            sites.add(site)
+            if isinstance(message, Result):
+                revealed.add(site)
+            opened = yield message
 
     def seen(session, method):
         def called(*args, **kwargs):
@@ -133,12 +154,13 @@ def honest():
     return {name: run(traced(each)) for name, each in PROGRAMS.items()}, sites, revealed
 
 
-def same(one, other):
+def same(one, other, atol=1e-2):
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+        pairs = zip(one, other, strict=True)
+        return len(one) == len(other) and all(same(a, b, atol) for a, b in pairs)
     if one is None or other is None:
         return one is other
-    return np.allclose(one, other, atol=1e-2)
+    return np.allclose(one, other, atol=atol)
 
 
 def test_honest_parties_never_abort_and_are_right(honest):
@@ -176,7 +198,12 @@ EXEMPT_ROOMS = ("mpc/two_party/", "mpc/workers/", "nn/serving/")
 def openings(tree, name, function=""):
     """Yield (file, function, method) wherever a session opens something."""
     for node in ast.iter_child_nodes(tree):
-        inside = node.name if isinstance(node, ast.FunctionDef) else function
+        inside = function
+        if isinstance(node, ast.FunctionDef):
+            inside = node.name
+            steps = node.returns is not None and "Steps[" in ast.unparse(node.returns)
+            if steps and any(isinstance(each, ast.Yield) for each in ast.walk(node)):
+                yield name, inside, "yield"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             of = ast.unparse(node.func.value)
             own = of == "self" and name == "mpc/session.py"
@@ -208,7 +235,9 @@ REVEALED = {
     ("mpc/protocols/truncation.py", "reveal", "open_to"),
     ("mpc/protocols/argmax.py", "reveal", "open"),
     ("mpc/protocols/argmax.py", "reveal", "open_to"),
-    ("mpc/protocols/range_check.py", "is_none", "open"),
+    ("mpc/protocols/range_check.py", "none_steps", "yield"),
+    ("mpc/core/runtime.py", "__exit__", "open"),
+    ("mpc/protocols/intervals.py", "_verdicts", "open"),
     ("mpc/protocols/shuffled_sort.py", "less", "open"),
 }
 
@@ -238,8 +267,9 @@ class Tampering:
         if message.sender != self.sender:
             return
         if message.number == self.number:
+            before = [each.tobytes() for each in message.arrays]
             self.change(message)
-            self.done += 1
+            self.done += before != [each.tobytes() for each in message.arrays]
             self.kind, self.receiver = message.kind, message.receiver
             self.public = message.public
             self.begun = self.checks // 2
@@ -279,7 +309,8 @@ def attack(program, sender, number, change, right=None):
         error = outcome.results[party]
         lied_to_other = tampering.kind is Kind.CHECK and party != tampering.receiver
         if lied_to_other and not isinstance(error, Exception):
-            assert same(error, right[party]), (sender, number, party)
+            # Two runs of the largest score differ by up to 2^-4 each.
+            assert same(error, right[party], 0.13), (sender, number, party, error, right[party])
             continue
         if tampering.public:
             # Public words, of which wrong ones are refused at once: no secret is in them.
