@@ -183,12 +183,16 @@ def prefix_rounds(count: int, signed: bool, rounds: int = 1) -> tuple[Structure,
 
 @lru_cache(maxsize=64)
 def _groups_for(count: int) -> tuple[int, ...]:
-    """Return the sizes of the groups, the lowest first, that take the fewest planes in two rounds."""
+    """Return the sizes of the groups, the lowest first, that take the fewest planes in two rounds.
+
+    But no more are opened than in one round and one more, which is what a tree of nibbles opens.
+    """
     tried = (
         tuple(count // n + (k < count % n) for k in range(n))
         for n in range(1, count + 1)
     )  # fmt: skip
-    return min(tried, key=lambda groups: sum(_count_grouped(groups)))
+    few = [groups for groups in tried if _count_grouped(groups)[0] < 2 * count]
+    return min(few, key=lambda groups: sum(_count_grouped(groups)))
 
 
 def _count_grouped(groups: Sequence[int]) -> tuple[int, int]:

@@ -15,8 +15,8 @@ Over a slow network ReLU without its derivative takes 2 rounds, where all partie
 :mod:`mpc.protocols.sign_products`, which also says when. Where bytes count for more than rounds, the
 products of :mod:`mpc.protocols.sign` take one round more, and less is dealt: 4 rounds.
 With an upper limit B on y, <y < B + 1> is read from the same opening: :mod:`mpc.protocols.limits`.
-Cost at L = 32: 3 rounds, about 9.4 (n - 1) bytes an element; correction about 66 bytes. 4 rounds: about
-11 (n - 1) bytes; correction about 43 bytes. Numbers that are multiplied by kappa need s bits only, 2 bytes
+Cost at L = 32: 3 rounds, about 9.4 (n - 1) bytes an element; correction about 66 bytes. 4 rounds:
+10 (n - 1) bytes; correction about 49 bytes. Numbers that are multiplied by kappa need s bits only, 2 bytes
 for s <= 16. With s = 0, [r >> s] is the mask [r] itself and kappa vanishes, which saves 12 bytes of
 correction.
 

@@ -16,10 +16,11 @@ s = 0 and L = 64, z may be any value below 2^63 in magnitude, such as the differ
 The result is an XOR-shared bit. :mod:`mpc.protocols.relu`, `comparison` and `argmax` go on from it.
 D is what takes the fewest bits in all: a table of w bits has 2^w, and 3 2^(D - 1) - 2 D - 1 products are
 dealt for each threshold. The tables serve any number of thresholds.
-Step 3 in two rounds takes digits of two to four bits: the first makes g and p of each group of digits,
-g_b ^ p_b g_a and so on and the product of all p, and the second goes on from these as from digits.
+Step 3 in two rounds takes narrower digits, of four bits at L = 32: the first makes g and p of each group
+of digits, g_b ^ p_b g_a and so on and the product of all p, and the second goes on from these as from
+digits.
 Cost at L = 32: 2 rounds, 8 bytes and 10 bits an element; correction 28 bytes and 83 bits. With two rounds
-for step 3: 3 rounds, 8 bytes and 23 bits; correction 10 bytes and 38 bits.
+for step 3: 3 rounds, 8 bytes and 15 bits; correction 16 bytes and 38 bits.
 
 Source: the carry as a prefix over blocks (Damgard, Fitzi, Kiltz, Nielsen, Toft 2006, section 6), the
 public-input lookup on shared tables (Ishai, Kushilevitz, Meldgaard, Orlandi, Paskin-Cherniavsky
@@ -358,9 +359,9 @@ def digits_for(
         return digits.table_bits + thresholds * (opened + products) + WORD_BITS
 
     below = window - signed
-    # In one round, digits of fewer than four bits would open more bits than they save.
-    narrow, most = (2, below) if ands == 2 else (4, _MOST_DIGITS)
-    tried = range(-(-below // WIDEST), min(-(-below // narrow), most) + 1)
+    # Digits of fewer than four bits would open more bits than they save.
+    narrowest = -(-below // 4)
+    tried = range(-(-below // WIDEST), min(narrowest, narrowest if ands == 2 else _MOST_DIGITS) + 1)
     return min((digits_of(split_evenly(below, n), signed) for n in tried), key=count)
 
 

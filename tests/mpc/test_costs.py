@@ -721,10 +721,10 @@ def test_costs_that_the_files_state():
     assert 8 * one.bytes_sent == 75 * 6400
     assert 8 * one.correction_bytes == (8 * 56 + 83) * 6400
     four = relu.cost(2, 6400, 16, 32, ands=2)
-    assert (four.rounds, 8 * four.bytes_sent) == (4, 88 * 6400)
-    assert 8 * four.correction_bytes == (8 * 38 + 38) * 6400
-    assert sign.digits_for(32, True, 1, 2).widths == (3,) * 9 + (2, 2)
-    assert bits.count_planes(11, True, 2) == (23, 38)
+    assert (four.rounds, 8 * four.bytes_sent) == (4, 80 * 6400)
+    assert 8 * four.correction_bytes == (8 * 44 + 38) * 6400
+    assert sign.digits_for(32, True, 1, 2).widths == (4,) * 7 + (3,)
+    assert bits.count_planes(8, True, 2) == (15, 38)
     limited = relu.cost(2, 6400, 16, 32, 2) - one
     assert (limited.rounds, 8 * limited.bytes_sent) == (0, 10 * 6400)
     assert 8 * limited.correction_bytes == 83 * 6400
