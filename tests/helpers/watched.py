@@ -14,7 +14,7 @@ import numpy as np
 from mpc.core.cost import Ledger
 from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
-from mpc.core.runtime import Setup
+from mpc.core.setup import Setup
 from mpc.core.watching import PARTIES, Watch, input_key, role_streams
 from mpc.provider.sources import InProcess
 from mpc.provider.watched import watched_provider
