@@ -24,7 +24,8 @@ from mpc.core.errors import (
 )
 from mpc.core.network import Network
 from mpc.core.ranges import MODES
-from mpc.core.runtime import MEMORY_LIMIT, Setup
+from mpc.core.runtime import MEMORY_LIMIT
+from mpc.core.setup import Setup
 from mpc.core.watching import MALICIOUS, SECURITY
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration

@@ -14,8 +14,8 @@ from mpc.core.interfaces import CorrelationSource
 from mpc.core.keys import fresh_streams, pair_streams, party_streams
 from mpc.core.network import Network
 from mpc.core.ranges import RangePolicy
-from mpc.core.runtime import Setup
 from mpc.core.secret_value import SecretValue
+from mpc.core.setup import Setup
 from mpc.core.watching import PARTIES, Watch, input_key, input_streams, role_streams
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -14,20 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation, Opening, cut
-from mpc.core.cost import Cost, Ledger, Spent
+from mpc.core.cost import Cost, Spent
 from mpc.core.errors import PartyError, PeerError, SessionError
 from mpc.core.events import record
-from mpc.core.interfaces import CorrelationSource, Transport
-from mpc.core.keys import PartyStreams
-from mpc.core.network import Network
 from mpc.core.owner import Owner
-from mpc.core.ranges import RangePolicy
 from mpc.core.round_bytes import bytes_of_frames, bytes_of_opening_to, bytes_of_round
-from mpc.core.watching import MALICIOUS, SEMI_HONEST, Watch, senders_to
-from ring import FixedPoint, processes
+from mpc.core.setup import Setup
+from mpc.core.watching import MALICIOUS, SEMI_HONEST, senders_to
+from ring import processes
 from ring.streams import OWN_IDS
 
-__all__ = ["MEMORY_LIMIT", "Beside", "CorrelatedShares", "Result", "Runtime", "Setup", "Steps"]
+__all__ = ["MEMORY_LIMIT", "Beside", "CorrelatedShares", "Result", "Runtime", "Steps"]
 
 MEMORY_LIMIT = 1 << 28
 """Bytes that a batch may take by default."""
@@ -45,48 +41,6 @@ class Result(NamedTuple):
 
 # A protocol by its rounds: it yields what it opens, and is sent what was opened.
 Steps = Generator[tuple[Words, Opening] | Result, Words, T]
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Setup:
-    """The components of a session.
-
-    Attributes
-    ----------
-    parties : tuple of str
-        Names of the computing parties, in their order.
-    here : tuple of int
-        The numbers of the parties that live in this process, counted from 0.
-    format : ring.FixedPoint
-    memory_limit : int
-        Bytes, see :class:`mpc.Session`.
-    streams : dict of int to PartyStreams
-        The streams of the parties that live here, by number. The source holds the same dict.
-    source : CorrelationSource
-    transport : Transport
-    ledger : Ledger
-    range_policy : RangePolicy
-    session_id : bytes
-        As agreed with the other parties; empty where all parties live in this process.
-    network : Network, optional
-        As all parties have it; forms of protocols are chosen by it.
-    watch : Watch, optional
-        Of parties that watch one another, one of whom may deviate, see :mod:`mpc.core.watching`. Then a
-        process holds the rows of two roles, its own and the next one's.
-    """
-
-    parties: tuple[str, ...]
-    here: tuple[int, ...]
-    format: FixedPoint
-    memory_limit: int
-    streams: dict[int, PartyStreams]
-    source: CorrelationSource
-    transport: Transport
-    ledger: Ledger
-    range_policy: RangePolicy
-    session_id: bytes = b""
-    network: Network | None = None
-    watch: Watch | None = None
 
 
 class CorrelatedShares:

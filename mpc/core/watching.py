@@ -94,14 +94,10 @@ class RoleMasks(StreamBlocks):
         super().__init__(root)
         self._inputs = [StreamBlocks(key) for key in inputs]
 
-    def fill(self, out: Words, id: int, start: int = 0) -> None:
-        """Write words of stream `id` into `out`."""
-        self.at(id).fill(out, id, start)
-
-    def at(self, id: int) -> Stream:
-        """Return the stream of the block that `id` is in."""
+    def _make(self, id: int) -> Stream:
+        # Every way to a stream ends here, unless it is kept; those of inputs are not kept here.
         if id < _INPUTS:
-            return super().at(id)
+            return super()._make(id)
         owner, number = divmod(id, _INPUTS)
         return self._inputs[owner - 1].at(number)
 

@@ -14,7 +14,7 @@ import numpy as np
 from mpc.core.cost import Ledger
 from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
-from mpc.core.runtime import Setup
+from mpc.core.setup import Setup
 from mpc.core.watching import PARTIES, Watch, input_key, role_streams
 from mpc.provider.sources import InProcess
 from mpc.provider.watched import watched_provider
@@ -81,7 +81,7 @@ class LocalWatched(Watched):
     def _exchange(self, kind, sent, wanted):
         network = self.network
         for q, arrays in sent.items():
-            copies = [np.array(each, np.uint64) for each in arrays]
+            copies = [np.array(each, np.uint64, order="C") for each in arrays]
             message = Message(kind, self.me, q, self.count, self._steps, copies, self.public)
             self.count += 1
             if network.tamper is not None:

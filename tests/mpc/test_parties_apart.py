@@ -12,7 +12,7 @@ from mpc.core.cost import Ledger
 from mpc.core.interfaces import Transport
 from mpc.core.keys import fresh_streams
 from mpc.core.known import SharedBit
-from mpc.core.runtime import Setup
+from mpc.core.setup import Setup
 from mpc.protocols.masking import mask_ahead
 from mpc.protocols.relu import relu_in_four_rounds, relu_in_two_rounds, relu_with_derivative
 from mpc.protocols.sigmoid import sigmoid

@@ -264,8 +264,9 @@ class Tampering:
         if message.sender != self.sender:
             return
         if message.number == self.number:
+            before = [each.tobytes() for each in message.arrays]
             self.change(message)
-            self.done += 1
+            self.done += before != [each.tobytes() for each in message.arrays]
             self.kind, self.receiver = message.kind, message.receiver
             self.public = message.public
             self.begun = self.checks // 2

@@ -16,8 +16,8 @@ from mpc.core.frames import Kind
 from mpc.launch import HELPERS, start
 from mpc.parties import configuration
 from mpc.parties.configuration import write_example
+from mpc.parties.handshake import disagreement, terms
 from mpc.parties.health import ask, table
-from mpc.parties.joining import join_parties
 from mpc.provider.service import ProviderService
 from nn.serving.service import PartyService
 
@@ -161,20 +161,23 @@ def test_cheats_are_caught_in_processes():
     assert stopped >= 2 * 3 * len(CHEATS) - 3
 
 
-@dataclass(frozen=True)
-class Disagreeing:
-    """Alice has another configuration than the others."""
-
-    def __call__(self, place):
-        if place.me in HELPERS:
-            return place.provide()
-        read = configuration.load(place.path)
-        if place.me == "alice":
-            read = replace(read, security="semi-honest")
+def test_who_disagrees_on_security_is_told_so_in_the_handshake(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        ports = [1, 2, 3, sock.getsockname()[1]]
+        path = write_example(tmp_path / "c", NAMES, (), ports=ports, security="malicious")
+        watched = configuration.load(path)
+        other = terms(replace(watched, security="semi-honest"), "a program")
+        service = ProviderService(watched, sock=sock.dup())
         try:
-            join_parties(read, place.me, "p", place.sock.dup())
-        except mpc.HandshakeError as error:
-            return str(error)
+            found = [
+                disagreement("alice", other, "bob", terms(watched, "a program")),
+                disagreement("provider", service.terms(), "alice", other),
+            ]
+            assert not disagreement("provider", service.terms(), "bob", terms(watched, "a program"))
+        finally:
+            service.close(0.1)
+    for text in found:
+        assert "disagree on security" in text and "malicious" in text and "semi-honest" in text
 
 
 def many_requests(session):
@@ -214,12 +217,6 @@ def test_requests_that_one_party_cannot_send_at_once_go_out_while_it_waits():
     for each in found.values():
         assert all(abs(total - right) < 1 for _, total in each), (each, right)
     assert all(found[name][k][0] for k, name in enumerate(NAMES)), "all was sent at once"
-
-
-def test_who_disagrees_on_security_is_told_so_in_the_handshake():
-    found = start(lambda _: Disagreeing(), NAMES, timeout=60, security="malicious")
-    for text in found.values():
-        assert "security" in text and "malicious" in text and "semi-honest" in text
 
 
 def test_health_of_the_provider_says_it(tmp_path):

@@ -9,7 +9,7 @@ import mpc
 from mpc.core.cost import Ledger
 from mpc.core.keys import fresh_streams
 from mpc.core.known import OwnerInput, Plaintext
-from mpc.core.runtime import Setup
+from mpc.core.setup import Setup
 from mpc.core.windows import Windows
 from mpc.protocols import convolution, own_convolution, own_products
 from mpc.protocols.own_operands import Operand, matrix_ways
