@@ -232,6 +232,11 @@ class Book:
         )  # fmt: skip
         return f"{client} may ask for {what} an hour: {when}"
 
+    def give_back(self, request: Request) -> None:
+        """Put back what a request has taken that a turn answers without computing it."""
+        with self.changed:
+            self._give_back(request)
+
     def _give_back(self, request: Request) -> None:
         """Put back what a request has taken that is answered without being computed."""
         for allowance, count in zip(

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from mpc import WorkerError
 from mpc.core.limits import Allowance, Limits
 from nn.serving import agreement
 from nn.serving.agreement import PER_TURN, Book, Request
+from nn.serving.turns import Turns
 
 SHARES, LIMITS = np.zeros((1, 2), np.uint64), Limits()
 
@@ -272,6 +274,30 @@ def test_what_ends_with_a_session_is_not_counted():
     parties.send("carol", "d", limits=limits)
     assert parties.turn() == [("carol", "d", 1)]
     assert parties.send("carol", "e", limits=limits)[0].status == agreement.LIMIT
+
+
+def test_what_a_turn_does_not_compute_is_not_counted():
+    """As when a model was replaced after the request came: all parties find it in the turn."""
+    parties, limits = Parties(), Limits(requests_an_hour=1, rows_an_hour=7)
+    for name in "abc":
+        sent = parties.send("carol", name, rows=7, limits=limits)
+        assert not any(request.done for request in sent)
+        for book, request in zip(parties.books, sent, strict=True):
+            turns = Turns.__new__(Turns)
+            turns._book, turns.sets = book, {"m": b"another"}
+            assert turns._usable(book.take([request.key])) == []
+        assert all(request.later and "replaced or removed" in request.problem for request in sent)
+    assert not parties.send("carol", "d", rows=7, limits=limits)[0].done
+
+
+def test_workers_that_fail_change_no_refusal_that_was_told():
+    first, second = Parties(1).send("carol", "a") + Parties(1).send("dora", "b")
+    first.finish(None, "a row is outside", agreement.RANGE)
+    turns = Turns.__new__(Turns)
+    turns._me = "alice"
+    turns._refuse([first, second], WorkerError("workers were lost: 2: secret"))
+    assert (first.status, first.problem) == (agreement.RANGE, "a row is outside")
+    assert (second.status, second.problem) == (agreement.ERROR, "workers were lost: 2")
 
 
 def test_parties_that_do_not_say_the_same_of_a_client_refuse_it():
