@@ -253,6 +253,24 @@ def test_a_thousand_requests_that_are_refused_leave_room_for_an_honest_client():
     assert all(len(book) == 0 for book in parties.books)
 
 
+def test_no_turn_has_what_a_party_has_lost_by_a_refusal_that_waited_long(monkeypatch):
+    """A client that has the leader forget a refusal before it is told, and sends the same again."""
+    monkeypatch.setattr(agreement, "_KEPT", 4)
+    parties = Parties(3)
+    leader = parties.books[2]
+    parties.send("carol", "a", to=[0])
+    leader.heard(0, _cut(parties.books[0].news()[0]), [])
+    for k in range(6):
+        leader.refuse_id("carol", (b"a" if not k else b"%d" % k).ljust(16))
+    # Between the refusal and the turn that tells it, at the others.
+    parties.send("carol", "a", to=[1, 2])
+    assert parties.turn() == []
+    parties.send("carol", "a", to=[0, 2])
+    parties.send("dora", "b")
+    assert parties.turn() + parties.turn() == [("dora", "b", 1)]
+    assert not any(map(len, parties.books))
+
+
 def test_refusals_leave_room_in_a_turn_for_requests():
     parties = Parties()
     for number in range(3 * PER_TURN):
