@@ -122,9 +122,7 @@ def _prepare(options: argparse.Namespace) -> int:
             f" {', '.join(read.parties[me].folders) or 'no model'}"
         )
     path, times = stock_of(folder, me), -(-rows // together)
-    # The parties' programs have to be alike, and that follows from their clients.
-    checked = ", checked" if read.checks_rows else ""
-    program = f"sotto prepare {name}, {times} times {together} rows{checked}"
+    program = f"sotto prepare {name}, {times} times {together} rows"
     with Session(read.path, me=me, program=program) as session:
         model = load_shares(session, folder)
         with progress_bar(times * together, f"stock of {name}", "row", None) as bar:
