@@ -232,6 +232,11 @@ class Book:
         )  # fmt: skip
         return f"{client} may ask for {what} an hour: {when}"
 
+    def give_back(self, request: Request) -> None:
+        """Put back what a request has taken that a turn answers without computing it."""
+        with self.changed:
+            self._give_back(request)
+
     def _give_back(self, request: Request) -> None:
         """Put back what a request has taken that is answered without being computed."""
         for allowance, count in zip(
@@ -294,11 +299,17 @@ class Book:
         if self._forget(key):
             self._to_refuse.append(key)
             self.changed.notify_all()
-        # By the tag, since other parties may have the id under another key.
-        self._refused[key[:_TAG_BYTES]] = None
+        self._remember(key)
+        self._finish(key, problem)
+
+    def _remember(self, key: bytes) -> None:
+        """At the leader: refuse what other parties receive later of a request."""
+        # By the tag, since they may have the id under another key.
+        tag = key[:_TAG_BYTES]
+        self._refused[tag] = None
+        self._refused.move_to_end(tag)
         if len(self._refused) > _KEPT:
             self._refused.popitem(last=False)
-        self._finish(key, problem)
 
     def _forget(self, key: bytes) -> int:
         """At the leader: remove a key; return the bits of the other parties that have it."""
@@ -347,6 +358,10 @@ class Book:
             # There is always room for requests beside them.
             refused = self._to_refuse[: PER_TURN // 2]
             del self._to_refuse[: PER_TURN // 2]
+            for key in refused:
+                # Who has got it again since it was dropped here loses it, too.
+                self._forget(key)
+                self._remember(key)
             chosen: list[Request] = []
             taken: set[Hashable] = set()
             left = _SECONDS_OF_A_TURN

@@ -92,7 +92,8 @@ class Turns:
     progress : bool or None
         As for :meth:`SharedModel.__call__`.
     checks : bool
-        Whether there is a client whose rows are checked.
+        Whether there is a client whose rows are checked, as this party says: models are made ready for
+        it if one party says so.
 
     Attributes
     ----------
@@ -136,7 +137,9 @@ class Turns:
             for name in sorted(files)
             for file in files[name]
         ]
-        counts = self.session.tell([np.array([len(rows)], np.uint64)])
+        counts = self.session.tell([np.array([len(rows), self._checks], np.uint64)])
+        # As parties may say different things of clients, and still have to run one program.
+        checks = any(int(count[1]) for count in counts)
         sizes = [min(int(count[0]), 4096) for count in counts]
         table = np.array(rows, np.uint64).reshape(-1)
         received = self.session.tell([table], [(4 * size,) for size in sizes])
@@ -155,11 +158,11 @@ class Turns:
                 models[name] = self.models[name]
             else:
                 models[name] = shared_model(self.session, [file])
-                warm_up(models[name], checked_answer if self._checks else answer_of)
+                warm_up(models[name], checked_answer if checks else answer_of)
                 new[name] = models[name]
             sets[name], used[name] = row, file
         folders = {name: file.path.parent for name, file in used.items()}
-        use_stocks(self.session, new, folders, self._checks)
+        use_stocks(self.session, new, folders, checks)
         self._files.settle(used)
         for name in files:
             if name not in models:
@@ -245,6 +248,7 @@ class Turns:
             if self.sets.get(request.model) == request.version:
                 found.append(request)
             else:
+                self._book.give_back(request)
                 request.finish(None, "the model was replaced or removed meanwhile", LATER)
         return found
 
@@ -364,7 +368,8 @@ class Turns:
         problem = ": ".join(str(error).split(": ")[:2])
         record("workers", warning=True, me=self._me, problem=problem)
         for request in requests:
-            request.finish(None, problem)
+            if not request.done:
+                request.finish(None, problem)
 
 
 def _name_words(name: str) -> Words:

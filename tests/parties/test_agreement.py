@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from mpc import WorkerError
 from mpc.core.limits import Allowance, Limits
 from nn.serving import agreement
 from nn.serving.agreement import PER_TURN, Book, Request
+from nn.serving.turns import Turns
 
 SHARES, LIMITS = np.zeros((1, 2), np.uint64), Limits()
 
@@ -251,6 +253,24 @@ def test_a_thousand_requests_that_are_refused_leave_room_for_an_honest_client():
     assert all(len(book) == 0 for book in parties.books)
 
 
+def test_no_turn_has_what_a_party_has_lost_by_a_refusal_that_waited_long(monkeypatch):
+    """A client that has the leader forget a refusal before it is told, and sends the same again."""
+    monkeypatch.setattr(agreement, "_KEPT", 4)
+    parties = Parties(3)
+    leader = parties.books[2]
+    parties.send("carol", "a", to=[0])
+    leader.heard(0, _cut(parties.books[0].news()[0]), [])
+    for k in range(6):
+        leader.refuse_id("carol", (b"a" if not k else b"%d" % k).ljust(16))
+    # Between the refusal and the turn that tells it, at the others.
+    parties.send("carol", "a", to=[1, 2])
+    assert parties.turn() == []
+    parties.send("carol", "a", to=[0, 2])
+    parties.send("dora", "b")
+    assert parties.turn() + parties.turn() == [("dora", "b", 1)]
+    assert not any(map(len, parties.books))
+
+
 def test_refusals_leave_room_in_a_turn_for_requests():
     parties = Parties()
     for number in range(3 * PER_TURN):
@@ -272,6 +292,30 @@ def test_what_ends_with_a_session_is_not_counted():
     parties.send("carol", "d", limits=limits)
     assert parties.turn() == [("carol", "d", 1)]
     assert parties.send("carol", "e", limits=limits)[0].status == agreement.LIMIT
+
+
+def test_what_a_turn_does_not_compute_is_not_counted():
+    """As when a model was replaced after the request came: all parties find it in the turn."""
+    parties, limits = Parties(), Limits(requests_an_hour=1, rows_an_hour=7)
+    for name in "abc":
+        sent = parties.send("carol", name, rows=7, limits=limits)
+        assert not any(request.done for request in sent)
+        for book, request in zip(parties.books, sent, strict=True):
+            turns = Turns.__new__(Turns)
+            turns._book, turns.sets = book, {"m": b"another"}
+            assert turns._usable(book.take([request.key])) == []
+        assert all(request.later and "replaced or removed" in request.problem for request in sent)
+    assert not parties.send("carol", "d", rows=7, limits=limits)[0].done
+
+
+def test_workers_that_fail_change_no_refusal_that_was_told():
+    first, second = Parties(1).send("carol", "a") + Parties(1).send("dora", "b")
+    first.finish(None, "a row is outside", agreement.RANGE)
+    turns = Turns.__new__(Turns)
+    turns._me = "alice"
+    turns._refuse([first, second], WorkerError("workers were lost: 2: secret"))
+    assert (first.status, first.problem) == (agreement.RANGE, "a row is outside")
+    assert (second.status, second.problem) == (agreement.ERROR, "workers were lost: 2")
 
 
 def test_parties_that_do_not_say_the_same_of_a_client_refuse_it():

@@ -1,6 +1,7 @@
 """Clients who do not keep to the rules: rows out of range, and more than they may ask for."""
 
 import os
+import signal
 import threading
 import time
 
@@ -192,6 +193,40 @@ def test_scaled_features_keep_their_answers(services):
         low, high = client.input_range_
         np.testing.assert_array_equal(client.predict(rows), flower_network().predict(rows))
         client.predict(np.array([low, high]))
+
+
+def test_parties_that_say_different_things_of_the_only_client_refuse_it_and_go_on(tmp_path):
+    """Nobody else is refused: they get ready, agree again once they say the same, and answer."""
+    services = Services(
+        tmp_path, {"linear": MODELS["linear"]}, workers=1, clients=("carol",), connect=20
+    )
+    row = np.zeros((1, 5))
+    try:
+        for name in services.parties:
+            services.wait_for(name, "ready")
+        checked = services.path.read_text()
+        services.path.write_text(
+            checked.replace("[clients.carol]\n", "[clients.carol]\ntrusted = true\n")
+        )
+        services.processes["alice"].terminate()
+        services.processes["alice"].wait(20)
+        services.start("alice")
+        services.wait_for("alice", "ready")
+        services.wait_for("bob", "ready", count=2)
+        services.path.write_text(checked)
+        with (
+            nn.Client(services.path, me="carol", model="linear", patience=0) as client,
+            pytest.raises(mpc.PeerError, match="whether its client is trusted"),
+        ):
+            client.predict(row)
+        services.processes["alice"].send_signal(signal.SIGHUP)
+        services.wait_for("alice", "reload")
+        with nn.Client(services.path, me="carol", model="linear") as client:
+            client.predict(row)
+            with pytest.raises(mpc.RangeError, match="outside the range that the model"):
+                send(client, powers(0))
+    finally:
+        assert not services.stop()
 
 
 # Limits in an hour.
