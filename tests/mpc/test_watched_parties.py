@@ -653,7 +653,8 @@ def test_random_programs_never_abort():
         derandomize="SOTTO_WATCHED_PROGRAMS" not in os.environ,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(programs(("warn", "check")))
+    # Warnings are of a process, and cannot be told apart in three threads.
+    @given(programs(("check",)))
     def check(program):
         form, mode, inputs, steps = program
         outcome = run(
