@@ -49,8 +49,10 @@ def split(x: ArrayLike, parties: int = 2) -> NDArray[np.uint64]:
         )
     if isinstance(parties, bool) or not isinstance(parties, int):
         raise DtypeError(f"parties must be a whole number, got {parties!r}")
-    if not 2 <= parties <= 1 << 16:
-        raise ArgumentError(f"parties must be in [2, 2^16], got {parties}")
+    if parties < 2:
+        raise ArgumentError(f"parties must be at least 2, got {parties}")
+    if parties > 1 << 16:
+        raise ArgumentError(f"parties must be at most 2^16, got {parties}")
     words = values.astype(np.uint64)
     shares = np.empty((parties, *values.shape), np.uint64)
     random = np.frombuffer(os.urandom(8 * (parties - 1) * values.size), np.uint64)

@@ -135,10 +135,11 @@ class SmoothMethods(SecretValue):
         if number.ndim:
             raise ShapeError(f"exponent must be one number, got shape {number.shape}")
         value = float(number)
-        if not 0 < abs(value) <= _LARGEST_EXPONENT:
+        if not np.isfinite(value) or value == 0:
+            raise ArgumentError(f"exponent must be finite and not 0, got {exponent!r}")
+        if abs(value) > _LARGEST_EXPONENT:
             raise ArgumentError(
-                f"exponent must be in [-{_LARGEST_EXPONENT}, {_LARGEST_EXPONENT}] and not 0, got"
-                f" {exponent!r}"
+                f"exponent must be at most {_LARGEST_EXPONENT} in magnitude, got {exponent!r}"
             )
         return normalised.evaluate(self, normalised.power(value))
 

@@ -38,7 +38,6 @@ CASES = {
     "a model without a folder": (None, ["serve", "{}", "--me", "alice", "--model", "x"], 2),
     "no sessions": (None, ["provider", "{}", "--sessions", "0"], 2),
     "no memory": (None, ["auditor", "{}", "--memory-limit", "-1"], 2),
-    "no port": (None, ["init", "{}.new", "--port", "65535"], 2),
     "a folder that is a file": (None, ["init", "{}"], 78),
     "a folder for a key that is a file": (None, ["key", "dora", "--folder", "{}"], 78),
     "a link to itself": (
