@@ -199,7 +199,10 @@ class SharedTrainer:
             watch.compare(weights, self._limit)
             return watch.in_range()
 
-        self.session.prepare(lambda planned: check(watch.twin(planned), planned.twin(self.weights)))
+        if self.session.prepares():
+            self.session.prepare(
+                lambda planned: check(watch.twin(planned), planned.twin(self.weights))
+            )
         return check(watch, self.weights)
 
     def epoch(
@@ -252,17 +255,18 @@ class SharedTrainer:
                 trainer.range.gather()
 
         for first in range(0, len(batches), _STEPS_AHEAD):
-            self.session.prepare(
-                lambda planned, first=first: sum(  # type: ignore[misc]
-                    steps(
-                        self.twin(planned),
-                        planned.twin(X),
-                        planned.twin(targets),
-                        None if weights is None else planned.twin(weights),
-                        first,
+            if self.session.prepares():
+                self.session.prepare(
+                    lambda planned, first=first: sum(  # type: ignore[misc]
+                        steps(
+                            self.twin(planned),
+                            planned.twin(X),
+                            planned.twin(targets),
+                            None if weights is None else planned.twin(weights),
+                            first,
+                        )
                     )
                 )
-            )
             yield from steps(self, X, targets, weights, first)
 
     def twin(self, planned: Session) -> SharedTrainer:
