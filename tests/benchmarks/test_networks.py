@@ -23,8 +23,8 @@ def images(count):
     return X.reshape(count, 784), y
 
 
-@pytest.mark.parametrize(("name", "rounds"), [("B", 29), ("D", 13)])
-def test_measures(networks, name, rounds):
+@pytest.mark.parametrize(("name", "rounds", "of_many"), [("B", 29, 34), ("D", 13, 14)])
+def test_measures(networks, name, rounds, of_many):
     X, y = images(200)
     options = argparse.Namespace(
         parties="alice,bob,carol", epochs=2, train=None, images=130, seed=0, repeats=2, memory=False,
@@ -36,12 +36,13 @@ def test_measures(networks, name, rounds):
     assert result["encrypted_accuracy"] == pytest.approx(result["plain_accuracy"], abs=1e-9)
     assert result["agreement"] == pytest.approx(1)
     single, batch = result["single"], result["batch"]
-    assert single["rounds"] == batch["rounds"] == rounds
+    # Of many elements ReLU takes a round more, and less is dealt.
+    assert (single["rounds"], batch["rounds"]) == (rounds, of_many)
     assert sum(layer["bytes_sent"] for layer in single["layers"]) == single["bytes_sent"]
     assert sum(layer["rounds"] for layer in single["layers"]) == rounds
     assert batch["rows"] == 128
-    # Bit planes are cut to 64 elements, which weighs on a single image.
-    assert 100 * single["bytes_sent"] < batch["bytes_sent"] <= 128 * single["bytes_sent"]
+    # Bit planes are cut to 64 elements, which weighs on a single image; the round more opens 5 bits.
+    assert 100 * single["bytes_sent"] < batch["bytes_sent"] <= 136 * single["bytes_sent"]
     assert {figure["network"] for figure in result["published"]} == {name}
     training = result["training"]
     assert [trained["seed"] for trained in training["runs"]] == [0, 1]

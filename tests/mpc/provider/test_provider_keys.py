@@ -16,7 +16,7 @@ import mpc
 import ring
 from mpc.core.correlation import Correlation, MaskRef, Part
 from mpc.core.keys import fresh_streams, provider_streams
-from mpc.protocols import range_check
+from mpc.protocols import intervals, range_check
 from mpc.protocols.range_check import LIMIT
 from mpc.provider.dealer import Provider
 from ring.streams import BLOCK_IDS, OWN_IDS, NamedStream, NamedStreamBlocks, StreamBlocks
@@ -175,6 +175,8 @@ def everything(s, a, b):
     gated = (x * y).gate(x > y)
     wide = x.derive(x.shares, frac_bits=0, bound=LIMIT)
     assert range_check.verdict(range_check.linear([(wide, 0)], (0,)))
+    ends = np.full(product.shape, -(2**40)), np.full(product.shape, 2**40)
+    assert intervals.groups_inside(product, *ends, (product.size,)).all()
     return (
         product, chosen, hot, best, equal, gated, x.softmax(), x.T[1:, None].max(), (x + 1) ** 3,
         np.reciprocal(x * x + 1), np.sort(np.tile(x, 3), axis=None),
