@@ -8,6 +8,7 @@ images are random: neither cost depends on them. What is revealed is compared wi
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -147,14 +148,18 @@ def watched_text(measured: dict[str, Any]) -> list[str]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print a table or JSON."""
+def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = script.parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="images of a call")
     parser.add_argument("--turns", type=int, default=3, help="how often both run (default: 3)")
     parser.add_argument("--repeats", type=int, default=20, help="calls of a turn (default: 20)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
+    script.add_output(parser)
+    return parser.parse_args(line)
+
+
+def job(options: argparse.Namespace) -> int:
+    """Measure, and print a table or JSON."""
     measured = {
         "batches": measure(options.rows, options.turns, options.repeats),
         "turns": options.turns,
@@ -166,4 +171,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script.main(job, arguments()))

@@ -284,7 +284,7 @@ def launch(
         evidence = Path(evidence).resolve()
         if not evidence.is_dir():
             raise ArgumentError(f"evidence must be a folder that exists, got {str(evidence)!r}")
-    if security not in SECURITY:
+    if not isinstance(security, str) or security not in SECURITY:
         raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
     if security == MALICIOUS:
         check_watched(names, provider)

@@ -168,7 +168,7 @@ class Session(SessionThatPrepares):
                 )
         if network is not None and not isinstance(network, Network):
             raise DtypeError(f"network must be an mpc.Network, got {network!r}")
-        if security is not None and security not in SECURITY:
+        if security is not None and (not isinstance(security, str) or security not in SECURITY):
             raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
         if me is None:
             if program is not None:

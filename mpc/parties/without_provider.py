@@ -106,7 +106,7 @@ class ProviderText(TomlText):
     def security(self) -> str:
         """Return what the parties are trusted to do, and refuse what does not go with it."""
         says = self.data.get("security", SEMI_HONEST)
-        if says not in SECURITY:
+        if not isinstance(says, str) or says not in SECURITY:
             either = " or ".join(f'"{each}"' for each in SECURITY)
             raise self.error((), "security", f"security must be {either}, got {says!r}")
         if says == SEMI_HONEST:

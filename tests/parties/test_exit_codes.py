@@ -99,6 +99,6 @@ def test_the_page_and_the_units_know_these_codes():
     told = dict(re.findall(r"^\| (\d+) \| .* \| (yes|no|-) \|$", page, re.MULTILINE))
     assert {code for _, _, code in CASES.values()} <= {int(code) for code in told}
     never = " ".join(code for code, again in told.items() if again == "no")
-    assert len(UNITS) == 3
+    assert len(UNITS) == 4
     for unit in UNITS:
         assert f"RestartPreventExitStatus={never}" in unit.read_text().splitlines()

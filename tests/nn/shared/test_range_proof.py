@@ -353,7 +353,7 @@ def test_a_plan_has_the_cost_of_a_run(deep, provider):
         secret.bounds = None
         secret.predict(secret.share_rows(calibrated.rows(), "bob"))
         if provider:
-            assert plan.cost.rounds == (s.cost() - before).rounds + 5
+            assert plan.cost.rounds == (s.cost() - before).rounds + 4
 
 
 def test_a_format_that_holds_the_interval_bounds_takes_no_limits():
