@@ -164,7 +164,7 @@ def job(options: argparse.Namespace) -> int:
         "batches": measure(options.rows, options.turns, options.repeats),
         "turns": options.turns,
         "repeats": options.repeats,
-        **facts(),
+        "machine": facts(),
     }
     print(json.dumps(measured, indent=1) if options.json else table(rows_of(measured)))
     return 0
