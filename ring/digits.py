@@ -41,10 +41,14 @@ Words = NDArray[np.uint64]
 WIDEST = 10
 """The most bits of a digit: its table has 1024."""
 
+_ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
 _LAST = np.uint64(63)
 _SIX = np.uint64(6)
+# So many blocks of 64 elements at once: what is read again for each digit stays in the first-level cache,
+# and what a digit's elements have in common is set up once.
+_BLOCKS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,70 +126,83 @@ def split_evenly(bits: int, count: int) -> tuple[int, ...]:
 
 
 @kernel
+def _add_narrow(
+    some: Words, shift: np.uint64, at: np.uint64, mask: np.uint64, lane: np.uint64,
+    top_at: np.uint64, inverted: np.uint64, out: Words,
+) -> None:  # fmt: skip
+    """Add to words of tables that of a digit of fewer than 6 bits, which begins at the bit `lane`."""
+    within = _ALL >> np.uint64(63) - mask
+    for e in range(out.size):
+        here = some[e] >> shift
+        below = (_ONE << (here >> at & mask)) - _ONE
+        top = _ZERO - (here >> top_at & _ONE)
+        out[e] ^= ((below ^ top & inverted) & within) << lane
+
+
+@kernel
+def _add_wide(
+    some: Words, shift: np.uint64, at: np.uint64, mask: np.uint64, base: np.uint64,
+    top_at: np.uint64, inverted: np.uint64, out: Words,
+) -> None:  # fmt: skip
+    """Add to words of tables those of a digit of 6 bits or more, from its bit `base` on."""
+    for e in range(out.size):
+        here = some[e] >> shift
+        number = here >> at & mask
+        behind = number - base
+        below = (_ONE << (behind & _LAST)) - _ONE
+        below = below if behind < np.uint64(WORD_BITS) else _ALL
+        below = below if number >= base else _ZERO
+        top = _ZERO - (here >> top_at & _ONE)
+        out[e] ^= below ^ top & inverted
+
+
+@kernel
 def _add_tables(
     start: int, stop: int,
     v: Words, shift: int, places: NDArray[np.int64], signed: bool, bits: int,
     whole: int, fold: int, out: Words,
 ) -> None:  # fmt: skip
     size, count = v.size, places.shape[0]
-    here, table, tops = (
-        np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64),
-    )  # fmt: skip
-    folded = np.empty(WORD_BITS // 2, np.uint64)
+    lanes = np.empty(min(_BLOCKS, stop - start) * WORD_BITS, np.uint64)
     top_at = np.uint64(bits - 1)
-    for block in range(start, stop):
-        first = block * WORD_BITS
-        width = min(WORD_BITS, size - first)
-        some = v[first : first + width]
-        for e in range(width):
-            here[e] = some[e] >> np.uint64(shift)
-        for e in range(width, WORD_BITS):
-            here[e] = np.uint64(0)
-        for e in range(WORD_BITS):
-            # All ones where the top bit is set.
-            tops[e] = np.uint64(0) - (here[e] >> top_at & _ONE)
-        for word in range(whole + (1 if fold >= 0 else 0)):
-            for e in range(WORD_BITS):
-                table[e] = np.uint64(0)
+    for begin in range(start, stop, _BLOCKS):
+        first = begin * WORD_BITS
+        here = min(_BLOCKS * WORD_BITS, min(stop * WORD_BITS, size) - first)
+        some = v[first : first + here]
+        for word in range(whole + (fold >= 0)):
+            if word < whole:
+                row = out[word * size + first : word * size + first + here]
+            else:
+                row = lanes[:here]
+                row[:] = _ZERO
             for j in range(count):
                 at, digit = np.uint64(places[j, 0]), places[j, 1]
                 place = places[j, 2] - WORD_BITS * word
                 mask = (_ONE << np.uint64(digit)) - _ONE
-                inverted = _ALL if signed and j == count - 1 else np.uint64(0)
+                inverted = _ALL if signed and j == count - 1 else _ZERO
                 if 0 <= place < WORD_BITS and digit < 6:
-                    lane = np.uint64(place)
-                    within = (_ONE << (_ONE << np.uint64(digit))) - _ONE
-                    for e in range(WORD_BITS):
-                        below = (_ONE << (here[e] >> at & mask)) - _ONE
-                        table[e] |= ((below ^ tops[e] & inverted) & within) << lane
+                    _add_narrow(
+                        some, np.uint64(shift), at, mask, np.uint64(place), top_at, inverted, row
+                    )
                 elif digit >= 6 and place <= 0 and place > -(1 << digit):
-                    # One of the words of a wide digit: ones below v_j.
-                    base = np.uint64(-place)
-                    for e in range(WORD_BITS):
-                        number = here[e] >> at & mask
-                        behind = number - base
-                        below = (_ONE << (behind & _LAST)) - _ONE
-                        below = below if behind < np.uint64(WORD_BITS) else _ALL
-                        below = below if number >= base else np.uint64(0)
-                        table[e] = below ^ tops[e] & inverted
+                    _add_wide(
+                        some, np.uint64(shift), at, mask, np.uint64(-place), top_at, inverted, row
+                    )
             if word < whole:
-                row = out[word * size + first : word * size + first + width]
-                for e in range(width):
-                    row[e] ^= table[e]
+                continue
+            packed = out[whole * size + (first >> fold) :]
+            if fold == 1:
+                for i in range(here >> 1):
+                    packed[i] ^= lanes[2 * i] | lanes[2 * i + 1] << np.uint64(32)
             else:
-                # Neighbours side by side, until a word is full; what is behind the last element is zero.
-                lanes, apart = WORD_BITS, np.uint64(WORD_BITS >> fold)
-                for _ in range(fold):
-                    lanes //= 2
-                    for k in range(lanes):
-                        folded[k] = table[2 * k] | table[2 * k + 1] << apart
-                    for k in range(lanes):
-                        table[k] = folded[k]
-                    apart *= np.uint64(2)
-                begin = whole * size + (first >> fold)
-                last = out[begin : begin + (width + (1 << fold) - 1 >> fold)]
-                for k in range(last.size):
-                    last[k] ^= table[k]
+                for i in range(here >> 2):
+                    packed[i] ^= (
+                        lanes[4 * i] | lanes[4 * i + 1] << np.uint64(16)
+                        | lanes[4 * i + 2] << np.uint64(32) | lanes[4 * i + 3] << np.uint64(48)
+                    )  # fmt: skip
+            within, apart = (1 << fold) - 1, WORD_BITS >> fold
+            for e in range(here & ~within, here):
+                packed[e >> fold] ^= lanes[e] << np.uint64((e & within) * apart)
 
 
 def add_tables(v: Words, shift: int, digits: Digits, out: Words) -> None:
@@ -206,6 +223,66 @@ def add_tables(v: Words, shift: int, digits: Digits, out: Words) -> None:
 
 
 @kernel
+def _read_narrow(
+    some: Words, row: Words, ends: Words, shift: np.uint64, less: np.uint64, at: np.uint64,
+    mask: np.uint64, lane: np.uint64, others: np.uint64, before: np.uint64, turn: np.uint64,
+    lowest: np.uint64, greater: Words, equal: Words,
+) -> None:  # fmt: skip
+    """Read the tables of a digit of at most 6 bits, which begin at the bit `lane` of the words `row`."""
+    for block in range(greater.size):
+        here = some[block * WORD_BITS : (block + 1) * WORD_BITS]
+        tables = row[block * WORD_BITS : (block + 1) * WORD_BITS]
+        last = ends[block * WORD_BITS : (block + 1) * WORD_BITS]
+        g = p = _ZERO
+        # Of constant length, so that LLVM makes vectors of it.
+        for e in range(WORD_BITS):
+            bit = ((here[e] >> shift) - less >> at & mask) + lane
+            table = tables[e]
+            behind = _ZERO - (last[e] >> turn & _ONE)
+            step = table ^ (table << _ONE & others) ^ before ^ (behind & lowest)
+            g |= (table >> bit & _ONE) << np.uint64(e)
+            p |= (step >> bit & _ONE) << np.uint64(e)
+        greater[block] = g
+        equal[block] = p
+
+
+@kernel
+def _read_wide(
+    some: Words, row: Words, ends: Words, shift: np.uint64, less: np.uint64, at: np.uint64,
+    mask: np.uint64, this: np.uint64, others: np.uint64, before: np.uint64, turn: np.uint64,
+    lowest: np.uint64, greater: Words, equal: Words,
+) -> None:  # fmt: skip
+    """Add what the word `this` of the tables of a digit of more than 6 bits holds."""
+    for block in range(greater.size):
+        here = some[block * WORD_BITS : (block + 1) * WORD_BITS]
+        tables = row[block * WORD_BITS : (block + 1) * WORD_BITS]
+        last = ends[block * WORD_BITS : (block + 1) * WORD_BITS]
+        g = p = _ZERO
+        for e in range(WORD_BITS):
+            number = (here[e] >> shift) - less >> at & mask
+            one = _ONE if number >> _SIX == this else _ZERO
+            bit = number & _LAST
+            table = tables[e]
+            behind = _ZERO - (last[e] >> turn & _ONE)
+            step = table ^ (table << _ONE & others) ^ before ^ (behind & lowest)
+            g |= (table >> bit & one) << np.uint64(e)
+            p |= (step >> bit & one) << np.uint64(e)
+        greater[block] |= g
+        equal[block] |= p
+
+
+@kernel
+def _read_tops(some: Words, shift: np.uint64, less: np.uint64, at: np.uint64, out: Words) -> None:
+    """Add the top bits m_u to a plane."""
+    for block in range(out.size):
+        here = some[block * WORD_BITS : (block + 1) * WORD_BITS]
+        tops = _ZERO
+        for e in range(WORD_BITS):
+            tops |= ((here[e] >> shift) - less >> at & _ONE) << np.uint64(e)
+        out[block] ^= tops
+
+
+@kernel
 def _read_tables(
     start: int, stop: int,
     c: Words, shift: int, places: NDArray[np.int64], steps: Words, signed: bool, bits: int,
@@ -214,54 +291,60 @@ def _read_tables(
 ) -> None:  # fmt: skip
     size, count = c.size, places.shape[0]
     offset = _ONE << np.uint64(62 - shift)
-    u, table, step = (
-        np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64), np.empty(WORD_BITS, np.uint64),
+    most = min(_BLOCKS, stop - start) * WORD_BITS
+    padded, lanes, padded_ends = (
+        np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64),
     )  # fmt: skip
-    for block in range(start, stop):
-        first = block * WORD_BITS
-        width = min(WORD_BITS, size - first)
-        some = c[first : first + width]
-        for e in range(width):
-            u[e] = (some[e] >> np.uint64(shift)) - offset
-        for e in range(width, WORD_BITS):
-            u[e] = table[e] = np.uint64(0)
-        for j in range(count):
-            for k in range(thresholds.size):
-                greater[j, k, block] = equal[j, k, block] = np.uint64(0)
+    for begin in range(start, stop, _BLOCKS):
+        end = min(begin + _BLOCKS, stop)
+        first, full = begin * WORD_BITS, (end - begin) * WORD_BITS
+        here = min(full, size - first)
+        some = c[first : first + here]
+        if here < full:
+            padded[:here] = some
+            # u = 0 behind the last element.
+            padded[here:] = offset << np.uint64(shift)
+            lanes[here:] = padded_ends[here:] = _ZERO
+            some = padded
         for word in range(steps.shape[0]):
-            others, cyclic = steps[word, 0], steps[word, 2]
-            before = steps[word, 1] if flip else np.uint64(0)
+            others, lowest = steps[word, 0], steps[word, 2]
+            before = steps[word, 1] if flip else _ZERO
             # T[t - 1] of the lowest bit: of a cyclic table its last bit, of a wide one's further words
             # the last bit of the word before.
-            source, turn, lowest = word, np.uint64(0), cyclic
-            if cyclic:
+            source, turn = word, _ZERO
+            if lowest:
                 last = places[count - 1, 2] + (1 << places[count - 1, 1]) - 1
                 turn, source = np.uint64(last % WORD_BITS), last // WORD_BITS
             elif others & _ONE:
                 source, turn, lowest = word - 1, _LAST, _ONE
+            others &= ~lowest
             if word < whole:
-                row = tables[word * size + first : word * size + first + width]
-                for e in range(width):
-                    table[e] = row[e]
+                row = tables[word * size + first : word * size + first + here]
+                if here < full:
+                    lanes[:here] = row
+                    row = lanes
             else:
-                within = np.uint64((1 << fold) - 1)
-                row = tables[whole * size + (first >> fold) :]
-                for e in range(width):
-                    i = np.uint64(e)
-                    table[e] = row[i >> np.uint64(fold)] >> ((i & within) << np.uint64(6 - fold))
-            if source == word:
-                for e in range(WORD_BITS):
-                    step[e] = (
-                        table[e] ^ (table[e] << _ONE & others) ^ before
-                        ^ ((table[e] >> turn & _ONE) * lowest)
-                    )  # fmt: skip
-            else:
-                ends = tables[source * size + first : source * size + first + width]
-                for e in range(width):
-                    step[e] = (
-                        table[e] ^ (table[e] << _ONE & ~lowest) ^ before
-                        ^ ((ends[e] >> turn & _ONE) * lowest)
-                    )  # fmt: skip
+                packed = tables[whole * size + (first >> fold) :]
+                if fold == 1:
+                    for i in range(here >> 1):
+                        lanes[2 * i] = packed[i]
+                        lanes[2 * i + 1] = packed[i] >> np.uint64(32)
+                else:
+                    for i in range(here >> 2):
+                        lanes[4 * i] = packed[i]
+                        lanes[4 * i + 1] = packed[i] >> np.uint64(16)
+                        lanes[4 * i + 2] = packed[i] >> np.uint64(32)
+                        lanes[4 * i + 3] = packed[i] >> np.uint64(48)
+                within, apart = (1 << fold) - 1, WORD_BITS >> fold
+                for e in range(here & ~within, here):
+                    lanes[e] = packed[e >> fold] >> np.uint64((e & within) * apart)
+                row = lanes
+            ends = row
+            if source != word:
+                ends = tables[source * size + first : source * size + first + here]
+                if here < full:
+                    padded_ends[:here] = ends
+                    ends = padded_ends
             for j in range(count):
                 at, digit = np.uint64(places[j, 0]), places[j, 1]
                 place = places[j, 2] - WORD_BITS * word
@@ -272,36 +355,33 @@ def _read_tables(
                 for k in range(thresholds.size):
                     if alike[k, j] != k:
                         continue
-                    less = thresholds[k]
-                    g = np.uint64(0)
-                    p = np.uint64(0)
+                    less, g, p = (
+                        offset + thresholds[k],
+                        greater[j, k, begin:end],
+                        equal[j, k, begin:end],
+                    )
                     if narrow:
-                        lane = np.uint64(place)
-                        for e in range(WORD_BITS):
-                            bit = (u[e] - less >> at & mask) + lane
-                            g |= (table[e] >> bit & _ONE) << np.uint64(e)
-                            p |= (step[e] >> bit & _ONE) << np.uint64(e)
-                    else:
-                        this = np.uint64(-place) >> _SIX
-                        for e in range(WORD_BITS):
-                            number = u[e] - less >> at & mask
-                            bit = number & _LAST
-                            one = _ONE if number >> _SIX == this else np.uint64(0)
-                            g |= (table[e] >> bit & one) << np.uint64(e)
-                            p |= (step[e] >> bit & one) << np.uint64(e)
-                    greater[j, k, block] |= g
-                    equal[j, k, block] |= p
+                        _read_narrow(
+                            some, row, ends, np.uint64(shift), less, at, mask, np.uint64(place),
+                            others, before, turn, lowest, g, p,
+                        )  # fmt: skip
+                        continue
+                    if place == 0:
+                        g[:] = p[:] = _ZERO
+                    _read_wide(
+                        some, row, ends, np.uint64(shift), less, at, mask, np.uint64(-place) >> _SIX,
+                        others, before, turn, lowest, g, p,
+                    )  # fmt: skip
         for k in range(thresholds.size):
             for j in range(count):
-                greater[j, k, block] = greater[j, alike[k, j], block]
-                equal[j, k, block] = equal[j, alike[k, j], block]
-        if signed and flip:
-            for k in range(thresholds.size):
-                less = thresholds[k]
-                g = np.uint64(0)
-                for e in range(WORD_BITS):
-                    g |= (u[e] - less >> np.uint64(bits - 1) & _ONE) << np.uint64(e)
-                greater[count - 1, k, block] ^= g
+                if alike[k, j] != k:
+                    greater[j, k, begin:end] = greater[j, alike[k, j], begin:end]
+                    equal[j, k, begin:end] = equal[j, alike[k, j], begin:end]
+        for k in range(thresholds.size if signed and flip else 0):
+            _read_tops(
+                some, np.uint64(shift), offset + thresholds[k], np.uint64(bits - 1),
+                greater[count - 1, k, begin:end],
+            )  # fmt: skip
 
 
 @lru_cache(maxsize=256)

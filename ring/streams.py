@@ -102,33 +102,31 @@ class _Keystream:
                 "a stream belongs to the process that has made it: this process was forked from that"
                 " one, and would use the same words again"
             )
-        if not 0 <= start <= _STREAM_WORDS - out.size:
+        size = out.nbytes
+        if not 0 <= start <= _STREAM_WORDS - (size >> 3):
             raise ArgumentError(
                 f"start must be in [0, 2^65 - {out.size}] for {out.size} words, got {start}"
             )
-        size = out.nbytes
-        if not size:
-            return
-        target = out.data.cast("B")
-        with self._turn:
-            self._write(target, 2 * first + start)
+        if size:
+            self._write(out.data.cast("B"), 2 * first + start, size)
 
-    def _write(self, target: memoryview, place: int) -> None:
-        """Write the keystream from a word on, counted from block 0; within a turn."""
-        encryptor, size = self._encryptor, len(target)
-        # Who reads on and on needs no new counter.
-        if place != self._next:
-            encryptor.reset_nonce((place >> 1 & _COUNTER).to_bytes(16, "big"))
-            if place & 1:
-                encryptor.update_into(_ZEROS[:8], bytearray(8))
-        self._next = -1
-        if size <= _ZEROS_BYTES:
-            encryptor.update_into(_ZEROS[:size], target)
-        else:
-            for begin in range(0, size, _ZEROS_BYTES):
-                piece = target[begin : begin + _ZEROS_BYTES]
-                encryptor.update_into(_ZEROS[: len(piece)], piece)
-        self._next = place + size // 8
+    def _write(self, target: memoryview, place: int, size: int) -> None:
+        """Write `size` bytes of the keystream from a word on, counted from block 0."""
+        encryptor = self._encryptor
+        with self._turn:
+            # Who reads on and on needs no new counter.
+            if place != self._next:
+                encryptor.reset_nonce((place >> 1 & _COUNTER).to_bytes(16, "big"))
+                if place & 1:
+                    encryptor.update_into(_ZEROS[:8], bytearray(8))
+            self._next = -1
+            if size <= _ZEROS_BYTES:
+                encryptor.update_into(_ZEROS[:size], target)
+            else:
+                for begin in range(0, size, _ZEROS_BYTES):
+                    piece = target[begin : begin + _ZEROS_BYTES]
+                    encryptor.update_into(_ZEROS[: len(piece)], piece)
+            self._next = place + (size >> 3)
 
 
 class Stream(_Keystream):
@@ -217,8 +215,7 @@ class Stream(_Keystream):
             elif stream._generation != generation:
                 stream.fill(out[k], id, start)
             elif k != first:
-                with stream._turn:
-                    stream._write(target[k * size : (k + 1) * size], place)
+                stream._write(target[k * size : (k + 1) * size], place, size)
 
     def fill_rows(
         self, out: NDArray[np.uint64], id: int, rows: NDArray[np.integer[Any]], start: int = 0

@@ -71,13 +71,15 @@ class Part:
         return prod(self.shape)
 
 
-_LANE_DTYPES = {"sum": np.uint64, "sum32": np.uint32, "sum16": np.uint16}
+_LANE_DTYPES = {"sum32": np.uint32, "sum16": np.uint16}
 
 
 def combine(algebra: Algebra, x: Words, y: Words) -> None:
     """Add (XOR) the words `y` to `x` in place; both are contiguous."""
     if algebra == "xor":
         np.bitwise_xor(x, y, out=x)
+    elif algebra == "sum":
+        np.add(x, y, out=x)
     else:
         dtype = _LANE_DTYPES[algebra]
         np.add(x.view(dtype), y.view(dtype), out=x.view(dtype))
@@ -327,24 +329,19 @@ class Correlation:
     def _values(self) -> tuple[Any, ...]:
         return _fields_of(type(self))(self)  # type: ignore[arg-type]
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """The parts and sizes; correlations that differ in ids alone share one layout."""
-        known = vars(self)
-        found: Layout | None = known.get("_layout")
+        ids: list[int] = []
+        key = self._key(ids)
+        if key is None:
+            return Layout(self)
+        vars(self)["_ids"] = ids
+        found = _layouts.get(key)
         if found is None:
-            ids: list[int] = []
-            key = self._key(ids)
-            found = None if key is None else _layouts.get(key)
-            if found is None:
-                found = Layout(self)
-                if key is not None:
-                    if len(_layouts) >= _MOST_LAYOUTS:
-                        _layouts.clear()
-                    _layouts[key] = found
-            if key is not None:
-                known["_ids"] = ids
-            known["_layout"] = found
+            if len(_layouts) >= _MOST_LAYOUTS:
+                _layouts.clear()
+            found = _layouts[key] = Layout(self)
         return found
 
     def keep_layout(self) -> None:
@@ -353,7 +350,7 @@ class Correlation:
         Layouts are looked up by equality, and values that are equal, such as True and 1, differ in the
         digest that names a correlation.
         """
-        vars(self)["_layout"] = Layout(self)
+        vars(self)["layout"] = Layout(self)
 
     def _key(self, ids: list[int]) -> tuple[Any, ...] | None:
         """Return the key under which the layout is looked up, None if there is none; append to `ids`."""

@@ -243,10 +243,13 @@ class Runtime:
             The opened values, of shape (1, ...), or (0, ...) in a plan.
         """
         self.check_open()
+        others: list[Beside[Any]] = []
         # What is revealed among watched parties is all that is opened then.
-        others = [other for other in self._beside if other.joins] if self._revealed < 0 else []
+        if self._beside and self._revealed < 0:
+            others = [other for other in self._beside if other.joins]
         count = len(messages)
-        messages += tuple([other.message for other in others if other.message is not None])
+        if others:
+            messages += tuple([other.message for other in others if other.message is not None])
         shapes = tuple([(words.shape[1:], opening) for words, opening in messages])
         if self.watch is None:
             self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1))
@@ -258,15 +261,32 @@ class Runtime:
         except PeerError as error:
             self._end(str(error))
             raise
+        if not others:
+            return opened
         for other, words in zip(others, opened[count:], strict=True):
             other.go_on(words)
         return opened[:count]
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out a protocol that is written as :data:`Steps`, each of its rounds alone."""
-        with self.beside(steps) as protocol:
-            pass
-        return protocol.value
+        send, opened = steps.send, None
+        try:
+            while True:
+                try:
+                    message = send(opened)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                opened = self._open_alone(message)
+        finally:
+            steps.close()
+
+    def _open_alone(self, message: tuple[Words, Opening] | Result) -> Words:
+        """Open what a protocol opens next; among watched parties a result is checked."""
+        if self.watch is not None and isinstance(message, Result):
+            with self.revealing():
+                return self.open(message)[0]
+        return self.open(message)[0]
 
     def beside(self, steps: Steps[T]) -> Beside[T]:
         """Carry out a protocol while that of the ``with`` block runs, in the same rounds.

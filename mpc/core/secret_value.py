@@ -285,6 +285,11 @@ class SecretValue:
             self._shares, frac_bits=self.frac_bits, bound=self.bound
         ), self._cross_term
 
+    @property
+    def cross_term(self) -> Correlation | None:
+        """C of :meth:`split_cross_term` alone (for protocols)."""
+        return self._cross_term
+
     def addends(self) -> list[tuple[int, Words]]:
         """Return (row of the party axis, words) pairs whose words add up to the value over all parties.
 

@@ -162,6 +162,9 @@ def add_integer(x: Secret, value: int) -> Secret:
 
 
 def broadcast(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    # Of rows and a bias at once: NumPy makes arrays to find out.
+    if len(shapes) == 2 and len(shapes[1]) == 1 and shapes[0][-1:] == shapes[1]:
+        return shapes[0]
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:

@@ -277,12 +277,14 @@ def matmul(x: Secret, w: Secret, own: Callable[[Pair], Words] | None = None) -> 
         raise ShapeError(
             f"operands of @ must agree in the inner dimension, got shapes {x.shape} and {w.shape}"
         )
-    try:
-        leading = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
-    except ValueError:
-        raise ShapeError(
-            f"leading axes of @ must broadcast, got shapes {x.shape} and {w.shape}"
-        ) from None
+    leading = x.shape[:-2]
+    if leading != w.shape[:-2]:
+        try:
+            leading = np.broadcast_shapes(leading, w.shape[:-2])
+        except ValueError:
+            raise ShapeError(
+                f"leading axes of @ must broadcast, got shapes {x.shape} and {w.shape}"
+            ) from None
     shape = (*leading, x.shape[-2], w.shape[-1])
     session, addends = x.session, x.shape[-1]
     x, w = _in_format(x, w, "@", addends)

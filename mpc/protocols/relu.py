@@ -121,7 +121,7 @@ def _rounds(x: Secret, shift: int, *, derivative: bool) -> int:
     session = x.session
     if session.pair is not None:
         return 3
-    _, term = x.split_cross_term()
+    term = x.cross_term
     refs = [] if term is None else [ref for ref in vars(term).values() if isinstance(ref, MaskRef)]
     hidden = {ref.without if ref.owner is None else 1 - ref.owner for ref in refs}
     rounds, said = sign_products.fastest(

@@ -235,10 +235,12 @@ class Window(Correlation):
         self, lam: Words, products: Words
     ) -> Iterator[tuple[bits.Structure, Words, Words]]:
         """Cut :attr:`Dealt.lam` and :attr:`Dealt.products` into those of each round of step 3."""
-        for structure in self.rounds:
+        rounds = self.rounds
+        for structure in rounds[:-1]:
             opened, dealt = len(structure.opened), len(structure.subsets)
             yield structure, lam[..., :opened, :], products[..., :dealt, :]
             lam, products = lam[..., opened:, :], products[..., dealt:, :]
+        yield rounds[-1], lam, products
 
     def shares(self, shares: CorrelatedShares) -> Dealt:
         """Name the parts of this process's shares, with the corrected ones."""
