@@ -118,7 +118,8 @@ def _add_polynomials(
     planes: Words, secrets: Words, more: Words,
     outputs: Indices, factors: Indices, places: Indices, literals: Indices, out: Words,
 ) -> None:  # fmt: skip
-    block = 64
+    # As much as stays in the first-level cache beside the planes.
+    block = 256
     term = np.empty(block, np.uint64)
     ones = ~np.uint64(0)
     for left in range(start, stop, block):

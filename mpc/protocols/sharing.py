@@ -125,8 +125,8 @@ def encoded_limit(limit: object, frac_bits: int, name: str) -> int:
 def _check_bound(x: NDArray[Any], encoded: Words, largest: int, bound: object, name: str) -> None:
     # On the encoded values: protocols use the bound of those alone.
     signed = encoded.view(np.int64)
-    inside = (signed <= largest) & (signed >= -largest)
-    if not np.all(inside):
+    if signed.max(initial=0) > largest or signed.min(initial=0) < -largest:
+        inside = (signed <= largest) & (signed >= -largest)
         place = np.unravel_index(int(np.argmax(~inside)), x.shape)
         where = f" at index {tuple(int(i) for i in place)}" if x.ndim else ""
         raise RangeError(

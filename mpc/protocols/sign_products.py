@@ -74,7 +74,7 @@ _WAITED_FOR = 0.9
 _ROUND_SECONDS = 3e-4
 _SECONDS = 1e-7
 # Where nobody states a network: one to go by, and what a round more takes.
-_UNKNOWN_ROUND_SECONDS = 2.5e-3
+_UNKNOWN_ROUND_SECONDS = 1.5e-3
 _NOMINAL = Network(round_trip=0.02, megabits=1000)
 
 
