@@ -269,15 +269,13 @@ class Runtime:
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out a protocol that is written as :data:`Steps`, each of its rounds alone."""
-        send, opened = steps.send, None
         try:
+            message = next(steps)
             while True:
-                try:
-                    message = send(opened)
-                except StopIteration as end:
-                    value: T = end.value
-                    return value
-                opened = self._open_alone(message)
+                message = steps.send(self._open_alone(message))
+        except StopIteration as end:
+            value: T = end.value
+            return value
         finally:
             steps.close()
 
