@@ -528,8 +528,8 @@ def watched_part(found: dict[str, Any]) -> list[str]:
         text += [
             "### Beside parties that do not deviate",
             "",
-            "Two parties that have to follow the program, of Sotto and of another library, and three of which"
-            " one may deviate.",
+            "Two parties that have to follow the program, of Sotto and of another library, and three of"
+            " which one may deviate.",
             "",
             *beside(found["peers_malicious"]),
         ]

@@ -1,7 +1,7 @@
 """Sotto over TLS: alice and bob in processes of their own, and nobody else.
 
-With ``--provider`` the process that starts them is the crypto provider. With ``--malicious`` it is, too, and
-there is carol, who owns nothing: one of the three may deviate.
+With ``--provider`` the process that starts them is the crypto provider. With ``--malicious`` it is, too,
+and there is carol, who owns nothing: one of the three may deviate.
 """
 
 from __future__ import annotations
