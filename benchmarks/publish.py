@@ -71,6 +71,7 @@ BENCHMARKS = (
     "stock",
     "auditor",
     "watched",
+    "peers_malicious",
 )
 
 
@@ -114,6 +115,11 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "peers_deep": [
             "peers/run.py", "--peers", *PEERS, "--repeats", "2", "--work", "deep",
             "--json", str(FILES / "peers_deep.json"), *(["--venvs", venvs] if venvs else []),
+        ],
+        "peers_malicious": [
+            "peers/run.py", "--peers", "sotto-processes", "sotto-malicious", "spu", "--no-sotto",
+            "--turns", "2", "--work", *ALONE[:3], "--json", str(FILES / "peers_malicious.json"),
+            *(["--venvs", venvs] if venvs else []),
         ],
         "functions": ["functions.py", "--turns", "2", "--json", *(["--venvs", venvs] if venvs else [])],
         "fitted_models": ["fitted_models.py", "--json", *(["--venvs", venvs] if venvs else [])],
@@ -178,9 +184,10 @@ TITLES = {
     "crypten-default": "CrypTen 0.4.1",
     "spu": "SecretFlow SPU 0.9.5",
     "spu-cheetah": "SecretFlow SPU 0.9.5, CHEETAH",
+    "sotto-malicious": "Sotto, one of three may deviate",
 }
 # Which of the benchmarks are peers/run.py, that writes its file itself.
-PEERS_RUN = ("peers", "peers_deep", "alone", "alone_training")
+PEERS_RUN = ("peers", "peers_deep", "peers_malicious", "alone", "alone_training")
 PEERS = ("spu", "crypten-default", "crypten")
 ALONE = ("network_a_1", "network_a_128", "network_a_1000", "matmul_1000x784x128", "relu_1m")
 
@@ -221,7 +228,7 @@ def figures() -> str:
             "",
             markdown(peer_rows(peers)),
             "",
-            f"{alone_figures()}Machine of the tables: {describe(main['machine'])}.",
+            f"{alone_figures()}{malicious_figures()}Machine of the tables: {describe(main['machine'])}.",
         ]
     )
 
@@ -247,6 +254,23 @@ def alone_figures() -> str:
     )
 
 
+def malicious_figures() -> str:
+    """Return the README's sentence of three parties of which one may deviate, or nothing."""
+    if not (FILES / "peers_malicious.json").exists():
+        return ""
+    measured = read("peers_malicious")
+    found = [
+        f"{item['title']} {seconds(item['libraries']['sotto-malicious']['median'])}"
+        for item in measured["work"]
+    ]
+    return (
+        "Three parties of which one may deviate, each in a process of its own over TLS:"
+        f" {'; '.join(found)} ([all figures](benchmarks/RESULTS.md#one-party-may-deviate);"
+        f" {measured['machine']['cpu']}, {measured['machine']['cores']} cores,"
+        f" {measured['date'][:10]}). "
+    )
+
+
 def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     """Name every figure in which another library is better."""
     found = []
@@ -254,7 +278,7 @@ def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     for item in peers["work"]:
         ours = item["libraries"].get(us, {})
         for name, theirs in item["libraries"].items():
-            if name == us or "median" not in theirs:
+            if name.startswith("sotto") or "median" not in theirs:
                 continue
             for key, what in (
                 ("median", "seconds"),
@@ -271,11 +295,17 @@ def where_sotto_loses(peers: dict[str, Any]) -> list[str]:
     return found or ["- In none of the figures above."]
 
 
+def title_of(library: str) -> str:
+    """Return a library's name, of Sotto with what sets it apart."""
+    title = TITLES.get(library, "Sotto")
+    return title if library.startswith("sotto") else title.split(",")[0]
+
+
 def beside(peers: dict[str, Any]) -> list[str]:
     """Return what a comparison with other libraries found."""
     names = [name for name in peers["libraries"] if name != "crypten-default"]
     costs = [
-        ["work", *(f"{TITLES.get(name, 'Sotto').split(',')[0]}" for name in names)],
+        ["work", *(title_of(name) for name in names)],
     ]
     for item in peers["work"]:
         row = [item["title"]]
@@ -457,7 +487,7 @@ def results() -> str:
             if "auditor" in found
             else []
         ),
-        *watched_part(found.get("watched")),
+        *watched_part(found),
         "## Workers",
         "",
         workers_text(found["workers"]),
@@ -489,18 +519,21 @@ def results() -> str:
     return "\n".join(text)
 
 
-def watched_part(measured: dict[str, Any] | None) -> list[str]:
+def watched_part(found: dict[str, Any]) -> list[str]:
     """Return the chapter on three parties of which one may deviate, if it has been measured."""
-    if measured is None:
-        return []
-    return [
-        "## One party may deviate",
-        "",
-        markdown(watched.rows_of(measured)),
-        "",
-        *watched.watched_text(measured),
-        "",
-    ]
+    text = ["## One party may deviate", ""]
+    if "watched" in found:
+        text += [*watched.watched_text(found["watched"]), ""]
+    if "peers_malicious" in found:
+        text += [
+            "### Beside parties that do not deviate",
+            "",
+            "Two parties that have to follow the program, of Sotto and of another library, and three of"
+            " which one may deviate.",
+            "",
+            *beside(found["peers_malicious"]),
+        ]
+    return text if len(text) > 2 else []
 
 
 def alone_part(found: dict[str, Any]) -> list[str]:
@@ -575,11 +608,14 @@ def with_sizing(page: str) -> str:
     return between(page, "figures: sizing", sizing_text(read("sizing")))
 
 
-def with_auditor(page: str) -> str:
+def with_security(page: str) -> str:
     """Return the page on security models with its figures filled in, where they have been measured."""
-    if not (FILES / "auditor.json").exists():
-        return between(page, "figures: auditor", "Not measured yet: `benchmarks/auditor.py`.")
-    return between(page, "figures: auditor", "\n".join(auditor.auditor_text(read("auditor"))))
+    for name, text in (("auditor", auditor.auditor_text), ("watched", watched.watched_text)):
+        lines = [f"Not measured yet: `benchmarks/{name}.py`."]
+        if (FILES / f"{name}.json").exists():
+            lines = text(read(name))
+        page = between(page, f"figures: {name}", "\n".join(lines))
+    return page
 
 
 def with_paper(page: str) -> str:
@@ -625,7 +661,7 @@ def main() -> int:
     RESULTS.write_text(results())
     SCALING.write_text(with_paper(SCALING.read_text()))
     RUNNING.write_text(with_sizing(RUNNING.read_text()))
-    SECURITY.write_text(with_auditor(SECURITY.read_text()))
+    SECURITY.write_text(with_security(SECURITY.read_text()))
     return 0
 
 

@@ -105,7 +105,7 @@ def test_figures_are_those_of_the_result_files(benchmark):
     text = (ROOT / "docs" / "running.md").read_text()
     assert publish.with_sizing(text) == text
     text = (ROOT / "docs" / "security-models.md").read_text()
-    assert publish.with_auditor(text) == text
+    assert publish.with_security(text) == text
 
 
 def test_training_reaches_what_is_asked_of_it(benchmark):

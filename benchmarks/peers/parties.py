@@ -1,4 +1,4 @@
-"""Two parties as two processes on the loopback interface: start them, time them, count bytes.
+"""Parties as processes on the loopback interface: start them, time them, count bytes.
 
 A worker gives `run` a function that makes a `Party` of its library; the rest is the same for all
 libraries that run as processes. One line of JSON for each item of work goes to standard output.
@@ -54,7 +54,7 @@ class Party(Protocol):
         """Run `call` once and return its rounds, as the library counts them."""
 
     def barrier(self) -> None:
-        """Wait for the other party."""
+        """Wait for the other parties."""
 
     def close(self) -> None:
         """Leave in good order."""
@@ -76,14 +76,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return found
 
 
-def run(start: Start, args: argparse.Namespace) -> None:
-    """Run the work with two parties in processes of their own and print what they measured."""
+def run(start: Start, args: argparse.Namespace, count: int = 2) -> None:
+    """Run the work with parties in processes of their own and print what they measured."""
     items = work.choose(args.work)
-    addresses = free_addresses(2)
+    addresses = free_addresses(count)
     context = multiprocessing.get_context("spawn")
     links: list[Connection] = []
     processes = []
-    for rank in range(2):
+    for rank in range(count):
         here, there = context.Pipe()
         target = (start, rank, addresses, items, args, there)
         processes.append(context.Process(target=_party, args=target, daemon=True))
@@ -92,7 +92,7 @@ def run(start: Start, args: argparse.Namespace) -> None:
         links.append(here)
     try:
         for item in items:
-            parts = _from_both(links, item.name)
+            parts = _from_all(links, item.name)
             if "lacks" in parts[0]:
                 print(json.dumps({"item": item.name, "lacks": parts[0]["lacks"]}), flush=True)
                 continue
@@ -102,7 +102,8 @@ def run(start: Start, args: argparse.Namespace) -> None:
                 "seconds": np.max([part["seconds"] for part in parts], axis=0).tolist(),
                 "bytes_by_party": sent,
                 "bytes_sent": None if None in sent else sum(sent) + parts[0]["dealt"],
-                "bytes_are": "what the kernel counts on both parties' connections"
+                "bytes_are": "what the kernel counts on"
+                f" {'both' if count == 2 else 'all'} parties' connections"
                 + (", and the provider's corrections" if parts[0]["dealt"] else ""),
                 "rounds": max(part["rounds"] or 0 for part in parts) or None,
                 "max_abs_error": max(part["max_abs_error"] for part in parts),
@@ -198,8 +199,8 @@ def _party(
         raise
 
 
-def _from_both(links: list[Connection], name: str) -> list[dict[str, Any]]:
-    """Wait for both parties' figures; a party that fails ends the wait."""
+def _from_all(links: list[Connection], name: str) -> list[dict[str, Any]]:
+    """Wait for all parties' figures; a party that fails ends the wait."""
     parts: dict[int, dict[str, Any]] = {}
     while len(parts) < len(links):
         ready = wait_for([link for rank, link in enumerate(links) if rank not in parts])

@@ -103,10 +103,14 @@ LIBRARIES = {
         "sotto_pair_worker.py", threads=CORES_A_PARTY, arguments=("--provider",),
         about="Sotto with a provider, over TLS",
     ),
+    "sotto-malicious": Library(
+        "sotto_pair_worker.py", threads=CORES_A_PARTY, arguments=("--malicious",),
+        about="Sotto, three parties of which one may deviate, over TLS",
+    ),
 }  # fmt: skip
 SOTTO = Library("sotto_worker.py")
 # What others are compared with: the first of these that takes part.
-OURS = ("sotto", "sotto-processes", "sotto-alone")
+OURS = ("sotto", "sotto-processes", "sotto-alone", "sotto-malicious")
 
 
 class PeerError(Exception):

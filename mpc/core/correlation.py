@@ -27,6 +27,7 @@ from mpc.core.sizes import check_size, shape_of_view
 from ring.streams import OWN_IDS
 
 __all__ = [
+    "INPUT_IDS",
     "LANES",
     "Algebra",
     "Correlation",
@@ -52,6 +53,11 @@ Algebra = Literal["sum", "sum32", "sum16", "xor"]
 """How shares combine: sums of 64-bit words, sums of lanes of 32 or 16 bits (ring.bits), or XOR."""
 LANES: tuple[Algebra, ...] = ("sum", "sum32", "sum16")
 """The algebra of lanes, by fold."""
+
+INPUT_IDS = 1 << 50
+"""Ids of masks of inputs of watched parties: party j's begin at (j + 1) times this, above all others."""
+# How many ids before a program an input counts as its own.
+_NEAR = 16
 
 # One step from a masked tensor to a view of it: ("transpose", axes), ("reshape", shape),
 # ("index", key), with the key as NumPy takes it, or ("windows", Windows) of images.
@@ -127,10 +133,22 @@ class MaskRef:
         return MaskRef(self.id, self.part, self.start, self.views, self.owner, party)
 
     def counted_from(self, base: int) -> MaskRef:
-        """Return a copy whose id counts from `base`; a mask from before the base gets -id."""
+        """Return a copy whose id counts from `base`; a mask from before the base gets -id.
+
+        Inputs of watched parties count from it from shortly before it on: their ids stay positive. So
+        requests for a program that is given new rows each time are the same bytes.
+        """
         # Without what says which key the mask has: of its own, or of an input (mpc.core.watching).
         number = self.id % OWN_IDS
-        return replace(self, id=self.id - base if number > base else -self.id)
+        relative = number > base or self._is_near(base)
+        return replace(self, id=self.id - base if relative else -self.id)
+
+    def _is_near(self, base: int) -> bool:
+        return self.id >= INPUT_IDS and self.id % OWN_IDS > base - _NEAR
+
+    def outline(self, base: int) -> MaskRef:
+        """Return what a plan for ids from base + 1 on can depend on: an input counts as in its requests."""
+        return self.counted_from(base) if self._is_near(base) else self
 
     def placed_at(self, base: int) -> MaskRef:
         """Undo :meth:`counted_from`."""
@@ -290,6 +308,10 @@ class Correlation:
     def counted_from(self, base: int) -> Self:
         """Return a copy whose references count ids from `base`, as requests do."""
         return self._with({n: ref.counted_from(base) for n, ref in self._references()})
+
+    def outline(self, base: int) -> Self:
+        """Return what a plan can depend on, see :meth:`MaskRef.outline`."""
+        return self._with({n: ref.outline(base) for n, ref in self._references()})
 
     def placed_at(self, base: int) -> Self:
         """Undo :meth:`counted_from`."""

@@ -102,10 +102,13 @@ class Runtime:
     ----------
     last_id : int
         The last number that :meth:`fresh_id` has returned.
+    size : int
+        How many computing parties there are.
     """
 
     def __init__(self, setup: Setup, last_id: int = 0) -> None:
         self.parties, self.here = setup.parties, setup.here
+        self.size = len(setup.parties)
         self.watch = setup.watch
         watches = setup.watch is not None and setup.watch.me is not None
         # The parties whose processes this one is: all whose roles are here, but those that it watches.
@@ -143,11 +146,6 @@ class Runtime:
         """Raise SessionError if the parties watch one another: `what` is not made for that."""
         if self.watch is not None:
             raise SessionError(f"{what} do not work with security='malicious' yet: {way_out}")
-
-    @property
-    def size(self) -> int:
-        """How many computing parties there are."""
-        return len(self.parties)
 
     @property
     def me(self) -> str | None:

@@ -179,6 +179,7 @@ class SecretValue:
 
         Two arrays with equal outlines lead to equal plans, see :meth:`mpc.Session.prepare`.
         """
+        base, term = self.session.last_id, self._cross_term
         return (
             self.shape,
             self.frac_bits,
@@ -186,10 +187,10 @@ class SecretValue:
             self.binary,
             self.kept,
             None if self.plaintext is None else self.plaintext.owner,
-            None if self._mask is None else self._mask.ref,
+            None if self._mask is None else self._mask.ref.outline(base),
             self._sided,
             None if self.bit is None else self.bit.ref,
-            self._cross_term,
+            None if term is None else term.outline(base),
             None if self.pending is None or self.pending.opened else type(self.pending).__name__,
             None if self.truncated is None else self.truncated.outline(),
         )

@@ -36,6 +36,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from mpc.core.correlation import INPUT_IDS
 from mpc.core.errors import AbortError
 from mpc.core.keys import PartyStreams, derive, provider_streams
 from ring.streams import KEY_BYTES, Stream, StreamBlocks
@@ -62,14 +63,12 @@ SECURITY = (SEMI_HONEST, MALICIOUS)
 """What `security` may be."""
 PARTIES = 3
 """How many parties watch one another."""
-# Ids of masks of inputs: party j's begin at (j + 1) times this, above all others.
-_INPUTS = 1 << 50
 _TAG_BYTES = 16
 
 
 def input_id(owner: int, id: int) -> int:
     """Return the id of the mask of an input of party `owner`."""
-    return (owner + 1) * _INPUTS + id
+    return (owner + 1) * INPUT_IDS + id
 
 
 def input_key(key: bytes, owner: int) -> bytes:
@@ -96,9 +95,9 @@ class RoleMasks(StreamBlocks):
 
     def _make(self, id: int) -> Stream:
         # Every way to a stream ends here, unless it is kept; those of inputs are not kept here.
-        if id < _INPUTS:
+        if id < INPUT_IDS:
             return super()._make(id)
-        owner, number = divmod(id, _INPUTS)
+        owner, number = divmod(id, INPUT_IDS)
         return self._inputs[owner - 1].at(number)
 
 
@@ -133,7 +132,7 @@ class Watch:
         """Return the sum over the roles of the mask of an input of `owner`, which lives here."""
         total, words = np.zeros(shape, np.uint64), np.empty(shape, np.uint64)
         for stream in self.inputs[owner]:
-            stream.at(id % _INPUTS).fill(words, id)
+            stream.at(id % INPUT_IDS).fill(words, id)
             total += words
         return total
 

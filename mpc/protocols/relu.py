@@ -121,15 +121,19 @@ def _rounds(x: Secret, shift: int, *, derivative: bool) -> int:
     session = x.session
     if session.pair is not None:
         return 3
-    term = x.cross_term
-    refs = [] if term is None else [ref for ref in vars(term).values() if isinstance(ref, MaskRef)]
-    hidden = {ref.without if ref.owner is None else 1 - ref.owner for ref in refs}
+    hidden: set[int | None] = set()
+    if session.size == 2 and x.cross_term is not None:
+        hidden = {
+            ref.without if ref.owner is None else 1 - ref.owner
+            for ref in vars(x.cross_term).values()
+            if isinstance(ref, MaskRef)
+        }
     rounds, said = sign_products.fastest(
         x.size,
         shift,
         sign.window_of(-(-x.bound >> shift), shift, (1,)),
         session.network,
-        one_is_behind=session.size == 2 and hidden == {0, 1},
+        one_is_behind=hidden == {0, 1},
         derivative=derivative,
         memory=session.memory_limit,
     )

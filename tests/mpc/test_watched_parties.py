@@ -4,6 +4,7 @@ import ast
 import itertools
 import os
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from mpc.core.frames import Kind
 from mpc.core.runtime import Result, Runtime
 from mpc.core.watching import Checks
 from mpc.provider.watched import Requests, watched_provider
+from nn.shared import fit
 from tests.helpers.program_fuzz import programs
 from tests.helpers.program_fuzz import run as run_program
-from tests.helpers.watched import LocalWatched, LostError, run
+from tests.helpers.watched import NAMES, LocalWatched, LostError, run
 
 ROOT = Path(__file__).resolve().parents[2]
 # A tampering for every message of every program, or a share of them in each run.
@@ -89,6 +91,25 @@ def training_on_results(session):
     return model.reveal().layers[0].weights
 
 
+def stopping(session):
+    """Train until an epoch has not been better than those before, and return the scores.
+
+    What is held out says the opposite, so that is after the second one.
+    """
+    rows, targets = session.share(X, owner="bob"), session.share(4 * X[:, :1], owner="carol")
+    held_out = session.share(X[:2], owner="alice"), session.share(-4 * X[:2, :1], owner="bob")
+    model = nn.MLP((6, 1), random_state=0).fit(
+        rows,
+        targets,
+        epochs=5,
+        batch_size=4,
+        loss="squared_error",
+        validation=held_out,
+        patience=1,
+    )
+    return model.validation_scores_
+
+
 def told(session):
     session.drop_prepared()
     return session.share(X, owner="bob").reveal()
@@ -96,7 +117,7 @@ def told(session):
 
 OTHERS = {
     each.__name__: each
-    for each in (inference, training, training_on_results, results, put_off, told)
+    for each in (inference, training, training_on_results, stopping, results, put_off, told)
 }
 PROGRAMS = {
     **{f"{k} {check.name}: {check.what}": checked(check) for k, check in enumerate(CHECKS)},
@@ -364,6 +385,38 @@ def test_every_message_of_small_programs_is_attacked(honest):
             kinds[attack(PROGRAMS[name], sender, number, change, right)] += 1
     assert set(kinds) == {Kind.OPEN, Kind.REVEAL, Kind.CHECK}
     assert sum(kinds.values()) > 60
+
+
+def test_no_party_decides_on_a_score_that_was_not_checked(honest, monkeypatch):
+    """Early stopping: whatever is changed, each decision is on scores of the honest run."""
+    seen = threading.local()
+    stalled = fit.stalled
+
+    def deciding(scores, patience):
+        seen.scores = list(scores)
+        return stalled(scores, patience)
+
+    def program(session):
+        seen.scores = []
+        try:
+            return stopping(session)
+        finally:
+            decided[session.me] = seen.scores
+
+    runs, _, _ = honest
+    scores = runs["stopping"].results[0]
+    assert len(scores) == 2
+    decided = {}
+    monkeypatch.setattr(fit, "stalled", deciding)
+    generator = np.random.default_rng(SEED)
+    found = messages_of(runs["stopping"])
+    for k in range(len(found) if EVERY else 6):
+        sender, number = found[k if EVERY else generator.integers(len(found))]
+        decided.clear()
+        attack(program, sender, number, flip(generator, True), runs["stopping"].results)
+        for party in {0, 1, 2} - {sender}:
+            so_far = decided[NAMES[party]]
+            assert same(so_far, scores[: len(so_far)]), (sender, number, so_far)
 
 
 @pytest.mark.parametrize("sender", range(3))

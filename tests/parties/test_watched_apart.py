@@ -36,6 +36,26 @@ def small(session):
     return secret(rows).argmax(axis=1).reveal()
 
 
+def again_and_again(session):
+    """Predict again and again; return whether all is right, and how many of the last requests differ."""
+    secret, pieces, right = MODEL.share(session, owner="alice"), [], True
+    asks(session, lambda number, frame: [pieces.append(wire.decode(frame)[1]), frame][1:])
+
+    def rows_of(x):
+        return secret.share_rows(x if session.me == "bob" else None, "bob", rows=4)
+
+    for count in range(1, 13):
+        right &= np.array_equal(secret.predict(rows_of(X / count)), MODEL.predict(X / count))
+    different = len(set(pieces[-6:]))
+    # Of rows that were shared just before, and then long before, requests count in other ways.
+    rows = rows_of(X)
+    product = rows * 0.5 @ np.eye(6)
+    for _ in range(8):
+        right &= np.array_equal(secret.predict(rows), MODEL.predict(X))
+        right &= np.array_equal(secret.predict(product), MODEL.predict(X / 2))
+    return right, different
+
+
 def honest(session):
     """Return what is right, and how many bytes were sent beyond those that the session has counted."""
     found = []
@@ -50,11 +70,12 @@ def honest(session):
     sent = session.bytes_on_the_wire[0] - before[0]
     mine = NAMES.index(session.me)
     one = session.share([1.0, -2.0], owner="bob").relu().reveal(to="carol")
-    return found, labels, one, session.security, repr(session), sent - cost.wire_bytes[mine]
+    uncounted = sent - cost.wire_bytes[mine]
+    return found, labels, one, session.security, repr(session), uncounted, again_and_again(session)
 
 
 def test_honest_parties_in_processes_are_right():
-    for name, (found, labels, one, security, text, uncounted) in mpc.launch(
+    for name, (found, labels, one, security, text, uncounted, again) in mpc.launch(
         honest, NAMES, security="malicious", timeout=120
     ).items():
         assert all(right for _, right in found), (name, found)
@@ -62,6 +83,8 @@ def test_honest_parties_in_processes_are_right():
         assert (one is None) == (name != "carol")
         assert security == "malicious" and "security='malicious'" in text
         assert uncounted == 0, name
+        # New rows each time: the same plan, and the same requests but for where they begin.
+        assert again == (True, 1), name
 
 
 def test_a_program_that_is_prepared_asks_ahead():

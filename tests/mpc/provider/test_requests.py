@@ -7,6 +7,7 @@ import mpc
 from mpc.core import wire
 from mpc.core.correlation import MaskRef, Part
 from mpc.core.errors import ShapeError
+from mpc.core.watching import input_id
 from mpc.protocols.product import ProductTerm
 from mpc.protocols.truncation import TruncationPair
 from mpc.provider.audit import runs_of
@@ -49,6 +50,35 @@ def test_a_block_serves_wherever_the_program_stands():
     assert list(block.frames(77)) == frames(77)
     (first,), (second,) = frames(50), frames(60)
     assert wire.decode(first)[1] == wire.decode(second)[1]
+
+
+def on_inputs(base, old):
+    """What watched parties ask for: an input of just before, one of just behind, and an old one."""
+    inputs = [MaskRef(input_id(2, id), Part((2, 2))) for id in (base, base + 1, old)]
+    new, own, old_one = inputs
+    term = ProductTerm("matmul", new, old_one, (2, 2))
+    return [
+        (base + 2, ProductTerm("matmul", own, new, (2, 2))),
+        (base + 3, TruncationPair(4, 16, term)),
+    ]
+
+
+@pytest.mark.parametrize("base", [1, 5, 100, 2**40])
+def test_an_input_just_before_a_program_is_asked_for_by_the_same_bytes(base):
+    block = Block.of(on_inputs(base, 1), base, base + 3)
+    assert list(block.at(base)) == on_inputs(base, 1)
+    (frame,) = block.frames(base)
+    got = [(request.id, request.correlation(1 << 10)) for request in read(frame)]
+    assert got == on_inputs(base, 1)
+    if base >= 100:
+        assert list(block.at(base + 50)) == on_inputs(base + 50, 1)
+    for (_, asked), (_, later) in zip(on_inputs(base, 1), on_inputs(base + 50, 1), strict=True):
+        # Equal outlines, equal requests.
+        alike = asked.outline(base) == later.outline(base + 50)
+        assert alike == (asked.counted_from(base) == later.counted_from(base + 50))
+        assert alike or base < 100
+    other = asked.outline(base), on_inputs(base, 2)[1][1].outline(base)
+    assert other[0] != other[1]
 
 
 @pytest.mark.parametrize("together", [True, False])
