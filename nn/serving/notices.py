@@ -1,8 +1,7 @@
 """Notices: messages between the services of parties on connections beside the session's.
 
 "news": keys of requests, to the leader; "past": a turn that a party has passed, to it as well. "leaves": a
-service leaves. "reload": the parties are to agree
-on their models again. "here": a sign of life.
+service leaves. "reload": the parties are to agree on their models again. "here": a sign of life.
 """
 
 from __future__ import annotations
