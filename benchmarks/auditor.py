@@ -4,7 +4,9 @@ Every party, the provider and its auditor run in a process of their own. The sam
 sessions, one with the auditor and one without, and evaluate in them in turns, some calls each. A call
 shares the images, evaluates the network and reveals the scores; its time is that of the party that takes
 longest. CPU is what a process has used while calls ran. Which parts the auditor computes again is drawn, so
-their share is given beside it. Model and images are random. For Linux, whose clocks show the CPU of others.
+their share is given beside it, and what its CPU would be at the rate: by least squares over the turns, of a
+share for every part and one for each that is computed again. Model and images are random. For Linux, whose
+clocks show the CPU of others.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from mpc.parties.without_provider import RATE, check_rate
 
 PARTIES = processes.PARTIES
 KINDS = ("plain", "audited")
-# How many calls a chunk has; chunks of both kinds take turns.
-MOST_CALLS, CHUNK_ROWS = 50, 400
+# How many calls a chunk has; chunks of both kinds take turns. Several parts each: what is asked for ahead
+# at a chunk's end is dealt in the next one.
+MOST_CALLS, CHUNK_ROWS = 200, 4000
 # As many until the session asks ahead for as much as it ever does, and the parties hold it.
 WARM_UP = 100
 
@@ -100,12 +103,14 @@ class Turns:
             wanted = model.decision_function(X)
             if scores is not None and np.max(np.abs(scores - wanted)) > processes.TOLERANCE:
                 raise mpc.SessionError("the scores are not those of the plain model")
-        counted = parts_of(place)
+        tells = place.me == PARTIES[-1]
+        counts: list[tuple[int, int]] = []
         taken: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
         cpu: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
         for k in range(self.chunks):
             order = (0, 1) if k % 2 else (1, 0)
             for which in order:
+                counted = parts_of(place) if tells else (0, 0)
                 before = [time.clock_gettime(clock) for clock in clocks]
                 _, seconds = chunk(shared[which], X, calls)
                 used = [
@@ -114,14 +119,16 @@ class Turns:
                 ]
                 taken[KINDS[which]].append(seconds)
                 cpu[KINDS[which]].append([each / calls for each in used])
-        parts, audited = (now - then for now, then in zip(parts_of(place), counted, strict=True))
+                if which and tells:
+                    parts, audited = parts_of(place)
+                    counts.append((parts - counted[0], audited - counted[1]))
         return {
             "rows": rows,
             "calls": calls,
             "seconds": taken,
             "cpu": cpu,
-            "parts": parts,
-            "audited": audited,
+            "parts": [parts for parts, _ in counts],
+            "audited": [audited for _, audited in counts],
         }
 
 
@@ -226,12 +233,21 @@ def share_of(batch: dict[str, Any]) -> float:
     return auditor / provider
 
 
+def at_rate(batch: dict[str, Any], rate: float) -> float:
+    """Return the auditor's CPU time over the provider's, if as many parts were drawn as the rate says."""
+    used = np.array([each[-1] for each in batch["cpu"]["audited"]]) * batch["calls"]
+    counts = np.stack([batch["parts"], batch["audited"]], axis=1).astype(float)
+    (each, again), *_ = np.linalg.lstsq(counts, used, rcond=None)
+    provider = cpu_of(batch, "audited")[1] * batch["calls"] * len(used)
+    return float((each + rate * again) * counts[:, 0].sum() / provider)
+
+
 def rows_of(result: dict[str, Any]) -> list[list[str]]:
     """Return the result as a table."""
     rows = [
         [
             "images", "without, ms", "with, ms", "times", "CPU of the provider, ms: without, with",
-            "CPU of the auditor, ms", "over the provider's", "parts computed again",
+            "CPU of the auditor, ms", "over the provider's", "parts computed again", "at the rate",
         ]
     ]  # fmt: skip
     for batch in result["batches"]:
@@ -246,7 +262,8 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
                 f"{1e3 * before:.2f}, {1e3 * provider:.2f}",
                 f"{1e3 * auditor:.3f}",
                 f"{share_of(batch):.3f}",
-                f"{batch['audited']:,} of {batch['parts']:,}",
+                f"{sum(batch['audited']):,} of {sum(batch['parts']):,}",
+                f"{at_rate(batch, result['rate']):.3f}",
             ]
         )
     return rows
@@ -261,7 +278,9 @@ def auditor_text(result: dict[str, Any]) -> list[str]:
         f" and one without, and evaluate in turns: {result['chunks']} times so many calls each, {calls}"
         " images."
         " Medians of a turn's calls [least-most]; ratios are of turns that follow each other. A call"
-        " shares the images, evaluates and reveals the scores. CPU is a mean a call.",
+        " shares the images, evaluates and reveals the scores. CPU is a mean a call; the last column is the"
+        " auditor's over the provider's if coins had fallen as often as the rate says, by least squares"
+        " over the turns.",
         "",
         markdown(rows_of(result)),
         "",

@@ -210,10 +210,12 @@ class Repeats:
         found.last = self._runs
         if len(self._programs) > _PROGRAMS:
             self._drop(self._programs.popitem(last=False)[1])
-        limit = min(most, found.runs // 2)
-        if not limit or len(found.bases) > limit // 2:
+        limit, held = min(most, found.runs // 2), len(found.bases)
+        # As soon as one run of the part before has begun: a whole part is dealt and checked before any of
+        # it is used. Few at a time only at the beginning.
+        times = min(most, found.runs // 2 - held)
+        if held >= limit or 2 * times < limit or not times:
             return 0
-        times = min(most, found.runs // 2 - len(found.bases))
         if not self._has_room(times * bundle.words):
             return 0
         self._source.announce_repeats(base, bundle.asked, times, bundle.ids)

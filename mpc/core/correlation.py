@@ -332,11 +332,8 @@ class Correlation:
         known = vars(self)
         if "_ids" not in known:
             known["_ids"] = ids = []
-            for value in self._values():
-                if type(value) is MaskRef:
-                    ids.append(value.id)
-                elif isinstance(value, Correlation):
-                    ids += value.ids
+            for _, value in self._references():
+                ids += [value.id] if isinstance(value, MaskRef) else value.ids
         found: list[int] = known["_ids"]
         return found
 
@@ -394,9 +391,14 @@ class Correlation:
         return tuple(key)
 
     def _references(self) -> Iterator[tuple[str, MaskRef | Correlation]]:
-        for name, value in vars(self).items():
-            if isinstance(value, (MaskRef, Correlation)):
-                yield name, value
+        known = vars(self)
+        names: tuple[str, ...] | None = known.get("_refers")
+        if names is None:
+            # Kept by copies with other ids, see `_with`: to look for them takes longer than to read them.
+            names = tuple(n for n, v in known.items() if isinstance(v, (MaskRef, Correlation)))
+            known["_refers"] = names
+        for name in names:
+            yield name, known[name]
 
     def _with(self, changed: dict[str, Any]) -> Self:
         """Return a copy with other references; sizes are the same, so the cached layout stays."""

@@ -21,9 +21,11 @@ Source: covert security (Aumann, Lindell 2007).
 
 from __future__ import annotations
 
+import math
+import os
+import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -33,9 +35,9 @@ from mpc.core.correlation import Correlation
 from mpc.core.errors import ShapeError
 from mpc.core.keys import derive
 from mpc.provider.dealer import Provider
-from mpc.provider.requests import read
+from mpc.provider.requests import read_runs
 from ring.opened_blocks import OpenedNamedStreams, OpenedStreams
-from ring.streams import KEY_BYTES, NAME_KEY_BYTES, block_of, fresh_key
+from ring.streams import KEY_BYTES, NAME_KEY_BYTES, block_of
 
 __all__ = [
     "CORRECTION_KEY_BYTES",
@@ -56,11 +58,17 @@ Words = NDArray[np.uint64]
 TAG_BYTES = 16
 MASK_KEY_BYTES = KEY_BYTES
 CORRECTION_KEY_BYTES = KEY_BYTES + NAME_KEY_BYTES
+_MOST_KEPT_WORDS = 1 << 21
 
 
-def draw(rate: float) -> bool:
-    """Return whether to check a part, by the operating system's generator."""
-    return int.from_bytes(fresh_key(), "big") < rate * 2.0 ** (8 * KEY_BYTES)
+def draw(rate: float, runs: int) -> tuple[int, ...]:
+    """Return which of so many runs to check, by a coin of the operating system's generator for each.
+
+    A coin falls with probability `rate`, rounded up to a multiple of 2^-64.
+    """
+    below = math.ceil(rate * 2.0**64)
+    coins = struct.unpack(f"={runs}Q", os.urandom(8 * runs))
+    return tuple(k for k, coin in enumerate(coins) if coin < below)
 
 
 def tag_key(shared: bytes) -> bytes:
@@ -134,17 +142,12 @@ def runs_of(
     ShapeError
         If the provider would have refused them, or they are not for so many runs.
     """
-    asked = list(read(frame))
-    if not asked or len(asked) % runs:
-        raise ShapeError("a part must have a request, and each run as many as the others")
-    if any(a.id >= b.id for a, b in pairwise(asked)):
-        raise ShapeError("ids must ascend, none serves twice")
-    each = len(asked) // runs
-    found = [
-        [(request.id, request.correlation(limit)) for request in asked[k * each : (k + 1) * each]]
-        for k in picked
-    ]
-    return asked[0].id, asked[-1].id, found
+    asked = read_runs(frame)
+    first, last = asked.check_ids()
+    if asked.times != runs:
+        raise ShapeError(f"a part of {asked.times} runs must have as many tags, got {runs}")
+    found = [[(request.id, request.correlation(limit)) for request in asked.of(k)] for k in picked]
+    return first, last, found
 
 
 def blocks_needed(requests: Sequence[tuple[int, Correlation]], parties: int) -> list[Needed]:
@@ -181,6 +184,7 @@ class Recomputation:
     def __init__(self, parties: int) -> None:
         self._masks = [OpenedStreams() for _ in range(parties)]
         self._corrections = [OpenedNamedStreams() for _ in range(parties)]
+        self._words = np.empty(0, np.uint64)
         # Masks of a model's weights stay in its cache from one part to the next.
         self._provider = Provider.of(list(zip(self._masks, self._corrections, strict=True)))
 
@@ -191,6 +195,8 @@ class Recomputation:
         opened: Sequence[tuple[bytes, bytes]],
     ) -> Generator[Words, None, None]:
         """Yield the corrections of a part, one at a time: whoever asks for many gets no more memory.
+
+        Each is valid until the next one is asked for.
 
         Parameters
         ----------
@@ -203,11 +209,19 @@ class Recomputation:
         self._open(needed, opened)
         try:
             for id, correlation in requests:
-                words = np.empty(correlation.corrected_words, np.uint64)
+                words = self._room(correlation.corrected_words)
                 self._provider.correct(id, correlation, words)
                 yield words
         finally:
             self._forget(needed)
+
+    def _room(self, size: int) -> Words:
+        """Return memory for a correction: the same again, which has its pages, unless it is large."""
+        if size > _MOST_KEPT_WORDS:
+            return np.empty(size, np.uint64)
+        if size > self._words.size:
+            self._words = np.empty(size, np.uint64)
+        return self._words[:size]
 
     def _open(self, needed: Sequence[Needed], opened: Sequence[tuple[bytes, bytes]]) -> None:
         for party, (blocks, (masks, corrections)) in enumerate(zip(needed, opened, strict=True)):

@@ -24,7 +24,7 @@ __all__ = ["AuditLink", "LastPartyLink"]
 
 Words = NDArray[np.uint64]
 
-_LARGEST_MESSAGE = 1 << 16
+_LARGEST_MESSAGE = 1 << 18
 _WORDS = 1 << 62
 
 

@@ -58,7 +58,7 @@ _LARGEST_MESSAGE = 1 << 23
 _MOST_PENDING_BYTES = 1 << 28
 _PART_BYTES = 1 << 10
 # Of a part, as a frame of requests may have.
-_MOST_RUNS = 128
+_MOST_RUNS = 512
 _LOOK_SECONDS = 0.25
 # When the service is to stop, a session in which nothing comes for so long is ended.
 _STOP_SECONDS = 3.0
@@ -244,26 +244,30 @@ class _Auditing:
 
     def _receive(self) -> bool:
         """Move frames, and take in those that have come; return whether any has."""
-        here = [self._connections[name] for name in self._here]
+        here = {name: self._connections[name] for name in self._here}
         try:
-            wait(here, _LOOK_SECONDS)
+            ready = wait(tuple(here.values()), _LOOK_SECONDS)
         except PeerError:
-            pass  # whoever it is, is found below
-        came = False
-        for name in tuple(self._here):
-            connection = self._connections[name]
+            ready = self._left_behind(here)
+        for name, connection in here.items():
+            if connection in ready:
+                self._take(name, connection)
+        return bool(ready)
+
+    def _left_behind(self, here: Mapping[str, Connection]) -> list[Connection]:
+        """Find who has left, and return the connections of the others whose frames have arrived."""
+        ready = []
+        for name, connection in here.items():
             try:
-                connection.push()
-                if connection.expecting and not connection.pull():
-                    continue
+                connection.advance()
             except FrameError:
                 raise
             except PeerError:
                 self._leave(name)
                 continue
-            self._take(name, connection)
-            came = True
-        return came
+            if connection.arrived:
+                ready.append(connection)
+        return ready
 
     def _leave(self, name: str) -> None:
         """Tell the others that a party has left: what it does not open any more is not checked."""
@@ -303,7 +307,7 @@ class _Auditing:
         if self._pending_bytes > _MOST_PENDING_BYTES:
             raise FrameError(f"{name} announced more parts than can wait for a verdict")
         counts = self._meeting.counts
-        picked = tuple(k for k in range(runs) if draw(self._rate))
+        picked = draw(self._rate, runs)
         part = _Part(counts["parts"], frame, last, tags, picked, signed)
         self._parts.append(part)
         counts["parts"] += runs
@@ -325,12 +329,16 @@ class _Auditing:
     # What goes.
 
     def _tell(self, message: tuple[Any, ...]) -> None:
+        data = wire.encode(message)
         for name in self._here:
-            self._send(name, message)
+            self._post(name, data)
 
     def _send(self, name: str, message: tuple[Any, ...]) -> None:
+        self._post(name, wire.encode(message))
+
+    def _post(self, name: str, data: bytes) -> None:
         connection = self._connections[name]
-        connection.post_bytes(Kind.AUDIT, wire.encode(message))
+        connection.post_bytes(Kind.AUDIT, data)
         try:
             connection.push()
         except PeerError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mpc.core import wire
@@ -17,7 +18,7 @@ from mpc.core.correlation import Correlation
 from mpc.core.errors import ShapeError
 from mpc.protocols.intervals import WordTables
 
-__all__ = ["Block", "Request", "RequestedPart", "read"]
+__all__ = ["Block", "Request", "RequestedPart", "Runs", "read", "read_runs"]
 
 # What services ask for and no array does: the wire knows a class once its file is imported, so also at a
 # provider's workers.
@@ -26,9 +27,11 @@ _OF_SERVICES: tuple[type[Correlation], ...] = (WordTables,)
 # auditor checks or not.
 _PER_FRAME = 128
 _WORDS_PER_FRAME = 1 << 21
-# Of a program that runs again and again: how many words are asked for at a time, ahead of need; and the
-# most that one run may take, if nothing is to be asked for ahead.
-_WORDS_AHEAD = 1 << 20
+# Of a program that runs again and again: how many requests and words there are at a time, ahead of need;
+# and the most words that one run may take, if nothing is to be asked for ahead. Larger frames cost the
+# auditor less, but what another program needs waits until the provider has dealt them.
+_PER_REPEATED = 512
+_WORDS_AHEAD = 3 << 19
 _MOST_WORDS_AHEAD = 1 << 22
 # Decoded requests and frames of at most so many bytes are cached.
 _LARGEST_KEPT = 1 << 12
@@ -74,7 +77,7 @@ class Block:
         """How often to ask for the block at a time, ahead of need; 0 if it is too large for that."""
         if not self.correlations or self.words > _MOST_WORDS_AHEAD:
             return 0
-        return max(1, min(_PER_FRAME // len(self.correlations), _WORDS_AHEAD // self.words))
+        return max(1, min(_PER_REPEATED // len(self.correlations), _WORDS_AHEAD // self.words))
 
     def repeated(
         self, base: int, times: int, ids: int, *, together: bool = True
@@ -177,7 +180,58 @@ def _decode(encoded: bytes, limit: int) -> Correlation:
 _decode_kept = lru_cache(maxsize=1024)(_decode)
 
 
+class Runs(NamedTuple):
+    """The requests of one frame, for one run of a program or several; correlations are not decoded.
+
+    Attributes
+    ----------
+    base : int
+        Of the first run.
+    pairs : tuple of (int, bytes)
+        Of each run: ids, relative to its base, and encoded correlations.
+    times : int
+        How many runs there are.
+    ids : int
+        How far their bases are apart.
+    """
+
+    base: int
+    pairs: tuple[tuple[int, bytes], ...]
+    times: int
+    ids: int
+
+    def of(self, run: int) -> Iterator[Request]:
+        """Yield the requests of one run."""
+        base = self.base + run * self.ids
+        for id, encoded in self.pairs:
+            yield Request(base, base + id, encoded)
+
+    def check_ids(self) -> tuple[int, int]:
+        """Return the first and the last id, after checking that they ascend.
+
+        Raises
+        ------
+        ShapeError
+            If they do not, or there is no request.
+        """
+        if not self.pairs:
+            raise ShapeError("a part must have a request")
+        first, last = self.pairs[0][0], self.pairs[-1][0]
+        if (self.times > 1 and last - first >= self.ids) or any(
+            a >= b for (a, _), (b, _) in pairwise(self.pairs)
+        ):
+            raise ShapeError("ids must ascend, none serves twice")
+        return self.base + first, self.base + (self.times - 1) * self.ids + last
+
+
 def read(data: bytes | bytearray | memoryview) -> Iterator[Request]:
+    """Read a frame of requests; raise as :func:`read_runs`."""
+    runs = read_runs(data)
+    for k in range(runs.times):
+        yield from runs.of(k)
+
+
+def read_runs(data: bytes | bytearray | memoryview) -> Runs:
     """Read a frame of requests.
 
     Raises
@@ -196,14 +250,11 @@ def read(data: bytes | bytearray | memoryview) -> Iterator[Request]:
         )
     base, piece = frame
     pairs = (_read_kept if len(piece) <= _LARGEST_KEPT else _read)(piece)
-    if times > 1 and not 0 < times * len(pairs) <= _PER_FRAME:
+    if times > 1 and not 0 < times * len(pairs) <= _PER_REPEATED:
         raise ShapeError(
-            f"1 to {_PER_FRAME} requests may come from those that are repeated in a frame"
+            f"1 to {_PER_REPEATED} requests may come from those that are repeated in a frame"
         )
-    for k in range(times):
-        first = base + k * ids
-        for id, encoded in pairs:
-            yield Request(first, first + id, encoded)
+    return Runs(base, pairs, times, ids)
 
 
 def _read(piece: bytes) -> tuple[tuple[int, bytes], ...]:

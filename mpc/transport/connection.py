@@ -270,6 +270,11 @@ class Connection:
         """Whether a frame has arrived that was not taken yet."""
         return self._incoming is not None
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is something to send, or to read that the socket does not tell of."""
+        return self._sending or self._end > self._start or self._tls.holds
+
     def take(self) -> Incoming:
         """Return the frame that has arrived."""
         incoming, self._incoming = self._incoming, None

@@ -130,6 +130,11 @@ class Tls:
         """Whether encrypted bytes wait for the socket to take them."""
         return len(self._cipher) > 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether bytes that have come wait to be read."""
+        return self._incoming.pending > 0 or self._object.pending() > 0
+
     def send(self, pieces: deque[bytes | memoryview]) -> int:
         """Send from `pieces` without waiting, removing what is sent; return how many bytes were taken.
 

@@ -40,6 +40,10 @@ class Link(Protocol):
     def expecting(self) -> bool:
         """Whether a frame is expected."""
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is something to send, or to read that the socket does not tell of."""
+
     def fileno(self) -> int:
         """Return the socket's descriptor."""
 
@@ -183,16 +187,21 @@ def wait(connections: Sequence[AnyLink], timeout: float) -> list[AnyLink]:
         Those whose frame has arrived; empty after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
+    # Who may sleep is told then which sockets have something to read.
+    readable: set[int] | None = set() if timeout > 0 else None
     while True:
         ready = []
         for c in connections:
-            c.push()
-            if c.expecting and c.pull():
-                ready.append(c)
+            has = None if readable is None else c.fileno() in readable
+            if has is not False or c.holds:
+                expecting = c.expecting
+                c.advance(readable=has)
+                if expecting and not c.expecting:
+                    ready.append(c)
         left = deadline - time.monotonic()
         if ready or left <= 0:
             return ready
-        _sleep(connections, left)
+        readable = _sleep(connections, left)
 
 
 def _sleep(connections: Iterable[Link], seconds: float) -> set[int]:

@@ -4,7 +4,9 @@ A request's key is a digest of client, id, model, answer, number of rows and whe
 so parties that have received the same request, and say the same of its client, have the same key. The last
 party is the leader. The others send the leader the keys of their requests; the leader chooses among the
 keys that all parties have. A request that some parties lack delays no other: it is refused when it has
-waited too long, or at once if another party has refused it or has its id under another key.
+waited too long, or at once if another party has refused it or has its id under another key. What a turn
+refuses is refused again, whoever says it has it, until all parties have said that they are past that turn:
+what they said before may be late, and what a turn computes must be at every party.
 
 Every party counts what a client asks for in an hour, and refuses on its own what is beyond the limit; then
 all refuse it. A request that is refused without being computed is not counted, at any party.
@@ -38,7 +40,8 @@ PER_TURN = 64
 # A turn with requests of several kinds takes about so long at most, by the kinds' last evaluations:
 # what comes meanwhile waits for its end.
 _SECONDS_OF_A_TURN = 0.25
-# Tags of refused requests that the leader remembers, since other parties may receive them later.
+# Tags of refused requests that the leader remembers, since other parties may receive them later. As many
+# may be in turns that not all parties have passed: no turn refuses more until they have.
 _KEPT = 4096
 
 STATUSES = ERROR, LATER, LIMIT, RANGE = "error", "later", "limit", "range"
@@ -156,6 +159,11 @@ class Book:
         self._tags: dict[bytes, bytes] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._to_refuse: list[bytes] = []
+        # Turns so far; at the leader those that each other party has passed, as it has said, and the turn
+        # of each tag that was refused in one not all have passed. At the others whether to say so.
+        self._turn, self._passes = 0, False
+        self._passed = dict.fromkeys(range(self._all.bit_length()), 0)
+        self._in_flight: OrderedDict[bytes, int] = OrderedDict()
         # Requests that all parties have, by client and kind, the client whose turn is next first.
         self._ready: OrderedDict[str, OrderedDict[Hashable, deque[Request]]] = OrderedDict()
 
@@ -244,14 +252,19 @@ class Book:
         ):
             allowance.give_back(count)
 
-    def news(self) -> tuple[bytes, bytes]:
-        """Return the keys of requests received and refused since the last call."""
-        if not self._has and not self._has_not:
-            return b"", b""
+    def news(self) -> tuple[bytes, bytes, int]:
+        """Return the keys of requests received and refused since the last call, and a turn.
+
+        The turn is 0, or one that this party has passed: for :meth:`passed`, behind the keys.
+        """
+        if not self._has and not self._has_not and not self._passes:
+            return b"", b"", 0
         with self.changed:
-            news = b"".join(self._has), b"".join(self._has_not)
+            turn = self._turn if self._passes else 0
+            news = b"".join(self._has), b"".join(self._has_not), turn
             self._has.clear()
             self._has_not.clear()
+            self._passes = False
         return news
 
     def heard(self, party: int, has: Iterable[bytes], has_not: Iterable[bytes]) -> None:
@@ -263,6 +276,17 @@ class Book:
                 self._note(key, 1 << party)
             for key in has_not:
                 self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
+
+    def passed(self, party: int, turn: int) -> None:
+        """At the leader: note that another party has passed a turn, and told all that it had before."""
+        if not self._leads:
+            return
+        with self.changed:
+            self._passed[party] = turn
+            least = min(self._passed.values())
+            while self._in_flight and next(iter(self._in_flight.values())) <= least:
+                self._in_flight.popitem(last=False)
+            self.changed.notify_all()
 
     def refuse_id(self, client: str, id: bytes) -> None:
         """Note, for the other parties, that this party has refused all requests of an id."""
@@ -278,7 +302,7 @@ class Book:
 
     def _note(self, key: bytes, bit: int) -> None:
         """At the leader: note that the party of a bit (0: the leader) has the request of a key."""
-        if key[:_TAG_BYTES] in self._refused:
+        if key[:_TAG_BYTES] in self._refused or key[:_TAG_BYTES] in self._in_flight:
             self._had[key] = self._had.get(key, 0) | bit
             self._drop(key, DIFFERENT)
             return
@@ -338,7 +362,10 @@ class Book:
     def await_turn(self, seconds: float, also: Callable[[], bool]) -> None:
         """Wait until a request can be chosen or refused, `also` returns True, or the time is over."""
         with self.changed:
-            self.changed.wait_for(lambda: self._ready or self._to_refuse or also(), seconds)
+            self.changed.wait_for(
+                lambda: self._ready or (self._to_refuse and len(self._in_flight) < _KEPT) or also(),
+                seconds,
+            )
 
     def choose(
         self, rows_at_once: Callable[[str], int], seconds: Callable[[Hashable], float]
@@ -355,10 +382,14 @@ class Book:
             late = time.monotonic() - self._patience
             while self._since and next(iter(self._since.values())) < late:
                 self._drop(next(iter(self._since)), DIFFERENT)
+            self._turn += 1
             # There is always room for requests beside them.
-            refused = self._to_refuse[: PER_TURN // 2]
-            del self._to_refuse[: PER_TURN // 2]
+            most = min(PER_TURN // 2, _KEPT - len(self._in_flight))
+            refused = self._to_refuse[:most]
+            del self._to_refuse[:most]
             for key in refused:
+                self._in_flight[key[:_TAG_BYTES]] = self._turn
+                self._in_flight.move_to_end(key[:_TAG_BYTES])
                 # Who has got it again since it was dropped here loses it, too.
                 self._forget(key)
                 self._remember(key)
@@ -450,7 +481,10 @@ class Book:
             return found
 
     def refuse(self, keys: Iterable[bytes]) -> None:
-        """Answer the requests that the leader refuses, as far as they are here."""
+        """End a turn's refusals: answer the requests that the leader refuses, as far as they are here."""
         with self.changed:
+            if not self._leads:
+                self._turn += 1
             for key in keys:
+                self._passes = not self._leads
                 self._finish(key, DIFFERENT)

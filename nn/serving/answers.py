@@ -19,7 +19,9 @@ from nn.fixed_point.inputs import ScaledRows
 from nn.shared.heads import SharedHeads
 from nn.shared.model import SharedModel
 
-__all__ = ["OUTSIDE", "answer_of", "checked_answer", "prepare_check", "requests_inside"]
+__all__ = [
+    "OUTSIDE", "answer_of", "answer_to_checked", "checked_answer", "prepare_check", "requests_inside",
+]  # fmt: skip
 
 OUTSIDE = "a row of this request is outside the range that the model was shared for, so there is no answer"
 
@@ -36,6 +38,13 @@ def answer_of(
     # Clients get shares, so that making them of bits is part of what is planned and kept in stock.
     _ = winners.shares
     return winners
+
+
+def answer_to_checked(
+    model: SharedModel, x: Any, answer: str, progress: bool | None = False
+) -> Any:  # fmt: skip
+    """Return the answer of a model for rows that :func:`requests_inside` has found in range."""
+    return answer_of(model.for_checked_rows(), x, answer, progress)
 
 
 def requests_inside(
@@ -76,7 +85,7 @@ def checked_answer(model: SharedModel, x: Any, answer: str, requests: int = 1) -
     In plans, where it does not matter which rows are whose, and on rows that are in range.
     """
     _check(model, x, requests)
-    return answer_of(model, x, answer)
+    return answer_to_checked(model, x, answer)
 
 
 def _check(model: SharedModel, x: Any, requests: int) -> None:

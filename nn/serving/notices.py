@@ -1,7 +1,7 @@
 """Notices: messages between the services of parties on connections beside the session's.
 
-"news": keys of requests, to the leader. "leaves": a service leaves. "reload": the parties are to agree
-on their models again. "here": a sign of life.
+"news": keys of requests, to the leader; "past": a turn that a party has passed, to it as well. "leaves": a
+service leaves. "reload": the parties are to agree on their models again. "here": a sign of life.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Notices:
                     word, one, other = wire.decode(connection.take().data.data)
                     if word == "news":
                         self._book.heard(number, _cut(one), _cut(other))
+                    elif word == "past" and type(one) is int:
+                        self._book.passed(number, one)
                     elif word == "leaves" and one in {m.name for m in read.services}:
                         self._note_leaving(one)
                     elif word == "reload":
@@ -126,9 +128,11 @@ class Notices:
         """Send keys of requests to the leader, and to all parties the name of a service that leaves."""
         if not self._seats:
             return
-        has, has_not = self._book.news()
+        has, has_not, turn = self._book.news()
         if has or has_not:
             self._send(self._read().names[-1:], "news", has, has_not)
+        if turn:
+            self._send(self._read().names[-1:], "past", turn, b"")
         wishes = self._wishes
         if wishes.leaves and not wishes.announced:
             wishes.announced = True

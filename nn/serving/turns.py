@@ -20,7 +20,14 @@ from mpc import FrameError, PeerError, RangeError, Session, WorkerError
 from mpc.core.events import record
 from nn.models.saved_shares import SharesFile, shared_model
 from nn.serving.agreement import ERROR, KEY_BYTES, LATER, PER_TURN, RANGE, Book, Request
-from nn.serving.answers import OUTSIDE, answer_of, checked_answer, prepare_check, requests_inside
+from nn.serving.answers import (
+    OUTSIDE,
+    answer_of,
+    answer_to_checked,
+    checked_answer,
+    prepare_check,
+    requests_inside,
+)
 from nn.serving.model_files import ModelFiles
 from nn.serving.stocks import use_stocks
 from nn.serving.warming import warm_up
@@ -288,7 +295,8 @@ class Turns:
             x = self._checked(model, words, requests)
             if x is None:
                 return
-            result = answer_of(model, x, answer, self._progress).shares[0]
+            program = answer_of if requests[0].trusted else answer_to_checked
+            result = program(model, x, answer, self._progress).shares[0]
         except WorkerError as error:
             self._refuse(requests, error)
             return
@@ -359,7 +367,7 @@ class Turns:
                 self.session.drop_prepared()
             return None
         if apart:
-            model.prepare(x, answer_of, answer=answer)
+            model.prepare(x, answer_to_checked, answer=answer)
         return x
 
     def _refuse(self, requests: Sequence[Request], error: WorkerError) -> None:

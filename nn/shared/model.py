@@ -6,7 +6,7 @@ import copy
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,8 @@ class SharedModel(ModelInputs):
         self.bounds = bounds
         # In a worker, counts of failures that it does not open; None where they are opened.
         self.failures: list[SharedArray] | None = None
+        # Whether somebody else has checked on shares that rows are in range.
+        self.rows_are_checked = False
         self.validation_scores_: list[float] = []
         self.validation_losses_: list[float] = []
         self.epoch_costs_: list[Spent] = []
@@ -214,8 +216,21 @@ class SharedModel(ModelInputs):
         if self.bounds is None:
             return None
         proof = RangeProof(self.session, self.layers, self.bounds)
-        proof.begin(x, self.largest_row(x.frac_bits))
+        if not self.rows_are_checked:
+            proof.begin(x, self.largest_row(x.frac_bits))
         return proof
+
+    def for_checked_rows(self) -> Self:
+        """Return this model for rows that were found in its range, on shares: its proof begins behind that.
+
+        As :func:`mpc.protocols.intervals.groups_inside` finds it, with the ends of `encoded_range`. Workers
+        check rows again.
+        """
+        if self.bounds is None:
+            return self
+        twin = copy.copy(self)
+        twin.rows_are_checked = True
+        return twin
 
     def outputs(self, x: SharedArray) -> list[SharedArray]:
         """Return each layer's output for rows in the scale of the model's inputs."""

@@ -42,15 +42,16 @@ class Parties:
             sent.append(request)
         return sent
 
-    def turn(self, most=100, seconds=None):
+    def turn(self, most=100, seconds=None, hear=range(9)):
         """Let the others tell their news, and compute; return who was answered, in order.
 
-        Without `seconds` of each kind, a turn has one kind.
+        Without `seconds` of each kind, a turn has one kind. News of others than `hear` do not arrive.
         """
         leader = self.books[-1]
         for k, book in enumerate(self.books[:-1]):
-            has, has_not = book.news()
-            leader.heard(k, _cut(has), _cut(has_not))
+            if k not in hear:
+                continue
+            tell(leader, k, book.news())
         chosen, refused = leader.choose(
             lambda model: most, lambda kind: (seconds or {}).get(kind, 9.0)
         )
@@ -63,6 +64,13 @@ class Parties:
             answered.append([(r.client, r.id.decode().strip(), r.rows) for r in requests])
         assert answered.count(answered[0]) == len(self.books)
         return answered[0]
+
+
+def tell(leader, k, news):
+    has, has_not, turn = news
+    leader.heard(k, _cut(has), _cut(has_not))
+    if turn:
+        leader.passed(k, turn)
 
 
 def _cut(keys):
@@ -269,6 +277,37 @@ def test_no_turn_has_what_a_party_has_lost_by_a_refusal_that_waited_long(monkeyp
     parties.send("dora", "b")
     assert parties.turn() + parties.turn() == [("dora", "b", 1)]
     assert not any(map(len, parties.books))
+
+
+@pytest.mark.parametrize("kept", [4, 4096])
+def test_no_turn_has_what_a_message_in_flight_says_however_many_refusals_pass(monkeypatch, kept):
+    """One party's news stay under way while the leader refuses more than it remembers."""
+    monkeypatch.setattr(agreement, "_KEPT", kept)
+    parties, number = Parties(3), 0
+    leader = parties.books[2]
+    parties.send("carol", "a", to=[0, 1])
+    late = parties.books[1].news()
+    tell(leader, 0, parties.books[0].news())
+    leader.refuse_id("carol", b"a".ljust(16))
+    assert parties.turn(hear=[0]) == [] and not parties.books[1]._waiting
+    for _ in range(2 + 2 * kept // PER_TURN):
+        for _ in range(PER_TURN):
+            number += 1
+            leader.refuse_id("mallory", b"%d" % number)
+            parties.send("mallory", str(number), to=[0], limits=Limits(requests=10**5))
+        parties.turn(hear=[0])
+    assert len(leader._in_flight) <= kept >= len(leader._refused)
+    parties.send("carol", "a", to=[0, 2])
+    tell(leader, 0, parties.books[0].news())
+    tell(leader, 1, late)
+    # It would be a request that one party has not: the end of the session.
+    assert parties.turn(hear=[0]) == []
+    # When the messages are there, all is as before.
+    for _ in range(4 + 2 * number // PER_TURN):
+        parties.turn()
+    assert not leader._in_flight and not leader._to_refuse
+    parties.send("dora", "b")
+    assert parties.turn() == [("dora", "b", 1)]
 
 
 def test_refusals_leave_room_in_a_turn_for_requests():

@@ -13,6 +13,7 @@ import mpc.planning
 import mpc.provider.service
 from mpc.core.errors import AuditError
 from mpc.core.frames import Kind
+from mpc.planning import Bundle
 from mpc.provider import auditor, service
 from mpc.provider.audit_link import LastPartyLink
 from mpc.provider.remote import RemoteProvider
@@ -132,6 +133,23 @@ def test_more_is_never_asked_for_than_half_of_what_was_used(start, ahead):
     trial = start(rate=1e-12)
     trial.run(lambda session: again(session, programs))
     assert 0 < sum(ahead) < 9 + 9 // 2
+
+
+def test_a_whole_part_is_under_way_while_another_is_used():
+    """A part is dealt and checked as a whole: it is asked for before the one before is used up."""
+    asked = []
+    source = SimpleNamespace(
+        repeats=lambda bundle: 4,
+        begin_repeat=lambda base, bundle: None,
+        announce_repeats=lambda base, bundle, times, ids: asked.append(times),
+    )
+    repeats, bundle, base, left = mpc.planning.Repeats(source), Bundle(5, None, 10), 0, []
+    for k in range(60):
+        repeats.begin("key")
+        base += repeats.ask("key", bundle, base)
+        left.append(len(repeats._programs["key"].bases))
+        assert left[-1] <= (k + 1) // 2
+    assert min(left[20:]) == 4 and set(asked[-8:]) == {4}
 
 
 def test_parties_that_prepare_other_programs_notice(start):

@@ -25,6 +25,7 @@ from nn.layers import (
     Sigmoid,
 )
 from nn.models.predictors import Classifier, Regressor
+from nn.serving import answers
 from nn.shared import proof, workers
 from nn.shared.side_by_side import architecture, side_by_side
 from ring.errors import ArgumentError, DataError, DtypeError, RangeError
@@ -138,6 +139,40 @@ def test_rows_of_a_client_are_words_that_nobody_has_seen(session):
         else:
             with pytest.raises(RangeError, match="left its limit"):
                 secret(rows)
+
+
+def test_rows_of_a_client_are_compared_with_the_range_once(session, monkeypatch):
+    """By the service's check, which covers the proof's; those of a trusted client by the proof alone."""
+    secret = shared(session, [eye(), ReLU(), eye()], 8.0, 8.0)
+    within, compared = limits_on_shares.words_within, []
+    monkeypatch.setattr(
+        limits_on_shares, "words_within", lambda *a: compared.append(a[1]) or within(*a)
+    )
+
+    def rounds(program, word):
+        shares = np.zeros((session.size, 1, 1), np.uint64)
+        shares[0] = np.uint64(word % 2**64)
+        before = session.cost().rounds
+        program(secret, secret.rows_from_shares(shares))
+        return session.cost().rounds - before
+
+    def checked(model, x):
+        assert answers.requests_inside([model], [1], x).all()
+        assert answers.answer_to_checked(model, x, "values").reveal() == pytest.approx(8, abs=1e-3)
+
+    # The weights are opened first.
+    rounds(lambda model, x: answers.answer_of(model, x, "values"), 0)
+    alone = rounds(lambda model, x: answers.answer_of(model, x, "values"), 0)
+    assert set(compared) == {8 * 2**16}
+    # What the service's check lets through is what the proof would: both ends, and no unit beyond.
+    low, high = secret.encoded_range
+    assert -low == high == compared[0]
+    compared.clear()
+    rounds(checked, 8 * 2**16)
+    assert not compared
+    after = rounds(lambda model, x: answers.answer_to_checked(model, x, "values"), 0)
+    assert not compared and after < alone
+    assert not secret.rows_are_checked
 
 
 def test_one_row_of_many_and_one_element_of_many(session):
