@@ -14,6 +14,7 @@ from nn.fixed_point import calibration
 from nn.layers import (
     Add,
     AveragePool,
+    Clip,
     Concat,
     Convolution,
     Dense,
@@ -23,6 +24,7 @@ from nn.layers import (
     MaxPool,
     Mean,
     Multiply,
+    Reciprocal,
     ReLU,
     Reshape,
     Scale,
@@ -431,3 +433,28 @@ def test_the_reach_of_a_sum_is_that_of_its_parts_together(layer):
                 continue
             with pytest.raises(RangeError, match=r"layer 5, .* can reach 16\."):
                 model.share(s, "alice", low=-8, high=8, bounds=bounds)
+
+
+def test_a_divisor_with_a_least_value(session):
+    """1 / max(x, 2^-10): the reach of a choice is exact, and a format is named that holds what follows."""
+    chain = [dense([2.0**7]), dense([2.0**7]), Clip(2.0**-10, None), Reciprocal(), eye()]
+    model = Regressor(chain, 1)
+    bounds = model.calibrate([[2.0**-15]], low=-8, high=8)
+    with pytest.raises(
+        RangeError, match=r"layer 4, Reciprocal.* can reach 10\d\d.*int_bits=11\) holds it"
+    ):
+        model.share(mpc.Session(frac_bits=16, int_bits=9), "alice", low=-8, high=8, bounds=bounds)
+    secret = model.share(session, "alice", low=-8, high=8, bounds=bounds)
+    X = np.array([[-UNIT], [0.0], [UNIT], [4 * UNIT], [16 * UNIT]])
+    expected = 1 / np.maximum(X * 2.0**14, 2.0**-10)
+    np.testing.assert_allclose(answer(secret, X), expected, rtol=2e-3, atol=1e-3)
+    refused(secret, [8.0])
+
+
+def test_a_divisor_that_may_be_zero_needs_a_least_value():
+    model = Regressor([eye(), Reciprocal(), eye()], 1, (0.5, 1.0))
+    with (
+        mpc.Session() as s,
+        pytest.raises(RangeError, match="no limits hold it: give what is divided by"),
+    ):
+        model.share(s, "alice")
