@@ -59,7 +59,7 @@ OCR, VAD = "rapidocr_onnxruntime/models", "silero_vad/data"
 FILES = (
     File("magika", "1.0.3", "magika/models/standard_v3_3/model.onnx", "type of a file", None, "bytes"),
     File("basic-pitch", "0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", "notes of a recording",
-         None, "sound", None),
+         None, "sound"),
     File("nudenet", "3.4.2", "nudenet/320n.onnx", "YOLOv8 detector", (3, 64, 64),
          bits=(19, 15)),
     File("rapidocr-onnxruntime", "1.4.4", f"{OCR}/ch_ppocr_mobile_v2.0_cls_infer.onnx",

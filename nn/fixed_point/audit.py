@@ -22,14 +22,15 @@ from nn.fixed_point.bounds import (
     interval_bounds,
     unbounded,
     whole_row,
-)  # fmt: skip
+)
 from nn.fixed_point.calibration import (
     FEWEST_FRAC_BITS,
+    LEAST_VALUE,
     Bounds,
     fits_by_itself,
     most_between,
     roomiest,
-)  # fmt: skip
+)
 from nn.fixed_point.inputs import Floats, InputScale
 from nn.fixed_point.precision import precision_problem
 from nn.layers import Layer
@@ -339,10 +340,7 @@ def _advice(
     endless: bool = False,
 ) -> str:
     if endless:
-        return (
-            "; no format and no limits hold it: give what is divided by, or taken the logarithm of, a least"
-            " value in the network, as by nn.layers.Clip or ONNX's Clip or Max"
-        )
+        return f"; no format and no limits hold it: {LEAST_VALUE}"
     advice = (
         f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
         if better is not None

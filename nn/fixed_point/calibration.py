@@ -63,8 +63,8 @@ from ring.errors import ArgumentError, DtypeError, RangeError
 from ring.fixed_point import HEADROOM_BITS
 
 __all__ = [
-    "Bounds", "calibrate", "checked_at", "fits_by_itself", "follows", "is_linear", "most_between",
-    "observed", "roomiest",
+    "LEAST_VALUE", "Bounds", "calibrate", "checked_at", "fits_by_itself", "follows", "is_linear",
+    "most_between", "observed", "roomiest",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -83,6 +83,11 @@ _ROUNDING = 1.25
 # Fraction of a value, or of 1, by which a layer's protocol may be off.
 _OFF = 2.0**-10
 _UNITS = 2
+# The way out for a value without a bound.
+LEAST_VALUE = (
+    "give what is divided by, or taken the logarithm of, a least value in the network, as by nn.layers.Clip"
+    " or ONNX's Clip or Max"
+)
 # A limit is at least 1: nothing is won by a smaller one, and a layer of zeros has one, too.
 _LEAST = 1.0
 
@@ -335,7 +340,12 @@ def calibrate(
         for layer, value in zip(layers, reached, strict=True)
     )
     if not all(math.isfinite(x) for x in (*limits, *reaches) if x is not None):
-        raise RangeError(f"no bounds can be given to values that reach {max(reached):g}")
+        for k, (layer, value) in enumerate(zip(layers, reached, strict=True)):
+            if not math.isfinite(max(_power(_ROUNDING * value, 4), limits[k] or 0.0)):
+                raise RangeError(
+                    f"layer {k + 1}, {layer!r}: no bounds can be given to its output, which can reach"
+                    f" {value:g} for inputs within their limits; {LEAST_VALUE}"
+                )
     parameters = [float(np.abs(p).max(initial=0)) for layer in layers for p in layer.parameters]
     # Not by max, which may pass over what is no number.
     most = float(np.max([*_walk(layers, low, high, None, 0.0), *parameters]))

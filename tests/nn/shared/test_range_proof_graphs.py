@@ -458,3 +458,5 @@ def test_a_divisor_that_may_be_zero_needs_a_least_value():
         pytest.raises(RangeError, match="no limits hold it: give what is divided by"),
     ):
         model.share(s, "alice")
+    with pytest.raises(RangeError, match=r"layer 2, Reciprocal\(\): no bounds .* a least value"):
+        model.calibrate([[0.75]])
