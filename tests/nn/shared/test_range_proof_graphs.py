@@ -21,8 +21,10 @@ from nn.layers import (
     Flatten,
     Graph,
     LeakyReLU,
+    Maximum,
     MaxPool,
     Mean,
+    Minimum,
     Multiply,
     Reciprocal,
     ReLU,
@@ -334,7 +336,7 @@ def random_graph(rng):
 
     for _ in range(int(rng.integers(4, 12))):
         k = some()
-        kind = rng.integers(9)
+        kind = rng.integers(10)
         if kind < 3:
             dense_of(k, int(rng.choice([sizes[k], 2, 3])))
         elif kind == 3:
@@ -348,6 +350,11 @@ def random_graph(rng):
         elif kind == 6:
             factor = rng.normal(size=sizes[k]) * 2.0 ** rng.integers(-3, 4)
             put(rng.choice([Scale(factor, factor), Shift(factor)]), (k,), sizes[k])
+        elif kind == 7:
+            least = float(rng.normal() * 2.0 ** rng.integers(-3, 4))
+            put(Clip(least, None if rng.random() < 0.5 else least + 3.0), (k,), sizes[k])
+        elif kind == 8:
+            put(rng.choice([Maximum(), Minimum()]), (k, some(k)), sizes[k])
         else:
             put(rng.choice([ReLU(), ReLU(), LeakyReLU(0.25), Sigmoid()]), (k,), sizes[k])
     unused.discard(0)
