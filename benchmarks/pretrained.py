@@ -61,7 +61,7 @@ FILES = (
     File("basic-pitch", "0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", "notes of a recording",
          None, "sound"),
     File("nudenet", "3.4.2", "nudenet/320n.onnx", "YOLOv8 detector", (3, 64, 64),
-         bits=(19, 15)),
+         bits=(21, 15)),
     File("rapidocr-onnxruntime", "1.4.4", f"{OCR}/ch_ppocr_mobile_v2.0_cls_infer.onnx",
          "direction of a line", (3, 48, 192)),
     File("rapidocr-onnxruntime", "1.4.4", f"{OCR}/ch_PP-OCRv4_det_infer.onnx", "where text is",
