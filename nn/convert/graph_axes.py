@@ -90,7 +90,7 @@ def _log_of_powers(builder: Builder, value: int) -> int:
     return builder.add(Subtract(), *(builder.add(Take(last, [0]), v) for v in both))
 
 
-summed, reduced_to_largest = _by(ReduceSum), _by(ReduceMax)
+summed, reduced_to_largest, _reduced_to_least = _by(ReduceSum), _by(ReduceMax), _by(ReduceMin)
 operator("ReduceProd", "axes", "keepdims", "noop_with_empty_axes")(_reduce(_multiplied))
 operator("ReduceLogSumExp", "axes", "keepdims", "noop_with_empty_axes")(_reduce(_log_of_powers))
 operator("ReduceLogSum", "axes", "keepdims", "noop_with_empty_axes")(
@@ -165,6 +165,8 @@ def _scores(log: bool) -> Callable[..., Any]:
     def softmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Any:
         x = builder.tensor(x)
         axis = x.number(attributes.get("axis", -1 if attributes["opset"] >= 13 else 1))
+        if ROWS in x.axes[axis]:
+            raise ConversionError("needs an axis other than that of the rows, which are separate")
         if attributes["opset"] < 13 and axis < len(x.axes) - 1:  # all axes from this one on, as one
             return _along_last(builder, LogSoftmax() if log else Softmax(), x, axis)
         return Scores(x, axis, log)
@@ -195,6 +197,28 @@ def _argmax(builder: Builder, attributes: dict[str, Any], x: Any) -> Labels | Te
     if not attributes.get("keepdims", 1):
         found = replace(found, axes=(*found.axes[:axis], *found.axes[axis + 1 :]))
     return found
+
+
+@operator("ArgMin", "axis", "keepdims", "select_last_index")
+def _argmin(builder: Builder, attributes: dict[str, Any], x: Any) -> Labels | Tensor:
+    return _argmax(builder, attributes, builder.scaled(builder.tensor(x), -1.0, None))
+
+
+@operator("TopK", "axis", "largest", "sorted")
+def _top(
+    builder: Builder, attributes: dict[str, Any], x: Any, count: Any
+) -> tuple[Tensor, Labels | Tensor]:
+    wanted = constant(count).reshape(-1).tolist()
+    if wanted != [1]:
+        raise ConversionError(
+            f"needs k=1, got k={', '.join(f'{k:g}' for k in wanted)}: nothing is sorted on shares; keep an"
+            " output ahead of it, by outputs="
+        )
+    axis = attributes.get("axis", -1)
+    place = {"axis": axis, "keepdims": 1}
+    if attributes.get("largest", 1):
+        return reduced_to_largest(builder, place, x, np.array([axis])), _argmax(builder, place, x)
+    return _reduced_to_least(builder, place, x, np.array([axis])), _argmin(builder, place, x)
 
 
 @operator("LayerNormalization", "axis", "epsilon", "stash_type")

@@ -36,9 +36,9 @@ _MOVING = (
 )  # fmt: skip
 # Operators that make integers of integers, as they make reals of reals; some may overflow.
 _ADDING = ("Abs", "Add", "CumSum", "Mul", "Neg", "ReduceSum", "Sub", "Sum")
-_CHOOSING = ("Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Sign", "Where")
+_CHOOSING = ("Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Sign", "TopK", "Where")
 # Operators that take integers and give something else.
-_TAKING = ("ArgMax", "Cast", "OneHot", "Shape")
+_TAKING = ("ArgMax", "ArgMin", "Cast", "OneHot", "Shape")
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Whole:
         for name in filter(None, node.output):
             if op in _TRUTHS:
                 self.enter(name, BOOL)
-            elif op == "ArgMax":
+            elif op in ("ArgMax", "ArgMin") or (op == "TopK" and name in node.output[1:]):
                 self.enter(name, 7)
             elif op == "Cast":
                 if attributes["to"] in (*INTEGERS, BOOL):

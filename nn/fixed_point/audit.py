@@ -16,8 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.fixed_point.bounds import check_range, check_values, interval_bounds, whole_row
-from nn.fixed_point.calibration import FEWEST_FRAC_BITS, Bounds, fits_by_itself, roomiest
+from nn.fixed_point.bounds import (
+    check_range,
+    check_values,
+    interval_bounds,
+    unbounded,
+    whole_row,
+)
+from nn.fixed_point.calibration import (
+    FEWEST_FRAC_BITS,
+    LEAST_VALUE,
+    Bounds,
+    fits_by_itself,
+    most_between,
+    roomiest,
+)
 from nn.fixed_point.inputs import Floats, InputScale
 from nn.fixed_point.precision import precision_problem
 from nn.layers import Layer
@@ -42,6 +55,8 @@ __all__ = [
 MARGIN = 1 - 2**-10
 # With more, no integer bit would be left. A comparison costs more for every four further bits.
 _MOST_FRAC_BITS = 30
+# How many formats are tried for a model with limits.
+_FORMATS_TRIED = 4
 
 
 @dataclass(frozen=True)
@@ -240,7 +255,9 @@ def check_fits(
     problem = _range_problem(layers, low, high, form, inputs, bounds)
     if problem is not None:
         better = _holds(layers, low, high, form, inputs, bounds)
-        raise RangeError(problem + _advice(better, bounds))
+        ends = accepted_range(low, high, inputs, form)
+        endless = better is None and unbounded(layers, *ends)
+        raise RangeError(problem + _advice(better, bounds, endless=endless))
 
 
 def _holds(
@@ -255,9 +272,13 @@ def _holds(
     if bounds is not None:
         values = [_top(_largest(*accepted_range(low, high, inputs, form)))]
         values += [_top(np.abs(p)) for layer in layers for p in layer.parameters]
-        near = roomiest(bounds, form, max(values) / MARGIN)
-        fits = near is not None and _range_problem(layers, low, high, near, inputs, bounds) is None
-        return near if fits else None
+        for _ in range(_FORMATS_TRIED):
+            near = roomiest(bounds, form, max(values) / MARGIN)
+            if near is None or _range_problem(layers, low, high, near, inputs, bounds) is None:
+                return near
+            # What layers without limits reach is a little larger in coarser formats.
+            values.append(most_between(bounds, layers, *_any_rows(low, high, near), near))
+        return None
     return suggest_format(layers, *accepted_range(low, high, inputs, form), form)
 
 
@@ -277,6 +298,12 @@ def accepted_range(
     return np.full(low.shape, -most), np.full(low.shape, most)
 
 
+def _any_rows(low: Floats, high: Floats, form: FixedPoint) -> tuple[Floats, Floats]:
+    """Return the range of rows of a client: one magnitude for all features, and its rounding."""
+    most = accepted_range(low, high, None, form)[1] + 2.0**-form.frac_bits
+    return -most, most
+
+
 def _range_problem(
     layers: Sequence[Layer],
     low: Floats,
@@ -291,10 +318,7 @@ def _range_problem(
         if bounds is not None:
             check_values(layers, least, most, form.limit * MARGIN)
             bounds.check(layers, form)
-            # Rows of a client are checked against one magnitude for all features, and its rounding.
-            unit = 2.0**-form.frac_bits
-            most = accepted_range(low, high, None, form)[1] + unit
-            return fits_by_itself(bounds, layers, -most, most, form)
+            return fits_by_itself(bounds, layers, *_any_rows(low, high, form), form)
         check_range(layers, low, high, form.limit * MARGIN, inputs=what)
         if inputs is None:
             what = f"inputs of magnitude up to {_top(most):g}, the public bound of shared rows"
@@ -310,8 +334,13 @@ def holds_intervals(fitted: Fitted, form: FixedPoint) -> bool:
 
 
 def _advice(
-    better: FixedPoint | None, bounds: Bounds | None = None, one_range: bool = False
+    better: FixedPoint | None,
+    bounds: Bounds | None = None,
+    one_range: bool = False,
+    endless: bool = False,
 ) -> str:
+    if endless:
+        return f"; no format and no limits hold it: {LEAST_VALUE}"
     advice = (
         f"mpc.Session(frac_bits={better.frac_bits}, int_bits={better.int_bits}) holds it"
         if better is not None
@@ -365,7 +394,9 @@ def find_format(
     better = _holds(layers, *fitted.scaled, form, fitted.inputs, bounds)
     if better is not None:
         _, better = precision(better) or (None, better)
-    return problem + _advice(better, bounds, not fitted.low.ndim), better
+    ends = accepted_range(*fitted.scaled, fitted.inputs, form)
+    endless = better is None and unbounded(layers, *ends)
+    return problem + _advice(better, bounds, not fitted.low.ndim, endless), better
 
 
 @dataclass(frozen=True)

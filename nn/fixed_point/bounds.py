@@ -20,7 +20,9 @@ from nn.layers import Layer
 from nn.layers.graph import Graph, run_all
 from ring.errors import RangeError, ShapeError
 
-__all__ = ["check_range", "check_values", "interval_bounds", "interval_of", "whole_row"]
+__all__ = [
+    "check_range", "check_values", "interval_bounds", "interval_of", "unbounded", "whole_row",
+]  # fmt: skip
 
 Interval = tuple[NDArray[Any], NDArray[Any]]
 
@@ -56,6 +58,11 @@ def interval_bounds(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) ->
     """
     intervals: list[Interval] = run_all(layers, whole_row(layers, low, high), interval_of)
     return intervals
+
+
+def unbounded(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) -> bool:
+    """Return whether some value has no bound, such as 1 / x for an x that may be 0."""
+    return not all(np.isfinite(ends).all() for ends in interval_bounds(layers, low, high))
 
 
 def whole_row(layers: Sequence[Layer], low: ArrayLike, high: ArrayLike) -> Interval:
@@ -96,7 +103,8 @@ def interval_of(index: int, layer: Layer, ends: Any) -> Interval:
     known = {id(pair): _numbers(*pair) for pair in given_ends}
     pairs = [known[id(pair)] for pair in given_ends]
     lows, highs = (tuple(pair[k] for pair in pairs) for k in (0, 1))
-    found = layer.bounds(lows, highs) if layer.joins else layer.bounds(lows[0], highs[0])
+    with np.errstate(invalid="ignore"):  # 0 times infinity, which stands for infinity
+        found = layer.bounds(lows, highs) if layer.joins else layer.bounds(lows[0], highs[0])
     given = tuple(np.shape(low) for low in lows)
     shape = tuple(layer.output_shape(given if layer.joins else given[0]))
     for end in found:

@@ -37,11 +37,14 @@ from nn.core.checks import real
 from nn.fixed_point.bounds import interval_of, whole_row
 from nn.layers import (
     Add,
+    Clip,
     Concat,
     Flatten,
     Layer,
+    Maximum,
     MaxPool,
     Mean,
+    Minimum,
     ReLU,
     Reshape,
     Scale,
@@ -60,8 +63,8 @@ from ring.errors import ArgumentError, DtypeError, RangeError
 from ring.fixed_point import HEADROOM_BITS
 
 __all__ = [
-    "Bounds", "calibrate", "checked_at", "fits_by_itself", "follows", "is_linear", "observed",
-    "roomiest",
+    "LEAST_VALUE", "Bounds", "calibrate", "checked_at", "fits_by_itself", "follows", "is_linear",
+    "most_between", "observed", "roomiest",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -71,6 +74,8 @@ _MOVES = (Flatten, Reshape, Take, Transpose)
 # By their type, too: Constant is a Shift and follows another rule.
 _SUMS = (Add, Subtract)
 _LINEAR = (*_SUMS, Concat, Mean, Scale, Shift)
+# They give one of their inputs, or a constant, rounded.
+_CHOOSING = (Clip, Maximum, Minimum)
 # The fewest fractional bits of a suggested format.
 FEWEST_FRAC_BITS = 8
 # Room in the reach of a layer for weights that a format rounds, and for rounding inside a layer.
@@ -78,6 +83,11 @@ _ROUNDING = 1.25
 # Fraction of a value, or of 1, by which a layer's protocol may be off.
 _OFF = 2.0**-10
 _UNITS = 2
+# The way out for a value without a bound.
+LEAST_VALUE = (
+    "give what is divided by, or taken the logarithm of, a least value in the network, as by nn.layers.Clip"
+    " or ONNX's Clip or Max"
+)
 # A limit is at least 1: nothing is won by a smaller one, and a layer of zeros has one, too.
 _LEAST = 1.0
 
@@ -238,7 +248,7 @@ def _walk(
         if not isinstance(layer, Weighted) and type(layer) not in _MOVES:
             # Each input of a linear layer may be truncated before it.
             inputs = len(ends) if layer.joins else 1
-            exact = type(layer) in (ReLU, MaxPool, *_LINEAR) and type(layer) is not Mean
+            exact = type(layer) in (ReLU, MaxPool, *_CHOOSING, *_LINEAR) and type(layer) is not Mean
             slack = _UNITS * inputs * unit
             off_low = slack if exact else slack + off * (1 + np.abs(low))
             off_high = slack if exact else slack + off * (1 + np.abs(high))
@@ -330,7 +340,12 @@ def calibrate(
         for layer, value in zip(layers, reached, strict=True)
     )
     if not all(math.isfinite(x) for x in (*limits, *reaches) if x is not None):
-        raise RangeError(f"no bounds can be given to values that reach {max(reached):g}")
+        for k, (layer, value) in enumerate(zip(layers, reached, strict=True)):
+            if not math.isfinite(max(_power(_ROUNDING * value, 4), limits[k] or 0.0)):
+                raise RangeError(
+                    f"layer {k + 1}, {layer!r}: no bounds can be given to its output, which can reach"
+                    f" {value:g} for inputs within their limits; {LEAST_VALUE}"
+                )
     parameters = [float(np.abs(p).max(initial=0)) for layer in layers for p in layer.parameters]
     # Not by max, which may pass over what is no number.
     most = float(np.max([*_walk(layers, low, high, None, 0.0), *parameters]))
@@ -381,6 +396,24 @@ def fits_by_itself(
         if reach is None and bounds.limits[k] is None and not held:
             return f"bounds: {what} can reach {value:g}, which must stay below {form.limit:g}"
     return None
+
+
+def most_between(
+    bounds: Bounds, layers: Sequence[Layer], low: Floats, high: Floats, form: FixedPoint
+) -> float:
+    """Return the largest magnitude that a format has to hold of layers without limit and reach.
+
+    Arguments as for :func:`fits_by_itself`.
+    """
+    reached = _walk(layers, low, high, bounds.limits, 2.0**-form.frac_bits)
+    inner = [
+        value
+        for layer, value, limit, reach in zip(
+            layers, reached, bounds.limits, bounds.reaches, strict=True
+        )
+        if limit is None and reach is None and not follows(layer)
+    ]
+    return max(inner, default=0.0)
 
 
 def follows(layer: Layer) -> bool:

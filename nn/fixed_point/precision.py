@@ -9,7 +9,8 @@ not do: they are far larger than errors that occur.
 Sigmoid and tanh on shares have small errors in every format. A model whose outputs hardly vary, such
 as one that was hardly trained, is not refused because of these: where no format is fine enough, one does
 whose errors are faint beside the outputs, or at most twice those. The same holds of outputs that vary by
-less than any format shows well: the finest one does if it shows them at all.
+less than any format shows well: the finest one does if it shows them at all. What softmax or sigmoid gives
+as an output of the network is a probability, whose size is 1 however small it is for all rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.layers import Layer, Step
+from nn.layers import Concat, Layer, Sigmoid, Softmax, Step
 from nn.layers.evaluation import evaluate
 from nn.layers.graph import run
 from ring import FixedPoint
@@ -123,6 +124,19 @@ def _by_steps(layers: Sequence[Layer], rows: Floats) -> Floats | None:
     return np.concatenate(decided, axis=1)
 
 
+def _probabilities(layers: Sequence[Layer], rows: Floats) -> NDArray[np.bool_]:
+    """Return which outputs are those of a softmax or sigmoid, in another place or shape."""
+
+    def step(_: int, layer: Layer, x: Any) -> Any:
+        if layer.only_moves or isinstance(layer, Concat):
+            return layer(x)
+        shapes = tuple(part.shape[1:] for part in x) if layer.joins else x.shape[1:]
+        return np.full((1, *layer.output_shape(shapes)), type(layer) in (Sigmoid, Softmax))
+
+    found: NDArray[np.bool_] = run(layers, np.zeros(rows[:1].shape, bool), step)
+    return found.reshape(-1)
+
+
 def precision_problem(
     layers: Sequence[Layer],
     low: Floats,
@@ -198,6 +212,9 @@ def precision_problem(
         if size is None:
             parts = [exact] if apart is None else [exact, apart]
             size = np.concatenate([np.abs(part).max(axis=0) for part in parts])
+        likely = np.zeros(size.shape, bool)
+        likely[: exact.shape[1]] = _probabilities(layers, rows)
+        size = np.where(likely, 1.0, size)
         floor = error(_ANY_BITS)
         enough = np.maximum.reduce([limit, _FAINT * size, _NEAR_FLOOR * floor])
         if (here <= enough).all():
@@ -207,7 +224,7 @@ def precision_problem(
         better = next((near for near, off in finer if (off <= near_floor).all()), None)
         if better is None:
             least = here if not finer else finer[-1][1]
-            if (least <= _NEAR_LIMIT * limit).all():
+            if (least <= _NEAR_LIMIT * np.where(likely, np.maximum(limit, _FAINT), limit)).all():
                 if not finer:
                     return None
                 better = finer[-1][0]

@@ -15,7 +15,6 @@ import nn
 from nn.convert.from_sklearn import ConversionError
 from nn.fixed_point.bounds import interval_bounds
 from nn.layers import Add, Graph, Reciprocal, Subtract
-from ring.errors import SottoError
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx package, of the extra sotto-mpc[onnx]")
 
@@ -29,10 +28,8 @@ SHARE = (
     "attention_cbam", "cnn_1d.dynamo", "cross_attention", "feature_pyramid", "gan_discriminator",
     "gated_transformer.dynamo", "ghostnet.dynamo", "gru", "inception_v3.dynamo", "lenet", "lstm.dynamo",
     "mobilenet_v3", "multi_task", "normalised_embedding", "shrinks", "squeezenet_small.dynamo",
-    "super_resolution",
+    "super_resolution", "two_towers", "two_towers.dynamo",
 )  # fmt: skip
-# What is refused, and why.
-REFUSED = {"two_towers": "no format holds it"}
 # Largest error, as a fraction of the largest score, and smallest share of rows of the same class.
 ERROR, AGREEMENT = 2e-3, 0.995
 
@@ -113,10 +110,6 @@ def check_on_shares(exported, scores, parties=("alice", "bob")):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_is_taken(name):
-    if name.removesuffix(".dynamo") in REFUSED and not name.endswith(".dynamo"):
-        with pytest.raises(SottoError, match=REFUSED[name]):
-            Exported(name, 32).model.share(mpc.Session(), owner="alice")
-        return
     exported = Exported(name, ROWS if ALL else 8)
     scores = check_plain(exported)
     if ALL or name in SHARE:

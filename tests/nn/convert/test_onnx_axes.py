@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import mpc
 import nn
 from nn.convert.from_sklearn import ConversionError
 
@@ -143,3 +144,48 @@ def test_resize_that_keeps_the_ratio(policy, size):
     lines = [("Resize x - - sizes -> y", how)]
     with pytest.raises(ConversionError, match="sizes that keep the ratio"):
         nn.from_onnx(build(lines, inputs=INPUT, sizes=np.array([7, 9])))
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_the_first_of_all(axis, largest):
+    """TopK with k=1: the value, and the index of the first one of it."""
+    top = ("TopK h k -> value place", {"axis": axis, "largest": largest})
+    model = build(
+        ["MatMul x w -> h", top, ("Cast place -> c", {"to": 1}), "Add value c -> y"],
+        "value y", INPUT, w=normal(5, 4), k=np.array([1]),
+    )  # fmt: skip
+    check_on_shares(model)
+
+
+@pytest.mark.parametrize("op", ["ArgMin", "TopK"])
+def test_the_first_of_a_row_is_a_label(op):
+    row = {"x": ("n", 6)}
+    line = ("ArgMin h -> y", {"axis": 1}) if op == "ArgMin" else ("TopK h k -> v y", {"largest": 0})
+    constants = {"w": normal(6, 4)} | ({"k": np.array([1])} if op == "TopK" else {})
+    model = build(["MatMul x w -> h", line], inputs=row, **constants)
+    x = normal(9, 6)
+    made = nn.from_onnx(model)
+    want = (x @ constants["w"]).argmin(axis=1)
+    np.testing.assert_array_equal(made.predict(x), want)
+    made.input_range_ = (-2.0, 2.0)
+    with mpc.Session(frac_bits=20) as s:
+        secret = made.share(s, owner="alice")
+        rows = secret.share_rows(x.astype(float), owner="bob")
+        np.testing.assert_array_equal(secret.predict(rows), want)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("TopK x k -> y i", {"axis": 1}), "needs k=1, got k=2"),
+        (("TopK x one -> y i", {"axis": 0}), "must keep axis 0, which counts the rows"),
+        (("ArgMin x -> y", {"axis": 0}), "an axis other than that of the rows"),
+        (("Softmax x -> y", {"axis": 0}), "an axis other than that of the rows"),
+    ],
+    ids=lambda v: str(v)[:20],
+)
+def test_what_is_not_along_a_row_or_sorts_is_refused(line, message):
+    model = build([line], inputs=INPUT, k=np.array([2]), one=np.array([1]))
+    with pytest.raises(ConversionError, match=rf"\(node 'the {line[0].split()[0]}'.*{message}"):
+        nn.from_onnx(model)

@@ -8,7 +8,7 @@ import nn
 from mpc.protocols.sigmoid import ERROR_BOUNDS, by_pieces, error_bound
 from nn.fixed_point import precision
 from nn.fixed_point.precision import output_scale, precision_problem
-from nn.layers import Dense, ReLU, Softmax, Step
+from nn.layers import Dense, ReLU, Reshape, Scale, Softmax, Step
 from nn.layers.activations import Sigmoid, Tanh
 from nn.models.predictors import Classifier, Regressor
 from ring import FixedPoint
@@ -171,3 +171,25 @@ def test_values_that_no_format_holds_are_refused_still():
     model.take_rows(np.random.default_rng(0).uniform(size=(40, 3)))
     with mpc.Session() as s, pytest.raises(mpc.RangeError, match="no format that holds the model"):
         model.share(s, owner="alice")
+
+
+def test_a_probability_is_judged_beside_one():
+    """However small it is for all rows; the same numbers as values are refused."""
+    random = np.random.default_rng(3)
+    bias = np.array([0.0, -14.0, -14.5, -15.0])
+    first = Dense(random.normal(size=(5, 4)), bias)
+    X = random.uniform(size=(40, 5))
+    for last, fits in (
+        ([Softmax(), Reshape(4)], True),
+        ([Softmax(), Scale(np.full(4, 0.5), np.zeros(4))], False),
+    ):
+        model = Regressor([first, *last], 5)
+        model.take_rows(X)
+        with mpc.Session(frac_bits=14, int_bits=12) as s:
+            if fits:
+                secret = model.share(s, owner="alice")
+                found = secret.predict(secret.share_rows(X, owner="bob"))
+                assert np.abs(found - model.predict(X)).max() < precision.VALUES
+            else:
+                with pytest.raises(mpc.RangeError, match="too few for this model"):
+                    model.share(s, owner="alice")

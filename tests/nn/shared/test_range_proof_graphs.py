@@ -14,15 +14,19 @@ from nn.fixed_point import calibration
 from nn.layers import (
     Add,
     AveragePool,
+    Clip,
     Concat,
     Convolution,
     Dense,
     Flatten,
     Graph,
     LeakyReLU,
+    Maximum,
     MaxPool,
     Mean,
+    Minimum,
     Multiply,
+    Reciprocal,
     ReLU,
     Reshape,
     Scale,
@@ -332,7 +336,7 @@ def random_graph(rng):
 
     for _ in range(int(rng.integers(4, 12))):
         k = some()
-        kind = rng.integers(9)
+        kind = rng.integers(10)
         if kind < 3:
             dense_of(k, int(rng.choice([sizes[k], 2, 3])))
         elif kind == 3:
@@ -346,6 +350,11 @@ def random_graph(rng):
         elif kind == 6:
             factor = rng.normal(size=sizes[k]) * 2.0 ** rng.integers(-3, 4)
             put(rng.choice([Scale(factor, factor), Shift(factor)]), (k,), sizes[k])
+        elif kind == 7:
+            least = float(rng.normal() * 2.0 ** rng.integers(-3, 4))
+            put(Clip(least, None if rng.random() < 0.5 else least + 3.0), (k,), sizes[k])
+        elif kind == 8:
+            put(rng.choice([Maximum(), Minimum()]), (k, some(k)), sizes[k])
         else:
             put(rng.choice([ReLU(), ReLU(), LeakyReLU(0.25), Sigmoid()]), (k,), sizes[k])
     unused.discard(0)
@@ -431,3 +440,30 @@ def test_the_reach_of_a_sum_is_that_of_its_parts_together(layer):
                 continue
             with pytest.raises(RangeError, match=r"layer 5, .* can reach 16\."):
                 model.share(s, "alice", low=-8, high=8, bounds=bounds)
+
+
+def test_a_divisor_with_a_least_value(session):
+    """1 / max(x, 2^-10): the reach of a choice is exact, and a format is named that holds what follows."""
+    chain = [dense([2.0**7]), dense([2.0**7]), Clip(2.0**-10, None), Reciprocal(), eye()]
+    model = Regressor(chain, 1)
+    bounds = model.calibrate([[2.0**-15]], low=-8, high=8)
+    with pytest.raises(
+        RangeError, match=r"layer 4, Reciprocal.* can reach 10\d\d.*int_bits=11\) holds it"
+    ):
+        model.share(mpc.Session(frac_bits=16, int_bits=9), "alice", low=-8, high=8, bounds=bounds)
+    secret = model.share(session, "alice", low=-8, high=8, bounds=bounds)
+    X = np.array([[-UNIT], [0.0], [UNIT], [4 * UNIT], [16 * UNIT]])
+    expected = 1 / np.maximum(X * 2.0**14, 2.0**-10)
+    np.testing.assert_allclose(answer(secret, X), expected, rtol=2e-3, atol=1e-3)
+    refused(secret, [8.0])
+
+
+def test_a_divisor_that_may_be_zero_needs_a_least_value():
+    model = Regressor([eye(), Reciprocal(), eye()], 1, (0.5, 1.0))
+    with (
+        mpc.Session() as s,
+        pytest.raises(RangeError, match="no limits hold it: give what is divided by"),
+    ):
+        model.share(s, "alice")
+    with pytest.raises(RangeError, match=r"layer 2, Reciprocal\(\): no bounds .* a least value"):
+        model.calibrate([[0.75]])
