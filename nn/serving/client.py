@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import (
+    AnswerError,
     ArgumentError,
     ConfigurationError,
     DataError,
@@ -22,8 +24,8 @@ from mpc import (
 )
 from mpc.core import wire
 from mpc.core.frames import Header, Kind
+from mpc.core.watching import MALICIOUS
 from mpc.parties import configuration
-from mpc.parties.configuration import refuse_watched
 from mpc.transport.connection import exchange, printable
 from nn.core.checks import check_names, feature_matrix, side_by_side
 from nn.fixed_point.inputs import check_inside
@@ -32,14 +34,12 @@ from nn.serving.agreement import ERROR, LATER, LIMIT, RANGE, STATUSES
 from nn.serving.client_connections import ClientConnections, LaterError
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
-from ring import Stream, decode, encode, fresh_key
+from nn.serving.parcels import answer_masks, pack
+from ring import decode, encode, fresh_key
 
 __all__ = ["Client"]
 
 Words = NDArray[np.uint64]
-
-# The same number as in nn.serving.client_calls.
-_CLIENT_STREAM = 1
 
 
 class Client(ClientConnections):
@@ -109,7 +109,6 @@ class Client(ClientConnections):
         patience: float | None = None,
     ) -> None:
         self._read = configuration.load(parties)
-        refuse_watched(self._read)
         self._me = me if me is not None else self._only_client()
         if self._me not in self._read.clients:
             raise ConfigurationError(
@@ -118,6 +117,7 @@ class Client(ClientConnections):
         super().__init__(
             self._read, self._me, self._read.timeouts.connect if patience is None else patience
         )
+        self._watched = self._read.security == MALICIOUS
         self._asked = model
         self._known: tuple[Any, ...] | None = None
         self.last_exchange_: Exchange | None = None
@@ -358,44 +358,55 @@ class Client(ClientConnections):
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
         id = fresh_key()
         call = ("predict", id, self._model.name, answer, rows)
-        last = encoded.copy()
         before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
-        first_rows = []
-        for connection in self._connections[:-1]:
-            seed = fresh_key()
-            share = np.empty(encoded.shape, np.uint64)
-            Stream(seed).fill(share, _CLIENT_STREAM)
-            last -= share
-            first_rows.append(share[0].copy())
-            connection.post_bytes(Kind.CALL, wire.encode((*call, seed)))
-        self._connections[-1].post_bytes(Kind.CALL, wire.encode(call))
-        self._connections[-1].post(Kind.SHARE, [last], beside=True)
-        first_rows.append(last[0])
+        parcels, masks = pack(encoded, len(self._connections), self._watched)
+        for connection, parcel in zip(self._connections, parcels, strict=True):
+            connection.post_bytes(Kind.CALL, wire.encode((*call, *parcel.said)))
+            if parcel.share is not None:
+                connection.post(Kind.SHARE, [parcel.share], beside=True)
         accept = _expect(shape)
         for connection in self._connections:
             connection.expect(accept, (Kind.ANSWER, (shape,)))
         # The parties answer within a turn, whose timeout is `party`.
         exchange(self._connections, 2 * self._read.timeouts.party, busy=False)
-        total = np.zeros(shape, np.uint64)
+        answers: list[Words] = []
         refusals: list[_Refusal] = []
         for connection in self._connections:
             incoming = connection.take()
             if incoming.header.words:
-                total += incoming.arrays()[0]
+                answers.append(incoming.arrays()[0])
                 continue
             refusals.append(_Refusal.read(connection.peer, incoming.data.data))
         if refusals:
             raise max(refusals, key=lambda each: each.weight).error()
+        if self._watched:
+            self._compare("answers", [words.tobytes() for words in answers])
+            total = answers[0] - answer_masks(masks, shape).sum(axis=0, dtype=np.uint64)
+        else:
+            total = np.sum(answers, axis=0, dtype=np.uint64)
         seen = tuple(
-            Seen(c.peer, k < len(before) - 1, c.sent_bytes - a, c.received_bytes - b, row)
-            for k, (c, (a, b), row) in enumerate(
-                zip(self._connections, before, first_rows, strict=True)
+            Seen(
+                c.peer,
+                parcel.share is None,
+                c.sent_bytes - a,
+                c.received_bytes - b,
+                parcel.first_row,
             )
+            for c, (a, b), parcel in zip(self._connections, before, parcels, strict=True)
         )
         exchanged = Exchange((id,), rows, seen)
         past = self.last_exchange_
         self.last_exchange_ = exchanged if past is None else past + exchanged
         return total
+
+    def _compare(self, what: str, told: Sequence[object]) -> None:
+        """Raise AnswerError unless all parties have told the same."""
+        for connection, other in zip(self._connections[1:], told[1:], strict=True):
+            if other != told[0]:
+                raise AnswerError(
+                    f"{self._connections[0].peer} and {connection.peer} sent different {what}: one of"
+                    " the parties deviates from the program, and none of the answers was used"
+                )
 
 
 @dataclass(frozen=True)

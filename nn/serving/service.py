@@ -33,8 +33,9 @@ from mpc.core import wire
 from mpc.core.errors import ConfigurationError
 from mpc.core.events import record
 from mpc.core.frames import Kind
+from mpc.core.watching import SEMI_HONEST
 from mpc.parties import configuration
-from mpc.parties.configuration import Configuration, refuse_watched
+from mpc.parties.configuration import Configuration
 from mpc.parties.expiry import warn_of_certificates, watch_certificates
 from mpc.parties.handshake import (
     COMPARE,
@@ -54,13 +55,13 @@ from mpc.transport.connection import Connection
 from mpc.transport.listener import Listener
 from mpc.transport.loop import ASLEEP, KEEP, Loop, Talk, farewell
 from nn.serving.agreement import Book
-from nn.serving.client_calls import CLIENT_STREAM, Calls
+from nn.serving.client_calls import Calls
 from nn.serving.model_files import ModelFiles
 from nn.serving.notices import Notices
 from nn.serving.turns import Turns, Wishes
 from nn.shared.model import SharedModel
 
-__all__ = ["CLIENT_STREAM", "PartyService", "serve"]
+__all__ = ["PartyService", "serve"]
 
 Words = NDArray[np.uint64]
 
@@ -119,11 +120,9 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        refuse_watched(read)
         address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)
-        self.leads = self._number == len(read.names) - 1
         self.largest_rows = largest_rows
         # For SharedModel, None means after two seconds and on a terminal.
         self._progress = None if progress else False
@@ -207,6 +206,7 @@ class PartyService:
             "state": state or "ready",
             "models": tuple(self.models_of(asks)),
             **({"pending": pending} if pending else {}),
+            **({} if self.read.security == SEMI_HONEST else {"security": self.read.security}),
             "waiting": len(self.book),
             "served": self._all_served(),
             "seconds": int(time.monotonic() - self._started),

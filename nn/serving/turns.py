@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import FrameError, PeerError, RangeError, Session, WorkerError
+from mpc import AbortError, FrameError, PeerError, RangeError, Session, SharedArray, WorkerError
 from mpc.core.events import record
 from nn.models.saved_shares import SharesFile, shared_model
 from nn.serving.agreement import ERROR, KEY_BYTES, LATER, PER_TURN, RANGE, Book, Request
 from nn.serving.answers import OUTSIDE, answer_of, checked_answer, prepare_check, requests_inside
 from nn.serving.model_files import ModelFiles
+from nn.serving.parcels import answer_masks
 from nn.serving.stocks import use_stocks
 from nn.serving.warming import warm_up
 from nn.shared.model import SharedModel
@@ -71,9 +72,14 @@ class Wishes:
         return True
 
     def explain(self, error: BaseException) -> str:
-        """Return why a session is over. A service that has announced it leaves is not called lost."""
+        """Return why a session is over. A service that has announced it leaves is not called lost.
+
+        Of a check between watched parties that has failed: always the same text.
+        """
         if not isinstance(error, PeerError):
             return "the request failed"
+        if isinstance(error, AbortError):
+            return str(error)
         return f"{self.leaves} shuts down" if self.leaves else self.lost or str(error)
 
 
@@ -187,7 +193,7 @@ class Turns:
         plan = np.zeros((int(self._leads), 2 + _KEY_WORDS * PER_TURN), np.uint64)
         if self._leads:
             self._plan(plan[0])
-        turn = self.session.open((plan, leader))[0][0]
+        turn = self._told(leader, plan)
         flags, taken, refused = int(turn[0]), int(turn[1]) & 0xFFFF, int(turn[1]) >> 16
         if taken + refused > PER_TURN:
             raise FrameError(
@@ -217,6 +223,15 @@ class Turns:
             members = (*self.session.parties, self._provider)
             return members[min(flags >> 8, len(members) - 1)]
         return ""
+
+    def _told(self, leader: int, plan: Words) -> Words:
+        """Return the leader's plan; watched parties compare at once that all have got the same."""
+        session = self.session
+        if session.watch is None:
+            return session.open((plan, leader))[0][0]
+        told = session.give(leader, plan)[0]
+        session.check_each_other()
+        return told
 
     def _plan(self, plan: Words) -> None:
         """At the leader: wait for something to do, and write the plan of the turn."""
@@ -282,13 +297,13 @@ class Turns:
         for request in requests:
             rows[request.model] += request.rows
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
-        words = np.concatenate([request.shares for request in requests])
+        words = np.concatenate([request.shares for request in requests], axis=1)
         answer = requests[0].answer
         try:
             x = self._checked(model, words, requests)
             if x is None:
                 return
-            result = answer_of(model, x, answer, self._progress).shares[0]
+            result = self._answers(answer_of(model, x, answer, self._progress), requests)
         except WorkerError as error:
             self._refuse(requests, error)
             return
@@ -326,13 +341,31 @@ class Turns:
                 waited=begin - request.arrived, seconds=seconds,
             )  # fmt: skip
 
+    def _answers(self, found: SharedArray, requests: Sequence[Request]) -> Words:
+        """Return this party's shares of answers; among watched parties the answers under clients' masks.
+
+        What no client is to get, of a refused request, stays under a mask that is never told.
+        """
+        if self.session.watch is None:
+            return found.shares[0]
+        shares = found.shares.copy()
+        place = 0
+        for request in requests:
+            rows = slice(place, place + request.rows)
+            assert request.contents is not None
+            shares[:, rows] += answer_masks(request.contents.keys, shares[0, rows].shape)
+            place = rows.stop
+        with self.session.protocol("answers"), self.session.revealing():
+            (opened,) = self.session.open((shares, "sum"))
+        return opened[0]
+
     def _checked(self, model: SharedModel, words: Words, requests: Sequence[Request]) -> Any:
         """Refuse requests with rows out of range, and return the rows to evaluate, None if none are.
 
         All requests are of clients who are trusted, or none. Rows of refused ones are replaced by the low
         end of the range: nothing that was made ready for the others changes, nor how long they take.
         """
-        x, answer = model.rows_from_shares(words[None]), requests[0].answer
+        x, answer = model.rows_from_shares(words), requests[0].answer
         if requests[0].trusted:
             model.prepare(x, answer_of, answer=answer)
             return x
@@ -348,12 +381,13 @@ class Turns:
             words, place = words.copy(), 0
             for request, one, good in zip(requests, models, inside, strict=True):
                 if not good:
-                    low = one.encoded_range[0].view(np.uint64)
-                    first = self.session.first_row is not None
-                    words[place : place + request.rows] = low if first else 0
+                    rows = slice(place, place + request.rows)
+                    words[:, rows] = 0
+                    if (first := self.session.first_row) is not None:
+                        words[first, rows] = one.encoded_range[0].view(np.uint64)
                     request.finish(None, OUTSIDE, RANGE)
                 place += request.rows
-            x = model.rows_from_shares(words[None])
+            x = model.rows_from_shares(words)
         if not inside.any():
             if not apart:
                 self.session.drop_prepared()
