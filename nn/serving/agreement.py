@@ -28,7 +28,7 @@ from mpc.core.limits import Allowance, Limits
 from nn.serving.parcels import Contents
 
 __all__ = [
-    "ERROR", "KEY_BYTES", "LATER", "LIMIT", "PER_TURN", "RANGE", "STATUSES", "Book", "Request",
+    "DIGEST", "ERROR", "KEY_BYTES", "LATER", "LIMIT", "PER_TURN", "RANGE", "STATUSES", "Book", "Request",
 ]  # fmt: skip
 
 Words = NDArray[np.uint64]
@@ -43,9 +43,9 @@ _SECONDS_OF_A_TURN = 0.25
 # Tags of refused requests that the leader remembers, since other parties may receive them later.
 _KEPT = 4096
 
-STATUSES = ERROR, LATER, LIMIT, RANGE = "error", "later", "limit", "range"
+STATUSES = ERROR, LATER, LIMIT, RANGE, DIGEST = "error", "later", "limit", "range", "digest"
 """Why a request has no result: it can have none; the parties cannot answer now; its client has asked for
-too much in an hour; one of its rows is outside the model's range."""
+too much in an hour; one of its rows is outside the model's range; it is for a model with another digest."""
 
 DIFFERENT = (
     "not every party has got this request alike: it must go to all of them, with the same id, model,"

@@ -27,10 +27,11 @@ from mpc.core.frames import Header, Kind
 from mpc.core.watching import MALICIOUS
 from mpc.parties import configuration
 from mpc.transport.connection import exchange, printable
+from nn.core.commitments import DIGEST_BYTES
 from nn.core.checks import check_names, feature_matrix, side_by_side
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
-from nn.serving.agreement import ERROR, LATER, LIMIT, RANGE, STATUSES
+from nn.serving.agreement import DIGEST, ERROR, LATER, LIMIT, RANGE, STATUSES
 from nn.serving.client_connections import ClientConnections, LaterError
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
@@ -61,11 +62,16 @@ class Client(ClientConnections):
         Seconds during which a call is repeated when a party or a connection is lost, or the parties
         wait for one another; 0 for never. Default: the timeout ``connect`` of the configuration.
         A failed attempt reveals nothing.
+    model_digest : str, optional
+        The model's digest, as ``sotto put`` and ``sotto health`` show it and its owner tells: the client
+        asks no other model. Default: whatever the parties serve under the name.
 
     Attributes
     ----------
     classes_ : ndarray of shape (classes,)
         The labels; a classifier only.
+    model_digest_ : str
+        The digest of the model that the parties served when the client connected last.
     n_features_in_ : int
         Number of features.
     answers_ : tuple of str
@@ -90,7 +96,9 @@ class Client(ClientConnections):
     PeerError
         If a party cannot be reached, or is not who it should be.
     ArgumentError
-        If there is no such model for this client.
+        If there is no such model for this client, or `model_digest` is no digest.
+    AnswerError
+        If a party serves another model than `model_digest` names, or the parties serve different ones.
 
     Examples
     --------
@@ -107,7 +115,9 @@ class Client(ClientConnections):
         me: str | None = None,
         model: str | None = None,
         patience: float | None = None,
+        model_digest: str | None = None,
     ) -> None:
+        self._pinned = _digest(model_digest)
         self._read = configuration.load(parties)
         self._me = me if me is not None else self._only_client()
         if self._me not in self._read.clients:
@@ -140,11 +150,20 @@ class Client(ClientConnections):
         return f"Client(me={self._me!r}, parties={self._read.names})"
 
     def _describe(self) -> None:
-        first, *others = self._ask(("describe", self._asked))
+        told = self._ask(("describe", self._asked))
+        digests = [self._check_digest(c.peer, each[:1]) for c, each in zip(self._connections, told, strict=True)]
+        first, *others = [each[1:] for each in told]
         for connection, other in zip(self._connections[1:], others, strict=True):
             if other != first:
                 raise PeerError(
                     f"{self._connections[0].peer} and {connection.peer} serve different models"
+                )
+        for connection, digest in zip(self._connections[1:], digests[1:], strict=True):
+            if digest != digests[0]:
+                # Parties that take a new set of files do not do so at the same moment.
+                raise _UnequalError(
+                    f"{self._connections[0].peer} serves a model with the digest {digests[0].hex()}, and"
+                    f" {connection.peer} one with {digest.hex()}"
                 )
         try:
             model = Description.read(first)
@@ -155,6 +174,7 @@ class Client(ClientConnections):
                 f"the parties serve another model as {model.name} now: make a new Client for it"
             )
         self._known, self._described, self._model = first, True, model
+        self.model_digest_ = digests[0].hex()
         self.n_features_in_, self.answers_ = model.n_features, model.answers
         self.input_range_ = model.low, model.high
         if model.feature_names is not None:
@@ -163,6 +183,18 @@ class Client(ClientConnections):
         self.outputs_ = {head.name: (head.role, head.shape) for head in model.heads} or None
         if not {"values", "outputs"} & set(self.answers_):
             self.classes_ = model.classes
+
+    def _check_digest(self, peer: str, told: tuple[Any, ...]) -> bytes:
+        """Return the digest that a party has told; raise AnswerError if it is not the one pinned."""
+        digest = told[0] if told else None
+        if type(digest) is not bytes or len(digest) != DIGEST_BYTES:
+            raise PeerError(f"{peer} sent a digest of the model that is malformed")
+        if self._pinned and digest != self._pinned:
+            raise AnswerError(
+                f"{peer} serves a model with the digest {digest.hex()}, and model_digest is"
+                f" {self._pinned.hex()}"
+            )
+        return digest
 
     def health(self) -> list[dict[str, Any]]:
         """Return the state of each party's service.
@@ -357,7 +389,7 @@ class Client(ClientConnections):
         rows = len(encoded)
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
         id = fresh_key()
-        call = ("predict", id, self._model.name, answer, rows)
+        call = ("predict", id, self._model.name, self._pinned, answer, rows)
         before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
         parcels, masks = pack(encoded, len(self._connections), self._watched)
         for connection, parcel in zip(self._connections, parcels, strict=True):
@@ -409,6 +441,10 @@ class Client(ClientConnections):
                 )
 
 
+class _UnequalError(LaterError, AnswerError):
+    """The parties serve models with different digests: for a moment, or one of them lies."""
+
+
 @dataclass(frozen=True)
 class _Refusal:
     """A party's reason for an answer without a result.
@@ -442,14 +478,30 @@ class _Refusal:
     def weight(self) -> tuple[int, float]:
         """The refusal to tell of several is the largest: others may follow from it."""
         wait = float("inf") if self.wait is None else self.wait
-        return (LATER, ERROR, RANGE, LIMIT).index(self.status), wait
+        return (LATER, ERROR, RANGE, LIMIT, DIGEST).index(self.status), wait
 
     def error(self) -> SottoError:
         """Return the exception."""
         if self.status == LIMIT:
             return LimitError(self.text, self.wait)
-        kinds = {LATER: LaterError, RANGE: RangeError}
+        kinds = {LATER: LaterError, RANGE: RangeError, DIGEST: AnswerError}
         return kinds.get(self.status, PeerError)(self.text)
+
+
+def _digest(text: str | None) -> bytes:
+    """Return the bytes of `model_digest`; none for None."""
+    if text is None:
+        return b""
+    try:
+        digest = bytes.fromhex(text)
+    except (TypeError, ValueError):
+        digest = b""
+    if len(digest) != DIGEST_BYTES:
+        raise ArgumentError(
+            f"model_digest must be {2 * DIGEST_BYTES} hexadecimal digits, as sotto put shows them,"
+            f" got {text!r}"
+        )
+    return digest
 
 
 def _expect(shape: tuple[int, ...]) -> Any:

@@ -20,7 +20,7 @@ from mpc.parties.configuration import Configuration
 from mpc.parties.handshake import Greeting, client_terms, disagreement, send_hello
 from mpc.transport.connection import Connection
 from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
-from nn.serving.agreement import LIMIT, Book, Request
+from nn.serving.agreement import DIGEST, LIMIT, Book, Request
 from nn.serving.model_description import Description, answers_of
 from nn.serving.model_files import ModelFiles
 from nn.serving.parcels import DIFFERENT_SHARES, Contents
@@ -53,6 +53,10 @@ class Service(Protocol):
     @property
     def sets(self) -> dict[str, bytes]:
         """The id of each model's set of files, the same at all parties."""
+
+    @property
+    def digests(self) -> dict[str, bytes]:
+        """The digest of each model that is served now, by name."""
 
     @property
     def kinds(self) -> dict[str, Hashable]:
@@ -164,7 +168,8 @@ class Calls:
             name = next(iter(models))
         if isinstance(name, str) and name in models:
             described = Description.of(name, models[name], service.largest_rows)
-            yield from self._reply(connection, "ok", *described.values())
+            digest = service.digests.get(name, b"")
+            yield from self._reply(connection, "ok", digest, *described.values())
             return
         yield from self._reply(connection, *self._unknown(connection.peer, name))
 
@@ -190,23 +195,29 @@ class Calls:
         connection: Connection,
         id: object,
         name: object,
+        pinned: object,
         answer: object,
         rows: object,
         *said: object,
     ) -> Answering:
         """Answer with this party's share of a prediction, or the prediction under the client's mask.
 
-        `said` and what is received behind the call: :mod:`nn.serving.parcels`.
+        It is of the model with the digest `pinned`, or with any where that is empty. `said`, and what is
+        received behind the call: :mod:`nn.serving.parcels`.
         """
         service = self._service
         if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
             raise ShapeError("a prediction needs an id and a number of rows")
+        if type(pinned) is not bytes:
+            raise ShapeError("the digest of a model must be bytes")
         names, watched = service.read.names, service.read.security == MALICIOUS
         contents = Contents(said, names.index(service.me), len(names), watched)
         models, problem = service.models_of(connection.peer), ("", "")
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
         if not isinstance(name, str) or name not in models:
             problem = self._unknown(connection.peer, name)
+        elif pinned and pinned != service.digests.get(name):
+            problem = DIGEST, f"model {name!r} has the digest {_digest_of(service, name)} now"
         elif answer not in answers_of(models[name]):
             allowed = ", ".join(answers_of(models[name]))
             problem = "error", f"answer must be one of {allowed}: the model's owner allows no other"
@@ -280,6 +291,10 @@ class Calls:
         connection.expect(accept)
         yield service.read.timeouts.answer
         return connection.take().arrays()[0]
+
+
+def _digest_of(service: Service, name: str) -> str:
+    return service.digests.get(name, b"").hex() or "of no file"
 
 
 def _seconds(request: Request) -> tuple[int, ...]:

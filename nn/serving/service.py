@@ -170,6 +170,12 @@ class PartyService:
         return {} if turns is None else turns.sets
 
     @property
+    def digests(self) -> dict[str, bytes]:
+        """The digest of each model that is served now, by name."""
+        turns = self._turns
+        return {} if turns is None else turns.digests
+
+    @property
     def kinds(self) -> dict[str, Hashable]:
         """A key for each model, equal for models that can be evaluated together."""
         turns = self._turns
@@ -195,7 +201,7 @@ class PartyService:
     def health(self, asks: str) -> dict[str, Any]:
         """Return the state of the service, as far as the member `asks` may know it."""
         pending = () if asks in self.read.clients or self.state else self.files.pending
-        state = self.state
+        state, models, digests = self.state, self.models_of(asks), self.digests
         helpers = (self.read.provider, self.read.auditor)
         if self.read.auditor and any(member and member.name == asks for member in helpers):
             # Errors are not for them, see mpc.transport.remote.
@@ -204,7 +210,8 @@ class PartyService:
             "role": "party",
             "me": self.me,
             "state": state or "ready",
-            "models": tuple(self.models_of(asks)),
+            "models": tuple(models),
+            "digests": tuple(f"{name}={digests[name].hex()}" for name in models if name in digests),
             **({"pending": pending} if pending else {}),
             **({} if self.read.security == SEMI_HONEST else {"security": self.read.security}),
             "waiting": len(self.book),
@@ -234,8 +241,11 @@ class PartyService:
         SottoError
             If something is wrong with the files or the key. Nothing changes then.
         """
-        if (read.names, read.format) != (self.read.names, self.read.format):
-            raise PartyError("parties and format can change only when all services start again")
+        fixed = [(r.names, r.format, r.security) for r in (read, self.read)]
+        if fixed[0] != fixed[1]:
+            raise PartyError(
+                "parties, format and security can change only when all services start again"
+            )
         helpers = [(r.provider is None, audit_terms(r)) for r in (read, self.read)]
         if helpers[0] != helpers[1]:
             raise PartyError(

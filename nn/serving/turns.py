@@ -107,6 +107,8 @@ class Turns:
         The models that are served, by name.
     sets : dict of str to bytes
         The id of each model's set of files, the same at all parties.
+    digests : dict of str to bytes
+        Each model's digest, see :class:`nn.models.saved_shares.SharesFile`.
     kinds : dict of str to hashable
         A key for each model, equal for models that can be evaluated together.
     served : int
@@ -130,13 +132,14 @@ class Turns:
         self._checks = checks
         self.models: dict[str, SharedModel] = {}
         self.sets: dict[str, bytes] = {}
+        self.digests: dict[str, bytes] = {}
         self.kinds: dict[str, Hashable] = {}
         self.served = 0
         # Seconds of the last evaluation of each kind of requests.
         self._seconds: dict[Hashable, float] = {}
 
     def agree_on_models(self) -> None:
-        """Find the sets of files that all parties have, and load new models from them: 2 rounds."""
+        """Find the sets of files that all parties have, and load new models from them: 2 rounds, 4 among watched parties."""
         files = self._files.known()
         rows = [
             np.concatenate([_name_words(name), file.set_id])
@@ -144,11 +147,14 @@ class Turns:
             for file in files[name]
         ]
         counts = self.session.tell([np.array([len(rows), self._checks], np.uint64)])
+        # Or one that deviates could have the others load different models.
+        self.session.check_each_other()
         # As parties may say different things of clients, and still have to run one program.
         checks = any(int(count[1]) for count in counts)
         sizes = [min(int(count[0]), 4096) for count in counts]
         table = np.array(rows, np.uint64).reshape(-1)
         received = self.session.tell([table], [(4 * size,) for size in sizes])
+        self.session.check_each_other()
         tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in received]
         models: dict[str, SharedModel] = {}
         new: dict[str, SharedModel] = {}
@@ -176,6 +182,7 @@ class Turns:
                 record("models", warning=True, me=self._me, model=name, why=why)
         self.kinds = {name: architecture(model) for name, model in models.items()}
         self.sets = sets
+        self.digests = {name: file.digest for name, file in used.items()}
         self._seconds.clear()
         self.models = {name: models[name] for name in files if name in models}
 
