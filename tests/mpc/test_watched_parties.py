@@ -23,6 +23,8 @@ from mpc.provider.watched import Requests, watched_provider
 from tests.helpers.program_fuzz import programs
 from tests.helpers.program_fuzz import run as run_program
 from tests.helpers.watched import LocalWatched, LostError, run
+from tests.helpers.watched_serving import MODEL as SERVED
+from tests.helpers.watched_serving import ROWS, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 # A tampering for every message of every program, or a share of them in each run.
@@ -96,7 +98,7 @@ def told(session):
 
 OTHERS = {
     each.__name__: each
-    for each in (inference, training, training_on_results, results, put_off, told)
+    for each in (inference, training, training_on_results, results, put_off, told, serving)
 }
 PROGRAMS = {
     **{f"{k} {check.name}: {check.what}": checked(check) for k, check in enumerate(CHECKS)},
@@ -170,6 +172,9 @@ def test_honest_parties_never_abort_and_are_right(honest):
     assert all(same(each, MODEL.predict(X)) for each in runs["inference"].results)
     winners = np.eye(6)[X.argmax(axis=1)]
     assert all(same(each, X * X + winners * X) for each in runs["put_off"].results)
+    labels, refused, scores = zip(*runs["serving"].results, strict=True)
+    assert all(same(each, SERVED.predict(ROWS[:2])) for each in labels) and refused == (None,) * 3
+    assert all(same(each, SERVED.decision_function(ROWS[:1])) for each in scores)
     products = [X * (X - 0.5), X.argmax(axis=1), np.maximum(X * Y[0], 0)]
     for party, found in enumerate(runs["results"].results):
         assert same(found[0], products[0]) and same(found[5], products[0])
@@ -182,11 +187,12 @@ def test_honest_parties_never_abort_and_are_right(honest):
 EXEMPT = {
     ("mpc/protocols/masking.py", "mask_to", "open_to"): "needs a mask that is an owner's alone",
     ("nn/shared/checkpoint.py", "_exchange_identities", "tell"): "refused",
-    ("nn/models/saved_shares.py", "_agree", "open"): "refused",
+    ("nn/serving/turns.py", "_told", "open"): "of semi-honest parties",
+    ("nn/serving/stocks.py", "use_stocks", "tell"): "of two parties alone",
     ("nn/models/saved_shares.py", "load_shares", "tell"): "refused",
 }
-# Rooms that work with services and workers alone, which are refused, or for two parties alone.
-EXEMPT_ROOMS = ("mpc/two_party/", "mpc/workers/", "nn/serving/")
+# Rooms that work with workers alone, which are refused, or for two parties alone.
+EXEMPT_ROOMS = ("mpc/two_party/", "mpc/workers/")
 
 
 def opens(value):
@@ -236,6 +242,7 @@ REVEALED = {
     ("mpc/protocols/range_check.py", "none_steps", "yield"),
     ("mpc/protocols/intervals.py", "_verdicts", "open"),
     ("mpc/protocols/shuffled_sort.py", "less", "open"),
+    ("nn/serving/turns.py", "_answers", "open"),
 }
 
 
