@@ -343,6 +343,15 @@ class Runtime:
         """
         return _NOTHING if self.watch is None else _Revealing(self)
 
+    def check_each_other(self) -> None:
+        """Among watched parties, check what all have sent since the last time, as :meth:`revealing` does.
+
+        Before what follows from it is written, handed to another session, or lets parties go different
+        ways. 1 round of 32 bytes; nothing among semi-honest parties.
+        """
+        if self.watch is not None:
+            self._check()
+
     def _count_reveal(self) -> None:
         """Within a reveal, allow one opening alone: what it opens was checked before."""
         if self._revealed > 0:
