@@ -27,8 +27,8 @@ from mpc.core.frames import Header, Kind
 from mpc.core.watching import MALICIOUS
 from mpc.parties import configuration
 from mpc.transport.connection import exchange, printable
-from nn.core.commitments import DIGEST_BYTES
 from nn.core.checks import check_names, feature_matrix, side_by_side
+from nn.core.commitments import DIGEST_BYTES
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
 from nn.serving.agreement import DIGEST, ERROR, LATER, LIMIT, RANGE, STATUSES
@@ -151,7 +151,8 @@ class Client(ClientConnections):
 
     def _describe(self) -> None:
         told = self._ask(("describe", self._asked))
-        digests = [self._check_digest(c.peer, each[:1]) for c, each in zip(self._connections, told, strict=True)]
+        peers = [connection.peer for connection in self._connections]
+        digests = [self._check_digest(*each) for each in zip(peers, told, strict=True)]
         first, *others = [each[1:] for each in told]
         for connection, other in zip(self._connections[1:], others, strict=True):
             if other != first:

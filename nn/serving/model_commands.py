@@ -71,9 +71,7 @@ def _put(options: argparse.Namespace) -> int:
     check_model_name(name)
     read = _load(options)
     # Raises if the file is wrong, before anything is written.
-    file = SharesFile(
-        read.names, read.format, read.names.index(me), options.folder, read.security
-    )
+    file = SharesFile(read.names, read.format, read.names.index(me), options.folder, read.security)
     runs = _change(read, me, name, options.folder)
     print(f"{paint('Put', 'green')} {name} from {options.folder} into {read.path}")
     print(f"Its digest, for clients' model_digest: {file.digest.hex()}")

@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import ShapeError
-from mpc.core.watching import PARTIES
+from mpc.core.watching import MALICIOUS, SEMI_HONEST, roles_of
 from ring import Stream, fresh_key
 from ring.streams import KEY_BYTES
 
-__all__ = ["DIFFERENT_SHARES", "Contents", "Parcel", "answer_masks", "pack", "roles_of"]
+__all__ = ["DIFFERENT_SHARES", "Contents", "Parcel", "answer_masks", "pack"]
 
 Words = NDArray[np.uint64]
 
@@ -62,11 +62,6 @@ class Parcel:
     first_row: Words
 
 
-def roles_of(party: int, watched: bool) -> tuple[int, ...]:
-    """Return the roles that a party holds."""
-    return (party, (party + 1) % PARTIES) if watched else (party,)
-
-
 def pack(rows: Words, parties: int, watched: bool) -> tuple[list[Parcel], list[bytes]]:
     """Split encoded rows into what each party gets.
 
@@ -94,7 +89,7 @@ def pack(rows: Words, parties: int, watched: bool) -> tuple[list[Parcel], list[b
     )
     parcels = []
     for party in range(parties):
-        roles = roles_of(party, watched)
+        roles = roles_of(party, MALICIOUS)
         parcels.append(
             Parcel(
                 (b"".join(keys[role] for role in roles), committed),
@@ -153,7 +148,7 @@ class Contents:
 
     def __init__(self, said: tuple[object, ...], party: int, parties: int, watched: bool) -> None:
         last = parties - 1
-        self._roles = roles_of(party, watched)
+        self._roles = roles_of(party, MALICIOUS if watched else SEMI_HONEST)
         self._with_share = self._roles.index(last) if last in self._roles else None
         counts = [KEY_BYTES] if not watched and party != last else []
         if watched:

@@ -139,7 +139,10 @@ class Turns:
         self._seconds: dict[Hashable, float] = {}
 
     def agree_on_models(self) -> None:
-        """Find the sets of files that all parties have, and load new models from them: 2 rounds, 4 among watched parties."""
+        """Find the sets of files that all parties have, and load new models from them.
+
+        2 rounds; 4 among watched parties.
+        """
         files = self._files.known()
         rows = [
             np.concatenate([_name_words(name), file.set_id])

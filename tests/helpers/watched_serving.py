@@ -65,7 +65,13 @@ def turns_of(session, folder):
     )  # fmt: skip
     book = Book(number, len(session.parties), 60.0)
     turns = Turns(
-        session, "provider", book, ModelFiles(read, session.me, {"m": folder}), Wishes(), False, True
+        session,
+        "provider",
+        book,
+        ModelFiles(read, session.me, {"m": folder}),
+        Wishes(),
+        False,
+        True,
     )
     turns.agree_on_models()
     return turns, book
