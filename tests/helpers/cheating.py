@@ -1,9 +1,10 @@
-"""A party that serves and deviates: ``python -m tests.helpers.cheating CHEAT serve ...``.
+"""A party that serves and deviates when it is told to.
 
-From a request on, so that the session begins well.
+``python -m tests.helpers.cheating FILE serve ...``: while FILE holds "NAME CHEAT", party NAME does that.
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -13,100 +14,86 @@ from mpc.core.runtime import Runtime
 from mpc.transport.connection import Connection
 from mpc.transport.watched import RemoteWatched
 from nn.serving.agreement import Book
-from nn.serving.client_calls import Calls
 from nn.serving.service import PartyService
 from nn.serving.turns import Turns
 
+_, _FILE, *_ARGUMENTS = sys.argv
+_ME = _ARGUMENTS[_ARGUMENTS.index("--me") + 1] if "--me" in _ARGUMENTS else ""
+CHEATS = ("answer", "digest", "opening", "plan", "shares")
+
+
+def told(cheat):
+    path = Path(_FILE)
+    return path.exists() and path.read_text() == f"{_ME} {cheat}"
+
 
 def around(owner, name, change):
-    """Replace a method by ``change(original, self, *args, **kwargs)``."""
+    """Replace a method by ``change(original, self, *args)``."""
     original = getattr(owner, name)
     setattr(owner, name, lambda *args, **kwargs: change(original, *args, **kwargs))
 
 
-def answer():
-    """Send the client another answer."""
-
-    def post(original, self, kind, arrays, *args, **kwargs):
-        if kind is Kind.ANSWER:
-            arrays = [each + np.uint64(1) for each in arrays]
-        return original(self, kind, arrays, *args, **kwargs)
-
-    around(Connection, "post", post)
+def changed(sent, place, bit):
+    """Return messages with one bit of one word changed, to all who get them alike."""
+    copies = {q: [np.array(each) for each in arrays] for q, arrays in sent.items()}
+    copies[place][0].reshape(-1)[:1] ^= np.uint64(bit)
+    return copies
 
 
-def opening():
-    """Change the top bit of one word in an opening of the evaluation."""
-    left = []
-
-    def evaluate(original, *args):
-        left.append(7)
-        return original(*args)
-
-    def exchange(original, self, kind, sent, wanted):
-        if kind is Kind.OPEN and sent and left:
-            left[0] -= 1
-            if left[0] == 0:
-                sent = {q: [np.array(each) for each in arrays] for q, arrays in sent.items()}
-                next(iter(sent.values()))[0].reshape(-1)[:1] ^= np.uint64(1 << 63)
-        return original(self, kind, sent, wanted)
-
-    around(Turns, "_evaluate", evaluate)
-    around(RemoteWatched, "_exchange", exchange)
+def post(original, self, kind, arrays, *args, **kwargs):
+    """Send clients another answer."""
+    if kind is Kind.ANSWER and told("answer"):
+        arrays = [each + np.uint64(1) for each in arrays]
+    return original(self, kind, arrays, *args, **kwargs)
 
 
-def plan():
-    """As the leader, tell the others different turns, once there is a request."""
-    begun = []
-
-    def choose(original, *args):
-        found = original(*args)
-        begun.extend(found[0])
-        return found
-
-    def give(original, self, owner, words):
-        post = self.transport._exchange
-        if begun and owner == 2:
-
-            def different(kind, sent, wanted):
-                sent = {q: [np.array(each) for each in arrays] for q, arrays in sent.items()}
-                sent[0][0][0] ^= np.uint64(2)  # that it is to agree on models again
-                return post(kind, sent, wanted)
-
-            self.transport._exchange = different
-        try:
-            return original(self, owner, words)
-        finally:
-            self.transport._exchange = post
-
-    around(Book, "choose", choose)
-    around(Runtime, "give", give)
+left: list[int] = []
 
 
-def digest():
-    """Tell clients another digest of the model."""
-
-    def told(original, self):
-        return {name: bytes(32) for name in original.fget(self)}
-
-    original = PartyService.digests
-    PartyService.digests = property(lambda self: told(original, self))
+def evaluate(original, self, requests):
+    left[:] = [7] if told("opening") else []
+    return original(self, requests)
 
 
-def shares():
-    """Compute with other shares of clients' rows than those that were sent."""
+def exchange(original, self, kind, sent, wanted):
+    """Change the top bit of one word in an opening of an evaluation."""
+    if kind is Kind.OPEN and sent and left:
+        left[0] -= 1
+        if left[0] == 0:
+            sent = changed(sent, next(iter(sent)), 1 << 63)
+    return original(self, kind, sent, wanted)
 
-    def predict(original, self, connection, *call):
-        yield from original(self, connection, *call)
 
-    def add(original, self, request, limits):
+def give(original, self, owner, words):
+    """As the leader, tell one of the others that all are to agree on models again."""
+    deliver = self.transport._exchange
+    if owner == self.transport.me and told("plan"):
+        self.transport._exchange = lambda kind, sent, wanted: deliver(
+            kind, changed(sent, 0, 2), wanted
+        )
+    try:
+        return original(self, owner, words)
+    finally:
+        self.transport._exchange = deliver
+
+
+def add(original, self, request, limits):
+    """Compute with other shares of a client's rows than the client has sent."""
+    if told("shares"):
         request.shares[0, 0, 0] += np.uint64(1 << 40)
-        return original(self, request, limits)
-
-    around(Calls, "predict", predict)
-    around(Book, "add", add)
+    return original(self, request, limits)
 
 
 if __name__ == "__main__":
-    {each.__name__: each for each in (answer, opening, plan, digest, shares)}[sys.argv[1]]()
-    sys.exit(nn.command.main(sys.argv[2:]))
+    around(Connection, "post", post)
+    around(Turns, "_evaluate", evaluate)
+    around(RemoteWatched, "_exchange", exchange)
+    around(Runtime, "give", give)
+    around(Book, "add", add)
+    digests = PartyService.digests.fget
+    PartyService.digests = property(
+        lambda self: {
+            name: bytes(32) if told("digest") else own for name, own in digests(self).items()
+        }
+    )
+    sys.exit(nn.command.main(_ARGUMENTS))

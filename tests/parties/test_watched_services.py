@@ -23,9 +23,20 @@ MODELS = {
 }
 
 
+class Cheaters(Services):
+    """Services of parties that deviate when a file says so."""
+
+    @property
+    def cheat(self):
+        return self.folder / "cheat"
+
+    def start(self, name, **options):
+        super().start(name, program=("-m", "tests.helpers.cheating", str(self.cheat)), **options)
+
+
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
-    running = Services(
+    running = Cheaters(
         tmp_path_factory.mktemp("watched"), MODELS, workers=1, parties=PARTIES,
         clients=("dora", "erin"), security="malicious",
         edit=lambda path: path.write_text(
@@ -156,28 +167,20 @@ def test_health_tells_security_and_the_digest_by_which_a_client_pins_the_model(s
 @pytest.fixture
 def cheating(services):
     """Have a party deviate; after the test it is honest again."""
-    cheaters = []
-
-    def start(name, cheat):
-        services.kill(name)
-        services.start(name, program=("-m", "tests.helpers.cheating", cheat))
-        cheaters.append(name)
-
-    yield start
-    for name in cheaters:
-        services.kill(name)
-        services.start(name)
+    yield lambda name, cheat: services.cheat.write_text(f"{name} {cheat}")
+    services.cheat.unlink(missing_ok=True)
     works(services)
 
 
 def test_another_answer_is_found_by_the_client(services, cheating):
-    cheating("bob", "answer")
+    before = sessions(services)
     with asks(services) as client:
+        cheating("bob", "answer")
         with pytest.raises(mpc.AnswerError, match="alice and bob sent different answers"):
             client.predict(X)
-        # It does not end anybody's session: the next answer is refused as well.
         with pytest.raises(mpc.AnswerError):
             client.decision_function(X)
+    assert sessions(services) == before
 
 
 def test_another_digest_is_found_by_the_client(services, cheating):
@@ -193,13 +196,13 @@ def test_another_digest_is_found_by_the_client(services, cheating):
 def test_what_a_party_does_in_a_turn_ends_the_session_before_an_answer(
     services, cheating, cheater, cheat
 ):
-    cheating(cheater, cheat)
     honest = [name for name in PARTIES if name != cheater]
     with asks(services) as client:
         before = {name: len(services.lines(name, "lost")) for name in honest}
         client._patience = 0
+        cheating(cheater, cheat)
         with pytest.raises(mpc.PeerError, match=ABORTED):
             client.predict(X)
     for name in honest:
         told = services.wait_for(name, "lost", count=before[name] + 1)[before[name] :]
-        assert all(f'why="{ABORTED}"' in line for line in told), told
+        assert all(f"why={ABORTED!r}" in line for line in told), told
