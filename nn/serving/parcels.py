@@ -156,7 +156,9 @@ class Contents:
         sizes = [len(each) if type(each) is bytes else -1 for each in said]
         if sizes != counts:
             raise ShapeError(
-                f"a prediction needs {len(counts)} keys or commitments here, of {counts} bytes"
+                "a prediction needs a key for each of two roles, and the commitments of all three"
+                if watched
+                else "a prediction needs a seed of 16 bytes, at the last party none"
             )
         keys, committed, *_ = (*said, b"", b"")
         assert isinstance(keys, bytes) and isinstance(committed, bytes)

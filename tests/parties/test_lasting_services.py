@@ -72,7 +72,7 @@ def greeted(services, party, me="erin"):
 
 def send(connection, id, rows):
     """Send a request for rows of zeros; the last party gets words and the other a seed."""
-    call = ("predict", id, "network", "class", rows)
+    call = ("predict", id, "network", b"", "class", rows)
     if connection.peer == PARTIES[-1]:
         connection.post_bytes(Kind.CALL, wire.encode(call))
         (share,) = Contents((bytes(16),), 0, 2, watched=False).shares((rows, 64), None)

@@ -306,18 +306,20 @@ def test_a_prediction_without_a_description_is_refused_just_so(listed, everywher
     alice, bob = (greeted(listed, party, "dora") for party in PARTIES)
     for name in ("two", "nothing"):
         for id in (b"1" * 16, b"2" * 16):
-            status, text = asked(bob, "predict", id, name, "class", 1, share=1)
+            status, text = asked(bob, "predict", id, name, b"", "class", 1, share=1)
             assert status == "error" and text.startswith("dora may ask for one, secret alone")
-            status, text = asked(alice, "predict", id, name, "class", 1, share=1)
+            status, text = asked(alice, "predict", id, name, b"", "class", 1, share=1)
             if everywhere:
                 assert status == "error" and text.startswith("dora may ask for one, secret alone")
             else:
                 assert status == "later" if name == "two" else "error"
     # In the other order too: what has arrived is refused, and not kept for so long as ANSWER.
-    alice.post_bytes(Kind.CALL, wire.encode(("predict", b"3" * 16, "two", "class", 1, bytes(16))))
+    alice.post_bytes(
+        Kind.CALL, wire.encode(("predict", b"3" * 16, "two", b"", "class", 1, bytes(16)))
+    )
     alice.expect_bytes([Kind.ANSWER], 1 << 16)
     alice.push()
-    assert asked(bob, "predict", b"3" * 16, "two", "class", 1, share=1)[0] == "error"
+    assert asked(bob, "predict", b"3" * 16, "two", b"", "class", 1, share=1)[0] == "error"
     exchange([alice], ANSWER / 2)
     assert wire.decode(alice.take().data.data)[0] in ("error", "later")
     assert dict(asked(bob, "health")[1:])["models"] == ("one",)
