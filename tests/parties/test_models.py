@@ -127,6 +127,25 @@ def test_a_model_is_served_once_every_party_has_it(started, capsys):
     started.serves("two", 2)
 
 
+def test_put_tells_the_digest_by_which_a_client_refuses_a_successor(started, capsys):
+    assert started.put("named", started.shares(4))
+    digests = re.findall("model_digest: ([0-9a-f]{64})\n", capsys.readouterr().out)
+    assert len(digests) == 2 and len(set(digests)) == 1
+    told = [each for each in started.told_by("bob")["digests"] if each.startswith("named=")]
+    assert told == [f"named={digests[0]}"]
+    options = {"me": "carol", "model": "named", "model_digest": digests[0]}
+    with nn.Client(started.path, **options) as pinned, started.client("named") as other:
+        np.testing.assert_array_equal(pinned.predict(X), model(4).predict(X))
+        # The same model, saved anew: other salts, other shares, another digest.
+        assert started.put("named", started.shares(4))
+        with pytest.raises(mpc.AnswerError, match="'named' has the digest [0-9a-f]{64} now"):
+            pinned.predict(X)
+        np.testing.assert_array_equal(other.predict(X), model(4).predict(X))
+    with pytest.raises(mpc.AnswerError, match="model_digest is " + digests[0]):
+        nn.Client(started.path, **options)
+    assert started.remove("named") == [0, 0]
+
+
 def asking(services, name, seeds, stop, found, me="carol"):
     """Ask until told to stop: each answer must be that of one of the models as a whole."""
     plain = [model(seed).predict(X).tolist() for seed in seeds]

@@ -1,18 +1,16 @@
 """Services of three parties that watch one another, in processes: clients who cheat, and parties who do."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 import mpc
 import nn
 from mpc.core.errors import ABORTED
+from nn.command import main
 from nn.serving import client as client_module
 from nn.serving.parcels import DIFFERENT_SHARES, Parcel, pack
 from tests.helpers.programs import branched_network, network, picture_network
-from tests.helpers.services import ROOT, Services
+from tests.helpers.services import Services
 
 PARTIES = ("alice", "bob", "cleo")
 X = np.random.default_rng(5).random((12, 64))
@@ -138,18 +136,12 @@ def test_a_client_that_tells_parties_different_things_is_refused(
     assert sessions(services) == before
 
 
-def health(services, me, *more):
-    command = [sys.executable, "-m", "nn.command", "health", str(services.path), "--me", me, *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_health_tells_security_and_the_digest_by_which_a_client_pins_the_model(services):
+def test_health_tells_security_and_the_digest_by_which_a_client_pins_the_model(services, capsys):
     with asks(services) as client:
         digest = client.model_digest_
     for me in ("alice", "dora"):
-        told = health(services, me)
+        assert main(["health", str(services.path), "--me", me]) == 0
+        told = capsys.readouterr().out
         assert told.count(f"network={digest}") == 3 and told.count("security malicious") >= 3
     with asks(services, model_digest=digest.upper()) as client:
         assert client.model_digest_ == digest
