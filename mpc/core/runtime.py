@@ -139,11 +139,6 @@ class Runtime:
         """What the parties are trusted to do: "semi-honest" or "malicious", see :class:`mpc.Session`."""
         return SEMI_HONEST if self.watch is None else MALICIOUS
 
-    def refuse_watched(self, what: str, way_out: str) -> None:
-        """Raise SessionError if the parties watch one another: `what` is not made for that."""
-        if self.watch is not None:
-            raise SessionError(f"{what} do not work with security='malicious' yet: {way_out}")
-
     @property
     def size(self) -> int:
         """How many computing parties there are."""

@@ -84,6 +84,8 @@ def commit(
     -----
     1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes.
     """
+    # Parties that differ in what is public run different programs: that is no deviation.
+    session.note("commit", public)
     watch, number = session.watch, session.fresh_id()
     salts = [
         secrets.token_bytes(DIGEST_BYTES) if watch is None else watch.salt(role, number)

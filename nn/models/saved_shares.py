@@ -283,15 +283,11 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
     first = files[0]
     header = first.header
 
+    # Where several parties live, the first row of a file is that of its own party.
+    own = 1 if len(files) > 1 else len(session.here)
+
     def stacked(k: int) -> Words:
-        rows = {
-            role: row
-            for file in files
-            for role, row in zip(file.roles, file.shares[k], strict=True)
-        }
-        return (
-            first.shares[k] if len(files) == 1 else np.stack([rows[role] for role in session.here])
-        )
+        return np.concatenate([file.shares[k][:own] for file in files])
 
     parameters = [
         SharedArray(session, stacked(k), frac_bits, bound)

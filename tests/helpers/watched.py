@@ -118,6 +118,7 @@ class Keys:
 
     roles: list[bytes]
     pairs: dict[tuple[int, int], bytes]
+    session: bytes
 
     @classmethod
     def fresh(cls):
@@ -125,6 +126,7 @@ class Keys:
         return cls(
             [fresh_key() for _ in range(PARTIES)],
             pairs | {(b, a): k for (a, b), k in pairs.items()},
+            fresh_key(),
         )
 
 
@@ -142,6 +144,7 @@ def session_of(
         parties=NAMES, here=here, format=FixedPoint(*form), memory_limit=1 << 28,
         streams=streams, source=source, transport=transport(me, pair_keys, network),
         ledger=Ledger(PARTIES), range_policy=policy(ranges, here), watch=Watch(me, {me: inputs}, salts),
+        session_id=keys.session,
     )  # fmt: skip
     return SessionAt(setup)
 
