@@ -255,7 +255,6 @@ def test_the_configuration_says_it_and_the_default_does_not(tmp_path):
     [
         ('security = "covert"', {}, 'security must be "semi-honest" or "malicious"'),
         ('security = "malicious"', {"auditor": True}, r"does not go with an \[auditor\] yet"),
-        ('security = "malicious"\n[workers]\nn_jobs = 2', {}, r"does not go with \[workers\] yet"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused_with_its_line(tmp_path, line, options, match):
