@@ -47,8 +47,10 @@ class Client(ClientConnections):
     """Asks parties for predictions; no party learns the rows or the answers.
 
     Each row is split into shares in this process, one for each party; each party returns a share of
-    the answer. The interface is that of a fitted scikit-learn classifier or regressor. Threads may
-    use one client, one call at a time; a forked process must make its own client.
+    the answer. Where ``security = "malicious"`` stands in parties.toml, all return the answer under a mask
+    of this client, which takes it if all have sent the same. The interface is that of a fitted
+    scikit-learn classifier or regressor. Threads may use one client, one call at a time; a forked process
+    must make its own client.
 
     Parameters
     ----------
@@ -278,6 +280,9 @@ class Client(ClientConnections):
             the limit in part; nothing is returned then.
         PeerError
             If a party is lost.
+        AnswerError
+            If parties that watch one another have sent different answers, or a party serves another model
+            than `model_digest` names.
         """
         if "outputs" in self.answers_:
             found, start = {}, 0

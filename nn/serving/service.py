@@ -1,7 +1,8 @@
 """A computing party as a service: predictions on shared models for clients outside.
 
 Every party holds its shares of one or more models and a session with the other parties. A client
-sends each party its share of the rows; each party sends back its share of the answer.
+sends each party its share of the rows; each party sends back its share of the answer. What is different
+among watched parties (``security = "malicious"``): :mod:`nn.serving.parcels`.
 
 The last party is the leader: a client sends it a full share of the rows, and the others only seeds, so
 it receives a request last. The others send the leader the keys of their requests, on connections beside
