@@ -202,7 +202,8 @@ class PartyService:
     def health(self, asks: str) -> dict[str, Any]:
         """Return the state of the service, as far as the member `asks` may know it."""
         pending = () if asks in self.read.clients or self.state else self.files.pending
-        state, models, digests = self.state, self.models_of(asks), self.digests
+        state, models, known = self.state, self.models_of(asks), self.digests
+        digests = tuple(f"{name}={known[name].hex()}" for name in models if name in known)
         helpers = (self.read.provider, self.read.auditor)
         if self.read.auditor and any(member and member.name == asks for member in helpers):
             # Errors are not for them, see mpc.transport.remote.
@@ -212,7 +213,7 @@ class PartyService:
             "me": self.me,
             "state": state or "ready",
             "models": tuple(models),
-            "digests": tuple(f"{name}={digests[name].hex()}" for name in models if name in digests),
+            **({"digests": digests} if digests else {}),
             **({"pending": pending} if pending else {}),
             **({} if self.read.security == SEMI_HONEST else {"security": self.read.security}),
             "waiting": len(self.book),
