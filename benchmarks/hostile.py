@@ -74,7 +74,7 @@ class Hostile:
 
 
 def _call(connection: Connection, id: bytes, rows: int, last: bool) -> None:
-    call = ("predict", id, "model-0", "class", rows)
+    call = ("predict", id, "model-0", b"", "class", rows)
     if last:
         connection.post_bytes(Kind.CALL, wire.encode(call))
         connection.post(Kind.SHARE, [np.zeros((rows, WIDTH), np.uint64)])
@@ -182,7 +182,7 @@ def half_a_frame(hostile: Hostile) -> None:
         connections = hostile.greet_all()
         for connection in connections:
             id = fresh_key()
-            call = wire.encode(("predict", id, "model-0", "class", 2))
+            call = wire.encode(("predict", id, "model-0", b"", "class", 2))
             if connection is connections[-1]:
                 connection.post_bytes(Kind.CALL, call)
                 head = frames.pack(Kind.SHARE, 2, 0, True, [(2, WIDTH)])

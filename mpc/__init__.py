@@ -8,6 +8,7 @@ from mpc.array.shared_array import SharedArray
 from mpc.core.cost import Cost
 from mpc.core.errors import (
     AbortError,
+    AnswerError,
     ArgumentError,
     AuditError,
     CertificateError,
@@ -39,12 +40,10 @@ from mpc.session import Plan, Session
 from mpc.split import join, split
 
 __all__ = [
-    "AbortError", "ArgumentError", "AuditError", "CertificateError", "ConfigurationError", "Cost",
-    "DataError", "DtypeError",
-    "FrameError", "HandshakeError", "LaunchError", "LimitError",
-    "MissingExtraError", "Network",
-    "PartyError", "PeerClosedError",
-    "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError",
-    "Session", "SessionError", "ShapeError", "SharedArray", "SottoError", "StockError",
-    "TemporaryError", "WorkerError", "join", "launch", "split",
+    "AbortError", "AnswerError", "ArgumentError", "AuditError", "CertificateError",
+    "ConfigurationError", "Cost", "DataError", "DtypeError", "FrameError", "HandshakeError",
+    "LaunchError", "LimitError", "MissingExtraError", "Network", "PartyError", "PeerClosedError",
+    "PeerError", "PeerTimeoutError", "Plan", "RangeError", "RangeWarning", "RevealError", "Session",
+    "SessionError", "ShapeError", "SharedArray", "SottoError", "StockError", "TemporaryError",
+    "WorkerError", "join", "launch", "split",
 ]  # fmt: skip

@@ -457,8 +457,6 @@ class Session(SessionThatPrepares):
             live in this process.
         StockError
             If it asks for workers while there is something that was made ahead, or to make it.
-        SessionError
-            If it asks for workers with ``security="malicious"``.
         """
         stock = self.pair is not None and self.pair.in_advance
         if n_jobs is None:
@@ -470,9 +468,7 @@ class Session(SessionThatPrepares):
             raise ArgumentError(
                 f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}"
             )
-        if n_jobs != 1:
-            self.refuse_watched("workers", "leave n_jobs out")
-        if n_jobs != 1 and len(self.here) > 1:
+        if n_jobs != 1 and len(self.residents) > 1:
             raise ArgumentError(
                 f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
                 " uses all cores already; workers are for parties apart, mpc.Session(me=...)"

@@ -16,7 +16,16 @@ from mpc.core.network import Network
 from mpc.core.ranges import RangePolicy
 from mpc.core.secret_value import SecretValue
 from mpc.core.setup import Setup
-from mpc.core.watching import PARTIES, Watch, input_key, input_streams, role_streams
+from mpc.core.watching import (
+    MALICIOUS,
+    PARTIES,
+    Watch,
+    input_key,
+    input_streams,
+    role_streams,
+    roles_of,
+    salt_key,
+)
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links
 from mpc.parties.without_provider import check_two
@@ -31,7 +40,7 @@ from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
 from mpc.transport.watched import RemoteWatched
 from mpc.two_party.joint import OwnShares
-from ring import FixedPoint
+from ring import FixedPoint, fresh_key
 from ring.streams import StreamBlocks
 
 __all__ = [
@@ -134,7 +143,8 @@ def local(
     watch = None
     if watched:
         streams = {role: role_streams(key) for role, key in enumerate(provider_keys)}
-        watch = Watch(None, {j: input_streams(provider_keys, j) for j in here})
+        inputs = {j: input_streams(provider_keys, j) for j in here}
+        watch = Watch(None, inputs, {role: fresh_key() for role in here})
     if provider is None:
         check_two(names)
         source = OwnShares(transfers)
@@ -224,7 +234,9 @@ def _watched(
     link, own, limits = links.provider, links.provider_key, read.timeouts
     assert link is not None and own is not None
     watched, last_input = keys
-    here = (me, (me + 1) % PARTIES)
+    here = roles_of(me, MALICIOUS)
+    before, after = (me + 2) % PARTIES, (me + 1) % PARTIES
+    salts = {me: salt_key(links.pair_keys[before]), after: salt_key(links.pair_keys[after])}
     streams = {role: role_streams(key) for role, key in zip(here, (own, watched), strict=True)}
     # Of the role that this party does not hold, its input key alone.
     inputs = [
@@ -239,5 +251,5 @@ def _watched(
         parties=read.names, here=here, format=read.format, memory_limit=links.memory_limit,
         streams=streams, source=source, transport=transport, ledger=ledger,
         range_policy=policy(ranges, here), session_id=links.session, network=links.network,
-        watch=Watch(me, {me: inputs}),
+        watch=Watch(me, {me: inputs}, salts),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from nn.fixed_point.calibration import Bounds
 from nn.models import revealing as _registered  # noqa: F401
 from nn.models.files import load
 from nn.models.mlp import MLP
-from nn.models.saved_shares import load_shares, save_shares
+from nn.models.saved_shares import load_shares, model_digest, save_shares
 from nn.models.sequential import Sequential
 from nn.serving.client import Client
 from nn.shared.comparison import compare
@@ -30,7 +30,7 @@ __all__ = [
     "MLP", "Bounds", "Client", "SecureLinearRegression", "SecureLogisticRegression",
     "SecureMLPClassifier", "SecureMLPRegressor", "SecureRidge", "Sequential", "compare", "from_booster",
     "from_onnx", "from_sklearn", "layers", "load", "load_digits_8x8", "load_idx", "load_mnist",
-    "load_shares", "losses", "metrics", "networks", "one_hot", "plots", "save_shares",
+    "load_shares", "losses", "metrics", "model_digest", "networks", "one_hot", "plots", "save_shares",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ring.errors import (
 __all__ = [
     "ABORTED",
     "AbortError",
+    "AnswerError",
     "ArgumentError",
     "AuditError",
     "CertificateError",
@@ -108,6 +109,10 @@ class AbortError(PeerError):
 
     def __init__(self, *_: object) -> None:
         super().__init__(ABORTED)
+
+
+class AnswerError(PeerError):
+    """Watched parties have told a client different things, or have a model other than it has named."""
 
 
 class AuditError(PeerError):

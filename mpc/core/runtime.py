@@ -142,11 +142,6 @@ class Runtime:
         """What the parties are trusted to do: "semi-honest" or "malicious", see :class:`mpc.Session`."""
         return SEMI_HONEST if self.watch is None else MALICIOUS
 
-    def refuse_watched(self, what: str, way_out: str) -> None:
-        """Raise SessionError if the parties watch one another: `what` is not made for that."""
-        if self.watch is not None:
-            raise SessionError(f"{what} do not work with security='malicious' yet: {way_out}")
-
     @property
     def me(self) -> str | None:
         """The party that lives in this process, or None if several or none do."""
@@ -358,6 +353,15 @@ class Runtime:
         bytes, and raises AbortError, with which the session ends, if one has deviated.
         """
         return _NOTHING if self.watch is None else _Revealing(self)
+
+    def check_each_other(self) -> None:
+        """Among watched parties, check what all have sent since the last time, as :meth:`revealing` does.
+
+        Before what follows from it is written, handed to another session, or lets parties go different
+        ways. 1 round of 32 bytes; nothing among semi-honest parties.
+        """
+        if self.watch is not None:
+            self._check()
 
     def _count_reveal(self) -> None:
         """Within a reveal, allow one opening alone: what it opens was checked before."""

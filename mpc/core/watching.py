@@ -53,6 +53,8 @@ __all__ = [
     "input_key",
     "input_streams",
     "role_streams",
+    "roles_of",
+    "salt_key",
     "senders_to",
 ]
 
@@ -101,6 +103,16 @@ class RoleMasks(StreamBlocks):
         return self._inputs[owner - 1].at(number)
 
 
+def roles_of(party: int, security: str) -> tuple[int, ...]:
+    """Return the roles of which a party's process holds the rows: its own first."""
+    return (party,) if security == SEMI_HONEST else (party, (party + 1) % PARTIES)
+
+
+def salt_key(pair_key: bytes) -> bytes:
+    """Return the key of the salts of a role from that of its two holders, see :class:`Watch`."""
+    return derive(pair_key, "salts of digests")
+
+
 def role_streams(key: bytes) -> PartyStreams:
     """Return the streams of a role from its key with the provider."""
     _, corrections = provider_streams(key)
@@ -123,10 +135,18 @@ class Watch:
         The party whose process this is; None where all parties live in it, or none.
     inputs : dict of int to sequence of StreamBlocks
         For each party that lives here, the streams of its inputs' masks, of each role.
+    salts : dict of int to bytes
+        For each role here, a key that its two holders alone have: not the third process, and not the
+        provider, who could guess what a digest is of.
     """
 
     me: int | None
     inputs: Mapping[int, Sequence[StreamBlocks]]
+    salts: Mapping[int, bytes]
+
+    def salt(self, role: int, number: int) -> bytes:
+        """Return 32 bytes that hide what a digest is of, the same at both holders of a role."""
+        return derive(self.salts[role], f"salt {number}", 32)
 
     def whole_mask(self, owner: int, id: int, shape: tuple[int, ...]) -> Words:
         """Return the sum over the roles of the mask of an input of `owner`, which lives here."""
@@ -138,7 +158,7 @@ class Watch:
 
     def planned(self) -> Watch:
         """Return the same where no party lives (for plans)."""
-        return Watch(None, {})
+        return Watch(None, {}, {})
 
 
 def senders_to(party: int, private: bool) -> tuple[int, ...]:

@@ -29,7 +29,6 @@ __all__ = [
     "check_name",
     "check_text",
     "load",
-    "refuse_watched",
     "write_example",
 ]
 
@@ -157,15 +156,6 @@ def load(path: str | Path) -> Configuration:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     return _Reader(path, decode(path, data)).configuration()
-
-
-def refuse_watched(read: Configuration) -> None:
-    """Raise ConfigurationError, for services and their clients, if the parties watch one another."""
-    if read.security != SEMI_HONEST:
-        raise ConfigurationError(
-            f'{read.path} says security = "{read.security}", with which services for clients do not'
-            " work yet: delete that line, or run a program with mpc.Session(me=...)"
-        )
 
 
 def check_text(path: Path, text: str) -> None:

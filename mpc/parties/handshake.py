@@ -107,7 +107,7 @@ def audit_terms(configuration: Configuration) -> str:
 def client_terms(configuration: Configuration) -> dict[str, Any]:
     """Return the terms on which a client and a party must agree: a client does not know the program."""
     found = terms(configuration, None)
-    for name in ("program", "transfers", "network", "memory_limit", "auditor", "security"):
+    for name in ("program", "transfers", "network", "memory_limit", "auditor"):
         del found[name]
     return found
 

@@ -117,8 +117,6 @@ class ProviderText(TomlText):
             problem = f"needs a crypto provider: name one in a table [provider] in place of {ALONE}"
         elif "auditor" in self.data:
             problem = "does not go with an [auditor] yet: delete that table, or this line"
-        elif self.data.get("workers", {}).get("n_jobs", 1) != 1:
-            problem = "does not go with [workers] yet: delete n_jobs there, or this line"
         elif count != PARTIES:
             problem = (
                 f"is for three computing parties, got {count}: a third one need not own any data"

@@ -24,6 +24,7 @@ from mpc.transport.connection import Connection, exchange, printable, wait
 from mpc.transport.listener import Listener
 from mpc.transport.loop import KEEP, Talk
 from mpc.workers.worker import (
+    ABORT,
     BUSY,
     FAILED,
     LARGEST_ANSWER,
@@ -35,13 +36,24 @@ from mpc.workers.worker import (
 )
 from ring import get_num_threads
 
-__all__ = ["BROKEN", "DONE", "FAILURE", "HERE", "LOSS", "RUNNING", "WAITING", "Part", "WorkerPool"]
+__all__ = [
+    "ABORTED",
+    "BROKEN",
+    "DONE",
+    "FAILURE",
+    "HERE",
+    "LOSS",
+    "RUNNING",
+    "WAITING",
+    "Part",
+    "WorkerPool",
+]
 
 Words = NDArray[np.uint64]
 
 # The states that a party tells the others: of its pool, and of each part.
 WAITING, HERE, BROKEN = range(3)
-RUNNING, DONE, LOSS, FAILURE = range(4)
+RUNNING, DONE, LOSS, FAILURE, ABORTED = range(5)
 
 _STARTS = 3
 _LOOK_SECONDS = 0.05
@@ -59,14 +71,14 @@ class Part:
     ----------
     order : Order
         What this party's worker is sent.
-    words : sequence of uint64 arrays
-        Shares or plaintexts of the operands, sent after the order.
+    words : sequence of uint64 arrays of shape (p, ...)
+        Rows of shares or plaintexts of the operands, sent after the order.
     shape : tuple of int
         Of the result.
     state : int
-        RUNNING, DONE, LOSS or FAILURE, at this party.
-    result : uint64 array, or None
-        This party's share of the result.
+        RUNNING, DONE, LOSS, FAILURE or ABORTED, at this party.
+    result : uint64 array of shape (p, ...), or None
+        This party's rows of shares of the result.
     text : str
         Why there is no result.
     abandoned : bool
@@ -387,12 +399,14 @@ class WorkerPool:
             connection.post(Kind.SHARE, [words])
         part.words = ()
 
+        shape = (len(self._session.here), *part.shape)
+
         def accept(header: Header) -> Any:
-            if header.kind == Kind.SHARE and header.words and header.shapes == (part.shape,):
+            if header.kind == Kind.SHARE and header.words and header.shapes == (shape,):
                 return np.empty(header.nbytes // 8, np.uint64)
             if header.kind == Kind.ANSWER and not header.words and header.nbytes <= LARGEST_ANSWER:
                 return np.empty(header.nbytes, np.uint8)
-            raise ShapeError(f"sent the shapes {header.shapes} where {part.shape} was to come")
+            raise ShapeError(f"sent the shapes {header.shapes} where {shape} was to come")
 
         who = f"a worker of {self._me.name} at {address[0]}:{address[1]}"
         moved, heard = -1, time.monotonic()
@@ -417,7 +431,7 @@ class WorkerPool:
             except (ShapeError, TypeError, ValueError):
                 raise FrameError(f"{who} sent a malformed answer") from None
         part.text = printable(str(text).encode())
-        part.state = FAILURE if kind in (FAILED, WRONG) else LOSS
+        part.state = {FAILED: FAILURE, WRONG: FAILURE, ABORT: ABORTED}.get(kind, LOSS)
         part.wrong = kind == WRONG
 
 

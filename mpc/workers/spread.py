@@ -12,8 +12,14 @@
 5. Rows of lost parts are cut up again among the remaining and new workers, with fresh keys: back to
    step 2.
 
-Cost: the bytes of all parts, and the rounds of the longest, since parts run in parallel. What parties
-tell one another in steps 1, 2 and 4 is not booked. A worker holds its own party's shares and no other's.
+Watched parties (:mod:`mpc.core.watching`) check each other before step 3: what was wrong before could make
+a worker's check fail or pass by a secret. Workers check each other before they return a result, and a check
+that has failed at one ends the session of all. Before a result is used, it is checked that all
+were told the same in step 4.
+
+Cost: the bytes of all parts, and the rounds of the longest, since parts run in parallel; among watched
+parties 2 more. What parties tell one another in steps 1, 2 and 4 is not booked. A worker holds its own
+party's shares and no other's.
 """
 
 from __future__ import annotations
@@ -26,7 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.array.shared_array import SharedArray
-from mpc.core.errors import ArgumentError, AuditError, FrameError, ShapeError, WorkerError
+from mpc.core.errors import (
+    AbortError,
+    ArgumentError,
+    AuditError,
+    FrameError,
+    ShapeError,
+    WorkerError,
+)
 from mpc.core.events import record
 from mpc.session import Session
 from mpc.workers import pool
@@ -81,6 +94,8 @@ def spread(
         If the parties differ in `n_jobs`. Raised at every party.
     AuditError
         If the provider has dealt wrongly to a worker.
+    AbortError
+        If a watched party has deviated, in a worker or before. The session has ended.
     WorkerError
         If a party has no workers, the program fails in a worker, or rows are lost three times.
         Raised at every party; the session goes on.
@@ -111,10 +126,10 @@ def _cut(rows: Rows, count: int) -> list[Rows]:
 
 
 def _some(words: Words, rows: Rows) -> Words:
-    """Return rows of words of shape (1, ...); consecutive rows are a view, not a copy."""
+    """Return rows of words of shape (p, ...); consecutive rows are a view, not a copy."""
     if rows[-1] - rows[0] + 1 == len(rows):
-        return words[0, rows[0] : rows[-1] + 1]
-    return words[0, rows]
+        return words[:, rows[0] : rows[-1] + 1]
+    return words[:, rows]
 
 
 class _SpreadCall:
@@ -156,7 +171,9 @@ class _SpreadCall:
     def plan(self, count: int) -> SharedArray:
         """Book `count` parts, and return the result of all rows where no party lives."""
         parts = _cut(np.arange(self.rows), count)
+        self.session.check_each_other()
         self.book(parts)
+        self.session.check_each_other()
         shape = (0, self.rows, *self.plan_part(len(parts[0])).shape[1:])
         return self.result(np.empty(shape, np.uint64))
 
@@ -168,15 +185,18 @@ class _SpreadCall:
             self.tries += 1
             workers = self._meet(mine)
             cut = _cut(left, len(workers[0]))
+            self.session.check_each_other()
             parts = self._order(mine, cut, workers)
             states = self._watch(mine, parts, done)
+            self.session.check_each_other()
             kept = [k for k, state in enumerate(states) if state == pool.DONE]
             if words is None:
-                words = np.empty((1, self.rows, *parts[0].shape[1:]), np.uint64)
+                shape = (len(self.session.here), self.rows, *parts[0].shape[1:])
+                words = np.empty(shape, np.uint64)
             for k in kept:
                 result = parts[k].result
                 assert result is not None
-                words[0, cut[k]] = result
+                words[:, cut[k]] = result
             if kept:
                 self.book([cut[k] for k in kept])
             lost = [cut[k] for k in range(len(cut)) if k not in kept]
@@ -234,9 +254,7 @@ class _SpreadCall:
             some = replace(first, shape=(len(rows), *first.shape[1:]))
             order = Order(name, tuple(each[k] for each in workers), (some, *others))
             words = [
-                _some(w, rows) if place == 0 else w[0]
-                for place, w in enumerate(held)
-                if w is not None
+                _some(w, rows) if place == 0 else w for place, w in enumerate(held) if w is not None
             ]
             parts.append(Part(order, words, self.plan_part(len(rows)).shape))
         for part, worker in zip(parts, self._workers, strict=False):
@@ -276,8 +294,11 @@ class _SpreadCall:
     def _check(self, parts: Sequence[Part], states: Words) -> None:
         """Raise WorkerError if a program failed, or rows were lost in the last try.
 
-        `states` has shape (parties, parts).
+        `states` has shape (parties, parts). AbortError if a check failed at a worker of any party.
         """
+        if np.any(states == pool.ABORTED):
+            with self.session.protocol("check"):
+                raise AbortError
         names, me = self.session.parties, self.session.me
         for state, what in ((pool.FAILURE, "failed"), (pool.LOSS, f"was lost {_TRIES} times")):
             if state == pool.LOSS and self.tries < _TRIES:
@@ -295,8 +316,9 @@ class _SpreadCall:
 
 def joint_state(states: Sequence[int]) -> int:
     """Return the state of a part for all parties, from its state at each."""
-    if pool.FAILURE in states:
-        return pool.FAILURE
+    for worst in (pool.ABORTED, pool.FAILURE):
+        if worst in states:
+            return worst
     if pool.LOSS in states:
         return pool.LOSS
     return pool.DONE if set(states) == {pool.DONE} else pool.RUNNING

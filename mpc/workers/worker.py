@@ -7,6 +7,8 @@
 3. These workers make a session of their own, by the full handshake of :mod:`mpc.parties.handshake`, and
    compute on shares like any other session.
 4. The worker returns its party's share of the result, or the error, and goes back to step 1.
+   Workers of watched parties (:mod:`mpc.core.watching`) have their parties' two rows of shares, and check
+   each other before they return anything.
 
 Every part has a handshake of its own, and so has every further try at a part. Its keys come from fresh
 random bytes of both sides of every connection, the provider's included. So no pair of key and id is ever
@@ -32,9 +34,10 @@ from numpy.typing import NDArray
 
 from mpc.array.shared_array import SharedArray
 from mpc.core import wire
-from mpc.core.errors import AuditError, PeerError, PeerTimeoutError
+from mpc.core.errors import AbortError, AuditError, PeerError, PeerTimeoutError
 from mpc.core.frames import Kind
 from mpc.core.network import Network
+from mpc.core.watching import roles_of
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.joining import Links, join_parties
@@ -47,6 +50,7 @@ from mpc.transport.connection import Connection, exchange, wait
 from ring import FixedPoint, set_num_threads
 
 __all__ = [
+    "ABORT",
     "BUSY",
     "FAILED",
     "LARGEST_ANSWER",
@@ -65,7 +69,7 @@ Words = NDArray[np.uint64]
 # Called with a session, some rows and the other operands; its result has as many rows.
 Program = Callable[..., SharedArray]
 
-BUSY, LOST, FAILED, WRONG = "busy", "lost", "failed", "wrong"
+BUSY, LOST, FAILED, WRONG, ABORT = "busy", "lost", "failed", "wrong", "abort"
 # How many BUSY messages a worker sends in the time after which it would count as lost.
 _BEATS = 4
 LARGEST_ANSWER = 1 << 13
@@ -102,7 +106,7 @@ class Operand:
         return self.owner is None or self.owner == party
 
     def array(self, session: Session, words: Words) -> SharedArray:
-        """Make the array in a session, from words of shape (1, ...), or (0, ...) where there are none."""
+        """Make the array in a session, from words of shape (p, ...), or (0, ...) where there are none."""
         if self.owner is None:
             return SharedArray(session, words, self.frac_bits, self.bound)
         plaintext = enter(session, self.owner, words, self.frac_bits, self.bound)
@@ -134,7 +138,9 @@ def plan_result(session: Session, program: Program, operands: Sequence[Operand])
     """
     nobody = session.without_parties()
     none = [np.empty((0, *operand.shape), np.uint64) for operand in operands]
-    return program(nobody, *map(Operand.array, operands, [nobody] * len(none), none))
+    result = program(nobody, *map(Operand.array, operands, [nobody] * len(none), none))
+    nobody.check_each_other()
+    return result
 
 
 @dataclass(frozen=True)
@@ -234,20 +240,24 @@ class Task:
                 raise PeerTimeoutError(f"{self.me} has sent no part to compute")
             order = Order.decode(control.take().data.tobytes())
             number = read.names.index(self.me)
+            rows = len(roles_of(number, read.security))
             words = []
             for operand in order.operands:
                 if not operand.held_by(number):
                     words.append(np.empty((0, *operand.shape), np.uint64))
                     continue
-                control.expect_arrays(Kind.SHARE, (operand.shape,))
+                control.expect_arrays(Kind.SHARE, ((rows, *operand.shape),))
                 exchange([control], read.timeouts.answer)
-                words.append(control.take().arrays()[0][None])
+                words.append(control.take().arrays()[0])
             try:
                 with _Watch(control, read.timeouts.answer / _BEATS) as watch:
                     result = self._compute(read, watch, sock.dup(), order, words)
             except AuditError as error:
                 # Not a loss, after which the provider could try again.
                 control.post_bytes(Kind.ANSWER, wire.encode((WRONG, str(error)[:_LARGEST_TEXT])))
+            except AbortError:
+                # Nor this: the session of the parties ends, too.
+                control.post_bytes(Kind.ANSWER, wire.encode((ABORT, "")))
             except PeerError as error:
                 control.post_bytes(Kind.ANSWER, wire.encode((LOST, str(error)[:_LARGEST_TEXT])))
             except Exception as error:
@@ -279,7 +289,10 @@ class Task:
             session.prepare(
                 lambda planned: self.program(planned, *(planned.twin(x) for x in operands))
             )
-            return self.program(session, *operands).shares[0]
+            shares = self.program(session, *operands).shares
+            # Nobody may use what follows from an opening that was not checked.
+            session.check_each_other()
+            return shares
 
 
 def _own_host(connection: Connection) -> str:

@@ -1,15 +1,21 @@
 """Files of shares: each party's own shares of a model.
 
 ``<folder>/<party>.npz`` is an archive without pickle, readable by its owner alone. It holds the shares
-of one party only, and a header: version, party, fixed-point format, layers, whether the model's owner
-allows scores to be revealed, and the id of the set of files that one :func:`save_shares` has written.
-Shares of two sets do not add up to weights, so parties compare the ids, and a digest of all that is
-public, before they use the files.
+of one party only, and a header: version, party, fixed-point format, security, layers, whether the
+model's owner allows scores to be revealed, and the digests of all parties' shares
+(:mod:`nn.core.commitments`), which name the set of files that one :func:`save_shares` has written.
+Shares of two sets do not add up to weights, so parties compare these names, which cover all that is
+public, before they use the files. A party whose file was changed notices that its shares have another
+digest.
+
+Watched parties (``security="malicious"``) hold two rows of shares each, their own and that of the party
+after them, and so does a file. They check each other before they write, and the two holders of each row
+have the same digest of it when they load. What one of them computes on with is, as in any session,
+compared with what the other one does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -23,8 +29,10 @@ from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.ranges import LARGEST
+from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST, roles_of
 from nn.core import archives
 from nn.core.checks import check_session, local_path, named_inputs
+from nn.core.commitments import DIGEST_BYTES, check_rows, commit, digest_of
 from nn.core.labels import ordered_classes, plain_labels
 from nn.fixed_point.calibration import Bounds
 from nn.fixed_point.inputs import InputScale, input_range
@@ -38,14 +46,12 @@ from nn.shared.regressor import SharedRegressor
 from ring import FixedPoint
 from ring.errors import DataError, DtypeError, SottoError
 
-__all__ = ["SharesFile", "load_shares", "save_shares", "shared_model"]
+__all__ = ["SharesFile", "load_shares", "model_digest", "save_shares", "shared_model"]
 
 Arrays = dict[str, NDArray[Any]]
 Words = NDArray[np.uint64]
 
-VERSION = 2
-# Of a model with bounds, which earlier versions would not check.
-VERSION_WITH_BOUNDS = 3
+VERSION = 4
 _LARGEST_HEADER = 1 << 20
 # Elements of a row, at most, in the input or any output of a layer.
 _LARGEST_ROW = 1 << 28
@@ -75,7 +81,8 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
 
     All parties call it. A file has mode 600; no file is overwritten. The file also says whether
     scores may be revealed. If one party cannot write its file, all parties raise and none keeps a
-    file, so that the call can be repeated.
+    file, so that the call can be repeated. With ``security="malicious"`` a file has two parties' shares,
+    and nothing is written before the parties have checked each other.
 
     Parameters
     ----------
@@ -95,11 +102,14 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         output is not one score or value for each of its classes or outputs.
     DtypeError
         If a layer or the labels cannot be saved.
+    AbortError
+        With ``security="malicious"``, if a party has deviated.
 
     Notes
     -----
-    2 rounds, 32 bytes. If a party is lost in the second round, files may be kept by some parties
-    only. :func:`load_shares` refuses them together with files of another set.
+    2 rounds, 40 bytes to each other party; with ``security="malicious"`` 4 rounds, 112 bytes. If a party is
+    lost in the last of them, files may be kept by some parties only. :func:`load_shares` refuses them
+    together with files of another set.
 
     Examples
     --------
@@ -114,7 +124,6 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     if not isinstance(model, SharedModel):
         raise DtypeError(f"model must be a model on shares, got {model!r}")
     session = model.session
-    session.refuse_watched("saved shares", "reveal the model to its owner, who shares it again")
     shape = _output_shape(model.layers, model.n_features_in_)
     if shape != (len(model.classes_),):
         raise DataError(
@@ -127,6 +136,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         "parties": list(session.parties),
         "frac_bits": session.format.frac_bits,
         "int_bits": session.format.int_bits,
+        "security": session.security,
         "kind": "classifier",
         "link": model.link,
         "scores": bool(model.scores),
@@ -139,7 +149,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     public: Arrays = {"low": model.low, "high": model.high}
     public["classes"], header["classes_are_objects"] = plain_labels(model.classes_)
     if model.bounds is not None:
-        header["version"], header["bounds"] = VERSION_WITH_BOUNDS, asdict(model.bounds)
+        header["bounds"] = asdict(model.bounds)
     if isinstance(model, SharedRegressor):
         header["kind"], header["flat"] = "regressor", bool(model.flat)
     if isinstance(model, SharedHeads):
@@ -151,28 +161,33 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         public["middle"] = model.inputs.middle
         public["power"] = model.inputs.power.astype(np.int64)
     root = local_path("folder", folder)
-    paths = [root / f"{session.parties[party]}.npz" for party in session.here]
-    # The id of the set: the sum of random words of all parties.
-    number = session.fresh_id()
-    words = np.empty((len(session.here), 2), np.uint64)
-    for row, party in zip(words, session.here, strict=True):
-        session.streams[party].masks.fill(row, number)
-    header["set"] = _agree(session, words, [_make_folder(path) for path in paths]).tobytes().hex()
+    paths = [root / f"{session.parties[party]}.npz" for party in session.residents]
+    shares = {f"p{k}": p.shares for k, p in enumerate(parameters)}
+    # As it is read again: whoever reads a file computes the digest from that.
+    header = json.loads(json.dumps(header))
+    salts, digests = commit(session, _public_digest(header, public), shares)
+    header["digests"] = [digest.hex() for digest in digests]
     written: list[Path] = []
     try:
         problems = []
-        for place, (party, path) in enumerate(zip(session.here, paths, strict=True)):
+        for party, path in zip(session.residents, paths, strict=True):
             text = json.dumps({**header, "party": session.parties[party]}).encode()
-            arrays = {f"p{k}": p.shares[place] for k, p in enumerate(parameters)}
-            arrays["header"] = np.frombuffer(text, np.uint8)
+            rows = [session.here.index(r) for r in roles_of(party, session.security)]
+            arrays: Arrays = {name: words[rows] for name, words in shares.items()}
+            arrays["header"], arrays["salts"] = np.frombuffer(text, np.uint8), salts[rows]
             problem = ""
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 archives.write(path, {**arrays, **public}, mode=0o600, replace=False)
                 written.append(path)
-            except (DataError, FileExistsError) as error:
-                problem = str(error) if isinstance(error, DataError) else _exists(path)
+            except FileExistsError:
+                problem = f"{path} exists already and is not overwritten"
+            except DataError as error:
+                problem = str(error)
+            except OSError as error:
+                problem = f"folder {path.parent} cannot be made: {error.strerror}"
             problems.append(problem)
-        _agree(session, np.empty((len(paths), 0), np.uint64), problems)
+        _raise_together(session, problems)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
@@ -180,48 +195,24 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     return paths
 
 
-def _exists(path: Path) -> str:
-    return f"{path} exists already and is not overwritten"
+def _raise_together(session: Session, problems: Sequence[str]) -> None:
+    """Raise DataError at all parties if one has a problem; "" is none.
 
-
-def _make_folder(path: Path) -> str:
-    """Create the folder of a party's file; return why the file cannot be written, "" if it can."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return f"folder {path.parent} cannot be made: {error.strerror}"
-    return _exists(path) if path.exists() else ""
-
-
-def _agree(session: Session, words: Words, problems: Sequence[str]) -> Words:
-    """Open the sum of the parties' words, or raise DataError at all parties if one has a problem.
-
-    Parameters
-    ----------
-    session : Session
-    words : uint64 array of shape (p, k)
-        k words of each of the p parties that live here.
-    problems : sequence of str
-        Problem of each party that lives here, "" for none. Other processes learn only that there
-        is one.
-
-    Returns
-    -------
-    uint64 array of shape (k,)
+    Other processes learn only that there is one.
     """
-    flags = [
-        1 << party if problem else 0 for party, problem in zip(session.here, problems, strict=True)
-    ]
-    own = np.concatenate([words, np.array(flags, np.uint64).reshape(-1, 1)], axis=1)
-    opened = session.open((own, "sum"))[0]
-    if not len(opened):
-        return opened.reshape(-1)
-    total = opened[0]
-    failed = [name for party, name in enumerate(session.parties) if int(total[-1]) >> party & 1]
+    own = [np.array([bool(problem)], np.uint64) for problem in problems]
+    told = session.tell(own, [(1,)] * session.size)
+    session.check_each_other()
+    failed = [name for name, words in zip(session.parties, told, strict=False) if words[0]]
     if failed:
         here = "; ".join(filter(None, problems))
         raise DataError(here or f"{', '.join(failed)} cannot write its file, so nobody keeps one")
-    return total[:-1]
+
+
+def _public_digest(header: dict[str, Any], public: Arrays) -> bytes:
+    """Return the digest of all that the files of a set have in common, but the digests of shares."""
+    common = {name: value for name, value in header.items() if name not in ("party", "digests")}
+    return digest_of(public, json.dumps(common, sort_keys=True).encode())
 
 
 def load_shares(session: Session, folder: str | Path) -> SharedModel:
@@ -232,7 +223,7 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     Parameters
     ----------
     session : Session
-        Of the parties and the fixed-point format with which the files were written.
+        Of the parties, the fixed-point format and the security with which the files were written.
     folder : path
 
     Returns
@@ -242,12 +233,16 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     Raises
     ------
     DataError
-        If a file is missing, damaged, of another version, party or format, or if the parties'
+        If a file is missing, damaged, of another version, party, format or security, or if the parties'
         files are not of one set.
+    AbortError
+        With ``security="malicious"``, if a party has told the others different things, or has deviated
+        before. One that computes on with other shares than those in its file is found like any other
+        that deviates: before anything is revealed.
 
     Notes
     -----
-    1 round, 24 bytes.
+    1 round, 24 bytes to each other party; with ``security="malicious"`` 2 rounds, 80 bytes.
 
     Examples
     --------
@@ -263,12 +258,15 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
     array([0, 1])
     """
     check_session(session)
-    session.refuse_watched("saved shares", "let the model's owner share it")
     root = local_path("folder", folder)
-    files = [SharesFile(session.parties, session.format, party, root) for party in session.here]
+    files = [
+        SharesFile(session.parties, session.format, party, root, session.security)
+        for party in session.residents
+    ]
     if not files:
         raise DataError("shares are loaded by parties, not in a plan")
     set_ids = session.tell([file.set_id for file in files])
+    session.check_each_other()
     if not all(np.array_equal(each, files[0].set_id) for each in set_ids):
         raise DataError(
             f"the parties' files in {folder} are not of one set: they were saved at different times"
@@ -285,10 +283,11 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
     first = files[0]
     header = first.header
 
-    def stacked(k: int) -> NDArray[np.uint64]:
-        return (
-            files[0].shares[k][None] if len(files) == 1 else np.stack([f.shares[k] for f in files])
-        )
+    # Where several parties live, the first row of a file is that of its own party.
+    own = 1 if len(files) > 1 else len(session.here)
+
+    def stacked(k: int) -> Words:
+        return np.concatenate([file.shares[k][:own] for file in files])
 
     parameters = [
         SharedArray(session, stacked(k), frac_bits, bound)
@@ -312,8 +311,56 @@ def shared_model(session: Session, files: Sequence[SharesFile]) -> SharedModel:
     return model
 
 
+def model_digest(path: str | Path) -> str:
+    """Return the name of a model in shares: a digest that is the same for the files of all parties.
+
+    It is the SHA-256 of all that is public of the model, and of a salted digest of each party's shares.
+    It tells nothing of the weights, and no other set of files has it: not of other weights, and not of
+    the same weights saved at another time. So a model's owner can publish it.
+
+    Parameters
+    ----------
+    path : path
+        A party's file, as :func:`save_shares` has written it.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is damaged, of another version, or changed since it was saved.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import mpc, nn
+    >>> model = nn.MLP.from_parameters([[[1.0, -1.0]], [0.0, 0.5]])
+    >>> with tempfile.TemporaryDirectory() as folder, mpc.Session() as s:
+    ...     alice, bob = nn.save_shares(model.share(s, owner="alice"), folder)
+    ...     nn.model_digest(alice) == nn.model_digest(bob), len(nn.model_digest(bob))
+    (True, 64)
+    """
+    path = local_path("path", path)
+    try:
+        header = json.loads(archives.read(path)["header"].tobytes()[:_LARGEST_HEADER])
+        names, party = tuple(header["parties"]), header["party"]
+        form = FixedPoint(header["frac_bits"], header["int_bits"])
+        known = path.name == f"{party}.npz" and header["security"] in SECURITY
+        if not known or party not in names or (header["security"] == MALICIOUS) > (len(names) == 3):
+            raise DataError(f"it is a file of {party}, security {header['security']}")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (LookupError, TypeError, ValueError, SottoError) as error:
+        raise DataError(f"{path} is no file of shares: {error}") from None
+    file = SharesFile(names, form, names.index(party), path.parent, header["security"])
+    return file.digest.hex()
+
+
 class _OtherFileError(DataError):
-    """A file that is not damaged, but of another version, party or format."""
+    """A file that is not damaged, but of another version, party, format or security."""
 
 
 class SharesFile:
@@ -327,27 +374,43 @@ class SharesFile:
     party : int
         Number of the party whose file is read.
     folder : Path
+    security : {"semi-honest", "malicious"}
+        Of the session that is to use it, which must be that of the session that has saved it.
 
     Attributes
     ----------
+    digest : bytes
+        SHA-256 of all that the files of one set have in common: the public parts, and the digests of all
+        parties' shares. Equal for all parties' files of one set, and for no others; it tells nothing
+        of the shares, so it may be published as the model's name.
+    digests : tuple of bytes
+        The digest of each role's shares, in the parties' order. The party has compared those of its own
+        `roles` with its shares.
     set_id : uint64 array of shape (3,)
-        The random id of the set, and a digest of all that its files have in common. Equal for all
-        parties' files of one set, and for no others.
+        The first words of `digest`.
     header : dict
-    shares : list of uint64 array
-        The party's shares of the parameters, in layer order.
+    roles : tuple of int
+        The parties whose shares are in the file: with "malicious" its own and those of the next one.
+    shares : list of uint64 array of shape (roles, ...)
+        Shares of the parameters, in layer order.
     low, high, classes, inputs, bounds
         As of :class:`nn.shared.model.SharedModel`.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged, or of another version, party or format.
+        If the file is missing, damaged, or of another version, party, format or security.
     """
 
     def __init__(
-        self, parties: tuple[str, ...], form: FixedPoint, party: int, folder: Path
+        self,
+        parties: tuple[str, ...],
+        form: FixedPoint,
+        party: int,
+        folder: Path,
+        security: str = SEMI_HONEST,
     ) -> None:
+        self.roles = roles_of(party, security)
         self.path = folder / f"{parties[party]}.npz"
         try:
             mode = self.path.stat().st_mode
@@ -362,11 +425,19 @@ class SharesFile:
             raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
         try:
             self.header = self._read_header(arrays.pop("header", np.empty(0, np.uint8)))
-            self._check_expected(parties, form, party)
+            self._check_expected(parties, form, party, security)
             shares = {name: arrays.pop(name) for name in list(arrays) if _SHARES.fullmatch(name)}
-            self.set_id = self._set_id(arrays)
+            salts = arrays.pop("salts")
+            public = _public_digest(self.header, arrays)
+            self.digests = tuple(bytes.fromhex(each) for each in self.header["digests"])
+            if [len(each) for each in self.digests] != [DIGEST_BYTES] * len(parties):
+                raise DataError("its digests are malformed")
+            self.digest = digest_of({}, b"sotto model", public, *self.digests)
+            self.set_id = np.frombuffer(self.digest[:24], "<u8").astype(np.uint64)
             self._read_public(arrays)
-            self._read_shares(shares)
+            self._read_shares(dict(shares))
+            # At last: who has changed what the digests are of, and them too, is told what is wrong.
+            check_rows(self.roles, salts, public, shares, self.digests)
         except (LookupError, TypeError, ValueError, SottoError) as error:
             if isinstance(error, _OtherFileError):
                 raise
@@ -374,31 +445,26 @@ class SharesFile:
 
     def _read_header(self, data: NDArray[Any]) -> dict[str, Any]:
         header = json.loads(data.tobytes()[:_LARGEST_HEADER])
-        if not isinstance(header, dict) or len(bytes.fromhex(header["set"])) != 16:
+        if not isinstance(header, dict):
             raise DataError("its header is malformed")
         return header
 
-    def _check_expected(self, parties: tuple[str, ...], form: FixedPoint, party: int) -> None:
+    def _check_expected(
+        self, parties: tuple[str, ...], form: FixedPoint, party: int, security: str
+    ) -> None:
         expected = {
-            "version": VERSION_WITH_BOUNDS if "bounds" in self.header else VERSION,
+            "version": VERSION,
             "party": parties[party],
             "parties": list(parties),
             "frac_bits": form.frac_bits,
             "int_bits": form.int_bits,
+            "security": security,
         }
         for name, value in expected.items():
             if self.header.get(name) != value:
                 raise _OtherFileError(
                     f"{self.path}: {name} must be {value!r}, got {self.header.get(name)!r}"
                 )
-
-    def _set_id(self, public: Arrays) -> NDArray[np.uint64]:
-        common = {name: value for name, value in self.header.items() if name != "party"}
-        digest = hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=8)
-        for name in sorted(public):
-            array = public[name]
-            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
-        return np.frombuffer(bytes.fromhex(self.header["set"]) + digest.digest(), np.uint64)
 
     def _read_public(self, public: Arrays) -> None:
         header = self.header
@@ -443,7 +509,9 @@ class SharesFile:
                 raise DataError(
                     f"a parameter has {frac_bits} fractional bits and the bound {bound}"
                 )
-        layers = wired(layers_of(header["layers"], self.shares), header)
+        if any(words.shape[:1] != (len(self.roles),) for words in self.shares):
+            raise DataError(f"its shares must have {len(self.roles)} rows")
+        layers = wired(layers_of(header["layers"], [words[0] for words in self.shares]), header)
         shape = _output_shape(layers, header["n_features"])
         if shape != (len(self.classes),):
             raise DataError(f"{len(self.classes)} labels for outputs of shape {shape}")

@@ -1,7 +1,8 @@
 """Agreement on requests: the parties compute those that every party has received.
 
 A request's key is a digest of client, id, model, answer, number of rows and whether the client is trusted,
-so parties that have received the same request, and say the same of its client, have the same key. The last
+so parties that have received the same request, and say the same of its client, have the same key; watched
+parties also of the client's commitments to its shares (:mod:`nn.serving.parcels`). The last
 party is the leader. The others send the leader the keys of their requests; the leader chooses among the
 keys that all parties have. A request that some parties lack delays no other: it is refused when it has
 waited too long, or at once if another party has refused it or has its id under another key. What a turn
@@ -26,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core.limits import Allowance, Limits
+from nn.serving.parcels import Contents
 
 __all__ = [
-    "ERROR", "KEY_BYTES", "LATER", "LIMIT", "PER_TURN", "RANGE", "STATUSES", "Book", "Request",
+    "DIGEST", "ERROR", "KEY_BYTES", "LATER", "LIMIT", "PER_TURN", "RANGE", "STATUSES", "Book", "Request",
 ]  # fmt: skip
 
 Words = NDArray[np.uint64]
@@ -44,13 +46,14 @@ _SECONDS_OF_A_TURN = 0.25
 # may be in turns that not all parties have passed: no turn refuses more until they have.
 _KEPT = 4096
 
-STATUSES = ERROR, LATER, LIMIT, RANGE = "error", "later", "limit", "range"
+STATUSES = ERROR, LATER, LIMIT, RANGE, DIGEST = "error", "later", "limit", "range", "digest"
 """Why a request has no result: it can have none; the parties cannot answer now; its client has asked for
-too much in an hour; one of its rows is outside the model's range."""
+too much in an hour; one of its rows is outside the model's range; it is for a model with another digest."""
 
 DIFFERENT = (
     "not every party has got this request alike: it must go to all of them, with the same id, model,"
-    " answer and number of rows, and all must say the same in parties.toml of whether its client is trusted"
+    " answer, number of rows and commitments, and all must say the same in parties.toml of whether its"
+    " client is trusted"
 )
 
 
@@ -63,8 +66,12 @@ class Request:
         Equal for requests that can be evaluated together.
     key : bytes
         Equal at all parties that have received the same request.
+    shares : uint64 array of shape (p, rows, features)
+        Of the rows, of each of the party's p roles.
+    contents : Contents or None
+        What the client sent with the shares.
     result : uint64 array, or None
-        This party's share of the answer.
+        This party's share of the answer; among watched parties the answer under the client's mask.
     problem : str
         Why there is no result.
     version : bytes
@@ -82,22 +89,24 @@ class Request:
     """
 
     __slots__ = (
-        "answer", "arrived", "client", "cost", "done", "id", "key", "kind", "model", "problem",
+        "answer", "arrived", "client", "contents", "cost", "done", "id", "key", "kind", "model", "problem",
         "result", "rows", "shares", "status", "trusted", "version", "wait", "wake",
     )  # fmt: skip
 
     def __init__(
         self, client: str, id: bytes, model: str, version: bytes, answer: str, rows: int,
         shares: Words, wake: Callable[[], None], kind: Hashable, trusted: bool = False,
+        contents: Contents | None = None,
     ) -> None:  # fmt: skip
         self.client, self.id, self.model, self.answer, self.rows = client, id, model, answer, rows
         self.version, self.shares, self.wake, self.kind = version, shares, wake, kind
+        self.contents = contents
         self.done, self.status, self.problem, self.wait = False, "", "", 0.0
         self.result: Words | None = None
         self.cost, self.arrived, self.trusted = (0, 0), time.monotonic(), trusted
         whole = _joined(
             client.encode(), id, model.encode(), version, answer.encode(), b"%d" % rows,
-            b"trusted" if trusted else b"",
+            b"trusted" if trusted else b"", b"" if contents is None else contents.committed,
         )  # fmt: skip
         self.key = _tag(client, id) + hashlib.blake2b(whole, digest_size=16).digest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpc import (
+    AnswerError,
     ArgumentError,
     ConfigurationError,
     DataError,
@@ -22,32 +24,33 @@ from mpc import (
 )
 from mpc.core import wire
 from mpc.core.frames import Header, Kind
+from mpc.core.watching import MALICIOUS
 from mpc.parties import configuration
-from mpc.parties.configuration import refuse_watched
 from mpc.transport.connection import exchange, printable
 from nn.core.checks import check_names, feature_matrix, side_by_side
+from nn.core.commitments import DIGEST_BYTES
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
-from nn.serving.agreement import ERROR, LATER, LIMIT, RANGE, STATUSES
+from nn.serving.agreement import DIGEST, ERROR, LATER, LIMIT, RANGE, STATUSES
 from nn.serving.client_connections import ClientConnections, LaterError
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
-from ring import Stream, decode, encode, fresh_key
+from nn.serving.parcels import answer_masks, pack
+from ring import decode, encode, fresh_key
 
 __all__ = ["Client"]
 
 Words = NDArray[np.uint64]
-
-# The same number as in nn.serving.client_calls.
-_CLIENT_STREAM = 1
 
 
 class Client(ClientConnections):
     """Asks parties for predictions; no party learns the rows or the answers.
 
     Each row is split into shares in this process, one for each party; each party returns a share of
-    the answer. The interface is that of a fitted scikit-learn classifier or regressor. Threads may
-    use one client, one call at a time; a forked process must make its own client.
+    the answer. Where ``security = "malicious"`` stands in parties.toml, all return the answer under a mask
+    of this client, which takes it if all have sent the same. The interface is that of a fitted
+    scikit-learn classifier or regressor. Threads may use one client, one call at a time; a forked process
+    must make its own client.
 
     Parameters
     ----------
@@ -61,11 +64,16 @@ class Client(ClientConnections):
         Seconds during which a call is repeated when a party or a connection is lost, or the parties
         wait for one another; 0 for never. Default: the timeout ``connect`` of the configuration.
         A failed attempt reveals nothing.
+    model_digest : str, optional
+        The model's digest, as ``sotto put`` and ``sotto health`` show it and its owner tells: the client
+        asks no other model. Default: whatever the parties serve under the name.
 
     Attributes
     ----------
     classes_ : ndarray of shape (classes,)
         The labels; a classifier only.
+    model_digest_ : str
+        The digest of the model that the parties served when the client connected last.
     n_features_in_ : int
         Number of features.
     answers_ : tuple of str
@@ -90,7 +98,9 @@ class Client(ClientConnections):
     PeerError
         If a party cannot be reached, or is not who it should be.
     ArgumentError
-        If there is no such model for this client.
+        If there is no such model for this client, or `model_digest` is no digest.
+    AnswerError
+        If a party serves another model than `model_digest` names, or the parties serve different ones.
 
     Examples
     --------
@@ -107,9 +117,10 @@ class Client(ClientConnections):
         me: str | None = None,
         model: str | None = None,
         patience: float | None = None,
+        model_digest: str | None = None,
     ) -> None:
+        self._pinned = _digest(model_digest)
         self._read = configuration.load(parties)
-        refuse_watched(self._read)
         self._me = me if me is not None else self._only_client()
         if self._me not in self._read.clients:
             raise ConfigurationError(
@@ -118,6 +129,7 @@ class Client(ClientConnections):
         super().__init__(
             self._read, self._me, self._read.timeouts.connect if patience is None else patience
         )
+        self._watched = self._read.security == MALICIOUS
         self._asked = model
         self._known: tuple[Any, ...] | None = None
         self.last_exchange_: Exchange | None = None
@@ -140,11 +152,21 @@ class Client(ClientConnections):
         return f"Client(me={self._me!r}, parties={self._read.names})"
 
     def _describe(self) -> None:
-        first, *others = self._ask(("describe", self._asked))
+        told = self._ask(("describe", self._asked))
+        peers = [connection.peer for connection in self._connections]
+        digests = [self._check_digest(*each) for each in zip(peers, told, strict=True)]
+        first, *others = [each[1:] for each in told]
         for connection, other in zip(self._connections[1:], others, strict=True):
             if other != first:
                 raise PeerError(
                     f"{self._connections[0].peer} and {connection.peer} serve different models"
+                )
+        for connection, digest in zip(self._connections[1:], digests[1:], strict=True):
+            if digest != digests[0]:
+                # Parties that take a new set of files do not do so at the same moment.
+                raise _UnequalError(
+                    f"{self._connections[0].peer} serves a model with the digest {digests[0].hex()}, and"
+                    f" {connection.peer} one with {digest.hex()}"
                 )
         try:
             model = Description.read(first)
@@ -155,6 +177,7 @@ class Client(ClientConnections):
                 f"the parties serve another model as {model.name} now: make a new Client for it"
             )
         self._known, self._described, self._model = first, True, model
+        self.model_digest_ = digests[0].hex()
         self.n_features_in_, self.answers_ = model.n_features, model.answers
         self.input_range_ = model.low, model.high
         if model.feature_names is not None:
@@ -163,6 +186,18 @@ class Client(ClientConnections):
         self.outputs_ = {head.name: (head.role, head.shape) for head in model.heads} or None
         if not {"values", "outputs"} & set(self.answers_):
             self.classes_ = model.classes
+
+    def _check_digest(self, peer: str, told: tuple[Any, ...]) -> bytes:
+        """Return the digest that a party has told; raise AnswerError if it is not the one pinned."""
+        digest = told[0] if told else None
+        if type(digest) is not bytes or len(digest) != DIGEST_BYTES:
+            raise PeerError(f"{peer} sent a digest of the model that is malformed")
+        if self._pinned and digest != self._pinned:
+            raise AnswerError(
+                f"{peer} serves a model with the digest {digest.hex()}, and model_digest is"
+                f" {self._pinned.hex()}"
+            )
+        return digest
 
     def health(self) -> list[dict[str, Any]]:
         """Return the state of each party's service.
@@ -245,6 +280,9 @@ class Client(ClientConnections):
             the limit in part; nothing is returned then.
         PeerError
             If a party is lost.
+        AnswerError
+            If parties that watch one another have sent different answers, or a party serves another model
+            than `model_digest` names.
         """
         if "outputs" in self.answers_:
             found, start = {}, 0
@@ -357,45 +395,60 @@ class Client(ClientConnections):
         rows = len(encoded)
         shape = (rows,) if answer == "class" else (rows, len(self._model.classes))
         id = fresh_key()
-        call = ("predict", id, self._model.name, answer, rows)
-        last = encoded.copy()
+        call = ("predict", id, self._model.name, self._pinned, answer, rows)
         before = [(c.sent_bytes, c.received_bytes) for c in self._connections]
-        first_rows = []
-        for connection in self._connections[:-1]:
-            seed = fresh_key()
-            share = np.empty(encoded.shape, np.uint64)
-            Stream(seed).fill(share, _CLIENT_STREAM)
-            last -= share
-            first_rows.append(share[0].copy())
-            connection.post_bytes(Kind.CALL, wire.encode((*call, seed)))
-        self._connections[-1].post_bytes(Kind.CALL, wire.encode(call))
-        self._connections[-1].post(Kind.SHARE, [last], beside=True)
-        first_rows.append(last[0])
+        parcels, masks = pack(encoded, len(self._connections), self._watched)
+        for connection, parcel in zip(self._connections, parcels, strict=True):
+            connection.post_bytes(Kind.CALL, wire.encode((*call, *parcel.said)))
+            if parcel.share is not None:
+                connection.post(Kind.SHARE, [parcel.share], beside=True)
         accept = _expect(shape)
         for connection in self._connections:
             connection.expect(accept, (Kind.ANSWER, (shape,)))
         # The parties answer within a turn, whose timeout is `party`.
         exchange(self._connections, 2 * self._read.timeouts.party, busy=False)
-        total = np.zeros(shape, np.uint64)
+        answers: list[Words] = []
         refusals: list[_Refusal] = []
         for connection in self._connections:
             incoming = connection.take()
             if incoming.header.words:
-                total += incoming.arrays()[0]
+                answers.append(incoming.arrays()[0])
                 continue
             refusals.append(_Refusal.read(connection.peer, incoming.data.data))
         if refusals:
             raise max(refusals, key=lambda each: each.weight).error()
+        if self._watched:
+            self._compare("answers", [words.tobytes() for words in answers])
+            total = answers[0] - answer_masks(masks, shape).sum(axis=0, dtype=np.uint64)
+        else:
+            total = np.sum(answers, axis=0, dtype=np.uint64)
         seen = tuple(
-            Seen(c.peer, k < len(before) - 1, c.sent_bytes - a, c.received_bytes - b, row)
-            for k, (c, (a, b), row) in enumerate(
-                zip(self._connections, before, first_rows, strict=True)
+            Seen(
+                c.peer,
+                parcel.share is None,
+                c.sent_bytes - a,
+                c.received_bytes - b,
+                parcel.first_row,
             )
+            for c, (a, b), parcel in zip(self._connections, before, parcels, strict=True)
         )
         exchanged = Exchange((id,), rows, seen)
         past = self.last_exchange_
         self.last_exchange_ = exchanged if past is None else past + exchanged
         return total
+
+    def _compare(self, what: str, told: Sequence[object]) -> None:
+        """Raise AnswerError unless all parties have told the same."""
+        for connection, other in zip(self._connections[1:], told[1:], strict=True):
+            if other != told[0]:
+                raise AnswerError(
+                    f"{self._connections[0].peer} and {connection.peer} sent different {what}: one of"
+                    " the parties deviates from the program, and none of the answers was used"
+                )
+
+
+class _UnequalError(LaterError, AnswerError):
+    """The parties serve models with different digests: for a moment, or one of them lies."""
 
 
 @dataclass(frozen=True)
@@ -431,14 +484,30 @@ class _Refusal:
     def weight(self) -> tuple[int, float]:
         """The refusal to tell of several is the largest: others may follow from it."""
         wait = float("inf") if self.wait is None else self.wait
-        return (LATER, ERROR, RANGE, LIMIT).index(self.status), wait
+        return (LATER, ERROR, RANGE, LIMIT, DIGEST).index(self.status), wait
 
     def error(self) -> SottoError:
         """Return the exception."""
         if self.status == LIMIT:
             return LimitError(self.text, self.wait)
-        kinds = {LATER: LaterError, RANGE: RangeError}
+        kinds = {LATER: LaterError, RANGE: RangeError, DIGEST: AnswerError}
         return kinds.get(self.status, PeerError)(self.text)
+
+
+def _digest(text: str | None) -> bytes:
+    """Return the bytes of `model_digest`; none for None."""
+    if text is None:
+        return b""
+    try:
+        digest = bytes.fromhex(text)
+    except (TypeError, ValueError):
+        digest = b""
+    if len(digest) != DIGEST_BYTES:
+        raise ArgumentError(
+            f"model_digest must be {2 * DIGEST_BYTES} hexadecimal digits, as sotto put shows them,"
+            f" got {text!r}"
+        )
+    return digest
 
 
 def _expect(shape: tuple[int, ...]) -> Any:

@@ -15,23 +15,22 @@ from mpc.core import wire
 from mpc.core.errors import PeerTimeoutError
 from mpc.core.events import record
 from mpc.core.frames import Header, Kind
+from mpc.core.watching import MALICIOUS
 from mpc.parties.configuration import Configuration
 from mpc.parties.handshake import Greeting, client_terms, disagreement, send_hello
 from mpc.transport.connection import Connection
 from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
-from nn.serving.agreement import LIMIT, Book, Request
+from nn.serving.agreement import DIGEST, LIMIT, Book, Request
 from nn.serving.model_description import Description, answers_of
 from nn.serving.model_files import ModelFiles
+from nn.serving.parcels import DIFFERENT_SHARES, Contents
 from nn.shared.model import SharedModel
-from ring import Stream
 
-__all__ = ["CLIENT_STREAM", "Calls"]
+__all__ = ["Calls"]
 
 Words = NDArray[np.uint64]
 Answering = Generator[float, None, None]
 
-# Number of the stream that a party expands a client's seed with.
-CLIENT_STREAM = 1
 _LARGEST_CALL = 4096
 # Requests whose cost is kept for a later call.
 _COSTS_KEPT = 1024
@@ -43,7 +42,6 @@ class Service(Protocol):
     read: Configuration
     me: str
     state: str
-    leads: bool
     largest_rows: int
     book: Book
     loop: Loop
@@ -55,6 +53,10 @@ class Service(Protocol):
     @property
     def sets(self) -> dict[str, bytes]:
         """The id of each model's set of files, the same at all parties."""
+
+    @property
+    def digests(self) -> dict[str, bytes]:
+        """The digest of each model that is served now, by name."""
 
     @property
     def kinds(self) -> dict[str, Hashable]:
@@ -166,7 +168,8 @@ class Calls:
             name = next(iter(models))
         if isinstance(name, str) and name in models:
             described = Description.of(name, models[name], service.largest_rows)
-            yield from self._reply(connection, "ok", *described.values())
+            digest = service.digests.get(name, b"")
+            yield from self._reply(connection, "ok", digest, *described.values())
             return
         yield from self._reply(connection, *self._unknown(connection.peer, name))
 
@@ -192,23 +195,29 @@ class Calls:
         connection: Connection,
         id: object,
         name: object,
+        pinned: object,
         answer: object,
         rows: object,
-        seed: object = None,
+        *said: object,
     ) -> Answering:
-        """Answer with this party's share of a prediction.
+        """Answer with this party's share of a prediction, or the prediction under the client's mask.
 
-        The last party receives its share of the rows behind the call; the others expand a seed.
+        It is of the model with the digest `pinned`, or with any where that is empty. `said`, and what is
+        received behind the call: :mod:`nn.serving.parcels`.
         """
-        service, last = self._service, self._service.leads
+        service = self._service
         if type(id) is not bytes or len(id) != 16 or type(rows) is not int:
             raise ShapeError("a prediction needs an id and a number of rows")
-        if seed is not None if last else type(seed) is not bytes or len(seed) != 16:
-            raise ShapeError("a prediction needs a seed of 16 bytes, at the last party none")
+        if type(pinned) is not bytes:
+            raise ShapeError("the digest of a model must be bytes")
+        names, watched = service.read.names, service.read.security == MALICIOUS
+        contents = Contents(said, names.index(service.me), len(names), watched)
         models, problem = service.models_of(connection.peer), ("", "")
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
         if not isinstance(name, str) or name not in models:
             problem = self._unknown(connection.peer, name)
+        elif pinned and pinned != service.digests.get(name):
+            problem = DIGEST, f"model {name!r} has the digest {_digest_of(service, name)} now"
         elif answer not in answers_of(models[name]):
             allowed = ", ".join(answers_of(models[name]))
             problem = "error", f"answer must be one of {allowed}: the model's owner allows no other"
@@ -217,18 +226,20 @@ class Calls:
         if any(problem):
             # Otherwise parties that have accepted the request would wait for this one.
             service.book.refuse_id(connection.peer, id)
-            if last:
+            if contents.brings_share:
                 yield from self._receive(connection, 0, 0)
             yield from self._reply(connection, *problem)
             return
         assert isinstance(name, str) and isinstance(answer, str)
         width = models[name].n_features_in_
-        if last:
-            shares = yield from self._receive(connection, rows, width)
-        else:
-            assert isinstance(seed, bytes)
-            shares = np.empty((rows, width), np.uint64)
-            Stream(seed).fill(shares, CLIENT_STREAM)
+        received = None
+        if contents.brings_share:
+            received = yield from self._receive(connection, rows, width)
+        shares = contents.shares((rows, width), received)
+        if shares is None:
+            service.book.refuse_id(connection.peer, id)
+            yield from self._reply(connection, "error", DIFFERENT_SHARES)
+            return
         loop, seat = service.loop, service.loop.current
         assert seat is not None
         trusted = service.trusts(connection.peer)
@@ -243,6 +254,7 @@ class Calls:
             lambda: loop.wake(seat),
             (service.kinds.get(name), answer, trusted),
             trusted,
+            contents,
         )
         service.book.add(request, service.read.limits_of(connection.peer))
         # Turns, or the end of the session, answer every request.
@@ -279,6 +291,10 @@ class Calls:
         connection.expect(accept)
         yield service.read.timeouts.answer
         return connection.take().arrays()[0]
+
+
+def _digest_of(service: Service, name: str) -> str:
+    return service.digests.get(name, b"").hex() or "of no file"
 
 
 def _seconds(request: Request) -> tuple[int, ...]:

@@ -44,7 +44,8 @@ def add_model_commands(commands: Any) -> None:
         "Check this party's shares of a model, enter their folder into its parties.toml, and have\n"
         "its service take them without a stop. They are served as soon as every party has its\n"
         "shares of the same set; until then all go on with the ones they have. If the service\n"
-        "refuses them, nothing changes. If it does not run, it takes them when it starts.",
+        "refuses them, nothing changes. If it does not run, it takes them when it starts. Prints the\n"
+        "model's digest, the same at all parties, by which clients may name it (model_digest).",
     )  # fmt: skip
     _add_common(put)
     put.add_argument("folder", type=Path, help="where this party's shares are (nn.save_shares)")
@@ -70,9 +71,10 @@ def _put(options: argparse.Namespace) -> int:
     check_model_name(name)
     read = _load(options)
     # Raises if the file is wrong, before anything is written.
-    SharesFile(read.names, read.format, read.names.index(me), options.folder)
+    file = SharesFile(read.names, read.format, read.names.index(me), options.folder, read.security)
     runs = _change(read, me, name, options.folder)
     print(f"{paint('Put', 'green')} {name} from {options.folder} into {read.path}")
+    print(f"Its digest, for clients' model_digest: {file.digest.hex()}")
     if runs:
         state = _pending(read, me, name)
         print(

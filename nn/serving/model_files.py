@@ -58,7 +58,7 @@ class ModelFiles:
                 )
         number = read.names.index(self._me)
         return {
-            name: SharesFile(read.names, read.format, number, folder)
+            name: SharesFile(read.names, read.format, number, folder, read.security)
             for name, folder in {**self._given, **folders}.items()
         }
 

@@ -1,7 +1,8 @@
 """A computing party as a service: predictions on shared models for clients outside.
 
 Every party holds its shares of one or more models and a session with the other parties. A client
-sends each party its share of the rows; each party sends back its share of the answer.
+sends each party its share of the rows; each party sends back its share of the answer. What is different
+among watched parties (``security = "malicious"``): :mod:`nn.serving.parcels`.
 
 The last party is the leader: a client sends it a full share of the rows, and the others only seeds, so
 it receives a request last. The others send the leader the keys of their requests, on connections beside
@@ -33,8 +34,9 @@ from mpc.core import wire
 from mpc.core.errors import ConfigurationError
 from mpc.core.events import record
 from mpc.core.frames import Kind
+from mpc.core.watching import SEMI_HONEST
 from mpc.parties import configuration
-from mpc.parties.configuration import Configuration, refuse_watched
+from mpc.parties.configuration import Configuration
 from mpc.parties.expiry import warn_of_certificates, watch_certificates
 from mpc.parties.handshake import (
     COMPARE,
@@ -54,13 +56,13 @@ from mpc.transport.connection import Connection
 from mpc.transport.listener import Listener
 from mpc.transport.loop import ASLEEP, KEEP, Loop, Talk, farewell
 from nn.serving.agreement import Book
-from nn.serving.client_calls import CLIENT_STREAM, Calls
+from nn.serving.client_calls import Calls
 from nn.serving.model_files import ModelFiles
 from nn.serving.notices import Notices
 from nn.serving.turns import Turns, Wishes
 from nn.shared.model import SharedModel
 
-__all__ = ["CLIENT_STREAM", "PartyService", "serve"]
+__all__ = ["PartyService", "serve"]
 
 Words = NDArray[np.uint64]
 
@@ -119,11 +121,9 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        refuse_watched(read)
         address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)
-        self.leads = self._number == len(read.names) - 1
         self.largest_rows = largest_rows
         # For SharedModel, None means after two seconds and on a terminal.
         self._progress = None if progress else False
@@ -171,6 +171,12 @@ class PartyService:
         return {} if turns is None else turns.sets
 
     @property
+    def digests(self) -> dict[str, bytes]:
+        """The digest of each model that is served now, by name."""
+        turns = self._turns
+        return {} if turns is None else turns.digests
+
+    @property
     def kinds(self) -> dict[str, Hashable]:
         """A key for each model, equal for models that can be evaluated together."""
         turns = self._turns
@@ -196,7 +202,8 @@ class PartyService:
     def health(self, asks: str) -> dict[str, Any]:
         """Return the state of the service, as far as the member `asks` may know it."""
         pending = () if asks in self.read.clients or self.state else self.files.pending
-        state = self.state
+        state, models, known = self.state, self.models_of(asks), self.digests
+        digests = tuple(f"{name}={known[name].hex()}" for name in models if name in known)
         helpers = (self.read.provider, self.read.auditor)
         if self.read.auditor and any(member and member.name == asks for member in helpers):
             # Errors are not for them, see mpc.transport.remote.
@@ -205,8 +212,10 @@ class PartyService:
             "role": "party",
             "me": self.me,
             "state": state or "ready",
-            "models": tuple(self.models_of(asks)),
+            "models": tuple(models),
+            **({"digests": digests} if digests else {}),
             **({"pending": pending} if pending else {}),
+            **({} if self.read.security == SEMI_HONEST else {"security": self.read.security}),
             "waiting": len(self.book),
             "served": self._all_served(),
             "seconds": int(time.monotonic() - self._started),
@@ -234,8 +243,11 @@ class PartyService:
         SottoError
             If something is wrong with the files or the key. Nothing changes then.
         """
-        if (read.names, read.format) != (self.read.names, self.read.format):
-            raise PartyError("parties and format can change only when all services start again")
+        fixed = [(r.names, r.format, r.security) for r in (read, self.read)]
+        if fixed[0] != fixed[1]:
+            raise PartyError(
+                "parties, format and security can change only when all services start again"
+            )
         helpers = [(r.provider is None, audit_terms(r)) for r in (read, self.read)]
         if helpers[0] != helpers[1]:
             raise PartyError(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpc import FrameError, PeerError, RangeError, Session, WorkerError
+from mpc import AbortError, FrameError, PeerError, RangeError, Session, SharedArray, WorkerError
 from mpc.core.events import record
 from nn.models.saved_shares import SharesFile, shared_model
 from nn.serving.agreement import ERROR, KEY_BYTES, LATER, PER_TURN, RANGE, Book, Request
@@ -29,6 +29,7 @@ from nn.serving.answers import (
     requests_inside,
 )
 from nn.serving.model_files import ModelFiles
+from nn.serving.parcels import answer_masks
 from nn.serving.stocks import use_stocks
 from nn.serving.warming import warm_up
 from nn.shared.model import SharedModel
@@ -78,9 +79,14 @@ class Wishes:
         return True
 
     def explain(self, error: BaseException) -> str:
-        """Return why a session is over. A service that has announced it leaves is not called lost."""
+        """Return why a session is over. A service that has announced it leaves is not called lost.
+
+        Of a check between watched parties that has failed: always the same text.
+        """
         if not isinstance(error, PeerError):
             return "the request failed"
+        if isinstance(error, AbortError):
+            return str(error)
         return f"{self.leaves} shuts down" if self.leaves else self.lost or str(error)
 
 
@@ -108,6 +114,8 @@ class Turns:
         The models that are served, by name.
     sets : dict of str to bytes
         The id of each model's set of files, the same at all parties.
+    digests : dict of str to bytes
+        Each model's digest, see :class:`nn.models.saved_shares.SharesFile`.
     kinds : dict of str to hashable
         A key for each model, equal for models that can be evaluated together.
     served : int
@@ -131,13 +139,17 @@ class Turns:
         self._checks = checks
         self.models: dict[str, SharedModel] = {}
         self.sets: dict[str, bytes] = {}
+        self.digests: dict[str, bytes] = {}
         self.kinds: dict[str, Hashable] = {}
         self.served = 0
         # Seconds of the last evaluation of each kind of requests.
         self._seconds: dict[Hashable, float] = {}
 
     def agree_on_models(self) -> None:
-        """Find the sets of files that all parties have, and load new models from them: 2 rounds."""
+        """Find the sets of files that all parties have, and load new models from them.
+
+        2 rounds; 4 among watched parties.
+        """
         files = self._files.known()
         rows = [
             np.concatenate([_name_words(name), file.set_id])
@@ -145,11 +157,14 @@ class Turns:
             for file in files[name]
         ]
         counts = self.session.tell([np.array([len(rows), self._checks], np.uint64)])
+        # Or one that deviates could have the others load different models.
+        self.session.check_each_other()
         # As parties may say different things of clients, and still have to run one program.
         checks = any(int(count[1]) for count in counts)
         sizes = [min(int(count[0]), 4096) for count in counts]
         table = np.array(rows, np.uint64).reshape(-1)
         received = self.session.tell([table], [(4 * size,) for size in sizes])
+        self.session.check_each_other()
         tables = [[row.tobytes() for row in words.reshape(-1, 4)] for words in received]
         models: dict[str, SharedModel] = {}
         new: dict[str, SharedModel] = {}
@@ -177,6 +192,7 @@ class Turns:
                 record("models", warning=True, me=self._me, model=name, why=why)
         self.kinds = {name: architecture(model) for name, model in models.items()}
         self.sets = sets
+        self.digests = {name: file.digest for name, file in used.items()}
         self._seconds.clear()
         self.models = {name: models[name] for name in files if name in models}
 
@@ -194,7 +210,7 @@ class Turns:
         plan = np.zeros((int(self._leads), 2 + _KEY_WORDS * PER_TURN), np.uint64)
         if self._leads:
             self._plan(plan[0])
-        turn = self.session.open((plan, leader))[0][0]
+        turn = self._told(leader, plan)
         flags, taken, refused = int(turn[0]), int(turn[1]) & 0xFFFF, int(turn[1]) >> 16
         if taken + refused > PER_TURN:
             raise FrameError(
@@ -224,6 +240,15 @@ class Turns:
             members = (*self.session.parties, self._provider)
             return members[min(flags >> 8, len(members) - 1)]
         return ""
+
+    def _told(self, leader: int, plan: Words) -> Words:
+        """Return the leader's plan; watched parties compare at once that all have got the same."""
+        session = self.session
+        if session.watch is None:
+            return session.open((plan, leader))[0][0]
+        told = session.give(leader, plan)[0]
+        session.check_each_other()
+        return told
 
     def _plan(self, plan: Words) -> None:
         """At the leader: wait for something to do, and write the plan of the turn."""
@@ -289,14 +314,14 @@ class Turns:
         for request in requests:
             rows[request.model] += request.rows
         model = side_by_side([self.models[name] for name in rows], tuple(rows.values()))
-        words = np.concatenate([request.shares for request in requests])
+        words = np.concatenate([request.shares for request in requests], axis=1)
         answer = requests[0].answer
         try:
             x = self._checked(model, words, requests)
             if x is None:
                 return
             program = answer_of if requests[0].trusted else answer_to_checked
-            result = program(model, x, answer, self._progress).shares[0]
+            result = self._answers(program(model, x, answer, self._progress), requests)
         except WorkerError as error:
             self._refuse(requests, error)
             return
@@ -334,13 +359,31 @@ class Turns:
                 waited=begin - request.arrived, seconds=seconds,
             )  # fmt: skip
 
+    def _answers(self, found: SharedArray, requests: Sequence[Request]) -> Words:
+        """Return this party's shares of answers; among watched parties the answers under clients' masks.
+
+        What no client is to get, of a refused request, stays under a mask that is never told.
+        """
+        if self.session.watch is None:
+            return found.shares[0]
+        shares = found.shares.copy()
+        place = 0
+        for request in requests:
+            rows = slice(place, place + request.rows)
+            assert request.contents is not None
+            shares[:, rows] += answer_masks(request.contents.keys, shares[0, rows].shape)
+            place = rows.stop
+        with self.session.protocol("answers"), self.session.revealing():
+            (opened,) = self.session.open((shares, "sum"))
+        return opened[0]
+
     def _checked(self, model: SharedModel, words: Words, requests: Sequence[Request]) -> Any:
         """Refuse requests with rows out of range, and return the rows to evaluate, None if none are.
 
         All requests are of clients who are trusted, or none. Rows of refused ones are replaced by the low
         end of the range: nothing that was made ready for the others changes, nor how long they take.
         """
-        x, answer = model.rows_from_shares(words[None]), requests[0].answer
+        x, answer = model.rows_from_shares(words), requests[0].answer
         if requests[0].trusted:
             model.prepare(x, answer_of, answer=answer)
             return x
@@ -356,12 +399,13 @@ class Turns:
             words, place = words.copy(), 0
             for request, one, good in zip(requests, models, inside, strict=True):
                 if not good:
-                    low = one.encoded_range[0].view(np.uint64)
-                    first = self.session.first_row is not None
-                    words[place : place + request.rows] = low if first else 0
+                    rows = slice(place, place + request.rows)
+                    words[:, rows] = 0
+                    if (first := self.session.first_row) is not None:
+                        words[first, rows] = one.encoded_range[0].view(np.uint64)
                     request.finish(None, OUTSIDE, RANGE)
                 place += request.rows
-            x = model.rows_from_shares(words[None])
+            x = model.rows_from_shares(words)
         if not inside.any():
             if not apart:
                 self.session.drop_prepared()

@@ -33,15 +33,15 @@ def warm_up(model: SharedModel, evaluate: Callable[..., Any]) -> None:
     """
     session = model.session
     form = session.format
-    # The last party holds the low end of the range, and the others zeros.
-    last = session.here == (session.size - 1,)
+    # The last role has the low end of the range, and the others zeros.
+    last = np.array(session.here) == session.size - 1
     low = np.broadcast_to(model.low, model.n_features_in_)
     low = low if model.inputs is None else model.inputs.apply(low)
-    row = encode(low, form.frac_bits, int_bits=form.int_bits) * np.uint64(last)
+    row = encode(low, form.frac_bits, int_bits=form.int_bits) * last[:, None].astype(np.uint64)
     many = max(1, min(_ROWS, _WORDS // model.n_features_in_))
     answers = answers_of(model)
     for answer, rows in [(answers[0], many), *((answer, 1) for answer in answers)]:
-        x = model.rows_from_shares(np.repeat(row[None, None], rows, axis=1))
+        x = model.rows_from_shares(np.repeat(row[:, None], rows, axis=1))
         # The low end of the range may be unlike any row, and leave limits that rows do not.
         with suppress(RangeError):
             model.prepare(x, evaluate, answer=answer)

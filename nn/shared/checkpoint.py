@@ -12,11 +12,14 @@ the checkpoints of the last two epochs. To resume, all parties send each other t
 checkpoints that they hold, which are public, and load the latest one that all hold. Every call of
 ``fit`` has a name of its own in its checkpoints: shares of the same epoch of two runs do not add up
 to weights.
+
+Files of watched parties (``security="malicious"``) have two rows of shares, and in the header the digests
+of all rows (:mod:`nn.core.commitments`), which belong to a checkpoint's identity. The parties check each
+other before they write, and before they go by the identities that others have told them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import dataclass, field
@@ -29,7 +32,9 @@ from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.errors import ArgumentError, DataError
+from mpc.core.watching import roles_of
 from nn.core import archives
+from nn.core.commitments import DIGEST_BYTES, check_rows, commit, digest_of
 from nn.shared.training import SharedTrainer
 
 __all__ = ["Progress", "load", "save"]
@@ -37,9 +42,7 @@ __all__ = ["Progress", "load", "save"]
 Words = NDArray[np.uint64]
 
 _FORMAT = "sotto training checkpoint"
-_VERSION = 3
-# Length of the digest of a header, in a checkpoint's identity.
-_DIGEST_BYTES = 16
+_VERSION = 4
 # Checkpoints that a party holds: of the last epoch, and of the one before.
 _MOST = 2
 
@@ -80,7 +83,10 @@ def save(
     setting: dict[str, Any],
     done: Progress,
 ) -> None:
-    """Write the checkpoint of each party that lives here into `folder`."""
+    """Write the checkpoint of each party that lives here into `folder`.
+
+    No rounds; among watched parties 2, and AbortError before anything is written if one has deviated.
+    """
     session = trainer.session
     form = session.format
     arrays = {"weights": trainer.weights, **trainer.optimizer.state, **trainer.statistics}
@@ -88,6 +94,7 @@ def save(
         "format": _FORMAT,
         "version": _VERSION,
         "parties": list(session.parties),
+        "security": session.security,
         "fixed_point": [form.frac_bits, form.int_bits],
         "setting": setting,
         "run": done.run,
@@ -99,11 +106,17 @@ def save(
         "dropout": [each.bit_generator.state for each in trainer.generators],
         "arrays": {name: [x.frac_bits, x.bound] for name, x in arrays.items()},
     }
+    shares: dict[str, NDArray[Any]] = {name: x.shares for name, x in arrays.items()}
+    if session.watch is not None:
+        header = json.loads(json.dumps(header))
+        shares["salts"], digests = commit(session, _public_digest(header), shares)
+        header["digests"] = [digest.hex() for digest in digests]
     folder.mkdir(parents=True, exist_ok=True)
-    for row, number in enumerate(session.here):
+    for number in session.residents:
         own = {"party": session.parties[number]}
         text = json.dumps({**header, **own}).encode()
-        words = {name: x.shares[row] for name, x in arrays.items()}
+        rows = [session.here.index(role) for role in roles_of(number, session.security)]
+        words = {name: x[rows] for name, x in shares.items()}
         path = _path(folder, session.parties[number])
         for part in folder.glob(f"{path.name}.*.part"):
             part.unlink()  # of a run that was killed
@@ -113,6 +126,12 @@ def save(
             _previous(path).unlink(missing_ok=True)
         words["header"] = np.frombuffer(text, np.uint8)
         archives.write(path, words, mode=0o600, replace=True, keep=keep)
+
+
+def _public_digest(header: dict[str, Any]) -> bytes:
+    """Return the digest of all that the files of a checkpoint have in common, but those of shares."""
+    common = {name: value for name, value in header.items() if name not in ("party", "digests")}
+    return digest_of({}, json.dumps(common, sort_keys=True).encode())
 
 
 @dataclass
@@ -132,13 +151,13 @@ class _Held:
 
         Equal at all parties for files of one checkpoint, and for no others.
         """
-        common = {name: value for name, value in self.header.items() if name != "party"}
-        text = json.dumps(common, sort_keys=True).encode()
-        digest = hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
+        rows = json.dumps(self.header.get("digests")).encode()
+        digest = digest_of({}, b"sotto checkpoint", _public_digest(self.header), rows)
         return np.concatenate([np.array([self.epoch], np.uint64), np.frombuffer(digest, "<u8")])
 
 
-def _read(path: Path, party: str) -> _Held:
+def _read(path: Path, session: Session, number: int) -> _Held:
+    party, security = session.parties[number], session.security
     arrays = archives.read(path)
     try:
         header = json.loads(arrays.pop("header").tobytes())
@@ -154,23 +173,41 @@ def _read(path: Path, party: str) -> _Held:
         raise DataError(f"{path} must be {party}'s, but is {header.get('party')}'s")
     if type(header.get("epoch")) is not int or header["epoch"] < 1:
         raise DataError(f"{path} must have an epoch of 1 or more, got {header.get('epoch')!r}")
+    if header.get("security") != security:
+        raise DataError(
+            f"{path} must be of security {security!r}, as the session, got {header.get('security')!r}"
+        )
+    roles = roles_of(number, security)
+    if any(words.shape[:1] != (len(roles),) for words in arrays.values()):
+        raise DataError(f"{path} must have {len(roles)} rows of shares")
+    if session.watch is not None:
+        try:
+            digests = [bytes.fromhex(each) for each in header["digests"]]
+            salts = arrays.pop("salts")
+            check_rows(roles, salts, _public_digest(header), arrays, digests)
+        except (LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error}") from None
     return _Held(path, header, arrays)
 
 
-def _held(folder: Path, party: str) -> list[_Held]:
+def _held(folder: Path, session: Session, number: int) -> list[_Held]:
     """Read the checkpoints of a party, the last one first."""
-    path = _path(folder, party)
-    return [_read(p, party) for p in (path, _previous(path)) if p.exists()]
+    path = _path(folder, session.parties[number])
+    return [_read(p, session, number) for p in (path, _previous(path)) if p.exists()]
 
 
 def _exchange_identities(session: Session, held: list[list[_Held]]) -> list[list[bytes]]:
-    """Send all parties the identities of the checkpoints here; return each party's: 1 round."""
-    shape = _MOST, 1 + _DIGEST_BYTES // 8
-    own = [np.zeros(shape, np.uint64) for _ in session.here]
+    """Send all parties the identities of the checkpoints here; return each party's: 1 round.
+
+    Watched parties take another one, to check that all were told the same.
+    """
+    shape = _MOST, 1 + DIGEST_BYTES // 8
+    own = [np.zeros(shape, np.uint64) for _ in session.residents]
     for words, some in zip(own, held, strict=True):
         for row, each in zip(words, some, strict=False):
             row[:] = each.identity()
     received = session.tell(own, [shape] * session.size)
+    session.check_each_other()
     return [[row.tobytes() for row in words if row[0]] for words in received]
 
 
@@ -223,13 +260,15 @@ def load(
     Raises
     ------
     DataError
-        If a file here is damaged or another party's; or, at every party, if there are checkpoints
-        but none that all parties hold.
+        If a file here is damaged, another party's, or of a session with another security; or, at every
+        party, if there are checkpoints but none that all parties hold.
     ArgumentError
         If a setting differs from the run that wrote the checkpoint.
+    AbortError
+        Among watched parties, if one has deviated.
     """
     session = trainer.session
-    held = [_held(folder, session.parties[number]) for number in session.here]
+    held = [_held(folder, session, number) for number in session.residents]
     common = _common(session, _exchange_identities(session, held))
     if common is None:
         return None
@@ -253,9 +292,11 @@ def load(
             )
 
     running = trainer.statistics
+    # Of the files here the first rows are the roles of their parties, in order.
+    own = 1 if len(read) > 1 else len(session.here)
 
     def join(name: str) -> SharedArray:
-        shares = np.stack([each.arrays[name] for each in read])
+        shares = np.concatenate([each.arrays[name][:own] for each in read])
         frac_bits, bound = header["arrays"][name]
         wanted = running.get(name, trainer.weights).shape
         if shares.dtype != np.uint64 or shares.shape[1:] != wanted:
@@ -266,7 +307,7 @@ def load(
     weights = found.pop("weights")
     statistics = {name: found.pop(name) for name in running}
     generators = list(zip(trainer.generators, header["dropout"], strict=True))
-    for number, each in zip(session.here, read, strict=True):
+    for number, each in zip(session.residents, read, strict=True):
         # A later checkpoint that not all parties hold is overwritten.
         each.path.replace(_path(folder, session.parties[number]))
     trainer.weights, trainer.optimizer.state, trainer.statistics = weights, found, statistics

@@ -239,8 +239,6 @@ class _Fit:
     def run(self) -> SharedModel:
         """Train from the start, or from a checkpoint, to the end."""
         settings, rows = self.settings, len(self.data.X)
-        if settings.folder is not None:
-            self.session.refuse_watched("checkpoints", "leave out checkpoint")
         if settings.folder is not None and settings.resume:
             found = load(settings.folder, self.trainer, self.random, self.common, self.done.run)
             self.done = found or self.done

@@ -68,13 +68,14 @@ class Services:
         parties=PARTIES,
         clients=CLIENTS,
         provider=True,
+        security="semi-honest",
     ):
         self.folder, self.models, self.workers = folder, models, workers
-        self.parties = parties
+        self.parties, self.security = parties, security
         self.path = configuration.write_example(
             folder / "trial", parties, clients, ports=free_ports(len(parties) + 1),
             timeouts=configuration.Timeouts(connect=connect, answer=answer, idle=idle),
-            provider=provider,
+            provider=provider, security=security,
         )  # fmt: skip
         with self.path.open("a") as file:
             file.write(more)
@@ -94,7 +95,7 @@ class Services:
     def save(self, name, folder):
         """Write all parties' files of a model, in one process; each serves its own."""
         model, options = self.models[name]
-        with mpc.Session(self.parties) as session:
+        with mpc.Session(self.parties, security=self.security) as session:
             nn.save_shares(model.share(session, owner="alice", **options), folder)
 
     def start(self, name, *, program=("-m", "nn.command"), verbose=True, stderr=None):

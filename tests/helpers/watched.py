@@ -15,7 +15,7 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
 from mpc.core.setup import Setup
-from mpc.core.watching import PARTIES, Watch, input_key, role_streams
+from mpc.core.watching import PARTIES, Watch, input_key, role_streams, salt_key
 from mpc.provider.sources import InProcess
 from mpc.provider.watched import watched_provider
 from mpc.session import SessionAt
@@ -118,6 +118,7 @@ class Keys:
 
     roles: list[bytes]
     pairs: dict[tuple[int, int], bytes]
+    session: bytes
 
     @classmethod
     def fresh(cls):
@@ -125,6 +126,7 @@ class Keys:
         return cls(
             [fresh_key() for _ in range(PARTIES)],
             pairs | {(b, a): k for (a, b), k in pairs.items()},
+            fresh_key(),
         )
 
 
@@ -136,11 +138,13 @@ def session_of(
     streams = {role: role_streams(keys.roles[role]) for role in here}
     inputs = [StreamBlocks(input_key(keys.roles[(me + k) % PARTIES], me)) for k in range(PARTIES)]
     pair_keys = {q: keys.pairs[me, q] for q in range(PARTIES) if q != me}
+    salts = {me: salt_key(pair_keys[(me + 2) % PARTIES]), here[1]: salt_key(pair_keys[here[1]])}
     source = InProcess(streams, PARTIES, provider or watched_provider(keys.roles), copies=2)
     setup = Setup(
         parties=NAMES, here=here, format=FixedPoint(*form), memory_limit=1 << 28,
         streams=streams, source=source, transport=transport(me, pair_keys, network),
-        ledger=Ledger(PARTIES), range_policy=policy(ranges, here), watch=Watch(me, {me: inputs}),
+        ledger=Ledger(PARTIES), range_policy=policy(ranges, here), watch=Watch(me, {me: inputs}, salts),
+        session_id=keys.session,
     )  # fmt: skip
     return SessionAt(setup)
 

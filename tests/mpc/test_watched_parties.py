@@ -4,6 +4,7 @@ import ast
 import itertools
 import os
 import sys
+import tempfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -25,6 +26,8 @@ from nn.shared import fit
 from tests.helpers.program_fuzz import programs
 from tests.helpers.program_fuzz import run as run_program
 from tests.helpers.watched import NAMES, LocalWatched, LostError, run
+from tests.helpers.watched_serving import MODEL as SERVED
+from tests.helpers.watched_serving import ROWS, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 # A tampering for every message of every program, or a share of them in each run.
@@ -40,6 +43,7 @@ _DRAWN = np.random.default_rng(3)
 MODEL = nn.MLP.from_parameters(
     [_DRAWN.normal(0, 1, shape) for shape in ((6, 5), (5,), (5, 3), (3,))]
 )
+LINEAR = nn.MLP.from_parameters([_DRAWN.normal(0, 1, shape) for shape in ((6, 3), (3,))])
 
 
 METHODS = ("open", "open_to", "tell", "give", "open_more", "begin_with")
@@ -115,10 +119,36 @@ def told(session):
     return session.share(X, owner="bob").reveal()
 
 
+def saving(session):
+    """Save a model, load it, and evaluate what was loaded."""
+    secret = LINEAR.share(session, owner="alice", scores=True)
+    with tempfile.TemporaryDirectory() as folder:
+        nn.save_shares(secret, folder)
+        again = nn.load_shares(session, folder)
+    return again(again.share_rows(X, owner="bob")).reveal()
+
+
+def fitted(session, folder, **how):
+    rows, targets = session.share(X, owner="bob"), session.share(nn.one_hot(Y), owner="carol")
+    model = nn.MLP((6, 3), random_state=0)
+    return model.fit(rows, targets, epochs=1, batch_size=4, checkpoint=folder, **how)
+
+
+def resuming(session):
+    """Train with checkpoints, and take the trained weights from these."""
+    with tempfile.TemporaryDirectory() as folder:
+        fitted(session, folder)
+        model = fitted(session, folder, resume=True)
+    return model.reveal().layers[0].weights
+
+
 OTHERS = {
     each.__name__: each
-    for each in (inference, training, training_on_results, stopping, results, put_off, told)
-}
+    for each in (
+        inference, training, training_on_results, stopping, results, put_off, told, saving, resuming,
+        serving,
+    )
+}  # fmt: skip
 PROGRAMS = {
     **{f"{k} {check.name}: {check.what}": checked(check) for k, check in enumerate(CHECKS)},
     **OTHERS,
@@ -192,8 +222,13 @@ def test_honest_parties_never_abort_and_are_right(honest):
     for name in OTHERS:
         assert not runs[name].errors, (name, runs[name].errors)
     assert all(same(each, MODEL.predict(X)) for each in runs["inference"].results)
+    scores = LINEAR.decision_function(X)
+    assert all(same(each, scores) for each in runs["saving"].results)
     winners = np.eye(6)[X.argmax(axis=1)]
     assert all(same(each, X * X + winners * X) for each in runs["put_off"].results)
+    labels, refused, scores = zip(*runs["serving"].results, strict=True)
+    assert all(same(each, SERVED.predict(ROWS[:2])) for each in labels) and refused == (None,) * 3
+    assert all(same(each, SERVED.decision_function(ROWS[:1])) for each in scores)
     products = [X * (X - 0.5), X.argmax(axis=1), np.maximum(X * Y[0], 0)]
     for party, found in enumerate(runs["results"].results):
         assert same(found[0], products[0]) and same(found[5], products[0])
@@ -205,12 +240,12 @@ def test_honest_parties_never_abort_and_are_right(honest):
 # Where something is opened that no program above does, and why.
 EXEMPT = {
     ("mpc/protocols/masking.py", "mask_to", "open_to"): "needs a mask that is an owner's alone",
-    ("nn/shared/checkpoint.py", "_exchange_identities", "tell"): "refused",
-    ("nn/models/saved_shares.py", "_agree", "open"): "refused",
-    ("nn/models/saved_shares.py", "load_shares", "tell"): "refused",
+    ("nn/serving/turns.py", "_told", "open"): "of semi-honest parties",
+    ("nn/serving/stocks.py", "use_stocks", "tell"): "of two parties alone",
 }
-# Rooms that work with services and workers alone, which are refused, or for two parties alone.
-EXEMPT_ROOMS = ("mpc/two_party/", "mpc/workers/", "nn/serving/")
+# Rooms that work for two parties alone; or with workers, which are processes:
+# tests/parties/test_watched_apart.py.
+EXEMPT_ROOMS = ("mpc/two_party/", "mpc/workers/")
 
 
 def opens(value):
@@ -260,6 +295,7 @@ REVEALED = {
     ("mpc/protocols/range_check.py", "none_steps", "yield"),
     ("mpc/protocols/intervals.py", "_verdicts", "open"),
     ("mpc/protocols/shuffled_sort.py", "less", "open"),
+    ("nn/serving/turns.py", "_answers", "open"),
 }
 
 
@@ -379,7 +415,7 @@ def test_every_message_of_small_programs_is_attacked(honest):
     runs, _, _ = honest
     generator = np.random.default_rng(SEED)
     kinds = Counter()
-    for name in ("told", "results"):
+    for name in ("told", "results", "saving"):
         for sender, number in messages_of(runs[name]):
             change, right = flip(generator, True), runs[name].results
             kinds[attack(PROGRAMS[name], sender, number, change, right)] += 1
@@ -749,7 +785,7 @@ def test_a_semi_honest_session_says_nothing_of_it():
         assert x.plaintext is not None
 
 
-def test_what_does_not_work_yet_is_refused_by_name(tmp_path):
+def test_what_does_not_work_yet_is_refused_by_name():
     with pytest.raises(mpc.PartyError, match="third one need not own any data"):
         mpc.Session(security="malicious")
     with pytest.raises(mpc.ArgumentError, match="needs a crypto provider"):
@@ -757,20 +793,5 @@ def test_what_does_not_work_yet_is_refused_by_name(tmp_path):
     with pytest.raises(mpc.ArgumentError, match="security must be one of"):
         mpc.Session(security="covert")
     with mpc.Session(("alice", "bob", "carol"), security="malicious") as session:
-        secret = MODEL.share(session, owner="alice")
-        rows = secret.share_rows(X, owner="bob")
-        with pytest.raises(mpc.SessionError, match="saved shares do not work .* shares it again"):
-            nn.save_shares(secret, tmp_path)
-        with pytest.raises(mpc.SessionError, match="saved shares do not work"):
-            nn.load_shares(session, tmp_path)
-        with pytest.raises(mpc.SessionError, match="workers do not work .* leave n_jobs out"):
-            secret.predict(rows, n_jobs=2)
-        with pytest.raises(mpc.SessionError, match="checkpoints do not work"):
-            nn.MLP((6, 4, 3), random_state=0).fit(
-                session.share(X, owner="bob"),
-                session.share(nn.one_hot(Y), owner="carol"),
-                epochs=1,
-                checkpoint=tmp_path,
-            )
         with pytest.raises(mpc.SessionError, match="two parties alone"):
             session.prepare_ahead(inference)

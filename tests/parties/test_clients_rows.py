@@ -146,7 +146,7 @@ def test_a_hostile_client_costs_an_honest_one_no_answer(services):
         """Send all parties their shares, and close before the answer."""
         while not over.is_set():
             with asks(services, "dora") as hostile:
-                call = ("predict", os.urandom(16), "linear", "class", 1)
+                call = ("predict", os.urandom(16), "linear", b"", "class", 1)
                 for connection in hostile._connections[:-1]:
                     connection.post_bytes(Kind.CALL, wire.encode((*call, bytes(16))))
                 last = hostile._connections[-1]

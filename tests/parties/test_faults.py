@@ -241,7 +241,7 @@ def test_a_client_that_stalls_disturbs_nobody_and_is_let_go(services):
         send_hello(connection, "predict", mine, b"")
         read_hello(connection, 30)
         # Half of a request.
-        call = wire.encode(("predict", b"s" * 16, "network", "class", 2))
+        call = wire.encode(("predict", b"s" * 16, "network", b"", "class", 2))
         if connection is stalled[-1]:
             connection.post_bytes(Kind.CALL, call)
             head = frames.pack(Kind.SHARE, 2, 0, True, [(2, 64)])

@@ -76,7 +76,7 @@ def frames_of_all_kinds():
     assert form.frac_bits == 16
     good = [frame_of(ARRAYS), frame_of(ARRAYS, kind=Kind.REVEAL), frame_of(ARRAYS[1:])]
     for kind, value in (
-        (Kind.HELLO, hello), (Kind.CALL, ("predict", bytes(16), "network", "class", 7)),
+        (Kind.HELLO, hello), (Kind.CALL, ("predict", bytes(16), "network", b"", "class", 7)),
         (Kind.ANSWER, ("ok", "network", 64, (1, 2))), (Kind.READY, ()), (Kind.ABORT, ()),
     ):  # fmt: skip
         out = Memory()

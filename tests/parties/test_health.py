@@ -61,7 +61,11 @@ def test_all_answer_whoever_asks(services, capsys):
         else:
             assert int(up) < 1000 and says == "sessions 1, served 0"
         for _, _, up, says in parties:
-            assert int(up) < 1000 and says == "state ready, models network, waiting 0, served 1"
+            digest = says.partition("digests network=")[2][:64]
+            assert len(bytes.fromhex(digest)) == 32
+            assert int(up) < 1000 and says == (
+                f"state ready, models network, digests network={digest}, waiting 0, served 1"
+            )
     # Those that asked have disturbed nobody.
     predict(services)
     assert all(services.processes[name].poll() is None for name in services.logs)

@@ -22,8 +22,8 @@ from mpc.transport import waiting
 from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.connection import exchange
 from nn.command import main
-from nn.serving.service import CLIENT_STREAM, PartyService
-from ring import Stream
+from nn.serving.parcels import Contents
+from nn.serving.service import PartyService
 from tests.helpers.dates import redate
 from tests.helpers.programs import network
 from tests.helpers.services import MODELS, PARTIES, Services
@@ -72,11 +72,10 @@ def greeted(services, party, me="erin"):
 
 def send(connection, id, rows):
     """Send a request for rows of zeros; the last party gets words and the other a seed."""
-    call = ("predict", id, "network", "class", rows)
+    call = ("predict", id, "network", b"", "class", rows)
     if connection.peer == PARTIES[-1]:
         connection.post_bytes(Kind.CALL, wire.encode(call))
-        share = np.empty((rows, 64), np.uint64)
-        Stream(bytes(16)).fill(share, CLIENT_STREAM)
+        (share,) = Contents((bytes(16),), 0, 2, watched=False).shares((rows, 64), None)
         connection.post(Kind.SHARE, [np.negative(share)])
     else:
         connection.post_bytes(Kind.CALL, wire.encode((*call, bytes(16))))

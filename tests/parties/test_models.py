@@ -127,6 +127,25 @@ def test_a_model_is_served_once_every_party_has_it(started, capsys):
     started.serves("two", 2)
 
 
+def test_put_tells_the_digest_by_which_a_client_refuses_a_successor(started, capsys):
+    assert started.put("named", started.shares(4))
+    digests = re.findall("model_digest: ([0-9a-f]{64})\n", capsys.readouterr().out)
+    assert len(digests) == 2 and len(set(digests)) == 1
+    told = [each for each in started.told_by("bob")["digests"] if each.startswith("named=")]
+    assert told == [f"named={digests[0]}"]
+    options = {"me": "carol", "model": "named", "model_digest": digests[0]}
+    with nn.Client(started.path, **options) as pinned, started.client("named") as other:
+        np.testing.assert_array_equal(pinned.predict(X), model(4).predict(X))
+        # The same model, saved anew: other salts, other shares, another digest.
+        assert started.put("named", started.shares(4))
+        with pytest.raises(mpc.AnswerError, match="'named' has the digest [0-9a-f]{64} now"):
+            pinned.predict(X)
+        np.testing.assert_array_equal(other.predict(X), model(4).predict(X))
+    with pytest.raises(mpc.AnswerError, match="model_digest is " + digests[0]):
+        nn.Client(started.path, **options)
+    assert started.remove("named") == [0, 0]
+
+
 def asking(services, name, seeds, stop, found, me="carol"):
     """Ask until told to stop: each answer must be that of one of the models as a whole."""
     plain = [model(seed).predict(X).tolist() for seed in seeds]
@@ -306,18 +325,20 @@ def test_a_prediction_without_a_description_is_refused_just_so(listed, everywher
     alice, bob = (greeted(listed, party, "dora") for party in PARTIES)
     for name in ("two", "nothing"):
         for id in (b"1" * 16, b"2" * 16):
-            status, text = asked(bob, "predict", id, name, "class", 1, share=1)
+            status, text = asked(bob, "predict", id, name, b"", "class", 1, share=1)
             assert status == "error" and text.startswith("dora may ask for one, secret alone")
-            status, text = asked(alice, "predict", id, name, "class", 1, share=1)
+            status, text = asked(alice, "predict", id, name, b"", "class", 1, share=1)
             if everywhere:
                 assert status == "error" and text.startswith("dora may ask for one, secret alone")
             else:
                 assert status == "later" if name == "two" else "error"
     # In the other order too: what has arrived is refused, and not kept for so long as ANSWER.
-    alice.post_bytes(Kind.CALL, wire.encode(("predict", b"3" * 16, "two", "class", 1, bytes(16))))
+    alice.post_bytes(
+        Kind.CALL, wire.encode(("predict", b"3" * 16, "two", b"", "class", 1, bytes(16)))
+    )
     alice.expect_bytes([Kind.ANSWER], 1 << 16)
     alice.push()
-    assert asked(bob, "predict", b"3" * 16, "two", "class", 1, share=1)[0] == "error"
+    assert asked(bob, "predict", b"3" * 16, "two", b"", "class", 1, share=1)[0] == "error"
     exchange([alice], ANSWER / 2)
     assert wire.decode(alice.take().data.data)[0] in ("error", "later")
     assert dict(asked(bob, "health")[1:])["models"] == ("one",)

@@ -11,7 +11,9 @@ import pytest
 
 import mpc
 import nn
+from nn.core.commitments import _digest_of_row
 from nn.layers.pooling import MaxPool
+from nn.models.saved_shares import _public_digest
 from tests.helpers.programs import (
     flower_network,
     flower_rows,
@@ -38,8 +40,9 @@ def test_saved_shares_are_one_partys_own(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with np.load(path, allow_pickle=False) as file:
             words.append(file["p0"])
-            assert json.loads(file["header"].tobytes())["version"] == 2
-    total = (words[0] + words[1]).view(np.int64) * 2.0**-16
+            assert json.loads(file["header"].tobytes())["version"] == 4
+    assert words[0].shape == (1, *network().parameters[0].shape)
+    total = (words[0] + words[1])[0].view(np.int64) * 2.0**-16
     np.testing.assert_allclose(total, network().parameters[0], atol=2.0**-16)
     with mpc.Session() as session:
         model = nn.load_shares(session, tmp_path / "model")
@@ -125,20 +128,44 @@ def test_what_cannot_be_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def changed(path, both, **fields):
-    """Change a party's file: arrays by name, or fields of the header; `both` parties' alike."""
-    for name in ("alice", "bob") if both else ("alice",):
-        file = path / f"{name}.npz"
-        with np.load(file) as archive:
-            arrays = dict(archive)
-        header = json.loads(arrays["header"].tobytes())
+def read(file):
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    return arrays, json.loads(arrays.pop("header").tobytes())
+
+
+def digest_of_shares(arrays, header):
+    """Return what a file of a semi-honest party says is the digest of its shares."""
+    rows = {name: words for name, words in arrays.items() if name[1:].isdecimal()}
+    beside = {n: a for n, a in arrays.items() if n not in rows and n != "salts" and a is not None}
+    public, role = _public_digest(header, beside), header["parties"].index(header["party"])
+    kept = {name: words for name, words in rows.items() if words is not None}
+    salt = b"" if arrays["salts"] is None else arrays["salts"][0].tobytes()
+    return _digest_of_row(role, salt, public, kept, 0).hex()
+
+
+def changed(path, both, anew=True, **fields):
+    """Change a party's file: arrays by name, or fields of the header; `both` parties' alike.
+
+    With `anew` the digests in it are computed again, as whoever changes a file may do.
+    """
+    files = {
+        name: read(path / f"{name}.npz") for name in (("alice", "bob") if both else ("alice",))
+    }
+    for arrays, header in files.values():
         for key, value in fields.items():
             if isinstance(value, np.ndarray) or key in arrays:
-                arrays[key] = value
+                shares = key[1:].isdecimal() and value is not None
+                arrays[key] = value[None] if shares else value
             else:
                 header[key] = value
+    own = [digest_of_shares(*file) for file in files.values()]
+    for name, (arrays, header) in files.items():
+        if anew and "digests" not in fields:
+            header["digests"][: len(own)] = own
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        np.savez(file, **{key: array for key, array in arrays.items() if array is not None})
+        kept = {key: array for key, array in arrays.items() if array is not None}
+        np.savez(path / f"{name}.npz", **kept)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +191,13 @@ def changed(path, both, **fields):
         {"kind": "regressor"},
         {"link": "identity"},
         {"scores": 1},
-        {"set": "ab"},
+        {"digests": ["ab", "cd"]},
+        {"digests": ["ab" * 32]},
+        {"digests": 3},
+        {"security": "malicious"},
+        {"salts": None},
+        {"salts": np.zeros((2, 32), np.uint8)},
+        {"salts": np.zeros((1, 32))},
         {"version": 1},
         {"p1": None},
         {"p1": np.zeros(6)},
@@ -204,6 +237,39 @@ def test_one_party_alone_cannot_change_what_is_public(tmp_path, fields):
     changed(tmp_path, False, **fields)
     with mpc.Session() as session, pytest.raises(mpc.DataError, match="not of one set"):
         nn.load_shares(session, tmp_path)
+
+
+def test_shares_that_were_changed_are_noticed_by_their_party(tmp_path):
+    alice, _ = saved(tmp_path)
+    arrays, _ = read(alice)
+    arrays["p1"][0, 3] ^= np.uint64(1)
+    changed(tmp_path, False, anew=False, p1=arrays["p1"][0])
+    with mpc.Session() as session, pytest.raises(mpc.DataError, match=r"alice\.npz.*changed since"):
+        nn.load_shares(session, tmp_path)
+    with pytest.raises(mpc.DataError, match="changed since"):
+        nn.model_digest(alice)
+    changed(tmp_path, False, p1=arrays["p1"][0])
+    with mpc.Session() as session, pytest.raises(mpc.DataError, match="not of one set"):
+        nn.load_shares(session, tmp_path)
+
+
+def test_a_models_name_is_that_of_one_set(tmp_path):
+    names = []
+    for number in range(2):
+        names += [nn.model_digest(path) for path in saved(tmp_path / str(number))]
+    assert names[0] == names[1] != names[2] == names[3]
+    digests = [read(path)[1]["digests"] for path in tmp_path.glob("*/*.npz")]
+    assert len({digest for each in digests for digest in each}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "match"), [("cy", "does not exist"), ("bob", "is no file of shares")]
+)
+def test_what_has_no_name(tmp_path, name, match):
+    alice, _ = saved(tmp_path / "one")
+    (tmp_path / "bob.npz").write_bytes(alice.read_bytes())
+    with pytest.raises(mpc.DataError, match=match):
+        nn.model_digest(tmp_path / f"{name}.npz")
 
 
 def test_any_damage_is_an_error_about_the_file(tmp_path):
@@ -299,8 +365,8 @@ def test_saving_costs_what_is_said(tmp_path):
         before = session.cost()
         nn.save_shares(shared, tmp_path)
         spent = session.cost() - before
-    assert (spent.rounds, spent.bytes_sent_per_party) == (2, 32)
-    assert "2 rounds, 32 bytes." in nn.save_shares.__doc__
+    assert (spent.rounds, spent.bytes_sent_per_party) == (2, 40)
+    assert "2 rounds, 40 bytes" in nn.save_shares.__doc__
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

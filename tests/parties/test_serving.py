@@ -249,7 +249,7 @@ def call(*values):
 
 def predict(model="network", answer="class", rows=2, id=b"i" * 16, seed=None):
     """Call as at the last party, which gets no seed with the call."""
-    return call("predict", id, model, answer, rows, *(() if seed is None else (seed,)))
+    return call("predict", id, model, b"", answer, rows, *(() if seed is None else (seed,)))
 
 
 def words(*shape):

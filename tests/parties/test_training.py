@@ -12,8 +12,11 @@ from tests.helpers.programs import Fit, digits, epoch_of, fit, small_convolution
 NAMES = ("alice", "bob", "carol")
 
 
-def apart(names, how, **crash):
-    return start(lambda me: Fit(me, names, how, **crash), names, timeout=120, answer_timeout=10)
+def apart(names, how, security="semi-honest", **crash):
+    return start(
+        lambda me: Fit(me, names, how, **crash), names, timeout=120, answer_timeout=10,
+        security=security,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -62,8 +65,8 @@ def epochs(folder):
     return {path.name: epoch_of(path) for path in sorted(folder.iterdir())}
 
 
-def check_as_if_never_interrupted(names, resumed, how):
-    with mpc.Session(names, ranges="warn") as session:  # as between processes
+def check_as_if_never_interrupted(names, resumed, how, security="semi-honest"):
+    with mpc.Session(names, ranges="warn", security=security) as session:  # as between processes
         whole, *_ = fit(session, *digits(), **{**how, "folder": None})
         rounds = session.cost().total.rounds
     for name in names:
@@ -75,13 +78,14 @@ def check_as_if_never_interrupted(names, resumed, how):
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
 
 
-def test_a_training_whose_parties_died_is_resumed(tmp_path):
-    names = NAMES[:2]
+@pytest.mark.parametrize(("names", "security"), [(NAMES[:2], "semi-honest"), (NAMES, "malicious")])
+def test_a_training_whose_parties_died_is_resumed(names, security, tmp_path):
     how = {"network": small_mlp, "epochs": 3, "batch_size": 64, "folder": tmp_path}
     with pytest.raises(mpc.LaunchError, match="exit code -9"):
-        apart(names, how, crash_after=1)
-    assert epochs(tmp_path) == {"checkpoint-alice.npz": 1, "checkpoint-bob.npz": 1}
-    check_as_if_never_interrupted(names, apart(names, {**how, "resume": True}), how)
+        apart(names, how, security, crash_after=1)
+    assert epochs(tmp_path) == {f"checkpoint-{name}.npz": 1 for name in names}
+    resumed = apart(names, {**how, "resume": True}, security)
+    check_as_if_never_interrupted(names, resumed, how, security)
 
 
 @pytest.mark.parametrize("names", [NAMES[:2], NAMES], ids=["two", "three"])

@@ -52,7 +52,7 @@ def evaluate(session, cases):
             other = np.random.default_rng(100 + k).integers(0, 2**64, words.shape, np.uint64)
             share = other if number == 0 else words.view(np.uint64) - other
             requests.append(
-                Request(f"client {k}", bytes([k]) * 16, model, b"v", "class", len(words), share,
+                Request(f"client {k}", bytes([k]) * 16, model, b"v", "class", len(words), share[None],
                         lambda: None, "kind", trusted)
             )  # fmt: skip
         turns._evaluate(requests)

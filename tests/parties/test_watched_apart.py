@@ -16,10 +16,9 @@ from mpc.core.frames import Kind
 from mpc.launch import HELPERS, start
 from mpc.parties import configuration
 from mpc.parties.configuration import write_example
-from mpc.parties.handshake import disagreement, terms
+from mpc.parties.handshake import client_terms, disagreement, terms
 from mpc.parties.health import ask, table
 from mpc.provider.service import ProviderService
-from nn.serving.service import PartyService
 
 NAMES = ("alice", "bob", "carol")
 X = np.random.default_rng(0).random((4, 6))
@@ -279,7 +278,6 @@ def test_the_configuration_says_it_and_the_default_does_not(tmp_path):
     [
         ('security = "covert"', {}, 'security must be "semi-honest" or "malicious"'),
         ('security = "malicious"', {"auditor": True}, r"does not go with an \[auditor\] yet"),
-        ('security = "malicious"\n[workers]\nn_jobs = 2', {}, r"does not go with \[workers\] yet"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused_with_its_line(tmp_path, line, options, match):
@@ -311,10 +309,10 @@ def test_two_parties_alone_are_refused(tmp_path):
         mpc.launch(small, NAMES, security="covert")
 
 
-def test_services_and_their_clients_are_refused(tmp_path):
+def test_a_client_that_says_another_security_is_told_so(tmp_path):
     path = write_example(tmp_path / "c", NAMES, ("dora",), security="malicious")
     read = configuration.load(path)
-    with pytest.raises(mpc.ConfigurationError, match="services for clients do not work yet"):
-        PartyService(read, "alice", {})
-    with pytest.raises(mpc.ConfigurationError, match="services for clients do not work yet"):
-        nn.Client(path, me="dora")
+    mine, other = client_terms(read), client_terms(replace(read, security="semi-honest"))
+    assert not disagreement("alice", mine, "dora", mine)
+    told = disagreement("alice", mine, "dora", other)
+    assert "disagree on security: alice has 'malicious', dora has 'semi-honest'" in told

@@ -73,7 +73,7 @@ def test_no_room_in_a_plan_ends_the_request_and_not_the_session():
     turns = Turns.__new__(Turns)
     turns.session, turns.models = model.session, {"m": model}
     requests = [
-        Request("dora", bytes([k]) * 16, "m", b"v", "class", 1, np.zeros((1, N), np.uint64),
+        Request("dora", bytes([k]) * 16, "m", b"v", "class", 1, np.zeros((1, 1, N), np.uint64),
                 lambda: None, "m")
         for k in range(3)
     ]  # fmt: skip

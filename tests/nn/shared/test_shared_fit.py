@@ -241,9 +241,10 @@ def test_checkpoints_are_each_partys_own_shares(tmp_path, digits):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
-            assert header["version"] == 3
+            assert header["version"] == 4
             assert header["party"] in name
-            shares.append(file["weights"])
+            (words,) = file["weights"]
+            shares.append(words)
     total = (shares[0] + shares[1]).view(np.int64) * 2.0**-24
     flat = np.concatenate([p.ravel() for p in model.parameters])
     assert np.abs(total - flat).max() < 2.0**-15
@@ -280,8 +281,14 @@ def test_checkpoints_that_do_not_fit(tmp_path, digits):
     spoil(bob, epoch="7")
     with pytest.raises(mpc.DataError, match="bob.npz must have an epoch of 1 or more, got '7'"):
         resume()
-    spoil(bob, version=4)
-    with pytest.raises(mpc.DataError, match="version 4, this program reads version 3"):
+    spoil(bob, version=3)
+    with pytest.raises(mpc.DataError, match="version 3, this program reads version 4"):
+        resume()
+    bob.write_bytes(good)
+    spoil(bob, security="malicious")
+    with pytest.raises(
+        mpc.DataError, match="security 'semi-honest', as the session, got 'malicious'"
+    ):
         resume()
     bob.write_bytes(good[:1000])
     with pytest.raises(mpc.DataError, match="bob.npz is damaged"):

@@ -1,0 +1,142 @@
+"""What watched parties tell each other of their workers: every message is attacked.
+
+The workers themselves are processes, see tests/parties/test_watched_workers.py. Here a part is computed
+at once.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import mpc
+from mpc.core.errors import ABORTED, AbortError, ArgumentError, FrameError
+from mpc.workers import pool
+from mpc.workers.spread import joint_state, spread
+from tests.helpers.watched import NAMES, LostError, run
+from tests.mpc.test_watched_parties import Tampering, X, flip, messages_of
+
+
+def doubled(session, x):
+    return x + x
+
+
+class Worker:
+    address = ("127.0.0.1", 9)
+
+
+class Pool:
+    """Two workers of a party, which double their rows."""
+
+    ends = pool.DONE
+    given = ()
+    problem = "a lie"
+    wanted = 2
+
+    def __init__(self, session, *_):
+        self.session = session
+        Pool.given = [*Pool.given, session.me]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def start(self):
+        Pool.given = [name for name in Pool.given if name != self.session.me]
+
+    wait_anew = wait_for_workers = wait_for_parts = start_again = lambda *_: None
+
+    def status(self, first):
+        return pool.HERE, 2
+
+    def take(self, count):
+        return [Worker()] * count
+
+    def give(self, worker, part):
+        Pool.given = [*Pool.given, self.session.me]
+        part.result, part.state = 2 * part.words[0], self.ends
+
+
+def program(session):
+    x = (session.share(X, owner="alice") * session.share(X, owner="bob")).truncate()
+    return spread(session, doubled, x, n_jobs=2).reveal()
+
+
+@pytest.fixture
+def pools(monkeypatch):
+    read = SimpleNamespace(timeouts=SimpleNamespace(answer=1.0))
+    monkeypatch.setattr("mpc.workers.spread.WorkerPool", Pool)
+    begin = mpc.Session._begin
+    monkeypatch.setattr(
+        mpc.Session, "_begin", lambda self, setup, _=None, *rest: begin(self, setup, read, *rest)
+    )
+    return Pool
+
+
+def test_honest_parties_are_right_and_pay_what_is_planned(pools):
+    outcome = run(program)
+    for found in outcome.results:
+        np.testing.assert_allclose(found, 2 * X * X, atol=1e-3)
+    with mpc.Session(NAMES, security="malicious") as session:
+        planned = session.plan(program).cost
+    for session in outcome.sessions:
+        spent = session.cost()
+        assert spent.by_protocol["check"].rounds == planned.by_protocol["check"].rounds == 3
+        assert spent.total.rounds == planned.total.rounds
+
+
+def test_every_tampered_message_ends_the_session_before_a_result_is_used(pools):
+    """Each honest party stops, and where the words are no public ones, with the text of a failed check."""
+    honest = run(program)
+    aborts = 0
+    for count, (sender, number) in enumerate(messages_of(honest)):
+        change = Tampering(sender, number, flip(np.random.default_rng(count), True))
+        outcome = run(program, change)
+        assert change.done == 1
+        given = set(Pool.given)
+        for party in {0, 1, 2} - {sender}:
+            found = outcome.results[party]
+            if not isinstance(found, Exception):  # who was told the truth in the last check
+                assert change.kind.name == "CHECK" and party != change.receiver
+                continue
+            aborts += isinstance(found, AbortError)
+            if change.public:
+                public = (AbortError, FrameError, LostError, ArgumentError)
+                assert isinstance(found, public), (sender, number, found)
+                continue
+            assert isinstance(found, AbortError) and str(found) == ABORTED
+            if change.begun == 0 and change.kind.name != "CHECK":
+                assert NAMES[party] not in given, "shares that were not checked went to a worker"
+    assert aborts > 60
+
+
+@pytest.mark.parametrize("party", range(3))
+def test_one_party_whose_worker_has_failed_a_check_ends_the_session_of_all(pools, party):
+    class Failing(Pool):
+        def give(self, worker, part):
+            super().give(worker, part)
+            if self.session.me == NAMES[party]:
+                part.state = pool.ABORTED
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mpc.workers.spread.WorkerPool", Failing)
+        outcome = run(program)
+    assert all(isinstance(found, AbortError) for found in outcome.results)
+
+
+@pytest.mark.parametrize("receiver", range(2))
+def test_who_says_of_parts_that_they_are_done_here_and_lost_there_is_caught(pools, receiver):
+    def lie(message):
+        words = message.arrays[0]
+        if message.public and message.sender == 2 and words.tolist() == [pool.DONE] * 2:
+            words[:] = pool.LOSS if message.receiver == receiver else pool.DONE
+
+    outcome = run(program, lie)
+    assert all(isinstance(found, AbortError) for found in outcome.results[:2])
+
+
+@pytest.mark.parametrize("other", [pool.DONE, pool.LOSS, pool.FAILURE, pool.RUNNING])
+def test_a_check_that_failed_at_one_has_failed_for_all(other):
+    assert joint_state([other, pool.ABORTED, other]) == pool.ABORTED

@@ -1,0 +1,147 @@
+"""Turns of services of watched parties, where one deviates, alone or with a client."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpc.core.errors import AbortError, FrameError
+from mpc.core.frames import Kind
+from mpc.core.limits import Limits
+from nn.serving.parcels import Contents, answer_masks, pack
+from ring.errors import ShapeError
+from tests.helpers.watched import LostError, run
+from tests.helpers.watched_serving import ASKED, MODEL, ROWS, Asked, turns_of
+
+LEADER = 2
+# Two requests; and two of one client with one id, as nobody should send them.
+PAIR = [Asked("d", ROWS[:1], "class"), Asked("e", ROWS[1:2], "class")]
+SAME_ID = [Asked("f", ROWS[:1], "class"), Asked("f", ROWS[1:2], "class")]
+
+
+def taking(asked, prepare=None, turns_taken=1):
+    """Return a program that takes turns with the requests that `asked(party)` gives each party."""
+
+    def program(session):
+        folder = vars(session.transport.network).setdefault("folder", tempfile.TemporaryDirectory())
+        turns, book = turns_of(session, Path(folder.name))
+        party = session.parties.index(session.me)
+        book.open()
+        requests = [each.at(party, turns.sets["m"], turns.kinds["m"]) for each in asked(party)]
+        for request in requests:
+            book.add(request, Limits())
+        for other in range(LEADER):
+            book.heard(other, [request.key for request in requests], [])
+        if prepare is not None:
+            prepare(party, turns, requests)
+        for _ in range(turns_taken):
+            turns._turn()
+        return [request.result for request in requests]
+
+    return program
+
+
+def stopped(outcome, party, kinds=AbortError):
+    return isinstance(outcome.results[party], kinds)
+
+
+def telling(keys_for):
+    """At the leader: tell each of the others a turn with one request, of a key of its own."""
+
+    def prepare(party, turns, requests):
+        if party != LEADER:
+            return
+        transport = turns.session.transport
+        deliver, keys = transport._exchange, keys_for(turns, requests)
+
+        def different(kind, sent, wanted):
+            if kind is Kind.OPEN and sorted(sent) == [0, 1] and len(sent[0][0]) > 10:
+                plans = {q: np.array(sent[q][0]) for q in sent}
+                for q, plan in plans.items():
+                    plan[1], plan[2:5] = 1, np.frombuffer(keys[q], np.uint64)
+                sent = {q: [plan] for q, plan in plans.items()}
+            return deliver(kind, sent, wanted)
+
+        transport._exchange = different
+
+    return prepare
+
+
+def test_a_leader_that_tells_the_others_different_turns_is_found_before_they_begin():
+    program = taking(lambda _: PAIR, telling(lambda _, asked: [asked[0].key, asked[1].key]))
+    outcome = run(program)
+    assert stopped(outcome, 0) and stopped(outcome, 1)
+
+
+def test_a_client_and_the_leader_together_cannot_have_different_rows_computed():
+    def keys(turns, requests):
+        other = SAME_ID[0].at(LEADER, turns.sets["m"], turns.kinds["m"])
+        return [other.key, requests[0].key]
+
+    outcome = run(taking(lambda party: SAME_ID[:1] if party == 0 else SAME_ID[1:], telling(keys)))
+    assert stopped(outcome, 0) and stopped(outcome, 1)
+
+
+def test_a_request_that_was_answered_is_computed_no_more():
+    def prepare(party, turns, requests):
+        if party != LEADER:
+            return
+
+        def again(plan):
+            plan[1], plan[2:5] = 1, np.frombuffer(requests[0].key, np.uint64)
+
+        turns._plan = again
+
+    outcome = run(taking(lambda _: PAIR[:1], prepare, 2))
+    assert all(stopped(outcome, party, (FrameError, LostError)) for party in range(3))
+
+
+@pytest.mark.parametrize("cheater", range(3))
+@pytest.mark.parametrize("row", [0, 1])
+def test_other_rows_and_other_masks_than_a_client_has_sent_are_found(cheater, row):
+    def other_rows(party, turns, requests):
+        if party == cheater:
+            requests[0].shares[row, 1, 2] ^= np.uint64(1 << 63)
+
+    def other_mask(party, turns, requests):
+        if party == cheater:
+            keys = list(requests[0].contents.keys)
+            keys[row] = bytes(16)
+            requests[0].contents.keys = tuple(keys)
+
+    for prepare in (other_rows, other_mask):
+        outcome = run(taking(lambda _: ASKED[:1], prepare))
+        assert all(stopped(outcome, party) for party in range(3) if party != cheater)
+
+
+def test_what_parties_tell_a_client_is_under_a_mask_of_which_each_lacks_a_part():
+    asked = ASKED[0]
+    outcome = run(taking(lambda _: [asked]))
+    answers = [found[0] for found in outcome.results]
+    assert all(np.array_equal(each, answers[0]) for each in answers)
+    np.testing.assert_array_equal(asked.read(answers), MODEL.predict(ROWS[:2]))
+    for party in range(3):
+        known = Contents(asked.parcels[party].said, party, 3, watched=True).keys
+        rest = answers[0] - answer_masks(known, answers[0].shape).sum(axis=0, dtype=np.uint64)
+        assert not np.any(rest == MODEL.predict(ROWS[:2]).astype(np.uint64))
+
+
+def test_commitments_bind_what_each_role_gets():
+    rows = np.arange(6, dtype=np.uint64).reshape(2, 3)
+    parcels, _ = pack(rows, 3, watched=True)
+    for party, parcel in enumerate(parcels):
+        contents = Contents(parcel.said, party, 3, watched=True)
+        assert contents.brings_share == (party > 0)
+        held = contents.shares(rows.shape, parcel.share)
+        assert held.shape == (2, *rows.shape)
+        if parcel.share is not None:
+            assert contents.shares(rows.shape, parcel.share ^ np.uint64(1)) is None
+        keys, committed = parcel.said
+        for place in range(len(keys)):
+            changed = bytes(b ^ (k == place) for k, b in enumerate(keys))
+            other = Contents((changed, committed), party, 3, watched=True)
+            assert other.shares(rows.shape, parcel.share) is None
+        for said in ((keys,), (keys[1:], committed), (keys, committed[1:]), (keys, None), ()):
+            with pytest.raises(ShapeError, match="commitments of all three"):
+                Contents(said, party, 3, watched=True)
