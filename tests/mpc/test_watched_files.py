@@ -10,6 +10,7 @@ import mpc
 import nn
 from mpc.core.errors import ABORTED, AbortError, DataError
 from mpc.core.frames import Kind
+from nn.core import archives
 from nn.core.commitments import _digest_of_row
 from nn.models.saved_shares import _public_digest
 from tests.helpers.watched import NAMES, LostError, run
@@ -82,7 +83,20 @@ def test_shares_in_files_come_back_in_other_sessions(tmp_path):
         np.testing.assert_allclose(each, LINEAR.decision_function(X), atol=1e-3)
 
 
-def test_no_file_is_written_or_kept_from_an_edited_message(tmp_path):
+@pytest.fixture
+def written(monkeypatch):
+    """The paths of all files that were written, kept or not."""
+    paths, write = [], archives.write
+
+    def writing(path, *arguments, **options):
+        paths.append(path)
+        write(path, *arguments, **options)
+
+    monkeypatch.setattr(archives, "write", writing)
+    return paths
+
+
+def test_no_file_is_written_or_kept_from_an_edited_message(tmp_path, written):
     def saving(folder):
         def program(session):
             own = folder / session.me
@@ -108,6 +122,8 @@ def test_no_file_is_written_or_kept_from_an_edited_message(tmp_path):
                 continue
             assert isinstance(found, AbortError), (sender, number, found)
             assert not kept, (sender, number)
+            if change.begun == 0 and change.kind is Kind.OPEN:
+                assert folder / NAMES[party] / f"{NAMES[party]}.npz" not in written
     assert kinds == {(Kind.OPEN, False), (Kind.OPEN, True), (Kind.CHECK, False)} and last > 3
 
 
@@ -299,14 +315,17 @@ def test_who_tells_others_of_different_checkpoints_moves_no_file(receiver, tmp_p
 
 @pytest.mark.parametrize("sender", range(3))
 def test_no_checkpoint_is_written_after_an_edited_message(sender, tmp_path):
-    for count, number in enumerate((0, 3, 9)):
+    clean = run(lambda session: fitted(session, tmp_path / "clean"))
+    digests = [f[2] for f in clean.network.frames if f[0] == sender and f[5] == [(4,)]]
+    assert len(digests) == 1
+    for count, number in enumerate((0, 3, 9, *digests)):
         folder = tmp_path / str(count)
         change = Tampering(sender, number, flip(np.random.default_rng(number), True))
         outcome = run(lambda session, folder=folder: fitted(session, folder), change)
         assert change.done == 1
         assert all(isinstance(each, AbortError) for each in honest(outcome, sender))
-        written = {path.name for path in folder.glob("*")}
-        assert written <= {f"checkpoint-{NAMES[sender]}.npz"}
+        names = {path.name for path in folder.glob("*")}
+        assert names <= {f"checkpoint-{NAMES[sender]}.npz"}
 
 
 def test_checkpoints_of_another_security_are_refused(tmp_path):
