@@ -104,7 +104,7 @@ class SmoothMethods(SecretValue):
         array([ 4.   , -0.333])
         """
         self.session.check_open()
-        return normalised.evaluate(self, normalised.power(-1.0, positive=positive))
+        return quotient.inverse(self, positive)
 
     def power(self, exponent: float) -> Self:
         """Return x^p for a public p that is no whole number above 0, and x > 0.
@@ -141,6 +141,8 @@ class SmoothMethods(SecretValue):
             raise ArgumentError(
                 f"exponent must be at most {_LARGEST_EXPONENT} in magnitude, got {exponent!r}"
             )
+        if value == -1:
+            return quotient.inverse(self)
         return normalised.evaluate(self, normalised.power(value))
 
     def divided_by(self, divisor: Self) -> Self:
