@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from ring.compile import kernel
 
-__all__ = ["LOG_OF_BASE", "LOW_BITS", "UNITS", "UNIT_BITS", "Y_BITS", "hidden_power", "power", "power_tables"]
+__all__ = [
+    "LOG_OF_BASE",
+    "LOW_BITS",
+    "UNITS",
+    "UNIT_BITS",
+    "Y_BITS",
+    "hidden_power",
+    "power",
+    "power_tables",
+]
 
 Words = NDArray[np.uint64]
 

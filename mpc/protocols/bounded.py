@@ -1,7 +1,8 @@
 """1 / x, log x and exp x for x in a public range, from one opening.
 
-1 / x and log x in [15/16, k], k <= 32, by polynomials that meet. x has 24 fractional bits, after s more that are rounded away, up or down. Modulo 2^B it is cut into pieces
-of width W = 1/4, N = 2^(B - 22) of them, at least 4 k - 1; s + B <= 64.
+1 / x and log x in [15/16, k], k <= 32, by polynomials that meet. x has 24 fractional bits, after s more
+that are rounded away, up or down. Modulo 2^B it is cut into pieces of width W = 1/4, N = 2^(B - 22) of
+them, at least 4 k - 1; s + B <= 64.
 1. c = open(x + r), r uniform. x = u - v modulo 2^B, with the public u = (c >> s) mod 2^B, and
    v = (r >> s) mod 2^B, which the provider knows. The lower 22 bits of each are numbers u', v' in [0, 1),
    the others u_hi, v_hi. So x = W (i + u' - v') with i = u_hi - v_hi mod N: x lies in piece i, or in the
@@ -22,7 +23,7 @@ Cost: 2 rounds, 16 (n - 1) bytes an element; correction 48 N bytes and those of 
 k = 10.
 
 exp x of x within a public bound is a product of powers, as in :mod:`mpc.protocols.exponential`: with the
-same b = e^(16/22), y = 22 x / 16 has 20 fractional bits, after s more. In pieces of 4, N = 2^(B - 22) of them:
+same b = e^(16/22), y = 22 x / 16 has 20 fractional bits, after s more. In N = 2^(B - 22) pieces of 4:
 1. c = open(22 x + r). y = 4 (i + u' - v') as above, with i = u_hi - v_hi mod N, from a lowest one that
    the bound of x gives; u' may be below v'.
 2. Provider: [v_hi = h] b^(-4 v') for all h < N, shared with corrections.
@@ -402,7 +403,9 @@ def power_form(bound: float, most: float) -> PowerForm | None:
     with localcontext(Context(prec=60)):
         piece = LOG_OF_BASE * 4
         # x / piece differs from i by less than 1, and what rounding adds.
-        reach, highest = (Decimal(value) / piece + Decimal(2) ** -16 for value in (bound, min(bound, most)))
+        reach, highest = (
+            Decimal(value) / piece + Decimal(2) ** -16 for value in (bound, min(bound, most))
+        )
         first, last = floor(-reach), floor(highest) + 1
         pieces = max(2, 1 << (last - first).bit_length())
         bits = 61 - max(0, ceil(Decimal(min(bound, most)) / Decimal(2).ln() - Decimal(2) ** -20))

@@ -13,14 +13,15 @@ Pieces, coefficients and K depend on the format and on the bound of x: :mod:`mpc
 4. Whether a value is outside of the domain is known to the pieces. With ranges="check" and "error", the
    number of such values is compared with zero, and that bit is opened, in the rounds of steps 2 and 3. With
    "values" the values themselves are looked at, before.
-5. exp of x within a bound up to 170 has no pieces: it follows from one opening, :mod:`mpc.protocols.bounded`,
-   beside which the domain is checked.
+5. exp of x within a bound up to 170 has no pieces: it follows from one opening, see
+   :mod:`mpc.protocols.bounded`, beside which the domain is checked.
 Domain: every x with a result in the format. For negative p, x > 2^(-i / |p|), i being the format's integer
 bits; for positive p, 0 <= x < 2^(i / p); for log x > 0; for exp x < i log 2. 1 / x, of negative x, too:
 :mod:`mpc.protocols.quotient`.
 Many elements are evaluated one part after another, as the session's memory limit says.
 Cost in the default format, for x up to its largest value: 6 rounds, 5 for exp. K is 73 for sqrt, 104
-for log, 59 for exp; a smaller bound of x takes fewer. An element and threshold take less than 2 (n - 1) bytes, and 14 bytes of correction.
+for log, 59 for exp; a smaller bound of x takes fewer. An element and threshold take less than 2 (n - 1)
+bytes, and 14 bytes of correction.
 
 Error: 2^-19 of the result and 2.1 units of the format in the default format; for exp 2^-18.5 and 3.5 units.
 In every format :func:`error_bound`, tested over the domain. For x with more fractional bits than
@@ -155,9 +156,7 @@ def _at_once(x: SecretValue, curve: Curve) -> bounded.PowerForm | None:
     """Return the form of an exponential from one opening, if the bound of x is small enough for it."""
     if curve.kind != "exp" or x.session.pair is not None:
         return None
-    return bounded.power_form(
-        x.bound * 2.0**-x.frac_bits, x.session.format.int_bits * log(2.0)
-    )
+    return bounded.power_form(x.bound * 2.0**-x.frac_bits, x.session.format.int_bits * log(2.0))
 
 
 def _exp_at_once(
@@ -208,7 +207,7 @@ def evaluate(x: Secret, curve: Curve) -> Secret:
         x = truncation.kept(x)
         shift, plan = _plan(x, curve)
         domain = _domain(curve, plan, x.frac_bits - shift)
-        check = plan.outside.any() and session.range_policy.settle_domain(
+        check = bool(plan.outside.any()) and session.range_policy.settle_domain(
             (x,), lambda values: _inside(curve, plan, values, shift), curve.name, domain
         )
         form = _at_once(x, curve)
@@ -224,11 +223,11 @@ def evaluate(x: Secret, curve: Curve) -> Secret:
             outside += more
             values.append(y)
             if check and len(values) == len(parts_of_x):
-                count = x.derive(outside, frac_bits=0, bound=x.size)
+                count, said = range_check.take(x.derive(outside, frac_bits=0, bound=x.size))
                 with session.beside(range_check.none_steps(count)) as none:
                     results.append(_ended(part, y, chosen, curve, shift, plan))
                 if not none.value:
-                    raise RangeError(f"{curve.name}: a value is not in the domain, {domain}")
+                    raise RangeError(f"{curve.name}: a value is not in the domain, {domain}{said}")
             else:
                 results.append(_ended(part, y, chosen, curve, shift, plan))
         truncation.keep(x, np.concatenate(values, axis=1), shift)

@@ -31,7 +31,6 @@ section 3; the order of the products is Goldschmidt's, 1964.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -109,7 +108,10 @@ def octaves_of(low: int, bound: int, both: bool) -> Octaves:
     places = range(low.bit_length() - 1, most)
     starts = [low, *(1 << j for j in places[1:])]
     if both:
-        octave, side = [*reversed(places), 0, *places], [*(-1 for _ in places), 0, *(1 for _ in places)]
+        octave, side = (
+            [*reversed(places), 0, *places],
+            [*(-1 for _ in places), 0, *(1 for _ in places)],
+        )
         starts = [*(1 - start for start in reversed(starts)), *starts]
     else:
         octave, side = [0, *places], [0, *(1 for _ in places)]
@@ -192,12 +194,12 @@ def divide(x: Secret, y: Secret) -> Secret:
                 zeros += _outside(b, numbers, octaves)
                 claims += _claims(a, b, choose(session, numbers, _limits(octaves, limit))[:, 0])
             if check and len(results) == len(pairs) - 1:
-                failed = y.derive(zeros, frac_bits=0, bound=y.size)
+                failed, said = range_check.take(y.derive(zeros, frac_bits=0, bound=y.size))
                 steps = range_check.verdict_steps(*claims, failed=failed)
                 with session.beside(steps) as inside_:
                     results.append(_ended(a, b, words, numbers, octaves, cut, p_bits))
                 if not inside_.value:
-                    raise RangeError(f"/: a quotient is not in the domain, {domain}")
+                    raise RangeError(f"/: a quotient is not in the domain, {domain}{said}")
             else:
                 results.append(_ended(a, b, words, numbers, octaves, cut, p_bits))
         whole = results[0] if len(results) == 1 else linear.concatenate(results)
@@ -361,11 +363,11 @@ def inverse(x: Secret, positive: bool = False) -> Secret:
             outside += _outside(part, numbers, octaves) if check else np.uint64(0)
             values.append(words)
             if check and len(values) == len(parts_of_x):
-                count = x.derive(outside, frac_bits=0, bound=x.size)
+                count, said = range_check.take(x.derive(outside, frac_bits=0, bound=x.size))
                 with session.beside(range_check.none_steps(count)) as none:
                     results.append(_inverse_ended(part, words, numbers, form))
                 if not none.value:
-                    raise RangeError(f"reciprocal: a value is not in the domain, {domain}")
+                    raise RangeError(f"reciprocal: a value is not in the domain, {domain}{said}")
             else:
                 results.append(_inverse_ended(part, words, numbers, form))
         truncation.keep(x, np.concatenate(values, axis=1), shift)

@@ -119,7 +119,9 @@ def inverses_of(s, place, bound, positive, count):
     low = (2**place >> s.format.int_bits) + 1
     near = [(1 << j) + step for j in range(bound.bit_length() + 1) for step in (-1, 0, 1)]
     spread = np.exp2(random.uniform(0, bound.bit_length(), count)).astype(np.int64)
-    values = np.array([v for v in (low, bound, *near, *map(int, spread)) if low <= v <= bound], np.int64)
+    values = np.array(
+        [v for v in (low, bound, *near, *map(int, spread)) if low <= v <= bound], np.int64
+    )
     if not values.size:  # none has a result in the format
         return 6
     values = values if positive else np.concatenate([values, -values])
@@ -179,7 +181,9 @@ def test_exponentials_from_one_opening(parties, frac_bits, int_bits):
     random = np.random.default_rng((SEED, frac_bits))
     for bound in EXPONENTS:
         for ranges in ("values", "check"):
-            with mpc.Session(NAMES[:parties], frac_bits=frac_bits, int_bits=int_bits, ranges=ranges) as s:
+            with mpc.Session(
+                NAMES[:parties], frac_bits=frac_bits, int_bits=int_bits, ranges=ranges
+            ) as s:
                 if bound >= 2**int_bits:
                     continue
                 unit = 2.0**-frac_bits
@@ -198,7 +202,9 @@ def test_exponentials_from_one_opening(parties, frac_bits, int_bits):
                 want = np.exp(values * unit)
                 assert (np.abs(y.reveal() - want) <= absolute + relative * want).all()
                 if checked:
-                    above = s.share(np.array([0.5] * 70 + [(most + 1) * unit]), owner="bob", bound=bound)
+                    above = s.share(
+                        np.array([0.5] * 70 + [(most + 1) * unit]), owner="bob", bound=bound
+                    )
                     with pytest.raises(mpc.RangeError, match="domain"):
                         np.exp(above)
 
