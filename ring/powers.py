@@ -17,12 +17,23 @@ from numpy.typing import NDArray
 
 from ring.compile import kernel
 
-__all__ = ["LOW_BITS", "UNITS", "UNIT_BITS", "Y_BITS", "hidden_power", "power", "power_tables"]
+__all__ = [
+    "LOG_OF_BASE",
+    "LOW_BITS",
+    "UNITS",
+    "UNIT_BITS",
+    "Y_BITS",
+    "hidden_power",
+    "power",
+    "power_tables",
+]
 
 Words = NDArray[np.uint64]
 
 UNITS = 22
 UNIT_BITS = 4
+LOG_OF_BASE = Decimal(1 << UNIT_BITS) / Decimal(UNITS)
+"""log b, to 28 digits."""
 Y_BITS = 20
 LOW_BITS = 24
 _HALF_BITS = np.uint64(LOW_BITS // 2)

@@ -9,7 +9,7 @@ import numpy as np
 from mpc.array import shapes, sorting, statistics
 from mpc.array.smooth_methods import SmoothMethods
 from mpc.core.errors import ShapeError
-from mpc.protocols import linear, maximum
+from mpc.protocols import linear, maximum, range_check
 from mpc.protocols.linear import Axis
 
 __all__ = ["ArrayMethods"]
@@ -56,7 +56,8 @@ class ArrayMethods(SmoothMethods):
 
     def std(self, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Self:
         """Standard deviation: the root of :meth:`var`, of which the root magnifies the error near 0."""
-        return self.var(axis, ddof=ddof, keepdims=keepdims).sqrt()
+        with range_check.Later(self.session):
+            return self.var(axis, ddof=ddof, keepdims=keepdims).sqrt()
 
     def prod(self, axis: Axis = None, *, keepdims: bool = False) -> Self:
         """Product along an axis, several, or all, in pairs: 2 rounds for each power of two of their number.

@@ -12,7 +12,7 @@ from mpc.array import shapes
 from mpc.array.statistics import along, count, products_along
 from mpc.core.errors import ArgumentError, DtypeError, ShapeError
 from mpc.core.secret_value import check_axis
-from mpc.protocols import linear, truncation
+from mpc.protocols import linear, range_check, truncation
 from mpc.protocols.linear import Axis, axes_of, is_shared, kept_axes
 
 __all__ = ["A_BITS", "FUNCTIONS", "M_BITS", "inverse", "product", "shifted"]
@@ -175,7 +175,8 @@ def _norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) ->
         if ord == "fro" and len(axes) != 2:
             raise ArgumentError(f"the norm 'fro' is of matrices, got axes {axes}")
         rows = along(x, axis)
-        return kept_axes(products_along(rows, rows).sqrt(), x, axis, keepdims)
+        with range_check.Later(x.session):
+            return kept_axes(products_along(rows, rows).sqrt(), x, axis, keepdims)
     if not 1 <= len(axes) <= 2 or ord not in (0, 1, np.inf, -np.inf) or (matrix and ord == 0):
         raise ArgumentError(
             f"np.linalg.norm of a secret has ord None, 2, 1, 0, inf and -inf of vectors, and 'fro', 1"

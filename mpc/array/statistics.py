@@ -76,7 +76,8 @@ def variance(x: Any, axis: Axis, ddof: float, keepdims: bool) -> Any:
     if is_shared(ddof) or not count - ddof > 0:
         raise ArgumentError(f"var needs more than ddof elements, got {count} and ddof={ddof}")
     d = centred(x, axis)
-    found = scaling.divide(products_along(d, d), count - ddof, "var")
+    with range_check.Later(x.session):
+        found = scaling.divide(products_along(d, d), count - ddof, "var")
     return kept_axes(found, x, axis, keepdims)
 
 
@@ -128,13 +129,14 @@ def _average(
         if not is_shared(a):
             zeros = np.zeros((len(weights.session.here), *a.shape), np.uint64)
             a = linear.add_public(weights.derive(zeros, frac_bits=0, bound=0), a)
-        total = weights.sum(axis)
-        if weights.bit is not None:
-            # Selected by the bits, which have masks already.
-            top = (a * weights).sum(axis)
-        else:
-            top = products_along(along(a, axis), along(weights, axis))
-        result = top / total
+        with range_check.Later(weights.session):
+            total = weights.sum(axis)
+            if weights.bit is not None:
+                # Selected by the bits, which have masks already.
+                top = (a * weights).sum(axis)
+            else:
+                top = products_along(along(a, axis), along(weights, axis))
+            result = top / total
     result = kept_axes(result, a, axis, keepdims)
     return (result, kept_axes(total, a, axis, keepdims)) if returned else result
 
@@ -161,7 +163,8 @@ def _cov(
     if not count - less > 0:
         raise ArgumentError(f"cov needs more than ddof observations, got {count} and ddof={less}")
     d = centred(rows, 1)
-    found = scaling.divide(inner(d, d.T), count - less, "cov")
+    with range_check.Later(rows.session):
+        found = scaling.divide(inner(d, d.T), count - less, "cov")
     return found.reshape(()) if len(rows) == 1 else found
 
 
@@ -169,10 +172,11 @@ def _corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Any:
     rows = _variables(x, y, rowvar)
     if rows.shape[1] < 2:
         raise ArgumentError(f"corrcoef needs at least 2 observations, got {rows.shape[1]}")
-    covariance = _cov(rows, ddof=0).reshape(len(rows), len(rows))
-    deviations = shapes.FUNCTIONS[np.diagonal](covariance).sqrt()
-    spread = deviations.reshape(-1, 1) * deviations
-    found = covariance / spread
+    with range_check.Later(rows.session):
+        covariance = _cov(rows, ddof=0).reshape(len(rows), len(rows))
+        deviations = shapes.FUNCTIONS[np.diagonal](covariance).sqrt()
+        spread = deviations.reshape(-1, 1) * deviations
+        found = covariance / spread
     return found.reshape(()) if len(rows) == 1 else found
 
 

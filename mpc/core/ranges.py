@@ -88,6 +88,12 @@ class Operation:
     claims: Callable[[], tuple[Any, ...]]
     sharp: bool = True
 
+    @property
+    def said(self) -> str:
+        """What a failed check says."""
+        found = "is not" if self.sharp else "may not be"
+        return f"{self.name}: a result {found} below {_limit(self.frac_bits)} in magnitude"
+
 
 class RangePolicy:
     """How a session treats operations whose results are not proven by bounds to be in range.
@@ -119,6 +125,8 @@ class RangePolicy:
         self._values_of = values_of
         self._check, self._check_bound = check, check_bound
         self._vouched = 0
+        # Where checks on shares are decided later, a mpc.protocols.range_check.Later.
+        self.later: Any = None
         # No warnings from a plan whose program runs next, and warns itself.
         self.quiet = False
         self.places: set[tuple[str, int, str]] = set() if places is None else places
@@ -155,13 +163,12 @@ class RangePolicy:
                 raise RangeError(problem)
         elif self.mode == "check":
             with self.vouched():
+                if self.later is not None:
+                    self.later.add(operation)
+                    return LARGEST
                 inside = self._check(operation)
             if not inside:
-                found = "is not" if operation.sharp else "may not be"
-                raise RangeError(
-                    f"{operation.name}: a result {found} below {_limit(operation.frac_bits)} in"
-                    " magnitude; share smaller values"
-                )
+                raise RangeError(f"{operation.said}; share smaller values")
         else:
             self.doubt(operation.name, operation.bound, operation.frac_bits)
         return LARGEST

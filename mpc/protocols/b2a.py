@@ -59,7 +59,7 @@ def _subtract_from_bits(start: int, stop: int, planes: Words, out: Words) -> Non
 
 @kernel
 def _to_number(start: int, stop: int, delta: Words, beta: Words, first: bool, out: Words) -> None:
-    # Rows one after another: each is read and written once, in order.
+    # Rows one after another: each is read and written once, in order. `out` may be `beta`.
     for k in range(len(delta)):
         plane, number, row = delta[k], beta[k], out[k]
         for e in range(start, stop):
@@ -103,7 +103,8 @@ class Masked:
     def numbers(self, delta: Words) -> Words:
         """Return additive shares of zeros and ones, (p, planes, size), from what was opened."""
         (number,), first = self._shares.corrected, self._session.first_row
-        out = np.empty((len(number), number.shape[1], self._size), np.uint64)
+        # What was dealt for this alone is overwritten: there can be much of it.
+        out = number if number.flags.writeable else np.empty_like(number)
         for i in range(len(out)):
             run(_to_number, self._size, 4 * out.shape[1], delta[0], number[i], i == first, out[i])
         return out

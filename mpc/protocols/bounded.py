@@ -1,7 +1,8 @@
-"""1 / x and log x for x in a public range [15/16, k], k <= 32, from one opening, by polynomials that meet.
+"""1 / x, log x and exp x for x in a public range, from one opening.
 
-x has 24 fractional bits, after s more that are rounded away, up or down. Modulo 2^B it is cut into pieces
-of width W = 1/4, N = 2^(B - 22) of them, at least 4 k - 1; s + B <= 64.
+1 / x and log x in [15/16, k], k <= 32, by polynomials that meet. x has 24 fractional bits, after s more
+that are rounded away, up or down. Modulo 2^B it is cut into pieces of width W = 1/4, N = 2^(B - 22) of
+them, at least 4 k - 1; s + B <= 64.
 1. c = open(x + r), r uniform. x = u - v modulo 2^B, with the public u = (c >> s) mod 2^B, and
    v = (r >> s) mod 2^B, which the provider knows. The lower 22 bits of each are numbers u', v' in [0, 1),
    the others u_hi, v_hi. So x = W (i + u' - v') with i = u_hi - v_hi mod N: x lies in piece i, or in the
@@ -21,6 +22,17 @@ c tells nothing about x, since r is uniform; the tables are shared with fresh wo
 Cost: 2 rounds, 16 (n - 1) bytes an element; correction 48 N bytes and those of a truncation: 3 kB for
 k = 10.
 
+exp x of x within a public bound is a product of powers, as in :mod:`mpc.protocols.exponential`: with the
+same b = e^(16/22), y = 22 x / 16 has 20 fractional bits, after s more. In N = 2^(B - 22) pieces of 4:
+1. c = open(22 x + r). y = 4 (i + u' - v') as above, with i = u_hi - v_hi mod N, from a lowest one that
+   the bound of x gives; u' may be below v'.
+2. Provider: [v_hi = h] b^(-4 v') for all h < N, shared with corrections.
+   [exp(x)] = sum over h of b^(4 (i + u')) [[v_hi = h] b^(-4 v')], with i of h: public factors, and local.
+The dealt powers, at least b^-4, have e fractional bits, the factors m, about as many: together as many as
+results up to 2^62 leave room for.
+Error: 2^-21 of the result, and 2^-m. For x with more than 16 fractional bits, rounding y adds 2^-20 of it.
+Cost: 1 round, 8 (n - 1) bytes an element; correction 8 N bytes: 64 for |x| up to 8, 128 up to 32.
+
 Source: ours; the table that is addressed by a masked value as in Ishai, Kushilevitz, Meldgaard, Orlandi,
 Paskin-Cherniavsky 2013, with powers of the mask's lower part for payload.
 """
@@ -31,7 +43,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
-from math import comb
+from math import ceil, comb, floor
 from typing import Literal
 
 import numpy as np
@@ -45,11 +57,12 @@ from mpc.core.secret_value import Secret
 from mpc.protocols import truncation
 from ring.bits import WORD_BITS
 from ring.compile import kernel
+from ring.powers import LOG_OF_BASE, LOW_BITS, UNIT_BITS, UNITS, Y_BITS, power, power_tables
 from ring.threads import run
 
 __all__ = [
-    "FRAC_BITS", "LARGEST", "BoundedPieces", "Function", "Later", "cost", "cost_of_opening",
-    "evaluate", "pieces_of", "takes",
+    "FRAC_BITS", "LARGEST", "BoundedPieces", "BoundedPowers", "Function", "Later", "PowerForm", "cost",
+    "cost_of_opening", "cost_of_power", "evaluate", "exp", "pieces_of", "power_form", "takes",
 ]  # fmt: skip
 
 Words = NDArray[np.uint64]
@@ -96,23 +109,33 @@ class BoundedPieces(Correlation):
         )  # fmt: skip
 
 
+# Elements that a kernel takes at a time, so that what it goes on with stays in the cache.
+_BLOCK = 256
+
+
 @kernel
 def _deal(
     start: int, stop: int, r: Words, pieces: int, shift: int, power_bits: int, out: Words
 ) -> None:
     more = np.uint64(40 - power_bits)
     half = np.uint64(1) << (more - np.uint64(1))
-    for e in range(start, stop):
-        v = r[e] >> np.uint64(shift)
-        low = v & np.uint64(_LOW)
-        place = v >> np.uint64(_LOW_BITS) & np.uint64(pieces - 1)
-        for h in range(pieces):
+    powers, places = np.empty((_TERMS, _BLOCK), np.uint64), np.empty(_BLOCK, np.uint64)
+    for first in range(start, stop, _BLOCK):
+        count = min(_BLOCK, stop - first)
+        for e in range(count):
+            v = r[first + e] >> np.uint64(shift)
+            low = v & np.uint64(_LOW)
+            places[e] = v >> np.uint64(_LOW_BITS) & np.uint64(pieces - 1)
             # With 40 bits on the way.
-            power = np.uint64(1 << 40) if np.uint64(h) == place else np.uint64(0)
+            power = np.uint64(1 << 40)
             for d in range(_TERMS):
-                row = h * _TERMS + d
-                out[row, e] = (power + half >> more) - out[row, e]
+                powers[d, e] = power + half >> more
                 power = power * low >> np.uint64(_LOW_BITS)
+        for h in range(pieces):
+            for d in range(_TERMS):
+                row, own = out[h * _TERMS + d, first : first + count], powers[d]
+                for e in range(count):
+                    row[e] = (own[e] if places[e] == np.uint64(h) else np.uint64(0)) - row[e]
 
 
 @kernel
@@ -273,3 +296,155 @@ def evaluate(
     later = Later(x.session, x.shares if words is None else words, k, name, shift=shift)
     y = later.value(x, x.session.open((later.message, "sum"))[0])
     return truncation.truncate(y, y.frac_bits - FRAC_BITS)
+
+
+# exp x.
+
+# Pieces are of 2^2 units, and at most so many: beyond, the pieces of mpc.protocols.normalised take less.
+_PIECE_BITS = Y_BITS + 2
+_PIECE = (1 << _PIECE_BITS) - 1
+_MOST_POWERS = 64
+_MOST_BITS = 30
+# Of both factors together, at least.
+_LEAST_BITS = 46
+_WHOLE_POWER = np.uint64((1 << LOW_BITS) - 1)
+
+
+@dataclass(frozen=True)
+class BoundedPowers(Correlation):
+    """r, and b^(-4 v') of its lower part at the place that its upper part says, from bit `shift` on."""
+
+    size: int
+    pieces: int
+    shift: int
+    power_bits: int
+
+    def masks(self) -> tuple[Part, ...]:
+        return (Part((self.size,)),)
+
+    def corrected(self) -> tuple[Part, ...]:
+        return (Part((self.pieces, self.size)),)
+
+    def check(self, limit: int) -> None:
+        if self.pieces not in {1 << bits for bits in range(1, 7)}:
+            raise ShapeError(f"pieces must be a power of two up to 64, got {self.pieces}")
+        if not 0 <= self.shift <= WORD_BITS - _PIECE_BITS - self.pieces.bit_length() + 1:
+            raise ShapeError(f"a word has no {self.pieces} pieces from bit {self.shift} on")
+        if not 1 <= self.power_bits <= _MOST_BITS:
+            raise ShapeError(f"power_bits must be from 1 to {_MOST_BITS}, got {self.power_bits}")
+        super().check(limit)
+
+    def deal(self, provider: MaskSource, masks: list[Words], out: list[Words]) -> None:
+        run(
+            _deal_powers, self.size, 10 + 2 * self.pieces,
+            masks[0], self.shift, self.power_bits, power_tables(), out[0],
+        )  # fmt: skip
+
+
+@kernel
+def _deal_powers(
+    start: int, stop: int, r: Words, shift: int, power_bits: int, table: Words, out: Words
+) -> None:
+    pieces = out.shape[0]
+    for h in range(pieces):
+        row = out[h]
+        for e in range(start, stop):
+            row[e] = np.uint64(0) - row[e]
+    for e in range(start, stop):
+        v = r[e] >> np.uint64(shift)
+        place = v >> np.uint64(_PIECE_BITS) & np.uint64(pieces - 1)
+        # The exponent less 16, which w + 1 = 2^24 - v' has more.
+        out[place, e] += power(_WHOLE_POWER - (v & np.uint64(_PIECE)), power_bits, 3, table)
+
+
+@kernel
+def _finish_powers(
+    start: int, stop: int,
+    c: Words, tables: Words, shift: int, factors: Words, shifts: Words, table: Words, out: Words,
+) -> None:  # fmt: skip
+    pieces, one = factors.size, np.uint64(1)
+    for e in range(start, stop):
+        u = c[e] >> np.uint64(shift)
+        # b^(4 u'), at most b^4, with 27 bits; w + 1 = 4 u' but for 0, where it is 1.
+        low = u & np.uint64(_PIECE)
+        mine = power(low - one, 27, 1, table) if low else one << np.uint64(27)
+        high = u >> np.uint64(_PIECE_BITS)
+        total = np.uint64(0)
+        for h in range(pieces):
+            i = high - np.uint64(h) & np.uint64(pieces - 1)
+            total += (mine * factors[i] + (one << shifts[i] - one) >> shifts[i]) * tables[h, e]
+        out[e] = total
+
+
+@dataclass(frozen=True)
+class PowerForm:
+    """How exp of x within a bound is computed.
+
+    Attributes
+    ----------
+    pieces : int
+        N.
+    power_bits, factor_bits : int
+        e and m.
+    factors, shifts : uint64 arrays of shape (N,)
+        b^(4 i), for i mod N: with 31 bits, and by how many bits its product with b^(4 u') is shifted.
+    """
+
+    pieces: int
+    power_bits: int
+    factor_bits: int
+    factors: Words
+    shifts: Words
+
+
+@lru_cache(maxsize=64)
+def power_form(bound: float, most: float) -> PowerForm | None:
+    """Return the form for |x| <= bound, where no x exceeds `most`; None if there is no room for it."""
+    with localcontext(Context(prec=60)):
+        piece = LOG_OF_BASE * 4
+        # x / piece differs from i by less than 1, and what rounding adds.
+        reach, highest = (
+            Decimal(value) / piece + Decimal(2) ** -16 for value in (bound, min(bound, most))
+        )
+        first, last = floor(-reach), floor(highest) + 1
+        pieces = max(2, 1 << (last - first).bit_length())
+        bits = 61 - max(0, ceil(Decimal(min(bound, most)) / Decimal(2).ln() - Decimal(2) ** -20))
+        if pieces > _MOST_POWERS or bits < _LEAST_BITS:
+            return None
+        power_bits = min(_MOST_BITS, (bits + 5) // 2)
+        factor_bits = min(_MOST_BITS, bits - power_bits)
+        factors, shifts = np.zeros(pieces, np.uint64), np.empty(pieces, np.uint64)
+        for i in range(first, first + pieces):
+            # A factor below 2, with 30 bits; what the result cannot be is 0.
+            value = (piece * i).exp()
+            exponent = floor(value.ln() / Decimal(2).ln())
+            shift = 57 - exponent - factor_bits
+            shifts[i % pieces] = max(1, min(63, shift))
+            if i <= last and shift <= 63:
+                factors[i % pieces] = round(value / Decimal(2) ** exponent * (1 << 30))
+    return PowerForm(pieces, power_bits, factor_bits, factors, shifts)
+
+
+def cost_of_power(parties: int, size: int, pieces: int) -> Spent:
+    """Declare the cost of :func:`exp` for `size` elements."""
+    return Spent(1, 8 * (parties - 1) * size, 8 * pieces * size)
+
+
+def exp(x: Secret, form: PowerForm, bound: int) -> Secret:
+    """Return exp x, with e + m fractional bits and a bound that the caller knows."""
+    session, size = x.session, x.size
+    up = max(0, Y_BITS - UNIT_BITS - x.frac_bits)
+    shift = x.frac_bits + up - (Y_BITS - UNIT_BITS)
+    shares = session.correlated(BoundedPowers(size, form.pieces, shift, form.power_bits))
+    # Modulo 2^64, whatever leaves the ring.
+    z = x.shares.reshape(len(x.shares), size) * np.uint64(UNITS << up)
+    (c,) = session.open((z + shares.masks[0], "sum"))
+    (tables,) = shares.corrected
+    out = np.empty((len(tables), size), np.uint64)
+    for row, table in zip(out, tables, strict=True):
+        run(
+            _finish_powers, size, 20 + 4 * form.pieces,
+            c[0], table, shift, form.factors, form.shifts, power_tables(), row,
+        )  # fmt: skip
+    found = out.reshape(len(out), *x.shape)
+    return x.derive(found, frac_bits=form.power_bits + form.factor_bits, bound=bound)

@@ -52,18 +52,14 @@ class Curve:
     ----------
     name : str
         For messages and costs.
-    kind : {"power", "log", "exp", "inverse"}
-        "inverse" is 1 / v alone, without the scale of x.
+    kind : {"power", "log", "exp"}
     exponent : float
         p, of a power.
-    both : bool
-        Whether x may be negative, p being an odd whole number.
     """
 
     name: str
-    kind: Literal["power", "log", "exp", "inverse"]
+    kind: Literal["power", "log", "exp"]
     exponent: float = 0.0
-    both: bool = False
 
     @property
     def normalises(self) -> bool:
@@ -97,7 +93,7 @@ class Plan:
         Fractional bits of c X, and of d.
     sizes : Sizes
     low, high : int
-        The least and the largest X that is right (by magnitude, if X may be negative).
+        The least and the largest X that is right.
     absolute, relative : float
         The error, in units of the format and relative to the result.
     """
@@ -221,7 +217,7 @@ def _strips(place: int, form: FixedPoint, low: Decimal, high: Decimal) -> Iterat
 
 def _domain(curve: Curve, place: int, form: FixedPoint, bound: int) -> tuple[int, int]:
     """Return the least and the largest X with a result in the format."""
-    if curve.kind in ("log", "inverse"):
+    if curve.kind == "log":
         return 1, bound
     if curve.kind == "exp":
         return -bound, _integer(form.int_bits * _TWO.ln() * 2**place, ROUND_FLOOR)
@@ -339,13 +335,7 @@ def plan_of(curve: Curve, place: int, form: FixedPoint, bound: int) -> Plan:
         rows = [_row(piece, form.frac_bits, v_bits, d_bits) for piece in pieces]
     starts = [piece.start for piece in pieces[1:]]
     outside = [int(not piece.inside) for piece in pieces]
-    if curve.both:
-        # 1 / v is the same for -v, with -c.
-        sign = 1 if curve.kind == "inverse" else -1
-        rows = [*([-c, m, *(sign * a for a in rest)] for c, m, *rest in reversed(rows[1:])), *rows]
-        outside = [*reversed(outside[1:]), *outside]
-        starts = [*(1 - start for start in reversed(starts)), *starts]
-    elif curve.normalises and pieces[0].inside:
+    if curve.normalises and pieces[0].inside:
         # Below zero.
         rows.insert(0, [0] * 6)
         outside.insert(0, 1)

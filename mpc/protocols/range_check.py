@@ -21,6 +21,8 @@ bounds and a result R over the integers, which may be far beyond 2^64:
    count is zero is the one bit that is opened.
 Sums take steps 3 to 5, and step 1 if more than two are added; limits on an operand and multiples
 with public integers take steps 4 and 5 alone.
+Operations whose results others go on with at once may leave the opened bit to these: counts are added up,
+and one bit decides for all (:class:`Later`). Nothing that depends on a result is opened before.
 Cost of steps 4 and 5: 5 rounds, 6 for more than 2^18 claims; 11.8 (n - 1) bytes a claim; correction 349
 bytes. Functions carry them out beside their own rounds, in the same openings. A product of two operands
 of 62 bits has four claims an element, and before them 2 rounds, one of which the product itself then saves,
@@ -46,7 +48,7 @@ from mpc.core.correlation import Correlation, MaskRef, MaskSource, Part, check_d
 from mpc.core.cost import Spent
 from mpc.core.errors import RangeError, ShapeError
 from mpc.core.ranges import Operation
-from mpc.core.runtime import Result, Runtime, Steps
+from mpc.core.runtime import Beside, Result, Runtime, Steps
 from mpc.core.secret_value import Secret, SecretValue
 from mpc.core.sizes import broadcast
 from mpc.protocols import b2a, masking, sign, truncation
@@ -485,9 +487,22 @@ def verdict(*claims: Claim, failed: SecretValue | None = None) -> bool:
 
 def verdict_steps(*claims: Claim, failed: SecretValue | None = None) -> Steps[bool]:
     """Open what :func:`verdict` says, for :meth:`mpc.core.runtime.Runtime.beside`."""
-    size = sum(len(claim.limits) for claim in claims)
-    if not size:
+    if not sum(len(claim.limits) for claim in claims):
         return True
+    count = yield from failures_steps(*claims)
+    if failed is not None:
+        count = _added(count, failed)
+    return (yield from none_steps(count))
+
+
+def _added(count: SecretValue, other: SecretValue) -> SecretValue:
+    words = count.shares.reshape(-1) + other.shares.reshape(-1)
+    return count.derive(words, frac_bits=0, bound=count.bound + other.bound)
+
+
+def failures_steps(*claims: Claim) -> Steps[SecretValue]:
+    """Return how many claims fail, of no axes; a claim may count as two."""
+    size = sum(len(claim.limits) for claim in claims)
     like = claims[0].like
     session = like.session
     words = np.concatenate([claim.words for claim in claims], axis=1)
@@ -500,10 +515,71 @@ def verdict_steps(*claims: Claim, failed: SecretValue | None = None) -> Steps[bo
     first = session.first_row
     if first is not None:
         shares[first : first + 1] += np.uint64(size)
-    bound = 2 * size
-    if failed is not None:
-        shares, bound = shares + failed.shares.reshape(shares.shape), bound + failed.bound
-    return (yield from none_steps(like.derive(shares, frac_bits=0, bound=bound)))
+    return like.derive(shares, frac_bits=0, bound=2 * size)
+
+
+class Later:
+    """Checks whose failures are counted beside what follows, and decided with others' in one bit.
+
+    Operations of a ``with`` block go on with results that may be wrong. So nothing that depends on them may
+    be opened before :meth:`taken` counts are, or the end of the block has decided.
+
+    Parameters
+    ----------
+    session : Runtime
+        Where its mode is not "check", or another block is open, nothing changes.
+    """
+
+    def __init__(self, session: Runtime) -> None:
+        self._session, self._policy = session, session.range_policy
+        self._counts: list[tuple[Operation, Beside[SecretValue]]] = []
+        self._opens = False
+
+    def __enter__(self) -> Later:
+        self._opens = self._policy.mode == "check" and self._policy.later is None
+        if self._opens:
+            self._policy.later = self
+        return self
+
+    def add(self, operation: Operation) -> None:
+        """Begin to check an operation."""
+        claims = [claim for claim in operation.claims() if len(claim.limits)]
+        if claims:
+            with self._session.protocol("range check"):
+                counting = self._session.beside(failures_steps(*claims)).__enter__()
+            self._counts.append((operation, counting))
+
+    def taken(self) -> tuple[SecretValue | None, str]:
+        """Return how many claims have failed up to now, for the caller to decide, and what to say then."""
+        total, said = None, ""
+        for operation, counting in self._counts:
+            counting.__exit__(None, None, None)
+            total = counting.value if total is None else _added(total, counting.value)
+            said = f"{said}, or {operation.said}"
+        self._counts.clear()
+        return total, said
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if not self._opens:
+            return
+        self._policy.later = None
+        if kind is None and self._counts:
+            with self._session.protocol("range check"):
+                total, said = self.taken()
+                if total is not None and not is_none(total):
+                    raise RangeError(f"{said[5:]}; share smaller values")
+        for _, counting in self._counts:
+            counting.__exit__(kind, *error)
+
+
+def take(failed: Secret) -> tuple[Secret, str]:
+    """Return `failed`, a count of no axes, with failures of a :class:`Later` block, and what to say."""
+    later = failed.session.range_policy.later
+    total, said = (None, "") if later is None else later.taken()
+    if total is None:
+        return failed, said
+    words = failed.shares.reshape(-1) + total.shares.reshape(-1)
+    return failed.derive(words, frac_bits=0, bound=failed.bound + total.bound), said
 
 
 def cost_of_none(parties: int, bound: int) -> Spent:

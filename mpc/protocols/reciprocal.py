@@ -7,6 +7,7 @@ For k <= 32, two parties alone, for whom nobody deals tables: Newton's iteration
    square, truncated. (k = 10: y = 0.5466 - 0.0497 x, |e| <= 0.503.)
 2. y <- y + y e, e <- e^2, until |e| < 2^-15 is sure: both products at once.
    (k = 2: 2 times; k = 10: 4 times; k = 32: 6 times.)
+1 / v for v in [1, 2), where 2^-18.8 of it is enough, as quotients take it: by one of these, for k = 2.
 For k up to 2^16:
 1. c = 2^-j where 2^j <= x < 2^(j + 1): :mod:`mpc.protocols.thresholds`. 3 rounds. c x, in [1, 2]: 2.
 2. 1 / (c x) as above, for k = 2: 2 rounds.
@@ -38,10 +39,12 @@ from mpc.protocols.sign import count_bits
 __all__ = [
     "FRAC_BITS",
     "LARGEST",
+    "NORMALISED_ERROR",
     "cost",
     "cost_of_normalise",
     "normalise",
     "normalised",
+    "of_normalised",
     "reciprocal",
     "start",
 ]
@@ -51,12 +54,15 @@ Words = NDArray[np.uint64]
 # Fractional bits of x and of the result.
 FRAC_BITS = 24
 LARGEST = 1 << 16
+# Of :func:`of_normalised`, relative to the result.
+NORMALISED_ERROR = 2.3e-6
 _ONE = 1 << FRAC_BITS
 _START_BITS = 12
 _TOLERANCE_BITS = 15
+_FINE_BITS = 20
 
 
-def start(k: int) -> tuple[int, int, int]:
+def start(k: int, tolerance_bits: int = _TOLERANCE_BITS) -> tuple[int, int, int]:
     """Return a and b times 2^12, as integers, and the number of iterations."""
     if not 1 < k <= bounded.LARGEST:
         raise RangeError(f"k must be in [2, {bounded.LARGEST}] to start at once, got {k}")
@@ -69,7 +75,7 @@ def start(k: int) -> tuple[int, int, int]:
     places = [1.0, float(k)] + ([a / (2 * b)] if b else [])
     worst = max(abs(1 - a * x + b * x * x) for x in places)
     steps = 0
-    while worst > 2.0**-_TOLERANCE_BITS:
+    while worst > 2.0**-tolerance_bits:
         worst, steps = worst * worst, steps + 1
     return a_, b_, max(1, steps)
 
@@ -132,10 +138,29 @@ def reciprocal(x: Secret, k: int) -> Secret:
         return truncation.truncate(y, len(powers))
 
 
+def of_normalised(v: Secret) -> Secret:
+    """Return 1 / v for v in [1, 2), with 24 fractional bits or more, and more again behind the result's.
+
+    Where v is 0 it is any number below 2 in magnitude. 1 round with a provider.
+    """
+    session, shift = v.session, v.frac_bits - FRAC_BITS
+    flat = v.view(("reshape", (v.size,)))
+    if bounded.takes(session, 2):
+        later = bounded.Later(session, flat.shares, 2, "reciprocal", shift=shift)
+        found = later.value(v, session.open((later.message, "sum"))[0])
+    else:
+        found = _by_iteration(truncation.truncate(flat, shift) if shift else flat, 2, _FINE_BITS)
+    return found.view(("reshape", v.shape))
+
+
 def _direct(x: Secret, k: int) -> Secret:
     if bounded.takes(x.session, k):
         return bounded.evaluate(x, k, "reciprocal")
-    a, b, steps = start(k)
+    return _by_iteration(x, k, _TOLERANCE_BITS)
+
+
+def _by_iteration(x: Secret, k: int, tolerance_bits: int) -> Secret:
+    a, b, steps = start(k, tolerance_bits)
     # x^2 has 48 fractional bits, b x^2 and a x have 48 + 12. These may exceed 2^62; e and y, the
     # results of step 1, do not.
     bits = 2 * FRAC_BITS + _START_BITS

@@ -73,6 +73,7 @@ from ring.threads import run
 __all__ = [
     "Opened",
     "Window",
+    "below_steps",
     "check_window",
     "cost",
     "count_bits",
@@ -530,6 +531,13 @@ def top_bits_steps(x: SecretValue, offsets: Sequence[Words]) -> Steps[Words]:
         return own_shares.sign(pair, flat(x), WORD_BITS, 0, offsets)[0]
     opened = yield from _steps(x.session, x, 0, WORD_BITS, True, "none", offsets)
     return opened.bit.reshape(len(opened.bit), len(offsets), count_words(x.size))
+
+
+def below_steps(x: SecretValue, threshold: int) -> Steps[Words]:
+    """Compute XOR shares of [x < t], (p, 1, words), for t up to the bound of x; with a provider alone."""
+    window = count_bits(x.bound + abs(threshold))
+    opened = yield from _steps(x.session, x, 0, window, True, "none", (threshold,))
+    return opened.bit[:, None]
 
 
 def open_zero(x: SecretValue, extras: Extras) -> Opened:

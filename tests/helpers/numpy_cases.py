@@ -91,7 +91,7 @@ ELEMENTWISE = [
     *(Case(f, G(f)) for f in (np.add, np.subtract, np.maximum, np.minimum, np.fmax, np.fmin)),
     Case(np.multiply, G(np.multiply), 1, domain=IN_RANGE),
     Case(np.true_divide, G(np.divide), 1.1, 2**-18.5, 0.25, 8, domain="y not 0, |x / y| below 2^14"),
-    Case(np.reciprocal, F(np.reciprocal), 2.1, 2**-18.9, 0.25, 8, domain="|x| above 2^-15"),
+    Case(np.reciprocal, F(np.reciprocal), 1.3, 2**-18.5, 0.25, 8, domain="|x| above 2^-15"),
     Case(np.square, F(np.square), 1, domain=IN_RANGE),
     Case(np.power, lambda x: np.power(x, 0.25), 2.2, 2**-18, 0.01, 8,
          domain="public exponent, x > 0; a whole one above 0 by products"),

@@ -13,6 +13,7 @@ from mpc.core.frames import Kind
 from mpc.protocols.b2a import RandomBits
 from mpc.protocols.bit_injection import GatePair
 from mpc.protocols.bits import MaskProducts
+from mpc.protocols.bounded import BoundedPowers
 from mpc.protocols.exponential import PowerWindow
 from mpc.protocols.intervals import WordTables
 from mpc.protocols.product import ProductTerm
@@ -108,6 +109,8 @@ CORRELATIONS = planned()
         TruncationPair(4, 16, RandomBits(1, 4)),
         Window(4, 16, 8, True, "relu", 1, MaskProducts(2, ((0, 1),), 4)),
         PowerWindow(64, 63, 8),
+        BoundedPowers(64, 1 << 20, 0, 25),
+        BoundedPowers(1 << 60, 8, 0, 25),
         GatePair(128, 16, MaskRef(1, Part((1,), "xor"))),
         GatePair(128, 16, MaskRef(0, Part((2,), "xor"))),
         WordTables(1 << 60),

@@ -8,6 +8,7 @@ import pytest
 
 import mpc
 from mpc.core.ranges import LARGEST, Operation, beyond
+from mpc.protocols import range_check
 from mpc.session import agreed
 
 UNIT = 2.0**-16
@@ -444,3 +445,67 @@ def test_a_refusal_ahead_counts_in_the_operands_units():
         y = fixed(s, [3.0])
         with pytest.raises(mpc.RangeError, match=r"below 2\^30 \(with 32 bits behind the point\)"):
             y * y * y
+
+
+# What is checked on shares beside what follows: rounds with the check and where bounds are enough.
+LATER = {
+    "var": (lambda x, w: x.var(), 9, 4),
+    "std": (lambda x, w: x.std(), 13, 10),
+    "norm": (lambda x, w: np.linalg.norm(x), 9, 7),
+    "average": (lambda x, w: np.average(x, weights=w), 11, 10),
+    "cov": (lambda x, w: np.cov(x, w)[0, 0], 9, 3),
+    "corrcoef": (lambda x, w: np.corrcoef(x, w)[0, 1], 25, 22),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_checks_are_decided_with_those_of_what_follows(name):
+    """In the same rounds, and by one bit: a refused call spends what another one does."""
+    function, checked, unchecked = LATER[name]
+    x, w = np.array([1.5, 2.0, -4.0, 8.0, 3.0]), np.array([4.0, 4.0, -4.0, 8.0, 1.0])
+    want = float(function(x, w))
+    spent = []
+    for scale, bound in ((1, None), (1, 8.0), (4000, None)):
+        with mpc.Session(ranges="check") as s:
+            a, b = fixed(s, x * scale, bound=bound), fixed(s, w * scale, bound=bound)
+            if scale > 1:
+                with pytest.raises(mpc.RangeError, match=r"a result (is|may) not .*below 2\^30"):
+                    function(a, b)
+            else:
+                found = function(a, b)
+            spent.append(s.cost())
+            assert not s._beside and s.range_policy.later is None
+            if scale > 1:
+                # The session goes on, and checks at once what is no part of such a function.
+                found = function(fixed(s, x), fixed(s, w))
+                with pytest.raises(mpc.RangeError, match=r"^@: a result"):
+                    a @ b
+            assert abs(found.reveal() - want) < 8 * UNIT
+    assert [cost.rounds for cost in spent[:2]] == [checked, unchecked]
+    if name != "corrcoef":  # which is refused when its roots are, before it divides
+        assert spent[0].total == spent[2].total
+    for ranges in ("values", "warn"):
+        with mpc.Session(ranges=ranges) as s, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert abs(function(fixed(s, x), fixed(s, w)).reveal() - want) < 8 * UNIT
+
+
+def test_an_error_within_what_is_decided_later_leaves_nothing_behind():
+    with mpc.Session(ranges="check") as s:
+        a = fixed(s, [2.0, 3.0])
+
+        def fails():
+            with range_check.Later(s):
+                assert not (a @ a).shape and s._beside
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fails()
+        assert not s._beside and s.range_policy.later is None
+        # Within another block there is one decision, at the end of the outer one.
+        with range_check.Later(s):
+            with range_check.Later(s):
+                product = a @ a
+            assert s._beside
+        assert not s._beside
+        assert product.reveal() == 13

@@ -307,6 +307,10 @@ PROGRAMS = {
     "silu of a product": lambda s, a: (computed(s, a) * 0.5).activation("silu"),
     "square root": lambda s, a: computed(s, np.abs(a[:1024])).sqrt(),
     "exponential": lambda s, a: computed(s, -np.abs(a[:1024])).exp(),
+    "exponential of bounded numbers": lambda s, a: (
+        computed(s, a[:1024] / 2**12).with_bound(16).exp()
+    ),
+    "inverse": lambda s, a: 1 / computed(s, np.maximum(np.abs(a[:1024]), 1)),
     "quotient": lambda s, a: (
         given(s, a[:1024] / 2**15) / computed(s, np.maximum(np.abs(a[:1024]), 1))
     ),
