@@ -28,7 +28,7 @@ from nn.convert.conversion import (
     named_by,
 )  # fmt: skip
 from nn.convert.expressions import Affine, Builder
-from nn.convert.knowing_rows import knowing
+from nn.convert.knowing_rows import check_digits, knowing
 from nn.convert.problems import ConversionError
 from nn.convert.public_columns import Columns
 from nn.fixed_point.inputs import public_range
@@ -186,11 +186,14 @@ def from_sklearn(
     if X is not None:
         numbers = X if rules is None else rules.transform(X)
         made.take_rows(numbers)
-        made.layers = knowing(made.layers, np.asarray(real_array(numbers, "X"), np.float64))
+        known = np.asarray(real_array(numbers, "X"), np.float64)
+        made.layers = knowing(made.layers, known)
     elif type(first).__name__ == "MinMaxScaler":
         made.input_range_ = public_range(np.stack([first.data_min_, first.data_max_]))
     if type(_last(estimator)).__module__.startswith(("sklearn.", "xgboost.", "lightgbm.")):
         _check_agreement(estimator, made, X, _STAIRS if conversion.stairs else 0.0)
+    if X is not None:
+        check_digits(made, known, made.feature_names_in_)
     return made
 
 
