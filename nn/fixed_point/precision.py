@@ -47,7 +47,7 @@ _CONSTANT = 2.0**-30
 # The largest error that passes if no format has a smaller one, as a fraction of the output's size.
 FAINT = 2.0**-12
 # A row that comes to another leaf is rare, and far off: it takes more rows to see whether there are such.
-_ROWS, _ROWS_OF_TREES, _COARSER = 64, 4096, 3
+_ROWS, _ROWS_OF_TREES, _COARSER = 64, 2048, 3
 # That many of these rows may come to another leaf.
 _LEAPS = 2
 # With so many fractional bits the errors of sigmoid and tanh alone are left, which no format avoids; how
@@ -190,6 +190,8 @@ def precision_problem(
     """
     leaps = not ranked and compares_computed(layers)
     rows = rows_between(low, high, features, _ROWS_OF_TREES if leaps else _ROWS)
+    if leaps:  # also rows nearer to the middle, where thresholds are
+        rows = np.concatenate([rows, (rows + np.roll(rows, 1, axis=0) + rows[::-1]) / 3])
     exact = evaluate(layers, rows)
     scale = output_scale(exact, ranked) if scale is None else scale
     limit = np.where(scale > 0, (SCORES if ranked else VALUES) * scale, np.inf)

@@ -4,7 +4,16 @@ import re
 
 import numpy as np
 import pytest
-from sklearn import decomposition, ensemble, kernel_ridge, neural_network, preprocessing
+from sklearn import (
+    decomposition,
+    ensemble,
+    gaussian_process,
+    kernel_ridge,
+    neighbors,
+    neural_network,
+    preprocessing,
+    svm,
+)
 from sklearn.datasets import load_diabetes, load_linnerud
 from sklearn.pipeline import make_pipeline
 
@@ -111,3 +120,15 @@ def test_a_sum_of_leaves_that_is_0_is_the_second_class():
     model = nn.from_sklearn(original, X)
     assert (model.predict(X) == 1).all()
     assert (on_shares(model, X, 16, 15) == 1).all()
+
+
+def test_refusals_say_what_it_is():
+    X, y = load_linnerud(return_X_y=True)
+    matern = gaussian_process.GaussianProcessRegressor(gaussian_process.kernels.Matern())
+    for original, message in [
+        (matern.fit(X, y), "constant times RBF"),
+        (svm.SVR(kernel=lambda a, b: a @ b.T).fit(X, y[:, 0]), "kernels by name are"),
+        (neighbors.KNeighborsRegressor(3).fit(X, y), "points at the same distance"),
+    ]:
+        with pytest.raises(ConversionError, match=message):
+            nn.from_sklearn(original, X)
