@@ -117,7 +117,7 @@ def test_a_training_of_numbers_goes_on_after_a_kill(tmp_path, initial, network):
 COMBINED = {
     "classes": {
         "network": programs.smooth, "columns": 10, "optimizer": SGD(0.05, weight_decay=0.02),
-        "class_weight": "balanced", "sample_weight": np.linspace(0.5, 2, DIGITS), "patience": 3,
+        "class_weight": "balanced", "sample_weight": np.linspace(0.5, 2, DIGITS), "patience": 2,
     },
     "labels": {
         "network": programs.three_labels, "columns": 3, "loss": "binary_cross_entropy",
@@ -132,7 +132,7 @@ COMBINED = {
 
 @pytest.mark.parametrize("task", COMBINED)
 def test_options_together_go_on_after_a_kill(tmp_path, task):
-    how = {"epochs": 3, "batch_size": 64, "folder": tmp_path, **COMBINED[task]}
+    how = {"epochs": 2, "batch_size": 64, "folder": tmp_path, **COMBINED[task]}
     with pytest.raises(mpc.LaunchError, match="exit code -9"):
         start(
             partial(programs.Options, how=how, crash_after=1), NAMES, timeout=120, answer_timeout=10
