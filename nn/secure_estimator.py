@@ -214,7 +214,13 @@ class SecureRegressor(RegressorMixin, SecureEstimator):  # type: ignore[misc]
 
 @contextmanager
 def _columns_named(**tables: Any) -> Iterator[None]:
-    """Raise DtypeError with the names of columns that hold no numbers, if a check of tables fails."""
+    """Raise DtypeError with the names of columns that hold no numbers, if a check of tables fails.
+
+    Complex columns, too, which beside columns of bools scikit-learn's check takes the real part of.
+    """
+    for name, table in tables.items():
+        if hasattr(table, "columns") and any(dtype.kind == "c" for dtype in table.dtypes):
+            plain_array(table, name)
     try:
         yield
     except SottoError:

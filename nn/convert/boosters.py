@@ -267,6 +267,12 @@ def _booster(step: Any) -> Boosted:
     """Return what a fitted estimator of either library holds; early stopping leaves the best trees."""
     if not hasattr(step, "get_booster"):
         return read_model(step.booster_)
+    missing = getattr(step, "missing", np.nan)
+    if missing is not None and not np.isnan(missing):
+        raise ConversionError(
+            f"missing={missing:g} is not converted, as rows with this value go another way: replace it "
+            "before the fit, and leave missing=nan"
+        )
     booster, best = step.get_booster(), getattr(step, "best_iteration", None)
     return read_model(booster if best is None else booster[: best + 1])
 

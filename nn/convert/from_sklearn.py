@@ -28,10 +28,11 @@ from nn.convert.conversion import (
     named_by,
 )  # fmt: skip
 from nn.convert.expressions import Affine, Builder
-from nn.convert.knowing_rows import knowing
+from nn.convert.knowing_rows import check_digits, knowing
 from nn.convert.problems import ConversionError
 from nn.convert.public_columns import Columns
 from nn.fixed_point.inputs import public_range
+from nn.fixed_point.precision import compares_computed
 from nn.layers import Dense, Largest
 from nn.models.predictors import Classifier, Regressor
 from nn.models.preprocessing import PublicPreprocessing
@@ -186,11 +187,14 @@ def from_sklearn(
     if X is not None:
         numbers = X if rules is None else rules.transform(X)
         made.take_rows(numbers)
-        made.layers = knowing(made.layers, np.asarray(real_array(numbers, "X"), np.float64))
+        known = np.asarray(real_array(numbers, "X"), np.float64)
+        made.layers = knowing(made.layers, known)
     elif type(first).__name__ == "MinMaxScaler":
         made.input_range_ = public_range(np.stack([first.data_min_, first.data_max_]))
     if type(_last(estimator)).__module__.startswith(("sklearn.", "xgboost.", "lightgbm.")):
         _check_agreement(estimator, made, X, _STAIRS if conversion.stairs else 0.0)
+    if X is not None:
+        check_digits(made, known, made.feature_names_in_)
     return made
 
 
@@ -224,7 +228,10 @@ def _features(estimator: Any, first: Any) -> int:
     points = getattr(first, "X_thresholds_", None)
     if points is not None:  # isotonic regression, of one feature
         return 1
-    raise ConversionError(f"{type(first).__name__} does not say of how many features its rows are")
+    raise ConversionError(
+        f"{type(first).__name__} does not say of how many features its rows are, as with a kernel that is "
+        "a function of one's own, which is not converted: kernels by name are"
+    )
 
 
 def _check_agreement(
@@ -257,13 +264,20 @@ def _check_agreement(
         same = _same(made, rows, wanted, odds, off)
     different = np.size(same) - np.count_nonzero(same)
     # Which of points at the same distance are neighbours is not laid down.
-    tolerated = 0.01 * np.size(same) if any(type(one) is Largest for one in made.layers) else 0
-    if different > tolerated:
+    chooses = any(type(one) is Largest for one in made.layers)
+    if different > (0.01 * np.size(same) if chooses else 0):
         raise ConversionError(
             f"the converted model and the original must predict the same, got other predictions for "
             f"{different} of {np.size(same)}: was it changed after it was "
             "fitted, or fitted by another version of scikit-learn, or to features whose mean is far "
             "larger than their spread?"
+            + (" Or are points at the same distance from these rows?" if chooses else "")
+            + (
+                " Or do rows lie on thresholds of trees behind a step that computes features? Then fit the "
+                "trees to what that step gives, and share rows with it"
+                if compares_computed(made.layers)
+                else ""
+            )
         )
 
 

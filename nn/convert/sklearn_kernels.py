@@ -141,7 +141,7 @@ def _gaussian_process(c: Conversion, step: Any, x: Affine) -> Values:
         inner = inner.k1
     if isinstance(inner, kernels.Product) and isinstance(inner.k1, kernels.ConstantKernel):
         factor, inner = inner.k1.constant_value, inner.k2
-    if not isinstance(inner, kernels.RBF):
+    if type(inner) is not kernels.RBF:  # others, such as Matern, are derived from it
         raise ConversionError(
             "GaussianProcessRegressor is converted with a constant times RBF, and WhiteKernel after a "
             f"plus, got {step.kernel_}"

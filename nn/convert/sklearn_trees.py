@@ -21,6 +21,8 @@ from nn.convert.sklearn_linear import binary
 __all__ = ["CLASSIFIERS", "REGRESSORS", "from_float32", "leaf_sums"]
 
 Floats = NDArray[np.float64]
+# Shows in the default format, and is less than 1e-5 of a probability.
+_SECOND = 2.0**-15
 
 
 def from_float32(thresholds: ArrayLike) -> Floats:
@@ -139,6 +141,8 @@ def _boosted_classifier(c: Conversion, step: Any, x: Affine) -> Scores:
     raw, classes = _boosted(c, step, x), np.asarray(step.classes_)
     if raw.size > 1:
         return Scores(raw, classes, "softmax", raw)
+    # A sum of 0, as leaves with as many rows of one class as of the other have it, is the second class.
+    raw = raw.map([1.0], _SECOND)
     factor = 2.0 if step.loss == "exponential" else 1.0
     return Scores(binary(raw * factor), classes, "softmax", raw)
 

@@ -21,13 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nn.layers import Concat, Layer, Sigmoid, Softmax, Step
+from nn.layers import Concat, Layer, Sigmoid, Softmax, Step, Trees
 from nn.layers.evaluation import evaluate
-from nn.layers.graph import run
+from nn.layers.graph import inputs_of, run
 from ring import FixedPoint
 from ring.fixed_point import HEADROOM_BITS
 
-__all__ = ["SCORES", "VALUES", "output_scale", "precision_problem", "rows_between", "simulate"]
+__all__ = [
+    "FAINT",
+    "SCORES",
+    "VALUES",
+    "compares_computed",
+    "output_scale",
+    "precision_problem",
+    "rows_between",
+    "simulate",
+]
 
 Floats = NDArray[np.float64]
 # The largest error that passes, as a fraction of the scale. Chosen so that, on more rows than are
@@ -37,8 +46,11 @@ VALUES, SCORES = 2.0**-11, 2.0**-5
 # An output whose standard deviation is a smaller fraction of its size counts as constant.
 _CONSTANT = 2.0**-30
 # The largest error that passes if no format has a smaller one, as a fraction of the output's size.
-_FAINT = 2.0**-12
-_ROWS = 64
+FAINT = 2.0**-12
+# A row that comes to another leaf is rare, and far off: it takes more rows to see whether there are such.
+_ROWS, _ROWS_OF_TREES, _COARSER = 64, 2048, 3
+# That many of these rows may come to another leaf.
+_LEAPS = 2
 # With so many fractional bits the errors of sigmoid and tanh alone are left, which no format avoids; how
 # many times these may be exceeded.
 _ANY_BITS, _NEAR_FLOOR = 48, 2.0
@@ -79,30 +91,47 @@ def output_scale(outputs: NDArray[Any], ranked: bool) -> Floats:
     return np.where(spread > _CONSTANT * level, spread, level)
 
 
-def rows_between(low: Floats, high: Floats, features: int) -> Floats:
-    """Return 64 rows drawn uniformly from a range, the same in every call."""
-    some = np.random.default_rng(0).uniform(size=(_ROWS, features))  # no mask
+def rows_between(low: Floats, high: Floats, features: int, count: int = _ROWS) -> Floats:
+    """Return rows drawn uniformly from a range, the same in every call."""
+    some = np.random.default_rng(0).uniform(size=(count, features))  # no mask
     rows: Floats = low + some * (high - low)
     return rows
 
 
 def simulate(
-    layers: Sequence[Layer], rows: Floats, frac_bits: int, decided: list[Floats] | None = None
+    layers: Sequence[Layer],
+    rows: Floats,
+    frac_bits: int,
+    decided: list[Floats] | None = None,
+    *,
+    blurred: bool = False,
 ) -> Any:
     """Return the outputs, with inputs, parameters and outputs of layers rounded to `frac_bits`.
 
-    What steps decide by is added to `decided`.
+    What steps decide by is added to `decided`. With `blurred`, functions are off by their error bound times
+    a number in [-1, 1].
     """
     unit = 2.0**-frac_bits
+    random = np.random.default_rng(0)  # no mask
 
     def step(_: int, layer: Layer, x: Any) -> Any:
         _watch(layer, x, decided)
         parameters = [
             np.rint(np.asarray(p, np.float64) / unit) * unit for p in layer.on_grid(frac_bits)
         ]
-        return np.floor(layer.with_parameters(parameters).as_on_shares(x) / unit) * unit
+        found = layer.with_parameters(parameters).as_on_shares(x)
+        if blurred and not layer.joins and not parameters:
+            bound = layer.fixed_point_error(np.abs(x), np.zeros(np.shape(x)), _ANY_BITS)
+            found = found + np.nan_to_num(bound) * random.uniform(-1, 1, np.shape(found))
+        return np.floor(found / unit) * unit
 
     return run(layers, np.rint(rows / unit) * unit, step)
+
+
+def compares_computed(layers: Sequence[Layer]) -> bool:
+    """Return whether there are trees that take features which other layers compute."""
+    inputs = inputs_of(layers)
+    return any(isinstance(layer, Trees) and inputs[k] != (0,) for k, layer in enumerate(layers))
 
 
 def _watch(layer: Layer, x: Any, decided: list[Floats] | None) -> None:
@@ -173,7 +202,10 @@ def precision_problem(
     -------
     (str, FixedPoint or None) or None
     """
-    rows = rows_between(low, high, features)
+    leaps = not ranked and compares_computed(layers)
+    rows = rows_between(low, high, features, _ROWS_OF_TREES if leaps else _ROWS)
+    if leaps:  # also rows nearer to the middle, where thresholds are
+        rows = np.concatenate([rows, (rows + np.roll(rows, 1, axis=0) + rows[::-1]) / 3])
     exact = evaluate(layers, rows)
     scale = output_scale(exact, ranked) if scale is None else scale
     limit = np.where(scale > 0, (SCORES if ranked else VALUES) * scale, np.inf)
@@ -187,7 +219,10 @@ def precision_problem(
 
     def error(frac_bits: int) -> Floats:
         decided: list[Floats] | None = None if apart is None else []
-        found = np.abs(simulate(layers, rows, frac_bits, decided) - exact).max(axis=0)
+        # In coarser steps, rows that come to another leaf are as many times more: fewer than are tried.
+        frac_bits -= _COARSER if leaps else 0
+        found = np.abs(simulate(layers, rows, frac_bits, decided, blurred=leaps) - exact)
+        found = np.sort(found, axis=0)[-1 - (_LEAPS if leaps else 0)]
         if decided and apart is not None:
             off = np.abs(np.concatenate(decided, axis=1) - apart).max(axis=0)
             found = np.concatenate([found, off])
@@ -216,7 +251,9 @@ def precision_problem(
         likely[: exact.shape[1]] = _probabilities(layers, rows)
         size = np.where(likely, 1.0, size)
         floor = error(_ANY_BITS)
-        enough = np.maximum.reduce([limit, _FAINT * size, _NEAR_FLOOR * floor])
+        enough = np.maximum(limit, FAINT * size)
+        if not leaps:
+            enough = np.maximum(enough, _NEAR_FLOOR * floor)
         if (here <= enough).all():
             return None
         # Where an activation's own error is no matter, a finer format would do if there was room for it.
@@ -224,7 +261,7 @@ def precision_problem(
         better = next((near for near, off in finer if (off <= near_floor).all()), None)
         if better is None:
             least = here if not finer else finer[-1][1]
-            if (least <= _NEAR_LIMIT * np.where(likely, np.maximum(limit, _FAINT), limit)).all():
+            if (least <= _NEAR_LIMIT * np.where(likely, np.maximum(limit, FAINT), limit)).all():
                 if not finer:
                     return None
                 better = finer[-1][0]

@@ -20,6 +20,8 @@ __all__ = ["Trees"]
 Floats = NDArray[np.float64]
 # Elements of a table of rows and trees that are worked on at once, in the clear.
 _AT_ONCE = 1 << 22
+# By what part of a computed feature sums in another order may differ.
+_LAST_DIGITS = 2.0**-42
 
 
 @register
@@ -152,12 +154,19 @@ class Trees(Layer):
         """Return trees that know of rows nearer to a threshold than `near`, one number a feature.
 
         With `computed`, the features are computed on shares and so off by units: thresholds are moved
-        on shares by `near`, or half way to the next row.
+        on shares by `near`, or half way to the next row. A row that is above a threshold by its last
+        digits, in which sums differ from one library to the next, is taken to lie on it.
         """
         lean, places = np.zeros(len(self.left)), self.picked()
+        thresholds = np.array(self.thresholds, np.float64)
         for k in np.unique(places):
             nodes, column = np.flatnonzero(places == k), np.unique(X[:, k])
-            limits = np.asarray(self.thresholds)[nodes]
+            limits = thresholds[nodes]
+            if computed:
+                digits = _LAST_DIGITS * np.abs(column).max()
+                last = np.searchsorted(column, limits + digits, side="right")
+                limits = np.maximum(limits, np.concatenate([[-np.inf], column])[last])
+                thresholds[nodes] = limits
             after = np.searchsorted(column, limits, side="right")
             padded = np.concatenate([[-np.inf], column, [np.inf]])
             below, above = limits - padded[after], padded[after + 1] - limits
@@ -165,7 +174,7 @@ class Trees(Layer):
             room = np.minimum(np.abs(above - below) / 2, near[k]) if computed else 0.0
             lean[nodes] = np.where(close, np.where(below <= above, 1.0, -1.0) * (1 + room), 0.0)
         values = self.parameters
-        return self.with_parameters([*values[:3], lean, *values[4:]])
+        return self.with_parameters([thresholds, *values[1:3], lean, *values[4:]])
 
     def on_grid(self, frac_bits: int) -> list[Any]:
         """Return the parameters with thresholds on the grid of a format.
@@ -177,7 +186,9 @@ class Trees(Layer):
         """
         unit = 2.0**-frac_bits
         places, lean = np.asarray(self.thresholds) / unit, np.asarray(self.lean)
-        places = places + np.where(lean == 0, 0, lean - np.sign(lean)) / unit
+        # Leanings are for 16 fractional bits; in a finer format features are off by less.
+        part = min(unit, 2.0**-16) * 2.0**16
+        places = places + np.where(lean == 0, 0, lean - np.sign(lean)) * part / unit
         nearest = np.where(lean > 0, np.rint(places), np.rint(places) - 1)
         rounded = np.where(lean == 0, np.floor(places), nearest) * unit
         return [rounded, self.values, self.bias, np.zeros_like(lean), *self.parameters[4:]]

@@ -390,8 +390,11 @@ class Fit:
 
         nn.shared.fit.save = crash
         with place.session() as session:
-            found = fit(session, *self.data, **self.how)
-            return *found, session.cost().total.rounds
+            return self.train(session, **self.how)
+
+    def train(self, session, **how):
+        found = fit(session, *self.data, **how)
+        return *found, session.cost().total.rounds
 
 
 def epoch_of(path):

@@ -431,7 +431,8 @@ def test_targets_of_any_size(size):
 def test_columns_that_are_no_numbers_are_named(model):
     words = pd.DataFrame({"age": X[:, 0], "city": ["x"] * 60})
     days = pd.DataFrame({"age": X[:, 0], "when": pd.date_range("2020-01-01", periods=60)})
-    for rows, name in ((words, "city"), (days, "when")):
+    waves = pd.DataFrame({"age": X[:, 0] > 0, "wave": X[:, 1] * 1j})
+    for rows, name in ((words, "city"), (days, "when"), (waves, "wave")):
         with pytest.raises(mpc.DtypeError, match=f"X must hold numbers.*'{name}'"):
             model.fit(rows, SIGN)
     model.fit(words.assign(city=1.0), SIGN)

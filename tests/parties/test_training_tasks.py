@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 import mpc
 from mpc.launch import start
+from nn.training.optimizers import SGD
 from tests.helpers import task_programs as programs
-from tests.helpers.programs import Fit, fit, normalised, numbers, one_output
+from tests.helpers.programs import DIGITS, Fit, fit, normalised, numbers, one_output
 
 NAMES = ("alice", "bob")
 
@@ -111,3 +112,38 @@ def test_a_training_of_numbers_goes_on_after_a_kill(tmp_path, initial, network):
             assert losses[-1] < losses[0]
             for found, expected in zip(parameters, whole, strict=True):
                 np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+
+
+COMBINED = {
+    "classes": {
+        "network": programs.smooth, "columns": 10, "optimizer": SGD(0.05, weight_decay=0.02),
+        "class_weight": "balanced", "sample_weight": np.linspace(0.5, 2, DIGITS), "patience": 2,
+    },
+    "labels": {
+        "network": programs.three_labels, "columns": 3, "loss": "binary_cross_entropy",
+        "learning_rate": 0.1, "sample_weight": "secret",
+    },
+    "two classes": {
+        "network": programs.one_score, "columns": 1, "learning_rate": 0.1, "class_weight": {1: 4.0},
+        "start": "alice's",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", COMBINED)
+def test_options_together_go_on_after_a_kill(tmp_path, task):
+    how = {"epochs": 2, "batch_size": 64, "folder": tmp_path, **COMBINED[task]}
+    with pytest.raises(mpc.LaunchError, match="exit code -9"):
+        start(
+            partial(programs.Options, how=how, crash_after=1), NAMES, timeout=120, answer_timeout=10
+        )
+    resumed = start(
+        partial(programs.Options, how={**how, "resume": True}),
+        NAMES,
+        timeout=120,
+        answer_timeout=10,
+    )
+    plain, scores = programs.options_in_the_clear(**how)
+    for found, validation in resumed.values():
+        assert validation == pytest.approx(scores, abs=0.03)
+        np.testing.assert_allclose(found, plain, rtol=0, atol=1e-2)

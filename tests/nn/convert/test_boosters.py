@@ -296,6 +296,9 @@ def test_a_model_that_is_not_fitted_or_has_categories_is_refused():
     for estimator in (xgboost.XGBClassifier(), lightgbm.LGBMRegressor()):
         with pytest.raises((NotFittedError, ConversionError)):
             nn.from_sklearn(estimator)
+    zero = xgboost.XGBClassifier(n_estimators=2, missing=0.0).fit(np.ones((8, 1)), [0, 1] * 4)
+    with pytest.raises(ConversionError, match="missing=0 is not converted"):
+        nn.from_sklearn(zero)
     table = pandas.DataFrame({"a": pandas.Categorical(list("xyz") * 40), "b": np.arange(120.0)})
     estimator = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1, min_child_samples=2)
     estimator.fit(table, table["a"] == "y")

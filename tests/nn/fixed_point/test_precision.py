@@ -32,7 +32,7 @@ def test_pieces_in_the_clear(name, layer):
 @pytest.mark.parametrize("activation", [ReLU, Sigmoid, Tanh])
 @pytest.mark.parametrize("frac_bits", [8, 12, 16])
 def test_errors_are_those_on_shares(activation, frac_bits, monkeypatch):
-    for leave in ("_FAINT", "_NEAR_FLOOR"):  # whether there is a better format or not
+    for leave in ("FAINT", "_NEAR_FLOOR"):  # whether there is a better format or not
         monkeypatch.setattr(precision, leave, 0.0)
     random = np.random.default_rng(frac_bits)
     layers = [Dense(random.normal(size=(6, 40)), random.normal(size=40)), activation()]
