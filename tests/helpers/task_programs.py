@@ -69,6 +69,11 @@ def smooth():
     return nn.Sequential(layers, 64, random_state=5)
 
 
+def ten_classes():
+    """Before training its best score for each of the first rows is 0.05 ahead of the second."""
+    return nn.MLP((64, 12, 10), random_state=5)
+
+
 def three_labels():
     return nn.MLP((64, 12, 3), random_state=5)
 

@@ -127,6 +127,11 @@ COMBINED = {
         "network": programs.one_score, "columns": 1, "learning_rate": 0.1, "class_weight": {1: 4.0},
         "start": "alice's",
     },
+    # Steps too short to change an answer: it stops after a second epoch, which is after the kill.
+    "stopping": {
+        "network": programs.ten_classes, "columns": 10, "epochs": 6, "learning_rate": 2e-5,
+        "momentum": 0, "patience": 1,
+    },
 }  # fmt: skip
 
 
@@ -144,6 +149,8 @@ def test_options_together_go_on_after_a_kill(tmp_path, task):
         answer_timeout=10,
     )
     plain, scores = programs.options_in_the_clear(**how)
+    assert len(scores) == 2
     for found, validation in resumed.values():
+        assert len(validation) == 2
         assert validation == pytest.approx(scores, abs=0.03)
         np.testing.assert_allclose(found, plain, rtol=0, atol=1e-2)
