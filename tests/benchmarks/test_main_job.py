@@ -28,7 +28,8 @@ def test_digits(parties):
     assert result["plain_accuracy"] > 0.9
     assert abs(result["plain_accuracy"] - result["encrypted_accuracy"]) <= 0.005
     assert result["agreement"] > 0.99
-    assert result["rounds"] == 1 + 3 + 1 + 4 + 1 + 1
+    # So many numbers take ReLU in four rounds if that takes two parties no trip more.
+    assert result["rounds"] == 1 + (4 if len(result["parties"]) == 2 else 3) + 1 + 4 + 1 + 1
 
 
 @pytest.mark.parametrize("where", [[], ["--processes"]], ids=["here", "processes"])

@@ -180,8 +180,12 @@ def test_the_check_is_in_the_cost_and_clients_who_are_trusted_do_without(service
     row, costs = np.zeros((1, 5)), {}
     for name in ("trudy", "carol"):
         with asks(services, name) as client:
-            client.predict(row)
-            costs[name] = client.last_cost()
+            # Without a provider some calls make transfers for those that follow, too.
+            spent = []
+            for _ in range(5):
+                client.predict(row)
+                spent.append(client.last_cost())
+            costs[name] = np.min(spent, axis=0)
     rounds = costs["carol"][0] - costs["trudy"][0]
     assert rounds == 6 if "provider" in services.processes else rounds > 6
     assert costs["carol"][1] > costs["trudy"][1]

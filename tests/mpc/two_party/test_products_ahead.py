@@ -192,9 +192,7 @@ def test_workers_take_nothing_from_a_stock():
     def count(pair, n_jobs):
         # As in a process of one party.
         configuration = SimpleNamespace(workers=workers)
-        apart = SimpleNamespace(
-            pair=pair, here=(0,), configuration=configuration, refuse_watched=lambda *_: None
-        )
+        apart = SimpleNamespace(pair=pair, residents=(0,), configuration=configuration)
         return mpc.Session.worker_count(apart, n_jobs, 40)
 
     x = RNG.random((2, 3))

@@ -320,7 +320,7 @@ def test_saved_shares_keep_their_limits(deep, tmp_path):
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
         # Earlier versions, which would check nothing, refuse it.
-        assert header["version"] == 3
+        assert header["version"] == 4
     with mpc.Session() as s:
         again = nn.load_shares(s, tmp_path)
         assert again.bounds == bounds
