@@ -228,6 +228,45 @@ def test_tags_of_spoiled_views_are_hidden_from_who_has_spoiled_them(parties, mon
         assert lies or not functools.reduce(operator.xor, heard)
 
 
+def later_messages(keys, spoiler, victim, receiver):
+    """Return what `victim` opens to `receiver` after `spoiler` has sent it another Delta, and results."""
+
+    def program(session):
+        x, w = session.share([0.5], owner="alice"), session.share([0.25], owner="bob")
+        return ((x * w + 0) * w).relu().reveal()
+
+    def spoil(message):
+        ends, opens = (message.sender, message.receiver), message.kind is Kind.OPEN
+        if ends == (spoiler, victim) and opens and not done:
+            done.append(message)
+            message.arrays[0][...] += np.uint64(1 << 20)
+        if ends == (victim, receiver) and opens:
+            sent.append(message.arrays[0].copy())
+
+    done, sent = [], []
+    outcome = run(program, spoil, keys=keys, parties=5)
+    return sent, [type(each) for each in outcome.results]
+
+
+def test_two_that_work_together_can_learn_more_and_get_no_wrong_result():
+    """The limit that the documentation names, and why it is one party alone that may deviate.
+
+    0 and 2 have the keys of roles 0 to 3. What 3 sends 0 is masked with that of role 3 alone, and after
+    0 has spoiled the view of 3 it depends on words of role 4, which both of them lack.
+    """
+    keys, differences = Keys.fresh(5), set()
+    for _ in range(2):
+        keys.roles[4] = Keys.fresh(5).roles[4]
+        right, _ = later_messages(keys, None, 3, 0)
+        wrong, ends = later_messages(keys, 0, 3, 0)
+        differences.add(tuple(int((a - b).sum()) for a, b in zip(wrong, right, strict=False)))
+        assert ends == [AbortError] * 5
+    first, second = differences
+    assert first[0] == second[0] and first != second
+    # The one process whose message's key a party alone has sends it nothing that follows from its view.
+    assert later_messages(keys, 2, 3, 2)[0] == []
+
+
 # The provider, and what is for three parties alone.
 
 

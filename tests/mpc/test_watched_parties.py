@@ -751,7 +751,7 @@ def test_a_request_of_one_party_alone_is_not_dealt(liar):
 
 
 def test_random_programs_never_abort():
-    ends = Counter()
+    ends, sizes = Counter(), itertools.cycle((3, 4, 5))
 
     @settings(
         max_examples=RANDOM_PROGRAMS, deadline=None, database=None,
@@ -763,8 +763,9 @@ def test_random_programs_never_abort():
     def check(program):
         form, mode, inputs, steps = program
         outcome = run(
-            lambda session: run_program(session, inputs, steps)[0], form=form, ranges=mode
-        )
+            lambda session: run_program(session, inputs, steps)[0],
+            form=form, ranges=mode, parties=next(sizes),
+        )  # fmt: skip
         if outcome.errors:
             raise outcome.errors[0]
         assert len(set(outcome.results)) == 1
