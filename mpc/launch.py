@@ -221,7 +221,7 @@ def launch(
     evidence : path, optional
         With ``audit_signed=True``: an existing folder, where the auditor writes what shows a cheat.
     security : {"semi-honest", "malicious"}
-        As for :class:`mpc.Session`; "malicious" is for three parties.
+        As for :class:`mpc.Session`; "malicious" is for three parties or more.
 
     Returns
     -------

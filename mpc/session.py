@@ -24,7 +24,7 @@ from mpc.core.network import Network
 from mpc.core.ranges import MODES
 from mpc.core.runtime import MEMORY_LIMIT
 from mpc.core.setup import Setup
-from mpc.core.watching import MALICIOUS, SECURITY
+from mpc.core.watching import MALICIOUS, SECURITY, check_three
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
@@ -45,7 +45,7 @@ class Session(SessionThatPrepares):
     contact. With `me`, this process is that party alone; the others run the same program on their
     machines, and all meet as ``parties.toml`` says. The parties are semi-honest, any number of
     them short of all may collude, and the provider, if there is one, colludes with nobody; `security`
-    can have one of three parties deviate in any way. Keys are
+    can have one of three parties or more deviate in any way. Keys are
     fresh from the operating system's generator. A session serves one process, and in it one thread at
     a time, see :meth:`hand_over`; threads and processes that work side by side make a session each.
 
@@ -88,14 +88,15 @@ class Session(SessionThatPrepares):
         Default: three, or four of very many elements at once.
     security : {"semi-honest", "malicious"}, optional
         What the parties are trusted to do. "semi-honest", the default without `me`: to run the program.
-        "malicious", for three parties and a provider: one of them may deviate in any way, and then the
-        session ends at the others with an :class:`mpc.AbortError` before anything is revealed. Any two
-        of them together see everything. With `me`, ``security`` of the configuration says it.
+        "malicious", for three parties or more and a provider: one of them may deviate in any way, and
+        then the session ends at the others with an :class:`mpc.AbortError` before anything is revealed.
+        Half of them together, of three any two, see everything. With `me`, ``security`` of the
+        configuration says it.
 
     Raises
     ------
     PartyError
-        Fewer than two parties, one named twice, more than two without a provider, or other than three
+        Fewer than two parties, one named twice, more than two without a provider, or fewer than three
         with ``security="malicious"``.
     RangeError
         A format whose products do not fit the ring.
@@ -455,6 +456,8 @@ class Session(SessionThatPrepares):
         ArgumentError
             If `n_jobs` is neither at least 1 nor -1, or asks for workers in a session where all parties
             live in this process.
+        PartyError
+            If it asks for workers of more than three parties with ``security="malicious"``.
         StockError
             If it asks for workers while there is something that was made ahead, or to make it.
         """
@@ -463,7 +466,7 @@ class Session(SessionThatPrepares):
             if stock:
                 return 1
             default = self.configuration.workers if self.configuration else None
-            return default.n_jobs if default and rows >= default.rows else 1
+            n_jobs = default.n_jobs if default and rows >= default.rows else 1
         if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
             raise ArgumentError(
                 f"n_jobs must be a whole number of at least 1, or -1, got {n_jobs!r}"
@@ -473,6 +476,8 @@ class Session(SessionThatPrepares):
                 f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
                 " uses all cores already; workers are for parties apart, mpc.Session(me=...)"
             )
+        if n_jobs != 1:
+            check_three("workers", self.security, self.size)
         if n_jobs != 1 and stock:
             raise StockError(
                 f"n_jobs must be 1 for what is made ahead, got {n_jobs}: workers take nothing from a stock;"

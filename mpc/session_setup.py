@@ -35,7 +35,7 @@ from mpc.provider.audit_link import AuditLink, LastPartyLink
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
 from mpc.provider.sources import FromKeys, InProcess
-from mpc.provider.watched import WatchedSource, watched_provider
+from mpc.provider.watched import COPIES, WatchedSource, watched_provider
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
 from mpc.transport.watched import RemoteWatched
@@ -128,7 +128,7 @@ def local(
 ) -> Setup:
     """Return the setup of a session whose parties all live in this process, with fresh keys.
 
-    If they are `watched`, it computes what three processes would, in lock step and each role once: what is
+    If they are `watched`, it computes what their processes would, in lock step and each role once: what is
     opened, and what it costs. A party that deviates is not in it, so checks compare nothing.
     """
     names = _check_parties(parties)
@@ -142,14 +142,14 @@ def local(
     streams, here = dict(enumerate(each)), tuple(range(len(names)))
     watch = None
     if watched:
-        streams = {role: role_streams(key) for role, key in enumerate(provider_keys)}
+        streams = {role: role_streams(key, len(names)) for role, key in enumerate(provider_keys)}
         inputs = {j: input_streams(provider_keys, j) for j in here}
         watch = Watch(None, inputs, {role: fresh_key() for role in here})
     if provider is None:
         check_two(names)
         source = OwnShares(transfers)
     elif watched:
-        source = InProcess(streams, len(names), watched_provider(provider_keys), copies=2)
+        source = InProcess(streams, len(names), watched_provider(provider_keys), COPIES)
     else:
         source = InProcess(streams, len(names), Provider(provider_keys))
     return Setup(
@@ -161,9 +161,9 @@ def local(
 
 def check_watched(names: tuple[str, ...], provider: str | None) -> None:
     """Raise unless these parties, with this provider, can watch one another."""
-    if len(names) != PARTIES:
+    if len(names) < PARTIES:
         raise PartyError(
-            f"security='malicious' is for three computing parties, got {len(names)}:"
+            f"security='malicious' is for three computing parties or more, got {len(names)}:"
             f" {', '.join(names)}; a third one need not own any data"
         )
     if provider is None:
@@ -226,24 +226,27 @@ def _watched(
     read: Configuration,
     me: int,
     links: Links,
-    keys: tuple[bytes, bytes],
+    keys: tuple[bytes, ...],
     ledger: Ledger,
     ranges: str,
 ) -> Setup:
-    """Return the setup of a watched party, with the key of the next role and one of its input keys."""
+    """Return the setup of a watched party, with the key of the next role and its other input keys."""
     link, own, limits = links.provider, links.provider_key, read.timeouts
     assert link is not None and own is not None
-    watched, last_input = keys
-    here = roles_of(me, MALICIOUS)
-    before, after = (me + 2) % PARTIES, (me + 1) % PARTIES
+    watched, *last_inputs = keys
+    parties = len(read.names)
+    here = roles_of(me, MALICIOUS, parties)
+    before, after = (me - 1) % parties, here[1]
     salts = {me: salt_key(links.pair_keys[before]), after: salt_key(links.pair_keys[after])}
-    streams = {role: role_streams(key) for role, key in zip(here, (own, watched), strict=True)}
-    # Of the role that this party does not hold, its input key alone.
+    streams = {
+        role: role_streams(key, parties) for role, key in zip(here, (own, watched), strict=True)
+    }
+    # Of the roles that this party does not hold, its input keys alone.
     inputs = [
         *(StreamBlocks(input_key(key, me)) for key in (own, watched)),
-        StreamBlocks(last_input),
+        *(StreamBlocks(key) for key in last_inputs),
     ]
-    source = WatchedSource(streams, link, limits.answer, ledger)
+    source = WatchedSource(streams, link, limits.answer, ledger, parties)
     transport = RemoteWatched(
         me, links.peers, links.pair_keys, link, limits.party, ledger.where, source
     )

@@ -17,7 +17,7 @@ def bytes_of_round(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the bytes that each party sends in a round of messages (shape, opening): words, framing.
 
-    What a party sends goes to so many receivers: watched parties send to one.
+    What a party sends goes to so many receivers: what watched parties open, to all but their watchers.
     """
     frames = [
         [shape for shape, opening in messages if opening in ("sum", "xor", party)]
@@ -30,8 +30,16 @@ def bytes_of_round(
 def bytes_of_opening_to(
     senders: tuple[int, ...], shape: tuple[int, ...], parties: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the bytes that each party sends to open an array to one party: words, framing."""
-    return bytes_of_frames([[shape] if p in senders else [] for p in range(parties)], 1)
+    """Return the bytes that each party sends to open an array to one party: words, framing.
+
+    `senders` has each party as often as it sends.
+    """
+    words, frames = bytes_of_frames([[shape]] * parties, 1)
+    times = [senders.count(p) for p in range(parties)]
+    return (
+        tuple(k * size for k, size in zip(times, words, strict=True)),
+        tuple(k * size for k, size in zip(times, frames, strict=True)),
+    )
 
 
 def bytes_of_frames(

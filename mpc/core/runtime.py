@@ -19,7 +19,7 @@ from mpc.core.events import record
 from mpc.core.owner import Owner
 from mpc.core.round_bytes import bytes_of_frames, bytes_of_opening_to, bytes_of_round
 from mpc.core.setup import Setup
-from mpc.core.watching import MALICIOUS, SEMI_HONEST, senders_to
+from mpc.core.watching import MALICIOUS, SEMI_HONEST, deliveries
 from ring import processes
 from ring.streams import OWN_IDS
 
@@ -248,7 +248,7 @@ class Runtime:
             self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 1))
         else:
             self._count_reveal()
-            self._ledger.add_round(*bytes_of_round(shapes, self.size, 1))
+            self._ledger.add_round(*bytes_of_round(shapes, self.size, self.size - 2))
         try:
             opened = self.transport.open(messages)
         except PeerError as error:
@@ -322,7 +322,7 @@ class Runtime:
         private = False
         if self.watch is not None:
             private = self._revealed >= 0
-            senders = senders_to(party, private)
+            senders = tuple([each for each, _ in deliveries(party, private, self.size)])
             self._count_reveal()
         self._ledger.add_round(*bytes_of_opening_to(senders, shares.shape[1:], self.size), to=party)
         try:
@@ -349,8 +349,8 @@ class Runtime:
     def revealing(self) -> AbstractContextManager[None]:
         """Check the parties before and after what the ``with`` block opens without a mask, at once.
 
-        Among semi-honest parties there is nothing to check. Among watched ones it takes 2 rounds of 32
-        bytes, and raises AbortError, with which the session ends, if one has deviated.
+        Among semi-honest parties there is nothing to check. Among watched ones it takes 2 rounds of 16
+        bytes to each other party, and raises AbortError, with which the session ends, if one has deviated.
         """
         return _NOTHING if self.watch is None else _Revealing(self)
 
@@ -358,7 +358,7 @@ class Runtime:
         """Among watched parties, check what all have sent since the last time, as :meth:`revealing` does.
 
         Before what follows from it is written, handed to another session, or lets parties go different
-        ways. 1 round of 32 bytes; nothing among semi-honest parties.
+        ways. 1 round, 16 bytes to each other party; nothing among semi-honest parties.
         """
         if self.watch is not None:
             self._check()

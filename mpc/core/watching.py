@@ -1,26 +1,30 @@
-"""Watched parties: three parties, one of which may deviate from the program in any way.
+"""Watched parties: three or more, one of which may deviate from the program in any way.
 
-Role r has a key with the provider. Process i plays role i and watches role i + 1 (modulo 3): it has the
-keys of both, and so computes what the party after it should send.
+Role r of n has a key with the provider. Process i plays role i and watches role i + 1 (modulo n): it has
+the keys of both, and so computes what the party after it should send.
 
-1. *Inputs.* An input of party j is opened under a mask of three words, one for each role, from input keys:
+1. *Inputs.* An input of party j is opened under a mask of n words, one for each role, from input keys:
    kappa_(j,r) follows from the key of role r. So party j, the holders of role r and the provider know
-   the words of role r; party j is given the key of the role that it does not hold. Each other process
-   lacks one of the three.
-2. *Openings.* Process i sends its message to process i + 1 alone, which lacks role i; process i - 1
-   computes it. Nothing is compared yet: when an error is noticed would depend on secrets.
-3. *Digests.* Of all that role r should send, process r - 1 keeps a digest of what it has computed, and
-   process r + 1 one of what it has received, both with what party r has said freely (its inputs).
-   They are GMACs, under a key that party r does not have.
-4. *Check*, before anything is revealed and again before a result is used. Write D_r^p for the digest of
-   role r at process p, and for the pair (p, t), whose third is q:
-   T_q^p = HMAC(k_pt, "tag", number, D_q^p) and M_q^p = HMAC(k_pt, "mask", number, D_q^p).
-   Process p sends q alone T_t^p + M_q^p (XOR, 16 bytes), and t alone T_q^p + M_t^p. It accepts if
-   the XOR of what it receives from q and from t is T_t^p + T_q^p. If nobody has deviated, the masks
-   cancel out. If q has, D_q^p and D_q^t differ, so that M_q^p and M_q^t are independent and hide the
-   tags from q, which may have spoiled what p and t hold; and q would have to guess T_q^p + T_q^t, which
-   is under a key that it lacks and in no message to it: not even whoever speaks last can.
+   the words of role r; party j is given the keys of the roles that it does not hold. Each other process
+   lacks all but two.
+2. *Openings.* Process i sends its message to all who lack role i; process i - 1 computes it. Nothing is
+   compared yet: when an error is noticed would depend on secrets.
+3. *Digests.* Of all that role r should send, process r - 1 keeps digests of what it has computed, and each
+   receiver of what it has received, with what party r has said freely (its inputs). Each pair of
+   processes compares what both of them should know, by GMACs under a key that no other process has.
+4. *Check*, before anything is revealed and again before a result is used. Write D_q^pt for the digest of
+   role q that process p keeps for the pair with t:
+   T_q^pt = HMAC(k_pt, "tag", number, q, D_q^pt) and M_q^pt = HMAC(k_pt, "mask", number, q, D_q^pt).
+   Process p sends t alone the XOR of T_q^pt over all other q, and of M_t^pu over all other u: 16
+   bytes. It accepts if the XOR of what it receives from all is that of all its own T. If nobody has
+   deviated, the masks cancel out. If c has, then D_c^pt and D_c^tp differ for some p and t, so that
+   their M are independent, and what c receives is random to it: the tags in it are of views that c may
+   have spoiled. And to have p accept it would have to guess T_c^pt + T_c^tp, which is under a key that
+   it lacks and in no message to it: not even whoever speaks last can.
    A process that does not accept ends the session with a text that is always the same.
+
+One party alone: of two that work together, one can spoil the view of the process that the other watches.
+The next message of that follows from a role that both lack; one receives it, the other has its mask's key.
 
 Source: replicated sharing with redundant messages and a check before outputs (Furukawa, Lindell, Nof,
 Weinstein 2017; Chida et al. 2018), on masked evaluation with a provider.
@@ -29,15 +33,16 @@ Weinstein 2017; Chida et al. 2018), on masked evaluation with a provider.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from mpc.core.correlation import INPUT_IDS
-from mpc.core.errors import AbortError
+from mpc.core.errors import AbortError, PartyError
 from mpc.core.keys import PartyStreams, derive, provider_streams
 from ring.streams import KEY_BYTES, Stream, StreamBlocks
 
@@ -49,13 +54,14 @@ __all__ = [
     "Checks",
     "RoleMasks",
     "Watch",
+    "check_three",
+    "deliveries",
     "input_id",
     "input_key",
     "input_streams",
     "role_streams",
     "roles_of",
     "salt_key",
-    "senders_to",
 ]
 
 Words = NDArray[np.uint64]
@@ -64,7 +70,7 @@ SEMI_HONEST, MALICIOUS = "semi-honest", "malicious"
 SECURITY = (SEMI_HONEST, MALICIOUS)
 """What `security` may be."""
 PARTIES = 3
-"""How many parties watch one another."""
+"""How many parties watch one another at least; files, workers and services are for so many."""
 _TAG_BYTES = 16
 
 
@@ -103,9 +109,18 @@ class RoleMasks(StreamBlocks):
         return self._inputs[owner - 1].at(number)
 
 
-def roles_of(party: int, security: str) -> tuple[int, ...]:
+def roles_of(party: int, security: str, parties: int = PARTIES) -> tuple[int, ...]:
     """Return the roles of which a party's process holds the rows: its own first."""
-    return (party,) if security == SEMI_HONEST else (party, (party + 1) % PARTIES)
+    return (party,) if security == SEMI_HONEST else (party, (party + 1) % parties)
+
+
+def check_three(what: str, security: str, parties: int) -> None:
+    """Raise PartyError if `what` is for watched parties that are three, and these are more."""
+    if security == MALICIOUS and parties != PARTIES:
+        raise PartyError(
+            f"{what} with security='malicious' must be of {PARTIES} computing parties, got {parties}:"
+            " more of them can only compute in sessions"
+        )
 
 
 def salt_key(pair_key: bytes) -> bytes:
@@ -113,10 +128,10 @@ def salt_key(pair_key: bytes) -> bytes:
     return derive(pair_key, "salts of digests")
 
 
-def role_streams(key: bytes) -> PartyStreams:
-    """Return the streams of a role from its key with the provider."""
+def role_streams(key: bytes, parties: int) -> PartyStreams:
+    """Return the streams of a role, of so many, from its key with the provider."""
     _, corrections = provider_streams(key)
-    inputs = [input_key(key, owner) for owner in range(PARTIES)]
+    inputs = [input_key(key, owner) for owner in range(parties)]
     return PartyStreams(RoleMasks(derive(key, "masks"), inputs), corrections, {})
 
 
@@ -136,7 +151,7 @@ class Watch:
     inputs : dict of int to sequence of StreamBlocks
         For each party that lives here, the streams of its inputs' masks, of each role.
     salts : dict of int to bytes
-        For each role here, a key that its two holders alone have: not the third process, and not the
+        For each role here, a key that its two holders alone have: not another process, and not the
         provider, who could guess what a digest is of.
     """
 
@@ -161,13 +176,19 @@ class Watch:
         return Watch(None, {}, {})
 
 
-def senders_to(party: int, private: bool) -> tuple[int, ...]:
-    """Return who sends when a value is opened to `party`: to its process alone, or to its role.
+@lru_cache(maxsize=1024)
+def deliveries(party: int, private: bool, parties: int) -> tuple[tuple[int, int], ...]:
+    """Return who sends to whom when a value is opened to `party`: to its process alone, or to its role.
 
-    A role has two holders. The process before the party lacks the words of the one after it.
+    A role has two holders. Each gets what it lacks of the others' messages.
     """
-    before, after = (party + 2) % PARTIES, (party + 1) % PARTIES
-    return (before,) if private else (before, after)
+    holders = (party,) if private else (party, (party - 1) % parties)
+    return tuple(
+        (sender, holder)
+        for sender in range(parties)
+        for holder in holders
+        if sender not in (party, holder, (holder + 1) % parties)
+    )
 
 
 class _Digest:
@@ -205,45 +226,51 @@ class Checks:
     ----------
     me : int
     pair_keys : dict of int to bytes
-        The key with each of the two others, which the third does not have.
+        The key with each other process, which no third one has.
     """
 
     def __init__(self, me: int, pair_keys: Mapping[int, bytes]) -> None:
-        self.next, self.before = (me + 1) % PARTIES, (me + 2) % PARTIES
-        # Of role q, and with whom it is compared: the one that is neither q nor this process.
-        with_of = {self.next: self.before, self.before: self.next}
+        parties = len(pair_keys) + 1
+        self.others = tuple((me + k) % parties for k in range(1, parties))
+        # Of role q, for the pair with t: neither is this process.
         self._digests = {
-            q: _Digest(derive(pair_keys[t], "digests of the third")) for q, t in with_of.items()
+            (q, t): _Digest(derive(pair_keys[t], f"digests of role {q}"))
+            for q in self.others
+            for t in self.others
+            if t != q
         }
         self._keys = {
-            q: derive(pair_keys[t], "tags of digests", 2 * KEY_BYTES) for q, t in with_of.items()
+            t: derive(pair_keys[t], "tags of digests", 2 * KEY_BYTES) for t in self.others
         }
         self._number = 0
         self._wanted = b""
 
-    def add(self, role: int, what: str, words: Words) -> None:
-        """Enter a message of another role: as this process has computed it, or received it."""
-        self._digests[role].add(what, words)
+    def add(self, role: int, what: str, words: Words, known: Collection[int] | None = None) -> None:
+        """Enter a message of another role: as this process has computed it, or received it.
+
+        `known` are the processes that have it, if these are not all.
+        """
+        for t in self.others:
+            if t != role and (known is None or t in known):
+                self._digests[role, t].add(what, words)
 
     def begin(self) -> dict[int, Words]:
-        """Return what is to be sent to each of the two others."""
-        tags, masks = {}, {}
-        for q, digest in self._digests.items():
-            content = self._number.to_bytes(8, "big") + bytes([q]) + digest.take()
-            key = self._keys[q]
-            tags[q] = hmac.digest(key, b"tag" + content, "sha256")[:_TAG_BYTES]
-            masks[q] = hmac.digest(key, b"mask" + content, "sha256")[:_TAG_BYTES]
+        """Return what is to be sent to each of the others."""
+        wanted, sent = bytes(_TAG_BYTES), dict.fromkeys(self.others, bytes(_TAG_BYTES))
+        for (q, t), digest in self._digests.items():
+            content = self._number.to_bytes(8, "big") + q.to_bytes(2, "big") + digest.take()
+            tag = hmac.digest(self._keys[t], b"tag" + content, "sha256")[:_TAG_BYTES]
+            mask = hmac.digest(self._keys[t], b"mask" + content, "sha256")[:_TAG_BYTES]
+            wanted, sent[t], sent[q] = _xor(wanted, tag), _xor(sent[t], tag), _xor(sent[q], mask)
         self._number += 1
-        self._wanted = _xor(tags[self.next], tags[self.before])
-        return {
-            self.next: _words(_xor(tags[self.before], masks[self.next])),
-            self.before: _words(_xor(tags[self.next], masks[self.before])),
-        }
+        self._wanted = wanted
+        return {q: _words(each) for q, each in sent.items()}
 
     def finish(self, received: Mapping[int, Words]) -> None:
-        """Compare with what the two others have sent; raise AbortError if somebody has deviated."""
-        both = [np.ascontiguousarray(received[q], "<u8") for q in (self.next, self.before)]
-        found = _xor(both[0].tobytes(), both[1].tobytes())
+        """Compare with what the others have sent; raise AbortError if somebody has deviated."""
+        found = bytes(_TAG_BYTES)
+        for q in self.others:
+            found = _xor(found, np.ascontiguousarray(received[q], "<u8").tobytes())
         if not hmac.compare_digest(found, self._wanted):
             raise AbortError
 

@@ -22,7 +22,9 @@ PROVIDER = (
 )
 AUDITOR = "# The auditor: computes a part of what the provider deals again. It must work with none of them."
 WITHOUT = "# Two parties without a crypto provider: they make their randomness with each other."
-WATCHED = "# One of the three parties may deviate from the program in any way: the others notice."
+WATCHED = (
+    "# One of the computing parties may deviate from the program in any way: the others notice."
+)
 PARTIES = "# The computing parties, in this order."
 CLIENTS = "# Who may ask for predictions."
 

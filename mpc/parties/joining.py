@@ -83,9 +83,9 @@ class Links:
     auditor_key : bytes, optional
     notices : dict of str to Connection
         Of a service: a second connection to each party, for messages beside the session's.
-    watched : (bytes, bytes), optional
+    watched : tuple of bytes, optional
         Of a watched party (:mod:`mpc.core.watching`): the key of the next role with the provider, and
-        its input key with the role that it does not hold.
+        its input key with each role that it does not hold.
     """
 
     session: bytes
@@ -98,7 +98,7 @@ class Links:
     auditor: Connection | None = None
     auditor_key: bytes | None = None
     notices: dict[str, Connection] = field(default_factory=dict)
-    watched: tuple[bytes, bytes] | None = None
+    watched: tuple[bytes, ...] | None = None
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -374,17 +374,18 @@ class Joining:
         self._exchange(tuple(self._connections.values()))
         read_ready(self._connections, self._problem)
 
-    def _watched_keys(self) -> tuple[bytes, bytes] | None:
+    def _watched_keys(self) -> tuple[bytes, ...] | None:
         """Receive from the provider what a watched party has beside its own key."""
         if self._read.security != MALICIOUS or self._read.provider is None:
             return None
         link = self._connections[self._read.provider.name]
-        link.expect_bytes([Kind.KEYS], 2 * KEY_BYTES)
+        count = len(self._names) - 1
+        link.expect_bytes([Kind.KEYS], count * KEY_BYTES)
         self._exchange((link,))
         keys = link.take().data.tobytes()
-        if len(keys) != 2 * KEY_BYTES:
-            raise FrameError(f"{link.peer} sent {len(keys)} bytes where two keys were to come")
-        return keys[:KEY_BYTES], keys[KEY_BYTES:]
+        if len(keys) != count * KEY_BYTES:
+            raise FrameError(f"{link.peer} sent {len(keys)} bytes where {count} keys were to come")
+        return tuple(keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES))
 
     def _exchange(self, connections: Sequence[Connection]) -> None:
         """Send and receive what is queued and expected, calling `look` meanwhile."""

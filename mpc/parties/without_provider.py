@@ -117,9 +117,10 @@ class ProviderText(TomlText):
             problem = f"needs a crypto provider: name one in a table [provider] in place of {ALONE}"
         elif "auditor" in self.data:
             problem = "does not go with an [auditor] yet: delete that table, or this line"
-        elif count != PARTIES:
+        elif count < PARTIES:
             problem = (
-                f"is for three computing parties, got {count}: a third one need not own any data"
+                f"is for three computing parties or more, got {count}: a third one need not own"
+                " any data"
             )
         if problem:
             raise self.error((), "security", f'security = "{MALICIOUS}" {problem}')

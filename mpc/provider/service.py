@@ -30,7 +30,7 @@ from mpc.provider.dealer import Provider
 from mpc.provider.meetings import Meeting, MeetingService
 from mpc.provider.requests import Request, read
 from mpc.provider.signed import ProviderSignatures
-from mpc.provider.watched import HOLDERS, Requests, keys_for, watched_provider
+from mpc.provider.watched import Requests, holders, keys_for, watched_provider
 from mpc.transport.connection import Connection, wait
 from mpc.transport.signatures import Signer
 
@@ -263,7 +263,7 @@ class _Dealing:
 
 
 class _WatchedDealing(_Dealing):
-    """As _Dealing, for three parties who watch one another: :mod:`mpc.provider.watched`."""
+    """As _Dealing, for parties who watch one another: :mod:`mpc.provider.watched`."""
 
     def __init__(
         self,
@@ -274,7 +274,8 @@ class _WatchedDealing(_Dealing):
     ) -> None:
         super().__init__(service, meeting, connections, keys)
         self._left = dict(enumerate(connections))
-        self._requests = Requests()
+        self._requests = Requests(len(connections))
+        self._holders = holders(len(connections))
 
     @staticmethod
     def _provider_of(keys: list[bytes]) -> Provider:
@@ -285,11 +286,11 @@ class _WatchedDealing(_Dealing):
         service = self._service
         for party, connection in self._left.items():
             connection.post_bytes(Kind.KEYS, keys_for(self._keys, party))
-        holders = [self._connections[party] for party in HOLDERS]
+        receivers = [self._connections[party] for party in self._holders]
         quiet_since = time.monotonic()
         while self._left:
             busy = bool(self._pending) and all(
-                holder.outgoing_bytes <= service.ahead for holder in holders
+                each.outgoing_bytes <= service.ahead for each in receivers
             )
             came = self._receive(0.0 if busy else _LOOK_SECONDS)
             if busy:
@@ -302,7 +303,7 @@ class _WatchedDealing(_Dealing):
 
     def _answer(self) -> None:
         for correction, id in self._deal():
-            for party in HOLDERS:
+            for party in self._holders:
                 if party in self._left:
                     self._left[party].post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
                     self._push(party)

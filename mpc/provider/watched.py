@@ -1,4 +1,4 @@
-"""The provider among watched parties: it deals what all three ask for, once, to both who need it.
+"""The provider among watched parties: it deals what all of them ask for, once, to both who need it.
 
 A request is a message like any other. The correction to a forged one could be the words that hide another
 party's message, so nobody alone may ask: every process sends each request, and the provider deals
@@ -18,39 +18,44 @@ from mpc.core.correlation import Correlation
 from mpc.core.cost import Ledger
 from mpc.core.errors import AbortError
 from mpc.core.keys import PartyStreams
-from mpc.core.watching import PARTIES, input_key, role_streams
+from mpc.core.watching import input_key, role_streams
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
 from mpc.provider.requests import Block
 from mpc.provider.sources import book_request, expand_corrected
 from mpc.transport.connection import Connection
 
-__all__ = ["HOLDERS", "Requests", "WatchedSource", "keys_for", "watched_provider"]
+__all__ = ["COPIES", "Requests", "WatchedSource", "holders", "keys_for", "watched_provider"]
 
 Words = NDArray[np.uint64]
 
-_LAST = PARTIES - 1
-HOLDERS = (_LAST - 1, _LAST)
-"""The processes that hold the last role, to which corrections go."""
+COPIES = 2
+"""To how many processes each correction goes."""
+
+
+def holders(parties: int) -> tuple[int, int]:
+    """Return the processes that hold the last role, to which corrections go."""
+    return parties - 2, parties - 1
 
 
 def watched_provider(keys: Sequence[bytes]) -> Provider:
-    """Return the provider of three roles with these keys."""
-    streams = [role_streams(key) for key in keys]
+    """Return the provider of roles with these keys."""
+    streams = [role_streams(key, len(keys)) for key in keys]
     return Provider.of([(each.masks, each.corrections) for each in streams])
 
 
 def keys_for(keys: Sequence[bytes], party: int) -> bytes:
-    """Return what a party is given: the key of the role that it watches, and its last input key."""
-    return keys[(party + 1) % PARTIES] + input_key(keys[(party + 2) % PARTIES], party)
+    """Return what a party is given: the key of the role that it watches, and of all others input keys."""
+    after = [keys[(party + k) % len(keys)] for k in range(1, len(keys))]
+    return after[0] + b"".join(input_key(key, party) for key in after[1:])
 
 
 class Requests:
-    """The requests that a provider has received from each of three parties."""
+    """The requests that a provider has received from each of so many parties."""
 
-    def __init__(self) -> None:
-        self._waiting: list[deque[bytes]] = [deque() for _ in range(PARTIES)]
-        self._bytes = [0] * PARTIES
+    def __init__(self, parties: int) -> None:
+        self._waiting: list[deque[bytes]] = [deque() for _ in range(parties)]
+        self._bytes = [0] * parties
 
     def add(self, party: int, frame: bytes) -> list[bytes]:
         """Add a party's next frame; return those that all have sent by now, in their order.
@@ -89,9 +94,10 @@ class WatchedSource(RemoteProvider):
     timeout : float
     ledger : Ledger
         As for :class:`RemoteProvider`.
+    parties : int
     """
 
-    copies = len(HOLDERS)
+    copies = COPIES
 
     def __init__(
         self,
@@ -99,9 +105,11 @@ class WatchedSource(RemoteProvider):
         connection: Connection,
         timeout: float,
         ledger: Ledger,
+        parties: int,
     ) -> None:
         super().__init__(streams, connection, timeout, ledger)
-        self._receives = _LAST in streams
+        self._everybody, self._last_role = range(parties), parties - 1
+        self._receives = self._last_role in streams
 
     def announce(self, base: int, bundle: Block) -> None:
         """Send the requests of a block for ids from base + 1 on, without waiting; ids must be new."""
@@ -116,12 +124,12 @@ class WatchedSource(RemoteProvider):
         super().advance()
 
     def _book_request(self, count: int) -> None:
-        book_request(self._ledger, count, range(PARTIES))
+        book_request(self._ledger, count, self._everybody)
 
     def book_bundle(self, bundle: Block, ledger: Ledger) -> None:
         """Book the requests that all parties send."""
         for frame in bundle.frames(0):
-            book_request(ledger, len(frame), range(PARTIES))
+            book_request(ledger, len(frame), self._everybody)
 
     def corrected(self, id: int, correlation: Correlation) -> Words:
         """Return the corrected parts of both roles; for those of the last one this waits."""
@@ -129,7 +137,7 @@ class WatchedSource(RemoteProvider):
         if not words.size:
             return words
         for row, (role, streams) in zip(words, self._streams.items(), strict=True):
-            if role == _LAST:
+            if role == self._last_role:
                 row[:] = super().corrected(id, correlation)[0]
             else:
                 expand_corrected(streams, id, correlation, row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from mpc.core.correlation import Opening
 from mpc.core.errors import PeerError
 from mpc.core.frames import Kind, Shapes
 from mpc.core.interfaces import Transport
-from mpc.core.watching import Checks, senders_to
+from mpc.core.watching import Checks, deliveries
 from mpc.transport.connection import Background, Connection, exchange
 from mpc.transport.remote import located
 
@@ -30,19 +30,23 @@ _TAG: Shapes = ((2,),)
 
 
 class Watched(Transport):
-    """What one of three watched parties sends, receives, computes and compares, on any network.
+    """What one of the watched parties sends, receives, computes and compares, on any network.
 
     Parameters
     ----------
     me : int
     pair_keys : dict of int to bytes
-        The key with each of the two others.
+        The key with each of the others.
     """
 
     def __init__(self, me: int, pair_keys: Mapping[int, bytes]) -> None:
         self.me = me
         self.checks = Checks(me, pair_keys)
-        self.next, self.before = self.checks.next, self.checks.before
+        self.others, self._parties = self.checks.others, len(pair_keys) + 1
+        self.next = self.others[0]
+        # Who lacks this party's role (its watcher is the last of the others), and whose roles it lacks.
+        self._receivers = self.others[:-1]
+        self._senders = self.others[1:]
         self._steps = 0
 
     @abstractmethod
@@ -56,46 +60,60 @@ class Watched(Transport):
         self._steps = zlib.crc32(repr(step).encode(), self._steps)
 
     def open(self, messages: Sequence[tuple[Words, Opening]]) -> list[Words]:
-        """Combine own rows and what the party before has sent.
+        """Combine own rows and what the parties whose roles are not here have sent.
 
         With a party's number a message is that role's, which both its holders compute.
         """
         self.note("open", [(words.shape[1:], opening) for words, opening in messages])
         own: list[Words] = []
-        wanted: list[tuple[int, ...]] = []
+        wanted: dict[int, list[tuple[int, ...]]] = {}
         for words, opening in messages:
             if not isinstance(opening, int):
                 own.append(words[0])
                 self.checks.add(self.next, opening, words[1])
-                wanted.append(words.shape[1:])
+                for sender in self._senders:
+                    wanted.setdefault(sender, []).append(words.shape[1:])
             elif opening == self.me:
                 own.append(words[0])
             elif opening == self.next:
                 self.checks.add(self.next, "role", words[0])
             else:
-                wanted.append(words.shape[1:])
+                wanted.setdefault(opening, []).append(words.shape[1:])
         came = self._exchange(
             Kind.OPEN,
-            {self.next: own} if own else {},
-            {self.before: tuple(wanted)} if wanted else {},
+            dict.fromkeys(self._receivers, own) if own else {},
+            {sender: tuple(shapes) for sender, shapes in wanted.items()},
         )
-        received = iter(came.get(self.before, []))
+        received = {sender: iter(arrays) for sender, arrays in came.items()}
         opened = []
         for words, opening in messages:
-            if isinstance(opening, int) and opening != self.before:
+            if isinstance(opening, int) and opening not in self._senders:
                 opened.append(words)
                 continue
-            third = next(received)
             if isinstance(opening, int):
-                self.checks.add(self.before, "role", third)
-                opened.append(third[None])
+                other = next(received[opening])
+                self.checks.add(opening, "role", other)
+                opened.append(other[None])
                 continue
-            self.checks.add(self.before, opening, third)
-            combine = np.bitwise_xor if opening == "xor" else np.add
-            total = combine(words[:1], words[1:])
-            combine(total, third, out=total)
-            opened.append(total)
+            arrived = {sender: next(received[sender]) for sender in self._senders}
+            opened.append(self._combined(words, opening, arrived, opening))
         return opened
+
+    def _combined(
+        self,
+        rows: Words,
+        opening: Literal["sum", "xor"],
+        arrived: Mapping[int, Words],
+        what: str,
+        known: Mapping[int, Collection[int]] | None = None,
+    ) -> Words:
+        """Return what own rows and others' messages add up to, and enter these into digests."""
+        combine = np.bitwise_xor if opening == "xor" else np.add
+        total: Words = combine(rows[:1], rows[1:])
+        for sender, words in arrived.items():
+            self.checks.add(sender, what, words, None if known is None else known[sender])
+            combine(total, words, out=total)
+        return total
 
     def open_to(self, party: int, shares: Words, opening: Literal["sum", "xor"]) -> Words:
         """Open one array to both holders of a party's role."""
@@ -109,30 +127,29 @@ class Watched(Transport):
         self, party: int, shares: Words, opening: Literal["sum", "xor"], private: bool
     ) -> Words:
         self.note("open to", party, shares.shape[1:], opening, private)
-        senders = senders_to(party, private)
-        if self.next in senders:
-            self.checks.add(self.next, f"{opening} to {party}", shares[1])
-        learns = self.before in senders
+        what, ways = f"{opening} to {party}", deliveries(party, private, self._parties)
+        # Who has the message of each sender: the one that watches it, and those that receive it.
+        known = {sender: {(sender - 1) % self._parties} for sender, _ in ways}
+        for sender, receiver in ways:
+            known[sender].add(receiver)
+        if self.next in known:
+            self.checks.add(self.next, what, shares[1], known[self.next])
         came = self._exchange(
             Kind.REVEAL,
-            {self.next: [shares[0]]} if self.me in senders else {},
-            {self.before: (shares.shape[1:],)} if learns else {},
+            {receiver: [shares[0]] for sender, receiver in ways if sender == self.me},
+            {sender: (shares.shape[1:],) for sender, receiver in ways if receiver == self.me},
         )
-        if not learns:
+        if not came:
             return shares[:0]
-        (third,) = came[self.before]
-        self.checks.add(self.before, f"{opening} to {party}", third)
-        combine = np.bitwise_xor if opening == "xor" else np.add
-        total = combine(shares[:1], shares[1:])
-        combine(total, third, out=total)
-        return total
+        arrived = {sender: words for sender, (words,) in came.items()}
+        return self._combined(shares, opening, arrived, what, known)
 
     def give(self, owner: int, words: Words) -> Words:
-        """Deliver what one party says freely to the two others."""
+        """Deliver what one party says freely to all others."""
         shape = words.shape[1:]
         self.note("give", owner, shape)
         mine = owner == self.me
-        sent = {self.next: [words[0]], self.before: [words[0]]} if mine else {}
+        sent = {q: [words[0]] for q in self.others} if mine else {}
         came = self._exchange(Kind.OPEN, sent, {} if mine else {owner: (shape,)})
         if mine:
             return words
@@ -143,7 +160,7 @@ class Watched(Transport):
     def tell(self, words: Sequence[Words]) -> list[Words]:
         """Broadcast public words of each party."""
         self.note("tell", [each.shape[1:] for each in words])
-        own, others = words[self.me][0], (self.next, self.before)
+        own, others = words[self.me][0], self.others
         came = self._exchange(
             Kind.OPEN, {q: [own] for q in others}, {q: (words[q].shape[1:],) for q in others}
         )

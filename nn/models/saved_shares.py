@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.ranges import LARGEST
-from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST, roles_of
+from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST, check_three, roles_of
 from nn.core import archives
 from nn.core.checks import check_session, local_path, named_inputs
 from nn.core.commitments import DIGEST_BYTES, check_rows, commit, digest_of
@@ -102,6 +102,8 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         output is not one score or value for each of its classes or outputs.
     DtypeError
         If a layer or the labels cannot be saved.
+    PartyError
+        Of more than three parties with ``security="malicious"``.
     AbortError
         With ``security="malicious"``, if a party has deviated.
 
@@ -124,6 +126,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     if not isinstance(model, SharedModel):
         raise DtypeError(f"model must be a model on shares, got {model!r}")
     session = model.session
+    check_three("files of shares", session.security, session.size)
     shape = _output_shape(model.layers, model.n_features_in_)
     if shape != (len(model.classes_),):
         raise DataError(
@@ -410,6 +413,7 @@ class SharesFile:
         folder: Path,
         security: str = SEMI_HONEST,
     ) -> None:
+        check_three("files of shares", security, len(parties))
         self.roles = roles_of(party, security)
         self.path = folder / f"{parties[party]}.npz"
         try:

@@ -1,4 +1,4 @@
-"""Three watched parties in one process, each with keys, views and a session of its own, in lock step.
+"""Watched parties in one process, each with keys, views and a session of its own, in lock step.
 
 A thread for each; one computes at a time, until it waits for another one's message. Every array that goes
 from one to another is copied and goes through `tamper`, which may change it: `tamper(message)`.
@@ -15,7 +15,7 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
 from mpc.core.setup import Setup
-from mpc.core.watching import PARTIES, Watch, input_key, role_streams, salt_key
+from mpc.core.watching import Watch, input_key, role_streams, salt_key
 from mpc.provider.sources import InProcess
 from mpc.provider.watched import watched_provider
 from mpc.session import SessionAt
@@ -25,6 +25,8 @@ from ring import FixedPoint, fresh_key
 from ring.streams import StreamBlocks
 
 NAMES = ("alice", "bob", "carol")
+MORE = (*NAMES, "dave", "erin")
+"""Of these the first are in a session of more than three."""
 
 
 class LostError(Exception):
@@ -47,14 +49,15 @@ class Message:
 class Network:
     """Queues between each two parties, and the baton that the one that computes holds."""
 
-    def __init__(self, tamper=None):
-        self.queues = {(a, b): queue.Queue() for a in range(PARTIES) for b in range(PARTIES)}
+    def __init__(self, tamper=None, parties=3):
+        self.parties = range(parties)
+        self.queues = {(a, b): queue.Queue() for a in self.parties for b in self.parties}
         self.baton = threading.Lock()
         self.tamper = tamper
         self.frames = []
 
     def stop(self, party, problem):
-        for other in range(PARTIES):
+        for other in self.parties:
             self.queues[party, other].put(problem)
 
 
@@ -121,10 +124,10 @@ class Keys:
     session: bytes
 
     @classmethod
-    def fresh(cls):
-        pairs = {(a, b): fresh_key() for a in range(PARTIES) for b in range(a)}
+    def fresh(cls, parties=3):
+        pairs = {(a, b): fresh_key() for a in range(parties) for b in range(a)}
         return cls(
-            [fresh_key() for _ in range(PARTIES)],
+            [fresh_key() for _ in range(parties)],
             pairs | {(b, a): k for (a, b), k in pairs.items()},
             fresh_key(),
         )
@@ -134,16 +137,17 @@ def session_of(
     me, keys, network, provider=None, ranges="warn", form=(16, 15), transport=LocalWatched
 ):
     """Return the session of one party, which has no key but its own."""
-    here = (me, (me + 1) % PARTIES)
-    streams = {role: role_streams(keys.roles[role]) for role in here}
-    inputs = [StreamBlocks(input_key(keys.roles[(me + k) % PARTIES], me)) for k in range(PARTIES)]
-    pair_keys = {q: keys.pairs[me, q] for q in range(PARTIES) if q != me}
-    salts = {me: salt_key(pair_keys[(me + 2) % PARTIES]), here[1]: salt_key(pair_keys[here[1]])}
-    source = InProcess(streams, PARTIES, provider or watched_provider(keys.roles), copies=2)
+    parties = len(keys.roles)
+    here = (me, (me + 1) % parties)
+    streams = {role: role_streams(keys.roles[role], parties) for role in here}
+    inputs = [StreamBlocks(input_key(key, me)) for key in keys.roles]
+    pair_keys = {q: keys.pairs[me, q] for q in range(parties) if q != me}
+    salts = {me: salt_key(pair_keys[(me - 1) % parties]), here[1]: salt_key(pair_keys[here[1]])}
+    source = InProcess(streams, parties, provider or watched_provider(keys.roles), copies=2)
     setup = Setup(
-        parties=NAMES, here=here, format=FixedPoint(*form), memory_limit=1 << 28,
+        parties=MORE[:parties], here=here, format=FixedPoint(*form), memory_limit=1 << 28,
         streams=streams, source=source, transport=transport(me, pair_keys, network),
-        ledger=Ledger(PARTIES), range_policy=policy(ranges, here), watch=Watch(me, {me: inputs}, salts),
+        ledger=Ledger(parties), range_policy=policy(ranges, here), watch=Watch(me, {me: inputs}, salts),
         session_id=keys.session,
     )  # fmt: skip
     return SessionAt(setup)
@@ -162,14 +166,22 @@ class Outcome:
         return [result for result in self.results if isinstance(result, BaseException)]
 
 
-def run(program, tamper=None, keys=None, provider_of=None, transports=None, **options):
-    """Run `program(session)` at three parties.
+def run(
+    program,
+    tamper=None,
+    keys=None,
+    provider_of=None,
+    transports=None,
+    parties=3,
+    **options,
+):
+    """Run `program(session)` at so many parties.
 
     `provider_of(keys)` makes each one's provider, `transports` are those of parties that cheat.
     """
-    keys = keys or Keys.fresh()
-    network = Network(tamper)
-    outcome = Outcome([None] * PARTIES, network, [None] * PARTIES)
+    keys = keys or Keys.fresh(parties)
+    network = Network(tamper, parties)
+    outcome = Outcome([None] * parties, network, [None] * parties)
 
     def body(me):
         with network.baton:
@@ -185,7 +197,7 @@ def run(program, tamper=None, keys=None, provider_of=None, transports=None, **op
                 outcome.results[me] = error
                 network.stop(me, ABORTED if isinstance(error, AbortError) else "stopped")
 
-    threads = [threading.Thread(target=body, args=(me,)) for me in range(PARTIES)]
+    threads = [threading.Thread(target=body, args=(me,)) for me in range(parties)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,7 +1,9 @@
-"""Three parties of which one deviates: every message is attacked, and what the others do is recorded."""
+"""Parties of which one deviates: every message is attacked, and what the others do is recorded."""
 
 import ast
+import functools
 import itertools
+import operator
 import os
 import sys
 import tempfile
@@ -25,7 +27,7 @@ from mpc.provider.watched import Requests, watched_provider
 from nn.shared import fit
 from tests.helpers.program_fuzz import programs
 from tests.helpers.program_fuzz import run as run_program
-from tests.helpers.watched import NAMES, LocalWatched, LostError, run
+from tests.helpers.watched import MORE, NAMES, LocalWatched, LostError, run
 from tests.helpers.watched_serving import MODEL as SERVED
 from tests.helpers.watched_serving import ROWS, serving
 
@@ -316,8 +318,8 @@ def test_a_reveal_opens_once():
 class Tampering:
     """Changes one message of a party; keeps which checks it had begun by then."""
 
-    def __init__(self, sender, number, change):
-        self.sender, self.number, self.change = sender, number, change
+    def __init__(self, sender, number, change, parties=3):
+        self.sender, self.number, self.change, self.parties = sender, number, change, parties
         self.begun = self.done = 0
 
     def __call__(self, message):
@@ -329,7 +331,7 @@ class Tampering:
             self.done += before != [each.tobytes() for each in message.arrays]
             self.kind, self.receiver = message.kind, message.receiver
             self.public = message.public
-            self.begun = self.checks // 2
+            self.begun = self.checks // (self.parties - 1)
         if message.kind is Kind.CHECK:
             self.checks += 1
 
@@ -352,19 +354,23 @@ def flip(generator, top):
     return change
 
 
-def attack(program, sender, number, change, right=None, atol=1e-2):
-    """Run a program with one message changed; both honest parties must stop, and reveal nothing more.
+def attack(program, sender, number, change, right=None, atol=1e-2, parties=3):
+    """Run a program with one message changed; all honest parties must stop, and reveal nothing more.
 
     `right`: what it gives, within `atol`. One may have that who was told the truth in the last check.
     """
-    tampering = Tampering(sender, number, change)
-    outcome = run(program, tampering)
+    tampering = Tampering(sender, number, change, parties)
+    outcome = run(program, tampering, parties=parties)
     assert tampering.done == 1
-    for party in range(3):
+    for party in range(parties):
         if party == sender:
             continue
         error = outcome.results[party]
-        lied_to_other = tampering.kind is Kind.CHECK and party != tampering.receiver
+        # What is opened to one party, its watcher and who receives it compare.
+        known = {Kind.CHECK: (tampering.receiver,)}
+        if parties > 3:
+            known[Kind.REVEAL] = (tampering.receiver, (sender - 1) % parties)
+        lied_to_other = party not in known.get(tampering.kind, range(parties))
         if lied_to_other and not isinstance(error, Exception):
             assert same(error, right[party], atol), (sender, number, party)
             continue
@@ -374,7 +380,7 @@ def attack(program, sender, number, change, right=None, atol=1e-2):
         else:
             assert isinstance(error, AbortError), (sender, number, party, error)
             assert str(error) == ABORTED
-        # A lie in a check is noticed by whom it is told to; the other one may have accepted.
+        # A lie in a check is noticed by whom it is told to; the others may have accepted.
         assert passed(outcome, party) <= tampering.begun + lied_to_other, (sender, number)
     return tampering.kind
 
@@ -467,6 +473,8 @@ def test_an_owner_who_gives_the_others_different_inputs_is_caught(sender):
 
     for number in (0, 1):  # to the next party, and to the one before
         attack(program, sender, number, other)
+    for number in range(4):
+        attack(program, sender, number, other, parties=5)
 
     def both(message):
         if message.sender == sender and message.number in (0, 1):
@@ -511,22 +519,26 @@ class Rushing(LocalWatched):
         return heard
 
 
+def total(heard):
+    return functools.reduce(operator.xor, heard.values())
+
+
 # What the last speaker may try: the XOR of what it has heard (which a check of one message to all
 # would accept), the others' messages to itself handed on, and both with its own.
 ANSWERS = {
-    "sum": lambda heard, own, me: dict.fromkeys(own, heard[me.next] ^ heard[me.before]),
-    "other's": lambda heard, own, me: {me.next: heard[me.before], me.before: heard[me.next]},
+    "sum": lambda heard, own, me: dict.fromkeys(own, total(heard)),
+    "others'": lambda heard, own, me: {q: total(heard) ^ heard[q] for q in own},
     "back": lambda heard, own, me: dict(heard),
-    "own and sum": lambda heard, own, me: {
-        q: own[q] ^ heard[me.next] ^ heard[me.before] for q in own
-    },
+    "own and sum": lambda heard, own, me: {q: own[q] ^ total(heard) for q in own},
     "nothing": lambda heard, own, me: {q: each * 0 for q, each in own.items()},
 }
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("cheater", range(3))
-def test_who_speaks_last_in_the_check_cannot_hide_what_it_has_done(cheater, answer, monkeypatch):
+@pytest.mark.parametrize(("parties", "cheater"), [(3, 0), (3, 1), (3, 2), (4, 3), (5, 2)])
+def test_who_speaks_last_in_the_check_cannot_hide_what_it_has_done(
+    parties, cheater, answer, monkeypatch
+):
     def spoil(message):
         if message.sender == cheater and message.number == 3 and message.kind is not Kind.CHECK:
             message.arrays[0][...] += np.uint64(1)
@@ -534,17 +546,18 @@ def test_who_speaks_last_in_the_check_cannot_hide_what_it_has_done(cheater, answ
 
     spoilt = []
     monkeypatch.setattr(Rushing, "answer", staticmethod(ANSWERS[answer]))
-    outcome = run(inference, spoil, transports={cheater: Rushing})
+    outcome = run(inference, spoil, transports={cheater: Rushing}, parties=parties)
     assert spoilt
-    for party in {0, 1, 2} - {cheater}:
+    for party in set(range(parties)) - {cheater}:
         assert isinstance(outcome.results[party], AbortError)
         assert passed(outcome, party) == 0
 
 
-@pytest.mark.parametrize("cheater", range(3))
-def test_who_speaks_last_and_has_not_deviated_is_accepted(cheater, monkeypatch):
+@pytest.mark.parametrize("parties", [3, 4])
+def test_who_speaks_last_and_has_not_deviated_is_accepted(parties, monkeypatch):
     monkeypatch.setattr(Rushing, "answer", staticmethod(lambda heard, own, me: own))
-    assert not run(inference, transports={cheater: Rushing}).errors
+    for cheater in range(parties):
+        assert not run(inference, transports={cheater: Rushing}, parties=parties).errors
 
 
 def poisoned(secret, cheater, bit=63):
@@ -705,7 +718,7 @@ def test_a_provider_that_deals_both_the_same_wrong_tables_is_not_caught():
 
 
 def test_a_provider_deals_what_all_ask_for():
-    requests = Requests()
+    requests = Requests(3)
     assert requests.add(0, b"one") == [] and requests.add(2, b"one") == []
     assert requests.add(0, b"two") == []
     assert requests.ahead(0) == (2, 6)
@@ -716,7 +729,7 @@ def test_a_provider_deals_what_all_ask_for():
 
 
 def test_frames_without_a_byte_count_as_ahead_too():
-    requests = Requests()
+    requests = Requests(3)
     for count in range(1, 4):
         assert requests.add(1, b"") == []
         assert requests.ahead(1) == (count, 0)
@@ -727,7 +740,7 @@ def test_frames_without_a_byte_count_as_ahead_too():
 
 @pytest.mark.parametrize("liar", range(3))
 def test_a_request_of_one_party_alone_is_not_dealt(liar):
-    requests = Requests()
+    requests = Requests(3)
     for party in {0, 1, 2} - {liar}:
         assert requests.add(party, b"right") == []
     with pytest.raises(AbortError):
@@ -738,7 +751,7 @@ def test_a_request_of_one_party_alone_is_not_dealt(liar):
 
 
 def test_random_programs_never_abort():
-    ends = Counter()
+    ends, sizes = Counter(), itertools.cycle((3, 4, 5))
 
     @settings(
         max_examples=RANDOM_PROGRAMS, deadline=None, database=None,
@@ -750,8 +763,9 @@ def test_random_programs_never_abort():
     def check(program):
         form, mode, inputs, steps = program
         outcome = run(
-            lambda session: run_program(session, inputs, steps)[0], form=form, ranges=mode
-        )
+            lambda session: run_program(session, inputs, steps)[0],
+            form=form, ranges=mode, parties=next(sizes),
+        )  # fmt: skip
         if outcome.errors:
             raise outcome.errors[0]
         assert len(set(outcome.results)) == 1
@@ -762,9 +776,10 @@ def test_random_programs_never_abort():
     assert ends["right"] > 0.35 * sum(ends.values())
 
 
-def test_a_local_session_opens_the_same_and_counts_the_same():
-    outcome = run(inference)
-    with mpc.Session(("alice", "bob", "carol"), security="malicious") as session:
+@pytest.mark.parametrize("parties", [3, 4, 5])
+def test_a_local_session_opens_the_same_and_counts_the_same(parties):
+    outcome = run(inference, parties=parties)
+    with mpc.Session(MORE[:parties], security="malicious") as session:
         assert session.security == "malicious" and "security='malicious'" in repr(session)
         assert same(inference(session), outcome.results[0])
         spent = session.cost()

@@ -37,6 +37,7 @@ LOCAL_ONLY = {
     "test_audit": "all parties' keys side by side",
     "test_numpy_fuzz": "checks on the values of all parties",
     "test_watched_parties": "builds sessions of its own",
+    "test_watched_more": "builds sessions of its own",
     "test_watched_files": "builds sessions of its own",
     "test_watched_spread": "builds sessions of its own",
     "test_secrecy": "all parties' shares side by side",

@@ -19,8 +19,10 @@ from mpc.parties.configuration import write_example
 from mpc.parties.handshake import client_terms, disagreement, terms
 from mpc.parties.health import ask, table
 from mpc.provider.service import ProviderService
+from nn.serving.service import PartyService
 
 NAMES = ("alice", "bob", "carol")
+MORE = (*NAMES, "dave")
 X = np.random.default_rng(0).random((4, 6))
 _DRAWN = np.random.default_rng(3)
 MODEL = nn.MLP.from_parameters(
@@ -67,15 +69,16 @@ def honest(session):
     labels = small(session)
     cost = session.cost() - before[1]
     sent = session.bytes_on_the_wire[0] - before[0]
-    mine = NAMES.index(session.me)
+    mine = session.parties.index(session.me)
     one = session.share([1.0, -2.0], owner="bob").relu().reveal(to="carol")
     uncounted = sent - cost.wire_bytes[mine]
     return found, labels, one, session.security, repr(session), uncounted, again_and_again(session)
 
 
-def test_honest_parties_in_processes_are_right():
+@pytest.mark.parametrize("names", [NAMES, MORE], ids=len)
+def test_honest_parties_in_processes_are_right(names):
     for name, (found, labels, one, security, text, uncounted, again) in mpc.launch(
-        honest, NAMES, security="malicious", timeout=120
+        honest, names, security="malicious", timeout=120
     ).items():
         assert all(right for _, right in found), (name, found)
         assert np.array_equal(labels, MODEL.predict(X))
@@ -144,12 +147,15 @@ CHEATS = {
 class Cheating:
     """In each process: a session for every cheat at every party, and what came of it."""
 
+    cheaters: tuple[str, ...] = (*NAMES, "nobody", "all")
+    cheats: tuple[str, ...] = tuple(CHEATS)
+
     def __call__(self, place):
         if place.me in HELPERS:
             return place.provide()
         found = {}
-        for cheater in (*NAMES, "nobody", "all"):
-            for name, cheat in CHEATS.items():
+        for cheater in self.cheaters:
+            for name, cheat in ((each, CHEATS[each]) for each in self.cheats):
                 if cheater == "nobody" and name != "an input":
                     continue
                 if cheater == "all" and name != "a request sent twice":
@@ -164,8 +170,15 @@ class Cheating:
         return found
 
 
-def test_cheats_are_caught_in_processes():
-    found = start(lambda _: Cheating(), NAMES, timeout=200, answer_timeout=20, security="malicious")
+FOUR = Cheating(
+    ("alice", "dave", "nobody"),
+    ("an input", "an opening", "the last check", "a request sent twice"),
+)
+
+
+@pytest.mark.parametrize(("names", "run"), [(NAMES, Cheating()), (MORE, FOUR)], ids=["3", "4"])
+def test_cheats_are_caught_in_processes(names, run):
+    found = start(lambda _: run, names, timeout=200, answer_timeout=20, security="malicious")
     right, stopped = MODEL.predict(X), 0
     assert len(set(right)) > 1
     for name, outcomes in found.items():
@@ -180,7 +193,8 @@ def test_cheats_are_caught_in_processes():
                     continue
                 assert isinstance(outcome, tuple) and outcome == ("AbortError", ABORTED), where
                 stopped += 1
-    assert stopped >= 2 * 3 * len(CHEATS) - 3
+    cheaters = len(set(run.cheaters) & set(names))
+    assert stopped >= (len(names) - 1) * cheaters * len(run.cheats) - 3 * (len(names) - 2)
 
 
 def test_who_disagrees_on_security_is_told_so_in_the_handshake(tmp_path):
@@ -286,8 +300,8 @@ def test_what_does_not_go_with_it_is_refused_with_its_line(tmp_path, line, optio
         configuration.load(path)
 
 
-@pytest.mark.parametrize("names", [("alice", "bob"), ("alice", "bob", "carol", "dave")])
-def test_other_numbers_of_parties_are_refused(tmp_path, names):
+def test_two_parties_are_refused(tmp_path):
+    names = NAMES[:2]
     path = write_example(tmp_path / "c", names, ())
     path.write_text(path.read_text().replace("[format]", 'security = "malicious"\n[format]', 1))
     with pytest.raises(mpc.ConfigurationError, match="third one need not own any data"):
@@ -316,3 +330,22 @@ def test_a_client_that_says_another_security_is_told_so(tmp_path):
     assert not disagreement("alice", mine, "dora", mine)
     told = disagreement("alice", mine, "dora", other)
     assert "disagree on security: alice has 'malicious', dora has 'semi-honest'" in told
+
+
+def test_services_of_more_than_three_parties_are_refused_by_name(tmp_path):
+    path = write_example(tmp_path / "c", MORE, ("erin",), security="malicious")
+    for begin in (
+        lambda: nn.Client(path),
+        lambda: PartyService(configuration.load(path), "alice", {}),
+    ):
+        with pytest.raises(mpc.PartyError, match="services with .* must be of 3 .*, got 4"):
+            begin()
+
+
+def with_workers(session):
+    session.worker_count(2, 100)
+
+
+def test_workers_of_more_than_three_parties_are_refused_by_name():
+    with pytest.raises(mpc.LaunchError, match="PartyError: workers with .* must be of 3"):
+        mpc.launch(with_workers, MORE, security="malicious")
