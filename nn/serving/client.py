@@ -212,7 +212,17 @@ class Client(ClientConnections):
         PeerError
             If a party is lost.
         """
-        return self._tried(lambda: [dict(pairs) for pairs in self._ask(("health",))])
+        return self._tried(self._ask_for_health)
+
+    def _ask_for_health(self) -> list[dict[str, Any]]:
+        told = self._ask(("health",))
+        found = []
+        for connection, pairs in zip(self._connections, told, strict=True):
+            try:
+                found.append(dict(pairs))
+            except (TypeError, ValueError):
+                raise PeerError(f"{connection.peer} sent an answer that is malformed") from None
+        return found
 
     def models(self) -> list[str]:
         """Return the names of the models that all parties serve and this client may ask for.
@@ -226,7 +236,8 @@ class Client(ClientConnections):
         PeerError
             If a party is lost.
         """
-        first, *others = [each.get("models", ()) for each in self.health()]
+        told = [each.get("models", ()) for each in self.health()]
+        first, *others = [each if isinstance(each, tuple) else () for each in told]
         return [str(name) for name in first if all(name in other for other in others)]
 
     def last_cost(self) -> tuple[int, int]:

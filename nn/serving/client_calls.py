@@ -212,8 +212,9 @@ class Calls:
             raise ShapeError("the digest of a model must be bytes")
         names, watched = service.read.names, service.read.security == MALICIOUS
         contents = Contents(said, names.index(service.me), len(names), watched)
-        models, problem = service.models_of(connection.peer), ("", "")
+        # Before all else of the model, which may be replaced meanwhile: see Turns.agree_on_models.
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
+        models, problem = service.models_of(connection.peer), ("", "")
         if not isinstance(name, str) or name not in models:
             problem = self._unknown(connection.peer, name)
         elif pinned and pinned != service.digests.get(name):

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from mpc.core.errors import AbortError, FrameError
 from mpc.core.frames import Kind
 from mpc.core.limits import Limits
+from nn.serving.client_calls import Calls
 from nn.serving.parcels import Contents, answer_masks, pack
+from nn.serving.turns import Turns
 from ring.errors import ShapeError
-from tests.helpers.watched import LostError, run
+from tests.helpers import watched_serving
+from tests.helpers.watched import NAMES, LostError, run
 from tests.helpers.watched_serving import ASKED, MODEL, ROWS, Asked, turns_of
 
 LEADER = 2
@@ -113,6 +117,66 @@ def test_other_rows_and_other_masks_than_a_client_has_sent_are_found(cheater, ro
     for prepare in (other_rows, other_mask):
         outcome = run(taking(lambda _: ASKED[:1], prepare))
         assert all(stopped(outcome, party) for party in range(3) if party != cheater)
+
+
+def test_nothing_is_opened_of_a_request_that_was_refused():
+    """A party that works with its client knows the mask, and could read an answer under it."""
+    told = {}
+
+    def prepare(party, turns, requests):
+        answers = turns._answers
+        turns._answers = lambda *args: told.setdefault(party, answers(*args))
+
+    refused = ASKED[1]
+    outcome = run(taking(lambda _: [ASKED[0], refused], prepare))
+    assert not outcome.errors and all(found[1] is None for found in outcome.results)
+    masks = answer_masks(refused.keys, (1,)).sum(axis=0, dtype=np.uint64)
+    for words in told.values():
+        assert len(words) == 3
+        np.testing.assert_array_equal(words[2:], masks)
+        np.testing.assert_array_equal(ASKED[0].read([words[:2]]), MODEL.predict(ROWS[:2]))
+
+
+def test_the_id_of_a_new_set_is_seen_after_all_else_of_its_model(monkeypatch):
+    """Else a client that has pinned the model before could be answered by the new one."""
+    seen = []
+
+    class Seen(Turns):
+        def __setattr__(self, name, value):
+            if name == "sets" and value:
+                assert set(self.models) == set(self.kinds) == set(value)
+                assert all(self.digests[each][:24] == value[each][8:] for each in value)
+                seen.append(value)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(watched_serving, "Turns", Seen)
+    assert not run(taking(lambda _: [], turns_taken=0)).errors
+    assert len(seen) == 3
+
+
+def test_a_request_reads_the_id_of_the_set_before_all_else_of_the_model():
+    read = []
+
+    class Service:
+        me, largest_rows, book = "alice", 8, SimpleNamespace(refuse_id=lambda client, id: None)
+        read = SimpleNamespace(
+            names=NAMES, security="malicious", clients={"d": SimpleNamespace(models=None)},
+            timeouts=SimpleNamespace(answer=1.0),
+        )  # fmt: skip
+        state = "alice waits"
+
+        def models_of(self, client):
+            read.append("models")
+            return {}
+
+        def __getattr__(self, name):
+            read.append(name)
+            return {}
+
+    said = ASKED[0].parcels[0].said
+    replies = SimpleNamespace(peer="d", post_bytes=lambda kind, data: None)
+    list(Calls(Service()).predict(replies, bytes(16), "m", b"", "class", 2, *said))
+    assert read[:2] == ["sets", "models"]
 
 
 def test_what_parties_tell_a_client_is_under_a_mask_of_which_each_lacks_a_part():
