@@ -32,7 +32,7 @@ from nn.core.commitments import DIGEST_BYTES
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
 from nn.serving.agreement import DIGEST, ERROR, LATER, LIMIT, RANGE, STATUSES
-from nn.serving.client_connections import ClientConnections, LaterError
+from nn.serving.client_connections import ClientConnections, LaterError, read_answer
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
 from nn.serving.parcels import answer_masks, pack
@@ -484,7 +484,7 @@ class _Refusal:
         """Read the answer of a party, which may be anything."""
         status, reason, wait = ERROR, "an answer that is malformed", ()
         try:
-            status, reason, *wait = wire.decode(data)
+            status, reason, *wait = read_answer(data)
         except (ShapeError, TypeError, ValueError):
             pass
         known = status if status in STATUSES else ERROR
