@@ -168,6 +168,8 @@ class Book:
         self._tags: dict[bytes, bytes] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._to_refuse: list[bytes] = []
+        # At the leader: what it has chosen for a turn, and not yet taken. The others may have taken it.
+        self._chosen: set[bytes] = set()
         # Turns so far; at the leader those that each other party has passed, as it has said, and the turn
         # of each tag that was refused in one not all have passed. At the others whether to say so.
         self._turn, self._passes = 0, False
@@ -212,10 +214,7 @@ class Book:
                 self._refuse(key)
             elif key in self._waiting:
                 problem, status = "this request is in progress already", ERROR
-            elif self._in_progress[client] >= limits.requests:
-                problem = (
-                    f"{client} has {limits.requests} requests in progress, and may have no more"
-                )
+            elif problem := self.full(client, limits):
                 self._refuse(key)
             elif problem := self._beyond(request, limits):
                 status = LIMIT
@@ -229,6 +228,12 @@ class Book:
                     self._has.append(key)
         if problem:
             request.finish(None, problem, status)
+
+    def full(self, client: str, limits: Limits) -> str:
+        """Return why a client may have no more requests in progress; an empty string if it may."""
+        if self._in_progress.get(client, 0) < limits.requests:
+            return ""
+        return f"{client} has {limits.requests} requests in progress, and may have no more"
 
     def _beyond(self, request: Request, limits: Limits) -> str:
         """Take a request out of its client's allowances; return why not, if one has not as much."""
@@ -352,7 +357,8 @@ class Book:
         return self._had.pop(key, 0)
 
     def _finish(self, key: bytes, problem: str) -> None:
-        request = self._pop(key)
+        # Who has taken a request before the leader may refuse the same again, if a client sends it.
+        request = None if key in self._chosen else self._pop(key)
         if request is not None:
             self._give_back(request)
             # LATER: for an honest client this happens at the beginning or end of a session only.
@@ -416,6 +422,7 @@ class Book:
                     break
                 taken.add(more[0].kind)
                 chosen += more
+            self._chosen = {request.key for request in chosen}
             return [request.key for request in chosen], refused
 
     def _next_kind(self, most: int, rows_at_once: Callable[[str], int]) -> list[Request]:
@@ -478,16 +485,19 @@ class Book:
         Raises
         ------
         KeyError
-            If one of the keys is not here.
+            If one of the keys is not here, or comes twice. Then nothing is removed, so that the end of
+            the session answers all of them.
         """
         with self.changed:
-            found = []
+            found: dict[bytes, Request] = {}
             for key in keys:
-                request = self._pop(key)
-                if request is None:
+                if key in found:
                     raise KeyError(key)
-                found.append(request)
-            return found
+                found[key] = self._waiting[key]
+            for key in found:
+                self._pop(key)
+            self._chosen.clear()
+            return list(found.values())
 
     def refuse(self, keys: Iterable[bytes]) -> None:
         """End a turn's refusals: answer the requests that the leader refuses, as far as they are here."""

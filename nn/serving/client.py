@@ -32,7 +32,7 @@ from nn.core.commitments import DIGEST_BYTES
 from nn.fixed_point.inputs import check_inside
 from nn.losses.links import probabilities
 from nn.serving.agreement import DIGEST, ERROR, LATER, LIMIT, RANGE, STATUSES
-from nn.serving.client_connections import ClientConnections, LaterError
+from nn.serving.client_connections import ClientConnections, LaterError, read_answer
 from nn.serving.exchange import Exchange, Seen
 from nn.serving.model_description import Description
 from nn.serving.parcels import answer_masks, pack
@@ -215,7 +215,17 @@ class Client(ClientConnections):
         PeerError
             If a party is lost.
         """
-        return self._tried(lambda: [dict(pairs) for pairs in self._ask(("health",))])
+        return self._tried(self._ask_for_health)
+
+    def _ask_for_health(self) -> list[dict[str, Any]]:
+        told = self._ask(("health",))
+        found = []
+        for connection, pairs in zip(self._connections, told, strict=True):
+            try:
+                found.append(dict(pairs))
+            except (TypeError, ValueError):
+                raise PeerError(f"{connection.peer} sent an answer that is malformed") from None
+        return found
 
     def models(self) -> list[str]:
         """Return the names of the models that all parties serve and this client may ask for.
@@ -229,7 +239,8 @@ class Client(ClientConnections):
         PeerError
             If a party is lost.
         """
-        first, *others = [each.get("models", ()) for each in self.health()]
+        told = [each.get("models", ()) for each in self.health()]
+        first, *others = [each if isinstance(each, tuple) else () for each in told]
         return [str(name) for name in first if all(name in other for other in others)]
 
     def last_cost(self) -> tuple[int, int]:
@@ -476,7 +487,7 @@ class _Refusal:
         """Read the answer of a party, which may be anything."""
         status, reason, wait = ERROR, "an answer that is malformed", ()
         try:
-            status, reason, *wait = wire.decode(data)
+            status, reason, *wait = read_answer(data)
         except (ShapeError, TypeError, ValueError):
             pass
         known = status if status in STATUSES else ERROR

@@ -20,7 +20,7 @@ from mpc.parties.configuration import Configuration
 from mpc.parties.handshake import Greeting, client_terms, disagreement, send_hello
 from mpc.transport.connection import Connection
 from mpc.transport.loop import ASLEEP, Loop, Talk, farewell
-from nn.serving.agreement import DIGEST, LIMIT, Book, Request
+from nn.serving.agreement import DIGEST, LATER, LIMIT, Book, Request
 from nn.serving.model_description import Description, answers_of
 from nn.serving.model_files import ModelFiles
 from nn.serving.parcels import DIFFERENT_SHARES, Contents
@@ -211,9 +211,11 @@ class Calls:
         if type(pinned) is not bytes:
             raise ShapeError("the digest of a model must be bytes")
         names, watched = service.read.names, service.read.security == MALICIOUS
+        limits = service.read.limits_of(connection.peer)
         contents = Contents(said, names.index(service.me), len(names), watched)
-        models, problem = service.models_of(connection.peer), ("", "")
+        # Before all else of the model, which may be replaced meanwhile: see Turns.agree_on_models.
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
+        models, problem = service.models_of(connection.peer), ("", "")
         if not isinstance(name, str) or name not in models:
             problem = self._unknown(connection.peer, name)
         elif pinned and pinned != service.digests.get(name):
@@ -223,6 +225,9 @@ class Calls:
             problem = "error", f"answer must be one of {allowed}: the model's owner allows no other"
         elif not 1 <= rows <= service.largest_rows:
             problem = "error", f"rows must be in [1, {service.largest_rows}], got {rows}"
+        elif full := service.book.full(connection.peer, limits):
+            # Before its rows are expanded: a call of some bytes may stand for many.
+            problem = LATER, full
         if any(problem):
             # Otherwise parties that have accepted the request would wait for this one.
             service.book.refuse_id(connection.peer, id)
@@ -256,7 +261,7 @@ class Calls:
             trusted,
             contents,
         )
-        service.book.add(request, service.read.limits_of(connection.peer))
+        service.book.add(request, limits)
         # Turns, or the end of the session, answer every request.
         while not request.done:
             yield ASLEEP

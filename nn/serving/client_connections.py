@@ -22,7 +22,7 @@ from mpc.transport.connection import Connection, exchange, printable
 from mpc.transport.waiting import Report
 from ring import processes
 
-__all__ = ["ClientConnections", "LaterError"]
+__all__ = ["ClientConnections", "LaterError", "read_answer"]
 
 # Bytes of an answer that describes a model, at most.
 _LARGEST_ANSWER = 1 << 26
@@ -36,6 +36,25 @@ T = TypeVar("T")
 
 class LaterError(PeerError):
     """The parties cannot answer now; the message says why. The same call may succeed later."""
+
+
+def read_answer(data: Any) -> Any:
+    """Return what a party has sent, in which there is nothing but numbers, text, bytes and tuples.
+
+    Raises
+    ------
+    ShapeError
+        If it is malformed, or there is. Arrays cannot be compared like what honest parties send.
+    """
+    answer = wire.decode(data)
+    left = [answer]
+    while left:
+        each = left.pop()
+        if isinstance(each, tuple):
+            left += each
+        elif each is not None and not isinstance(each, bool | int | str | bytes):
+            raise ShapeError(f"an answer must not hold a {type(each).__name__}")
+    return answer
 
 
 class ClientConnections(ABC):
@@ -149,7 +168,7 @@ class ClientConnections(ABC):
 
     def _answer(self, connection: Connection, data: Any) -> tuple[Any, ...]:
         try:
-            answer = wire.decode(data)
+            answer = read_answer(data)
             status = answer[0]
         except (ShapeError, TypeError, IndexError):
             raise PeerError(f"{connection.peer} sent an answer that is malformed") from None

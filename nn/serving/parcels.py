@@ -172,13 +172,16 @@ class Contents:
 
     def shares(self, shape: tuple[int, ...], received: Words | None) -> Words | None:
         """Return the shares of the party's p roles, (p, *shape); None if not those committed to."""
+        given = [
+            received if place == self._with_share else None for place in range(len(self._roles))
+        ]
+        # All of them before a row is expanded, which takes far longer than a key does.
+        for role, key, share in zip(self._roles, self.keys, given, strict=False):
+            start = role * _COMMITMENT_BYTES
+            wanted = self.committed[start : start + _COMMITMENT_BYTES]
+            if self.committed and commitment(key, share) != wanted:
+                return None
         found = np.empty((len(self._roles), *shape), np.uint64)
-        for place, role in enumerate(self._roles):
-            share = received if place == self._with_share else None
-            if self.committed:
-                start = role * _COMMITMENT_BYTES
-                wanted = self.committed[start : start + _COMMITMENT_BYTES]
-                if commitment(self.keys[place], share) != wanted:
-                    return None
+        for place, share in enumerate(given):
             found[place] = _expand(self.keys[place], shape) if share is None else share
         return found

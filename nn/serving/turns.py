@@ -191,10 +191,12 @@ class Turns:
                 why = "not all parties have shares of one set"
                 record("models", warning=True, me=self._me, model=name, why=why)
         self.kinds = {name: architecture(model) for name, model in models.items()}
-        self.sets = sets
         self.digests = {name: file.digest for name, file in used.items()}
-        self._seconds.clear()
         self.models = {name: models[name] for name in files if name in models}
+        # Last: the thread of clients reads this first, so a request never has the id of a new model with
+        # digest, answers or width of the one before. One with an old id is refused in its turn.
+        self.sets = sets
+        self._seconds.clear()
 
     def run(self) -> str:
         """Take turns until a service leaves; return its name."""
@@ -362,7 +364,8 @@ class Turns:
     def _answers(self, found: SharedArray, requests: Sequence[Request]) -> Words:
         """Return this party's shares of answers; among watched parties the answers under clients' masks.
 
-        What no client is to get, of a refused request, stays under a mask that is never told.
+        What no client is to get, of a refused request, is not opened at all: a party that works with this
+        client would know its mask.
         """
         if self.session.watch is None:
             return found.shares[0]
@@ -371,6 +374,8 @@ class Turns:
         for request in requests:
             rows = slice(place, place + request.rows)
             assert request.contents is not None
+            if request.done:
+                shares[:, rows] = 0
             shares[:, rows] += answer_masks(request.contents.keys, shares[0, rows].shape)
             place = rows.stop
         with self.session.protocol("answers"), self.session.revealing():

@@ -347,6 +347,38 @@ def test_what_a_turn_does_not_compute_is_not_counted():
     assert not parties.send("carol", "d", rows=7, limits=limits)[0].done
 
 
+def test_a_turn_with_a_request_that_is_not_here_leaves_none_without_an_answer():
+    """A leader that deviates can send one. Who waited for the others would wait for ever."""
+    parties = Parties()
+    sent = parties.send("carol", "a") + parties.send("carol", "b")
+    keys = sorted({request.key for request in sent})
+    for book in parties.books:
+        for turn in ([*keys, bytes(len(keys[0]))], [keys[0], keys[1], keys[0]]):
+            with pytest.raises(KeyError):
+                book.take(turn)
+        assert len(book) == 2
+        book.close("the session has ended")
+    assert all(request.later for request in sent)
+
+
+def test_a_request_that_the_others_have_begun_is_not_refused_before_the_leader_takes_it():
+    """Its client sends it again to whom has taken it, and that one refuses it."""
+    parties = Parties()
+    sent = parties.send("carol", "a")
+    first, leader = parties.books[0], parties.books[-1]
+    for k in range(2):
+        tell(leader, k, parties.books[k].news())
+    chosen, _ = leader.choose(lambda model: 9, lambda kind: 9.0)
+    assert first.take(chosen) == sent[:1]
+    again = parties.send("carol", "a", to=[0], limits=Limits(requests=0))
+    assert again[0].done
+    tell(leader, 0, first.news())
+    assert leader.take(chosen) == sent[2:]
+    parties.books[1].take(chosen)
+    parties.send("dora", "b")
+    assert parties.turn() == [("dora", "b", 1)]
+
+
 def test_workers_that_fail_change_no_refusal_that_was_told():
     first, second = Parties(1).send("carol", "a") + Parties(1).send("dora", "b")
     first.finish(None, "a row is outside", agreement.RANGE)

@@ -39,6 +39,7 @@ LOCAL_ONLY = {
     "test_watched_parties": "builds sessions of its own",
     "test_watched_more": "builds sessions of its own",
     "test_watched_files": "builds sessions of its own",
+    "test_watched_deviations": "builds sessions of its own",
     "test_watched_spread": "builds sessions of its own",
     "test_secrecy": "all parties' shares side by side",
     "test_sorting": "all parties' shares side by side; of it test_numpy_functions has more",

@@ -2,16 +2,23 @@
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mpc.core.errors import AbortError, FrameError
+from mpc.core import wire
+from mpc.core.errors import AbortError, FrameError, PeerError
 from mpc.core.frames import Kind
 from mpc.core.limits import Limits
+from nn.serving import parcels
+from nn.serving.client import Client, _Refusal
+from nn.serving.client_calls import Calls
 from nn.serving.parcels import Contents, answer_masks, pack
+from nn.serving.turns import Turns
 from ring.errors import ShapeError
-from tests.helpers.watched import LostError, run
+from tests.helpers import watched_serving
+from tests.helpers.watched import NAMES, LostError, run
 from tests.helpers.watched_serving import ASKED, MODEL, ROWS, Asked, turns_of
 
 LEADER = 2
@@ -113,6 +120,116 @@ def test_other_rows_and_other_masks_than_a_client_has_sent_are_found(cheater, ro
     for prepare in (other_rows, other_mask):
         outcome = run(taking(lambda _: ASKED[:1], prepare))
         assert all(stopped(outcome, party) for party in range(3) if party != cheater)
+
+
+def test_nothing_is_opened_of_a_request_that_was_refused():
+    """A party that works with its client knows the mask, and could read an answer under it."""
+    told = {}
+
+    def prepare(party, turns, requests):
+        answers = turns._answers
+        turns._answers = lambda *args: told.setdefault(party, answers(*args))
+
+    refused = ASKED[1]
+    outcome = run(taking(lambda _: [ASKED[0], refused], prepare))
+    assert not outcome.errors and all(found[1] is None for found in outcome.results)
+    masks = answer_masks(refused.keys, (1,)).sum(axis=0, dtype=np.uint64)
+    for words in told.values():
+        assert len(words) == 3
+        np.testing.assert_array_equal(words[2:], masks)
+        np.testing.assert_array_equal(ASKED[0].read([words[:2]]), MODEL.predict(ROWS[:2]))
+
+
+def test_the_id_of_a_new_set_is_seen_after_all_else_of_its_model(monkeypatch):
+    """Else a client that has pinned the model before could be answered by the new one."""
+    seen = []
+
+    class Seen(Turns):
+        def __setattr__(self, name, value):
+            if name == "sets" and value:
+                assert set(self.models) == set(self.kinds) == set(value)
+                assert all(self.digests[each][:24] == value[each][8:] for each in value)
+                seen.append(value)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(watched_serving, "Turns", Seen)
+    assert not run(taking(lambda _: [], turns_taken=0)).errors
+    assert len(seen) == 3
+
+
+class Door:
+    """What answers a client at alice, who has one model; `read_` is what it was asked for, in order."""
+
+    def __init__(self, models, full=""):
+        limits = SimpleNamespace()
+        self.me, self.largest_rows, self.state, self.sets = "alice", 8, "alice waits", {"m": b""}
+        self.digests, self.kinds, self._models, self.read_ = {}, {}, models, []
+        self.book = SimpleNamespace(
+            refuse_id=lambda client, id: self.read_.append("refuse"), full=lambda *_: full
+        )
+        self.read = SimpleNamespace(
+            names=NAMES, security="malicious", clients={"d": SimpleNamespace(models=None)},
+            timeouts=SimpleNamespace(answer=1.0), limits_of=lambda client: limits,
+        )  # fmt: skip
+        self.files = SimpleNamespace(names=())
+
+    def __getattribute__(self, name):
+        if name in ("sets", "models_of", "digests", "kinds"):
+            self.read_.append(name)
+        return super().__getattribute__(name)
+
+    def models_of(self, client):
+        return self._models
+
+    def predict(self):
+        """Return the answer to a call."""
+        told = []
+        line = SimpleNamespace(peer="d", post_bytes=lambda kind, data: told.append(data))
+        said = ASKED[0].parcels[0].said
+        list(Calls(self).predict(line, bytes(16), "m", b"", "class", 2, *said))
+        return wire.decode(told[0])
+
+
+def test_a_request_reads_the_id_of_the_set_before_all_else_of_the_model():
+    door = Door({})
+    assert door.predict()[0] == "later"
+    assert door.read_[:2] == ["sets", "models_of"]
+
+
+def test_rows_of_a_client_that_has_enough_in_progress_are_not_expanded(monkeypatch):
+    """A call of some bytes may stand for many rows, and the loop of all clients would expand them."""
+    monkeypatch.setattr(parcels, "_expand", None)
+    door = Door({"m": SimpleNamespace(scores=False)}, "d has enough")
+    assert door.predict() == ("later", "d has enough")
+    assert door.read_[-1] == "refuse"
+    (keys, committed), shape = ASKED[0].parcels[0].said, ASKED[0].rows.shape
+    contents = Contents((keys[:16] + bytes(16), committed), 0, 3, watched=True)
+    assert contents.shares(shape, None) is None
+
+
+@pytest.mark.parametrize(
+    "lie", [(1, 2), ("models",), (("models", np.arange(2)),), ((np.arange(2), 1),)]
+)
+def test_a_party_that_answers_no_pairs_or_arrays_is_named(lie):
+    """What parties say is compared, and arrays would raise a ValueError there."""
+    told = [("ok", ("models", ("m",))), ("ok", *lie), ("ok", ("models", ("m",)))]
+    client = Client.__new__(Client)
+    client._connections = [SimpleNamespace(peer=name) for name in NAMES]
+    client._tried = lambda ask: ask()
+    client._ask = lambda call: [
+        client._answer(line, wire.encode(each))
+        for line, each in zip(client._connections, told, strict=True)
+    ]
+    client._closed, client._generation = True, -1
+    with pytest.raises(PeerError, match="bob sent an answer that is malformed"):
+        client.health()
+
+
+def test_a_refusal_may_be_anything():
+    for told in (np.arange(2), (np.arange(2), "x"), ("later", (np.arange(2),)), 7, ()):
+        refusal = _Refusal.read("bob", wire.encode(told))
+        assert isinstance(refusal.error(), PeerError)
+        assert str(refusal.error()) == "bob: an answer that is malformed"
 
 
 def test_what_parties_tell_a_client_is_under_a_mask_of_which_each_lacks_a_part():
