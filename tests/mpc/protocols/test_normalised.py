@@ -439,7 +439,13 @@ def test_many_elements_are_evaluated_in_parts(pair):
 @pytest.mark.parametrize("ranges", ["values", "check"])
 def test_a_plan_has_the_parts_of_a_run(ranges):
     """So what is prepared is what the program takes, wherever parties live."""
-    for apply in (np.log, np.exp, lambda x: np.exp(x.with_bound(4)), lambda x: 1 / x, lambda x: x / x):
+    for apply in (
+        np.log,
+        np.exp,
+        lambda x: np.exp(x.with_bound(4)),
+        lambda x: 1 / x,
+        lambda x: x / x,
+    ):
         with mpc.Session(memory_limit=1 << 18, ranges=ranges) as s:
             x = s.share(np.linspace(0.1, 3.0, 2000), owner="alice", bound=4)
             plan = s.plan(lambda p, x=x, apply=apply: apply(p.twin(x)))
