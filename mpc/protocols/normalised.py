@@ -102,7 +102,7 @@ def cost(parties: int, size: int, shift: int, window: int, plan: Plan, normalise
 
 def slices(session: Runtime, size: int, thresholds: int) -> list[slice]:
     """Return the parts of an array that are evaluated one after another."""
-    each = 8 * _WORDS_EACH * (len(session.here) + 1) * thresholds
+    each = 8 * _WORDS_EACH * (session.size + 1) * thresholds
     some = max(64, session.memory_limit // each)
     return [slice(k, k + some) for k in range(0, size, some)]
 

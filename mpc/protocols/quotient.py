@@ -171,10 +171,11 @@ def divide(x: Secret, y: Secret) -> Secret:
         most = min(2.0**form.int_bits, limit * 2.0**-before) / 2
         domain = f"y not 0 and |x / y| below {most:g}"
 
-        def inside(xs: NDArray[np.int64], ys: NDArray[np.int64]) -> NDArray[np.bool_]:
-            octave = np.frexp(ys.astype(np.float64))[1] - 1
-            scaled = np.ldexp(np.abs(xs).astype(np.float64), v_bits - octave)
-            return np.asarray((ys != 0) & (scaled <= limit))
+        def inside(xs: Integers, ys: Integers) -> NDArray[np.bool_]:
+            # In whole numbers: doubles round those beyond 2^53, to the next octave too.
+            piece = np.searchsorted(octaves.thresholds, ys, "right")
+            most_of_x = _limits(octaves, limit)[0, piece]
+            return np.asarray((ys != 0) & (np.abs(xs) <= most_of_x))
 
         check = session.range_policy.settle_domain((x, y), inside, "/", domain)
         alike = x.shape == y.shape

@@ -130,9 +130,18 @@ class Provider:
 
     def expand(self, ref: MaskRef, rows: NDArray[np.int64] | None) -> Words:
         """Expand a mask before its views, or some rows of it."""
-        streams = self.mask_streams if ref.owner is None else [self.mask_streams[ref.owner]]
-        gone = None if ref.without is None else self.mask_streams[ref.without]
-        holders = [stream for stream in streams if stream is not gone]
+        parties = range(len(self.mask_streams))
+        named = [party for party in (ref.owner, ref.without) if party is not None]
+        holders = [
+            self.mask_streams[party]
+            for party in (parties if ref.owner is None else named[:1])
+            if party in parties and party != ref.without
+        ]
+        if not holders or any(party not in parties for party in named):
+            raise ShapeError(
+                f"a mask must be of some of {len(parties)} parties, got owner={ref.owner} and"
+                f" without={ref.without}"
+            )
         if rows is None:
             words = np.empty(ref.part.shape, np.uint64)
             places = [(stream.at(ref.id), ref.id) for stream in holders]

@@ -402,6 +402,19 @@ def test_a_refused_quotient_spends_the_same_whatever_is_wrong():
     assert spent[1:] == spent[:-1]
 
 
+@pytest.mark.parametrize("ranges", ["values", "check"])
+def test_quotients_of_words_that_no_double_holds_are_refused_alike(ranges):
+    """2^60 - 1 is in the octave below 2^60, to which a double rounds it."""
+    most = (1 << 62) - 1
+    with mpc.Session(ranges=ranges) as s:
+        for x, y in ((1 << 61, (1 << 60) - 1), (1 << 61, 1 << 60), (1 - (1 << 61), (1 << 60) - 1)):
+            with pytest.raises(mpc.RangeError, match="domain"):
+                held(s, [x], 16, most) / held(s, [y], 16, most)
+        for x, y in ((most >> 1, 1 << 60), (-(most >> 2), (1 << 60) - 1), (most, -(1 << 61))):
+            found = held(s, [x], 16, most) / held(s, [y], 16, most)
+            np.testing.assert_allclose(found.reveal(), x / y, rtol=2.0**-18, atol=2 * UNIT)
+
+
 @pytest.mark.parametrize(("frac_bits", "int_bits"), [(16, 23), (12, 36), (12, 37), (16, 29)])
 def test_division_is_refused_in_formats_without_room_for_it(frac_bits, int_bits):
     with mpc.Session(frac_bits=frac_bits, int_bits=int_bits) as s:
@@ -421,6 +434,25 @@ def test_many_elements_are_evaluated_in_parts(pair):
     assert pair.cost().rounds - before >= 14
     np.testing.assert_allclose(found.reveal(), want, atol=4 * UNIT)
     np.testing.assert_allclose((x / x).reveal(), np.ones((7, 100)), atol=4 * UNIT)
+
+
+@pytest.mark.parametrize("ranges", ["values", "check"])
+def test_a_plan_has_the_parts_of_a_run(ranges):
+    """So what is prepared is what the program takes, wherever parties live."""
+    for apply in (
+        np.log,
+        np.exp,
+        lambda x: np.exp(x.with_bound(4)),
+        lambda x: 1 / x,
+        lambda x: x / x,
+    ):
+        with mpc.Session(memory_limit=1 << 18, ranges=ranges) as s:
+            x = s.share(np.linspace(0.1, 3.0, 2000), owner="alice", bound=4)
+            plan = s.plan(lambda p, x=x, apply=apply: apply(p.twin(x)))
+            before = s.spent()
+            apply(x)
+            assert s.spent() - before == plan.cost.total
+            assert plan.cost.rounds > 1
 
 
 @pytest.mark.dealt

@@ -337,3 +337,10 @@ def test_an_answer_does_not_depend_on_what_was_asked_before():
         provider = Provider(keys)
         for one, answer in (*order, *order):
             np.testing.assert_array_equal(ask(provider, 7, one), answer)
+
+
+@pytest.mark.parametrize(("owner", "without"), [(3, None), (None, 3), (1 << 62, None), (1, 1)])
+def test_a_mask_of_no_party_is_refused(owner, without):
+    ref = MaskRef(1, Part((4,)), owner=owner, without=without)
+    with pytest.raises(mpc.ShapeError, match="^a mask must be of some of 3 parties, got owner="):
+        ask(Provider(fresh_streams(3)[1]), 7, ProductTerm("multiply", ref, ref, (4,)))
