@@ -28,7 +28,7 @@ That is so from a model's second call in a session on, if what follows is again 
 weights: the first call opens weights on the way. How far a party is behind no plan knows, so it does not
 count. Two rounds are never taken where nobody states a network, without a provider, where the derivative is
 needed, and where the correction would have more than 32 MB, or `memory_limit`. Where nobody states one, it
-is three or four, as at 20 ms and 1 Gbit/s, with 2.5 ms for a round more: four of at least ten thousand
+is three or four, as at 20 ms and 1 Gbit/s, with 1.5 ms for a round more: four of at least ten thousand
 elements where that takes no trip more, and of many more where it does.
 
 Source: ours; the tables as in :mod:`mpc.protocols.sign`.
