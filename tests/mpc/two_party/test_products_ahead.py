@@ -192,7 +192,9 @@ def test_workers_take_nothing_from_a_stock():
     def count(pair, n_jobs):
         # As in a process of one party.
         configuration = SimpleNamespace(workers=workers)
-        apart = SimpleNamespace(pair=pair, residents=(0,), configuration=configuration)
+        apart = SimpleNamespace(
+            pair=pair, residents=(0,), configuration=configuration, security="semi-honest", size=2
+        )
         return mpc.Session.worker_count(apart, n_jobs, 40)
 
     x = RNG.random((2, 3))
