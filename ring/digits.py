@@ -317,7 +317,6 @@ def _read_tables(
                 turn, source = np.uint64(last % WORD_BITS), last // WORD_BITS
             elif others & _ONE:
                 source, turn, lowest = word - 1, _LAST, _ONE
-            others &= ~lowest
             if word < whole:
                 row = tables[word * size + first : word * size + first + here]
                 if here < full:

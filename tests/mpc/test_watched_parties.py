@@ -315,6 +315,26 @@ def test_a_reveal_opens_once():
                 session.open((shares, "sum"))
 
 
+def test_a_reveal_takes_along_nothing_of_a_protocol_beside_it(monkeypatch):
+    with mpc.Session(("alice", "bob", "carol"), security="malicious") as session:
+        shares, counts = (session.share(X, owner="alice") + 0).shares, []
+        deliver = session.transport.open
+
+        def counted(messages):
+            counts.append(len(messages))
+            return deliver(messages)
+
+        def beside():
+            yield shares, "sum"
+
+        monkeypatch.setattr(session.transport, "open", counted)
+        with session.beside(beside()):
+            with session.revealing():
+                session.open((shares, "sum"))
+            session.open((shares, "sum"))
+        assert counts == [1, 2]
+
+
 class Tampering:
     """Changes one message of a party; keeps which checks it had begun by then."""
 
