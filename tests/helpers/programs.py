@@ -462,6 +462,8 @@ class StruckBetween(Struck):
         victim = int((self.folder / f"{self.victim}.pid").read_text())
         if strikes and self.victim == "provider":
             os.kill(victim, STOP)
+        # Who is ahead waits for the last party here: a request before that would be dealt to both.
+        session.share([1.0], owner="alice").reveal()
         shares = session.correlated(RandomBits(1, 100))
         session.open((shares.masks[0], "xor"))
         if strikes:
