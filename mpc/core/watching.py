@@ -109,8 +109,8 @@ class RoleMasks(StreamBlocks):
         return self._inputs[owner - 1].at(number)
 
 
-def roles_of(party: int, security: str, parties: int = PARTIES) -> tuple[int, ...]:
-    """Return the roles of which a party's process holds the rows: its own first."""
+def roles_of(party: int, security: str, parties: int) -> tuple[int, ...]:
+    """Return the roles, of so many, of which a party's process holds the rows: its own first."""
     return (party,) if security == SEMI_HONEST else (party, (party + 1) % parties)
 
 

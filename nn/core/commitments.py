@@ -8,7 +8,7 @@ client or the provider may, could try guesses of the values.
 Semi-honest parties hold a row each and draw its salt. Of watched parties (:mod:`mpc.core.watching`) two
 hold each row. Their salt follows from the key of these two. So the digest is a message of the role, that
 one of them sends and the other one computes, and is checked like any other: then both have the same row,
-the right one, and the third party has the digest of this one.
+the right one, and the other parties have the digest of this one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session
+from mpc.core.watching import PARTIES
 from ring.errors import DataError
 
 __all__ = ["DIGEST_BYTES", "check_rows", "commit", "digest_of"]
@@ -82,10 +83,14 @@ def commit(
 
     Notes
     -----
-    1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes.
+    1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes; of n > 3 parties
+    3 rounds, 64 n - 96 bytes.
     """
     # Parties that differ in what is public run different programs: that is no deviation.
     session.note("commit", public)
+    if session.size > PARTIES:
+        # Some of them do not know what was opened to one alone. Who has stopped sends no digest to them.
+        session.check_each_other()
     watch, number = session.watch, session.fresh_id()
     salts = [
         secrets.token_bytes(DIGEST_BYTES) if watch is None else watch.salt(role, number)

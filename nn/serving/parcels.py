@@ -89,7 +89,7 @@ def pack(rows: Words, parties: int, watched: bool) -> tuple[list[Parcel], list[b
     )
     parcels = []
     for party in range(parties):
-        roles = roles_of(party, MALICIOUS)
+        roles = roles_of(party, MALICIOUS, parties)
         parcels.append(
             Parcel(
                 (b"".join(keys[role] for role in roles), committed),
@@ -148,7 +148,7 @@ class Contents:
 
     def __init__(self, said: tuple[object, ...], party: int, parties: int, watched: bool) -> None:
         last = parties - 1
-        self._roles = roles_of(party, MALICIOUS if watched else SEMI_HONEST)
+        self._roles = roles_of(party, MALICIOUS if watched else SEMI_HONEST, parties)
         self._with_share = self._roles.index(last) if last in self._roles else None
         counts = [KEY_BYTES] if not watched and party != last else []
         if watched:

@@ -18,7 +18,6 @@ from mpc.provider.watched import Requests, holders, keys_for
 from tests.helpers.watched import MORE, Keys, run
 from tests.mpc.test_watched_parties import (
     EVERY,
-    LINEAR,
     MODEL,
     OTHERS,
     PROGRAMS,
@@ -26,7 +25,6 @@ from tests.mpc.test_watched_parties import (
     TOLERANCES,
     X,
     attack,
-    fitted,
     flip,
     inference,
     messages_of,
@@ -35,10 +33,8 @@ from tests.mpc.test_watched_parties import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::mpc.RangeWarning")
 
-# Files and services are for three parties.
-HERE = {
-    name: each for name, each in PROGRAMS.items() if name not in ("saving", "resuming", "serving")
-}
+# Services are for three parties.
+HERE = {name: each for name, each in PROGRAMS.items() if name != "serving"}
 SIZES = (4, 5)
 
 
@@ -267,7 +263,7 @@ def test_two_that_work_together_can_learn_more_and_get_no_wrong_result():
     assert later_messages(keys, 2, 3, 2)[0] == []
 
 
-# The provider, and what is for three parties alone.
+# The provider.
 
 
 def test_each_party_is_given_what_it_lacks_of_its_inputs_and_one_key_more():
@@ -288,14 +284,3 @@ def test_a_provider_of_more_parties_deals_what_all_ask_for():
     assert not any(requests.add(party, b"two") for party in range(1, 5))
     with pytest.raises(AbortError):
         requests.add(0, b"tvo")
-
-
-def test_files_of_more_than_three_parties_are_refused_by_name(tmp_path):
-    with mpc.Session(MORE, security="malicious") as session:
-        model = LINEAR.share(session, owner="alice")
-        with pytest.raises(mpc.PartyError, match="files of shares with .* must be of 3 .*, got 5"):
-            nn.save_shares(model, tmp_path)
-        with pytest.raises(mpc.PartyError, match="files of shares with .* must be of 3 .*, got 5"):
-            nn.load_shares(session, tmp_path)
-        with pytest.raises(mpc.PartyError, match="checkpoints with .* must be of 3 .*, got 5"):
-            fitted(session, tmp_path)
