@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc import Session
-from mpc.core.watching import PARTIES
 from ring.errors import DataError
 
 __all__ = ["DIGEST_BYTES", "check_rows", "commit", "digest_of"]
@@ -83,14 +82,11 @@ def commit(
 
     Notes
     -----
-    1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes; of n > 3 parties
-    3 rounds, 64 n - 96 bytes.
+    1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes; of n
+    parties 48 n - 80 bytes.
     """
     # Parties that differ in what is public run different programs: that is no deviation.
     session.note("commit", public)
-    if session.size > PARTIES:
-        # Some of them do not know what was opened to one alone. Who has stopped sends no digest to them.
-        session.check_each_other()
     watch, number = session.watch, session.fresh_id()
     salts = [
         secrets.token_bytes(DIGEST_BYTES) if watch is None else watch.salt(role, number)

@@ -107,9 +107,9 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
 
     Notes
     -----
-    2 rounds, 40 bytes to each other party; with ``security="malicious"`` 4 rounds, 112 bytes; of n > 3
-    parties 5 rounds, 88 n - 120 bytes. If a party is lost in the last of them, files may be kept by some
-    parties only. :func:`load_shares` refuses them together with files of another set.
+    2 rounds, 40 bytes to each other party; with ``security="malicious"`` 4 rounds, 112 bytes; of n
+    parties 72 n - 104 bytes. If a party is lost in the last of them, files may be kept by some parties
+    only. :func:`load_shares` refuses them together with files of another set.
 
     Examples
     --------

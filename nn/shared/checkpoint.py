@@ -85,8 +85,7 @@ def save(
 ) -> None:
     """Write the checkpoint of each party that lives here into `folder`.
 
-    No rounds; among watched parties 2, of more than three 3, and AbortError before anything is written if
-    one has deviated.
+    No rounds; among watched parties 2, and AbortError before anything is written if one has deviated.
     """
     session = trainer.session
     form = session.format

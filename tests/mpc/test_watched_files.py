@@ -1,4 +1,4 @@
-"""Files of three, four and five watched parties: what is written was checked, and who changes its file is caught."""
+"""Files of watched parties, three to five: what is written was checked, who changes its file is caught."""
 
 import itertools
 import json
@@ -340,12 +340,12 @@ def test_costs_are_what_is_said(tmp_path):
 @pytest.mark.parametrize("n", [4, 5])
 def test_costs_of_more_parties_are_what_is_said(n, tmp_path):
     saving, loading = costs(tmp_path, n)
-    assert (saving.rounds, saving.bytes_sent_per_party) == (5, 88 * n - 120)
+    assert (saving.rounds, saving.bytes_sent_per_party) == (4, 72 * n - 104)
     assert (loading.rounds, loading.bytes_sent_per_party) == (2, 40 * (n - 1))
     for text, function in (
-        ("of n > 3 parties 5 rounds, 88 n - 120 bytes", nn.save_shares),
+        ("of n parties 72 n - 104 bytes", nn.save_shares),
         ("of n parties 40 (n - 1) bytes", nn.load_shares),
-        ("of n > 3 parties 3 rounds, 64 n - 96 bytes", commit),
+        ("of n parties 48 n - 80 bytes", commit),
     ):
         assert text in " ".join(function.__doc__.split())
 

@@ -8,14 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import mpc
-import nn
 from mpc.command.self_test import CHECKS
 from mpc.core.errors import AbortError
 from mpc.core.frames import Kind
 from mpc.core.watching import Checks, deliveries
 from mpc.provider.watched import Requests, holders, keys_for
-from tests.helpers.watched import MORE, Keys, run
+from tests.helpers.watched import Keys, run
 from tests.mpc.test_watched_parties import (
     EVERY,
     MODEL,

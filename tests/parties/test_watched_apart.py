@@ -340,12 +340,3 @@ def test_services_of_more_than_three_parties_are_refused_by_name(tmp_path):
     ):
         with pytest.raises(mpc.PartyError, match="services with .* must be of 3 .*, got 4"):
             begin()
-
-
-def with_workers(session):
-    session.worker_count(2, 100)
-
-
-def test_workers_of_more_than_three_parties_are_refused_by_name():
-    with pytest.raises(mpc.LaunchError, match="PartyError: workers with .* must be of 3"):
-        mpc.launch(with_workers, MORE, security="malicious")
