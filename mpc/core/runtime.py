@@ -361,8 +361,9 @@ class Runtime:
         """Among watched parties, check what all have sent since the last time, as :meth:`revealing` does.
 
         Before what follows from it is written, handed to another session, or lets parties go different
-        ways. 1 round, 16 bytes to each other party; nothing among semi-honest parties. Of what was opened to
-        a role of more than three parties, some do not know: then 2, as who has stopped is missed in the second.
+        ways. 1 round, 16 bytes to each other party; nothing among semi-honest parties. Of more than three
+        parties, some do not know what was opened to one role alone: then 2, and who has stopped is missed
+        in the second.
         """
         if self.watch is not None:
             if self._some_know:

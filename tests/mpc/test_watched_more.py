@@ -31,8 +31,6 @@ from tests.mpc.test_watched_parties import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::mpc.RangeWarning")
 
-# Services are for three parties.
-HERE = {name: each for name, each in PROGRAMS.items() if name != "serving"}
 SIZES = (4, 5)
 
 
@@ -40,7 +38,7 @@ SIZES = (4, 5)
 def honest():
     """Each program's honest runs: of four parties or of five, by turns, or of both."""
     found = {}
-    for k, (name, program) in enumerate(HERE.items()):
+    for k, (name, program) in enumerate(PROGRAMS.items()):
         for parties in SIZES if EVERY or name in OTHERS else (SIZES[(k + SEED) % 2],):
             found[name, parties] = run(program, parties=parties)
     return found
@@ -73,7 +71,7 @@ def test_a_tampered_message_is_caught_before_anything_is_revealed(honest):
         atol = max(1e-2, 2 * TOLERANCES.get(name, 0))
         for sender, number in found:
             change = flip(generator, bool(generator.integers(2)))
-            kind = attack(HERE[name], sender, number, change, right, atol, parties)
+            kind = attack(PROGRAMS[name], sender, number, change, right, atol, parties)
             counts[parties, kind.name] += 1
     print(f"SOTTO_SEED={SEED}: {dict(counts)}, all caught")
     assert {parties for parties, _ in counts} == set(SIZES)

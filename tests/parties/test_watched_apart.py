@@ -19,7 +19,6 @@ from mpc.parties.configuration import write_example
 from mpc.parties.handshake import client_terms, disagreement, terms
 from mpc.parties.health import ask, table
 from mpc.provider.service import ProviderService
-from nn.serving.service import PartyService
 
 NAMES = ("alice", "bob", "carol")
 MORE = (*NAMES, "dave")
@@ -330,13 +329,3 @@ def test_a_client_that_says_another_security_is_told_so(tmp_path):
     assert not disagreement("alice", mine, "dora", mine)
     told = disagreement("alice", mine, "dora", other)
     assert "disagree on security: alice has 'malicious', dora has 'semi-honest'" in told
-
-
-def test_services_of_more_than_three_parties_are_refused_by_name(tmp_path):
-    path = write_example(tmp_path / "c", MORE, ("erin",), security="malicious")
-    for begin in (
-        lambda: nn.Client(path),
-        lambda: PartyService(configuration.load(path), "alice", {}),
-    ):
-        with pytest.raises(mpc.PartyError, match="services with .* must be of 3 .*, got 4"):
-            begin()
