@@ -24,7 +24,7 @@ from mpc.core.network import Network
 from mpc.core.ranges import MODES
 from mpc.core.runtime import MEMORY_LIMIT
 from mpc.core.setup import Setup
-from mpc.core.watching import MALICIOUS, SECURITY, check_three
+from mpc.core.watching import MALICIOUS, SECURITY
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links, join_parties
@@ -456,8 +456,6 @@ class Session(SessionThatPrepares):
         ArgumentError
             If `n_jobs` is neither at least 1 nor -1, or asks for workers in a session where all parties
             live in this process.
-        PartyError
-            If it asks for workers of more than three parties with ``security="malicious"``.
         StockError
             If it asks for workers while there is something that was made ahead, or to make it.
         """
@@ -476,8 +474,6 @@ class Session(SessionThatPrepares):
                 f"n_jobs must be 1 where all parties live in one process, got {n_jobs}: that process"
                 " uses all cores already; workers are for parties apart, mpc.Session(me=...)"
             )
-        if n_jobs != 1:
-            check_three("workers", self.security, self.size)
         if n_jobs != 1 and stock:
             raise StockError(
                 f"n_jobs must be 1 for what is made ahead, got {n_jobs}: workers take nothing from a stock;"

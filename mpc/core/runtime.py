@@ -19,7 +19,7 @@ from mpc.core.events import record
 from mpc.core.owner import Owner
 from mpc.core.round_bytes import bytes_of_frames, bytes_of_opening_to, bytes_of_round
 from mpc.core.setup import Setup
-from mpc.core.watching import MALICIOUS, SEMI_HONEST, deliveries
+from mpc.core.watching import MALICIOUS, PARTIES, SEMI_HONEST, deliveries
 from ring import processes
 from ring.streams import OWN_IDS
 
@@ -136,6 +136,8 @@ class Runtime:
         self._began = time.monotonic()
         # How many openings a reveal has made, -1 outside of one.
         self._revealed = -1
+        # Whether something was opened since the last check of which not all watched parties know.
+        self._some_know = False
 
     @property
     def security(self) -> str:
@@ -322,6 +324,7 @@ class Runtime:
         private = False
         if self.watch is not None:
             private = self._revealed >= 0
+            self._some_know |= not private and self.size > PARTIES
             senders = tuple([each for each, _ in deliveries(party, private, self.size)])
             self._count_reveal()
         self._ledger.add_round(*bytes_of_opening_to(senders, shares.shape[1:], self.size), to=party)
@@ -358,9 +361,13 @@ class Runtime:
         """Among watched parties, check what all have sent since the last time, as :meth:`revealing` does.
 
         Before what follows from it is written, handed to another session, or lets parties go different
-        ways. 1 round, 16 bytes to each other party; nothing among semi-honest parties.
+        ways. 1 round, 16 bytes to each other party; nothing among semi-honest parties. Of more than three
+        parties, some do not know what was opened to one role alone: then 2, and who has stopped is missed
+        in the second.
         """
         if self.watch is not None:
+            if self._some_know:
+                self._check()
             self._check()
 
     def _count_reveal(self) -> None:
@@ -372,6 +379,7 @@ class Runtime:
     def _check(self) -> None:
         """Check what all parties have sent since the last time: 1 round."""
         self.check_open()
+        self._some_know = False
         with self._ledger.protocol("check"):
             self._ledger.add_round(*bytes_of_frames([[(2,)]] * self.size, self.size - 1))
         try:

@@ -42,7 +42,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from mpc.core.correlation import INPUT_IDS
-from mpc.core.errors import AbortError, PartyError
+from mpc.core.errors import AbortError
 from mpc.core.keys import PartyStreams, derive, provider_streams
 from ring.streams import KEY_BYTES, Stream, StreamBlocks
 
@@ -54,7 +54,6 @@ __all__ = [
     "Checks",
     "RoleMasks",
     "Watch",
-    "check_three",
     "deliveries",
     "input_id",
     "input_key",
@@ -70,7 +69,7 @@ SEMI_HONEST, MALICIOUS = "semi-honest", "malicious"
 SECURITY = (SEMI_HONEST, MALICIOUS)
 """What `security` may be."""
 PARTIES = 3
-"""How many parties watch one another at least; files, workers and services are for so many."""
+"""How many parties watch one another at least."""
 _TAG_BYTES = 16
 
 
@@ -109,18 +108,9 @@ class RoleMasks(StreamBlocks):
         return self._inputs[owner - 1].at(number)
 
 
-def roles_of(party: int, security: str, parties: int = PARTIES) -> tuple[int, ...]:
-    """Return the roles of which a party's process holds the rows: its own first."""
+def roles_of(party: int, security: str, parties: int) -> tuple[int, ...]:
+    """Return the roles, of so many, of which a party's process holds the rows: its own first."""
     return (party,) if security == SEMI_HONEST else (party, (party + 1) % parties)
-
-
-def check_three(what: str, security: str, parties: int) -> None:
-    """Raise PartyError if `what` is for watched parties that are three, and these are more."""
-    if security == MALICIOUS and parties != PARTIES:
-        raise PartyError(
-            f"{what} with security='malicious' must be of {PARTIES} computing parties, got {parties}:"
-            " more of them can only compute in sessions"
-        )
 
 
 def salt_key(pair_key: bytes) -> bytes:

@@ -240,7 +240,7 @@ class Task:
                 raise PeerTimeoutError(f"{self.me} has sent no part to compute")
             order = Order.decode(control.take().data.tobytes())
             number = read.names.index(self.me)
-            rows = len(roles_of(number, read.security))
+            rows = len(roles_of(number, read.security, len(read.names)))
             words = []
             for operand in order.operands:
                 if not operand.held_by(number):

@@ -8,7 +8,7 @@ client or the provider may, could try guesses of the values.
 Semi-honest parties hold a row each and draw its salt. Of watched parties (:mod:`mpc.core.watching`) two
 hold each row. Their salt follows from the key of these two. So the digest is a message of the role, that
 one of them sends and the other one computes, and is checked like any other: then both have the same row,
-the right one, and the third party has the digest of this one.
+the right one, and the other parties have the digest of this one.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def commit(
 
     Notes
     -----
-    1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes.
+    1 round, 32 bytes to each other party; with ``security="malicious"`` 2 rounds, 64 bytes; of n
+    parties 48 n - 80 bytes.
     """
     # Parties that differ in what is public run different programs: that is no deviation.
     session.note("commit", public)

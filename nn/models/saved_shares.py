@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.ranges import LARGEST
-from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST, check_three, roles_of
+from mpc.core.watching import MALICIOUS, PARTIES, SECURITY, SEMI_HONEST, roles_of
 from nn.core import archives
 from nn.core.checks import check_session, local_path, named_inputs
 from nn.core.commitments import DIGEST_BYTES, check_rows, commit, digest_of
@@ -102,16 +102,14 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         output is not one score or value for each of its classes or outputs.
     DtypeError
         If a layer or the labels cannot be saved.
-    PartyError
-        Of more than three parties with ``security="malicious"``.
     AbortError
         With ``security="malicious"``, if a party has deviated.
 
     Notes
     -----
-    2 rounds, 40 bytes to each other party; with ``security="malicious"`` 4 rounds, 112 bytes. If a party is
-    lost in the last of them, files may be kept by some parties only. :func:`load_shares` refuses them
-    together with files of another set.
+    2 rounds, 40 bytes to each other party; with ``security="malicious"`` 4 rounds, 112 bytes; of n
+    parties 72 n - 104 bytes. If a party is lost in the last of them, files may be kept by some parties
+    only. :func:`load_shares` refuses them together with files of another set.
 
     Examples
     --------
@@ -126,7 +124,6 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
     if not isinstance(model, SharedModel):
         raise DtypeError(f"model must be a model on shares, got {model!r}")
     session = model.session
-    check_three("files of shares", session.security, session.size)
     shape = _output_shape(model.layers, model.n_features_in_)
     if shape != (len(model.classes_),):
         raise DataError(
@@ -175,7 +172,7 @@ def save_shares(model: SharedModel, folder: str | Path) -> list[Path]:
         problems = []
         for party, path in zip(session.residents, paths, strict=True):
             text = json.dumps({**header, "party": session.parties[party]}).encode()
-            rows = [session.here.index(r) for r in roles_of(party, session.security)]
+            rows = [session.here.index(r) for r in roles_of(party, session.security, session.size)]
             arrays: Arrays = {name: words[rows] for name, words in shares.items()}
             arrays["header"], arrays["salts"] = np.frombuffer(text, np.uint8), salts[rows]
             problem = ""
@@ -245,7 +242,8 @@ def load_shares(session: Session, folder: str | Path) -> SharedModel:
 
     Notes
     -----
-    1 round, 24 bytes to each other party; with ``security="malicious"`` 2 rounds, 80 bytes.
+    1 round, 24 bytes to each other party; with ``security="malicious"`` 2 rounds, 80 bytes; of
+    n parties 40 (n - 1) bytes.
 
     Examples
     --------
@@ -352,7 +350,8 @@ def model_digest(path: str | Path) -> str:
         names, party = tuple(header["parties"]), header["party"]
         form = FixedPoint(header["frac_bits"], header["int_bits"])
         known = path.name == f"{party}.npz" and header["security"] in SECURITY
-        if not known or party not in names or (header["security"] == MALICIOUS) > (len(names) == 3):
+        few = header["security"] == MALICIOUS and len(names) < PARTIES
+        if not known or party not in names or few:
             raise DataError(f"it is a file of {party}, security {header['security']}")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
@@ -413,8 +412,7 @@ class SharesFile:
         folder: Path,
         security: str = SEMI_HONEST,
     ) -> None:
-        check_three("files of shares", security, len(parties))
-        self.roles = roles_of(party, security)
+        self.roles = roles_of(party, security, len(parties))
         self.path = folder / f"{parties[party]}.npz"
         try:
             mode = self.path.stat().st_mode

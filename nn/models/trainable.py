@@ -170,7 +170,7 @@ class Network(Classifier):
             before them.
         checkpoint : path, optional
             On shares: a folder in which each process saves its parties' shares after each epoch; the
-            files of the epoch before are kept. With ``security="malicious"`` of three parties.
+            files of the epoch before are kept.
         resume : bool, default=False
             Start from the last checkpoint that all parties hold, if there is one, and continue
             exactly as the run that wrote it. The other arguments must be the same as in that run.

@@ -24,7 +24,7 @@ from mpc import (
 )
 from mpc.core import wire
 from mpc.core.frames import Header, Kind
-from mpc.core.watching import MALICIOUS, check_three
+from mpc.core.watching import MALICIOUS
 from mpc.parties import configuration
 from mpc.transport.connection import exchange, printable
 from nn.core.checks import check_names, feature_matrix, side_by_side
@@ -95,8 +95,6 @@ class Client(ClientConnections):
     ------
     ConfigurationError
         If the configuration is wrong, or has no such client.
-    PartyError
-        If it has more than three parties with ``security = "malicious"``.
     PeerError
         If a party cannot be reached, or is not who it should be.
     ArgumentError
@@ -123,7 +121,6 @@ class Client(ClientConnections):
     ) -> None:
         self._pinned = _digest(model_digest)
         self._read = configuration.load(parties)
-        check_three("services", self._read.security, len(self._read.names))
         self._me = me if me is not None else self._only_client()
         if self._me not in self._read.clients:
             raise ConfigurationError(

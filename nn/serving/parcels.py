@@ -4,15 +4,16 @@ Semi-honest parties: the last one gets a share of the rows, each other one the s
 
 Watched parties (:mod:`mpc.core.watching`) have a share for each role, which both its holders get:
 
-1. The client draws a key k_r for each role r. The shares of the first two roles are expanded from their
-   keys; that of the last one is the rest, x_2.
-2. C_r = SHA-256(k_r), of the last role SHA-256(k_r, x_2). Party p gets k_p and k_(p+1), all three C, and
-   x_2 if it holds the last role. It lacks one key, so it learns nothing from the C of that role.
-3. Each party compares what it got for its two roles with their C. All three C are part of the request's
+1. The client draws a key k_r for each role r. The shares of all roles but the last are expanded from their
+   keys; that of the last one is the rest, x.
+2. C_r = SHA-256(k_r), of the last role SHA-256(k_r, x). Party p gets k_p and k_(p+1), all C, and x if
+   it holds the last role. It lacks the other keys, so it learns nothing from the C of their roles.
+3. Each party compares what it got for its two roles with their C. All C are part of the request's
    key, by which parties agree on requests (:mod:`nn.serving.agreement`). So both holders of each role have
    the same share, or the request is refused, before anything is computed; the session goes on.
 4. An answer y is opened under a mask of the client's, rho = sum_r PRG(k_r): role r sends y_r + rho_r. Each
-   party lacks the words of one role. All send the client y + rho, who takes it if it got the same from all.
+   party lacks the words of a role or more. All send the client y + rho, who takes it if it got the same
+   from all.
 
 Source: clients' inputs and outputs as in Damgard, Damgard, Nielsen, Nordholt, Toft 2015, with commitments
 in place of tags: every share has two holders, of whom one at least is honest.
@@ -89,7 +90,7 @@ def pack(rows: Words, parties: int, watched: bool) -> tuple[list[Parcel], list[b
     )
     parcels = []
     for party in range(parties):
-        roles = roles_of(party, MALICIOUS)
+        roles = roles_of(party, MALICIOUS, parties)
         parcels.append(
             Parcel(
                 (b"".join(keys[role] for role in roles), committed),
@@ -148,7 +149,7 @@ class Contents:
 
     def __init__(self, said: tuple[object, ...], party: int, parties: int, watched: bool) -> None:
         last = parties - 1
-        self._roles = roles_of(party, MALICIOUS if watched else SEMI_HONEST)
+        self._roles = roles_of(party, MALICIOUS if watched else SEMI_HONEST, parties)
         self._with_share = self._roles.index(last) if last in self._roles else None
         counts = [KEY_BYTES] if not watched and party != last else []
         if watched:
@@ -156,7 +157,7 @@ class Contents:
         sizes = [len(each) if type(each) is bytes else -1 for each in said]
         if sizes != counts:
             raise ShapeError(
-                "a prediction needs a key for each of two roles, and the commitments of all three"
+                "a prediction needs a key for each of two roles, and the commitments of all"
                 if watched
                 else "a prediction needs a seed of 16 bytes, at the last party none"
             )

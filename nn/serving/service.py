@@ -34,7 +34,7 @@ from mpc.core import wire
 from mpc.core.errors import ConfigurationError
 from mpc.core.events import record
 from mpc.core.frames import Kind
-from mpc.core.watching import SEMI_HONEST, check_three
+from mpc.core.watching import SEMI_HONEST
 from mpc.parties import configuration
 from mpc.parties.configuration import Configuration
 from mpc.parties.expiry import warn_of_certificates, watch_certificates
@@ -121,7 +121,6 @@ class PartyService:
     ) -> None:
         if me not in read.parties:
             raise PartyError(f"me must be one of {', '.join(read.names)}, got {me!r}")
-        check_three("services", read.security, len(read.names))
         address = read.parties[me].listen
         assert address is not None
         self.read, self.me, self._number = read, me, read.names.index(me)

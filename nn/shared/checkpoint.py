@@ -115,7 +115,9 @@ def save(
     for number in session.residents:
         own = {"party": session.parties[number]}
         text = json.dumps({**header, **own}).encode()
-        rows = [session.here.index(role) for role in roles_of(number, session.security)]
+        rows = [
+            session.here.index(role) for role in roles_of(number, session.security, session.size)
+        ]
         words = {name: x[rows] for name, x in shares.items()}
         path = _path(folder, session.parties[number])
         for part in folder.glob(f"{path.name}.*.part"):
@@ -177,7 +179,7 @@ def _read(path: Path, session: Session, number: int) -> _Held:
         raise DataError(
             f"{path} must be of security {security!r}, as the session, got {header.get('security')!r}"
         )
-    roles = roles_of(number, security)
+    roles = roles_of(number, security, session.size)
     if any(words.shape[:1] != (len(roles),) for words in arrays.values()):
         raise DataError(f"{path} must have {len(roles)} rows of shares")
     if session.watch is not None:

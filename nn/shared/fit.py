@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mpc import Session, SharedArray
 from mpc.core.errors import ArgumentError, DtypeError, RangeError, SessionError, ShapeError
-from mpc.core.watching import check_three
 from mpc.protocols import truncation
 from nn.core.labels import ordered_classes
 from nn.core.progress import progress_bar
@@ -171,8 +170,6 @@ class _Fit:
     ) -> None:
         self.data, self.held_out, self.settings = data, held_out, settings
         self.session = session = data.X.session
-        if settings.checkpoint is not None:
-            check_three("checkpoints", session.security, session.size)
         self.random = _generator(session, network.random_state)
         rows = len(data.X)
         self.task = network.task(settings)

@@ -14,7 +14,6 @@ from nn.serving.parcels import Contents, answer_masks, pack
 from nn.serving.turns import Turns, Wishes
 from ring import decode, encode
 
-NAMES = ("alice", "bob", "carol")
 FEATURES, CLASSES = 5, 3
 _DRAWN = np.random.default_rng(3)
 MODEL = nn.MLP.from_parameters(
@@ -24,22 +23,28 @@ ROWS = np.random.default_rng(4).random((3, FEATURES))
 
 
 class Asked:
-    """A client's request: the same parcels for the parties of every run, so that answers compare."""
+    """A client's request: the same parcels for so many parties in every run, so that answers compare."""
 
     def __init__(self, client, rows, answer, trusted=False):
         self.client, self.answer, self.trusted, self.id = client, answer, trusted, client * 16
         self.rows = encode(rows, 16, int_bits=15)
-        self.parcels, self.keys = pack(self.rows, len(NAMES), watched=True)
+        self._packed = {}
 
-    def read(self, answers):
+    def packed(self, parties=3):
+        """Return the parcels for so many parties, and the keys."""
+        if parties not in self._packed:
+            self._packed[parties] = pack(self.rows, parties, watched=True)
+        return self._packed[parties]
+
+    def read(self, answers, parties=3):
         """Return what the client makes of the parties' words: the first ones, as an honest run has them."""
-        masks = answer_masks(self.keys, answers[0].shape).sum(axis=0, dtype=np.uint64)
+        masks = answer_masks(self.packed(parties)[1], answers[0].shape).sum(axis=0, dtype=np.uint64)
         return decode(answers[0] - masks, 0 if self.answer == "class" else 16)
 
-    def at(self, party, version, kinds):
+    def at(self, party, version, kinds, parties=3):
         """Return the request as one party has it."""
-        parcel = self.parcels[party]
-        contents = Contents(parcel.said, party, len(NAMES), watched=True)
+        parcel = self.packed(parties)[0][party]
+        contents = Contents(parcel.said, party, parties, watched=True)
         shares = contents.shares(self.rows.shape, parcel.share)
         return Request(
             self.client, self.id.encode(), "m", version, self.answer, len(shares[0]), shares,
@@ -79,12 +84,12 @@ def turns_of(session, folder):
 
 def answered(turns, book, asked):
     """Take turns until the requests are answered; return them."""
-    number = turns.session.parties.index(turns.session.me)
-    requests = [each.at(number, turns.sets["m"], turns.kinds["m"]) for each in asked]
+    number, parties = turns.session.here[0], turns.session.size
+    requests = [each.at(number, turns.sets["m"], turns.kinds["m"], parties) for each in asked]
     book.open()
     for request in requests:
         book.add(request, Limits())
-    for other in range(len(NAMES) - 1):
+    for other in range(parties - 1):
         book.heard(other, [request.key for request in requests], [])
     while not all(request.done for request in requests):
         turns._turn()
@@ -97,6 +102,6 @@ def serving(session, asked=ASKED):
     folder = vars(session.transport.network).setdefault("folder", tempfile.TemporaryDirectory())
     turns, book = turns_of(session, Path(folder.name))
     return [
-        each.read([request.result]) if request.problem == "" else None
+        each.read([request.result], session.size) if request.problem == "" else None
         for each, request in zip(asked, answered(turns, book, asked), strict=True)
     ]

@@ -8,17 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import mpc
-import nn
 from mpc.command.self_test import CHECKS
 from mpc.core.errors import AbortError
 from mpc.core.frames import Kind
 from mpc.core.watching import Checks, deliveries
 from mpc.provider.watched import Requests, holders, keys_for
-from tests.helpers.watched import MORE, Keys, run
+from tests.helpers.watched import Keys, run
 from tests.mpc.test_watched_parties import (
     EVERY,
-    LINEAR,
     MODEL,
     OTHERS,
     PROGRAMS,
@@ -26,7 +23,6 @@ from tests.mpc.test_watched_parties import (
     TOLERANCES,
     X,
     attack,
-    fitted,
     flip,
     inference,
     messages_of,
@@ -35,10 +31,6 @@ from tests.mpc.test_watched_parties import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::mpc.RangeWarning")
 
-# Files and services are for three parties.
-HERE = {
-    name: each for name, each in PROGRAMS.items() if name not in ("saving", "resuming", "serving")
-}
 SIZES = (4, 5)
 
 
@@ -46,7 +38,7 @@ SIZES = (4, 5)
 def honest():
     """Each program's honest runs: of four parties or of five, by turns, or of both."""
     found = {}
-    for k, (name, program) in enumerate(HERE.items()):
+    for k, (name, program) in enumerate(PROGRAMS.items()):
         for parties in SIZES if EVERY or name in OTHERS else (SIZES[(k + SEED) % 2],):
             found[name, parties] = run(program, parties=parties)
     return found
@@ -79,7 +71,7 @@ def test_a_tampered_message_is_caught_before_anything_is_revealed(honest):
         atol = max(1e-2, 2 * TOLERANCES.get(name, 0))
         for sender, number in found:
             change = flip(generator, bool(generator.integers(2)))
-            kind = attack(HERE[name], sender, number, change, right, atol, parties)
+            kind = attack(PROGRAMS[name], sender, number, change, right, atol, parties)
             counts[parties, kind.name] += 1
     print(f"SOTTO_SEED={SEED}: {dict(counts)}, all caught")
     assert {parties for parties, _ in counts} == set(SIZES)
@@ -267,7 +259,7 @@ def test_two_that_work_together_can_learn_more_and_get_no_wrong_result():
     assert later_messages(keys, 2, 3, 2)[0] == []
 
 
-# The provider, and what is for three parties alone.
+# The provider.
 
 
 def test_each_party_is_given_what_it_lacks_of_its_inputs_and_one_key_more():
@@ -288,14 +280,3 @@ def test_a_provider_of_more_parties_deals_what_all_ask_for():
     assert not any(requests.add(party, b"two") for party in range(1, 5))
     with pytest.raises(AbortError):
         requests.add(0, b"tvo")
-
-
-def test_files_of_more_than_three_parties_are_refused_by_name(tmp_path):
-    with mpc.Session(MORE, security="malicious") as session:
-        model = LINEAR.share(session, owner="alice")
-        with pytest.raises(mpc.PartyError, match="files of shares with .* must be of 3 .*, got 5"):
-            nn.save_shares(model, tmp_path)
-        with pytest.raises(mpc.PartyError, match="files of shares with .* must be of 3 .*, got 5"):
-            nn.load_shares(session, tmp_path)
-        with pytest.raises(mpc.PartyError, match="checkpoints with .* must be of 3 .*, got 5"):
-            fitted(session, tmp_path)

@@ -1,4 +1,4 @@
-"""What watched parties tell each other of their workers: every message is attacked.
+"""What three, four and five watched parties tell each other of their workers: every message is attacked.
 
 The workers themselves are processes, see tests/parties/test_watched_workers.py. Here a part is computed
 at once.
@@ -13,8 +13,10 @@ import mpc
 from mpc.core.errors import ABORTED, AbortError, ArgumentError, FrameError
 from mpc.workers import pool
 from mpc.workers.spread import joint_state, spread
-from tests.helpers.watched import NAMES, LostError, run
-from tests.mpc.test_watched_parties import Tampering, X, flip, messages_of
+from tests.helpers.watched import MORE, LostError, run
+from tests.mpc.test_watched_parties import EVERY, Tampering, X, flip, messages_of
+
+SIZES = (3, 4, 5)
 
 
 def doubled(session, x):
@@ -75,11 +77,12 @@ def pools(monkeypatch):
     return Pool
 
 
-def test_honest_parties_are_right_and_pay_what_is_planned(pools):
-    outcome = run(program)
+@pytest.mark.parametrize("parties", SIZES)
+def test_honest_parties_are_right_and_pay_what_is_planned(pools, parties):
+    outcome = run(program, parties=parties)
     for found in outcome.results:
         np.testing.assert_allclose(found, 2 * X * X, atol=1e-3)
-    with mpc.Session(NAMES, security="malicious") as session:
+    with mpc.Session(MORE[:parties], security="malicious") as session:
         planned = session.plan(program).cost
     for session in outcome.sessions:
         spent = session.cost()
@@ -87,16 +90,21 @@ def test_honest_parties_are_right_and_pay_what_is_planned(pools):
         assert spent.total.rounds == planned.total.rounds
 
 
-def test_every_tampered_message_ends_the_session_before_a_result_is_used(pools):
-    """Each honest party stops, and where the words are no public ones, with the text of a failed check."""
-    honest = run(program)
+@pytest.mark.parametrize("parties", SIZES)
+def test_every_tampered_message_ends_the_session_before_a_result_is_used(pools, parties):
+    """Each honest party stops, and where the words are no public ones, with the text of a failed check.
+
+    Of more than three parties a share of the messages is changed, with SOTTO_TAMPERINGS=1 all.
+    """
+    honest = run(program, parties=parties)
     aborts = 0
-    for count, (sender, number) in enumerate(messages_of(honest)):
+    messages = messages_of(honest)[:: 1 if EVERY else {3: 1, 4: 3, 5: 7}[parties]]
+    for count, (sender, number) in enumerate(messages):
         change = Tampering(sender, number, flip(np.random.default_rng(count), True))
-        outcome = run(program, change)
+        outcome = run(program, change, parties=parties)
         assert change.done == 1
         given = set(Pool.given)
-        for party in {0, 1, 2} - {sender}:
+        for party in set(range(parties)) - {sender}:
             found = outcome.results[party]
             if not isinstance(found, Exception):  # who was told the truth in the last check
                 assert change.kind.name == "CHECK" and party != change.receiver
@@ -108,33 +116,35 @@ def test_every_tampered_message_ends_the_session_before_a_result_is_used(pools):
                 continue
             assert isinstance(found, AbortError) and str(found) == ABORTED
             if change.begun == 0 and change.kind.name != "CHECK":
-                assert NAMES[party] not in given, "shares that were not checked went to a worker"
+                assert MORE[party] not in given, "shares that were not checked went to a worker"
     assert aborts > 60
 
 
-@pytest.mark.parametrize("party", range(3))
-def test_one_party_whose_worker_has_failed_a_check_ends_the_session_of_all(pools, party):
+@pytest.mark.parametrize(("parties", "party"), [(3, 0), (3, 1), (3, 2), (5, 1)])
+def test_one_party_whose_worker_has_failed_a_check_ends_the_session_of_all(pools, parties, party):
     class Failing(Pool):
         def give(self, worker, part):
             super().give(worker, part)
-            if self.session.me == NAMES[party]:
+            if self.session.me == MORE[party]:
                 part.state = pool.ABORTED
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mpc.workers.spread.WorkerPool", Failing)
-        outcome = run(program)
+        outcome = run(program, parties=parties)
     assert all(isinstance(found, AbortError) for found in outcome.results)
 
 
-@pytest.mark.parametrize("receiver", range(2))
-def test_who_says_of_parts_that_they_are_done_here_and_lost_there_is_caught(pools, receiver):
+@pytest.mark.parametrize(("parties", "receiver"), [(3, 0), (3, 1), (4, 1), (5, 3)])
+def test_who_says_of_parts_that_they_are_done_here_and_lost_there_is_caught(
+    pools, parties, receiver
+):
     def lie(message):
-        words = message.arrays[0]
-        if message.public and message.sender == 2 and words.tolist() == [pool.DONE] * 2:
+        words, last = message.arrays[0], message.sender == parties - 1
+        if message.public and last and words.tolist() == [pool.DONE] * 2:
             words[:] = pool.LOSS if message.receiver == receiver else pool.DONE
 
-    outcome = run(program, lie)
-    assert all(isinstance(found, AbortError) for found in outcome.results[:2])
+    outcome = run(program, lie, parties=parties)
+    assert all(isinstance(found, AbortError) for found in outcome.results[:-1])
 
 
 @pytest.mark.parametrize("other", [pool.DONE, pool.LOSS, pool.FAILURE, pool.RUNNING])

@@ -1,6 +1,7 @@
 """Three watched parties in processes of their own: honest runs, cheats, the provider, and refusals."""
 
 import socket
+import tempfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,6 @@ from mpc.parties.configuration import write_example
 from mpc.parties.handshake import client_terms, disagreement, terms
 from mpc.parties.health import ask, table
 from mpc.provider.service import ProviderService
-from nn.serving.service import PartyService
 
 NAMES = ("alice", "bob", "carol")
 MORE = (*NAMES, "dave")
@@ -35,6 +35,24 @@ def small(session):
     secret = MODEL.share(session, owner="alice")
     rows = secret.share_rows(X, owner="bob")
     return secret(rows).argmax(axis=1).reveal()
+
+
+def kept(session):
+    """Return whether what is saved, and what a checkpoint has, comes back: in a folder of each process."""
+    with tempfile.TemporaryDirectory() as folder:
+        nn.save_shares(MODEL.share(session, owner="alice"), folder)
+        secret = nn.load_shares(session, folder)
+        right = np.array_equal(secret.predict(secret.share_rows(X, owner="bob")), MODEL.predict(X))
+        rows = session.share(X, owner="bob")
+        targets = session.share(nn.one_hot(np.arange(4) % 3), owner="carol")
+
+        def trained(**how):
+            model = nn.MLP((6, 3), random_state=0)
+            model = model.fit(rows, targets, epochs=1, batch_size=4, checkpoint=folder, **how)
+            return model.reveal().layers[0].weights
+
+        # Rounded anew when they are revealed.
+        return right and np.allclose(trained(), trained(resume=True), atol=1e-3)
 
 
 def again_and_again(session):
@@ -72,12 +90,13 @@ def honest(session):
     mine = session.parties.index(session.me)
     one = session.share([1.0, -2.0], owner="bob").relu().reveal(to="carol")
     uncounted = sent - cost.wire_bytes[mine]
-    return found, labels, one, session.security, repr(session), uncounted, again_and_again(session)
+    again = again_and_again(session)
+    return found, labels, one, session.security, repr(session), uncounted, again, kept(session)
 
 
 @pytest.mark.parametrize("names", [NAMES, MORE], ids=len)
 def test_honest_parties_in_processes_are_right(names):
-    for name, (found, labels, one, security, text, uncounted, again) in mpc.launch(
+    for name, (found, labels, one, security, text, uncounted, again, same) in mpc.launch(
         honest, names, security="malicious", timeout=120
     ).items():
         assert all(right for _, right in found), (name, found)
@@ -87,6 +106,7 @@ def test_honest_parties_in_processes_are_right(names):
         assert uncounted == 0, name
         # New rows each time: the same plan, and the same requests but for where they begin.
         assert again == (True, 1), name
+        assert same, name
 
 
 def test_a_program_that_is_prepared_asks_ahead():
@@ -330,22 +350,3 @@ def test_a_client_that_says_another_security_is_told_so(tmp_path):
     assert not disagreement("alice", mine, "dora", mine)
     told = disagreement("alice", mine, "dora", other)
     assert "disagree on security: alice has 'malicious', dora has 'semi-honest'" in told
-
-
-def test_services_of_more_than_three_parties_are_refused_by_name(tmp_path):
-    path = write_example(tmp_path / "c", MORE, ("erin",), security="malicious")
-    for begin in (
-        lambda: nn.Client(path),
-        lambda: PartyService(configuration.load(path), "alice", {}),
-    ):
-        with pytest.raises(mpc.PartyError, match="services with .* must be of 3 .*, got 4"):
-            begin()
-
-
-def with_workers(session):
-    session.worker_count(2, 100)
-
-
-def test_workers_of_more_than_three_parties_are_refused_by_name():
-    with pytest.raises(mpc.LaunchError, match="PartyError: workers with .* must be of 3"):
-        mpc.launch(with_workers, MORE, security="malicious")

@@ -1,4 +1,4 @@
-"""Services of three parties that watch one another, in processes: clients who cheat, and parties who do."""
+"""Services of three or four parties that watch one another, in processes: clients and parties who cheat."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from tests.helpers.programs import branched_network, network, picture_network
 from tests.helpers.services import Services
 
 PARTIES = ("alice", "bob", "cleo")
+FOUR = (*PARTIES, "drew")
 X = np.random.default_rng(5).random((12, 64))
 MODELS = {
     "network": (network(), {"low": 0, "high": 1, "scores": True}),
@@ -32,17 +33,34 @@ class Cheaters(Services):
         super().start(name, program=("-m", "tests.helpers.cheating", str(self.cheat)), **options)
 
 
-@pytest.fixture(scope="module")
-def services(tmp_path_factory):
-    running = Cheaters(
-        tmp_path_factory.mktemp("watched"), MODELS, workers=1, parties=PARTIES,
+def started(folder, parties):
+    return Cheaters(
+        folder, MODELS, workers=1, parties=parties,
         clients=("dora", "erin"), security="malicious",
         edit=lambda path: path.write_text(
             path.read_text().replace("[clients.erin]\n", "[clients.erin]\ntrusted = true\n")
         ),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory):
+    running = started(tmp_path_factory.mktemp("watched"), PARTIES)
     yield running
     assert not running.stop()
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    running = started(tmp_path_factory.mktemp("four"), FOUR)
+    yield running
+    assert not running.stop()
+
+
+@pytest.fixture(params=["services", "four"])
+def either(request):
+    """Services of three parties, or of four."""
+    return request.getfixturevalue(request.param)
 
 
 def asks(services, model="network", me="dora", **options):
@@ -51,7 +69,7 @@ def asks(services, model="network", me="dora", **options):
 
 def sessions(services):
     """How often each party's service has begun a session."""
-    return [len(services.lines(name, "ready")) for name in PARTIES]
+    return [len(services.lines(name, "ready")) for name in services.parties]
 
 
 def works(services, me="dora"):
@@ -59,7 +77,8 @@ def works(services, me="dora"):
         np.testing.assert_array_equal(client.predict(X), network().predict(X))
 
 
-def test_clients_get_the_models_answers(services):
+def test_clients_get_the_models_answers(either):
+    services = either
     for me in ("dora", "erin"):  # whose rows are checked, and whose are not
         with asks(services, me=me) as client:
             plain = network()
@@ -68,7 +87,9 @@ def test_clients_get_the_models_answers(services):
             np.testing.assert_allclose(found, plain.decision_function(X), atol=1e-3)
             assert client.last_cost()[0] > 3
             seen = client.last_exchange_.parties
-            assert [each.seed for each in seen] == [True, False, False]
+            # The last role's share comes in words, to both its holders.
+            assert [each.seed for each in seen] == [True] * (len(seen) - 2) + [False] * 2
+            assert tuple(each.party for each in seen) == services.parties
             # Alice's roles are the first two: their shares alone do not make up a row.
             first, second = seen[0].first_row.reshape(2, -1)
             assert not np.array_equal(first + second, np.rint(X[0] * 2**16).astype(np.uint64))
@@ -94,8 +115,8 @@ def test_rows_out_of_range_are_refused_and_the_session_lives(services):
 
 def other_share(parcels, others):
     """The last role's share differs between its two holders."""
-    one = parcels[1]
-    return [parcels[0], Parcel(one.said, one.share + np.uint64(1), one.first_row), parcels[2]]
+    *first, one, last = parcels
+    return [*first, Parcel(one.said, one.share + np.uint64(1), one.first_row), last]
 
 
 def other_key(parcels, others):
@@ -106,7 +127,7 @@ def other_key(parcels, others):
 
 def other_rows(parcels, others):
     """One party gets other rows, with commitments to these."""
-    return [*parcels[:2], others[2]]
+    return [*parcels[:-1], others[-1]]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +138,8 @@ def other_rows(parcels, others):
         (other_rows, "not every party has got this request alike"),
     ],
 )
-def test_a_client_that_tells_parties_different_things_is_refused(
-    services, monkeypatch, change, said
-):
+def test_a_client_that_tells_parties_different_things_is_refused(either, monkeypatch, change, said):
+    services = either
     before = sessions(services)
 
     def cheating(rows, *args):
@@ -157,14 +177,15 @@ def test_health_tells_security_and_the_digest_by_which_a_client_pins_the_model(s
 
 
 @pytest.fixture
-def cheating(services):
+def cheating(either):
     """Have a party deviate; after the test it is honest again."""
-    yield lambda name, cheat: services.cheat.write_text(f"{name} {cheat}")
-    services.cheat.unlink(missing_ok=True)
-    works(services)
+    yield lambda name, cheat: either.cheat.write_text(f"{name} {cheat}")
+    either.cheat.unlink(missing_ok=True)
+    works(either)
 
 
-def test_another_answer_is_found_by_the_client(services, cheating):
+def test_another_answer_is_found_by_the_client(either, cheating):
+    services = either
     before = sessions(services)
     with asks(services) as client:
         cheating("bob", "answer")
@@ -175,20 +196,22 @@ def test_another_answer_is_found_by_the_client(services, cheating):
     assert sessions(services) == before
 
 
-def test_another_digest_is_found_by_the_client(services, cheating):
+def test_another_digest_is_found_by_the_client(either, cheating):
+    services = either
     cheating("bob", "digest")
     with pytest.raises(mpc.AnswerError, match="alice serves .* digest .*, and bob one with 0000"):
         asks(services, patience=5)
 
 
 @pytest.mark.parametrize(
-    ("cheater", "cheat"),
-    [("bob", "opening"), ("cleo", "plan"), ("alice", "shares")],
+    ("place", "cheat"),
+    [(1, "opening"), (-1, "plan"), (0, "shares")],
 )
 def test_what_a_party_does_in_a_turn_ends_the_session_before_an_answer(
-    services, cheating, cheater, cheat
+    either, cheating, place, cheat
 ):
-    honest = [name for name in PARTIES if name != cheater]
+    services, cheater = either, either.parties[place]
+    honest = [name for name in services.parties if name != cheater]
     with asks(services) as client:
         before = {name: len(services.lines(name, "lost")) for name in honest}
         client._patience = 0

@@ -21,7 +21,7 @@ from tests.helpers import watched_serving
 from tests.helpers.watched import NAMES, LostError, run
 from tests.helpers.watched_serving import ASKED, MODEL, ROWS, Asked, turns_of
 
-LEADER = 2
+SIZES = (3, 4, 5)
 # Two requests; and two of one client with one id, as nobody should send them.
 PAIR = [Asked("d", ROWS[:1], "class"), Asked("e", ROWS[1:2], "class")]
 SAME_ID = [Asked("f", ROWS[:1], "class"), Asked("f", ROWS[1:2], "class")]
@@ -33,12 +33,13 @@ def taking(asked, prepare=None, turns_taken=1):
     def program(session):
         folder = vars(session.transport.network).setdefault("folder", tempfile.TemporaryDirectory())
         turns, book = turns_of(session, Path(folder.name))
-        party = session.parties.index(session.me)
+        party, parties = session.here[0], session.size
         book.open()
-        requests = [each.at(party, turns.sets["m"], turns.kinds["m"]) for each in asked(party)]
+        sets, kinds = turns.sets["m"], turns.kinds["m"]
+        requests = [each.at(party, sets, kinds, parties) for each in asked(party)]
         for request in requests:
             book.add(request, Limits())
-        for other in range(LEADER):
+        for other in range(parties - 1):
             book.heard(other, [request.key for request in requests], [])
         if prepare is not None:
             prepare(party, turns, requests)
@@ -53,17 +54,21 @@ def stopped(outcome, party, kinds=AbortError):
     return isinstance(outcome.results[party], kinds)
 
 
+def leads(turns):
+    return turns.session.here[0] == turns.session.size - 1
+
+
 def telling(keys_for):
     """At the leader: tell each of the others a turn with one request, of a key of its own."""
 
     def prepare(party, turns, requests):
-        if party != LEADER:
+        if not leads(turns):
             return
         transport = turns.session.transport
         deliver, keys = transport._exchange, keys_for(turns, requests)
 
         def different(kind, sent, wanted):
-            if kind is Kind.OPEN and sorted(sent) == [0, 1] and len(sent[0][0]) > 10:
+            if kind is Kind.OPEN and sorted(sent) == list(range(party)) and len(sent[0][0]) > 10:
                 plans = {q: np.array(sent[q][0]) for q in sent}
                 for q, plan in plans.items():
                     plan[1], plan[2:5] = 1, np.frombuffer(keys[q], np.uint64)
@@ -75,24 +80,29 @@ def telling(keys_for):
     return prepare
 
 
-def test_a_leader_that_tells_the_others_different_turns_is_found_before_they_begin():
-    program = taking(lambda _: PAIR, telling(lambda _, asked: [asked[0].key, asked[1].key]))
-    outcome = run(program)
-    assert stopped(outcome, 0) and stopped(outcome, 1)
+@pytest.mark.parametrize("parties", SIZES)
+def test_a_leader_that_tells_the_others_different_turns_is_found_before_they_begin(parties):
+    def keys(_, asked):
+        return [asked[0].key, *[asked[1].key] * (parties - 2)]
+
+    outcome = run(taking(lambda _: PAIR, telling(keys)), parties=parties)
+    assert all(stopped(outcome, party) for party in range(parties - 1))
 
 
-def test_a_client_and_the_leader_together_cannot_have_different_rows_computed():
+@pytest.mark.parametrize("parties", SIZES)
+def test_a_client_and_the_leader_together_cannot_have_different_rows_computed(parties):
     def keys(turns, requests):
-        other = SAME_ID[0].at(LEADER, turns.sets["m"], turns.kinds["m"])
-        return [other.key, requests[0].key]
+        other = SAME_ID[0].at(parties - 1, turns.sets["m"], turns.kinds["m"], parties)
+        return [other.key, *[requests[0].key] * (parties - 2)]
 
-    outcome = run(taking(lambda party: SAME_ID[:1] if party == 0 else SAME_ID[1:], telling(keys)))
-    assert stopped(outcome, 0) and stopped(outcome, 1)
+    program = taking(lambda party: SAME_ID[:1] if party == 0 else SAME_ID[1:], telling(keys))
+    outcome = run(program, parties=parties)
+    assert all(stopped(outcome, party) for party in range(parties - 1))
 
 
 def test_a_request_that_was_answered_is_computed_no_more():
     def prepare(party, turns, requests):
-        if party != LEADER:
+        if not leads(turns):
             return
 
         def again(plan):
@@ -104,9 +114,9 @@ def test_a_request_that_was_answered_is_computed_no_more():
     assert all(stopped(outcome, party, (FrameError, LostError)) for party in range(3))
 
 
-@pytest.mark.parametrize("cheater", range(3))
+@pytest.mark.parametrize(("parties", "cheater"), [(3, 0), (3, 1), (3, 2), (4, 2), (5, 4)])
 @pytest.mark.parametrize("row", [0, 1])
-def test_other_rows_and_other_masks_than_a_client_has_sent_are_found(cheater, row):
+def test_other_rows_and_other_masks_than_a_client_has_sent_are_found(parties, cheater, row):
     def other_rows(party, turns, requests):
         if party == cheater:
             requests[0].shares[row, 1, 2] ^= np.uint64(1 << 63)
@@ -118,11 +128,12 @@ def test_other_rows_and_other_masks_than_a_client_has_sent_are_found(cheater, ro
             requests[0].contents.keys = tuple(keys)
 
     for prepare in (other_rows, other_mask):
-        outcome = run(taking(lambda _: ASKED[:1], prepare))
-        assert all(stopped(outcome, party) for party in range(3) if party != cheater)
+        outcome = run(taking(lambda _: ASKED[:1], prepare), parties=parties)
+        assert all(stopped(outcome, party) for party in range(parties) if party != cheater)
 
 
-def test_nothing_is_opened_of_a_request_that_was_refused():
+@pytest.mark.parametrize("parties", SIZES)
+def test_nothing_is_opened_of_a_request_that_was_refused(parties):
     """A party that works with its client knows the mask, and could read an answer under it."""
     told = {}
 
@@ -131,13 +142,14 @@ def test_nothing_is_opened_of_a_request_that_was_refused():
         turns._answers = lambda *args: told.setdefault(party, answers(*args))
 
     refused = ASKED[1]
-    outcome = run(taking(lambda _: [ASKED[0], refused], prepare))
+    outcome = run(taking(lambda _: [ASKED[0], refused], prepare), parties=parties)
     assert not outcome.errors and all(found[1] is None for found in outcome.results)
-    masks = answer_masks(refused.keys, (1,)).sum(axis=0, dtype=np.uint64)
+    masks = answer_masks(refused.packed(parties)[1], (1,)).sum(axis=0, dtype=np.uint64)
     for words in told.values():
         assert len(words) == 3
         np.testing.assert_array_equal(words[2:], masks)
-        np.testing.assert_array_equal(ASKED[0].read([words[:2]]), MODEL.predict(ROWS[:2]))
+        answer = ASKED[0].read([words[:2]], parties)
+        np.testing.assert_array_equal(answer, MODEL.predict(ROWS[:2]))
 
 
 def test_the_id_of_a_new_set_is_seen_after_all_else_of_its_model(monkeypatch):
@@ -185,7 +197,7 @@ class Door:
         """Return the answer to a call."""
         told = []
         line = SimpleNamespace(peer="d", post_bytes=lambda kind, data: told.append(data))
-        said = ASKED[0].parcels[0].said
+        said = ASKED[0].packed()[0][0].said
         list(Calls(self).predict(line, bytes(16), "m", b"", "class", 2, *said))
         return wire.decode(told[0])
 
@@ -202,7 +214,7 @@ def test_rows_of_a_client_that_has_enough_in_progress_are_not_expanded(monkeypat
     door = Door({"m": SimpleNamespace(scores=False)}, "d has enough")
     assert door.predict() == ("later", "d has enough")
     assert door.read_[-1] == "refuse"
-    (keys, committed), shape = ASKED[0].parcels[0].said, ASKED[0].rows.shape
+    (keys, committed), shape = ASKED[0].packed()[0][0].said, ASKED[0].rows.shape
     contents = Contents((keys[:16] + bytes(16), committed), 0, 3, watched=True)
     assert contents.shares(shape, None) is None
 
@@ -232,33 +244,39 @@ def test_a_refusal_may_be_anything():
         assert str(refusal.error()) == "bob: an answer that is malformed"
 
 
-def test_what_parties_tell_a_client_is_under_a_mask_of_which_each_lacks_a_part():
+@pytest.mark.parametrize("parties", SIZES)
+def test_what_parties_tell_a_client_is_under_a_mask_of_which_each_lacks_a_part(parties):
     asked = ASKED[0]
-    outcome = run(taking(lambda _: [asked]))
+    outcome = run(taking(lambda _: [asked]), parties=parties)
     answers = [found[0] for found in outcome.results]
     assert all(np.array_equal(each, answers[0]) for each in answers)
-    np.testing.assert_array_equal(asked.read(answers), MODEL.predict(ROWS[:2]))
-    for party in range(3):
-        known = Contents(asked.parcels[party].said, party, 3, watched=True).keys
+    np.testing.assert_array_equal(asked.read(answers, parties), MODEL.predict(ROWS[:2]))
+    for party in range(parties):
+        said = asked.packed(parties)[0][party].said
+        known = Contents(said, party, parties, watched=True).keys
+        assert len(known) == 2
         rest = answers[0] - answer_masks(known, answers[0].shape).sum(axis=0, dtype=np.uint64)
         assert not np.any(rest == MODEL.predict(ROWS[:2]).astype(np.uint64))
 
 
-def test_commitments_bind_what_each_role_gets():
-    rows = np.arange(6, dtype=np.uint64).reshape(2, 3)
-    parcels, _ = pack(rows, 3, watched=True)
+@pytest.mark.parametrize("parties", SIZES)
+def test_commitments_bind_what_each_role_gets(parties):
+    rows, total = np.arange(6, dtype=np.uint64).reshape(2, 3), np.zeros((2, 3), np.uint64)
+    parcels, _ = pack(rows, parties, watched=True)
     for party, parcel in enumerate(parcels):
-        contents = Contents(parcel.said, party, 3, watched=True)
-        assert contents.brings_share == (party > 0)
+        contents = Contents(parcel.said, party, parties, watched=True)
+        assert contents.brings_share == (party > parties - 3)
         held = contents.shares(rows.shape, parcel.share)
         assert held.shape == (2, *rows.shape)
+        total += held[0]
         if parcel.share is not None:
             assert contents.shares(rows.shape, parcel.share ^ np.uint64(1)) is None
         keys, committed = parcel.said
         for place in range(len(keys)):
             changed = bytes(b ^ (k == place) for k, b in enumerate(keys))
-            other = Contents((changed, committed), party, 3, watched=True)
+            other = Contents((changed, committed), party, parties, watched=True)
             assert other.shares(rows.shape, parcel.share) is None
         for said in ((keys,), (keys[1:], committed), (keys, committed[1:]), (keys, None), ()):
-            with pytest.raises(ShapeError, match="commitments of all three"):
-                Contents(said, party, 3, watched=True)
+            with pytest.raises(ShapeError, match="commitments of all"):
+                Contents(said, party, parties, watched=True)
+    np.testing.assert_array_equal(total, rows)

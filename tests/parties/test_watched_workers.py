@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import mpc
 from mpc.core.errors import ABORTED
@@ -14,11 +15,12 @@ from mpc.parties.configuration import write_example
 from mpc.workers.spread import spread
 from tests.helpers import spread_programs as programs
 from tests.helpers.programs import network
-from tests.parties.test_watched_apart import NAMES, flips
+from tests.parties.test_watched_apart import MORE, NAMES, flips
 
 
-def test_models_give_the_same_answers():
-    found = mpc.launch(programs.predicts, NAMES, security="malicious", timeout=200)
+@pytest.mark.parametrize("names", [NAMES, MORE], ids=len)
+def test_models_give_the_same_answers(names):
+    found = mpc.launch(programs.predicts, names, security="malicious", timeout=200)
     plain = network()
     for labels, scores in found.values():
         np.testing.assert_array_equal(labels, plain.predict(programs.images()))
@@ -63,12 +65,13 @@ class Attacks:
         return found
 
 
-def test_a_worker_that_cheats_ends_the_session_of_all_parties_at_once(tmp_path):
+@pytest.mark.parametrize("names", [NAMES, MORE], ids=len)
+def test_a_worker_that_cheats_ends_the_session_of_all_parties_at_once(names, tmp_path):
     found = start(
-        lambda _: Attacks(tmp_path), NAMES, timeout=300, answer_timeout=60, security="malicious"
+        lambda _: Attacks(tmp_path), names, timeout=300, answer_timeout=60, security="malicious"
     )
     for name, (cheater, *_) in CHEATS.items():
-        for party in {*NAMES} - {cheater}:
+        for party in {*names} - {cheater}:
             assert found[party][name] == ("AbortError", ABORTED), (party, name, found[party])
         # A try that has failed for this is the last one.
         sessions = {path.name.split(".")[2] for path in (tmp_path / name).iterdir()}
