@@ -42,9 +42,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from mpc.core.correlation import INPUT_IDS
-from mpc.core.errors import AbortError, PartyError
+from mpc.core.errors import AbortError, PartyError, ShapeError
 from mpc.core.keys import PartyStreams, derive, provider_streams
-from ring.streams import KEY_BYTES, Stream, StreamBlocks
+from ring.streams import KEY_BYTES, Stream, StreamBlocks, block_of
 
 __all__ = [
     "MALICIOUS",
@@ -56,6 +56,7 @@ __all__ = [
     "Watch",
     "check_three",
     "deliveries",
+    "holders",
     "input_id",
     "input_key",
     "input_streams",
@@ -108,10 +109,26 @@ class RoleMasks(StreamBlocks):
         owner, number = divmod(id, INPUT_IDS)
         return self._inputs[owner - 1].at(number)
 
+    def key(self, block: int) -> bytes:
+        """Return the key of a block; of an input, which has a block of its own, that of its input key."""
+        if block < INPUT_IDS:
+            return super().key(block)
+        owner, number = divmod(block, INPUT_IDS)
+        if owner > len(self._inputs):
+            raise ShapeError(
+                f"there is no block {block}: it would be of party {owner - 1}'s inputs"
+            )
+        return self._inputs[owner - 1].key(block_of(number))
+
 
 def roles_of(party: int, security: str, parties: int = PARTIES) -> tuple[int, ...]:
     """Return the roles of which a party's process holds the rows: its own first."""
     return (party,) if security == SEMI_HONEST else (party, (party + 1) % parties)
+
+
+def holders(parties: int) -> tuple[int, int]:
+    """Return the processes that hold the last role, to which corrections go."""
+    return parties - 2, parties - 1
 
 
 def check_three(what: str, security: str, parties: int) -> None:

@@ -26,7 +26,7 @@ from mpc.core.errors import (
 from mpc.core.frames import Kind
 from mpc.core.network import MEASURED, Network
 from mpc.core.runtime import MEMORY_LIMIT
-from mpc.core.watching import MALICIOUS
+from mpc.core.watching import MALICIOUS, holders
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import (
     COMPARE,
@@ -81,6 +81,7 @@ class Links:
         As all parties state it, or as the first one has measured it for all.
     auditor : Connection, optional
     auditor_key : bytes, optional
+        Of tags of corrections; watched parties who get these have one that both have been sent.
     notices : dict of str to Connection
         Of a service: a second connection to each party, for messages beside the session's.
     watched : tuple of bytes, optional
@@ -272,6 +273,7 @@ class Joining:
                 self._reach(auditor)
             self._agree()
             watched = self._watched_keys()
+            auditor_key = self._auditor_key()
             network = self._network()
             if notices:
                 for name in self._names[: self._number]:
@@ -293,7 +295,7 @@ class Joining:
             self._memory_limit,
             network,
             None if auditor is None else found[auditor.name],
-            None if auditor is None else self._keys[auditor.name],
+            auditor_key,
             self._notices,
             watched,
         )
@@ -378,8 +380,20 @@ class Joining:
         """Receive from the provider what a watched party has beside its own key."""
         if self._read.security != MALICIOUS or self._read.provider is None:
             return None
-        link = self._connections[self._read.provider.name]
-        count = len(self._names) - 1
+        return self._keys_from(self._read.provider, len(self._names) - 1)
+
+    def _auditor_key(self) -> bytes | None:
+        """Return the key of tags: shared with the auditor, or the one that it sends both who get them."""
+        auditor = self._read.auditor
+        if auditor is None:
+            return None
+        if self._read.security == MALICIOUS and self._number in holders(len(self._names)):
+            return self._keys_from(auditor, 1)[0]
+        return self._keys[auditor.name]
+
+    def _keys_from(self, member: Member, count: int) -> tuple[bytes, ...]:
+        """Receive so many keys from the provider or its auditor."""
+        link = self._connections[member.name]
         link.expect_bytes([Kind.KEYS], count * KEY_BYTES)
         self._exchange((link,))
         keys = link.take().data.tobytes()

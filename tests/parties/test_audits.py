@@ -22,6 +22,7 @@ from mpc.launch import start as start_processes
 from mpc.parties.handshake import HandshakeError
 from mpc.parties.health import ask
 from mpc.provider import auditor, signed
+from mpc.provider.announced import Tellers
 from mpc.provider.audit_link import AuditLink, LastPartyLink
 from mpc.provider.evidence import load_evidence
 from mpc.provider.signed import hashes_of
@@ -346,7 +347,8 @@ def test_parts_that_wait_are_bounded_whatever_they_hold(monkeypatch):
     read = SimpleNamespace(audit_rate=1.0, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
-        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16)
+        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16),
+        Tellers("auditor", ("alice", "bob"), "semi-honest", signs=False),
     )
     for k in range(16):
         auditing._bind("bob", b"", k + 1, bytes(16))
