@@ -36,6 +36,7 @@ import hmac
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -60,8 +61,10 @@ __all__ = [
     "input_id",
     "input_key",
     "input_streams",
+    "known_inputs",
     "role_streams",
     "roles_of",
+    "said_of_inputs",
     "salt_key",
 ]
 
@@ -83,6 +86,32 @@ def input_id(owner: int, id: int) -> int:
 def input_key(key: bytes, owner: int) -> bytes:
     """Return kappa_(owner, r), where `key` is the key of role r."""
     return derive(key, f"inputs of party {owner}")
+
+
+def known_inputs(party: int, parties: int) -> list[tuple[int, int]]:
+    """Return of which owners and roles a party knows the input keys: of its own roles, and its own."""
+    here = roles_of(party, MALICIOUS, parties)
+    others = ((party + k) % parties for k in range(2, parties))
+    return [
+        *((owner, role) for role in here for owner in range(parties)),
+        *((party, role) for role in others),
+    ]
+
+
+def said_of_inputs(party: int, own: bytes, given: Sequence[bytes]) -> bytes:
+    """Return SHA-256 of each input key that a party knows, in the order of :func:`known_inputs`.
+
+    Parameters
+    ----------
+    party : int
+    own : bytes
+        The key of its role.
+    given : sequence of bytes
+        What the provider has given it: the key of the role that it watches, and its other input keys.
+    """
+    parties = len(given) + 1
+    mine = [input_key(key, owner) for key in (own, given[0]) for owner in range(parties)]
+    return b"".join(sha256(key).digest() for key in (*mine, *given[1:]))
 
 
 class RoleMasks(StreamBlocks):

@@ -26,7 +26,7 @@ from mpc.core.errors import (
 from mpc.core.frames import Kind
 from mpc.core.network import MEASURED, Network
 from mpc.core.runtime import MEMORY_LIMIT
-from mpc.core.watching import MALICIOUS, holders
+from mpc.core.watching import MALICIOUS, holders, said_of_inputs
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import (
     COMPARE,
@@ -273,7 +273,7 @@ class Joining:
                 self._reach(auditor)
             self._agree()
             watched = self._watched_keys()
-            auditor_key = self._auditor_key()
+            auditor_key = self._auditor_key(watched)
             network = self._network()
             if notices:
                 for name in self._names[: self._number]:
@@ -382,14 +382,23 @@ class Joining:
             return None
         return self._keys_from(self._read.provider, len(self._names) - 1)
 
-    def _auditor_key(self) -> bytes | None:
-        """Return the key of tags: shared with the auditor, or the one that it sends both who get them."""
-        auditor = self._read.auditor
-        if auditor is None:
+    def _auditor_key(self, watched: tuple[bytes, ...] | None) -> bytes | None:
+        """Return the key that tags follow from: shared with the auditor, or one that it sends.
+
+        Watched parties tell it before what input keys they have: a provider that gives the owner of an
+        input others than the holders of a role would change the input.
+        """
+        provider, auditor = self._read.provider, self._read.auditor
+        if provider is None or auditor is None:
             return None
-        if self._read.security == MALICIOUS and self._number in holders(len(self._names)):
-            return self._keys_from(auditor, 1)[0]
-        return self._keys[auditor.name]
+        if watched is None:
+            return self._keys[auditor.name]
+        said = said_of_inputs(self._number, self._keys[provider.name], watched)
+        self._connections[auditor.name].post_bytes(Kind.KEYS, said)
+        if self._number not in holders(len(self._names)):
+            self._keys_from(auditor, 0)
+            return self._keys[auditor.name]
+        return self._keys_from(auditor, 1)[0]
 
     def _keys_from(self, member: Member, count: int) -> tuple[bytes, ...]:
         """Receive so many keys from the provider or its auditor."""

@@ -3,6 +3,10 @@
 Among semi-honest parties the last one announces a part, and each opens keys of its own. One of watched
 parties may lie to the auditor, so that nothing counts that only one of them says:
 
+0. When the session begins, each says SHA-256 of the input keys (:mod:`mpc.core.watching`) that it has been
+   given, or that follow from the keys of its roles. Each is known to an owner and two more, and if they
+   do not all say the same, no session begins: else a provider could change an input by giving its
+   owner another key, and no correction would be wrong.
 1. Every party announces each part, as it has asked the provider for it: the last one by its requests, the
    others by SHA-256 of them. Two get corrections; once they have all of a part they send its tags, under a
    key that the auditor has sent both of them and nobody else. Where the provider signs parts they
@@ -22,19 +26,42 @@ corrections follow from the keys knows that the provider has dealt wrongly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 from mpc.core.errors import FrameError
-from mpc.core.watching import MALICIOUS, holders, roles_of
+from mpc.core.watching import MALICIOUS, holders, known_inputs, roles_of
 
-__all__ = ["Announced", "OpenedKeys", "Tellers"]
+__all__ = ["Announced", "OpenedKeys", "Tellers", "compare_inputs"]
 
 _DIGEST_BYTES = 32
 _KEPT_BYTES = 1 << 10
 
 Keys = tuple[bytes, bytes]
+
+
+def compare_inputs(said: Mapping[str, bytes]) -> None:
+    """Compare what all parties have said of input keys, see :func:`mpc.core.watching.said_of_inputs`.
+
+    Raises
+    ------
+    FrameError
+        If two have said different things of one key, or one has said too much or too little.
+    """
+    found: dict[tuple[int, int], tuple[str, bytes]] = {}
+    for party, (name, hashes) in enumerate(said.items()):
+        known = known_inputs(party, len(said))
+        if len(hashes) != _DIGEST_BYTES * len(known):
+            raise FrameError(f"{name} sent hashes of other input keys than it has")
+        for k, place in enumerate(known):
+            mine = hashes[k * _DIGEST_BYTES : (k + 1) * _DIGEST_BYTES]
+            other, theirs = found.setdefault(place, (name, mine))
+            if mine != theirs:
+                raise FrameError(
+                    f"{other} and {name} have different keys of one role's inputs: one of them deviates,"
+                    " or the provider has given them different ones"
+                )
 
 
 class Announced(NamedTuple):

@@ -34,7 +34,7 @@ from mpc.core.frames import Kind
 from mpc.core.watching import MALICIOUS, SEMI_HONEST
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import audit_terms
-from mpc.provider.announced import OpenedKeys, Tellers
+from mpc.provider.announced import OpenedKeys, Tellers, compare_inputs
 from mpc.provider.audit import (
     CORRECTION_KEY_BYTES,
     MASK_KEY_BYTES,
@@ -51,13 +51,14 @@ from mpc.provider.evidence import Evidence
 from mpc.provider.meetings import Meeting, MeetingService
 from mpc.provider.signed import hashes_of, own_hashes, statement
 from mpc.transport.certificates import presented
-from mpc.transport.connection import Connection, wait
+from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.signatures import Signer, is_signed
 from ring.streams import fresh_key
 
 __all__ = ["AuditorService"]
 
 _LARGEST_MESSAGE = 1 << 23
+_LARGEST_HASHES = 1 << 20
 # Of requests of parts that wait for a verdict. The last party's keys come behind them, so all are read.
 _MOST_PENDING_BYTES = 1 << 28
 _PART_BYTES = 1 << 10
@@ -146,10 +147,18 @@ class AuditorService(MeetingService):
         security = MALICIOUS if watched else SEMI_HONEST
         tellers = Tellers(self.me, names, security, self.read.audit_signed)
         if watched:
+            self._compare_inputs(connections)
             key = fresh_key()
-            for name in tellers.receivers:
-                connections[name].post_bytes(Kind.KEYS, key)
+            for name in names:
+                connections[name].post_bytes(Kind.KEYS, key if name in tellers.receivers else b"")
         _Auditing(self, meeting, connections, tag_key(key), tellers).run()
+
+    def _compare_inputs(self, connections: Mapping[str, Connection]) -> None:
+        """Hear from watched parties which input keys the provider has given them, and compare."""
+        for connection in connections.values():
+            connection.expect_bytes([Kind.KEYS], _LARGEST_HASHES)
+        exchange(connections.values(), self.read.timeouts.connect)
+        compare_inputs({name: each.take().data.tobytes() for name, each in connections.items()})
 
     def _sign(self, read: Configuration, message: bytes) -> tuple[bytes, bytes]:
         """Return the auditor's certificate and its signature of a message."""

@@ -131,6 +131,8 @@ class ProviderService(MeetingService):
 class _Dealing:
     """Requests in, corrections out, for one session and in one thread."""
 
+    _watched = False
+
     def __init__(
         self,
         service: ProviderService,
@@ -264,13 +266,15 @@ class _Dealing:
                 break
             some.append(self._pending.popleft())
             words += next_words
-        corrections = service.pool.deal(self._keys, some)
+        corrections = service.pool.deal(self._keys, some, self._watched)
         for request, correction in zip(some, corrections, strict=True):
             yield correction, request.id
 
 
 class _WatchedDealing(_Dealing):
     """As _Dealing, for parties who watch one another: :mod:`mpc.provider.watched`."""
+
+    _watched = True
 
     def __init__(
         self,

@@ -324,7 +324,7 @@ def test_nothing_is_computed_from_keys_that_the_provider_has_not_signed(start, m
 
     def lying(self, said):
         hashes, *rest = said
-        own = hashes_of([self._keys(self._needed(self._requested[0], (0,)))])
+        own = hashes_of(self._keys(self._needed(self._requested[0], (0,))))
         forged = sha256(bytes(16)).digest() * (len(own) // 32)
         bind(self, (hashes.replace(own, forged), *rest))
 
@@ -347,7 +347,10 @@ def test_parts_that_wait_are_bounded_whatever_they_hold(monkeypatch):
     read = SimpleNamespace(audit_rate=1.0, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
-        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16),
+        SimpleNamespace(read=read),
+        meeting,
+        dict.fromkeys(("alice", "bob")),
+        bytes(16),
         Tellers("auditor", ("alice", "bob"), "semi-honest", signs=False),
     )
     for k in range(16):

@@ -267,7 +267,10 @@ def test_each_run_of_a_part_has_a_coin_of_its_own():
     read = SimpleNamespace(audit_rate=0.1, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
-        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16),
+        SimpleNamespace(read=read),
+        meeting,
+        dict.fromkeys(("alice", "bob")),
+        bytes(16),
         Tellers("auditor", ("alice", "bob"), "semi-honest", signs=False),
     )
     for k in range(100):
