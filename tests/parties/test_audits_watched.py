@@ -319,6 +319,19 @@ def test_keys_are_opened_for_the_next_part_alone(start, monkeypatch):
     assert "asked for keys of blocks that are not those of the next part" in said(found)
 
 
+def test_an_auditor_that_names_blocks_that_are_none_is_refused(start, monkeypatch):
+    run = auditor._Auditing.run
+
+    def strange(self):
+        self._send("alice", ("signed", (9 << 50,), (), (), (), bytes(32)))
+        run(self)
+
+    monkeypatch.setattr(auditor._Auditing, "run", strange)
+    found = start(rate=NEVER).run(two_steps)
+    assert isinstance(found["alice"], mpc.FrameError)
+    assert "auditor named blocks that are none" in str(found["alice"])
+
+
 def test_an_end_tells_the_provider_nothing(start, monkeypatch):
     logged = []
     monkeypatch.setattr(
@@ -355,13 +368,6 @@ def test_a_provider_with_workers_deals_the_masks_of_inputs(start, monkeypatch):
     monkeypatch.setattr(audit_trials, "ProviderService", with_workers)
     for each in start().run(two_steps).values():
         assert np.abs(each - RIGHT).max() < 1e-3
-
-
-def test_a_launch_has_both(tmp_path):
-    for text in mpc.launch(
-        repr, NAMES, security="malicious", auditor=True, audit_signed=True, evidence=tmp_path
-    ).values():
-        assert "security='malicious', auditor='auditor' (rate 0.1, signed)" in text
 
 
 def until(holds):

@@ -76,17 +76,23 @@ def honest(session):
 
 
 @pytest.mark.parametrize("names", [NAMES, MORE], ids=len)
-def test_honest_parties_in_processes_are_right(names):
+def test_honest_parties_in_processes_are_right(names, tmp_path):
+    """Four with an auditor, who computes everything again, and accuses nobody."""
+    audited = {"auditor": True, "audit_rate": 1.0, "audit_signed": True, "evidence": tmp_path}
     for name, (found, labels, one, security, text, uncounted, again) in mpc.launch(
-        honest, names, security="malicious", timeout=120
+        honest, names, security="malicious", timeout=120, **(audited if names == MORE else {})
     ).items():
         assert all(right for _, right in found), (name, found)
         assert np.array_equal(labels, MODEL.predict(X))
         assert (one is None) == (name != "carol")
-        assert security == "malicious" and "security='malicious'" in text
+        watched = "security='malicious'"
+        if names == MORE:
+            watched += ", auditor='auditor' (rate 1, signed)"
+        assert security == "malicious" and watched in text
         assert uncounted == 0, name
         # New rows each time: the same plan, and the same requests but for where they begin.
         assert again == (True, 1), name
+    assert not list(tmp_path.glob("*.audit"))
 
 
 def test_a_program_that_is_prepared_asks_ahead():

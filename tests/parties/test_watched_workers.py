@@ -18,7 +18,10 @@ from tests.parties.test_watched_apart import NAMES, flips
 
 
 def test_models_give_the_same_answers():
-    found = mpc.launch(programs.predicts, NAMES, security="malicious", timeout=200)
+    # Workers have an auditor if their parties have one; below they have none.
+    found = mpc.launch(
+        programs.predicts, NAMES, security="malicious", timeout=200, auditor=True, audit_rate=1.0
+    )
     plain = network()
     for labels, scores in found.values():
         np.testing.assert_array_equal(labels, plain.predict(programs.images()))
