@@ -142,6 +142,8 @@ class Tellers:
             If not all have announced the same.
         """
         said = Announced(frame, last, tags, signed)
+        if len(self._waiting) == 1:
+            return said
         self._waiting[name].append(said)
         self.waiting_bytes += said.kept_bytes
         if not all(self._waiting.values()):
@@ -149,8 +151,7 @@ class Tellers:
         each = {teller: parts.popleft() for teller, parts in self._waiting.items()}
         self.waiting_bytes -= sum(part.kept_bytes for part in each.values())
         part = each[self._last]
-        if len(each) > 1:
-            self._compare(each, part)
+        self._compare(each, part)
         # What one of two says of the signature alone could shield the provider.
         signatures = (signature for name in self.receivers for signature in each[name].signed[2:])
         return part._replace(signed=(*part.signed[:2], *signatures))

@@ -80,7 +80,7 @@ def test_honest_parties_in_processes_are_right(names, tmp_path):
     """Four with an auditor, who computes everything again, and accuses nobody."""
     audited = {"auditor": True, "audit_rate": 1.0, "audit_signed": True, "evidence": tmp_path}
     for name, (found, labels, one, security, text, uncounted, again) in mpc.launch(
-        honest, names, security="malicious", timeout=120, **(audited if names == MORE else {})
+        honest, names, security="malicious", timeout=240, **(audited if names == MORE else {})
     ).items():
         assert all(right for _, right in found), (name, found)
         assert np.array_equal(labels, MODEL.predict(X))
