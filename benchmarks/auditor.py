@@ -27,12 +27,13 @@ import script
 from machine import describe, facts, markdown, spread, table
 
 import mpc
+from mpc.core.watching import MALICIOUS, SECURITY, SEMI_HONEST
 from mpc.launch import HELPERS, Place, fingerprint, start
 from mpc.parties import configuration
 from mpc.parties.health import ask
 from mpc.parties.without_provider import RATE, check_rate
 
-PARTIES = processes.PARTIES
+PARTIES = {SEMI_HONEST: processes.PARTIES, MALICIOUS: (*processes.PARTIES, "carol")}
 KINDS = ("plain", "audited")
 # How many calls a chunk has; chunks of both kinds take turns. Several parts each: what is asked for ahead
 # at a chunk's end is dealt in the next one.
@@ -57,19 +58,23 @@ class Turns:
         How many of each kind, of each batch.
     warm_up : int, optional
         How many calls come before those that are timed; default :func:`warm_up`.
+    security : {"semi-honest", "malicious"}
+        Of both sessions.
     """
 
     rows: tuple[int, ...]
     chunks: int
     warm_up: int | None = None
+    security: str = SEMI_HONEST
 
     def __call__(self, place: Place) -> list[dict[str, Any]] | None:
         """Evaluate in one party's process, or be the provider or its auditor."""
         folder = place.path.parent
         (folder / f"{place.me}.pid").write_text(str(os.getpid()))
+        parties = PARTIES[self.security]
         if place.me in HELPERS:
             # Else the kernels that the auditor needs are loaded when a coin falls for the first time.
-            with mpc.Session(PARTIES) as session:
+            with mpc.Session(parties, security=self.security) as session:
                 for rows in self.rows:
                     processes.measure(session, rows, 1)
             place.provide()
@@ -83,7 +88,7 @@ class Turns:
         ):
             clocks = [
                 cpu_clock(int((folder / f"{name}.pid").read_text()))
-                for name in (PARTIES[-1], *HELPERS)
+                for name in (parties[-1], *HELPERS)
             ]
             return [self.measured(place, (one, other), rows, clocks) for rows in self.rows]
 
@@ -96,14 +101,15 @@ class Turns:
     ) -> dict[str, Any]:
         """Measure one batch: chunks of calls in both sessions, in turns."""
         model, X = processes.network(), processes.images(rows)
-        shared = [model.share(s, PARTIES[0], low=0, high=1, scores=True) for s in sessions]
+        parties = PARTIES[self.security]
+        shared = [model.share(s, parties[0], low=0, high=1, scores=True) for s in sessions]
         calls = calls_of(rows)
         for secret in shared:
             scores, _ = chunk(secret, X, self.warm_up or warm_up(rows))
             wanted = model.decision_function(X)
             if scores is not None and np.max(np.abs(scores - wanted)) > processes.TOLERANCE:
                 raise mpc.SessionError("the scores are not those of the plain model")
-        tells = place.me == PARTIES[-1]
+        tells = place.me == parties[-1]
         counts: list[tuple[int, int]] = []
         taken: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
         cpu: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
@@ -202,18 +208,29 @@ def arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--chunks", type=int, default=100, help="of calls, of each kind (default: 100)"
     )
+    parser.add_argument(
+        "--security", choices=SECURITY, default=SEMI_HONEST,
+        help="of both sessions; malicious is of three parties (default: semi-honest)",
+    )  # fmt: skip
     parser.add_argument("--rate", type=float, default=RATE, help="of the audit (default: 0.1)")
     script.add_output(parser)
     return parser.parse_args(line)
 
 
 def run(
-    rows: Sequence[int], chunks: int, rate: float = RATE, warm_up: int | None = None
+    rows: Sequence[int],
+    chunks: int,
+    rate: float = RATE,
+    warm_up: int | None = None,
+    security: str = SEMI_HONEST,
 ) -> dict[str, Any]:
     """Take turns and combine them."""
-    turns = Turns(tuple(rows), chunks, warm_up)
-    found = start(lambda _: turns, PARTIES, auditor=True, audit_rate=rate)
+    turns = Turns(tuple(rows), chunks, warm_up, security)
+    found = start(
+        lambda _: turns, PARTIES[security], auditor=True, audit_rate=rate, security=security
+    )
     return {
+        "security": security,
         "network": processes.SIZES,
         "rate": rate,
         "chunks": chunks,
@@ -272,8 +289,12 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
 def auditor_text(result: dict[str, Any]) -> list[str]:
     """Return the chapter on the auditor."""
     calls = ", ".join(f"{batch['calls']} of {batch['rows']:,}" for batch in result["batches"])
+    security = result.get("security", SEMI_HONEST)
+    option = "" if security == SEMI_HONEST else f" --security {security}"
+    who = "" if security == SEMI_HONEST else "three parties who watch one another: "
     return [
-        "`auditor.py`: network A, every party, the provider and the auditor in a process of its own over"
+        f"`auditor.py{option}`: network A, {who}every party, the provider and the auditor in a process of"
+        " its own over"
         f" TLS on the loopback, rate {result['rate']:g}. The same processes hold a session with the auditor"
         f" and one without, and evaluate in turns: {result['chunks']} times so many calls each, {calls}"
         " images."
@@ -294,7 +315,7 @@ def job(options: argparse.Namespace) -> int:
     if min(rows) < 1:
         raise ValueError(f"--rows must be at least 1, got {options.rows}")
     script.at_least_one(options, "chunks")
-    result = run(rows, options.chunks, check_rate(options.rate))
+    result = run(rows, options.chunks, check_rate(options.rate), security=options.security)
     if options.json:
         print(json.dumps(result))
     else:

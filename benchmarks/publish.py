@@ -70,6 +70,7 @@ BENCHMARKS = (
     "alone_training",
     "stock",
     "auditor",
+    "auditor_malicious",
     "watched",
     "peers_malicious",
 )
@@ -101,6 +102,7 @@ def command(name: str, data: str, venvs: str | None) -> list[str]:
         "pretrained": ["pretrained.py", "--json"],
         "stock": ["stock.py", "--json"],
         "auditor": ["auditor.py", "--json"],
+        "auditor_malicious": ["auditor.py", "--security", "malicious", "--chunks", "20", "--json"],
         "processes": ["processes.py", "--json"],
         "watched": ["watched.py", "--json"],
         "slow_networks": ["slow_networks.py", "--json"],
@@ -487,6 +489,16 @@ def results() -> str:
             if "auditor" in found
             else []
         ),
+        *(
+            [
+                "## An auditor of watched parties",
+                "",
+                *auditor.auditor_text(found["auditor_malicious"]),
+                "",
+            ]
+            if "auditor_malicious" in found
+            else []
+        ),
         *watched_part(found),
         "## Workers",
         "",
@@ -610,8 +622,13 @@ def with_sizing(page: str) -> str:
 
 def with_security(page: str) -> str:
     """Return the page on security models with its figures filled in, where they have been measured."""
-    for name, text in (("auditor", auditor.auditor_text), ("watched", watched.watched_text)):
-        lines = [f"Not measured yet: `benchmarks/{name}.py`."]
+    texts = {
+        "auditor": auditor.auditor_text,
+        "auditor_malicious": auditor.auditor_text,
+        "watched": watched.watched_text,
+    }
+    for name, text in texts.items():
+        lines = [f"Not measured yet: `benchmarks/publish.py --run --only {name}`."]
         if (FILES / f"{name}.json").exists():
             lines = text(read(name))
         page = between(page, f"figures: {name}", "\n".join(lines))

@@ -288,10 +288,6 @@ def launch(
         raise ArgumentError(f"security must be one of {', '.join(SECURITY)}, got {security!r}")
     if security == MALICIOUS:
         check_watched(names, provider)
-        if auditor:
-            raise ArgumentError(
-                "security='malicious' does not go with auditor=True yet: choose one of them"
-            )
     if transfers != "softspoken" and provider is not None:
         raise ArgumentError(f"transfers is for provider=None, got {transfers!r}")
     _check_program(program)

@@ -20,6 +20,7 @@ from mpc.core.watching import (
     MALICIOUS,
     PARTIES,
     Watch,
+    holders,
     input_key,
     input_streams,
     role_streams,
@@ -31,7 +32,7 @@ from mpc.parties.joining import Links
 from mpc.parties.without_provider import check_two
 from mpc.protocols import range_check
 from mpc.provider.audit import tag_key
-from mpc.provider.audit_link import AuditLink, LastPartyLink
+from mpc.provider.audit_link import AuditLink, LastPartyLink, WatchedLink
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
 from mpc.provider.sources import FromKeys, InProcess
@@ -246,10 +247,20 @@ def _watched(
         *(StreamBlocks(input_key(key, me)) for key in (own, watched)),
         *(StreamBlocks(key) for key in last_inputs),
     ]
-    source = WatchedSource(streams, link, limits.answer, ledger, parties)
+    audit = None
+    if links.auditor is not None and links.auditor_key is not None:
+        audit = WatchedLink(
+            links.auditor, link.peer, streams, limits.party, tag_key(links.auditor_key), parties,
+            read.audit_signed,
+        )  # fmt: skip
+        if read.audit_signed and me in holders(parties):
+            audit.check_signatures(links.session, read.members[link.peer].accepted)
+    source = WatchedSource(streams, link, limits.answer, ledger, parties, audit)
     transport = RemoteWatched(
-        me, links.peers, links.pair_keys, link, limits.party, ledger.where, source
+        me, links.peers, links.pair_keys, link, limits.party, ledger.where, source, links.auditor
     )
+    if audit is not None:
+        audit.explain = transport.last_words
     return Setup(
         parties=read.names, here=here, format=read.format, memory_limit=links.memory_limit,
         streams=streams, source=source, transport=transport, ledger=ledger,

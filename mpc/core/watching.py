@@ -36,15 +36,16 @@ import hmac
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from mpc.core.correlation import INPUT_IDS
-from mpc.core.errors import AbortError
+from mpc.core.errors import AbortError, ShapeError
 from mpc.core.keys import PartyStreams, derive, provider_streams
-from ring.streams import KEY_BYTES, Stream, StreamBlocks
+from ring.streams import KEY_BYTES, Stream, StreamBlocks, block_of
 
 __all__ = [
     "MALICIOUS",
@@ -55,11 +56,14 @@ __all__ = [
     "RoleMasks",
     "Watch",
     "deliveries",
+    "holders",
     "input_id",
     "input_key",
     "input_streams",
+    "known_inputs",
     "role_streams",
     "roles_of",
+    "said_of_inputs",
     "salt_key",
 ]
 
@@ -81,6 +85,32 @@ def input_id(owner: int, id: int) -> int:
 def input_key(key: bytes, owner: int) -> bytes:
     """Return kappa_(owner, r), where `key` is the key of role r."""
     return derive(key, f"inputs of party {owner}")
+
+
+def known_inputs(party: int, parties: int) -> list[tuple[int, int]]:
+    """Return of which owners and roles a party knows the input keys: of its own roles, and its own."""
+    here = roles_of(party, MALICIOUS, parties)
+    others = ((party + k) % parties for k in range(2, parties))
+    return [
+        *((owner, role) for role in here for owner in range(parties)),
+        *((party, role) for role in others),
+    ]
+
+
+def said_of_inputs(party: int, own: bytes, given: Sequence[bytes]) -> bytes:
+    """Return SHA-256 of each input key that a party knows, in the order of :func:`known_inputs`.
+
+    Parameters
+    ----------
+    party : int
+    own : bytes
+        The key of its role.
+    given : sequence of bytes
+        What the provider has given it: the key of the role that it watches, and its other input keys.
+    """
+    parties = len(given) + 1
+    mine = [input_key(key, owner) for key in (own, given[0]) for owner in range(parties)]
+    return b"".join(sha256(key).digest() for key in (*mine, *given[1:]))
 
 
 class RoleMasks(StreamBlocks):
@@ -107,10 +137,26 @@ class RoleMasks(StreamBlocks):
         owner, number = divmod(id, INPUT_IDS)
         return self._inputs[owner - 1].at(number)
 
+    def key(self, block: int) -> bytes:
+        """Return the key of a block; of an input, which has a block of its own, that of its input key."""
+        if block < INPUT_IDS:
+            return super().key(block)
+        owner, number = divmod(block, INPUT_IDS)
+        if owner > len(self._inputs):
+            raise ShapeError(
+                f"there is no block {block}: it would be of party {owner - 1}'s inputs"
+            )
+        return self._inputs[owner - 1].key(block_of(number))
+
 
 def roles_of(party: int, security: str, parties: int) -> tuple[int, ...]:
     """Return the roles, of so many, of which a party's process holds the rows: its own first."""
     return (party,) if security == SEMI_HONEST else (party, (party + 1) % parties)
+
+
+def holders(parties: int) -> tuple[int, int]:
+    """Return the processes that hold the last role, to which corrections go."""
+    return parties - 2, parties - 1
 
 
 def salt_key(pair_key: bytes) -> bytes:

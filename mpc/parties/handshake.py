@@ -8,7 +8,8 @@
    random bytes over names and session id: fresh if either side's generator is.
 4. Everybody sends everybody READY, with the first disagreement it has found. So one that only two
    can see is an error for all.
-5. If the parties watch one another, the provider sends each of them two keys: mpc.provider.watched.
+5. If the parties watch one another, the provider sends each of them two keys: mpc.provider.watched. If
+   there is an auditor, it compares what they have got: mpc.provider.announced.
 6. If all say so, the first party measures the network: :mod:`mpc.parties.measuring`.
 
 In step 1 each party waits for the ones after it, so two parties whose configurations list the parties in

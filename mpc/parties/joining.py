@@ -26,7 +26,7 @@ from mpc.core.errors import (
 from mpc.core.frames import Kind
 from mpc.core.network import MEASURED, Network
 from mpc.core.runtime import MEMORY_LIMIT
-from mpc.core.watching import MALICIOUS
+from mpc.core.watching import MALICIOUS, holders, said_of_inputs
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import (
     COMPARE,
@@ -81,6 +81,7 @@ class Links:
         As all parties state it, or as the first one has measured it for all.
     auditor : Connection, optional
     auditor_key : bytes, optional
+        Of tags of corrections; watched parties who get these have one that both have been sent.
     notices : dict of str to Connection
         Of a service: a second connection to each party, for messages beside the session's.
     watched : tuple of bytes, optional
@@ -272,6 +273,7 @@ class Joining:
                 self._reach(auditor)
             self._agree()
             watched = self._watched_keys()
+            auditor_key = self._auditor_key(watched)
             network = self._network()
             if notices:
                 for name in self._names[: self._number]:
@@ -293,7 +295,7 @@ class Joining:
             self._memory_limit,
             network,
             None if auditor is None else found[auditor.name],
-            None if auditor is None else self._keys[auditor.name],
+            auditor_key,
             self._notices,
             watched,
         )
@@ -378,8 +380,29 @@ class Joining:
         """Receive from the provider what a watched party has beside its own key."""
         if self._read.security != MALICIOUS or self._read.provider is None:
             return None
-        link = self._connections[self._read.provider.name]
-        count = len(self._names) - 1
+        return self._keys_from(self._read.provider, len(self._names) - 1)
+
+    def _auditor_key(self, watched: tuple[bytes, ...] | None) -> bytes | None:
+        """Return the key that tags follow from: shared with the auditor, or one that it sends.
+
+        Watched parties tell it before what input keys they have: a provider that gives the owner of an
+        input others than the holders of a role would change the input.
+        """
+        provider, auditor = self._read.provider, self._read.auditor
+        if provider is None or auditor is None:
+            return None
+        if watched is None:
+            return self._keys[auditor.name]
+        said = said_of_inputs(self._number, self._keys[provider.name], watched)
+        self._connections[auditor.name].post_bytes(Kind.KEYS, said)
+        if self._number not in holders(len(self._names)):
+            self._keys_from(auditor, 0)
+            return self._keys[auditor.name]
+        return self._keys_from(auditor, 1)[0]
+
+    def _keys_from(self, member: Member, count: int) -> tuple[bytes, ...]:
+        """Receive so many keys from the provider or its auditor."""
+        link = self._connections[member.name]
         link.expect_bytes([Kind.KEYS], count * KEY_BYTES)
         self._exchange((link,))
         keys = link.take().data.tobytes()

@@ -115,8 +115,6 @@ class ProviderText(TomlText):
         problem = ""
         if self.alone():
             problem = f"needs a crypto provider: name one in a table [provider] in place of {ALONE}"
-        elif "auditor" in self.data:
-            problem = "does not go with an [auditor] yet: delete that table, or this line"
         elif count < PARTIES:
             problem = (
                 f"is for three computing parties or more, got {count}: a third one need not own"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import chain
 from typing import Any
 
@@ -11,16 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpc.core import wire
-from mpc.core.errors import AuditError, FrameError, PeerClosedError, PeerError, ShapeError
+from mpc.core.errors import (
+    AuditError,
+    FrameError,
+    PeerClosedError,
+    PeerError,
+    PeerTimeoutError,
+    ShapeError,
+)
 from mpc.core.frames import Kind
 from mpc.core.keys import PartyStreams
+from mpc.core.watching import holders
 from mpc.provider.audit import CorrectionTag, Needed, blocks_needed, requests_of, runs_of
 from mpc.provider.requests import RequestedPart
 from mpc.provider.signed import SignedParts, hashes_of, own_hashes
-from mpc.transport.connection import Connection, exchange
+from mpc.transport.connection import Background, Connection, exchange
 from ring.streams import block_of
 
-__all__ = ["AuditLink", "LastPartyLink"]
+__all__ = ["AuditLink", "LastPartyLink", "WatchedLink"]
 
 Words = NDArray[np.uint64]
 
@@ -41,7 +50,7 @@ class AuditLink:
     provider : str
         Whom the auditor checks.
     streams : dict of int to PartyStreams
-        The party's, under its number.
+        The party's, under its number; of a watched party also those of the role that it watches.
     timeout : float
         Seconds without a byte after which the auditor counts as lost.
 
@@ -85,15 +94,18 @@ class AuditLink:
         while self.connection.advance():
             self._take()
 
-    def wait(self, id: int) -> None:
-        """Wait until the correction of an id is cleared; raise as :meth:`advance`."""
+    def wait(self, id: int, background: Background | None = None) -> None:
+        """Wait until the correction of an id is cleared; raise as :meth:`advance`.
+
+        `background` goes on meanwhile.
+        """
         while self.cleared < id:
             if self._left:
                 raise self.explain() or PeerClosedError(
                     f"{self._left} ended the session before {self.connection.peer} had checked what"
                     f" {self._provider} dealt"
                 )
-            exchange([self.connection], self._timeout)
+            exchange([self.connection], self._timeout, background)
             self._take()
         self.advance()
 
@@ -108,16 +120,16 @@ class AuditLink:
             self._clear(rest[0])
         elif (
             what == "open"
-            and [type(value) for value in rest] == [bytes, tuple, tuple, tuple]
+            and [type(value) for value in rest] == [bytes, tuple, *self._blocks]
             and all(map(_is_ascending, rest[1:]))
         ):
-            self._open(rest[0], rest[1], Needed(*rest[2:]))
+            self._open(rest[0], rest[1], *_pairs(rest[2:]))
         elif (
             what == "signed"
-            and [type(value) for value in rest] == [tuple, tuple, bytes]
-            and all(map(_is_ascending, rest[:2]))
+            and [type(value) for value in rest] == [*self._blocks, bytes]
+            and all(map(_is_ascending, rest[:-1]))
         ):
-            self._compare(Needed(*rest[:2]), rest[2])
+            self._compare(rest[-1], *_pairs(rest[:-1]))
         elif what == "wrong" and _are_numbers(rest, 2):
             first, last = rest
             raise AuditError(
@@ -141,22 +153,35 @@ class AuditLink:
     def _clear(self, id: int) -> None:
         self.cleared = id
 
-    def _open(self, tags: bytes, picked: tuple[int, ...], blocks: Needed) -> None:
+    def _open(self, tags: bytes, picked: tuple[int, ...], *blocks: Needed) -> None:
         """Send the keys of blocks. Whoever has them learns of these blocks what the provider knows."""
-        masks, corrections = self._keys(blocks)
-        self._post(("keys", b"".join(masks), b"".join(corrections)))
+        keys = chain.from_iterable(self._keys(blocks))
+        self._post(("keys", *(b"".join(each) for each in keys)))
 
-    def _compare(self, blocks: Needed, hashes: bytes) -> None:
+    def _compare(self, hashes: bytes, *blocks: Needed) -> None:
         """Compare hashes that the provider has signed with those of the keys that it shares with us."""
-        if hashes != hashes_of([self._keys(blocks)]):
+        if hashes != hashes_of(self._keys(blocks)):
             raise FrameError(f"{self._provider} sent a signature of other keys")
 
-    def _keys(self, blocks: Needed) -> tuple[list[bytes], list[bytes]]:
-        (streams,) = self._streams.values()
-        return (
-            [streams.masks.key(block) for block in blocks.masks],
-            [streams.corrections.key(block) for block in blocks.corrections],
-        )
+    @property
+    def _blocks(self) -> list[type]:
+        """The types of what names blocks in a message: of masks and of corrections, for each role here."""
+        return [tuple, tuple] * len(self._streams)
+
+    def _keys(self, blocks: Sequence[Needed]) -> list[tuple[list[bytes], list[bytes]]]:
+        """Return the keys of blocks of each role here: of masks, and of corrections."""
+        try:
+            return [
+                (
+                    [streams.masks.key(block) for block in each.masks],
+                    [streams.corrections.key(block) for block in each.corrections],
+                )
+                for streams, each in zip(self._streams.values(), blocks, strict=True)
+            ]
+        except ShapeError as error:
+            raise FrameError(
+                f"{self.connection.peer} named blocks that are none: {error}"
+            ) from None
 
     def _post(self, message: tuple[Any, ...]) -> None:
         self.connection.post_bytes(Kind.AUDIT, wire.encode(message))
@@ -254,7 +279,8 @@ class LastPartyLink(AuditLink):
             hashes, signature, digest = self._signed.read(data, self._numbers - 1, frame)
         except ShapeError as error:
             raise FrameError(f"{self._provider} sent {error}") from None
-        self._compare(needed[-1], own_hashes(hashes, needed, self._parties - 1))
+        mine = [own_hashes(hashes, needed, role) for role in self._streams]
+        self._compare(b"".join(mine), *(needed[role] for role in self._streams))
         self._end_run()
         self._bind((hashes, digest, signature))
 
@@ -262,8 +288,12 @@ class LastPartyLink(AuditLink):
         """Send the auditor a part whose corrections are here."""
         part, tags = self._requested.popleft(), self._tags
         self._bound.append((part, tags))
-        self._post(("part", part.frame, part.last, tags, *signed))
+        self._post(("part", self._asked(part.frame), part.last, tags, *signed))
         self._tags, self._arrived, self.bound = b"", 0, part.last
+
+    def _asked(self, frame: bytes) -> bytes:
+        """Return what to say of the requests of a part."""
+        return frame
 
     def _clear(self, id: int) -> None:
         if id > self.bound:
@@ -272,7 +302,7 @@ class LastPartyLink(AuditLink):
         while self._bound and self._bound[0][0].last <= id:
             self._bound.popleft()
 
-    def _open(self, tags: bytes, picked: tuple[int, ...], blocks: Needed) -> None:
+    def _open(self, tags: bytes, picked: tuple[int, ...], *blocks: Needed) -> None:
         # Who can name the tags has not asked before the corrections were bound.
         part, bound = self._bound[0] if self._bound else (None, b"")
         if (
@@ -280,16 +310,77 @@ class LastPartyLink(AuditLink):
             or tags != bound
             or not picked
             or picked[-1] >= part.runs
-            or blocks != self._needed(part, picked)
+            or list(blocks) != self._needed(part, picked)
         ):
             raise FrameError(
                 f"{self.connection.peer} asked for keys of blocks that are not those of the next part"
             )
-        super()._open(tags, picked, blocks)
+        super()._open(tags, picked, *blocks)
 
-    def _needed(self, part: RequestedPart, picked: Sequence[int]) -> Needed:
+    def _needed(self, part: RequestedPart, picked: Sequence[int]) -> list[Needed]:
         *_, runs = runs_of(part.frame, _WORDS, part.runs, picked)
-        return blocks_needed(list(chain.from_iterable(runs)), self._parties)[-1]
+        needed = blocks_needed(list(chain.from_iterable(runs)), self._parties)
+        return [needed[role] for role in self._streams]
+
+
+class WatchedLink(LastPartyLink):
+    """A watched party's: it names each part that it has asked for, see :mod:`mpc.provider.announced`.
+
+    Parameters
+    ----------
+    connection, provider, streams, timeout, key, parties
+        As for :class:`LastPartyLink`; the key has both who get corrections.
+    signs : bool
+        Whether the provider signs each part.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        provider: str,
+        streams: Mapping[int, PartyStreams],
+        timeout: float,
+        key: bytes,
+        parties: int,
+        signs: bool,
+    ) -> None:
+        super().__init__(connection, provider, streams, timeout, key, parties)
+        self._signs = signs
+        me = next(iter(streams))
+        self._names_requests = me == parties - 1
+        self._receives = me in holders(parties)
+
+    @property
+    def signs(self) -> bool:
+        """Whether the provider signs each part, for those who get corrections."""
+        return self._signs
+
+    def requested(self, part: RequestedPart) -> None:
+        """Note a part that the provider is asked for; who gets no corrections has nothing to wait for."""
+        super().requested(part)
+        if not self._receives:
+            self._bind(())
+
+    def wait(self, id: int, background: Background | None = None) -> None:
+        """As :meth:`AuditLink.wait`; in time it may be any of the others who is late."""
+        try:
+            super().wait(id, background)
+        except PeerTimeoutError as error:
+            raise PeerTimeoutError(
+                f"{error}: {self.connection.peer} clears what all parties have told it of"
+            ) from None
+
+    def _asked(self, frame: bytes) -> bytes:
+        return frame if self._names_requests else sha256(frame).digest()
+
+    def _open(self, tags: bytes, picked: tuple[int, ...], *blocks: Needed) -> None:
+        # Who gets no corrections has said no tags.
+        super()._open(tags if self._receives else b"", picked, *blocks)
+
+
+def _pairs(blocks: Sequence[tuple[int, ...]]) -> Iterator[Needed]:
+    """Yield the blocks of each role: of masks, and of corrections."""
+    return map(Needed, blocks[::2], blocks[1::2])
 
 
 def _are_numbers(values: Sequence[Any], count: int) -> bool:

@@ -1,7 +1,8 @@
 """The auditor as a service: it computes a part of what the provider deals again.
 
 All computing parties of a session connect to it, and :mod:`mpc.provider.audit` says what they tell each
-other. It hears nothing from the provider and tells it nothing, and no opened value ever comes here.
+other; :mod:`mpc.provider.announced` what counts where one of them may lie. It hears nothing from the
+provider and tells it nothing, and no opened value ever comes here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from mpc.core.errors import (
 )
 from mpc.core.events import record
 from mpc.core.frames import Kind
+from mpc.core.watching import MALICIOUS, SEMI_HONEST
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import audit_terms
+from mpc.provider.announced import OpenedKeys, Tellers, compare_inputs
 from mpc.provider.audit import (
     CORRECTION_KEY_BYTES,
     MASK_KEY_BYTES,
@@ -48,12 +51,14 @@ from mpc.provider.evidence import Evidence
 from mpc.provider.meetings import Meeting, MeetingService
 from mpc.provider.signed import hashes_of, own_hashes, statement
 from mpc.transport.certificates import presented
-from mpc.transport.connection import Connection, wait
+from mpc.transport.connection import Connection, exchange, wait
 from mpc.transport.signatures import Signer, is_signed
+from ring.streams import fresh_key
 
 __all__ = ["AuditorService"]
 
 _LARGEST_MESSAGE = 1 << 23
+_LARGEST_HASHES = 1 << 20
 # Of requests of parts that wait for a verdict. The last party's keys come behind them, so all are read.
 _MOST_PENDING_BYTES = 1 << 28
 _PART_BYTES = 1 << 10
@@ -115,12 +120,19 @@ class AuditorService(MeetingService):
 
     def terms(self) -> dict[str, Any]:
         """Return the terms on which the auditor and every party must agree."""
-        return {**super().terms(), "auditor": audit_terms(self.read)}
+        return {
+            **super().terms(),
+            "auditor": audit_terms(self.read),
+            "security": self.read.security,
+        }
 
     def health(self) -> dict[str, Any]:
         """Return the state, and how many parts were announced, audited and found wrong."""
         counts = {name: self.counted(name) for name in ("parts", "audited", "wrong")}
-        return {**super().health(), "rate": f"{self.read.audit_rate:g}", **counts}
+        told = {**super().health(), "rate": f"{self.read.audit_rate:g}", **counts}
+        if self.read.security != SEMI_HONEST:
+            told["security"] = self.read.security
+        return told
 
     def figures(self) -> dict[str, int]:
         """Return the figures that metrics show of this service, beside those counted from events."""
@@ -129,8 +141,24 @@ class AuditorService(MeetingService):
 
     def hold(self, meeting: Meeting, connections: Mapping[str, Connection]) -> None:
         """Audit a session until its parties have left."""
-        key = tag_key(meeting.keys[self.read.names[-1]])
-        _Auditing(self, meeting, connections, key).run()
+        names = tuple(connections)
+        key = meeting.keys[names[-1]]
+        watched = any(terms.get("security") == MALICIOUS for terms in meeting.terms.values())
+        security = MALICIOUS if watched else SEMI_HONEST
+        tellers = Tellers(self.me, names, security, self.read.audit_signed)
+        if watched:
+            self._compare_inputs(connections)
+            key = fresh_key()
+            for name in names:
+                connections[name].post_bytes(Kind.KEYS, key if name in tellers.receivers else b"")
+        _Auditing(self, meeting, connections, tag_key(key), tellers).run()
+
+    def _compare_inputs(self, connections: Mapping[str, Connection]) -> None:
+        """Hear from watched parties which input keys the provider has given them, and compare."""
+        for connection in connections.values():
+            connection.expect_bytes([Kind.KEYS], _LARGEST_HASHES)
+        exchange(connections.values(), self.read.timeouts.connect)
+        compare_inputs({name: each.take().data.tobytes() for name, each in connections.items()})
 
     def _sign(self, read: Configuration, message: bytes) -> tuple[bytes, bytes]:
         """Return the auditor's certificate and its signature of a message."""
@@ -168,7 +196,7 @@ class _Part:
     last: int
     tags: bytes
     picked: tuple[int, ...]
-    # Hashes of keys, digest of the corrections and signature, where the provider signs.
+    # Hashes of keys, digest of the corrections and signatures, where the provider signs.
     signed: tuple[bytes, ...]
     # Of each run that is picked.
     runs: list[list[tuple[int, Correlation]]] = field(default_factory=list)
@@ -184,20 +212,21 @@ class _Auditing:
         meeting: Meeting,
         connections: Mapping[str, Connection],
         key: bytes,
+        tellers: Tellers,
     ) -> None:
         self._service, self._meeting, self._connections = service, meeting, connections
         self._names = tuple(connections)
         self._here = list(connections)
         self._rate = service.read.audit_rate
-        self._key = key
+        self._key, self._tellers = key, tellers
         self._recomputation = Recomputation(len(connections))
         self._signs = service.read.audit_signed
         # Those that hold when the session begins: a long session outlives a renewal.
         provider = service.read.provider
         self._certificates = () if provider is None else provider.accepted
         self._parts: deque[_Part] = deque()
-        # Keys that were asked for the first part, by party.
-        self._opened: dict[str, tuple[bytes, bytes]] = {}
+        # Keys that were asked for the first part.
+        self._opened = OpenedKeys(self._names, tellers.roles)
         self._asked_at = 0.0
         self._pending_bytes = 0
         self._last = 0
@@ -235,9 +264,9 @@ class _Auditing:
             and self._parts[0].needed
             and now > self._asked_at + limit
         ):
-            late = [name for name in self._names if name not in self._opened]
+            late = " and ".join(self._opened.late)
             raise PeerTimeoutError(
-                f"{' and '.join(late)} did not open keys to {self._service.me} within {limit:g} s"
+                f"{late} did not open keys to {self._service.me} within {limit:g} s"
             )
 
     # What comes.
@@ -287,13 +316,24 @@ class _Auditing:
             raise FrameError(f"{name} sent a message that is malformed")
         what, *rest = message
         kinds = [type(value) for value in rest]
-        part = [bytes, int, bytes, *([bytes] * 3 if self._signs else [])]
-        if what == "part" and name == self._names[-1] and kinds == part:
-            self._bind(name, *rest)
-        elif what == "keys" and kinds == [bytes, bytes]:
+        if what == "part" and kinds == self._tellers.kinds(name):
+            self._announced(name, *rest)
+        elif what == "keys" and kinds == [bytes, bytes] * len(self._tellers.roles[name]):
             self._open(name, *rest)
         else:
             raise FrameError(f"{name} sent a message that is malformed")
+
+    def _announced(self, name: str, *said: Any) -> None:
+        """Take in what a party announces; draw when all have who announce parts."""
+        part = self._tellers.add(name, *said)
+        if part is None:
+            self._check_room(name)
+        else:
+            self._bind(self._names[-1], part.frame, part.last, part.tags, *part.signed)
+
+    def _check_room(self, name: str) -> None:
+        if self._pending_bytes + self._tellers.waiting_bytes > _MOST_PENDING_BYTES:
+            raise FrameError(f"{name} announced more parts than can wait for a verdict")
 
     def _bind(self, name: str, frame: bytes, last: int, tags: bytes, *signed: bytes) -> None:
         """Draw whether to audit a part, or each run of it, now that its corrections are bound."""
@@ -304,8 +344,7 @@ class _Auditing:
             raise FrameError(f"{name} announced a part whose ids were announced already")
         self._last = last
         self._pending_bytes += _size(frame, tags, *signed)
-        if self._pending_bytes > _MOST_PENDING_BYTES:
-            raise FrameError(f"{name} announced more parts than can wait for a verdict")
+        self._check_room(name)
         counts = self._meeting.counts
         picked = draw(self._rate, runs)
         part = _Part(counts["parts"], frame, last, tags, picked, signed)
@@ -314,17 +353,19 @@ class _Auditing:
         if self._signs:
             self._show_hashes(part)
 
-    def _open(self, name: str, masks: bytes, corrections: bytes) -> None:
+    def _open(self, name: str, *keys: bytes) -> None:
         needed = self._parts[0].needed if self._parts else []
         if not needed or name in self._opened:
             raise FrameError(f"{name} sent keys that it was not asked for")
-        of = needed[self._names.index(name)]
-        if (len(masks), len(corrections)) != (
-            MASK_KEY_BYTES * len(of.masks),
-            CORRECTION_KEY_BYTES * len(of.corrections),
-        ):
-            raise FrameError(f"{name} sent keys of other blocks than it was asked for")
-        self._opened[name] = masks, corrections
+        opened = tuple(zip(keys[::2], keys[1::2], strict=True))
+        for role, (masks, corrections) in zip(self._tellers.roles[name], opened, strict=True):
+            of = needed[role]
+            if (len(masks), len(corrections)) != (
+                MASK_KEY_BYTES * len(of.masks),
+                CORRECTION_KEY_BYTES * len(of.corrections),
+            ):
+                raise FrameError(f"{name} sent keys of other blocks than it was asked for")
+        self._opened.add(name, opened)
 
     # What goes.
 
@@ -351,7 +392,7 @@ class _Auditing:
             if part.picked:
                 if not part.needed:
                     self._ask(part)
-                if len(self._opened) < len(self._names):
+                if self._opened.late:
                     break
                 if (wrong := self._wrong(part)) is not None:
                     return self._convict(*wrong)
@@ -375,10 +416,13 @@ class _Auditing:
             raise self._other_ids()
         part.needed = blocks_needed(list(chain.from_iterable(part.runs)), len(self._names))
         self._asked_at = time.monotonic()
-        for name, needed in zip(self._names, part.needed, strict=True):
-            if name in self._here:
-                asked = needed.masks, needed.corrections
-                self._send(name, ("open", part.tags, part.picked, *asked))
+        for name in self._here:
+            self._send(name, ("open", part.tags, part.picked, *self._blocks_of(name, part.needed)))
+
+    def _blocks_of(self, name: str, needed: Sequence[Needed]) -> list[tuple[int, ...]]:
+        """Return the blocks of masks and of corrections of each role of which a party has the keys."""
+        roles = self._tellers.roles[name]
+        return [each for role in roles for each in (needed[role].masks, needed[role].corrections)]
 
     def _requests(self, part: _Part) -> tuple[int, list[list[tuple[int, Correlation]]]]:
         """Return the first id of a part, and the requests of the runs that are picked."""
@@ -402,22 +446,21 @@ class _Auditing:
         Otherwise a provider could sign other hashes wherever it deals wrongly, and be accused of nothing.
         """
         needed = blocks_needed(self._requests(part)[1][0], len(self._names))
-        # The last party has compared its own.
-        for party, name in enumerate(self._names[:-1]):
-            hashes = own_hashes(part.signed[0], needed, party)
-            if name in self._here:
-                blocks = needed[party]
-                self._send(name, ("signed", blocks.masks, blocks.corrections, hashes))
+        for name in self._here:
+            # Who gets corrections has compared its own.
+            if name not in self._tellers.receivers:
+                roles = self._tellers.roles[name]
+                hashes = b"".join(own_hashes(part.signed[0], needed, role) for role in roles)
+                self._send(name, ("signed", *self._blocks_of(name, needed), hashes))
 
     def _wrong(self, part: _Part) -> tuple[int, int, str] | None:
         """Compute a part's corrections again, and compare; return ids and evidence if they are wrong."""
-        opened = [self._opened[name] for name in self._names]
-        self._opened = {}
+        opened = self._opened.take()
         self._meeting.counts["audited"] += len(part.picked)
-        certificate = b""
+        signer = b"", b""
         if self._signs:
             # Before anything is computed: masks that follow from forged keys must not get into the cache.
-            certificate = self._signer_of(part)
+            signer = self._signer_of(part)
             self._compare_keys(part, opened)
         digest, asked = sha256(), list(chain.from_iterable(part.runs))
         with closing(self._recomputation.corrections(asked, part.needed, opened)) as computed:
@@ -429,7 +472,7 @@ class _Auditing:
                         digest.update(words.astype("<u8", copy=False).data)
                 if tag.end() != part.tags[k * TAG_BYTES : (k + 1) * TAG_BYTES]:
                     said = digest.digest()
-                    shown = self._evidence(part, said, certificate) if self._signs else ""
+                    shown = self._evidence(part, said, *signer) if self._signs else ""
                     return run[0][0], run[-1][0], shown
         return None
 
@@ -441,13 +484,13 @@ class _Auditing:
             if own_hashes(hashes, part.needed, party) != hashes_of([cut]):
                 raise FrameError(f"the provider has signed other keys than {name} has opened")
 
-    def _signer_of(self, part: _Part) -> bytes:
-        """Return the provider's certificate that a part is signed with."""
-        hashes, digest, signature = part.signed
+    def _signer_of(self, part: _Part) -> tuple[bytes, bytes]:
+        """Return the provider's certificate that a part is signed with, and the signature."""
+        hashes, digest, *signatures = part.signed
         said = statement(self._meeting.id, part.number, part.frame, hashes, digest)
-        for certificate in self._certificates:
+        for signature, certificate in product(signatures, self._certificates):
             if is_signed(said, signature, [certificate]):
-                return certificate
+                return certificate, signature
         raise self._not_signed()
 
     def _not_signed(self) -> FrameError:
@@ -456,9 +499,9 @@ class _Auditing:
             f"{last} sent a signature that is not the provider's, of what it has dealt"
         )
 
-    def _evidence(self, part: _Part, follows: bytes, certificate: bytes) -> str:
+    def _evidence(self, part: _Part, follows: bytes, certificate: bytes, signature: bytes) -> str:
         """Write evidence, unless the last party has not told what it was sent."""
-        hashes, digest, signature = part.signed
+        hashes, digest, *_ = part.signed
         if digest == follows:
             raise self._not_signed()
         evidence = Evidence(

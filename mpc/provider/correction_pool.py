@@ -23,6 +23,7 @@ from mpc.core.errors import ArgumentError, SottoError
 from mpc.core.events import record
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Request
+from mpc.provider.watched import watched_provider
 from ring import set_num_threads
 
 __all__ = ["CorrectionPool"]
@@ -35,6 +36,7 @@ class _Kept(threading.local):
 
     def __init__(self) -> None:
         self.provider = lru_cache(maxsize=4)(Provider)
+        self.watched = lru_cache(maxsize=4)(watched_provider)
 
 
 _kept = _Kept()
@@ -47,12 +49,13 @@ def _use_one_core(home: int) -> None:
         set_num_threads(1)  # the other cores have workers of their own
 
 
-def _deal(keys: tuple[bytes, ...], request: Request, limit: int, home: int) -> Words:
+def _deal(keys: tuple[bytes, ...], watched: bool, request: Request, limit: int, home: int) -> Words:
     """Compute one correction, in a worker, or in the process `home` if no worker is left."""
     _use_one_core(home)
     correlation = request.correlation(limit)
     out = np.empty(correlation.corrected_words, np.uint64)
-    _kept.provider(keys).correct(request.id, correlation, out)
+    provider = _kept.watched(keys) if watched else _kept.provider(keys)
+    provider.correct(request.id, correlation, out)
     return out
 
 
@@ -108,14 +111,20 @@ class CorrectionPool:
         results: Iterator[Any] = run(calls)
         return results
 
-    def deal(self, keys: tuple[bytes, ...], requests: Sequence[Request]) -> Iterator[Words]:
-        """Yield corrections in the order of `requests`, of which a call takes a few for each worker."""
+    def deal(
+        self, keys: tuple[bytes, ...], requests: Sequence[Request], watched: bool = False
+    ) -> Iterator[Words]:
+        """Yield corrections in the order of `requests`, of which a call takes a few for each worker.
+
+        The keys are those of the parties, or of the roles of parties that are `watched`.
+        """
         from joblib import delayed
 
         dealt = 0
         with self._turn:
             calls = [
-                delayed(_deal)(keys, request, self._limit, os.getpid()) for request in requests
+                delayed(_deal)(keys, watched, request, self._limit, os.getpid())
+                for request in requests
             ]
             corrections = self._run(calls)
             try:
@@ -134,7 +143,7 @@ class CorrectionPool:
                 # A worker is lost: joblib starts others for the next call.
                 record("workers", warning=True, problem=type(error).__name__)
         for request in requests[dealt:]:
-            yield _deal(keys, request, self._limit, os.getpid())
+            yield _deal(keys, watched, request, self._limit, os.getpid())
 
 
 def check_workers(workers: object) -> int:

@@ -18,7 +18,7 @@ from mpc.core.keys import PartyStreams
 from mpc.provider.audit_link import LastPartyLink
 from mpc.provider.requests import Block, RequestedPart
 from mpc.provider.sources import ProviderSource, book_request, expand_masks
-from mpc.transport.connection import Connection, exchange
+from mpc.transport.connection import Background, Connection, exchange
 from mpc.transport.remote import located
 
 __all__ = ["RemoteProvider"]
@@ -52,6 +52,10 @@ class RemoteProvider(ProviderSource):
     """
 
     works_ahead = True
+
+    # What goes on while this process waits: for corrections, and for the auditor.
+    _while_dealt: Background | None = None
+    _while_audited: Background | None = None
 
     def __init__(
         self,
@@ -185,7 +189,7 @@ class RemoteProvider(ProviderSource):
         """Wait for the next correction."""
         self._expect()
         try:
-            exchange([self.connection], self._timeout)
+            exchange([self.connection], self._timeout, self._while_dealt)
             self._arrived()
         except PeerError as error:
             raise located(error, self._ledger.where()) from None
@@ -195,19 +199,22 @@ class RemoteProvider(ProviderSource):
         while audit.bound < id:
             self._receive()
         try:
-            audit.wait(id)
+            audit.wait(id, self._while_audited)
         except PeerError as error:
             raise located(error, self._ledger.where()) from None
 
     def advance(self) -> None:
         """Receive corrections that have arrived ahead of need, as far as possible without waiting."""
+        self._receive_ahead()
+        if self._audit is not None:
+            self._audit.advance()
+
+    def _receive_ahead(self) -> None:
         while (self._due or self._signature_is_due) and self._ready_bytes <= _AHEAD_BYTES:
             self._expect()
             if not self.connection.advance(_PIECE_BYTES):
                 break
             self._arrived()
-        if self._audit is not None:
-            self._audit.advance()
 
     @property
     def _signature_is_due(self) -> bool:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mpc.core.errors import AbortError, FrameError, PeerClosedError, PeerError, ShapeError
 from mpc.core.frames import Kind
 from mpc.core.keys import provider_streams
-from mpc.core.watching import MALICIOUS, SEMI_HONEST
+from mpc.core.watching import MALICIOUS, SEMI_HONEST, holders, role_streams
 from mpc.parties.configuration import Configuration, Member
 from mpc.parties.handshake import SIGNED
 from mpc.provider.correction_pool import CorrectionPool, check_workers
@@ -30,9 +30,10 @@ from mpc.provider.dealer import Provider
 from mpc.provider.meetings import Meeting, MeetingService
 from mpc.provider.requests import Request, read
 from mpc.provider.signed import ProviderSignatures
-from mpc.provider.watched import Requests, holders, keys_for, watched_provider
+from mpc.provider.watched import Requests, keys_for, watched_provider
 from mpc.transport.connection import Connection, wait
 from mpc.transport.signatures import Signer
+from ring.streams import NamedStreamBlocks, StreamBlocks
 
 __all__ = ["ProviderService"]
 
@@ -113,10 +114,9 @@ class ProviderService(MeetingService):
     def hold(self, meeting: Meeting, connections: Mapping[str, Connection]) -> None:
         """Deal for a session until its last party says goodbye."""
         keys = [meeting.keys[name] for name in connections]
-        if any(terms.get("security") == MALICIOUS for terms in meeting.terms.values()):
-            _WatchedDealing(self, meeting, list(connections.values()), keys).run()
-            return
-        dealing = _Dealing(self, meeting, list(connections.values()), keys)
+        watched = any(terms.get("security") == MALICIOUS for terms in meeting.terms.values())
+        kind = _WatchedDealing if watched else _Dealing
+        dealing = kind(self, meeting, list(connections.values()), keys)
         if any(str(terms.get("auditor")).endswith(SIGNED) for terms in meeting.terms.values()):
             key = self.member(self.read).key
             assert key is not None
@@ -130,6 +130,8 @@ class ProviderService(MeetingService):
 
 class _Dealing:
     """Requests in, corrections out, for one session and in one thread."""
+
+    _watched = False
 
     def __init__(
         self,
@@ -155,9 +157,12 @@ class _Dealing:
         self._signatures = ProviderSignatures(
             self._meeting.id,
             signer.sign,
-            [provider_streams(key) for key in self._keys],
+            self._streams(),
             self._service.limit,
         )
+
+    def _streams(self) -> list[tuple[StreamBlocks, NamedStreamBlocks]]:
+        return [provider_streams(key) for key in self._keys]
 
     def run(self) -> None:
         """Serve until the last party says goodbye, however long it sends no request."""
@@ -189,15 +194,20 @@ class _Dealing:
 
     def _answer(self) -> None:
         for correction, id in self._deal():
-            self._last.post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
-            if self._signatures is not None:
-                signature = self._signatures.dealt(correction)
-                if signature is not None:
-                    self._last.post_bytes(Kind.SIGNED, signature)
+            self._post(self._last, correction, id, self._signature(correction))
             self._last.push()
             # With few cores, let the party that waits for this correction run first.
             os.sched_yield()
             self._meeting.counts["corrections"] += 1
+
+    def _signature(self, correction: Words) -> bytes | None:
+        return None if self._signatures is None else self._signatures.dealt(correction)
+
+    @staticmethod
+    def _post(link: Connection, correction: Words, id: int, signature: bytes | None) -> None:
+        link.post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
+        if signature is not None:
+            link.post_bytes(Kind.SIGNED, signature)
 
     def _announce_stop(self) -> None:
         """Announce the stop to all parties but the last, which expects corrections alone."""
@@ -223,21 +233,20 @@ class _Dealing:
         if last not in ready:
             return False
         try:
-            frame = last.take().data.tobytes()
-            before = len(self._pending)
-            self._take_in(frame)
-            if self._signatures is not None:
-                self._signatures.requested(frame, len(self._pending) - before)
+            self._take_in(last.take().data.tobytes())
         except ShapeError as error:
             raise FrameError(f"{last.peer} sent a request that is malformed: {error}") from None
         return True
 
     def _take_in(self, frame: bytes) -> None:
+        before = len(self._pending)
         for request in read(frame):
             if request.id <= self._last_id:
                 raise ShapeError("ids must ascend, none serves twice")
             self._last_id = request.id
             self._pending.append(request)
+        if self._signatures is not None:
+            self._signatures.requested(frame, len(self._pending) - before)
 
     def _deal(self) -> Iterator[tuple[Words, int]]:
         """Compute the next correction, or the next few with several workers."""
@@ -257,13 +266,15 @@ class _Dealing:
                 break
             some.append(self._pending.popleft())
             words += next_words
-        corrections = service.pool.deal(self._keys, some)
+        corrections = service.pool.deal(self._keys, some, self._watched)
         for request, correction in zip(some, corrections, strict=True):
             yield correction, request.id
 
 
 class _WatchedDealing(_Dealing):
     """As _Dealing, for parties who watch one another: :mod:`mpc.provider.watched`."""
+
+    _watched = True
 
     def __init__(
         self,
@@ -280,6 +291,10 @@ class _WatchedDealing(_Dealing):
     @staticmethod
     def _provider_of(keys: list[bytes]) -> Provider:
         return watched_provider(keys)
+
+    def _streams(self) -> list[tuple[StreamBlocks, NamedStreamBlocks]]:
+        each = [role_streams(key, len(self._keys)) for key in self._keys]
+        return [(streams.masks, streams.corrections) for streams in each]
 
     def run(self) -> None:
         """Send each party its keys, and serve until all have said goodbye."""
@@ -303,9 +318,10 @@ class _WatchedDealing(_Dealing):
 
     def _answer(self) -> None:
         for correction, id in self._deal():
+            signature = self._signature(correction)
             for party in self._holders:
                 if party in self._left:
-                    self._left[party].post(Kind.CORRECTION, [correction], id & 0xFFFFFFFF)
+                    self._post(self._left[party], correction, id, signature)
                     self._push(party)
             os.sched_yield()
             self._meeting.counts["corrections"] += 1

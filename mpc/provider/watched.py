@@ -9,7 +9,7 @@ with the text of a failed check. Corrections are of the last role, which two pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +19,19 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import AbortError
 from mpc.core.keys import PartyStreams
 from mpc.core.watching import input_key, role_streams
+from mpc.provider.audit_link import WatchedLink
 from mpc.provider.dealer import Provider
 from mpc.provider.remote import RemoteProvider
 from mpc.provider.requests import Block
 from mpc.provider.sources import book_request, expand_corrected
 from mpc.transport.connection import Connection
 
-__all__ = ["COPIES", "Requests", "WatchedSource", "holders", "keys_for", "watched_provider"]
+__all__ = ["COPIES", "Requests", "WatchedSource", "keys_for", "watched_provider"]
 
 Words = NDArray[np.uint64]
 
 COPIES = 2
 """To how many processes each correction goes."""
-
-
-def holders(parties: int) -> tuple[int, int]:
-    """Return the processes that hold the last role, to which corrections go."""
-    return parties - 2, parties - 1
 
 
 def watched_provider(keys: Sequence[bytes]) -> Provider:
@@ -83,6 +79,13 @@ class Requests:
         return len(self._waiting[party]), self._bytes[party]
 
 
+class _Dealing:
+    """What a party has to do with the provider while it waits for the auditor."""
+
+    def __init__(self, connection: Connection, advance: Callable[[], None]) -> None:
+        self.connections, self.advance = (connection,), advance
+
+
 class WatchedSource(RemoteProvider):
     """A watched party's source: it sends all requests, and gets the corrections of the last role.
 
@@ -95,6 +98,8 @@ class WatchedSource(RemoteProvider):
     ledger : Ledger
         As for :class:`RemoteProvider`.
     parties : int
+    audit : WatchedLink, optional
+        To the provider's auditor, who clears corrections before anybody uses them.
     """
 
     copies = COPIES
@@ -106,10 +111,18 @@ class WatchedSource(RemoteProvider):
         timeout: float,
         ledger: Ledger,
         parties: int,
+        audit: WatchedLink | None = None,
     ) -> None:
-        super().__init__(streams, connection, timeout, ledger)
+        super().__init__(streams, connection, timeout, ledger, audit)
         self._everybody, self._last_role = range(parties), parties - 1
         self._receives = self._last_role in streams
+        # Others may wait for what this process has still to send to the one, or to open to the other.
+        self._while_dealt = audit
+        self._while_audited = _Dealing(connection, self._receive_ahead)
+
+    def repeats(self, bundle: Block) -> int:
+        """Return 0: inputs are masked before the program begins, so requests cannot come before them."""
+        return 0
 
     def announce(self, base: int, bundle: Block) -> None:
         """Send the requests of a block for ids from base + 1 on, without waiting; ids must be new."""
@@ -117,11 +130,10 @@ class WatchedSource(RemoteProvider):
         if not self._receives:
             self._due.clear()
 
-    def advance(self) -> None:
-        """Send what is left of requests, and receive corrections, as far as possible without waiting."""
+    def _receive_ahead(self) -> None:
         # Others wait for these requests, though this process may not be due anything for them.
         self.connection.push()
-        super().advance()
+        super()._receive_ahead()
 
     def _book_request(self, count: int) -> None:
         book_request(self._ledger, count, self._everybody)
@@ -142,6 +154,8 @@ class WatchedSource(RemoteProvider):
             else:
                 expand_corrected(streams, id, correlation, row)
         if not self._receives:
+            if self._audit is not None:
+                self._wait_for_audit(self._audit, id)
             self._begun.discard(id)
             # As the holders of the last role drop what was announced before this and is not used.
             while self._asked and next(iter(self._asked)) < id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from mpc.core.frames import Kind, Shapes
 from mpc.core.interfaces import Transport
 from mpc.transport.connection import Background, Connection, exchange
 
-__all__ = ["RemoteTransport", "located"]
+__all__ = ["RemoteTransport", "end", "last_words", "located", "verdict"]
 
 Words = NDArray[np.uint64]
 
@@ -25,6 +25,35 @@ def located(error: PeerError, where: str) -> PeerError:
     """Return an error of a peer with `where`, the round and the step, added to its text."""
     # Of a failed check nothing is told but that it has failed.
     return error if isinstance(error, AbortError) else type(error)(f"{error} in {where}")
+
+
+def verdict(error: PeerError, background: Background) -> PeerError:
+    """Return the auditor's verdict, if it is there by now, in place of another process' error."""
+    try:
+        background.advance()
+    except AuditError as found:
+        return found
+    except PeerError:
+        pass
+    return error
+
+
+def last_words(peers: Iterable[Connection]) -> PeerError | None:
+    """Return why the session has ended, if one of these has said it."""
+    return next(filter(None, (connection.last_words() for connection in peers)), None)
+
+
+def end(
+    connections: Sequence[Connection], problem: str | None, untold: Sequence[Connection | None]
+) -> None:
+    """Send each BYE, or ABORT with the problem, but BYE to those that are not told; close all."""
+    for connection in connections:
+        if problem is None or connection in untold:
+            connection.notify(Kind.BYE)
+        else:
+            connection.notify(Kind.ABORT, problem)
+    for connection in connections:
+        connection.close()
 
 
 class Route(NamedTuple):
@@ -164,29 +193,17 @@ class RemoteTransport(Transport):
     def _located(self, error: PeerError) -> PeerError:
         """Return an error with round and step, in place of another party's the auditor's verdict."""
         if self._auditor is not None and self._background is not None:
-            try:
-                self._background.advance()
-            except AuditError as found:
-                error = found
-            except PeerError:
-                pass
+            error = verdict(error, self._background)
         return located(error, self._where())
 
     def last_words(self) -> PeerError | None:
         """Return why the session has ended, if another party has said it."""
-        words = (connection.last_words() for connection in self.peers.values())
-        return next(filter(None, words), None)
+        return last_words(self.peers.values())
 
     def close(self, problem: str | None) -> None:
         """Send the others BYE, or ABORT with the problem, and close all connections."""
         everybody = [*self._everybody, *(() if self._auditor is None else (self._auditor,))]
-        for connection in everybody:
-            if problem is None or connection in self._told_nothing:
-                connection.notify(Kind.BYE)
-            else:
-                connection.notify(Kind.ABORT, problem)
-        for connection in everybody:
-            connection.close()
+        end(everybody, problem, self._told_nothing)
 
     @property
     def bytes_on_the_wire(self) -> tuple[int, int]:

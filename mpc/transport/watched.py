@@ -20,7 +20,7 @@ from mpc.core.frames import Kind, Shapes
 from mpc.core.interfaces import Transport
 from mpc.core.watching import Checks, deliveries
 from mpc.transport.connection import Background, Connection, exchange
-from mpc.transport.remote import located
+from mpc.transport.remote import end, last_words, located, verdict
 
 __all__ = ["RemoteWatched", "Watched"]
 
@@ -192,7 +192,9 @@ class RemoteWatched(Watched):
     where : callable
         Returns the round and the step of the session, for errors.
     background : Background
-        Receives corrections while this party waits for others.
+        Receives corrections, and opens keys for audits, while this party waits for others.
+    auditor : Connection, optional
+        To the auditor. It and the provider are told then that this party stops, and not why.
     """
 
     def __init__(
@@ -204,10 +206,14 @@ class RemoteWatched(Watched):
         timeout: float,
         where: Callable[[], str],
         background: Background,
+        auditor: Connection | None = None,
     ) -> None:
         super().__init__(me, pair_keys)
         self.peers = dict(peers)
         self._everybody = [*self.peers.values(), provider]
+        self._audited = [] if auditor is None else [auditor]
+        # A malicious provider must not learn from an error what the parties have computed.
+        self._told_nothing = () if auditor is None else (provider, auditor)
         self._timeout, self._where, self._background = timeout, where, background
 
     def _exchange(
@@ -222,17 +228,17 @@ class RemoteWatched(Watched):
             exchange(used, self._timeout, self._background)
             return {q: list(self.peers[q].take().arrays()) for q in wanted}
         except PeerError as error:
+            if self._audited:
+                error = verdict(error, self._background)
             raise located(error, self._where()) from None
+
+    def last_words(self) -> PeerError | None:
+        """Return why the session has ended, if another party has said it."""
+        return last_words(self.peers.values())
 
     def close(self, problem: str | None) -> None:
         """Send the others BYE, or ABORT with the problem, and close all connections."""
-        for connection in self._everybody:
-            if problem is None:
-                connection.notify(Kind.BYE)
-            else:
-                connection.notify(Kind.ABORT, problem)
-        for connection in self._everybody:
-            connection.close()
+        end([*self._everybody, *self._audited], problem, self._told_nothing)
 
     @property
     def bytes_on_the_wire(self) -> tuple[int, int]:

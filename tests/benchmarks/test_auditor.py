@@ -7,9 +7,10 @@ import pytest
 import mpc
 
 
-def test_calls_with_an_auditor_are_measured_beside_calls_without(benchmark):
+@pytest.mark.parametrize(("security", "rows"), [("semi-honest", 40), ("malicious", 800)])
+def test_calls_with_an_auditor_are_measured_beside_calls_without(benchmark, security, rows):
     auditor = benchmark("auditor")
-    result = auditor.run((40,), chunks=2, rate=1.0, warm_up=1)
+    result = auditor.run((rows,), chunks=2, rate=1.0, warm_up=1, security=security)
     assert json.loads(json.dumps(result)) == json.loads(json.dumps(result))
     (batch,) = result["batches"]
     plain, audited = (batch["medians"][kind] for kind in auditor.KINDS)
@@ -20,7 +21,9 @@ def test_calls_with_an_auditor_are_measured_beside_calls_without(benchmark):
     assert auditor.share_of(batch) == pytest.approx(again / provider)
     assert auditor.cpu_of(batch, "plain")[1] > 0
     (text,) = [line for line in auditor.auditor_text(result) if line.startswith("| images")]
-    assert "| 40 |" in text and min(plain) > 0
+    assert f"| {rows} |" in text and min(plain) > 0
+    watched = "`auditor.py --security malicious`: network A, three parties"
+    assert auditor.auditor_text(result)[0].startswith(watched) == (security == "malicious")
 
 
 def test_what_the_coins_drew_is_taken_out(benchmark):

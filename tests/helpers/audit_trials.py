@@ -14,7 +14,10 @@ from mpc.provider.service import ProviderService
 class Trial:
     """Two or three parties, a provider and an auditor, with a configuration for all."""
 
-    def __init__(self, folder, parties=("alice", "bob"), rate=1.0, answer=20.0, signed=False):
+    def __init__(
+        self, folder, parties=("alice", "bob"), rate=1.0, answer=20.0, signed=False,
+        security="semi-honest",
+    ):  # fmt: skip
         self.parties, self.folder = parties, folder
         members = (*parties, "provider", "auditor")
         self.sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in members}
@@ -22,7 +25,7 @@ class Trial:
             folder / "trial", parties, ("carl",),
             ports=[sock.getsockname()[1] for sock in self.sockets.values()],
             timeouts=Timeouts(connect=40, answer=answer),
-            auditor=True, audit_rate=rate, audit_signed=signed,
+            auditor=True, audit_rate=rate, audit_signed=signed, security=security,
         )  # fmt: skip
         self.read = configuration.load(path)
         self.reads = dict.fromkeys(parties, self.read)

@@ -22,6 +22,7 @@ from mpc.launch import start as start_processes
 from mpc.parties.handshake import HandshakeError
 from mpc.parties.health import ask
 from mpc.provider import auditor, signed
+from mpc.provider.announced import Tellers
 from mpc.provider.audit_link import AuditLink, LastPartyLink
 from mpc.provider.evidence import load_evidence
 from mpc.provider.signed import hashes_of
@@ -323,7 +324,7 @@ def test_nothing_is_computed_from_keys_that_the_provider_has_not_signed(start, m
 
     def lying(self, said):
         hashes, *rest = said
-        own = hashes_of([self._keys(self._needed(self._requested[0], (0,)))])
+        own = hashes_of(self._keys(self._needed(self._requested[0], (0,))))
         forged = sha256(bytes(16)).digest() * (len(own) // 32)
         bind(self, (hashes.replace(own, forged), *rest))
 
@@ -346,7 +347,11 @@ def test_parts_that_wait_are_bounded_whatever_they_hold(monkeypatch):
     read = SimpleNamespace(audit_rate=1.0, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
-        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16)
+        SimpleNamespace(read=read),
+        meeting,
+        dict.fromkeys(("alice", "bob")),
+        bytes(16),
+        Tellers("auditor", ("alice", "bob"), "semi-honest", signs=False),
     )
     for k in range(16):
         auditing._bind("bob", b"", k + 1, bytes(16))

@@ -15,6 +15,7 @@ from mpc.core.errors import AuditError
 from mpc.core.frames import Kind
 from mpc.planning import Bundle
 from mpc.provider import auditor, service
+from mpc.provider.announced import Tellers
 from mpc.provider.audit_link import LastPartyLink
 from mpc.provider.remote import RemoteProvider
 from tests.helpers.audit_trials import give, trials_in
@@ -266,7 +267,11 @@ def test_each_run_of_a_part_has_a_coin_of_its_own():
     read = SimpleNamespace(audit_rate=0.1, audit_signed=False, provider=None)
     meeting = SimpleNamespace(counts=Counter(), id=bytes(16))
     auditing = auditor._Auditing(
-        SimpleNamespace(read=read), meeting, dict.fromkeys(("alice", "bob")), bytes(16)
+        SimpleNamespace(read=read),
+        meeting,
+        dict.fromkeys(("alice", "bob")),
+        bytes(16),
+        Tellers("auditor", ("alice", "bob"), "semi-honest", signs=False),
     )
     for k in range(100):
         auditing._bind("bob", b"", k + 1, bytes(16 * 100))

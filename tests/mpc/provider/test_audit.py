@@ -1,6 +1,8 @@
 """Audits in one process: what is found, what is not accused, and which keys are asked for."""
 
 import os
+from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import pytest
 import mpc
 from mpc.core.correlation import MaskRef, Part
 from mpc.core.keys import fresh_streams
+from mpc.core.watching import role_streams
 from mpc.protocols.product import ProductTerm
+from mpc.provider.announced import OpenedKeys, Tellers
 from mpc.provider.audit import (
     CorrectionTag,
     Needed,
@@ -19,11 +23,13 @@ from mpc.provider.audit import (
 )
 from mpc.provider.dealer import Provider
 from mpc.provider.requests import Block
+from mpc.provider.watched import watched_provider
 from ring import fresh_key
 from ring.errors import ArgumentError
 from ring.streams import OWN_IDS, block_of
 
 LIMIT = 1 << 27
+NAMES = ("alice", "bob", "carol", "dave", "erin")
 # How many parts of an honest provider are audited; CONTRIBUTING has the campaign.
 PARTS = int(os.environ.get("SOTTO_AUDITS", "150"))
 
@@ -85,20 +91,64 @@ class Trial:
         return tag_of(self.key, number, computed) == tag_of(self.key, number, corrections)
 
 
-def correlations(parties):
-    with mpc.Session(tuple(f"{name}" for name in ("alice", "bob", "carol")[:parties])) as s:
+class WatchedTrial(Trial):
+    """The same where parties watch one another: each announces parts, and opens keys of two roles."""
+
+    def __init__(self, parties=3):
+        super().__init__(parties)
+        keys = [fresh_key() for _ in range(parties)]
+        self.streams = [role_streams(key, parties) for key in keys]
+        self.provider = watched_provider(keys)
+        self.names = NAMES[:parties]
+        self.tellers = Tellers("auditor", self.names, "malicious", signs=False)
+        # What a party tells the auditor in place of what it should: tags, or keys.
+        self.lies = {}
+
+    def is_right(self, number, frame, corrections):
+        requests = requests_of(frame, LIMIT)
+        tag, told = tag_of(self.key, number, corrections), []
+        for name in self.names:
+            said = frame if name == self.names[-1] else sha256(frame).digest()
+            tags = tag if name in self.tellers.receivers else b""
+            tags = self.lies.get((name, "tags"), tags)
+            told.append(self.tellers.add(name, said, requests[-1][0], tags))
+        assert told[:-1] == [None] * (self.parties - 1) and told[-1].frame == frame
+        needed = blocks_needed(requests, self.parties)
+        opened = OpenedKeys(self.names, self.tellers.roles)
+        for name, roles in self.tellers.roles.items():
+            keys = [
+                (
+                    b"".join(map(self.streams[role].masks.key, needed[role].masks)),
+                    b"".join(map(self.streams[role].corrections.key, needed[role].corrections)),
+                )
+                for role in roles
+            ]
+            opened.add(name, self.lies.get((name, "keys"), lambda keys: tuple(keys))(keys))
+        self.audited += 1
+        computed = self.auditor.corrections(requests, needed, opened.take())
+        return tag_of(self.key, number, computed) == told[-1].tags
+
+
+def correlations(parties, security="semi-honest"):
+    with mpc.Session(NAMES[:parties], security=security) as s:
         return s.plan(program).correlations
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(
+    scope="module",
+    params=[(2, Trial), (3, Trial), (3, WatchedTrial), (5, WatchedTrial)],
+    ids=["2", "3", "3 watched", "5 watched"],
+)
 def asked(request):
-    return request.param, correlations(request.param)
+    parties, kind = request.param
+    security = "malicious" if kind is WatchedTrial else "semi-honest"
+    return partial(kind, parties), correlations(parties, security)
 
 
 def test_an_honest_provider_is_never_accused(asked):
     """Parts of every size, at ids anywhere, those that lie in two blocks among them."""
-    parties, found = asked
-    trial = Trial(parties)
+    start, found = asked
+    trial = start()
     generator = np.random.default_rng(7)
     number = 0
     while number < PARTS:
@@ -116,8 +166,8 @@ def test_an_honest_provider_is_never_accused(asked):
 
 
 def test_every_correlation_dealt_wrongly_is_found(asked):
-    parties, found = asked
-    trial = Trial(parties)
+    start, found = asked
+    trial = start()
     kinds = set()
     for number, (id, correlation) in enumerate(found):
         if not correlation.corrected_words:
@@ -134,9 +184,9 @@ def test_every_correlation_dealt_wrongly_is_found(asked):
 @pytest.mark.parametrize("wrong", [1, 4, 12])
 def test_catch_rate(asked, wrong):
     """Of m bad parts, 1 - (1 - rate)^m is caught; the coin is drawn as the service draws it."""
-    parties, found = asked
+    start, found = asked
     rate, runs, caught = 0.1, 250, 0
-    trial = Trial(parties)
+    trial = start()
     (part,) = Block.of(found[-1:], 0, found[-1][0]).parts(0)
     right = trial.deal(part.frame)
     spoiled = [words ^ np.uint64(1 << 40) for words in right]
@@ -153,6 +203,32 @@ def test_catch_rate(asked, wrong):
     expected = 1 - (1 - rate) ** wrong
     # Five standard deviations: a test that fails once in a million runs.
     assert abs(caught / runs - expected) < 5 * (expected * (1 - expected) / runs) ** 0.5
+
+
+@pytest.mark.parametrize("parties", [3, 5])
+def test_of_a_party_that_lies_nothing_is_computed(parties):
+    """Whether the provider deals as agreed or not: nobody is accused, and nothing accepted."""
+    found = correlations(parties, "malicious")
+    (part,) = Block.of(found[-1:], 0, found[-1][0]).parts(0)
+    for name in NAMES[:parties]:
+        for lie in ("tags", "own keys", "keys of the next"):
+            for change in (0, 1 << 40):
+                trial = WatchedTrial(parties)
+                corrections = [words ^ np.uint64(change) for words in trial.deal(part.frame)]
+                if lie == "tags":
+                    trial.lies[name, lie] = bytes(16)
+                    match = "different corrections|tags of corrections that it does not get"
+                else:
+                    which = 0 if lie == "own keys" else 1
+
+                    def forged(keys, which=which):
+                        keys[which] = bytes(len(keys[which][0])), bytes(len(keys[which][1]))
+                        return tuple(keys)
+
+                    trial.lies[name, "keys"] = forged
+                    match = "opened different keys of one role"
+                with pytest.raises(mpc.FrameError, match=match):
+                    trial.is_right(0, part.frame, corrections)
 
 
 def test_a_rate_of_one_draws_every_part():
