@@ -24,7 +24,8 @@ class Timeouts:
     connect : float, default=30
         For the others to start, connect and agree.
     answer : float, default=60
-        For an answer, counted from its last byte that arrived.
+        For an answer, counted from its last byte that arrived; at 1000 bytes a second, if they come more
+        slowly.
     idle : float, default=3600
         For a client's next request; the service then closes the connection.
     """

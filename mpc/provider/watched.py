@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mpc.core.correlation import Correlation
 from mpc.core.cost import Ledger
-from mpc.core.errors import AbortError
+from mpc.core.errors import AbortError, PeerTimeoutError
 from mpc.core.keys import PartyStreams
 from mpc.core.watching import input_key, role_streams
 from mpc.provider.audit_link import WatchedLink
@@ -134,6 +134,15 @@ class WatchedSource(RemoteProvider):
         # Others wait for these requests, though this process may not be due anything for them.
         self.connection.push()
         super()._receive_ahead()
+
+    def _receive(self) -> None:
+        """Wait for the next correction."""
+        try:
+            super()._receive()
+        except PeerTimeoutError as error:
+            raise PeerTimeoutError(
+                f"{error}: it deals what all parties ask it for and take, and one of them may not have"
+            ) from None
 
     def _book_request(self, count: int) -> None:
         book_request(self._ledger, count, self._everybody)

@@ -19,6 +19,9 @@ _AWAKE_SECONDS = 4e-4
 # Where several peers are late, some of them may be waiting for another one, and will name it: how much
 # longer to wait for that.
 _EXPLAIN_SECONDS = 1.0
+# Bytes a second: whoever sends or takes fewer, on average, counts as silent for the rest of the time. A
+# byte now and then would keep the others waiting for ever.
+_LEAST_RATE = 1000.0
 # When waiting is first logged; then after twice the time, and so on.
 REPORT_SECONDS = 5.0
 
@@ -117,7 +120,8 @@ def exchange(
     Raises
     ------
     PeerTimeoutError
-        If a peer that has still to take or send bytes does neither for `timeout` seconds.
+        If a peer that has still to take or send bytes does neither for `timeout` seconds, beyond a
+        second for each 1000 bytes that it has moved.
     PeerError
         If a peer is lost, reports that it stopped, or sends a frame that is not expected.
 
@@ -146,9 +150,9 @@ def exchange(
         links = waiting if background is None else [*waiting, *background.connections]
         waiting = _awake(waiting, background, _sleep(links, left), busy)
         for c in waiting:
-            moved = c.sent_bytes + c.received_bytes
-            if moved != seen[c][0]:
-                seen[c] = (moved, time.monotonic())
+            moved, (before, since) = c.sent_bytes + c.received_bytes, seen[c]
+            if moved != before:
+                seen[c] = (moved, min(time.monotonic(), since + (moved - before) / _LEAST_RATE))
 
 
 def _awake(

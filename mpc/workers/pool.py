@@ -43,17 +43,22 @@ __all__ = [
     "FAILURE",
     "HERE",
     "LOSS",
+    "PART_STATES",
     "RUNNING",
+    "STATES",
     "WAITING",
     "Part",
     "WorkerPool",
+    "most_seconds",
 ]
 
 Words = NDArray[np.uint64]
 
 # The states that a party tells the others: of its pool, and of each part.
 WAITING, HERE, BROKEN = range(3)
+STATES = WAITING, HERE, BROKEN
 RUNNING, DONE, LOSS, FAILURE, ABORTED = range(5)
+PART_STATES = frozenset((RUNNING, DONE, LOSS, FAILURE, ABORTED))
 
 _STARTS = 3
 _LOOK_SECONDS = 0.05
@@ -61,6 +66,12 @@ _LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 3.0
 # How long joblib's tasks may take to return after their party has no more for them.
 _END_SECONDS = 10.0
+
+
+def most_seconds(connect: float) -> float:
+    """Return for how long :meth:`WorkerPool.status` may say that it waits, for the timeout `connect`."""
+    # A wait for each start, and one more for what joblib takes to end what it had started.
+    return (_STARTS + 1) * (connect + _PATIENCE_SECONDS)
 
 
 @dataclass(eq=False)

@@ -15,7 +15,8 @@
 Watched parties (:mod:`mpc.core.watching`) check each other before step 3: what was wrong before could make
 a worker's check fail or pass by a secret. Workers check each other before they return a result, and a check
 that has failed at one ends the session of all. Before a result is used, it is checked that all
-were told the same in step 4.
+were told the same in step 4. What a party says of its workers and parts may be a lie, to all alike: the
+session ends if it is not one of the states, or if the party says for ever that it waits or computes.
 
 Cost: the bytes of all parts, and the rounds of the longest, since parts run in parallel; among watched
 parties 2 more. What parties tell one another in steps 1, 2 and 4 is not booked. A worker holds its own
@@ -27,6 +28,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,8 @@ from mpc.core.errors import (
     ArgumentError,
     AuditError,
     FrameError,
+    PeerError,
+    PeerTimeoutError,
     ShapeError,
     WorkerError,
 )
@@ -54,6 +58,8 @@ Address = tuple[str, int]
 
 _TRIES = 3
 _TURN_SECONDS = 1.0
+# How many times the timeout `answer` a part may take at a watched party when it has ended at another.
+_MOST_BEHIND = 10
 # Bytes of an address in step 2: UTF-8, padded with zeros.
 _ADDRESS_BYTES = 264
 
@@ -100,7 +106,7 @@ def spread(
         If a party has no workers, the program fails in a worker, or rows are lost three times.
         Raised at every party; the session goes on.
     PeerError
-        If another party's own process is lost.
+        If another party's own process is lost, or says what cannot be.
     """
     call = _SpreadCall(session, program, (rows, *others))
     if not session.here:
@@ -207,12 +213,21 @@ class _SpreadCall:
     def _meet(self, mine: WorkerPool) -> list[list[Address]]:
         """Step 2: wait for the workers, and return the addresses of each party's."""
         session = self.session
+        assert session.configuration is not None
         mine.wait_anew()
+        begin, most = time.monotonic(), pool.most_seconds(session.configuration.timeouts.connect)
         while True:
             state, count = mine.status(self.tries == 1)
             own = np.array([state, count], np.uint64)
             everybodys = [words.tolist() for words in session.tell([own], booked=False)]
             states = [state for state, _ in everybodys]
+            for name, (told, ready) in zip(session.parties, everybodys, strict=True):
+                if told not in pool.STATES or (told == pool.HERE and not ready):
+                    self._end(
+                        FrameError(f"{name} sent a state of its workers that is none: {told}")
+                    )
+                if told == pool.WAITING and time.monotonic() - begin > most:
+                    self._end(PeerTimeoutError(f"{name} had no workers within {most:g} s"))
             if pool.BROKEN in states:
                 name = session.parties[states.index(pool.BROKEN)]
                 why = mine.problem if name == session.me else "its error says why"
@@ -228,11 +243,23 @@ class _SpreadCall:
         for row, worker in zip(own, self._workers, strict=False):
             text = f"{worker.address[0]} {worker.address[1]}".encode()
             row[: len(text)] = np.frombuffer(text, np.uint8)
-        addresses = session.tell([own.view(np.uint64)], booked=False)
+        told = session.tell([own.view(np.uint64)], booked=False)
         return [
-            [_address(name, row) for row in words]
-            for name, words in zip(session.parties, addresses, strict=True)
+            [self._address(name, row) for row in words]
+            for name, words in zip(session.parties, told, strict=True)
         ]
+
+    def _address(self, name: str, words: Words) -> Address:
+        text = words.tobytes().rstrip(b"\0").decode("ascii", "replace")
+        host, _, port = text.rpartition(" ")
+        if text and (not port.isdecimal() or not 0 < int(port) < 1 << 16 or not host.isprintable()):
+            self._end(FrameError(f"{name} sent a malformed address of a worker"))
+        return host, int(port or 0)
+
+    def _end(self, error: PeerError) -> NoReturn:
+        """End the session: what another party has told is not what an honest one tells."""
+        with self.session.protocol("workers"):
+            raise error
 
     def _order(
         self, mine: WorkerPool, cut: Sequence[Rows], workers: Sequence[Sequence[Address]]
@@ -271,12 +298,28 @@ class _SpreadCall:
         """Step 4: wait until all parts have ended at all parties; return the joint state of each part."""
         session = self.session
         assert session.configuration is not None
-        patience = session.configuration.timeouts.answer + _TURN_SECONDS
+        answer = session.configuration.timeouts.answer
+        patience, behind = answer + _TURN_SECONDS, _MOST_BEHIND * answer
         seen: dict[int, float] = {}
+        # When a part had ended at the first of the parties.
+        ended: dict[int, float] = {}
         while True:
             sent = [part.state for part in parts]
             states = np.array(session.tell([np.array(sent, np.uint64)], booked=False))
+            for name, own in zip(session.parties, states.tolist(), strict=True):
+                if not pool.PART_STATES.issuperset(own):
+                    self._end(FrameError(f"{name} sent states of parts that are none: {own}"))
             joint = [joint_state(column) for column in states.T.tolist()]
+            for k in np.flatnonzero(np.any(states != pool.RUNNING, axis=0)).tolist():
+                late = time.monotonic() - ended.setdefault(k, time.monotonic()) > behind
+                if late and session.watch is not None and pool.RUNNING in states[:, k]:
+                    name = session.parties[states[:, k].tolist().index(pool.RUNNING)]
+                    self._end(
+                        PeerTimeoutError(
+                            f"part {k} of {len(parts)} had not ended at {name} {behind:g} s after"
+                            " another party's"
+                        )
+                    )
             for k, state in enumerate(joint):
                 if state != pool.RUNNING and k not in seen:
                     seen[k] = time.monotonic()
@@ -297,8 +340,7 @@ class _SpreadCall:
         `states` has shape (parties, parts). AbortError if a check failed at a worker of any party.
         """
         if np.any(states == pool.ABORTED):
-            with self.session.protocol("check"):
-                raise AbortError
+            self._end(AbortError())
         names, me = self.session.parties, self.session.me
         for state, what in ((pool.FAILURE, "failed"), (pool.LOSS, f"was lost {_TRIES} times")):
             if state == pool.LOSS and self.tries < _TRIES:
@@ -322,11 +364,3 @@ def joint_state(states: Sequence[int]) -> int:
     if pool.LOSS in states:
         return pool.LOSS
     return pool.DONE if set(states) == {pool.DONE} else pool.RUNNING
-
-
-def _address(name: str, words: Words) -> Address:
-    text = words.tobytes().rstrip(b"\0").decode("ascii", "replace")
-    host, _, port = text.rpartition(" ")
-    if text and (not port.isdecimal() or not 0 < int(port) < 1 << 16 or not host.isprintable()):
-        raise FrameError(f"{name} sent a malformed address of a worker")
-    return host, int(port or 0)

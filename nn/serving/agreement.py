@@ -45,6 +45,9 @@ _SECONDS_OF_A_TURN = 0.25
 # Tags of refused requests that the leader remembers, since other parties may receive them later. As many
 # may be in turns that not all parties have passed: no turn refuses more until they have.
 _KEPT = 4096
+# Keys that the leader keeps for other parties, in all, and refusals that it has to tell them. What they say
+# beyond that it does not hear: its memory is not theirs to fill.
+_HEARD = 1 << 18
 
 STATUSES = ERROR, LATER, LIMIT, RANGE, DIGEST = "error", "later", "limit", "range", "digest"
 """Why a request has no result: it can have none; the parties cannot answer now; its client has asked for
@@ -287,7 +290,8 @@ class Book:
             return
         with self.changed:
             for key in has:
-                self._note(key, 1 << party)
+                if key in self._had or len(self._had) + len(self._to_refuse) < _HEARD:
+                    self._note(key, 1 << party)
             for key in has_not:
                 self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
 

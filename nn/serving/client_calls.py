@@ -163,13 +163,16 @@ class Calls:
     def describe(self, connection: Connection, name: object) -> Answering:
         """Answer with the description of a model."""
         service = self._service
-        models = service.models_of(connection.peer)
+        models, digests = service.models_of(connection.peer), service.digests
         if name is None and len(models) == 1:
             name = next(iter(models))
+        if isinstance(name, str) and name in models and name not in digests:
+            # The session has ended between the two.
+            yield from self._reply(connection, LATER, service.state)
+            return
         if isinstance(name, str) and name in models:
             described = Description.of(name, models[name], service.largest_rows)
-            digest = service.digests.get(name, b"")
-            yield from self._reply(connection, "ok", digest, *described.values())
+            yield from self._reply(connection, "ok", digests[name], *described.values())
             return
         yield from self._reply(connection, *self._unknown(connection.peer, name))
 
@@ -215,11 +218,15 @@ class Calls:
         contents = Contents(said, names.index(service.me), len(names), watched)
         # Before all else of the model, which may be replaced meanwhile: see Turns.agree_on_models.
         version = service.sets.get(name, b"") if isinstance(name, str) else b""
-        models, problem = service.models_of(connection.peer), ("", "")
+        models, digests = service.models_of(connection.peer), service.digests
+        problem = "", ""
         if not isinstance(name, str) or name not in models:
             problem = self._unknown(connection.peer, name)
-        elif pinned and pinned != service.digests.get(name):
-            problem = DIGEST, f"model {name!r} has the digest {_digest_of(service, name)} now"
+        elif name not in digests:
+            # The session has ended between the two: that is no other model.
+            problem = LATER, service.state
+        elif pinned and pinned != digests[name]:
+            problem = DIGEST, f"model {name!r} has the digest {digests[name].hex()} now"
         elif answer not in answers_of(models[name]):
             allowed = ", ".join(answers_of(models[name]))
             problem = "error", f"answer must be one of {allowed}: the model's owner allows no other"
@@ -296,10 +303,6 @@ class Calls:
         connection.expect(accept)
         yield service.read.timeouts.answer
         return connection.take().arrays()[0]
-
-
-def _digest_of(service: Service, name: str) -> str:
-    return service.digests.get(name, b"").hex() or "of no file"
 
 
 def _seconds(request: Request) -> tuple[int, ...]:

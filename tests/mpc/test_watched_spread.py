@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.core.errors import ABORTED, AbortError, ArgumentError, FrameError
+from mpc.core.errors import ABORTED, AbortError, ArgumentError, FrameError, PeerTimeoutError
 from mpc.workers import pool
 from mpc.workers.spread import joint_state, spread
 from tests.helpers.watched import MORE, LostError, run
@@ -68,7 +68,7 @@ def program(session):
 
 @pytest.fixture
 def pools(monkeypatch):
-    read = SimpleNamespace(timeouts=SimpleNamespace(answer=1.0))
+    read = SimpleNamespace(timeouts=SimpleNamespace(answer=1.0, connect=1.0))
     monkeypatch.setattr("mpc.workers.spread.WorkerPool", Pool)
     begin = mpc.Session._begin
     monkeypatch.setattr(
@@ -150,3 +150,54 @@ def test_who_says_of_parts_that_they_are_done_here_and_lost_there_is_caught(
 @pytest.mark.parametrize("other", [pool.DONE, pool.LOSS, pool.FAILURE, pool.RUNNING])
 def test_a_check_that_failed_at_one_has_failed_for_all(other):
     assert joint_state([other, pool.ABORTED, other]) == pool.ABORTED
+
+
+# What a party may say of its workers to the others, to both of them alike.
+LIES = {
+    "state": ((77, 2), None, FrameError, "sent a state of its workers that is none: 77"),
+    "no worker": ((pool.HERE, 0), None, FrameError, "sent a state of its workers that is none"),
+    "waits": ((pool.WAITING, 0), None, PeerTimeoutError, "had no workers within 0.2 s"),
+    "part": (None, 99, FrameError, r"sent states of parts that are none: \[99, 99\]"),
+    "computes": (None, pool.RUNNING, PeerTimeoutError, "had not ended at {} 0.2 s after"),
+}
+
+
+@pytest.mark.parametrize("cheater", [0, 2])
+@pytest.mark.parametrize("lie", LIES)
+def test_what_a_party_says_of_its_workers_cannot_keep_the_others_for_ever(
+    pools, monkeypatch, lie, cheater
+):
+    state, part_state, kind, text = LIES[lie]
+    me = MORE[cheater]
+
+    class Lying(Pool):
+        def status(self, first):
+            return state if state and self.session.me == me else super().status(first)
+
+        def give(self, worker, part):
+            super().give(worker, part)
+            if part_state is not None and self.session.me == me:
+                part.state = part_state
+
+    monkeypatch.setattr("mpc.workers.spread.WorkerPool", Lying)
+    monkeypatch.setattr("mpc.workers.pool.most_seconds", lambda connect: 0.2)
+    monkeypatch.setattr("mpc.workers.spread._MOST_BEHIND", 0.2)
+    # Where it lasted for ever it ends by this, with another error.
+    outcome = run(program, Patience(60_000))
+    first = [found for found in outcome.results if not isinstance(found, LostError)]
+    assert first and all(isinstance(found, kind) for found in first), outcome.results
+    for found in outcome.results:
+        assert me in str(found)
+        with pytest.raises(type(found), match=text.format(me)):
+            raise found
+
+
+class Patience:
+    """Stops a run after so many messages."""
+
+    def __init__(self, most):
+        self.left = most
+
+    def __call__(self, message):
+        self.left -= 1
+        assert self.left > 0, "for ever"

@@ -524,3 +524,21 @@ def test_a_turn_of_several_models_is_no_longer_than_one_of_one():
     parties.send("dora", "a", model="m0", rows=30)
     parties.send("dora", "b", model="m0", rows=30)
     assert [len(parties.turn(seconds=soon, most=30)) for _ in range(2)] == [1, 1]
+
+
+def test_another_party_cannot_fill_the_memory_of_the_leader(monkeypatch):
+    monkeypatch.setattr(agreement, "_HEARD", 100)
+    parties = Parties()
+    leader, drawn = parties.books[-1], np.random.default_rng(0)
+    forged = [drawn.bytes(agreement.KEY_BYTES) for _ in range(500)]
+    (first,) = parties.send("dora", "before", to=[2])
+    leader.heard(0, forged, [])
+    assert len(leader._had) == len(leader._since) == len(leader._tags) == 100
+    with leader.changed:
+        for key in forged[:99]:
+            leader._drop(key, "too late")
+    leader.heard(0, forged[:10] * 500, [])
+    assert len(leader._had) + len(leader._to_refuse) <= 100
+    # What the leader has itself it still hears.
+    parties.send("dora", "before", to=[0, 1])
+    assert parties.turn() == [("dora", "before", 1)] and first.done

@@ -4,6 +4,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,6 +115,47 @@ def test_an_exchange_that_sleeps_at_once(pair):
     far.close()
     with pytest.raises(mpc.PeerError, match="bob closed the connection"):
         exchange([near], 5, busy=False)
+
+
+class Dripping:
+    """A connection that moves some bytes each time it is looked at, while a clock goes on."""
+
+    peer, expecting, holds = "bob", True, False
+    sent_bytes = received_bytes = 0
+
+    def __init__(self, socket, size, chunk, seconds):
+        self.fileno, self.left, self.chunk, self.seconds = socket.fileno, size, chunk, seconds
+        self.clock = self.looks = 0
+
+    def events(self):
+        return select.POLLOUT
+
+    def advance(self, most=0, readable=None):
+        self.looks += 1
+        assert self.looks < 10_000, "for ever"
+        self.clock += self.seconds
+        self.received_bytes += min(self.chunk, self.left)
+        self.left -= min(self.chunk, self.left)
+        return not self.left
+
+
+def test_who_sends_byte_by_byte_is_not_waited_for_for_ever(monkeypatch):
+    near, far = socket.socketpair()
+    with near, far:
+
+        def wait(size, chunk, seconds):
+            link = Dripping(near, size, chunk, seconds)
+            clock = SimpleNamespace(monotonic=lambda: link.clock, perf_counter=time.perf_counter)
+            monkeypatch.setattr("mpc.transport.waiting.time", clock)
+            exchange([link], 60, busy=False)
+            return link.clock
+
+        # Of a megabyte, a byte every fifty seconds.
+        with pytest.raises(mpc.PeerError, match="^bob did not answer within 60 s"):
+            wait(1 << 20, 1, 50)
+        # A slow network, and one that stops for a while, again and again.
+        assert wait(1 << 20, 1 << 10, 1) == 1024
+        assert wait(1 << 20, 1 << 17, 50) == 400
 
 
 def test_a_frame_beside_another_takes_no_record_of_its_own(pair):

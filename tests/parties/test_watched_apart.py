@@ -3,6 +3,7 @@
 import socket
 import tempfile
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,19 @@ import nn
 from mpc.array.shared_array import SharedArray
 from mpc.command.self_test import CHECKS
 from mpc.core import wire
-from mpc.core.errors import ABORTED
+from mpc.core.cost import Ledger
+from mpc.core.errors import ABORTED, PeerTimeoutError
 from mpc.core.frames import Kind
+from mpc.core.watching import role_streams
 from mpc.launch import HELPERS, start
 from mpc.parties import configuration
 from mpc.parties.configuration import write_example
 from mpc.parties.handshake import client_terms, disagreement, terms
 from mpc.parties.health import ask, table
+from mpc.protocols.truncation import TruncationPair
 from mpc.provider.service import ProviderService
+from mpc.provider.watched import WatchedSource
+from ring import fresh_key
 
 NAMES = ("alice", "bob", "carol")
 MORE = (*NAMES, "dave")
@@ -280,6 +286,21 @@ def test_requests_that_one_party_cannot_send_at_once_go_out_while_it_waits():
     for each in found.values():
         assert all(abs(total - right) < 1 for _, total in each), (each, right)
     assert all(found[name][k][0] for k, name in enumerate(NAMES)), "all was sent at once"
+
+
+def test_that_one_party_asks_the_provider_for_nothing_is_not_the_providers_fault(monkeypatch):
+    def silent(*_):
+        raise PeerTimeoutError("provider did not answer within 60 s")
+
+    monkeypatch.setattr("mpc.provider.remote.exchange", silent)
+    nothing = dict.fromkeys(("post_bytes", "push", "expect_arrays"), lambda *_: None)
+    streams = {role: role_streams(fresh_key(), 3) for role in (1, 2)}
+    source = WatchedSource(streams, SimpleNamespace(**nothing), 60.0, Ledger(3), 3)
+    wanted = TruncationPair(4, 16)
+    source.masks(1, wanted)
+    text = "^provider did not answer within 60 s .*: it deals what all parties ask .* one of them may not"
+    with pytest.raises(PeerTimeoutError, match=text):
+        source.corrected(1, wanted)
 
 
 def test_health_of_the_provider_says_it(tmp_path):

@@ -193,12 +193,18 @@ class Door:
     def models_of(self, client):
         return self._models
 
-    def predict(self):
+    def predict(self, pinned=b""):
         """Return the answer to a call."""
+        said = ASKED[0].packed()[0][0].said
+        return self.told(
+            lambda line: Calls(self).predict(line, bytes(16), "m", pinned, "class", 2, *said)
+        )
+
+    def told(self, call):
+        """Return what a conversation says first."""
         told = []
         line = SimpleNamespace(peer="d", post_bytes=lambda kind, data: told.append(data))
-        said = ASKED[0].packed()[0][0].said
-        list(Calls(self).predict(line, bytes(16), "m", b"", "class", 2, *said))
+        list(call(line))
         return wire.decode(told[0])
 
 
@@ -208,10 +214,22 @@ def test_a_request_reads_the_id_of_the_set_before_all_else_of_the_model():
     assert door.read_[:2] == ["sets", "models_of"]
 
 
+def test_a_session_that_ends_meanwhile_is_no_other_model():
+    """Its digests are gone a moment after its models were looked at: no party has deviated."""
+    door = Door({"m": SimpleNamespace(scores=False)})
+    for pinned in (b"", bytes(32)):
+        assert door.predict(pinned) == ("later", "alice waits")
+        assert door.read_[-1] == "refuse"
+    assert door.told(lambda line: Calls(door).describe(line, "m")) == ("later", "alice waits")
+    door.digests = {"m": bytes(32)}
+    assert door.predict(b"1" * 32)[0] == "digest"
+
+
 def test_rows_of_a_client_that_has_enough_in_progress_are_not_expanded(monkeypatch):
     """A call of some bytes may stand for many rows, and the loop of all clients would expand them."""
     monkeypatch.setattr(parcels, "_expand", None)
     door = Door({"m": SimpleNamespace(scores=False)}, "d has enough")
+    door.digests = {"m": bytes(32)}
     assert door.predict() == ("later", "d has enough")
     assert door.read_[-1] == "refuse"
     (keys, committed), shape = ASKED[0].packed()[0][0].said, ASKED[0].rows.shape
