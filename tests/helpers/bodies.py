@@ -4,6 +4,7 @@ In every process ``mpc.Session`` is replaced by one that meets the other process
 pytest runs the same files. Keys are fixed, so that a local run opens the very same words.
 """
 
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def watch_everybody():
     """Have every session of this process be of parties that watch one another."""
     begin = mpc.Session.__init__
 
+    @functools.wraps(begin)
     def watched(self, parties=("alice", "bob"), **options):
         begin(self, with_a_third(parties), security=MALICIOUS, **options)
 
@@ -239,8 +241,6 @@ class Local:
             mpc.session_setup.fresh_streams = fixed_local_streams
         if self.security == MALICIOUS:
             watch_everybody()
-        witness = Witness(
-            self.share, security=self.security, without=self.without, only=self.only
-        )
+        witness = Witness(self.share, security=self.security, without=self.without, only=self.only)
         witness.listen(LocalTransport)
         return _run(self.arguments, witness)

@@ -142,7 +142,10 @@ def session_of(
     streams = {role: role_streams(keys.roles[role], parties) for role in here}
     inputs = [StreamBlocks(input_key(key, me)) for key in keys.roles]
     pair_keys = {q: keys.pairs[me, q] for q in range(parties) if q != me}
-    salts = {me: salt_stream(pair_keys[(me - 1) % parties]), here[1]: salt_stream(pair_keys[here[1]])}
+    salts = {
+        me: salt_stream(pair_keys[(me - 1) % parties]),
+        here[1]: salt_stream(pair_keys[here[1]]),
+    }
     source = InProcess(streams, parties, provider or watched_provider(keys.roles), copies=2)
     setup = Setup(
         parties=MORE[:parties], here=here, format=FixedPoint(*form), memory_limit=1 << 28,

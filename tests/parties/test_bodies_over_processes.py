@@ -118,9 +118,7 @@ def runs(request):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         locally = pool.submit(Local(arguments, share, security, without=without))
         timeout = 3600 if EVERY or EVERY_WATCHED else 600
-        found = start(
-            lambda _: apart, names, answer_timeout=60, timeout=timeout, security=security
-        )
+        found = start(lambda _: apart, names, answer_timeout=60, timeout=timeout, security=security)
         return found, locally.result(), least
 
 

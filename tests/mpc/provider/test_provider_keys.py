@@ -319,7 +319,9 @@ def test_no_party_moves_ids_to_those_of_masks_that_are_kept(said):
         tell, last = s.tell, s.parties[-1]
         s.tell = lambda own, **how: [*tell(own, **how)[:-1], np.array([said], np.uint64)]
         wanted = f"below {OWN_IDS}" if s.watch is None else "up to 0"
-        with pytest.raises(mpc.FrameError, match=f"^{last} must have used ids {wanted}, got {said}$"):
+        with pytest.raises(
+            mpc.FrameError, match=f"^{last} must have used ids {wanted}, got {said}$"
+        ):
             s.drop_prepared()
         with pytest.raises(mpc.SessionError, match="closed"):
             s.fresh_id()
