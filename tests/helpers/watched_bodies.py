@@ -47,6 +47,7 @@ _BY_REASON = {
         "test_range_policy::test_checks_are_decided_with_those_of_what_follows",
         "test_relu::test_four_rounds_cost_what_is_stated",
         "test_revealing_products::test_a_plan_knows_to_whom_it_was_revealed",
+        "test_revealing_products::test_a_plan_knows_what_is_truncated_already",
         "test_rounding::test_cost_is_as_declared_and_planned",
         "test_shared_fit::test_memory_and_costs_do_not_grow_with_epochs",
         "test_shared_graphs::test_a_value_with_several_uses_is_opened_once",
@@ -80,6 +81,7 @@ _BY_REASON = {
     ),
     SHARES: (
         "test_columns::test_columns_of_two_owners_are_the_rows",
+        "test_domains::test_more_columns_are_refused",
         "test_image_protocols::test_convolution_of_shapes_that_do_not_fit",
         "test_inverse_power::test_what_is_refused",
         "test_normalised::test_division_is_refused_in_formats_without_room_for_it",
@@ -105,6 +107,11 @@ _BY_REASON = {
     ),
     TWO: (
         "test_range_proof::test_the_soundness_error_is_that_of_forty_fair_coins",
+        "test_refusals::test_a_plan_wants_shapes",
+        "test_refusals::test_operands",
+        "test_refusals::test_sharing",
+        "test_rounding::test_products_and_the_ring_s_limit",
+        "test_rounding::test_rint_next_to_the_ring_s_limit",
         "test_shared_fit::test_a_crash_between_two_parties_checkpoints",
         "test_shared_fit::test_a_crash_while_a_checkpoint_takes_the_place_of_the_last",
         "test_shared_fit::test_checkpoints_are_each_partys_own_shares",
@@ -112,6 +119,8 @@ _BY_REASON = {
         "test_shared_fit::test_epochs_of_two_runs_do_not_belong_together",
         "test_shared_fit::test_the_least_learning_rate_of_a_fine_format",
         "test_shared_model::test_bad_input",
+        "test_smooth::test_values_and_bounds_at_the_ring_s_limit",
+        "test_telling::test_one_who_is_lost_ends_the_session",
     ),
 }
 SAY_OTHERWISE = {name: reason for reason, names in _BY_REASON.items() for name in names}
