@@ -46,8 +46,8 @@ def fixed_local_streams(parties):
 
 def with_a_third(parties):
     """Return the parties of a session with a third one, who owns nothing, if these are two."""
-    parties = tuple(parties)
-    return (*parties, "carol") if len(parties) == 2 else parties
+    two = isinstance(parties, (tuple, list)) and len(parties) == 2
+    return (*parties, "carol") if two else parties
 
 
 def watch_everybody():

@@ -13,7 +13,12 @@ SHARES = "counts from before it shares, which takes a round"
 INPUTS = "is about an input that has no mask yet"
 KEYS = "looks at keys that two semi-honest parties have"
 TWO = "is about two parties' shares or files, or says their names"
+DOCTOR = "runs a command that has a session of two parties alone, too"
 _BY_REASON = {
+    DOCTOR: (
+        "test_doctor::test_a_protocol_that_is_wrong_is_found",
+        "test_doctor::test_all_is_well",
+    ),
     COSTS: (
         "test_argmax::test_rounds",
         "test_clip::test_declared_cost",
@@ -100,6 +105,8 @@ _BY_REASON = {
         "test_provider_keys::test_every_key_is_drawn_from_the_operating_system",
     ),
     INPUTS: (
+        "test_threads_and_forks::test_what_a_forked_child_is_refused",
+        "test_threads_and_forks::test_what_another_thread_is_refused",
         "test_provider_keys::test_nothing_secret_is_shown",
         "test_range_check::test_what_parties_have_given",
         "test_requests::test_an_outline_has_all_that_a_plan_depends_on",
