@@ -25,7 +25,7 @@ from mpc.core.watching import (
     input_streams,
     role_streams,
     roles_of,
-    salt_key,
+    salt_stream,
 )
 from mpc.parties.configuration import Configuration
 from mpc.parties.joining import Links
@@ -41,7 +41,7 @@ from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
 from mpc.transport.watched import RemoteWatched
 from mpc.two_party.joint import OwnShares
-from ring import FixedPoint, fresh_key
+from ring import FixedPoint, Stream, fresh_key
 from ring.streams import StreamBlocks
 
 __all__ = [
@@ -145,7 +145,7 @@ def local(
     if watched:
         streams = {role: role_streams(key, len(names)) for role, key in enumerate(provider_keys)}
         inputs = {j: input_streams(provider_keys, j) for j in here}
-        watch = Watch(None, inputs, {role: fresh_key() for role in here})
+        watch = Watch(None, inputs, {role: Stream(fresh_key()) for role in here})
     if provider is None:
         check_two(names)
         source = OwnShares(transfers)
@@ -238,7 +238,7 @@ def _watched(
     parties = len(read.names)
     here = roles_of(me, MALICIOUS, parties)
     before, after = (me - 1) % parties, here[1]
-    salts = {me: salt_key(links.pair_keys[before]), after: salt_key(links.pair_keys[after])}
+    salts = {me: salt_stream(links.pair_keys[before]), after: salt_stream(links.pair_keys[after])}
     streams = {
         role: role_streams(key, parties) for role, key in zip(here, (own, watched), strict=True)
     }

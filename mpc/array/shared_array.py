@@ -132,6 +132,7 @@ class SharedArray(ArrayMethods):
         return self._apply(SharedArray.divided_into, other)
 
     def __pow__(self, exponent: float) -> SharedArray:
+        self.session.check_open()
         if isinstance(exponent, np.ndarray) and not exponent.ndim:
             exponent = exponent.item()
         if isinstance(exponent, (SharedArray, bool)) or not isinstance(exponent, numbers.Real):

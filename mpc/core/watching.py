@@ -64,7 +64,7 @@ __all__ = [
     "role_streams",
     "roles_of",
     "said_of_inputs",
-    "salt_key",
+    "salt_stream",
 ]
 
 Words = NDArray[np.uint64]
@@ -159,9 +159,9 @@ def holders(parties: int) -> tuple[int, int]:
     return parties - 2, parties - 1
 
 
-def salt_key(pair_key: bytes) -> bytes:
-    """Return the key of the salts of a role from that of its two holders, see :class:`Watch`."""
-    return derive(pair_key, "salts of digests")
+def salt_stream(pair_key: bytes) -> Stream:
+    """Return the stream of the salts of a role from the key of its two holders, see :class:`Watch`."""
+    return Stream(derive(pair_key, "salts of digests"))
 
 
 def role_streams(key: bytes, parties: int) -> PartyStreams:
@@ -186,18 +186,20 @@ class Watch:
         The party whose process this is; None where all parties live in it, or none.
     inputs : dict of int to sequence of StreamBlocks
         For each party that lives here, the streams of its inputs' masks, of each role.
-    salts : dict of int to bytes
-        For each role here, a key that its two holders alone have: not another process, and not the
+    salts : dict of int to Stream
+        For each role here, of a key that its two holders alone have: not another process, and not the
         provider, who could guess what a digest is of.
     """
 
     me: int | None
     inputs: Mapping[int, Sequence[StreamBlocks]]
-    salts: Mapping[int, bytes]
+    salts: Mapping[int, Stream]
 
     def salt(self, role: int, number: int) -> bytes:
         """Return 32 bytes that hide what a digest is of, the same at both holders of a role."""
-        return derive(self.salts[role], f"salt {number}", 32)
+        words = np.empty(4, np.uint64)
+        self.salts[role].fill(words, number)
+        return words.astype("<u8").tobytes()
 
     def whole_mask(self, owner: int, id: int, shape: tuple[int, ...]) -> Words:
         """Return the sum over the roles of the mask of an input of `owner`, which lives here."""

@@ -4,6 +4,7 @@ In every process ``mpc.Session`` is replaced by one that meets the other process
 pytest runs the same files. Keys are fixed, so that a local run opens the very same words.
 """
 
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import pytest
 
 import mpc
 from mpc.core.keys import party_streams
+from mpc.core.watching import MALICIOUS, SEMI_HONEST
 from mpc.transport.local import LocalTransport
 from mpc.transport.remote import RemoteTransport
+from mpc.transport.watched import RemoteWatched
 from ring import FixedPoint
 
 FORMAT = (("frac_bits", 16), ("int_bits", 15))
@@ -41,12 +44,46 @@ def fixed_local_streams(parties):
     return streams, provider
 
 
-class Witness:
-    """A pytest plugin that keeps, for each test, its outcome and a digest of what it has opened."""
+def with_a_third(parties):
+    """Return the parties of a session with a third one, who owns nothing, if these are two."""
+    two = isinstance(parties, (tuple, list)) and len(parties) == 2
+    return (*parties, "carol") if two else parties
 
-    def __init__(self, share, provider=True):
+
+def watch_everybody():
+    """Have every session of this process be of parties that watch one another."""
+    begin = mpc.Session.__init__
+
+    @functools.wraps(begin)
+    def watched(self, parties=("alice", "bob"), **options):
+        begin(self, with_a_third(parties), security=MALICIOUS, **options)
+
+    mpc.Session.__init__ = watched
+
+
+def name_of(test):
+    """Return the name of a test's body, whatever its parameters: "test_relu::test_cost"."""
+    file, body = test.split("::", 1)
+    return f"{Path(file).stem}::{body.split('[')[0]}"
+
+
+def _with_two(item):
+    """Whether a body runs with two parties, and another time with three."""
+    ids = item.callspec._idlist if hasattr(item, "callspec") else ()
+    return not {"two", "2 parties"}.isdisjoint(ids) and "pair" not in item.fixturenames
+
+
+class Witness:
+    """A pytest plugin that keeps, for each test, its outcome and a digest of what it has opened.
+
+    `share`: of each `share[0]` bodies the one at `share[1]` runs, with one of its parameters; or None for
+    all. `without` names bodies that do not run, `only` those that run alone: "test_relu::test_cost".
+    """
+
+    def __init__(self, share, provider=True, security=SEMI_HONEST, without=(), only=()):
         self.found = {}
-        self.share, self.provider = share, provider
+        self.share, self.provider, self.security = share, provider, security
+        self.without, self.only = frozenset(without), frozenset(only)
         self.digest = hashlib.sha256()
 
     def note(self, arrays):
@@ -81,13 +118,17 @@ class Witness:
     def pytest_collection_modifyitems(self, items):
         # A tap sees what all parties deal and send: there is no such place here.
         items[:] = [item for item in items if "tap" not in item.fixturenames]
-        # Some of the bodies, with one of their parameters, unless all are asked for.
         if not self.provider:
             items[:] = [item for item in items if "[alone" in item.nodeid]
+        if self.security == MALICIOUS:
+            items[:] = [item for item in items if not _with_two(item)]
+        items[:] = [item for item in items if name_of(item.nodeid) not in self.without]
+        if self.only:
+            items[:] = [item for item in items if name_of(item.nodeid) in self.only]
         bodies = {}
         for item in items:
             bodies.setdefault((item.path, item.originalname), []).append(item)
-        if not os.environ.get("SOTTO_EVERY_PARAMETER"):
+        if self.share is not None:
             every, first = self.share
             groups = list(bodies.values())[first::every]
             items[:] = [group[len(group) // 2] for group in groups]
@@ -109,6 +150,19 @@ class Witness:
             return opened
 
         transport.open = listening
+        if transport is RemoteWatched:
+            # Where all parties live in one process these are openings.
+            give, tell = transport.give, transport.tell
+
+            def giving(this, owner, words):
+                self.note([given := give(this, owner, words)])
+                return given
+
+            def telling(this, words):
+                self.note(told := tell(this, words))
+                return told
+
+            transport.give, transport.tell = giving, telling
         if transport is LocalTransport:
             # Only one party sees what is revealed to one.
             transport.open_to = lambda this, _, shares, opening: deliver(this, [(shares, opening)])[
@@ -127,7 +181,7 @@ def _run(arguments, witness):
             "-p",
             "no:xdist",
             "--no-header",
-            "--maxfail=50",
+            *(["--maxfail=50"] if witness.security == SEMI_HONEST else []),
         ],
         plugins=[witness],
     )
@@ -136,12 +190,14 @@ def _run(arguments, witness):
 
 @dataclass(frozen=True)
 class Processes:
-    """Run pytest in each party's process: of each `share[0]` bodies the one at `share[1]`."""
+    """Run pytest in each party's process, and there the bodies that a :class:`Witness` chooses."""
 
     arguments: tuple
     parties: tuple
-    share: tuple
+    share: tuple | None
     provider: bool = True
+    security: str = SEMI_HONEST
+    without: tuple = ()
 
     def __call__(self, place):
         import mpc.parties.joining
@@ -150,13 +206,15 @@ class Processes:
         mpc.parties.joining.pair_key = mpc.provider.meetings.pair_key = fixed_key
         if place.me == "provider":
             return place.provide()
-        witness = Witness(self.share, self.provider)
-        witness.listen(RemoteTransport)
+        witness = Witness(self.share, self.provider, self.security, self.without)
+        witness.listen(RemoteTransport if self.security == SEMI_HONEST else RemoteWatched)
 
         def session(parties=("alice", "bob"), **options):
             provider = options.pop("provider", "crypto") is not None
             if options.pop("network", None) is not None:
                 pytest.skip("a network is stated in parties.toml, for all sessions")
+            if self.security == MALICIOUS:
+                parties = with_a_third(parties)
             if tuple(parties) != self.parties or provider != self.provider:
                 pytest.skip("needs other parties than were launched")
             form = [options.pop(name, default) for name, default in FORMAT]
@@ -169,13 +227,20 @@ class Processes:
 
 @dataclass(frozen=True)
 class Local:
-    """Run pytest with local sessions, in a process of its own, to compare with."""
+    """Run pytest with local sessions, in a process of its own, with `fixed` keys to compare with."""
 
     arguments: tuple
-    share: tuple
+    share: tuple | None
+    security: str = SEMI_HONEST
+    fixed: bool = True
+    without: tuple = ()
+    only: tuple = ()
 
     def __call__(self):
-        mpc.session_setup.fresh_streams = fixed_local_streams
-        witness = Witness(self.share)
+        if self.fixed:
+            mpc.session_setup.fresh_streams = fixed_local_streams
+        if self.security == MALICIOUS:
+            watch_everybody()
+        witness = Witness(self.share, security=self.security, without=self.without, only=self.only)
         witness.listen(LocalTransport)
         return _run(self.arguments, witness)

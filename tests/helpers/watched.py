@@ -15,7 +15,7 @@ from mpc.core.cost import Ledger
 from mpc.core.errors import ABORTED, AbortError, FrameError
 from mpc.core.frames import Kind
 from mpc.core.setup import Setup
-from mpc.core.watching import Watch, input_key, role_streams, salt_key
+from mpc.core.watching import Watch, input_key, role_streams, salt_stream
 from mpc.provider.sources import InProcess
 from mpc.provider.watched import watched_provider
 from mpc.session import SessionAt
@@ -142,7 +142,10 @@ def session_of(
     streams = {role: role_streams(keys.roles[role], parties) for role in here}
     inputs = [StreamBlocks(input_key(key, me)) for key in keys.roles]
     pair_keys = {q: keys.pairs[me, q] for q in range(parties) if q != me}
-    salts = {me: salt_key(pair_keys[(me - 1) % parties]), here[1]: salt_key(pair_keys[here[1]])}
+    salts = {
+        me: salt_stream(pair_keys[(me - 1) % parties]),
+        here[1]: salt_stream(pair_keys[here[1]]),
+    }
     source = InProcess(streams, parties, provider or watched_provider(keys.roles), copies=2)
     setup = Setup(
         parties=MORE[:parties], here=here, format=FixedPoint(*form), memory_limit=1 << 28,

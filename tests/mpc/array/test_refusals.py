@@ -242,10 +242,13 @@ ON_CLOSED = [
 ]
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("call", ON_CLOSED)
-def test_closed_sessions(call):
+def test_closed_sessions(call, masked):
     with mpc.Session() as s:
         x = s.share([1.0, 2.0], owner="alice")
+        if masked:  # then its products take no round
+            x * x
         cost = s.cost()
     with pytest.raises(mpc.SessionError, match="^the session is closed$"):
         call(s, x)
