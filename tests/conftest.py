@@ -4,12 +4,13 @@ import importlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,22 +33,6 @@ def peers(benchmark, monkeypatch):
     yield benchmark
     for name in {path.stem for path in folder.glob("*.py")} & set(sys.modules):
         del sys.modules[name]
-
-
-def free_port(first=20_000, last=32_000):
-    """Return the first of three ports in a row that are free.
-
-    Below those that systems give to outgoing connections, which might take one meanwhile, or above them.
-    """
-    # Processes that test at the same time begin far from each other.
-    for port in range(first + os.getpid() * 97 % ((last - first) // 2), last, 7):
-        try:
-            for k in range(3):
-                socket.create_server(("127.0.0.1", port + k)).close()
-        except OSError:
-            continue
-        return port
-    raise OSError("no free ports")
 
 
 @pytest.fixture

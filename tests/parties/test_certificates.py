@@ -21,9 +21,10 @@ from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.listener import Listener
 from nn.command import main
 from tests.helpers.dates import redate
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import has_ipv6
 from tests.helpers.programs import network
-from tests.helpers.services import MODELS, Services, free_ports
+from tests.helpers.services import MODELS, Services
 
 
 @pytest.fixture

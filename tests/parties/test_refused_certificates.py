@@ -22,8 +22,9 @@ from mpc.transport.tls_session import Tls
 from nn.command import main
 from nn.serving import client_connections
 from tests.helpers.dates import redate
+from tests.helpers.ports import free_ports
 from tests.helpers.programs import network
-from tests.helpers.services import MODELS, PARTIES, Services, free_ports
+from tests.helpers.services import MODELS, PARTIES, Services
 
 X = np.random.default_rng(3).random((3, 64))
 NOT_THERE = "it is not in that one's parties.toml, which sotto join and SIGHUP there put right"
