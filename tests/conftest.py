@@ -8,11 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.helpers.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test asserts a time: a busy machine stops for longer than any example takes. Bodies that run over
+# processes, and Hypothesis itself where CI is set, have profiles of their own, which say the same.
+if not hypothesis.settings.default.derandomize:
+    hypothesis.settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture
