@@ -4,14 +4,24 @@ import importlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from tests.helpers.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test asserts a time: a busy machine stops for longer than any example takes. Bodies that run over
+# processes, and Hypothesis itself where CI is set, have profiles of their own, which say the same.
+if not hypothesis.settings.default.derandomize:
+    hypothesis.settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture
@@ -34,19 +44,6 @@ def peers(benchmark, monkeypatch):
         del sys.modules[name]
 
 
-def free_port(first=20_000, last=60_000):
-    """Return the first of three ports in a row that are free."""
-    # Processes that test at the same time begin far from each other.
-    for port in range(first + os.getpid() * 97 % ((last - first) // 2), last, 7):
-        try:
-            for k in range(3):
-                socket.create_server(("127.0.0.1", port + k)).close()
-        except OSError:
-            continue
-        return port
-    raise OSError("no free ports")
-
-
 @pytest.fixture
 def port():
     """Return the first of three free ports in a row."""
@@ -63,7 +60,7 @@ def shell(tmp_path):
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
         script.chmod(0o755)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    background, gateway = [], free_port(60_000, 65_000)
+    background, gateway = [], free_port(61_000, 65_000)
     port = free_port()
 
     def run(command):

@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from tests.conftest import free_port
+from tests.helpers.ports import free_port
 from tests.test_docs import DOCS, commands
 
 PAGE = DOCS / "deployment.md"

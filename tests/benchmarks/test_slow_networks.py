@@ -116,8 +116,9 @@ def test_what_is_due_comes_in_order(relay):
 
 
 def test_delay_and_bandwidth_are_no_less_than_asked(relay):
-    round_trip, rate = relay.measured(0.02, 2e7)
-    assert round_trip >= 0.02
+    # So long that no busy machine takes as long by itself.
+    round_trip, rate = relay.measured(0.3, 2e7, times=5)
+    assert round_trip >= 0.3
     assert rate <= 1.05 * 2e7
     quick, fast = relay.measured(0.0, 1e9)
     assert quick < round_trip

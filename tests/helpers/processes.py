@@ -4,6 +4,7 @@ And what this machine can do.
 """
 
 import os
+import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -39,6 +40,22 @@ def marked(mark):
             line = command.replace("\0", " ")[:300]
             found.append(Process(int(folder.name), parent, line, environment))
     return found
+
+
+def stop(pid):
+    """Stop a process; return once none of its threads runs.
+
+    One of them hears of the signal first and stops the others, which go on until it has its turn.
+    """
+    tasks = Path(f"/proc/{pid}/task")
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        states = [
+            (each / "stat").read_text().rpartition(")")[2].split()[0] for each in tasks.iterdir()
+        ]
+        if set(states) == {"T"}:
+            return
+        time.sleep(0.005)
 
 
 def gone(find, patience=20):

@@ -39,7 +39,7 @@ from nn.models.heads import Head, HeadsModel
 from nn.models.predictors import Classifier, Regressor
 from ring import SottoError
 from ring.bits import unpack_bits
-from tests.helpers.processes import in_child
+from tests.helpers.processes import in_child, stop
 
 
 def many_requests(s):
@@ -507,7 +507,7 @@ class Slow:
             stopped = self.path.with_suffix(".stopped")
             if session.me == "bob":
                 provider = int(self.path.read_text())
-                os.kill(provider, signal.SIGSTOP)
+                stop(provider)
                 threading.Timer(self.seconds, os.kill, (provider, signal.SIGCONT)).start()
                 stopped.touch()
             # What alice asks for earlier would be dealt before the provider stops.
@@ -700,8 +700,8 @@ def _visit(port):
 STOP, KILL = signal.SIGSTOP, signal.SIGKILL
 
 
-def receives_ahead(session):
-    """Alice dawdles; return how many corrections are there when bob has heard from her."""
+def receives_ahead(session, there):
+    """Alice waits until bob has three; return how many corrections are there when he has heard from her."""
 
     def program(x):
         y = x.relu()
@@ -709,12 +709,22 @@ def receives_ahead(session):
 
     x = session.share(np.ones(100), owner="alice")
     session.prepare(lambda planned: program(planned.twin(x)))
-    here, transport = [], session.transport
+    here, transport, source = [], session.transport, session.source
     deliver = transport.open
+
+    def tell():
+        while len(source.ahead) < 3:
+            time.sleep(0.01)
+        there.touch()
+
+    if session.me == "bob":
+        threading.Thread(target=tell, daemon=True).start()
 
     def listening(messages):
         if session.me == "alice" and not here:
-            time.sleep(2)
+            end = time.monotonic() + 60
+            while not there.exists() and time.monotonic() < end:
+                time.sleep(0.01)
         opened = deliver(messages)
         here.append(len(session.source.ahead) if session.me == "bob" else 0)
         return opened

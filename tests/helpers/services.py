@@ -2,18 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
-from random import randrange
 
 import mpc
 import nn
 from mpc.parties import configuration
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import gone, marked
 from tests.helpers.programs import (
     branched_network,
@@ -37,18 +35,6 @@ MODELS = {
     "two-prices": (price_network(2), {}),
     "branched": (branched_network(), {}),
 }
-
-
-def free_ports(count):
-    """Return ports that nobody listens at, below those that systems give to outgoing connections."""
-    sockets = []
-    while len(sockets) < count:
-        with suppress(OSError):
-            sockets.append(socket.create_server(("127.0.0.1", randrange(10_000, 32_000))))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 class Services:

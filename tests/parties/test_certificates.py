@@ -21,9 +21,10 @@ from mpc.transport.certificates import load_certificate, make_certificate
 from mpc.transport.listener import Listener
 from nn.command import main
 from tests.helpers.dates import redate
+from tests.helpers.ports import free_ports
 from tests.helpers.processes import has_ipv6
 from tests.helpers.programs import network
-from tests.helpers.services import MODELS, Services, free_ports
+from tests.helpers.services import MODELS, Services
 
 
 @pytest.fixture
@@ -78,11 +79,11 @@ class Door:
         read = configuration.load(path)
         context, _ = own_contexts(read, me)
         try:
-            connection = connect(read.parties["alice"], context, 5)
+            connection = connect(read.parties["alice"], context, 30)
         except mpc.PeerError as error:
             return str(error)
         try:
-            return self.came.get(timeout=5)
+            return self.came.get(timeout=30)
         finally:
             connection.close()
 
@@ -151,14 +152,14 @@ def test_what_has_expired_is_found_out_at_the_door(example, begin, end, why, cap
         plain.load_verify_locations(cadata=door.read.parties["alice"].accepted[0])
         plain.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         plain.load_cert_chain(example.parent / "carol.crt", example.parent / "carol.key")
-        connection = connect(door.read.parties["alice"], plain, 5)
+        connection = connect(door.read.parties["alice"], plain, 30)
         with pytest.raises(mpc.PeerError):
-            read_hello(connection, 5)
+            read_hello(connection, 30)
         connection.close()
         assert door.came.empty()
         assert f"certificate {'has ' * (begin < 0)}{'is ' * (begin > 0)}{why}" in caplog.text
-        connection = connect(door.read.parties["alice"], contexts["bob"], 5)
-        assert door.came.get(timeout=5) == "bob"
+        connection = connect(door.read.parties["alice"], contexts["bob"], 30)
+        assert door.came.get(timeout=30) == "bob"
         connection.close()
 
 

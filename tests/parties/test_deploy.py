@@ -19,7 +19,7 @@ import yaml
 import nn
 from mpc.parties import configuration
 from nn.command import main
-from tests.conftest import free_port
+from tests.helpers.ports import free_port
 from tests.helpers.processes import gone, marked
 from tests.helpers.services import MARK, ROOT
 

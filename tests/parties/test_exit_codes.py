@@ -10,7 +10,8 @@ from mpc.core.errors import PeerTimeoutError
 from mpc.parties import configuration
 from nn.command import main
 from tests.helpers.dates import redate
-from tests.helpers.services import ROOT, free_ports
+from tests.helpers.ports import free_ports
+from tests.helpers.services import ROOT
 
 UNITS = sorted((ROOT / "examples" / "deploy").glob("*.service"))
 

@@ -57,7 +57,7 @@ def test_a_connection_that_an_ended_session_took_is_made_again(trial):
     listener = listen(read, sockets[0], talk)
     problems = []
     bob = joining(read, "bob", problems)
-    bob.join(10)
+    bob.join(60)
     assert not bob.is_alive()
     assert came == [("bob", "session")] * 2
     assert len(problems) == 1 and "enough" in problems[0]
@@ -78,7 +78,7 @@ def test_a_closed_listener_keeps_no_connection_open(trial):
     listener = listen(read, sockets[0].dup(), talk)
     problems = []
     bob = joining(read, "bob", problems)
-    assert held.wait(10)
+    assert held.wait(60)
     listener.close()
 
     def refuse(connection):
@@ -86,7 +86,7 @@ def test_a_closed_listener_keeps_no_connection_open(trial):
         return farewell(connection, "enough")
 
     second = listen(read, sockets[0], refuse)
-    bob.join(10)
+    bob.join(60)
     assert len(problems) == 1 and "enough" in problems[0]
     second.close()
 
@@ -107,7 +107,7 @@ def test_parties_listed_in_another_order_say_so(trial):
         joining(other, "bob", problems, sockets[1].dup()),
     ]
     for thread in threads:
-        thread.join(15)
+        thread.join(60)
     assert len(problems) == 2
     for problem in problems:
         assert "disagree on parties: " in problem and "('bob', 'alice')" in problem
@@ -166,7 +166,7 @@ def test_parties_without_a_provider_shake_hands_alone(trial):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(15)
+        thread.join(60)
     alice, bob = found["alice"], found["bob"]
     assert alice.session == bob.session and alice.pair_keys[1] == bob.pair_keys[0]
     for links in (alice, bob):

@@ -121,9 +121,11 @@ def exchange_words(both):
 @pytest.mark.parametrize("party", PARTIES)
 def test_requests_that_one_party_alone_gets_hold_nobody_up(services, party):
     over = sessions(services)
-    lone = [greeted(services, party) for _ in range(32)]
-    for number, connection in enumerate(lone):
-        send(connection, party.encode().ljust(15) + bytes([number]), 1)
+    lone = []
+    for number in range(32):
+        # Each asks at once: who says nothing for two seconds is let go.
+        lone.append(greeted(services, party))
+        send(lone[-1], party.encode().ljust(15) + bytes([number]), 1)
     for _ in range(5):
         works(services)
     answers = []
@@ -218,14 +220,14 @@ def reload(services, name):
 def test_a_party_that_stalls_is_missed_without_a_request_and_comes_back(services):
     works(services)
     alice = services.processes["alice"]
-    alice.send_signal(signal.SIGSTOP)
     before = len(services.lines("bob", "lost"))
+    alice.send_signal(signal.SIGSTOP)
     try:
-        while not any("me=bob" in line for line in services.lines("bob", "lost")[before:]):
+        while not (said := [x for x in services.lines("bob", "lost")[before:] if "me=bob" in x]):
             assert services.processes["bob"].poll() is None
     finally:
         alice.send_signal(signal.SIGCONT)
-    assert "why='alice did not answer within 8 s" in services.lines("bob", "lost")[-1]
+    assert "why='alice did not answer within 8 s" in said[0]
     works(services)
 
 

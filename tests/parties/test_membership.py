@@ -15,7 +15,8 @@ from mpc.transport import certificates
 from mpc.transport.certificates import load_certificate, make_certificate
 from nn.command import main
 from tests.helpers.dates import redate
-from tests.helpers.services import ROOT, free_ports
+from tests.helpers.ports import free_ports
+from tests.helpers.services import ROOT
 
 MARK = b"\xef\xbb\xbf"
 

@@ -59,7 +59,7 @@ def say(connection, data):
 
 def hear(connection):
     connection.expect_bytes([Kind.CALL], 1 << 30)
-    exchange([connection], 5)
+    exchange([connection], 60)
     return connection.take().data.tobytes()
 
 
@@ -106,7 +106,7 @@ def test_an_exchange_that_sleeps_at_once(pair):
     for k in range(20):
         near.post_bytes(Kind.CALL, b"%19d" % k)
         near.expect_bytes([Kind.CALL], 1 << 20)
-        exchange([near], 5, busy=False)
+        exchange([near], 60, busy=False)
         assert near.take().data.tobytes() == b"%19d" % k * 30_000
     thread.join()
     near.expect_bytes([Kind.CALL], 100)
@@ -114,7 +114,7 @@ def test_an_exchange_that_sleeps_at_once(pair):
         exchange([near], 0.1, busy=False)
     far.close()
     with pytest.raises(mpc.PeerError, match="bob closed the connection"):
-        exchange([near], 5, busy=False)
+        exchange([near], 60, busy=False)
 
 
 class Dripping:
@@ -171,7 +171,7 @@ def test_a_frame_beside_another_takes_no_record_of_its_own(pair):
             sent.append(near.sent_bytes - before)
             assert hear(far) == bytes(size)
             far.expect_arrays(Kind.SHARE, ((6,),))
-            exchange([far], 5)
+            exchange([far], 60)
             np.testing.assert_array_equal(far.take().arrays()[0], words)
         assert (sent[1] < sent[0]) == joined
 
@@ -197,9 +197,9 @@ def test_a_loop_hears_frames_of_all_sizes(pair):
         for size in sizes:
             near.post_bytes(Kind.CALL, bytes(size))
             near.expect_bytes([Kind.ANSWER], 100)
-            exchange([near], 5)
+            exchange([near], 60)
             assert near.take().data.tobytes() == b"heard"
-        assert done.wait(5) and heard == sizes
+        assert done.wait(60) and heard == sizes
     finally:
         loop.close()
 

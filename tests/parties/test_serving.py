@@ -214,9 +214,9 @@ def test_garbage_and_clients_that_go_disturb_nobody(services, client):
             with socket.create_connection(member.address) as sock:
                 sock.sendall(send)
         # With the right certificate: no greeting, a malformed one, none of what was announced.
-        connect(member, context, 5).close()
+        connect(member, context, 30).close()
         for kind, data in ((Kind.HELLO, os.urandom(50)), (Kind.CALL, b"N")):
-            connection = connect(member, context, 5)
+            connection = connect(member, context, 30)
             connection.post_bytes(kind, data)
             connection.push()
             connection.close()
@@ -236,7 +236,7 @@ def greeted(services, party):
     """Return a connection of a client that has said hello, and nothing yet."""
     read = configuration.load(services.path)
     context, _ = own_contexts(read, "erin")
-    connection = connect(read.parties[party], context, 5)
+    connection = connect(read.parties[party], context, 30)
     mine = {name: v for name, v in terms(read, None).items() if name != "program"}
     send_hello(connection, "predict", mine, b"")
     read_hello(connection, 5)
@@ -279,7 +279,7 @@ def skipped(connection):
 
 def listen(connection):
     while True:
-        exchange([connection], 5)
+        exchange([connection], 30)
         connection.take()
         connection.expect_bytes([Kind.ANSWER], 1 << 16)
 
@@ -336,7 +336,7 @@ def test_requests_that_cannot_be_answered_are_answered_so(services, client, requ
     for _ in range(2):  # the connection lives on
         request_(connection)
         connection.expect_bytes([Kind.ANSWER], 1 << 16)
-        exchange([connection], 5)
+        exchange([connection], 30)
         status, text = wire.decode(connection.take().data.data)
         assert status == "error" and re.search(told, text)
     connection.notify(Kind.BYE)
@@ -349,9 +349,9 @@ def test_the_provider_serves_computing_parties_alone(services):
     context, _ = own_contexts(read, "erin")
 
     def greet():
-        connection = connect(read.provider, context, 5)
+        connection = connect(read.provider, context, 30)
         connection.expect_bytes([Kind.HELLO], 1000)
-        exchange([connection], 5)
+        exchange([connection], 30)
 
     with pytest.raises(mpc.PeerError, match="provider lets in alice, bob, provider alone"):
         greet()
@@ -372,9 +372,9 @@ def test_the_wrong_certificate_is_named(services, tmp_path):
     context, _ = own_contexts(read, "dora")
 
     def greet():
-        connection = connect(read.parties["alice"], context, 5)
+        connection = connect(read.parties["alice"], context, 30)
         connection.expect_bytes([Kind.HELLO], 1000)
-        exchange([connection], 5)
+        exchange([connection], 30)
 
     with pytest.raises(mpc.CertificateError, match="alice refused the certificate shown to it"):
         greet()
@@ -386,7 +386,7 @@ def test_the_wrong_certificate_is_named(services, tmp_path):
     read = configuration.load(changed)
     context, _ = own_contexts(read, "dora")
     with pytest.raises(mpc.PeerError, match="alice at .* has another certificate"):
-        connect(read.parties["alice"], context, 5)
+        connect(read.parties["alice"], context, 30)
 
 
 def test_plain_tcp_and_old_tls_are_refused(services):
@@ -404,7 +404,7 @@ def test_sigterm_stops_one_party_and_the_provider_and_the_others_wait(services, 
     assert "event=stop role=party me=alice" in services.told("alice")
     with pytest.raises(mpc.PeerError, match="alice"):
         nn.Client(services.path, me="dora", model="network", patience=0)
-    assert "event=lost me=bob why='alice shuts down'" in services.told("bob")
+    services.wait_for("bob", "lost", "me=bob why='alice shuts down'")
     services.start("alice")
     # The client is the same as before.
     np.testing.assert_array_equal(client.predict(X), network().predict(X))

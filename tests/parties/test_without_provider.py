@@ -16,6 +16,7 @@ from nn.gateway.asking import Asking
 from nn.gateway.server import _say
 from nn.serving.service import PartyService
 from tests.helpers import programs
+from tests.helpers.ports import free_ports
 
 NONE = 'provider = "none"\n'
 
@@ -334,10 +335,7 @@ def meet(paths):
 
 
 def test_a_session_of_two_parties_alone_and_parties_that_disagree(tmp_path):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    ports = free_ports(3)
     alone = configuration.write_example(tmp_path / "t", ports=ports, provider=False)
     assert meet({"alice": alone, "bob": alone}) == {"alice": [1.5, 0], "bob": [1.5, 0]}
     # The same files but for the provider, which nobody runs: both are told at once.

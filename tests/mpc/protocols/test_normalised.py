@@ -369,7 +369,8 @@ def test_division_where_bounds_leave_no_room(ranges):
                 x / y
             assert s.cost().rounds == before
             x, y = (z.with_bound(1000.0) for z in (x[:1], x[:1]))
-            assert (x / y).reveal().tolist() == [1]
+            absolute, relative = quotient.error_bound(x, y)
+            assert np.abs((x / y).reveal() - 1).max() <= absolute + relative
             return
         np.testing.assert_allclose((x / y).reveal(), [2.0**16, 2.0**7], rtol=2.0**-18)
         for vouched in (False, True):

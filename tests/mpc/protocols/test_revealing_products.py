@@ -12,9 +12,9 @@ SIZE = 1 << 13
 
 
 def balanced(words, bits):
-    """Whether each of the lowest bits is set in half of the words, to within six deviations."""
+    """Whether each of the lowest bits is set in half of the words, to within seven deviations."""
     ones = np.array([(words >> np.uint64(k) & np.uint64(1)).sum() for k in range(bits)])
-    return bool((np.abs(ones - words.size / 2) < 3 * np.sqrt(words.size)).all())
+    return bool((np.abs(ones - words.size / 2) < 3.5 * np.sqrt(words.size)).all())
 
 
 def told(heard, y):

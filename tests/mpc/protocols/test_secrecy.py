@@ -34,8 +34,10 @@ UNIT = 2.0**-16
 LIMIT = 32768 - UNIT
 SIZE = 4096
 
-# Some ten thousand examinations: a false alarm in one test run out of ten million.
-ALARM = 1e-11
+# One and a half million examinations: a false alarm in one test run out of ten million.
+ALARM = 1e-14
+# Of fewer words the distribution of bytes is not known so far out: bits are examined alone.
+ENOUGH = 256
 
 SECRETS = {
     "zeros": lambda: np.zeros(SIZE),
@@ -70,7 +72,7 @@ def chance_of_uniform(counts):
     """Return how likely words from a uniform source are to look as uneven as these."""
     n, octets, ones = counts
     expected = 8 * n / 256
-    of_bytes = chance(((octets - expected) ** 2 / expected).sum(), 255)
+    of_bytes = chance(((octets - expected) ** 2 / expected).sum(), 255) if n >= ENOUGH else 1.0
     of_bits = chance(((ones - n / 2) ** 2 / (n / 4)).sum(), 64)
     return min(of_bytes, of_bits)
 

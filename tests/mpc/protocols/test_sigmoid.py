@@ -124,7 +124,8 @@ def test_what_is_opened_does_not_depend_on_the_value(pair, tap):
         for arrays in heard.opened:
             for array in arrays:
                 ones = np.bitwise_count(array).mean() / 64
-                assert abs(ones - 0.5) < 0.02
+                # Of few words the share varies more: seven deviations.
+                assert abs(ones - 0.5) < max(0.02, 3.5 / np.sqrt(64 * array.size))
 
 
 def test_empty_and_closed(pair):

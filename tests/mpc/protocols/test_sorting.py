@@ -11,8 +11,8 @@ from mpc.core.correlation import MaskRef, Part
 from mpc.core.errors import ShapeError
 from mpc.protocols import merge_network, ranks, shuffle, shuffled_sort, sign
 
-# A false alarm in one test run out of a million.
-ALARM = 1e-7
+# Some hundred examinations: a false alarm in one test run out of a hundred million.
+ALARM = 1e-11
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 
 

@@ -27,6 +27,7 @@ from mpc.provider.watched import watched_provider
 from ring import fresh_key
 from ring.errors import ArgumentError
 from ring.streams import OWN_IDS, block_of
+from tests.helpers.chances import chance_of_count
 
 LIMIT = 1 << 27
 NAMES = ("alice", "bob", "carol", "dave", "erin")
@@ -201,8 +202,8 @@ def test_catch_rate(asked, wrong):
         assert all(verdict == honest for verdict, honest in verdicts)
         caught += not all(verdict for verdict, _ in verdicts)
     expected = 1 - (1 - rate) ** wrong
-    # Five standard deviations: a test that fails once in a million runs.
-    assert abs(caught / runs - expected) < 5 * (expected * (1 - expected) / runs) ** 0.5
+    # False once in a hundred million runs.
+    assert chance_of_count(caught, runs, expected) > 1e-9
 
 
 @pytest.mark.parametrize("parties", [3, 5])

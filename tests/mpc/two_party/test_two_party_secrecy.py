@@ -31,8 +31,8 @@ from mpc.two_party.pair import Pair
 from ring.transpose import planes_of_rows
 
 SIZE = 2048
-# Some thousand examinations: a false alarm in one run out of a million.
-ALARM = 1e-10
+# Two hundred thousand examinations: a false alarm in one run out of a hundred million.
+ALARM = 1e-14
 # A message is compared with what is known place by place, if it has no more places.
 MOST_PARTS = 40
 SECRETS = {

@@ -19,9 +19,9 @@ VALUES = {
 
 
 def balanced(words, bits):
-    """Whether each of the lowest bits is set in half of the words, to within six deviations."""
+    """Whether each of the lowest bits is set in half of the words, to within seven deviations."""
     ones = np.array([(words >> np.uint64(k) & np.uint64(1)).sum() for k in range(bits)])
-    return bool((np.abs(ones - words.size / 2) < 3 * np.sqrt(words.size)).all())
+    return bool((np.abs(ones - words.size / 2) < 3.5 * np.sqrt(words.size)).all())
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_whoever_has_both_shares_of_the_result_alone_learns_the_rounded_value(se
     for share in y.shares:
         for k in range(64):
             bit = share >> np.uint64(k) & np.uint64(1)
-            # Of what is rounded up as of the rest, to within six deviations.
+            # Of what is rounded up as of the rest, to within seven deviations.
             for some in (bit[up == 1], bit[up == 0]):
-                assert abs(int(some.sum()) - some.size / 2) <= 3 * np.sqrt(max(some.size, 16))
+                assert abs(int(some.sum()) - some.size / 2) <= 3.5 * np.sqrt(max(some.size, 16))
 
 
 @pytest.mark.parametrize("provider", ["crypto", None])

@@ -248,14 +248,17 @@ def test_so_many_at_once_so_many_that_wait_and_no_more():
         with lock:
             running += 1
             most = max(most, running)
-        go.wait(20)
+        go.wait(60)
         with lock:
             running -= 1
         return "done"
 
     async def program():
-        gate = Turnstile(2, 3, 20)
+        gate = Turnstile(2, 3, 60)
         tasks = [asyncio.ensure_future(gate.run(work)) for _ in range(7)]
+        while running < 2:
+            await asyncio.sleep(0.01)
+        # Time for a third, if it were let in.
         await asyncio.sleep(0.05)
         go.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -282,6 +285,7 @@ def test_who_waits_too_long_is_told_and_holds_no_place_for_good():
         go.set()
         while gate.admitted:
             await asyncio.sleep(0.01)
+        gate._seconds = 60.0
         found.append(await gate.run(lambda: "done"))
         return found
 

@@ -251,8 +251,9 @@ def test_the_soundness_error_is_that_of_forty_fair_coins():
             excess.add(planes, 192, inside=False)
             x = s.share([1.0], owner="alice")
             counts.append(int(limits_on_shares.failures(x, excess).reveal()))
-    # Binomial, 40 fair coins each: 1200 of 2400 on the average, with a standard deviation of 24.5.
-    assert 1000 < sum(counts) < 1400 and min(counts) > 3
+    # Binomial, 40 fair coins each: 1200 of 2400 on the average, with a standard deviation of 24.5. One
+    # of the 60 has none or a single one in two runs out of a billion.
+    assert 1000 < sum(counts) < 1400 and min(counts) > 1
 
 
 @pytest.mark.parametrize(
