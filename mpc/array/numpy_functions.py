@@ -34,8 +34,15 @@ def _either(
 
 def _power(x: Any, exponent: Any) -> Any:
     if not is_shared(x):
-        raise DtypeError("a secret exponent is not supported; the exponent must be public")
+        raise _secret_exponent()
     return x**exponent
+
+
+def _secret_exponent() -> DtypeError:
+    return DtypeError(
+        "a secret exponent is not supported; the exponent must be public. Of 2 there is np.exp2(x), of a"
+        " public base above 0 np.exp(x * np.log(base))"
+    )
 
 
 UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
@@ -155,7 +162,24 @@ def apply_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: dic
         return SCIPY[ufunc.__name__](*inputs)
     if ufunc not in UFUNCS:
         raise _undefined(ufunc, [*(known.__name__ for known in UFUNCS), *_SCIPY_NAMES])
-    return UFUNCS[ufunc](*inputs)
+    return UFUNCS[ufunc](*(x if is_shared(x) else linear.public(x) for x in inputs))
+
+
+def refused_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the method of an operator that is refused, for the reason that NumPy's function is."""
+
+    def refuse(self: Any, other: Any) -> Any:
+        raise _secret_exponent() if function is np.power else _undefined(function, ())
+
+    return refuse
+
+
+def missing_attribute(name: str) -> str:
+    """Say why a SharedArray lacks an attribute that NumPy's arrays have, and what to do."""
+    why = REFUSED.get(getattr(np, name, None))  # type: ignore[arg-type]
+    if why is None and getattr(np, name, None) in (*FUNCTIONS, *UFUNCS):
+        why = f"take np.{name}(x)"
+    return why or "x.reveal() gives NumPy's array, if that is agreed"
 
 
 def _where(condition: Any, x: Any, y: Any) -> Any:

@@ -185,6 +185,10 @@ def _pad(array: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> A
         raise ArgumentError(
             f"np.pad of a secret has the modes constant, edge, reflect, symmetric, wrap; got {mode!r}"
         )
+    kind = kwargs.pop("reflect_type", "even") if mode in ("reflect", "symmetric") else "even"
+    if kind != "even":
+        # What is padded with are places, of which "odd" would make others.
+        raise ArgumentError(f"np.pad of a secret has reflect_type='even', got {kind!r}")
     if mode != "constant":
         return rearranged(array, "pad", lambda n: np.pad(n, pad_width, mode, **kwargs))  # type: ignore[call-overload]
     values = kwargs.pop("constant_values", 0)

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpc.array.array_methods import ArrayMethods
-from mpc.array.numpy_functions import apply_function, apply_ufunc
+from mpc.array.numpy_functions import (
+    apply_function,
+    apply_ufunc,
+    missing_attribute,
+    refused_operator,
+)
 from mpc.core.errors import ArgumentError, DtypeError, SessionError, ShapeError
 from mpc.core.runtime import Runtime
 from mpc.protocols import (
@@ -91,7 +96,8 @@ class SharedArray(ArrayMethods):
             if other.session is not self.session:
                 raise SessionError("operands belong to different sessions")
             return other
-        if isinstance(other, (np.ndarray, np.generic, int, float, list, tuple)):
+        if isinstance(other, (np.ndarray, np.generic, int, float, complex, str, list, tuple)):
+            # public() refuses what is no number: a comparison would be False for Python.
             return linear.public(other)
         # A DataFrame or Series of pandas, say; or a sparse matrix, which public() refuses.
         like = hasattr(other, "__array__") or hasattr(other, "toarray")
@@ -152,6 +158,11 @@ class SharedArray(ArrayMethods):
                 square = product.multiply(square, square)
         assert result is not None
         return result
+
+    __rpow__ = refused_operator(np.power)
+    __floordiv__ = __rfloordiv__ = refused_operator(np.floor_divide)
+    __mod__ = __rmod__ = refused_operator(np.remainder)
+    __divmod__ = __rdivmod__ = refused_operator(np.divmod)
 
     def __neg__(self) -> SharedArray:
         self.session.check_open()
@@ -380,6 +391,12 @@ class SharedArray(ArrayMethods):
         return self.session.reveal(self, to)
 
     # NumPy's protocols.
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"a SharedArray has no attribute {name!r}"
+        if not name.startswith("__") and hasattr(np.ndarray, name):
+            message += f": {missing_attribute(name)}"
+        raise AttributeError(message, name=name, obj=self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return apply_ufunc(ufunc, method, inputs, kwargs)

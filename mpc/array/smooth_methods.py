@@ -24,6 +24,8 @@ __all__ = ["SmoothMethods"]
 
 # Far beyond what has few enough pieces; larger ones overflow before that is found.
 _LARGEST_EXPONENT = 1024
+# 10^19 is beyond twice every encoded value.
+_ALL_PLACES = 19
 
 
 class SmoothMethods(SecretValue):
@@ -290,13 +292,19 @@ class SmoothMethods(SecretValue):
         Parameters
         ----------
         decimals : int
-            x 10^d has to be in range; negative ones round to tens, hundreds and so on.
+            x 10^d has to be in range; negative ones round to tens, hundreds and so on. As many as
+            fractional bits keep x as it is.
         """
         self.session.check_open()
-        if isinstance(decimals, bool) or not isinstance(decimals, int):
+        if isinstance(decimals, bool) or not isinstance(decimals, (int, np.integer)):
             raise DtypeError(f"decimals must be a whole number, got {decimals!r}")
+        decimals = int(decimals)
         if not decimals:
             return self.rint()
+        if decimals >= min(self.frac_bits, _ALL_PLACES):
+            return self
+        if decimals <= -_ALL_PLACES:
+            return linear.zeros_like(self)
         scale = 10 ** abs(decimals)
         if decimals > 0:
             return scaling.divide(

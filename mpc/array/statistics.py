@@ -305,6 +305,10 @@ def _histogram(
         raise DtypeError(
             "np.histogram of a secret takes public bins and range, and no secret weights"
         )
+    if isinstance(bins, str):
+        raise ArgumentError(
+            f"bins of a secret are a number or edges, got {bins!r}, for which one would read it"
+        )
     if np.ndim(bins) == 0:
         if range is None:
             raise ArgumentError(

@@ -46,6 +46,8 @@ _REFUSALS = {
     "ALERT_CERTIFICATE_REQUIRED": "there was none",
 }
 _LAST_WORDS = frozenset((Kind.ABORT, Kind.BYE))
+# What has to be the same at parties whose messages do not fit.
+_SAME = "; all run one program, with the same shape=, dtype= and bound= of what any of them shares"
 # How long to try to deliver a last message.
 _NOTICE_SECONDS = 1.0
 
@@ -226,11 +228,15 @@ class Connection:
 
         def accept(header: Header) -> Any:
             if header.kind != kind or not header.words:
-                raise ShapeError(f"sent {_name(header)} where {kind.name} was to come")
+                raise ShapeError(f"sent {_name(header)} where {kind.name} was to come{_SAME}")
             if header.shapes != shapes:
-                raise ShapeError(f"sent the shapes {header.shapes} where {shapes} were to come")
+                raise ShapeError(
+                    f"sent the shapes {header.shapes} where {shapes} were to come{_SAME}"
+                )
             if header.step != step:
-                raise ShapeError("runs another program: not all steps before this one agree")
+                raise ShapeError(
+                    f"runs another program: not all steps before this one agree{_SAME}"
+                )
             return np.empty(header.nbytes // 8, np.uint64) if out is None else out.reshape(-1)
 
         self._accept = accept

@@ -136,8 +136,7 @@ def from_onnx(
         raise DtypeError(f"secret_features must be True or False, got {secret_features!r}")
     onnx = _onnx()
     graph, opsets = _load(onnx, model)
-    if outputs is not None:
-        graph = _with_outputs(graph, outputs)
+    graph = _with_outputs(graph, outputs)
     arrays = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
     inputs = [value for value in graph.input if value.name not in arrays]
     if not inputs:
@@ -176,18 +175,22 @@ def _with_rows(made: Model, X: Any) -> Model:
     return made
 
 
-def _with_outputs(graph: Any, outputs: Sequence[str]) -> Any:
-    """Return a graph with some of its outputs, and the nodes that they need."""
+def _with_outputs(graph: Any, outputs: Sequence[str] | None) -> Any:
+    """Return a graph with some of its outputs or all, and the nodes that they need."""
     named = {output.name: output for output in graph.output}
-    wanted = [outputs] if isinstance(outputs, str) else list(outputs)
+    wanted = [outputs] if isinstance(outputs, str) else list(named if outputs is None else outputs)
     unknown = [name for name in wanted if name not in named]
-    if unknown or not wanted:
+    if outputs is not None and (unknown or not wanted):
         raise ArgumentError(f"outputs must be among {', '.join(named)}, got {outputs!r}")
+    nodes = needed_nodes(graph, wanted)
+    made, needed = (sum(len(node.output) for node in all_) for all_ in (graph.node, nodes))
+    if wanted == list(named) and made == needed:
+        return graph
     found = type(graph)()
     found.CopyFrom(graph)
     del found.output[:], found.node[:]
     found.output.extend(named[name] for name in wanted)
-    found.node.extend(needed_nodes(graph, wanted))
+    found.node.extend(nodes)
     return found
 
 
@@ -301,6 +304,8 @@ def _input_shape(value: Any, row: Sequence[int] | None) -> tuple[int, ...]:
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if row is not None:
         wanted = [integer(f"shape[{k}]", n, 1) for k, n in enumerate(row)]
+        # Where the graph leaves open how many axes there are, too, rows are counted by the first.
+        shape = shape or [0] * (len(wanted) + 1)
         fits = [n in (0, size) for n, size in zip(shape[1:], wanted, strict=False)]
         if len(wanted) != len(shape) - 1 or not all(fits):
             raise ShapeError(

@@ -310,6 +310,8 @@ def _same(
             axis=0, initial=np.finfo(np.float64).tiny
         )
         return np.asarray(np.abs(found - wanted) <= near + off * wanted.std(axis=0))
+    if wanted.shape != (len(rows),):
+        return np.zeros(1, bool)
     scores = made.decision_function(rows)
     ranked = np.sort(scores, axis=1)
     lead = ranked[:, -1] - ranked[:, max(-2, -ranked.shape[1])]

@@ -29,6 +29,8 @@ __all__ = ["learned_model", "needed_nodes"]
 
 # ONNX's number of float64.
 _DOUBLE = 11
+# Operators whose outputs behind the first one are of no use to a prediction.
+_FURTHER_OUTPUTS = ("LayerNormalization", "MaxPool")
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,28 @@ class _Walk:
 
 
 def needed_nodes(graph: Any, outputs: Sequence[str]) -> list[Any]:
-    """Return the nodes that outputs depend on, in their order."""
+    """Return the nodes that outputs depend on, in their order, without further outputs that none takes."""
     needed, found = set(outputs), []
     for node in reversed(list(graph.node)):
         if needed & set(node.output):
-            needed |= set(node.input)
+            needed |= _taken(node)
+            if node.op_type in _FURTHER_OUTPUTS and not needed & set(node.output[1:]):
+                lean = type(node)()
+                lean.CopyFrom(node)
+                del lean.output[1:]
+                node = lean
             found.append(node)
     return found[::-1]
+
+
+def _taken(node: Any) -> set[str]:
+    """Return the names that a node takes, those that its subgraphs take included."""
+    taken = {name for name in node.input if name}
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            taken |= {output.name for output in inner.output}
+            taken = taken.union(*map(_taken, inner.node))
+    return taken
 
 
 def learned_model(

@@ -155,7 +155,10 @@ def _svm_classifier(context: Context, attributes: dict[str, Any], x: Any) -> tup
         scores = Scores(binary(-z, True), classes, None)
     else:
         scores = Scores(pair_votes(context.c, z, len(classes), True), classes, None)
-    return Labelled(scores), Lost("scores of an SVMClassifier, of which the labels are converted")
+    return Labelled(scores), Lost(
+        "scores of an SVMClassifier, of which the labels are converted: outputs= keeps their output alone,"
+        " as ['output_label']"
+    )
 
 
 def _svm_regressor(context: Context, attributes: dict[str, Any], x: Any) -> Numbers:

@@ -163,7 +163,9 @@ def _graph_model(
     taken = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
     idle = [name for name in shapes if name not in taken]
     if idle and len(shapes) > 1:
-        raise ConversionError(f"every input must be used, but no node takes the input {idle[0]}")
+        raise ConversionError(
+            f"every input must be used, but no output depends on the input {idle[0]}: export without it"
+        )
     version = next(o.version for o in opsets if o.domain in ("", "ai.onnx"))
     blockers = [
         blocker

@@ -50,7 +50,9 @@ def linear_classifier(c: Conversion, step: Any, x: Affine) -> Scores:
     """Return scores of any classifier with ``coef_`` and ``intercept_``, one a class."""
     z, classes = _affine(step, x), np.asarray(step.classes_)
     two = len(classes) == 2
-    if z.size != (1 if two else len(classes)):
+    # Ridge classifiers number the labels of a row as if they were classes.
+    kind = getattr(getattr(step, "_label_binarizer", None), "y_type_", "")
+    if z.size != (1 if two else len(classes)) or kind.startswith("multilabel"):
         raise ConversionError(
             f"{type(step).__name__} has {z.size} scores for {len(classes)} classes: several labels a "
             "row are not converted; convert a classifier for each label"
@@ -208,7 +210,11 @@ def _qda(c: Conversion, step: Any, x: Affine) -> Scores:
 
 
 def _dummy_classifier(c: Conversion, step: Any, x: Affine) -> Scores:
-    if step.strategy not in ("prior", "most_frequent", "constant") or step.n_outputs_ != 1:
+    if step.n_outputs_ != 1:
+        raise ConversionError(
+            "DummyClassifier of several labels a row is not converted; convert a classifier for each label"
+        )
+    if step.strategy not in ("prior", "most_frequent", "constant"):
         raise ConversionError(
             "DummyClassifier is converted with strategy 'prior', 'most_frequent' or 'constant', got "
             f"{step.strategy!r}"

@@ -142,9 +142,9 @@ def _boosted_classifier(c: Conversion, step: Any, x: Affine) -> Scores:
     if raw.size > 1:
         return Scores(raw, classes, "softmax", raw)
     # A sum of 0, as leaves with as many rows of one class as of the other have it, is the second class.
-    raw = raw.map([1.0], _SECOND)
-    factor = 2.0 if step.loss == "exponential" else 1.0
-    return Scores(binary(raw * factor), classes, "softmax", raw)
+    # What makes it so stays small beside probabilities, also where the loss doubles the sum.
+    raw = raw.map([2.0 if step.loss == "exponential" else 1.0], _SECOND)
+    return Scores(binary(raw), classes, "softmax", raw)
 
 
 def _boosted_regressor(c: Conversion, step: Any, x: Affine) -> Values:

@@ -118,6 +118,8 @@ def test_parties_that_differ_notice(program):
         mpc.launch(program)
     assert set(caught.value.errors) == {"alice", "bob"}
     assert "in round 1 (reveal)" in str(caught.value)
+    # Integers of the owner are floats for the others, unless dtype= says so.
+    assert "same shape=, dtype= and bound= of what any of them shares" in str(caught.value)
 
 
 def test_what_cannot_be_launched():

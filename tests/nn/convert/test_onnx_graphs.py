@@ -360,3 +360,54 @@ def test_open_sizes_are_given_by_shape():
     assert made.predict(X[:0]).shape == made.predict(rows[:0]).shape
     with pytest.raises(mpc.ShapeError, match="must have two axes"):
         made.predict(X.transpose(0, 2, 3, 1))  # as many numbers a row, in another order
+
+
+def test_what_no_output_needs_is_no_blocker():
+    """Nodes, and outputs of nodes, that none of the graph's outputs depends on."""
+    model = build(
+        [
+            "Tan x -> idle",
+            ("MaxPool x -> pooled places", {"kernel_shape": [2, 2]}),
+            "Sinh idle -> more",
+            ("LayerNormalization pooled scale -> y mean inverse", {"axis": -1}),
+        ],
+        inputs={"x": ("n", 1, 4, 4)},
+        scale=normal(3),
+    )
+    check(model)
+    names = [o for node in model.graph.node for o in node.output]
+    assert {"idle", "places", "mean", "inverse"} <= set(names), "the caller's model stays as it is"
+
+
+def test_what_a_branch_takes_is_needed():
+    """Of a graph of which one output is kept, too."""
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["hidden"], ["kept"])],
+        "taken",
+        [],
+        [helper.make_tensor_value_info("kept", FLOAT, None)],
+    )
+    model = build(
+        [
+            "MatMul x weights -> hidden",
+            "Tan x -> other",
+            ("If yes -> y", {"then_branch": branch, "else_branch": branch}),
+        ],
+        outputs="y other",
+        weights=normal(6, 3),
+        yes=np.array(True),
+    )
+    X = normal(5, 6)
+    wanted = np.maximum(X @ onnx.numpy_helper.to_array(model.graph.initializer[0]), 0)
+    found = nn.from_onnx(model, X, outputs=["y"]).predict(X)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_the_number_of_axes_may_be_open():
+    model = build(["MatMul x weights -> h", "Relu h -> y"], weights=normal(6, 3))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    X = normal(5, 6)
+    wanted = np.maximum(X @ onnx.numpy_helper.to_array(model.graph.initializer[0]), 0)
+    np.testing.assert_allclose(nn.from_onnx(model, X, shape=[6]).predict(X), wanted, atol=1e-6)
+    with pytest.raises(ConversionError, match="shape= gives those that are open"):
+        nn.from_onnx(model, X)

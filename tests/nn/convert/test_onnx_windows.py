@@ -318,6 +318,7 @@ def test_what_is_refused(op, shape, attributes, constants, message):
 def test_indices_of_maxima_are_refused():
     model = build("MaxPool", IMAGES, {"kernel_shape": [2, 2]})
     model.graph.node[0].output.append("places")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("places", 7, None))
     with pytest.raises(ConversionError, match="indices of maxima are not converted"):
         nn.from_onnx(model)
 

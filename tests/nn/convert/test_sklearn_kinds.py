@@ -15,6 +15,7 @@ from sklearn import (
     calibration,
     compose,
     decomposition,
+    dummy,
     ensemble,
     gaussian_process,
     impute,
@@ -405,3 +406,30 @@ def test_kernel_ridge_of_sparse_features():
     original = make_pipeline(bins, kernel_ridge.KernelRidge()).fit(X, X[:, 0])
     model = nn.from_sklearn(original, X)
     np.testing.assert_allclose(model.predict(X), original.predict(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("original", [
+    linear_model.RidgeClassifier(),
+    linear_model.RidgeClassifierCV(),
+    make_pipeline(preprocessing.StandardScaler(), linear_model.RidgeClassifier()),
+    dummy.DummyClassifier(strategy="prior"),
+], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("known", [True, False])
+def test_several_labels_a_row_are_refused_by_name(original, known):
+    """Ridge classifiers number the labels as if they were classes, of which there is one a row."""
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(60, 4)), random.integers(0, 2, (60, 3))
+    original.fit(X, y)
+    with pytest.raises(ConversionError, match="several labels a row"):
+        nn.from_sklearn(original, X if known else None)
+
+
+def test_boosting_with_an_exponential_loss_has_its_probabilities():
+    """They are twice as steep, and a sum of 0 is the second class all the same."""
+    X, y = load_breast_cancer(return_X_y=True)
+    original = ensemble.GradientBoostingClassifier(
+        loss="exponential", n_estimators=10, random_state=0
+    ).fit(X, y)
+    model = nn.from_sklearn(original, X)
+    np.testing.assert_array_equal(model.predict(X), original.predict(X))
+    np.testing.assert_allclose(model.predict_proba(X), original.predict_proba(X), atol=1e-5)
