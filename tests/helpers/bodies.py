@@ -56,7 +56,9 @@ def watch_everybody():
 
     @functools.wraps(begin)
     def watched(self, parties=("alice", "bob"), **options):
-        begin(self, with_a_third(parties), security=MALICIOUS, **options)
+        if "security" not in options:
+            parties, options = with_a_third(parties), {**options, "security": MALICIOUS}
+        begin(self, parties, **options)
 
     mpc.Session.__init__ = watched
 
