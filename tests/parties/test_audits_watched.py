@@ -12,6 +12,7 @@ import mpc.provider.watched
 import nn
 from mpc.core import events
 from mpc.core.errors import AuditError
+from mpc.parties import joining
 from mpc.provider import announced, auditor, service, signed
 from mpc.provider.audit_link import WatchedLink
 from mpc.provider.evidence import load_evidence
@@ -188,6 +189,21 @@ def test_other_keys_for_one_of_a_role_are_found_before_a_session(start, monkeypa
         assert all(np.abs(each - RIGHT).max() > 1 for each in found.values())
     else:
         accuses_nobody(trial, found)
+
+
+def test_who_says_nothing_of_its_input_keys_is_not_the_auditors_fault(start, monkeypatch):
+    keys_from = joining.Joining._keys_from
+
+    def late(self, member, count):
+        if member.name == "auditor":
+            raise mpc.PeerTimeoutError("auditor did not answer within 40 s")
+        return keys_from(self, member, count)
+
+    monkeypatch.setattr(joining.Joining, "_keys_from", late)
+    trial = start()
+    found = trial.run(two_steps)
+    accuses_nobody(trial, found)
+    assert "auditor did not answer within 40 s: it answers when all parties have told it" in said(found)
 
 
 def number_of(link):
