@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -11,13 +12,19 @@ import mpc
 import mpc.provider.watched
 import nn
 from mpc.core import events
+from mpc.core.cost import Ledger
 from mpc.core.errors import AuditError
+from mpc.core.watching import role_streams
 from mpc.parties import joining
+from mpc.protocols.truncation import TruncationPair
 from mpc.provider import announced, auditor, service, signed
 from mpc.provider.audit_link import WatchedLink
 from mpc.provider.evidence import load_evidence
+from mpc.provider.watched import WatchedSource
+from mpc.transport.remote import verdict
 from nn.command import main
 from nn.serving.service import PartyService
+from ring import fresh_key
 from tests.helpers import audit_trials
 from tests.helpers.audit_trials import give, trials_in
 from tests.helpers.programs import Cheat
@@ -203,7 +210,9 @@ def test_who_says_nothing_of_its_input_keys_is_not_the_auditors_fault(start, mon
     trial = start()
     found = trial.run(two_steps)
     accuses_nobody(trial, found)
-    assert "auditor did not answer within 40 s: it answers when all parties have told it" in said(found)
+    assert "auditor did not answer within 40 s: it answers when all parties have told it" in said(
+        found
+    )
 
 
 def number_of(link):
@@ -374,6 +383,31 @@ def test_a_lost_auditor_ends_the_session(start):
         return two_steps(session)
 
     accuses_nobody(trial, trial.run(program))
+
+
+@pytest.mark.parametrize("way", ["an opening", "a correction", "the auditor"])
+def test_a_provider_that_is_gone_does_not_keep_a_verdict_from_being_heard(monkeypatch, way):
+    def gone(*_):
+        raise mpc.PeerClosedError("provider closed the connection")
+
+    def caught(*_):
+        raise AuditError("provider has dealt wrongly")
+
+    monkeypatch.setattr("mpc.provider.remote.exchange", gone)
+    nothing = dict.fromkeys(("post_bytes", "push", "expect_arrays"), lambda *_: None)
+    link = SimpleNamespace(**nothing, advance=gone)
+    audit = SimpleNamespace(
+        advance=caught, wait=gone, bound=9, awaits_signature=False, requested=lambda part: None
+    )
+    streams = {role: role_streams(fresh_key(), 3) for role in (1, 2)}
+    source = WatchedSource(streams, link, 60.0, Ledger(3), 3, audit)
+    source.masks(1, TruncationPair(4, 16))
+    with pytest.raises(AuditError, match="provider has dealt wrongly"):
+        if way == "an opening":
+            raise verdict(mpc.PeerError("alice stopped"), source)
+        if way == "a correction":
+            source.corrected(1, TruncationPair(4, 16))
+        source._wait_for_audit(audit, 1)
 
 
 def test_a_provider_with_workers_deals_the_masks_of_inputs(start, monkeypatch):
