@@ -402,12 +402,14 @@ def test_a_provider_that_is_gone_does_not_keep_a_verdict_from_being_heard(monkey
     streams = {role: role_streams(fresh_key(), 3) for role in (1, 2)}
     source = WatchedSource(streams, link, 60.0, Ledger(3), 3, audit)
     source.masks(1, TruncationPair(4, 16))
+    if way == "an opening":
+        assert type(verdict(mpc.PeerError("alice stopped"), source)) is AuditError
+        return
     with pytest.raises(AuditError, match="provider has dealt wrongly"):
-        if way == "an opening":
-            raise verdict(mpc.PeerError("alice stopped"), source)
-        if way == "a correction":
-            source.corrected(1, TruncationPair(4, 16))
-        source._wait_for_audit(audit, 1)
+        {
+            "a correction": lambda: source.corrected(1, TruncationPair(4, 16)),
+            "the auditor": lambda: source._wait_for_audit(audit, 1),
+        }[way]()
 
 
 def test_a_provider_with_workers_deals_the_masks_of_inputs(start, monkeypatch):
