@@ -11,8 +11,8 @@ import pytest
 from mpc.command.self_test import CHECKS
 from mpc.core.errors import AbortError
 from mpc.core.frames import Kind
-from mpc.core.watching import Checks, deliveries
-from mpc.provider.watched import Requests, holders, keys_for
+from mpc.core.watching import Checks, deliveries, holders
+from mpc.provider.watched import Requests, keys_for
 from tests.helpers.watched import Keys, run
 from tests.mpc.test_watched_parties import (
     EVERY,
