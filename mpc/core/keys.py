@@ -12,7 +12,7 @@ label each, and from a root the keys of blocks of 128 ids (:mod:`ring.streams`):
 A key of a block can be opened to whoever recomputes what the provider has dealt in it. It tells nothing of
 the words of other blocks, nor a mask key of corrections or the other way round. Masks of a model's weights
 and of data sets are in use for as long as the session. So each of them has a mask key of its own, and the
-key of a batch's block opens none of them.
+key of a batch's block opens none of them. Of watched parties, whose inputs may be either, every input has.
 
 Each pair of parties shares one more key, from which shares of inputs are expanded.
 

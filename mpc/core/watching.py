@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from mpc.core.correlation import INPUT_IDS
 from mpc.core.errors import AbortError, ShapeError
 from mpc.core.keys import PartyStreams, derive, provider_streams
-from ring.streams import KEY_BYTES, Stream, StreamBlocks, block_of
+from ring.streams import KEY_BYTES, OWN_IDS, Stream, StreamBlocks
 
 __all__ = [
     "MALICIOUS",
@@ -134,19 +134,26 @@ class RoleMasks(StreamBlocks):
         # Every way to a stream ends here, unless it is kept; those of inputs are not kept here.
         if id < INPUT_IDS:
             return super()._make(id)
-        owner, number = divmod(id, INPUT_IDS)
-        return self._inputs[owner - 1].at(number)
+        return self._inputs[id // INPUT_IDS - 1].at(_place(id))
 
     def key(self, block: int) -> bytes:
         """Return the key of a block; of an input, which has a block of its own, that of its input key."""
         if block < INPUT_IDS:
             return super().key(block)
-        owner, number = divmod(block, INPUT_IDS)
+        owner = block // INPUT_IDS
         if owner > len(self._inputs):
             raise ShapeError(
                 f"there is no block {block}: it would be of party {owner - 1}'s inputs"
             )
-        return self._inputs[owner - 1].key(block_of(number))
+        return self._inputs[owner - 1].key(_place(block))
+
+
+def _place(id: int) -> int:
+    """Return where the mask of an input is under an input key: with a key of its own, as kept masks.
+
+    An input may be a model's weights. An auditor to whom a batch's mask is opened must not read theirs.
+    """
+    return OWN_IDS + id % INPUT_IDS
 
 
 def roles_of(party: int, security: str, parties: int) -> tuple[int, ...]:
@@ -205,7 +212,7 @@ class Watch:
         """Return the sum over the roles of the mask of an input of `owner`, which lives here."""
         total, words = np.zeros(shape, np.uint64), np.empty(shape, np.uint64)
         for stream in self.inputs[owner]:
-            stream.at(id % INPUT_IDS).fill(words, id)
+            stream.at(_place(id)).fill(words, id)
             total += words
         return total
 

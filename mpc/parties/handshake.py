@@ -60,7 +60,7 @@ __all__ = [
     "terms",
 ]
 
-PROTOCOL_VERSION = 14
+PROTOCOL_VERSION = 15
 # The purposes of a HELLO between parties and provider; clients have others.
 SESSION, HEALTH, COMPARE, NOTICES = "session", "health", "compare", "notices"
 # The purpose of a HELLO from a party to its own service: read parties.toml again.

@@ -395,10 +395,15 @@ class Joining:
             return self._keys[auditor.name]
         said = said_of_inputs(self._number, self._keys[provider.name], watched)
         self._connections[auditor.name].post_bytes(Kind.KEYS, said)
-        if self._number not in holders(len(self._names)):
-            self._keys_from(auditor, 0)
-            return self._keys[auditor.name]
-        return self._keys_from(auditor, 1)[0]
+        receives = self._number in holders(len(self._names))
+        try:
+            keys = self._keys_from(auditor, int(receives))
+        except PeerTimeoutError as error:
+            raise PeerTimeoutError(
+                f"{error}: it answers when all parties have told it of their input keys, and one of them"
+                " may not have"
+            ) from None
+        return keys[0] if receives else self._keys[auditor.name]
 
     def _keys_from(self, member: Member, count: int) -> tuple[bytes, ...]:
         """Receive so many keys from the provider or its auditor."""

@@ -19,7 +19,7 @@ from mpc.provider.audit_link import LastPartyLink
 from mpc.provider.requests import Block, RequestedPart
 from mpc.provider.sources import ProviderSource, book_request, expand_masks
 from mpc.transport.connection import Background, Connection, exchange
-from mpc.transport.remote import located
+from mpc.transport.remote import located, verdict
 
 __all__ = ["RemoteProvider"]
 
@@ -192,7 +192,13 @@ class RemoteProvider(ProviderSource):
             exchange([self.connection], self._timeout, self._while_dealt)
             self._arrived()
         except PeerError as error:
-            raise located(error, self._ledger.where()) from None
+            raise self._located(error) from None
+
+    def _located(self, error: PeerError) -> PeerError:
+        """Return an error with round and step, in place of a lost provider's the auditor's verdict."""
+        if self._audit is not None:
+            error = verdict(error, self._audit)
+        return located(error, self._ledger.where())
 
     def _wait_for_audit(self, audit: LastPartyLink, id: int) -> None:
         """Wait until a correction is cleared: its whole part has to be here before."""
@@ -201,13 +207,16 @@ class RemoteProvider(ProviderSource):
         try:
             audit.wait(id, self._while_audited)
         except PeerError as error:
-            raise located(error, self._ledger.where()) from None
+            raise self._located(error) from None
 
     def advance(self) -> None:
         """Receive corrections that have arrived ahead of need, as far as possible without waiting."""
-        self._receive_ahead()
-        if self._audit is not None:
-            self._audit.advance()
+        try:
+            self._receive_ahead()
+        finally:
+            # A provider that was caught and is gone does not keep the verdict from being heard.
+            if self._audit is not None:
+                self._audit.advance()
 
     def _receive_ahead(self) -> None:
         while (self._due or self._signature_is_due) and self._ready_bytes <= _AHEAD_BYTES:

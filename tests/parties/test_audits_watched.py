@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -11,12 +12,19 @@ import mpc
 import mpc.provider.watched
 import nn
 from mpc.core import events
+from mpc.core.cost import Ledger
 from mpc.core.errors import AuditError
+from mpc.core.watching import role_streams
+from mpc.parties import joining
+from mpc.protocols.truncation import TruncationPair
 from mpc.provider import announced, auditor, service, signed
 from mpc.provider.audit_link import WatchedLink
 from mpc.provider.evidence import load_evidence
+from mpc.provider.watched import WatchedSource
+from mpc.transport.remote import verdict
 from nn.command import main
 from nn.serving.service import PartyService
+from ring import fresh_key
 from tests.helpers import audit_trials
 from tests.helpers.audit_trials import give, trials_in
 from tests.helpers.programs import Cheat
@@ -190,6 +198,23 @@ def test_other_keys_for_one_of_a_role_are_found_before_a_session(start, monkeypa
         accuses_nobody(trial, found)
 
 
+def test_who_says_nothing_of_its_input_keys_is_not_the_auditors_fault(start, monkeypatch):
+    keys_from = joining.Joining._keys_from
+
+    def late(self, member, count):
+        if member.name == "auditor":
+            raise mpc.PeerTimeoutError("auditor did not answer within 40 s")
+        return keys_from(self, member, count)
+
+    monkeypatch.setattr(joining.Joining, "_keys_from", late)
+    trial = start()
+    found = trial.run(two_steps)
+    accuses_nobody(trial, found)
+    assert "auditor did not answer within 40 s: it answers when all parties have told it" in said(
+        found
+    )
+
+
 def number_of(link):
     return next(iter(link._streams))
 
@@ -358,6 +383,33 @@ def test_a_lost_auditor_ends_the_session(start):
         return two_steps(session)
 
     accuses_nobody(trial, trial.run(program))
+
+
+@pytest.mark.parametrize("way", ["an opening", "a correction", "the auditor"])
+def test_a_provider_that_is_gone_does_not_keep_a_verdict_from_being_heard(monkeypatch, way):
+    def gone(*_):
+        raise mpc.PeerClosedError("provider closed the connection")
+
+    def caught(*_):
+        raise AuditError("provider has dealt wrongly")
+
+    monkeypatch.setattr("mpc.provider.remote.exchange", gone)
+    nothing = dict.fromkeys(("post_bytes", "push", "expect_arrays"), lambda *_: None)
+    link = SimpleNamespace(**nothing, advance=gone)
+    audit = SimpleNamespace(
+        advance=caught, wait=gone, bound=9, awaits_signature=False, requested=lambda part: None
+    )
+    streams = {role: role_streams(fresh_key(), 3) for role in (1, 2)}
+    source = WatchedSource(streams, link, 60.0, Ledger(3), 3, audit)
+    source.masks(1, TruncationPair(4, 16))
+    if way == "an opening":
+        assert type(verdict(mpc.PeerError("alice stopped"), source)) is AuditError
+        return
+    with pytest.raises(AuditError, match="provider has dealt wrongly"):
+        {
+            "a correction": lambda: source.corrected(1, TruncationPair(4, 16)),
+            "the auditor": lambda: source._wait_for_audit(audit, 1),
+        }[way]()
 
 
 def test_a_provider_with_workers_deals_the_masks_of_inputs(start, monkeypatch):

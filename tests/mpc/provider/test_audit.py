@@ -10,7 +10,7 @@ import pytest
 import mpc
 from mpc.core.correlation import MaskRef, Part
 from mpc.core.keys import fresh_streams
-from mpc.core.watching import role_streams
+from mpc.core.watching import Watch, input_id, input_streams, role_streams
 from mpc.protocols.product import ProductTerm
 from mpc.provider.announced import OpenedKeys, Tellers
 from mpc.provider.audit import (
@@ -26,6 +26,7 @@ from mpc.provider.requests import Block
 from mpc.provider.watched import watched_provider
 from ring import fresh_key
 from ring.errors import ArgumentError
+from ring.opened_blocks import OpenedStreams
 from ring.streams import OWN_IDS, block_of
 from tests.helpers.chances import chance_of_count
 
@@ -258,3 +259,22 @@ def test_other_blocks_stay_closed():
     nothing = [Needed((), ()) for each in needed]
     with pytest.raises(ArgumentError, match="was not opened"):
         list(trial.auditor.corrections(requests, nothing, [(b"", b"")] * 2))
+
+
+def test_the_key_of_one_input_of_watched_parties_opens_no_other():
+    """One may be a batch, which is audited, and the other a model's weights."""
+    keys = [fresh_key() for _ in range(3)]
+    ids = [input_id(1, number) for number in (5, 6, 200)]
+    for key in keys:
+        masks = role_streams(key, 3).masks
+        assert len({masks.key(block_of(id)) for id in ids}) == len(ids)
+    # And it opens what the owner and the holders of the role have expanded.
+    watch = Watch(1, {1: input_streams(keys, 1)}, {})
+    for id in ids:
+        total, words = np.zeros(4, np.uint64), np.empty(4, np.uint64)
+        for key in keys:
+            opened = OpenedStreams()
+            opened.open(block_of(id), role_streams(key, 3).masks.key(block_of(id)))
+            opened.fill(words, id)
+            total += words
+        assert np.array_equal(total, watch.whole_mask(1, id, (4,)))
