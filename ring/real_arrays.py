@@ -61,8 +61,10 @@ def real_array(x: object, name: str) -> NDArray[Any]:
         If x holds integers that do not fit 64 bits.
     """
     values = plain_array(x, name)
-    if values.dtype == object and all(type(v) is int for v in values.reshape(-1)[:1000]):
-        raise RangeError(f"{name} must be below 2^63 in magnitude")
+    if values.dtype == object and all(type(v) is int for v in values.flat):
+        # NumPy's answer to whole numbers that are too large; smaller ones are objects by somebody's choice.
+        if any(abs(v) >= 1 << 63 for v in values.flat):
+            raise RangeError(f"{name} must be below 2^63 in magnitude")
     if values.dtype.kind not in "fiub":
         raise DtypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
     return values

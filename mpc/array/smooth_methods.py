@@ -292,8 +292,8 @@ class SmoothMethods(SecretValue):
         Parameters
         ----------
         decimals : int
-            x 10^d has to be in range; negative ones round to tens, hundreds and so on. As many as
-            fractional bits keep x as it is.
+            x 10^d has to be in range; negative ones round to tens, hundreds and so on. Places finer
+            than x has, 10^-d of 2^-f or less, keep x as it is: it is the nearest that can be held.
         """
         self.session.check_open()
         if isinstance(decimals, bool) or not isinstance(decimals, (int, np.integer)):
@@ -301,7 +301,7 @@ class SmoothMethods(SecretValue):
         decimals = int(decimals)
         if not decimals:
             return self.rint()
-        if decimals >= min(self.frac_bits, _ALL_PLACES):
+        if decimals >= _ALL_PLACES or 10**decimals >= 1 << self.frac_bits:
             return self
         if decimals <= -_ALL_PLACES:
             return linear.zeros_like(self)

@@ -22,6 +22,7 @@ from mpc.core.errors import PeerClosedError, PeerError, PeerTimeoutError
 from mpc.core.events import record
 from mpc.core.frames import Kind
 from mpc.transport.connection import Connection
+from mpc.transport.waiting import heard_until
 
 __all__ = ["ASLEEP", "KEEP", "By", "Line", "Loop", "Next", "Seat", "Talk", "farewell"]
 
@@ -35,7 +36,8 @@ _FAREWELL_SECONDS = 1.0
 class By(float):
     """A deadline, in time.monotonic's seconds, for a conversation to yield.
 
-    A plain float yielded instead is a timeout that begins anew with every byte sent or received.
+    A plain float yielded instead is a timeout that begins anew with what is sent or received, as in
+    :func:`mpc.transport.waiting.exchange`.
     """
 
 
@@ -89,6 +91,10 @@ class Seat:
         self.socket = line.fileno()
         self.limit, self.heard, self.moved = 0.0, 0.0, 0
         self.asleep, self.events = False, 0
+
+    def begins(self, limit: float) -> None:
+        """Wait for `limit` seconds from now on, in place of what was yielded."""
+        self.limit, self.heard = limit, time.monotonic()
 
 
 class Loop:
@@ -234,9 +240,11 @@ class Loop:
             if isinstance(limit, By):
                 if now >= limit:
                     self._raise(seat, PeerTimeoutError(f"{peer} did not finish in time"))
-            elif (moved := seat.line.moved()) != seat.moved:
-                seat.moved, seat.heard = moved, now
-            elif now - seat.heard >= limit:
+                continue
+            moved = seat.line.moved()
+            seat.heard = heard_until(seat.heard, moved - seat.moved, now)
+            seat.moved = moved
+            if now - seat.heard >= limit:
                 self._raise(seat, PeerTimeoutError(f"{peer} did not answer within {limit:g} s"))
         self.now_and_then()
 

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from mpc.core.errors import PeerTimeoutError
 from mpc.core.events import record
 
-__all__ = ["Background", "Report", "exchange", "wait"]
+__all__ = ["Background", "Report", "exchange", "heard_until", "wait"]
 
 # Waking from sleep takes as long as another process on this machine takes to answer. So poll for so
 # long before going to sleep, yielding the core to other processes meanwhile.
@@ -98,6 +98,11 @@ class Report:
             self._patience *= 2
 
 
+def heard_until(heard: float, moved: int, now: float) -> float:
+    """Return up to when a peer counts as heard that has moved so many bytes since it was heard."""
+    return min(now, heard + moved / _LEAST_RATE)
+
+
 def exchange(
     connections: Iterable[Link],
     timeout: float,
@@ -152,7 +157,7 @@ def exchange(
         for c in waiting:
             moved, (before, since) = c.sent_bytes + c.received_bytes, seen[c]
             if moved != before:
-                seen[c] = (moved, min(time.monotonic(), since + (moved - before) / _LEAST_RATE))
+                seen[c] = (moved, heard_until(since, moved - before, time.monotonic()))
 
 
 def _awake(

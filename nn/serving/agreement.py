@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +46,9 @@ _SECONDS_OF_A_TURN = 0.25
 # Tags of refused requests that the leader remembers, since other parties may receive them later. As many
 # may be in turns that not all parties have passed: no turn refuses more until they have.
 _KEPT = 4096
-# Keys that the leader keeps for other parties, in all, and refusals that it has to tell them. What they say
-# beyond that it does not hear: its memory is not theirs to fill.
-_HEARD = 1 << 18
+# Keys that the leader keeps for each other party, and refusals that it has to tell it. What it says beyond
+# that the leader does not hear: its memory is not another's to fill, nor is the room of the third ones.
+_HEARD = 1 << 17
 
 STATUSES = ERROR, LATER, LIMIT, RANGE, DIGEST = "error", "later", "limit", "range", "digest"
 """Why a request has no result: it can have none; the parties cannot answer now; its client has asked for
@@ -135,6 +136,11 @@ def _joined(*parts: bytes) -> bytes:
     return struct.pack(f"<{len(parts)}I", *map(len, parts)) + b"".join(parts)
 
 
+def _places(bits: int) -> list[int]:
+    """Return the numbers of the parties whose bits are set."""
+    return [place for place in range(bits.bit_length()) if bits >> place & 1]
+
+
 class Book:
     """The requests at one party.
 
@@ -170,7 +176,9 @@ class Book:
         self._since: OrderedDict[bytes, float] = OrderedDict()
         self._tags: dict[bytes, bytes] = {}
         self._refused: OrderedDict[bytes, None] = OrderedDict()
-        self._to_refuse: list[bytes] = []
+        # By key: the bits of the parties that have it. And for how many keys each bit is kept in all.
+        self._to_refuse: OrderedDict[bytes, int] = OrderedDict()
+        self._entries: Counter[int] = Counter()
         # At the leader: what it has chosen for a turn, and not yet taken. The others may have taken it.
         self._chosen: set[bytes] = set()
         # Turns so far; at the leader those that each other party has passed, as it has said, and the turn
@@ -290,7 +298,7 @@ class Book:
             return
         with self.changed:
             for key in has:
-                if key in self._had or len(self._had) + len(self._to_refuse) < _HEARD:
+                if key in self._had or self._entries[party] < _HEARD:
                     self._note(key, 1 << party)
             for key in has_not:
                 self._drop(self._tags.get(key[:_TAG_BYTES], key), "another party has refused it")
@@ -321,11 +329,11 @@ class Book:
     def _note(self, key: bytes, bit: int) -> None:
         """At the leader: note that the party of a bit (0: the leader) has the request of a key."""
         if key[:_TAG_BYTES] in self._refused or key[:_TAG_BYTES] in self._in_flight:
-            self._had[key] = self._had.get(key, 0) | bit
+            self._keep(self._had, key, bit)
             self._drop(key, DIFFERENT)
             return
         other = self._tags.setdefault(key[:_TAG_BYTES], key)
-        self._had[key] = had = self._had.get(key, 0) | bit
+        had = self._keep(self._had, key, bit)
         if other != key:
             self._drop(other, DIFFERENT)
             self._drop(key, DIFFERENT)
@@ -338,8 +346,8 @@ class Book:
 
     def _drop(self, key: bytes, problem: str) -> None:
         """At the leader: refuse a request at all parties that have it or receive it later."""
-        if self._forget(key):
-            self._to_refuse.append(key)
+        if bits := self._forget(key):
+            self._keep(self._to_refuse, key, bits)
             self.changed.notify_all()
         self._remember(key)
         self._finish(key, problem)
@@ -358,7 +366,20 @@ class Book:
         self._since.pop(key, None)
         if self._tags.get(key[:_TAG_BYTES]) == key:
             del self._tags[key[:_TAG_BYTES]]
-        return self._had.pop(key, 0)
+        return self._free(self._had, key)
+
+    def _keep(self, where: dict[bytes, int], key: bytes, bits: int) -> int:
+        """Add the bits of parties to those of a key; return all of them."""
+        before = where.get(key, 0)
+        where[key] = before | bits
+        self._entries.update(_places(bits & ~before))
+        return before | bits
+
+    def _free(self, where: dict[bytes, int], key: bytes) -> int:
+        """Remove a key, if it is there; return its bits."""
+        bits = where.pop(key, 0)
+        self._entries -= Counter(_places(bits))
+        return bits
 
     def _finish(self, key: bytes, problem: str) -> None:
         # Who has taken a request before the leader may refuse the same again, if a client sends it.
@@ -404,9 +425,9 @@ class Book:
             self._turn += 1
             # There is always room for requests beside them.
             most = min(PER_TURN // 2, _KEPT - len(self._in_flight))
-            refused = self._to_refuse[:most]
-            del self._to_refuse[:most]
+            refused = list(islice(self._to_refuse, most))
             for key in refused:
+                self._free(self._to_refuse, key)
                 self._in_flight[key[:_TAG_BYTES]] = self._turn
                 self._in_flight.move_to_end(key[:_TAG_BYTES])
                 # Who has got it again since it was dropped here loses it, too.

@@ -115,7 +115,7 @@ class Calls:
 
         def begins() -> None:
             # A client may be silent for long, but not in the middle of a call.
-            seat.limit = self._service.read.timeouts.answer
+            seat.begins(self._service.read.timeouts.answer)
 
         while True:
             connection.expect_bytes([Kind.CALL], _LARGEST_CALL, begins)

@@ -533,12 +533,30 @@ def test_another_party_cannot_fill_the_memory_of_the_leader(monkeypatch):
     forged = [drawn.bytes(agreement.KEY_BYTES) for _ in range(500)]
     (first,) = parties.send("dora", "before", to=[2])
     leader.heard(0, forged, [])
-    assert len(leader._had) == len(leader._since) == len(leader._tags) == 100
+    assert len(leader._had) == len(leader._since) == len(leader._tags) == 101
     with leader.changed:
         for key in forged[:99]:
             leader._drop(key, "too late")
     leader.heard(0, forged[:10] * 500, [])
-    assert len(leader._had) + len(leader._to_refuse) <= 100
+    assert len(leader._had) + len(leader._to_refuse) <= 101
     # What the leader has itself it still hears.
     parties.send("dora", "before", to=[0, 1])
     assert parties.turn() == [("dora", "before", 1)] and first.done
+
+
+def test_another_party_cannot_keep_the_leader_from_hearing_a_third_one(monkeypatch):
+    monkeypatch.setattr(agreement, "_HEARD", 100)
+    parties = Parties()
+    leader, drawn = parties.books[-1], np.random.default_rng(0)
+    leader.heard(0, [drawn.bytes(agreement.KEY_BYTES) for _ in range(500)], [])
+    alone = parties.send("dora", "not all", to=[1, 2])
+    parties.send("dora", "all", to=[1])
+    assert parties.turn(hear=[1]) == []
+    parties.send("dora", "all", to=[0, 2])
+    assert parties.turn() == [("dora", "all", 1)]
+    # What the first party has not got is refused everywhere in time.
+    leader._patience = -1.0
+    for _ in range(8):
+        parties.turn(hear=[1])
+    assert all(request.done for request in alone) and not any(len(book) for book in parties.books)
+    assert not leader._to_refuse and not any(leader._entries.values())

@@ -71,3 +71,12 @@ def test_series_stay_labels():
 def test_tables_without_columns_or_rows():
     assert plain_array(pd.DataFrame(index=[0, 1]), "X").shape == (2, 0)
     assert plain_array(table(a=np.zeros(0), b=np.zeros(0, bool)), "X").shape == (0, 2)
+
+
+def test_objects_that_are_whole_numbers_are_not_called_too_large():
+    for values in (np.array([1, 2], object), np.array([], object)):
+        with pytest.raises(DtypeError, match="^X must hold real numbers, got dtype object$"):
+            real_array(values, "X")
+    for values in ([1, 2**64], np.array([1] * 2000 + [-(2**70)], object)):
+        with pytest.raises(RangeError, match=r"^X must be below 2\^63 in magnitude$"):
+            real_array(values, "X")

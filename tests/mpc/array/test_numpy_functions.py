@@ -256,12 +256,12 @@ def test_arguments_that_must_be_public_or_sound(pair):
 @pytest.mark.parametrize("ranges", ["values", "check", "error", "warn"])
 def test_any_number_of_decimals(ranges):
     """More places than a value has keep it, fewer than it has digits leave 0; neither overflows."""
-    values, whole = np.array([1.5, -2.25, 0.0]), np.array([2**30, -7, 45])
+    values, whole = np.array([1.5, -32767.75, 0.0]), np.array([2**30, -7, 45])
     with mpc.Session(ranges=ranges) as s:
         x, n = s.share(values, owner="alice"), s.share(whole, owner="bob")
-        for decimals in (16, 20, 400, -19, -400, np.int64(1), np.int8(-1)):
+        for decimals in (5, 13, 16, 20, 400, -19, -400, np.int64(1), np.int8(-1)):
             for secret, plain in ((x, values), (n, whole)):
                 found = np.round(secret, decimals).reveal()
-                wanted = plain if decimals > 15 else np.round(plain, max(-15, int(decimals)))
+                wanted = plain if decimals > 4 else np.round(plain, max(-15, int(decimals)))
                 np.testing.assert_allclose(found, wanted, atol=2.0**-15)
         assert np.round(n, 2).reveal().dtype == np.round(whole, 2).dtype
