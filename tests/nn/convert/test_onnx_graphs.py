@@ -11,16 +11,11 @@ from nn.convert.from_sklearn import ConversionError
 from nn.layers import Dense, Graph, Scale
 from nn.models.heads import HeadsModel
 from nn.models.predictors import Classifier, Regressor
+from tests.helpers.weights import normal, random
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx package, of the extra sotto-mpc[onnx]")
 reference = pytest.importorskip("onnx.reference")
 helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
-
-random = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return (random.normal(size=shape) / 2).astype(np.float32)
 
 
 def build(lines, outputs="y", inputs=None, opset=20, **constants):

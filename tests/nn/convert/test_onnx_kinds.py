@@ -6,10 +6,11 @@ import pytest
 import mpc
 import nn
 from nn.convert.from_sklearn import ConversionError
+from tests.helpers.weights import normal
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx package, of the extra sotto-mpc[onnx]")
 
-from tests.nn.convert.test_onnx_graphs import build, normal, reference, values_of  # noqa: E402
+from tests.nn.convert.test_onnx_graphs import build, reference, values_of  # noqa: E402
 
 random = np.random.default_rng(1)
 FLOAT, INT, BOOL = 1, 7, 9

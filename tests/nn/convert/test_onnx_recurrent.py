@@ -5,10 +5,11 @@ import pytest
 
 import mpc
 import nn
+from tests.helpers.weights import normal
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx package, of the extra sotto-mpc[onnx]")
 
-from tests.nn.convert.test_onnx_graphs import build, check, normal  # noqa: E402
+from tests.nn.convert.test_onnx_graphs import build, check  # noqa: E402
 
 random = np.random.default_rng(1)
 
