@@ -3,12 +3,16 @@
 import socket
 import threading
 
+import numpy as np
+
 import mpc
 from mpc.parties import configuration
 from mpc.parties.configuration import Timeouts
 from mpc.parties.joining import join_parties
 from mpc.provider.auditor import AuditorService
 from mpc.provider.service import ProviderService
+
+VALUES = np.linspace(-4, 4, 24)
 
 
 class Trial:
@@ -85,3 +89,8 @@ def give(session, values, owner):
     """Share values that a party owns, of whom only that party has them."""
     mine = session.me in (owner, None)
     return session.share(values if mine else None, owner, shape=values.shape, bound=8)
+
+
+def two_steps(session):
+    x, y = (give(session, VALUES, name) for name in (session.parties[0], session.parties[-1]))
+    return (x * y).relu().reveal()

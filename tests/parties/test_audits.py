@@ -30,10 +30,9 @@ from mpc.workers.pool import FAILURE, Part
 from mpc.workers.spread import _SpreadCall
 from nn.command import main
 from nn.serving.service import PartyService
-from tests.helpers.audit_trials import give, trials_in
+from tests.helpers.audit_trials import VALUES, give, trials_in, two_steps
 from tests.helpers.programs import Cheat, audited
 
-VALUES = np.linspace(-4, 4, 24)
 # No run of these tests draws a coin that falls.
 NEVER = 1e-12
 
@@ -50,11 +49,6 @@ def logged(monkeypatch):
     hear = [lambda event, _, fields: found.append((event, dict(fields)))]
     monkeypatch.setattr(events, "_hearers", hear)
     return found
-
-
-def two_steps(session):
-    x, y = (give(session, VALUES, name) for name in (session.parties[0], session.parties[-1]))
-    return (x * y).relu().reveal()
 
 
 def many_steps(session):

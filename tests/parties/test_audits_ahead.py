@@ -18,10 +18,8 @@ from mpc.provider import auditor, service
 from mpc.provider.announced import Tellers
 from mpc.provider.audit_link import LastPartyLink
 from mpc.provider.remote import RemoteProvider
-from tests.helpers.audit_trials import give, trials_in
+from tests.helpers.audit_trials import VALUES, give, trials_in
 from tests.helpers.programs import Cheat
-
-VALUES = np.linspace(-4, 4, 24)
 
 
 @pytest.fixture

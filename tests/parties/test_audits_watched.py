@@ -26,12 +26,11 @@ from nn.command import main
 from nn.serving.service import PartyService
 from ring import fresh_key
 from tests.helpers import audit_trials
-from tests.helpers.audit_trials import give, trials_in
+from tests.helpers.audit_trials import VALUES, give, trials_in, two_steps
 from tests.helpers.programs import Cheat
 
 NAMES = ("alice", "bob", "carol")
 MORE = (*NAMES, "dave", "erin")
-VALUES = np.linspace(-4, 4, 24)
 RIGHT = np.maximum(VALUES * VALUES, 0)
 # No run of these tests draws a coin that falls.
 NEVER = 1e-12
@@ -52,11 +51,6 @@ def start(tmp_path):
 def cheats(monkeypatch):
     """The provider deals every correction wrongly, the same to both who get it."""
     monkeypatch.setattr(mpc.provider.watched, "Provider", Cheat)
-
-
-def two_steps(session):
-    x, y = (give(session, VALUES, name) for name in (session.parties[0], session.parties[-1]))
-    return (x * y).relu().reveal()
 
 
 def many_steps(session):
